@@ -1,0 +1,56 @@
+# make train   a model, from nothing          make test   the whole suite
+# make lint    style, types, imports          make bench  measurements against peers
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# What was installed from which lock: a stamp for each set of packages, so that the second time is quick.
+BASE := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow lint bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+train: $(BASE)  ## set up, and train bert_tiny on generated questions; ARGS="..." are Hydra overrides
+	$(BIN)/python train.py $(ARGS)
+
+test: $(DEV)  ## set up, and run the test suite (minutes); ARGS="..." go to pytest
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(DEV)  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(DEV)  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV)  ## measure against peers, side by side; DATA=../shared/data for real data
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)
+
+lock: $(DEV)  ## resolve the dependencies anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --custom-compile-command "make lock" pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --custom-compile-command "make lock" pyproject.toml -c requirements-dev.lock -o requirements.lock
+
+clean:  ## remove the environment and what tools cached
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BASE): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "isotrain needs Python 3.11, 3.12 or 3.13; say which: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV) (minutes, once)" >&2
+	$(PIP) install --require-hashes --no-deps -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(BASE)
+	@echo "installing the development dependencies" >&2
+	$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
+	@touch $@

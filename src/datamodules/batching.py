@@ -1,0 +1,117 @@
+"""Which examples make which batch, in which order, on which rank.
+
+Training: one global list of batches, a pure function of the seed and the epoch. Texts are grouped by length, so that a
+batch holds little padding; the order stays random. Each rank takes its share of every batch. Evaluation: a fixed list
+of batches, dealt out whole, so that one process and many compute the very same batches and each example once.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from config.errors import Refused
+
+# Batches in a pool that is sorted by length. More: less padding; fewer: an order nearer to a plain shuffle.
+POOL = 50
+
+Lengths = npt.NDArray[Any] | Sequence[int]
+
+
+class LengthBatches:
+    """Batches of example indices for training; the `sampler` of a DataLoader with `batch_size=None`.
+
+    Each epoch draws a permutation from (seed, epoch), sorts pools of `POOL` batches by length, cuts them into batches
+    and shuffles those. The last partial batch of an epoch is dropped, unless it is the only one.
+
+    Attributes:
+        epoch: which epoch the next iteration gives.
+        start: how many batches of that epoch it leaves out (for going on in the middle of one).
+    """
+
+    def __init__(self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        """Takes lengths and sizes.
+
+        Args:
+            lengths: [N] length of each example; or N itself, for examples of one size (a plain shuffle).
+            batch_size: examples per step over all processes.
+            seed: what the order is drawn from, together with the epoch.
+            rank: this process; it takes batch[rank::world] of each batch.
+            world: number of processes.
+
+        Raises:
+            Refused: no examples, or a batch that does not divide over the processes.
+        """
+        self.lengths = None if isinstance(lengths, int) else np.asarray(lengths)
+        self.examples = lengths if isinstance(lengths, int) else len(lengths)
+        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.epoch = 0
+        self.start = 0
+        if batch_size < 1:
+            raise Refused(f"data.batch_size must be at least 1, not {batch_size}")
+        if batch_size % world:
+            raise Refused(f"data.batch_size={batch_size} is for all processes and does not divide by their number, "
+                          f"{world}; use {batch_size + world - batch_size % world}")
+        if self.examples < world:
+            raise Refused(f"{self.examples} training examples are too few for {world} process(es)")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, and starts at its beginning."""
+        self.epoch, self.start = epoch, 0
+
+    def set_start(self, batches: int) -> None:
+        """Leaves out the first so many batches of this epoch."""
+        self.start = batches
+
+    def __len__(self) -> int:
+        """Number of batches in a whole epoch, whatever `start` is."""
+        return max(1, self.examples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.order()[self.start :]:
+            yield batch[self.rank :: self.world].tolist()
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """[batches, batch_size] example indices of this epoch, over all processes."""
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, self.epoch])))
+        # All ranks take the same number of examples, also from an only batch that is not full.
+        size = min(self.batch_size, self.examples - self.examples % self.world)
+        drawn = random.permutation(self.examples)[: len(self) * size]
+        if self.lengths is not None:
+            for first in range(0, len(drawn), POOL * size):
+                pool = drawn[first : first + POOL * size]
+                drawn[first : first + POOL * size] = pool[np.argsort(self.lengths[pool], kind="stable")]
+        batches = drawn.reshape(len(self), size)
+        return batches[random.permutation(len(batches))] if self.lengths is not None else batches
+
+
+class EvaluationBatches:
+    """A fixed list of index batches; the `sampler` of a DataLoader with `batch_size=None`."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, world: int = 1) -> EvaluationBatches:
+    """Batches for evaluation: longest first, every example once, whole batches dealt out to the ranks.
+
+    Longest first, so that too little memory shows at once. The batches do not depend on `world`: rank r takes r::world.
+
+    Args:
+        lengths: [N] length of each example; or N itself.
+        batch_size: examples per forward pass of one process.
+        rank: this process.
+        world: number of processes.
+    """
+    if batch_size < 1:
+        raise Refused(f"data.eval_batch_size must be at least 1, not {batch_size}")
+    order = np.arange(lengths) if isinstance(lengths, int) else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    batches = [order[first : first + batch_size].tolist() for first in range(0, len(order), batch_size)]
+    return EvaluationBatches(batches[rank::world])

@@ -1,0 +1,245 @@
+"""Images decoded once: a uint8 memory map of square RGB pixels, with labels, boxes and names beside it."""
+
+import io
+import json
+import mmap
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from config.errors import Refused
+from datamodules.image_folder import Boxes, Split, read_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What `decode` does with an image, as part of the cache's key: change it when the pixels change.
+POLICY = "shorter side to size, centre crop, bicubic with antialiasing, RGB; 1"
+CHUNK = 64  # images a thread decodes before it hands them over
+RESIDENT = 32 << 20  # bytes read from the map before its pages are given back
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Images:
+    """A split's decoded images, opened as a memory map.
+
+    Attributes:
+        pixels: uint8 [N, H, W, 3], read only.
+        labels: int64 [N].
+        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels inside, in stored pixels; NaN where there is none.
+        classes: [{"id", "name"}, ...] in the order of the labels.
+        about: counts from decoding: "images", "greyscale", "resized".
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with (folder / "pixels.npy").open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.pixels: Pixels = np.frombuffer(self._map, np.uint8, offset=file.tell()).reshape(shape)
+        self.labels: npt.NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
+        self.boxes: Boxes = np.load(folder / "boxes.npy", allow_pickle=False)
+        self.classes: list[dict[str, str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        self.about: dict[str, int] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self._names = np.load(folder / "names.npy", mmap_mode="r", allow_pickle=False)
+        self._ends = np.load(folder / "names_ends.npy", allow_pickle=False)
+        self._read = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[type["Images"], tuple[Path]]:
+        return Images, (self.folder,)  # a worker process opens its own map
+
+    def name(self, index: int) -> str:
+        """The image's id: its path in the data set."""
+        start = int(self._ends[index - 1]) if index else 0
+        return bytes(self._names[start : int(self._ends[index])]).decode("utf-8")
+
+    def gather(self, index: npt.NDArray[np.int64]) -> Pixels:
+        """uint8 [B, H, W, 3], a copy of the images with these positions.
+
+        Pages of the map count as this process's memory once they were read. They are given back now and then (they
+        stay in the system's cache), so that memory does not grow with the data.
+        """
+        batch = self.pixels[index]
+        self._read += batch.nbytes
+        if self._read > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
+        return batch
+
+
+def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder: Path) -> None:
+    """Decodes a split into a folder that `Images` opens.
+
+    All cores decode; a few chunks are in memory at a time, however many images there are.
+
+    Args:
+        split: what to decode.
+        classes: the ordered classes, written beside the pixels.
+        size: side of the stored images, in pixels.
+        folder: an existing, empty folder.
+
+    Raises:
+        Refused: an image that cannot be decoded, by name.
+    """
+    sizes = np.empty((len(split), 2), np.int64)
+    counts = {"images": len(split), "greyscale": 0, "resized": 0}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(split), size, size, 3)}
+    with (folder / "pixels.npy").open("wb") as file, _progress(len(split), split.place) as progress:
+        np.lib.format.write_array_header_1_0(file, header)
+        at = 0
+        for pixels, originals, greyscale in _decoded(split, size):
+            # A plain write: pages of a writable map would count as this process's memory.
+            file.write(pixels.data)
+            sizes[at : at + len(pixels)] = originals
+            counts["greyscale"] += greyscale
+            at += len(pixels)
+            progress.update(len(pixels))
+    if at != len(split):
+        raise Refused(f"{split.place} changed while it was read: {at} images instead of {len(split)}")
+    counts["resized"] = int((sizes != size).any(axis=1).sum())
+    np.save(folder / "labels.npy", split.labels)
+    np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
+    encoded = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode() for name in split.names]
+    np.save(folder / "names.npy", np.frombuffer(b"".join(encoded), np.uint8))
+    np.save(folder / "names_ends.npy", np.cumsum([len(name) for name in encoded], dtype=np.int64))
+    (folder / "classes.json").write_text(json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8")
+    (folder / "about.json").write_text(json.dumps(counts), encoding="utf-8")
+
+
+def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
+    """One image as square RGB pixels, as training and evaluation see it.
+
+    Greyscale, palette and CMYK become RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits. An image
+    of another size is resized so that its shorter side fits (bicubic, with antialiasing) and cropped at the centre.
+
+    Args:
+        content: the encoded image.
+        size: side of the result, in pixels.
+
+    Returns:
+        uint8 [size, size, 3]; the (width, height) it had; whether it was greyscale.
+
+    Raises:
+        Exception: whatever Pillow raises for content it cannot decode; `reason` puts it into words.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        original = image.size
+        if min(original) >= 4 * size:
+            image.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]  # JPEG: decode at 1/2, 1/4 or 1/8
+        greyscale = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+        rgb = _rgb(image)
+        if rgb.size != (size, size):
+            left, top, side = _square(*rgb.size)
+            rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        return np.asarray(rgb), original, greyscale
+
+
+def reason(error: Exception) -> str:
+    """Why an image cannot be decoded, in words."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image, or of a format that Pillow does not read"
+    return str(error) or type(error).__name__
+
+
+def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
+    """Boxes after the resizing and cropping of `decode`.
+
+    Args:
+        boxes: [N, 4] x0, y0, x1, y1, the outermost pixels inside, in the images' own pixels; NaN for none.
+        sizes: [N, 2] width and height of each image.
+        size: side of the stored images, in pixels.
+
+    Returns:
+        float32 [N, 4] in stored pixels, clipped to the image; NaN for none, and where nothing of it is left.
+    """
+    side = sizes.min(axis=1, keepdims=True)
+    corner = np.tile((sizes - side) // 2, 2)
+    # Pixel x reaches from x to x + 1: the far edges are one further than the far pixels.
+    edges = (boxes.astype(np.float64) + [0, 0, 1, 1] - corner) * (size / side)
+    kept = np.clip(edges, 0, size)
+    gone = (kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1])
+    fitted = kept - [0, 0, 1, 1]
+    fitted[:, 2:] = np.maximum(fitted[:, 2:], fitted[:, :2])  # a box narrower than a pixel
+    fitted[gone] = np.nan
+    return np.asarray(fitted, np.float32)
+
+
+def _square(width: int, height: int) -> tuple[int, int, int]:
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def _rgb(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its mode {image.mode} is not 8 or 16 bits for each channel")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _decoded(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, int]], int]]:
+    """Decoded chunks in order. Pillow decodes without the interpreter lock, so threads are enough."""
+    from PIL import Image
+
+    Image.init()
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    images = iter(zip(split.names, split.images(), strict=True))
+    waiting: deque[Future[tuple[Pixels, list[tuple[int, int]], int]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while chunk := list(islice(images, CHUNK)):
+                waiting.append(pool.submit(_decode_chunk, chunk, size))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixels, list[tuple[int, int]], int]:
+    pixels = np.empty((len(chunk), size, size, 3), np.uint8)
+    originals: list[tuple[int, int]] = []
+    greyscale = 0
+    for row, (name, image) in enumerate(chunk):
+        content = read_bytes(image) if isinstance(image, str) else image
+        try:
+            pixels[row], original, grey = decode(content, size)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's readers raise of all kinds on broken content
+            where = image if isinstance(image, str) else name
+            raise Refused(f"cannot decode the image {where}: {reason(error)}; replace or remove it") from error
+        originals.append(original)
+        greyscale += grey
+    return pixels, originals, greyscale
+
+
+def _progress(total: int, place: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=f"decoding {place}", unit="image", disable=not sys.stderr.isatty(), leave=False)

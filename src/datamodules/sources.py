@@ -1,0 +1,195 @@
+"""Where a data set's files are: in a local or fsspec folder, or on the Hugging Face Hub."""
+
+import errno
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from config.errors import Refused
+
+BEGINNINGS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val")}
+# Seconds until a Hub that does not answer counts as out of reach.
+PATIENCE = 5.0
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?(?=\.)")
+
+
+def resolve(
+    path: str | None,
+    train_file: str | None = None,
+    val_file: str | None = None,
+    official: Mapping[str, Sequence[str]] | None = None,
+    suffixes: Sequence[str] = (),
+    splits: Sequence[str] = ("train", "val"),
+) -> dict[str, list[str]]:
+    """The files of each split.
+
+    For each split, the first of: the file named outright; the first official name there is; the one file (or the one
+    set of shards `name-00000-of-00002`) that begins with "train", or with "dev" or "val".
+
+    Args:
+        path: folder, local or an fsspec URL. None if both files are named outright.
+        train_file: the training file or a pattern of files, relative to `path`, else to the working directory.
+        val_file: the same for validation.
+        official: official names by split ("train", "val"), in order of preference. A name may be a folder.
+        suffixes: what other files must end with, such as ".json".
+        splits: which of them are wanted.
+
+    Returns:
+        {"train": [...], "val": [...]}, those wanted: sorted paths or URLs.
+
+    Raises:
+        Refused: nothing fits, or more than one thing does. The message names what was found and what was expected.
+    """
+    if path is not None:
+        system, folder = _system(path)
+        if system.isfile(folder):
+            raise Refused(f"data.path={path} is a file; give its folder, or name it with data.train_file or data.val_file")
+        if not system.isdir(folder):
+            raise Refused(f"there is no folder data.path={path} (seen from {Path.cwd()})")
+    named = {"train": train_file, "val": val_file}
+    if path is None and not all(named[split] for split in splits):
+        raise Refused("give data.path=<folder>, or " + " and ".join(f"data.{split}_file" for split in splits))
+    found: dict[str, list[str]] = {}
+    for split in splits:
+        name = named[split]
+        if name is not None:
+            found[split] = _outright(path, name, f"data.{split}_file")
+        else:
+            assert path is not None
+            found[split] = _search(path, split, tuple((official or {}).get(split, ())), tuple(suffixes))
+    return found
+
+
+def hub(
+    repo: str,
+    revision: str,
+    files: str | Sequence[str],
+    repo_type: Literal["dataset", "model"] = "dataset",
+    alternatives: str = "data.path=<folder> for files of yours, or a generated data set: data=squad_sample, data=shapes",
+) -> list[str]:
+    """Local paths of a Hub repository's files, downloaded unless the Hub's cache has them.
+
+    Honours HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE. The fingerprint of such data is `repo@revision`.
+
+    Args:
+        repo: "owner/name".
+        revision: a commit hash; with one, files already there are found without a network.
+        files: one path in the repository, or several.
+        repo_type: "dataset" or "model".
+        alternatives: what the message proposes when there is no network.
+
+    Raises:
+        Refused: no network, no such repository, revision or file, no access. Within seconds, in one line.
+    """
+    names = [files] if isinstance(files, str) else list(files)
+    here = [_in_hub_cache(repo, revision, name, repo_type) for name in names]
+    if all(here):
+        return [str(path) for path in here]
+    require_network(f"{repo} ({', '.join(names)})", alternatives)
+
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        return [hf_hub_download(repo, name, revision=revision, repo_type=repo_type) for name in names]
+    except GatedRepoError as error:
+        raise Refused(f"{repo} asks for permission: accept its terms on the Hub, then set HF_TOKEN") from error
+    except Exception as error:  # the client's network errors are httpx's or httpx2's, by its version
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise Refused(f"cannot get {', '.join(names)} of {repo}@{revision[:12]} from the Hub: {reason}") from error
+
+
+def require_network(what: str, alternatives: str) -> None:
+    """Refuses, within seconds, when the Hub cannot be reached.
+
+    The Hub's client tries again for minutes. So one request is made first, by the same client (proxies, HF_ENDPOINT).
+
+    Raises:
+        Refused: naming `what` was wanted and the `alternatives`.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    advice = f"without a network use {alternatives}; what is in the Hub's cache ({constants.HF_HUB_CACHE}) works too"
+    if constants.is_offline_mode():
+        raise Refused(f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to download it; {advice}")
+    failure: list[str] = ["no answer"]
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            failure.clear()
+        except Exception as error:  # whatever goes wrong on the way to the Hub is the same to the user
+            failure[:] = [str(error).strip() or type(error).__name__]
+
+    # In a thread of its own: name resolution knows no time limit.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE + 1)
+    if failure:
+        raise Refused(f"no network: {what} cannot be downloaded from {constants.ENDPOINT} ({failure[0]}); {advice}")
+
+
+def _in_hub_cache(repo: str, revision: str, name: str, repo_type: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, name, revision=revision, repo_type=repo_type)
+    return found if isinstance(found, str) else None
+
+
+def _system(path: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, folder = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise Refused(f"cannot open {path}: {error}") from error
+    return system, folder
+
+
+def _full(system: Any, name: str) -> str:
+    """A path as fsspec gives it: local ones as they are, others with their protocol."""
+    return str(name) if "file" in _protocols(system) else str(system.unstrip_protocol(name))
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def _outright(path: str | None, name: str, key: str) -> list[str]:
+    tried = []
+    if path is not None and "://" not in name and not Path(name).is_absolute():
+        tried.append(f"{path.rstrip('/')}/{name}")
+    tried.append(name)
+    for candidate in tried:
+        system, full = _system(candidate)
+        # `exists` first: a real name may hold brackets.
+        found = [full] if system.exists(full) else (system.glob(full) if any(c in name for c in "*?[") else [])
+        if found:
+            return sorted(_full(system, file) for file in found)
+    raise Refused(f"there is no {key}={name} (tried {' and '.join(tried)}, from {Path.cwd()})")
+
+
+def _search(path: str, split: str, official: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
+    system, folder = _system(path)
+    for name in official:
+        if system.exists(f"{folder}/{name}"):
+            return [_full(system, f"{folder}/{name}")]
+    there = sorted(os.path.basename(entry.rstrip("/")) for entry in system.ls(folder, detail=False))  # noqa: PTH119
+    fitting = [name for name in there if name.startswith(BEGINNINGS[split]) and name.endswith(suffixes)
+               and system.isfile(f"{folder}/{name}")]
+    if len(fitting) == 1 or (fitting and len({_SHARD.sub("", name) for name in fitting}) == 1):
+        return [_full(system, f"{folder}/{name}") for name in fitting]
+    expected = " or ".join(official) or "one"
+    beginning = " or ".join(f'"{word}"' for word in BEGINNINGS[split])
+    wanted = f"expected {expected}, else one file that begins with {beginning} and ends with {', '.join(suffixes)}"
+    if fitting:
+        raise Refused(f"{path}: more than one file could be the {split} split ({', '.join(fitting)}); "
+                      f"name it with data.{split}_file")
+    shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+    raise Refused(f"{path}: no file for the {split} split; {wanted}; found {shown or 'nothing'}")

@@ -1,0 +1,57 @@
+"""Secrets are kept out of what a run leaves: by the name of a key, and by the password in an address."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+MASK = "***"
+# The last word of a key decides: `tokenizer`, `max_tokens` and a model's `mask_token` are no secrets.
+_KEY = re.compile(
+    r"(?:^|[_.\-/])(?:password|passwd|passphrase|secret|credentials?|api_?key|access_?key|private_?key|secret_?key"
+    r"|(?<!pad_)(?<!cls_)(?<!sep_)(?<!mask_)(?<!unk_)(?<!bos_)(?<!eos_)(?<!class_)(?<!dist_)token)$",
+    re.IGNORECASE,
+)
+_IN_ADDRESS = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)", re.IGNORECASE)
+_ASSIGNED = re.compile(r"(?P<key>[\w.\-/]+)(?P<sign>:[ \t]+|=)(?P<value>(?<=[ \t])[^\n]+|\"[^\"]*\"|'[^']*'|[^\n,'\"\]}]+)")
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key looks like the name of a secret (`hf_token`, `db.password`, `api_key`)."""
+    return _KEY.search(key) is not None
+
+
+def masked(value: Any, key: str = "") -> Any:
+    """A copy of nested mappings and lists in which the secrets read `***`. Null and empty values stay as they are."""
+    if isinstance(value, dict):
+        return {name: masked(child, str(name)) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(child, key) for child in value]
+    if isinstance(value, str):
+        return MASK if value and is_secret(key) else _IN_ADDRESS.sub(rf"\g<head>{MASK}", value)
+    return MASK if is_secret(key) and isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def masked_text(text: str) -> str:
+    """Text (YAML, a list of overrides) in which `key=value` and `key: value` of secrets read `***`."""
+
+    def assigned(match: re.Match[str]) -> str:
+        value = match["value"]
+        plain = value.lower() in ("null", "none", "true", "false", "''", '""') or not is_secret(match["key"])
+        return match[0] if plain else f"{match['key']}{match['sign']}{MASK}"
+
+    return _IN_ADDRESS.sub(rf"\g<head>{MASK}", _ASSIGNED.sub(assigned, text))
+
+
+def masked_command(arguments: Sequence[str]) -> list[str]:
+    """A command line in which the values of secrets (`key=value`, `--key value`) read `***`."""
+    out: list[str] = []
+    for argument in arguments:
+        after_secret = bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
+        head, sign, value = argument.partition("=")
+        if after_secret:
+            out.append(MASK)
+        elif sign and value and is_secret(head.lstrip("-+~")):
+            out.append(f"{head}={MASK}")
+        else:
+            out.append(_IN_ADDRESS.sub(rf"\g<head>{MASK}", argument))
+    return out

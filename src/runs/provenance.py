@@ -1,0 +1,144 @@
+"""Where a run comes from: the code, the packages and the machine. Everything here may be absent, and then says null."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+# An image holds no .git; whoever builds it says what is in it.
+REVISION_VARIABLE = "ISOTRAIN_REVISION"
+
+
+def git(project: Path = PROJECT) -> dict[str, Any]:
+    """The state of the code.
+
+    Returns:
+        revision (40 hex digits or null), dirty (bool or null), untracked (names) and diff (text against the revision).
+    """
+    nothing = {"revision": os.environ.get(REVISION_VARIABLE) or None, "dirty": None, "untracked": [], "diff": ""}
+    # A copy installed into an environment inside somebody's repository is not a part of that repository.
+    if _git(project, "rev-parse", "--git-dir") is None or _git(project, "check-ignore", "-q", __file__) is not None:
+        return nothing
+    status = _git(project, "status", "--porcelain", "--untracked-files=normal", "-z") or ""
+    revision = (_git(project, "rev-parse", "--verify", "-q", "HEAD") or "").strip() or None
+    untracked = [line[3:] for line in status.split("\0") if line.startswith("?? ")]
+    diff = _git(project, "diff", "--no-ext-diff", "--no-color", "HEAD") if revision else ""
+    return {"revision": revision, "dirty": bool(status), "untracked": untracked[:100], "diff": diff or ""}
+
+
+def lock_hash(project: Path = PROJECT) -> str | None:
+    """SHA-256 of requirements.lock, null if there is none."""
+    try:
+        return hashlib.sha256((project / "requirements.lock").read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def packages(project: Path = PROJECT) -> dict[str, str]:
+    """Versions of python and of the direct dependencies that are installed."""
+    try:
+        declared = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+        extras = declared.get("optional-dependencies", {}).values()
+        wanted = [*declared["dependencies"], *(name for extra in extras for name in extra)]
+    except (OSError, ValueError, KeyError):
+        try:
+            wanted = importlib.metadata.requires("isotrain") or []
+        except importlib.metadata.PackageNotFoundError:
+            wanted = ["torch", "lightning", "transformers", "timm", "hydra-core"]
+    versions = {"python": platform.python_version()}
+    for name in sorted({match[0] for text in wanted if (match := re.match(r"[A-Za-z0-9._-]+", text))}):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """The machine: processor, cores this process may use, memory, and its GPUs once torch is imported (never by us)."""
+    import psutil
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return {
+        "host": socket.gethostname(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "cpu_limit": _cpu_limit(),
+        "memory_mib": min(psutil.virtual_memory().total, _memory_limit()) // 2**20,
+        "gpus": _gpus(),
+    }
+
+
+def surroundings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Who started this: the Katib trial and the pipeline run, by what they put in the environment. No more is read."""
+    pipeline = {
+        key.removeprefix("KFP_").lower(): environment[key]
+        for key in ("KFP_RUN_ID", "KFP_RUN_NAME", "KFP_POD_NAME", "KFP_POD_UID")
+        if environment.get(key)
+    }
+    return {
+        "trial": environment.get("KATIB_TRIAL_NAME") or None,
+        "pipeline": pipeline or None,
+        "world_size": int(environment.get("WORLD_SIZE") or 1),
+    }
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    """What git says, or null where it says no, is not there, or takes long."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(project), *arguments],
+            capture_output=True,
+            timeout=20,
+            check=False,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def _cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def _cpu_limit() -> float | None:
+    """Cores that a container may use on average (cgroup v2), null if it may use all."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _memory_limit() -> int:
+    """Bytes that a container may use (cgroup v2)."""
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
+    except (OSError, ValueError):  # no limit reads "max"
+        return sys.maxsize
+
+
+def _gpus() -> list[dict[str, Any]]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    devices = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
+    return [{"name": device.name, "memory_mib": device.total_memory // 2**20} for device in devices]

@@ -1,0 +1,210 @@
+"""Checkpoints: last, the one before it, and the best; and going on from them.
+
+Written after every validation, every few minutes, and on a signal, always between two optimiser steps. Lightning's
+loops are restored exactly from two kinds of moments only, a batch end at which no validation is due, and the end
+of a validation, so those are the moments.
+"""
+
+import logging
+import os
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from config.errors import Interrupted, OutOfResources, Refused
+from runs import metric_lines
+from trainers.signals import Signals
+from trainers.task import Task
+
+logger = logging.getLogger(__name__)
+
+LAST, BEFORE, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
+
+
+class Checkpoints(Checkpoint):
+    """Writes checkpoints and remembers which validation was the best.
+
+    Attributes:
+        best: the best validation so far: its metrics, epoch and step; empty before the first.
+        lines: how many metric lines had been written.
+    """
+
+    def __init__(
+        self, folder: Path, monitor: str, mode: str, minutes: float | None, steps: int | None, signals: Signals
+    ) -> None:
+        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.minutes, self.steps, self.signals = minutes, steps, signals
+        self.best: dict[str, Any] = {}
+        self.lines = 0
+        self.saved_at = time.monotonic()
+        self.saved_step = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know of this one."""
+        return {"best": self.best, "lines": self.lines}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up again."""
+        self.best, self.lines = state_dict["best"], state_dict["lines"]
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the position in the data, which is all the state that the data's order has."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": progress.processed}
+        checkpoint["should_stop"] = bool(trainer.should_stop)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the data's order where it was."""
+        position = checkpoint["position"]
+        batches = trainer.datamodule.train_batches  # type: ignore[attr-defined]
+        batches.set_epoch(position["epoch"])
+        batches.set_start(position["batch"] if position["batch"] < len(batches) else 0)
+        if position["batch"] >= len(batches):
+            batches.set_epoch(position["epoch"] + 1)
+        trainer.should_stop = checkpoint["should_stop"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when it is time to, and leaves when a signal asked for it."""
+        loop = trainer.fit_loop.epoch_loop
+        step = trainer.global_step
+        if loop._should_accumulate():
+            return
+        if 0 < trainer.max_steps <= step:
+            trainer.should_stop = True  # so that Lightning validates before it ends
+        if trainer.fit_loop._data_fetcher is not None and loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            return  # the validation saves
+        leaving = self.signals.agreed(step, pl_module.device)
+        due = self.steps is not None and step % self.steps == 0
+        if trainer.world_size == 1:  # clocks of several processes do not agree
+            due = due or (self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes)
+        else:
+            due = due or self._clock_of_rank_zero(step, pl_module)
+        if due or leaving:
+            self.save(trainer)
+        if leaving:
+            self._leave(leaving)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps the weights when they are the best so far, and saves."""
+        assert isinstance(pl_module, Task)
+        if trainer.state.fn != "fit" or self.monitor not in pl_module.metrics:
+            return
+        if self.improves(pl_module.metrics[self.monitor]):
+            self.best = {
+                "metrics": dict(pl_module.metrics), "epoch": trainer.current_epoch + 1, "step": trainer.global_step
+            }
+            state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)["state_dict"]
+            if trainer.is_global_zero:
+                write({"state_dict": state, **self.best}, self.folder / BEST)
+        self.save(trainer)
+        if leaving := self.signals.agreed(None, pl_module.device):
+            self._leave(leaving)
+
+    def improves(self, value: float) -> bool:
+        """Whether a value of the monitored metric is better than the best so far."""
+        if not self.best:
+            return True
+        best = self.best["metrics"][self.monitor]
+        return value < best if self.mode == "min" else value > best
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Writes last.ckpt; the one before it stays as last-1.ckpt."""
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write(checkpoint, self.folder / LAST, keep=self.folder / BEFORE)
+
+    def _leave(self, signum: int) -> None:
+        raise Interrupted(signum, f"interrupted; {self.folder / LAST} is written, the same command goes on from it")
+
+    def _clock_of_rank_zero(self, step: int, module: pl.LightningModule) -> bool:
+        from trainers import distributed
+
+        if self.minutes is None or step % 32:
+            return False
+        return distributed.anywhere(
+            module.global_rank == 0 and time.monotonic() - self.saved_at > 60 * self.minutes, module.device
+        )
+
+
+def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
+    """Writes a checkpoint so that a reader, and a crash, sees the old one or the new one.
+
+    Args:
+        checkpoint: tensors and plain values only.
+        path: where.
+        keep: where the file that is there now is kept.
+
+    Raises:
+        OutOfResources: the disk is full. The old checkpoint is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (28, 122) or "PytorchStreamWriter" in str(error):
+            raise OutOfResources(f"no space left for {path}; what was saved before is still there") from error
+        raise
+    if keep is not None and path.exists():
+        path.replace(keep)
+    temporary.replace(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint, tensors and plain values only: nothing in it is executed.
+
+    Raises:
+        Refused: not a checkpoint, or a torn one.
+    """
+    try:
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise Refused(f"{path} is not a whole checkpoint")
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
+    except Refused:
+        raise
+    except FileNotFoundError as error:
+        raise Refused(f"there is no checkpoint {path}") from error
+    except Exception as error:
+        raise Refused(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read; None where there is none.
+
+    Raises:
+        Refused: there are checkpoints, and none can be read.
+    """
+    damaged = []
+    for path in (folder / LAST, folder / BEFORE):
+        if path.exists():
+            try:
+                read(path)
+                return path
+            except Refused as error:
+                damaged.append(str(error))
+                logger.warning("%s; trying the one before it", error)
+    if damaged:
+        raise Refused("; ".join(damaged) + ": start in another folder, or delete this one")
+    return None
+
+
+def cut_back(metrics_file: Path, checkpoint: dict[str, Any]) -> None:
+    """Cuts metrics.jsonl back to what had been written when the checkpoint was."""
+    state = next((state for key, state in checkpoint["callbacks"].items() if key.startswith("Checkpoints")), None)
+    if state is not None and metrics_file.exists():
+        metric_lines.cut_back(metrics_file, state["lines"])

@@ -1,0 +1,43 @@
+"""What this machine's processor does well: threads and precision."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from config import process
+
+
+def use_threads(threads: int | None) -> int:
+    """Sets the CPU threads of this process; None shares all cores among the processes of this machine.
+
+    Returns:
+        How many there are.
+    """
+    if threads is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if process.world_size() > 1 else 1
+        # torchrun sets OMP_NUM_THREADS=1 when nobody did, which is right for nobody who trains on CPUs.
+        threads = max(1, cores // processes)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def precision(wanted: str | int, accelerator: str) -> str | int:
+    """`auto` as one of Lightning's precisions; anything else as it is.
+
+    bf16-mixed on GPUs that have it and on CPUs with AMX; there it is about twice as fast and trains alike.
+    """
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if "amx_bf16" in _cpu_flags() else "32-true"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,166 @@
+"""Image classification: any timm model."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from config.errors import Refused
+from datamodules import augment
+from datamodules.image_classification import ImageClassificationData
+from trainers import stem as stems
+from trainers.task import Task
+
+Batch = dict[str, torch.Tensor]
+
+
+class ImageClassification(Task):
+    """Learns the class of an image from uint8 pixels, augmented in batches on the device."""
+
+    def __init__(
+        self,
+        data: ImageClassificationData,
+        optim: Mapping[str, Any],
+        name: str,
+        pretrained: bool | str = False,
+        stem: str = "standard",
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            data: gives the classes, the image size, mean and standard deviation, and the augmentation.
+            optim: conf/optim.
+            name: of a timm model.
+            pretrained: True for timm's own weights, a timm model folder for those, False for random weights.
+            stem: "small" for a 3x3 first convolution without stride, "standard" for timm's own.
+            dropout: before the classifier.
+            drop_path: stochastic depth.
+            arguments: further arguments of timm.create_model.
+
+        Raises:
+            Refused: a name that timm does not know, weights that cannot be had, or arguments it does not take.
+        """
+        super().__init__(optim)
+        self.data = data
+        self.stem = stem
+        self.arguments = {**dict(arguments or {})}
+        if dropout:
+            self.arguments["drop_rate"] = dropout
+        if drop_path:
+            self.arguments["drop_path_rate"] = drop_path
+        self.model = _network(name, pretrained, self.arguments, data)
+        if stem == "small":
+            stems.make_small(self.model)
+        self.model.to(memory_format=torch.channels_last)
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """Mean loss of the augmented batch."""
+        data = self.data
+        images, targets = augment.train_batch(
+            batch["pixels"], batch["labels"], data.num_classes, data.augment, data.mean, data.std
+        )
+        return cross_entropy(
+            self.model(images).float(), targets, label_smoothing=float(data.augment.get("label_smoothing") or 0.0)
+        )
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Keeps each image's loss and its five best classes."""
+        images = augment.evaluation_batch(batch["pixels"], self.data.mean, self.data.std)
+        logits = self.model(images).float()
+        best = logits.softmax(1).topk(min(5, logits.shape[1]))
+        losses = cross_entropy(logits, batch["labels"], reduction="none")
+        kept = (batch["index"], batch["labels"], losses, best.values, best.indices)
+        self.collected.append(tuple(tensor.cpu().numpy() for tensor in kept))
+
+    def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
+        """Top-1 and top-5 accuracy and the mean loss; a row per image."""
+        columns = [np.concatenate([part[i] for part in collected]) for i in range(5)]
+        order = np.argsort(columns[0])
+        index, labels, losses, probabilities, classes = (column[order] for column in columns)
+        metrics = {
+            "val_loss": float(np.mean(losses, dtype=np.float64)),
+            "val_accuracy": 100.0 * float(np.mean(classes[:, 0] == labels)),
+            "val_top5_accuracy": 100.0 * float(np.mean((classes == labels[:, None]).any(1))),
+        }
+        return metrics, list(self._rows(index, labels, losses, probabilities, classes))
+
+    def _rows(
+        self, index: np.ndarray, labels: np.ndarray, losses: np.ndarray, probabilities: np.ndarray, classes: np.ndarray
+    ) -> Iterable[dict[str, Any]]:
+        names = [entry["id"] for entry in self.data.classes]
+        for i, label, loss, probability, best in zip(index, labels, losses, probabilities, classes, strict=True):
+            yield {
+                "id": self.data.names[int(i)],
+                "label": names[label],
+                "prediction": names[best[0]],
+                "probability": float(probability[0]),
+                "top5": [names[k] for k in best],
+                "correct": bool(best[0] == label),
+                "loss": float(loss),
+            }
+
+    def export(self, folder: str) -> None:
+        """A timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, labels, preprocessing."""
+        from safetensors.torch import save_file
+        from timm.models import save_config_for_hf
+
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        small = self.stem == "small"
+        state = stems.enlarged(state) if small else state
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+        size = self.data.image_size * (2 if small else 1)
+        classes = self.data.classes
+        save_config_for_hf(
+            self.model,
+            str(path / "config.json"),
+            model_config={
+                "num_classes": self.data.num_classes,
+                "label_names": [entry["id"] for entry in classes],
+                "label_descriptions": {entry["id"]: entry["name"] for entry in classes},
+            },
+            model_args=self.arguments or None,
+            data_config={
+                "input_size": (3, size, size),
+                "interpolation": "nearest" if small else "bicubic",
+                "mean": tuple(self.data.mean),
+                "std": tuple(self.data.std),
+                "crop_pct": 1.0,
+                "crop_mode": "center",
+            },
+        )
+
+
+def _network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:
+    import timm
+
+    given = {**arguments, "num_classes": data.num_classes}
+    source: str = name
+    if isinstance(pretrained, str):
+        if not (Path(pretrained) / "config.json").is_file():
+            raise Refused(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
+        source = f"local-dir:{pretrained}"
+        name = json.loads((Path(pretrained) / "config.json").read_text())["architecture"]
+    if not timm.is_model(name.split(".")[0]):
+        close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
+        raise Refused(f"model.name={name}: timm has no such model; near it: {', '.join(close) or 'none'}")
+    from datamodules.hub_errors import explain_hub_error
+
+    if timm.models.is_model_in_modules(name.split(".")[0], ["vision_transformer", "swin_transformer", "deit", "beit"]):
+        given.setdefault("img_size", data.image_size)
+    try:
+        return timm.create_model(source, pretrained=bool(pretrained), **given)
+    except TypeError as error:
+        raise Refused(f"model.arguments: timm's {name} does not take them ({error})") from error
+    except Exception as error:
+        if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
+            raise Refused(message) from error
+        raise Refused(f"model.name={name}: timm cannot make it: {str(error).strip().splitlines()[0]}") from error

@@ -1,0 +1,164 @@
+"""Question answering: any transformers encoder with a question-answering head."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from config.errors import Refused
+from datamodules.question_answering import QuestionAnsweringData
+from trainers import dropout as fast_dropout
+from trainers.task import Task
+
+Batch = dict[str, torch.Tensor]
+
+
+class QuestionAnswering(Task):
+    """Learns where an answer starts and ends.
+
+    The loss is the mean of the cross-entropies of the start and the end token over the window's own tokens, padding
+    left out, so that it does not depend on what else is in the batch.
+    """
+
+    def __init__(
+        self,
+        data: QuestionAnsweringData,
+        optim: Mapping[str, Any],
+        pretrained: str | None,
+        revision: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        dropout: float | None = None,
+        attention_dropout: float | None = None,
+        n_best: int = 20,
+        max_answer_tokens: int = 30,
+    ) -> None:
+        """Builds the encoder and its head.
+
+        Args:
+            data: gives the vocabulary's size and, for scoring, the examples.
+            optim: conf/optim.
+            pretrained: Hub name or folder; None for random weights of `architecture`.
+            revision: of a Hub name.
+            architecture: `model_type` and settings of a transformers configuration.
+            dropout: of hidden states; None leaves the checkpoint's.
+            attention_dropout: of attention weights; None leaves the checkpoint's.
+            n_best: candidate starts and ends of a window, and answers of a question.
+            max_answer_tokens: longest answer.
+
+        Raises:
+            Refused: a checkpoint that cannot be had or is not an encoder for question answering.
+        """
+        super().__init__(optim)
+        self.data = data
+        self.n_best, self.max_answer_tokens = n_best, max_answer_tokens
+        settings = _dropouts(dropout, attention_dropout)
+        self.model = _encoder(pretrained, revision, dict(architecture or {}), settings, data)
+
+    def on_fit_start(self) -> None:
+        """Puts in the quick dropout where torch's own is slow."""
+        if self.device.type == "cpu":
+            fast_dropout.enable(self.model)
+
+    def logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Start and end logits, float32 [B, L]; minus infinity on padding."""
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        output = self.model(**inputs)
+        padding = batch["attention_mask"] == 0
+        start = output.start_logits.float().masked_fill(padding, -torch.inf)
+        end = output.end_logits.float().masked_fill(padding, -torch.inf)
+        return start, end
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """Mean loss of the batch."""
+        return self._losses(batch, *self.logits(batch)).mean()
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Keeps each window's loss and best starts and ends; the rest of the logits is not needed again."""
+        start, end = self.logits(batch)
+        k = min(self.n_best, start.shape[1])
+        starts, ends = start.topk(k), end.topk(k)
+        losses = self._losses(batch, start, end)
+        null = start[:, 0] + end[:, 0]
+        kept = (batch["window"], losses, null, starts.values, starts.indices, ends.values, ends.indices)
+        self.collected.append(tuple(tensor.cpu().numpy() for tensor in kept))
+
+    @staticmethod
+    def _losses(batch: Batch, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        first = cross_entropy(start, batch["start_positions"], reduction="none")
+        return (first + cross_entropy(end, batch["end_positions"], reduction="none")) / 2
+
+    def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
+        """Exact match, F1 and the mean loss of a window; a row per question."""
+        from trainers.answers import score
+
+        windows = np.concatenate([part[0] for part in collected])
+        order = np.argsort(windows)
+        width = max(part[3].shape[1] for part in collected)
+        columns = [np.concatenate([_widen(part[i], width) for part in collected])[order] for i in range(1, 7)]
+        return score(self.data, windows[order], *columns, n_best=self.n_best, max_answer_tokens=self.max_answer_tokens)
+
+    def export(self, folder: str) -> None:
+        """A transformers folder: safetensors, configuration, tokenizer."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.data.tokenizer().save_pretrained(folder)
+
+
+def _widen(array: np.ndarray, width: int) -> np.ndarray:
+    """Pads [W, k] candidates of short windows to a common k; a score of minus infinity is no candidate."""
+    if array.ndim == 1 or array.shape[1] == width:
+        return array
+    fill = -np.inf if array.dtype.kind == "f" else 0
+    return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
+
+
+def _dropouts(hidden: float | None, attention: float | None) -> dict[str, float]:
+    """The settings under the names that transformers' configurations use for them."""
+    settings: dict[str, float] = {}
+    if hidden is not None:
+        settings |= {"hidden_dropout_prob": hidden, "dropout": hidden, "hidden_dropout": hidden}
+    if attention is not None:
+        settings |= {"attention_probs_dropout_prob": attention, "attention_dropout": attention}
+    return settings
+
+
+def _encoder(
+    pretrained: str | None, revision: str | None, architecture: dict[str, Any], settings: dict[str, float],
+    data: QuestionAnsweringData,
+) -> Any:
+    from transformers import AutoConfig, AutoModelForQuestionAnswering
+
+    if pretrained is None:
+        model_type = architecture.pop("model_type", "bert")
+        length = {"max_position_embeddings": max(512, data.max_length)}
+        config = AutoConfig.for_model(model_type, **{**length, **architecture}, vocab_size=data.vocab_size)
+        _set(config, settings)
+        config.pad_token_id = data.pad_id
+        return AutoModelForQuestionAnswering.from_config(config, attn_implementation="sdpa")
+    folder = Path(pretrained).is_dir()
+    if not folder and pretrained.startswith((".", "/", "~")):
+        raise Refused(f"model.pretrained={pretrained}: no such folder")
+    from datamodules.hub_errors import explain_hub_error
+
+    try:
+        config = AutoConfig.from_pretrained(pretrained, revision=revision)
+        _set(config, settings)
+        model = AutoModelForQuestionAnswering.from_pretrained(
+            pretrained, revision=revision, config=config, attn_implementation="sdpa", dtype=torch.float32
+        )
+    except Exception as error:
+        if message := explain_hub_error(error, f"model.pretrained={pretrained}"):
+            raise Refused(message) from error
+        raise Refused(f"model.pretrained={pretrained} is not a transformers encoder for question answering: "
+                      f"{str(error).strip().splitlines()[0]}") from error
+    if model.config.vocab_size < data.vocab_size:
+        raise Refused(f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}")
+    return model
+
+
+def _set(config: Any, settings: dict[str, float]) -> None:
+    for name, value in settings.items():
+        if hasattr(config, name):
+            setattr(config, name, value)

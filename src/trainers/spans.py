@@ -1,0 +1,322 @@
+"""From start and end logits to answers: the best spans over all windows of a question, without Python loops.
+
+The answers are those of the public Hugging Face question-answering recipe (`postprocess_qa_predictions`), found with
+array operations: in each window the 20 best starts and the 20 best ends are paired, what is no span of the context or too
+long is dropped, and the best pairs over the windows of a question are its n-best list.
+
+Two things the recipe leaves open are settled here. Equal logits: the later token comes first, as with a stable sort
+reversed. A question without any span: the answer is empty, where the recipe puts the word "empty" as a stand-in.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from config.errors import Diverged
+
+Floats = NDArray[np.float32]
+Ints = NDArray[Any]
+
+# Windows taken at a time: their pairs of starts and ends fit the processor's cache.
+_BLOCK = 256
+
+
+class Candidates(NamedTuple):
+    """The best starts and ends of windows: all that has to leave the device, or the process, that computed the logits.
+
+    In any order along k. A value of -inf, or a position of -1, says that there are fewer than k.
+
+    Attributes:
+        start_values: float32 [W, k], start logits.
+        start_positions: int [W, k], their tokens, counted from the beginning of the window.
+        end_values: float32 [W, k].
+        end_positions: int [W, k].
+        null: float32 [W], start plus end logit of the first token (CLS): the score of "no answer in this window".
+    """
+
+    start_values: Floats
+    start_positions: Ints
+    end_values: Floats
+    end_positions: Ints
+    null: Floats
+
+
+def pad(flat: ArrayLike, offsets: Ints) -> Floats:
+    """Flat logits [T] of windows at `offsets` [W + 1] as float32 [W, longest], -inf after each window's end."""
+    values, lengths = np.asarray(flat, np.float32), np.diff(offsets)
+    inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.full(inside.shape, -np.inf, np.float32)
+    padded[inside] = values[offsets[0] : offsets[-1]]
+    return padded
+
+
+def top(start: ArrayLike, end: ArrayLike, lengths: Ints, k: int = 20) -> Candidates:
+    """Takes the k best starts and ends of each window, its question's and special tokens included as in the recipe.
+
+    Args:
+        start: [W, L] start logits, L at least 1.
+        end: [W, L] end logits.
+        lengths: [W] tokens in each window; what follows is padding and plays no part.
+    """
+    starts, ends = np.asarray(start, np.float32), np.asarray(end, np.float32)
+    return Candidates(*_best(starts, lengths, k), *_best(ends, lengths, k), starts[:, 0] + ends[:, 0])
+
+
+def _best(logits: Floats, lengths: Ints, k: int) -> tuple[Floats, NDArray[np.int32]]:
+    """The k best logits of each row, best first, and their positions."""
+    windows, width = logits.shape
+    values = np.empty((windows, min(k, width)), np.float32)
+    where = np.empty(values.shape, np.int32)
+    positions = np.arange(width)
+    for at in range(0, windows, _BLOCK):
+        block = slice(at, at + _BLOCK)
+        keys = _keys(logits[block], positions)
+        keys[positions >= lengths[block, None]] = 0
+        values[block], where[block] = _unkeys(_largest(keys, k))
+    return values, where
+
+
+def _keys(values: Floats, tie: Ints) -> NDArray[np.uint64]:
+    """Integers that sort as `values` do, and equal values as `tie` (0 to 2**32 - 1); 0 is less than all of them."""
+    # Adding zero makes -0.0 and 0.0 the same. Then IEEE 754: positive floats sort as their bits, negative ones reversed.
+    bits = (values + np.float32(0)).view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    return (ordered.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
+
+
+def _unkeys(keys: NDArray[np.uint64]) -> tuple[Floats, NDArray[np.int32]]:
+    """The values and ties of keys; -inf and -1 for a key of 0."""
+    ordered = (keys >> np.uint64(32)).astype(np.uint32)
+    values = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
+    ties = (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    none = keys == 0
+    return np.where(none, np.float32(-np.inf), values), np.where(none, np.int32(-1), ties)
+
+
+def _largest(keys: NDArray[np.uint64], k: int) -> NDArray[np.uint64]:
+    """The k largest of each row, or all of a shorter row, largest first."""
+    # Not np.partition: it is many times slower where most keys are equal, as those of pairs that are no span.
+    return np.sort(keys, axis=1)[:, ::-1][:, :k]
+
+
+def collect(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]:
+    """Puts the candidates of batches, and of processes, together in the order of their windows.
+
+    Args:
+        parts: for each batch its window numbers [B] and its candidates; k may differ where windows are short.
+
+    Returns:
+        The window numbers, ascending, and the candidates [W, largest k].
+    """
+    numbers, batches = zip(*parts, strict=True)
+    windows = np.concatenate(numbers)
+    order = np.argsort(windows, kind="stable")
+    k = max(batch.start_values.shape[1] for batch in batches)
+
+    def joined(field: int, fill: float) -> Any:
+        arrays = (batch[field] for batch in batches)
+        padding = ((0, 0), (0, k))
+        return np.concatenate([np.pad(a, padding, constant_values=fill)[:, :k] for a in arrays])[order]
+
+    null = np.concatenate([batch.null for batch in batches])[order]
+    return windows[order], Candidates(joined(0, -np.inf), joined(1, -1), joined(2, -np.inf), joined(3, -1), null)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The n-best lists of E questions, best first, and which of them is the answer.
+
+    A list has `count` entries; "no answer" (SQuAD 2.0 only, always there then) is the entry with span (-1, -1).
+
+    Attributes:
+        start: int32 [E, N], first character of the span in the context.
+        end: int32 [E, N], the character after its last.
+        score: float32 [E, N], sum of the two logits.
+        probability: float32 [E, N], softmax of the scores over the list.
+        count: int [E].
+        best: int [E], the entry that is the best span with text; -1 where there is none.
+        null: float32 [E], the least "no answer" score over the windows, which all have to agree on it.
+        no_answer_score: float32 [E], `null` minus the score of the best span: the higher, the less likely an answer.
+        answered: bool [E], whether the best span is the answer, and not "no answer".
+    """
+
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    score: Floats
+    probability: Floats
+    count: Ints
+    best: Ints
+    null: Floats
+    no_answer_score: Floats
+    answered: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def span(self, i: int) -> tuple[int, int] | None:
+        """The best span of question i, whether or not it is the answer, in characters of the context."""
+        at = self.best[i]
+        return None if at < 0 else (int(self.start[i, at]), int(self.end[i, at]))
+
+    def n_best(self, i: int, context: str) -> list[dict[str, Any]]:
+        """The n-best list of question i: text (empty for "no answer"), start, end, score and probability."""
+        return [
+            {
+                "text": context[start:end] if start >= 0 else "",
+                "start": start if start >= 0 else None,
+                "end": end if start >= 0 else None,
+                "score": score,
+                "probability": probability,
+            }
+            for start, end, score, probability in zip(
+                *(a[i, : self.count[i]].tolist() for a in (self.start, self.end, self.score, self.probability)),
+                strict=True,
+            )
+        ]
+
+
+def best_spans(
+    candidates: Candidates,
+    chars: Ints,
+    offsets: Ints,
+    example: Ints,
+    count: int,
+    *,
+    n_best: int = 20,
+    max_tokens: int = 30,
+    no_answer: bool = False,
+    threshold: float = 0.0,
+) -> Answers:
+    """Finds the answers to all questions.
+
+    Args:
+        candidates: of all W windows.
+        chars: [T, 2] first character and the one after the last of each token in its context, -1 for tokens outside it.
+        offsets: [W + 1], window w has the tokens offsets[w] to offsets[w + 1].
+        example: [W], the question of each window, 0 to count - 1.
+        count: the number of questions, E.
+        n_best: entries to keep for each question.
+        max_tokens: the longest answer, in tokens.
+        no_answer: whether questions may have no answer (SQuAD 2.0).
+        threshold: "no answer" it is where the no-answer score is above this.
+
+    Raises:
+        Diverged: if a logit is not a number.
+        ValueError: if the candidates are not those of as many windows.
+    """
+    if not len(candidates.null) == len(offsets) - 1 == len(example):
+        windows, known = len(candidates.null), len(example)
+        raise ValueError(f"candidates of {windows} windows, offsets of {len(offsets) - 1}, examples of {known}")
+    if any(np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)):
+        raise Diverged("the model's logits are not numbers (NaN): no answer can be read from them")
+
+    windows_in_order = np.argsort(example, kind="stable")
+    found = [
+        _window_spans(candidates, chars, offsets, windows_in_order[at : at + _BLOCK], n_best, max_tokens)
+        for at in range(0, len(example), _BLOCK)
+    ]
+    spans = np.concatenate(found) if found else np.empty(0, _SPAN)
+    questions = example[spans["window"]]
+
+    null = np.full(count, np.inf, np.float32)
+    np.minimum.at(null, example, candidates.null)
+    null[np.isinf(null)] = 0  # a question without windows
+    if no_answer:
+        nothing = np.zeros(count, _SPAN)
+        nothing["start"], nothing["end"], nothing["score"] = -1, -1, null
+        spans, questions = np.concatenate([spans, nothing]), np.concatenate([questions, np.arange(count)])
+
+    # Stable: of equal scores the earlier window, the better start, the better end come first, and "no answer" last.
+    keys = (questions.astype(np.uint64) << np.uint64(32)) | (~_keys(spans["score"], np.uint64(0)) >> np.uint64(32))
+    order = np.argsort(keys, kind="stable")
+    spans, questions = spans[order], questions[order]
+    rank = _rank(questions, count)
+    kept = (rank < n_best) | (spans["start"] < 0)
+    spans, questions = spans[kept], questions[kept]
+    where = questions, _rank(questions, count)
+
+    def table(values: NDArray[Any], fill: float) -> NDArray[Any]:
+        filled = np.full((count, n_best + no_answer), fill, values.dtype)
+        filled[where] = values
+        return filled
+
+    start, end, score = table(spans["start"], -1), table(spans["end"], -1), table(spans["score"], -np.inf)
+    counts = np.bincount(questions, minlength=count)
+    # In SQuAD 2.0 an empty text means "no answer", so it cannot be the best span. In 1.1 the first entry is the answer.
+    usable = end > start if no_answer else start >= 0
+    best = np.where(usable.any(axis=1), usable.argmax(axis=1), -1) if count else np.empty(0, np.int64)
+    rows, has = np.arange(count), best >= 0
+    logits = (table(spans[name], 0)[rows, best] for name in ("start_logit", "end_logit"))
+    # One after the other, as the recipe subtracts them: the last digit decides against a threshold.
+    difference = null.copy()
+    for logit in logits:
+        difference -= np.where(has, logit, np.float32(0))
+    answered = has & ~(difference > threshold) if no_answer else has
+    return Answers(start, end, score, _softmax(score, counts), counts, best, null, difference, answered)
+
+
+_SPAN = np.dtype(
+    [
+        ("window", np.int64),
+        ("start", np.int32),
+        ("end", np.int32),
+        ("score", np.float32),
+        ("start_logit", np.float32),
+        ("end_logit", np.float32),
+    ]
+)
+
+
+def _window_spans(
+    candidates: Candidates, chars: Ints, offsets: Ints, windows: Ints, n_best: int, max_tokens: int
+) -> NDArray[Any]:
+    """The n best spans of each of some windows, as `_SPAN` records: by window, best first."""
+    begin, length = offsets[windows, None], (offsets[windows + 1] - offsets[windows])[:, None]
+
+    def side(values: Floats, positions: Ints, edge: int) -> tuple[Floats, Ints, Ints]:
+        values, positions = values[windows].astype(np.float32, copy=False), positions[windows]
+        missing = (positions < 0) | (positions >= length) | np.isneginf(values)
+        keys = np.where(missing, np.uint64(0), _keys(values, np.where(missing, 0, positions)))
+        values, positions = _unkeys(_largest(keys, keys.shape[1]))
+        characters = chars[np.where(positions < 0, begin, begin + positions), edge]
+        return values, positions, np.where(positions < 0, -1, characters)
+
+    start_logit, start, first = side(candidates.start_values, candidates.start_positions, 0)
+    end_logit, end, last = side(candidates.end_values, candidates.end_positions, 1)
+    tokens = end[:, None, :] - start[:, :, None]
+    valid = (tokens >= 0) & (tokens < max_tokens) & (first >= 0)[:, :, None] & (last >= 0)[:, None, :]
+    with np.errstate(invalid="ignore"):  # inf - inf, in pairs that are not valid
+        score = start_logit[:, :, None] + end_logit[:, None, :]
+    k = end.shape[1]
+    pairs = start.shape[1] * k
+    keys = _keys(score.reshape(-1, pairs), np.arange(pairs - 1, -1, -1))
+    keys[~valid.reshape(-1, pairs)] = 0
+    best = _largest(keys, n_best)
+    row, column = np.nonzero(best)
+    scores, ties = _unkeys(best[row, column])
+    i, j = np.divmod(pairs - 1 - ties, k)
+    spans = np.empty(len(row), _SPAN)
+    spans["window"], spans["score"] = windows[row], scores
+    spans["start"], spans["end"] = first[row, i], last[row, j]
+    spans["start_logit"], spans["end_logit"] = start_logit[row, i], end_logit[row, j]
+    return spans
+
+
+def _rank(questions: Ints, count: int) -> Ints:
+    """The place of each entry among those of its question, from 0; `questions` is sorted."""
+    first: Ints = np.searchsorted(questions, np.arange(count))
+    return np.arange(len(questions)) - first[questions]
+
+
+def _softmax(score: Floats, counts: Ints) -> Floats:
+    """Softmax over the first `counts` entries of each row, 0 after them."""
+    probability = np.zeros_like(score)
+    # Rows of one length at a time: numpy's sum of a row depends, in its last digit, on the row's length.
+    for n in np.unique(counts[counts > 0]):
+        rows = np.flatnonzero(counts == n)
+        shares = np.exp(score[rows, :n] - score[rows, :1])
+        probability[rows, :n] = shares / shares.sum(axis=1, keepdims=True)
+    return probability

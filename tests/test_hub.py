@@ -1,0 +1,325 @@
+"""Everything that comes from the Hugging Face Hub: the stand-in, the one-line errors, and the commands as typed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hub_double
+import pytest
+
+from datamodules import hub_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_double.HubDouble]:
+    """A Hub that has tiny repositories under the names our configuration uses."""
+    folder = tmp_path_factory.mktemp("hub")
+    with hub_double.HubDouble() as served:
+        served.add("model", "google-bert/bert-base-uncased", hub_double.write_encoder(folder / "bert"))
+        served.add(
+            "model",
+            "distilbert/distilbert-base-uncased",
+            hub_double.write_encoder(folder / "distilbert", "distilbert"),
+        )
+        served.add("model", "timm/resnet18.a1_in1k", hub_double.write_timm(folder / "resnet18"))
+        served.add(
+            "dataset", "rajpurkar/squad", hub_double.write_squad(folder / "squad"), hub_double.SQUAD_REVISION
+        )
+        served.add(
+            "dataset",
+            "zh-plus/tiny-imagenet",
+            hub_double.write_tiny_imagenet(folder / "tiny-imagenet"),
+            hub_double.TINY_IMAGENET_REVISION,
+        )
+        yield served
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Command:
+    """Runs a piece of Python in a process of its own, with an empty HF_HOME."""
+
+    def call(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "HF_HOME": str(tmp_path / "home"),
+            **environment,
+        }
+        return subprocess.run(
+            [sys.executable, "-c", code], env=env, text=True, capture_output=True, timeout=120, check=False
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def silent_address() -> Iterator[str]:
+    """An address that takes calls and never says anything, as a firewall that drops packets does."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def closed_address() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+# The stand-in itself, under the real clients.
+
+
+def test_snapshot_download_takes_the_pinned_revision(
+    hub: hub_double.HubDouble, python: Command, tmp_path: Path
+) -> None:
+    code = (
+        "from huggingface_hub import snapshot_download as get\n"
+        f"print(get('rajpurkar/squad', repo_type='dataset', revision='{hub_double.SQUAD_REVISION}',"
+        " allow_patterns=['plain_text/*']))"
+    )
+    result = python(code, **hub.environment(tmp_path / "home"))
+    assert result.returncode == 0, result.stderr
+    snapshot = Path(result.stdout.strip())
+    assert snapshot.name == hub_double.SQUAD_REVISION
+    served = hub.repositories["dataset", "rajpurkar/squad"]
+    names = [n for n in served.files() if n.startswith("plain_text/")]
+    assert names
+    for name in names:
+        assert (snapshot / name).read_bytes() == (served.folder / name).read_bytes()
+
+
+def test_a_download_goes_on_where_it_stopped(hub: hub_double.HubDouble, tmp_path: Path) -> None:
+    served = hub.repositories["model", "timm/resnet18.a1_in1k"]
+    content = (served.folder / "model.safetensors").read_bytes()
+    import urllib.request
+
+    address = f"{hub.url}/{served.name}/resolve/main/model.safetensors"
+    request = urllib.request.Request(address, headers={"Range": f"bytes={len(content) - 7}-"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 206
+        assert answer.read() == content[-7:]
+
+
+def test_transformers_loads_model_and_tokenizer(
+    hub: hub_double.HubDouble, python: Command, tmp_path: Path
+) -> None:
+    code = (
+        "from transformers import AutoModelForQuestionAnswering as M, AutoTokenizer as T\n"
+        "for name in ('google-bert/bert-base-uncased', 'distilbert/distilbert-base-uncased'):\n"
+        "    print(type(M.from_pretrained(name)).__name__, T.from_pretrained(name)('The heron, unseen.').tokens())"
+    )
+    result = python(code, **hub.environment(tmp_path / "home"))
+    assert result.returncode == 0, result.stderr
+    bert, distilbert = result.stdout.strip().splitlines()
+    tokens = "['[CLS]', 'the', 'heron', ',', 'u', '##n', '##s', '##e', '##e', '##n', '.', '[SEP]']"
+    assert bert == f"BertForQuestionAnswering {tokens}"
+    assert distilbert == f"DistilBertForQuestionAnswering {tokens}"
+
+
+def test_timm_loads_pretrained_weights(hub: hub_double.HubDouble, python: Command, tmp_path: Path) -> None:
+    code = (
+        "import timm\n"
+        "print(timm.create_model('resnet18', pretrained=True, num_classes=4).conv1.weight[0, 0, 0, 0].item())"
+    )
+    result = python(code, **hub.environment(tmp_path / "home"))
+    assert result.returncode == 0, result.stderr
+    from safetensors import safe_open
+
+    folder = hub.repositories["model", "timm/resnet18.a1_in1k"].folder
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert float(result.stdout) == weights.get_tensor("conv1.weight")[0, 0, 0, 0].item()
+
+
+# Errors for people.
+
+FETCH = (
+    "from config.errors import for_people\n"
+    "from datamodules.hub_errors import hub_access\n"
+    "with for_people(), hub_access('the {what}'):\n"
+    "    {use}\n"
+)
+USES = {
+    "hf_hub_download": "import huggingface_hub as h; h.hf_hub_download('rajpurkar/squad', 'x', repo_type='dataset')",
+    "snapshot_download": "import huggingface_hub as h; h.snapshot_download('rajpurkar/squad', repo_type='dataset')",
+    "from_pretrained": "import transformers as t; t.AutoModelForQuestionAnswering.from_pretrained('google-bert/bert-base-uncased')",
+    "tokenizer": "import transformers as t; t.AutoTokenizer.from_pretrained('google-bert/bert-base-uncased')",
+    "create_model": "import timm; timm.create_model('resnet18', pretrained=True)",
+}
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The message of a refused command: exit code 2, one line on stderr, nothing on stdout."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("isotrain: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("network", ["unknown name", "closed", "silent", "forbidden"])
+def test_no_network_is_one_line_within_seconds(
+    use: str, network: str, python: Command, silent_address: str, closed_address: str
+) -> None:
+    addresses = {"unknown name": "http://hub.invalid", "closed": closed_address, "silent": silent_address}
+    if network != "forbidden" and use not in ("hf_hub_download", "create_model"):
+        pytest.skip("the way to offline mode is the same for all; two stand for it")
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": addresses.get(network, ""), "NO_PROXY": "*"}
+    if network == "forbidden":
+        environment = {"HF_HUB_OFFLINE": "1"}
+    message = one_line(python(FETCH.format(what="thing", use=USES[use]), **environment))
+    assert "cannot get the thing" in message
+    for way_out in ("data.path=", "data=squad_sample", "model.pretrained=null", "HF_HOME="):
+        assert way_out in message
+    assert ("HF_HUB_OFFLINE" in message) == (network == "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        ("huggingface_hub.hf_hub_download('nobody/nothing', 'x')", "nothing of that name"),
+        ("transformers.AutoConfig.from_pretrained('nobody/nothing')", "nothing of that name"),
+        ("timm.create_model('hf-hub:nobody/nothing', pretrained=True)", "nothing of that name"),
+        (
+            "huggingface_hub.hf_hub_download('google-bert/bert-base-uncased', 'config.json', revision='v9')",
+            "does not have this revision",
+        ),
+        ("huggingface_hub.hf_hub_download('google-bert/bert-base-uncased', 'absent.json')", "absent.json"),
+        ("transformers.AutoModel.from_pretrained('./no/such/folder')", "neither a folder"),
+        (
+            "transformers.AutoModel.from_pretrained('google-bert/bert-base-uncased', subfolder='absent')",
+            "does not appear to have",
+        ),
+    ],
+)
+def test_what_the_hub_does_not_have_is_one_line(
+    use: str, expected: str, hub: hub_double.HubDouble, python: Command, tmp_path: Path
+) -> None:
+    module = use.split(".")[0]
+    code = FETCH.format(what="model", use=f"import {module}; {use}")
+    message = one_line(python(code, **hub.environment(tmp_path / "home")))
+    assert expected in message
+    assert "the model" in message
+
+
+def test_what_is_in_the_cache_needs_no_network(
+    hub: hub_double.HubDouble, python: Command, tmp_path: Path, silent_address: str
+) -> None:
+    code = FETCH.format(what="model", use=USES["create_model"] + "; print('loaded')")
+    online = python(code, **hub.environment(tmp_path / "home"))
+    assert online.stdout == "loaded\n", online.stderr
+    offline = python(code, **{**hub.environment(tmp_path / "home"), "HF_ENDPOINT": silent_address})
+    assert offline.stdout == "loaded\n", offline.stderr
+
+
+def test_errors_of_another_kind_pass_through() -> None:
+    assert hub_errors.explain_hub_error(RuntimeError("size mismatch"), "the model") is None
+    assert hub_errors.explain_hub_error(FileNotFoundError(2, "no such file", "x.json"), "the model") is None
+
+
+def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    from config.errors import OutOfResources
+
+    monkeypatch.setattr(hub_errors, "work_offline_if_unreachable", lambda: False)
+    with pytest.raises(OutOfResources, match="no space left"), hub_errors.hub_access("the model"):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise OSError("could not load") from error
+
+
+# The commands as a user types them.
+
+
+def _with_cache_of_its_own(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    return {**environment, "ISOTRAIN_CACHE": str(folder / "cache")}
+
+
+def _final_metrics(folder: Path) -> dict[str, object]:
+    records = list(folder.rglob("run.json"))
+    assert len(records) == 1, records
+    metrics = json.loads(records[0].read_text())["metrics"]
+    assert isinstance(metrics, dict)
+    return metrics
+
+
+def test_bert_on_squad_as_typed(hub: hub_double.HubDouble, run: Command, tmp_path: Path) -> None:
+    environment = _with_cache_of_its_own(hub.environment(tmp_path / "home"), tmp_path)
+    command = ["train.py", "model=bert", "data=squad", "trainer.max_steps=2"]
+    result = run(*command, **environment)
+    assert result.returncode == 0, result.stderr
+    assert {"val_f1", "val_exact_match", "val_loss"} <= _final_metrics(tmp_path).keys()
+    asked = [path for _, path in hub.requests]
+    assert any("rajpurkar/squad/resolve/" + hub_double.SQUAD_REVISION in path for path in asked)
+    assert any("google-bert/bert-base-uncased/resolve/" in path for path in asked)
+    # Nothing but the caches is needed for a second run.
+    again = run(*command, "hydra.run.dir=again", **{**environment, "HF_HUB_OFFLINE": "1"})
+    assert again.returncode == 0, again.stderr
+
+
+def test_pretrained_resnet18_on_tiny_imagenet_as_typed(
+    hub: hub_double.HubDouble, run: Command, tmp_path: Path
+) -> None:
+    environment = _with_cache_of_its_own(hub.environment(tmp_path / "home"), tmp_path)
+    command = [
+        "train.py",
+        "model=resnet18",
+        "model.pretrained=true",
+        "data=tiny_imagenet",
+        "trainer.max_steps=2",
+    ]
+    result = run(*command, **environment)
+    assert result.returncode == 0, result.stderr
+    assert {"val_accuracy", "val_top5_accuracy", "val_loss"} <= _final_metrics(tmp_path).keys()
+    asked = [path for _, path in hub.requests]
+    assert any("zh-plus/tiny-imagenet/resolve/" + hub_double.TINY_IMAGENET_REVISION in path for path in asked)
+    assert any("timm/resnet18.a1_in1k/resolve/" in path for path in asked)
+
+
+@pytest.mark.parametrize("network", ["unknown name", "closed", "silent"])
+@pytest.mark.parametrize(
+    "choices",
+    [("model=bert", "data=squad"), ("model=resnet18", "model.pretrained=true", "data=tiny_imagenet")],
+)
+def test_train_without_a_network_is_one_line(
+    choices: tuple[str, ...],
+    network: str,
+    run: Command,
+    tmp_path: Path,
+    silent_address: str,
+    closed_address: str,
+) -> None:
+    address = {"unknown name": "http://hub.invalid", "closed": closed_address, "silent": silent_address}[
+        network
+    ]
+    environment = {
+        "HF_ENDPOINT": address,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+        "NO_PROXY": "*",
+    }
+    # Ten seconds is what is promised; twice that is for a machine that is busy with other things.
+    result = run("train.py", *choices, timeout=20, **_with_cache_of_its_own(environment, tmp_path))
+    message = one_line(result)
+    assert "data.path=" in message
+    assert "HF_HOME=" in message or "cache" in message
+
+
+def test_train_with_generated_data_but_no_model_names_the_ways_out(
+    run: Command, tmp_path: Path, closed_address: str
+) -> None:
+    environment = {"HF_ENDPOINT": closed_address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    message = one_line(run("train.py", "model=bert", "data=squad_sample", timeout=60, **environment))
+    assert "model.pretrained=null" in message
+    assert "google-bert/bert-base-uncased" in message

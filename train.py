@@ -1,0 +1,55 @@
+"""Train a model: on a laptop, as the command of a Katib trial, as the train step of a pipeline.
+
+    python train.py                                   bert_tiny on generated questions
+    python train.py model=bert data=squad             any choice of any group of conf/
+    python train.py hydra.run.dir=runs/a              a named folder: the same command again goes on, or prints its result
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+import hydra
+from omegaconf import DictConfig
+
+from config.errors import for_people
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    """Composes, checks, builds, fits, exports and reports."""
+    from trainers.session import session
+
+    with session(config) as run:
+        if run.finished:
+            return run.report()
+
+        from trainers.build import build, check_targets
+        from trainers.fit import fit
+        from trainers.loggers import log_run
+        from trainers.weights import init_from
+
+        check_targets(config)
+        with run.phase("data"):
+            data = build(config, "data")
+            data.prepare_data()
+            data.setup("fit")
+            run.record(data={"fingerprints": data.fingerprints, **data.describe()})
+        with run.phase("model"):
+            model = build(config, "model", data=data, optim=config.optim)
+            run.record(parent=init_from(config.init_from, model))
+        with run.phase("fit"):
+            loggers = run.loggers(config)
+            best = fit(config, data, model, loggers, run.folder)
+        with run.phase("export"):
+            run.export(model)
+        run.finish(best)
+        for logger in loggers:
+            log_run(logger, run.folder, run.fields)
+        run.report()
+
+
+if __name__ == "__main__":
+    with for_people():
+        main()
