@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
     """Composes, checks, builds, fits, exports and reports."""
     from trainers.session import session
 
-    with session(config) as run:
+    with for_people(), session(config) as run:  # inside Hydra, which would announce an exception itself
         if run.finished:
             return run.report()
 

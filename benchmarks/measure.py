@@ -41,8 +41,8 @@ def alternate(
 ) -> dict[str, Sample]:
     """Run every contestant `repeats` times, taking turns, so that a slow minute hits all of them.
 
-    Every second round goes backwards, so that nobody always runs behind the same neighbour. A contestant returns
-    its own figure (a rate, or seconds). `warm_up` rounds come first and are not counted.
+    Every second round goes backwards, so that nobody always runs behind the same neighbour. A contestant
+    returns its own figure (a rate, or seconds). `warm_up` rounds come first and are not counted.
     """
     names = list(contestants)
     values: dict[str, list[float]] = {name: [] for name in names}

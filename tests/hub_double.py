@@ -421,8 +421,8 @@ def _question(generator: random.Random, name: str, answers: int) -> dict[str, An
 def write_tiny_imagenet(folder: Path, classes: int = 4, train: int = 6, val: int = 3, seed: int = 0) -> Path:
     """Writes coloured squares as the Hub has `zh-plus/tiny-imagenet`: `data/{train,valid}-….parquet`.
 
-    JPEG of 64 px; `train` and `val` count images per class. One image of each class and split is greyscale, as
-    some of the real ones are.
+    JPEG of 64 px; `train` and `val` count images per class. One image of each class and split is greyscale,
+    as some of the real ones are.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Everything that comes from the Hugging Face Hub: the stand-in, the one-line errors, and the commands as typed."""
+"""What comes from the Hugging Face Hub: the stand-in, the one-line errors, and the commands as typed."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hub_double
 import pytest
 
+import hub_double
 from datamodules import hub_errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +116,8 @@ def test_transformers_loads_model_and_tokenizer(
     code = (
         "from transformers import AutoModelForQuestionAnswering as M, AutoTokenizer as T\n"
         "for name in ('google-bert/bert-base-uncased', 'distilbert/distilbert-base-uncased'):\n"
-        "    print(type(M.from_pretrained(name)).__name__, T.from_pretrained(name)('The heron, unseen.').tokens())"
+        "    tokens = T.from_pretrained(name)('The heron, unseen.').tokens()\n"
+        "    print(type(M.from_pretrained(name)).__name__, tokens)"
     )
     result = python(code, **hub.environment(tmp_path / "home"))
     assert result.returncode == 0, result.stderr
@@ -142,85 +143,94 @@ def test_timm_loads_pretrained_weights(hub: hub_double.HubDouble, python: Comman
 
 # Errors for people.
 
-FETCH = (
-    "from config.errors import for_people\n"
-    "from datamodules.hub_errors import hub_access\n"
-    "with for_people(), hub_access('the {what}'):\n"
-    "    {use}\n"
-)
-USES = {
-    "hf_hub_download": "import huggingface_hub as h; h.hf_hub_download('rajpurkar/squad', 'x', repo_type='dataset')",
-    "snapshot_download": "import huggingface_hub as h; h.snapshot_download('rajpurkar/squad', repo_type='dataset')",
-    "from_pretrained": "import transformers as t; t.AutoModelForQuestionAnswering.from_pretrained('google-bert/bert-base-uncased')",
-    "tokenizer": "import transformers as t; t.AutoTokenizer.from_pretrained('google-bert/bert-base-uncased')",
-    "create_model": "import timm; timm.create_model('resnet18', pretrained=True)",
-}
+DATA = "huggingface_hub.hf_hub_download('rajpurkar/squad', 'x', repo_type='dataset')"
+USES = [
+    DATA,
+    "huggingface_hub.snapshot_download('rajpurkar/squad', repo_type='dataset')",
+    "transformers.AutoModelForQuestionAnswering.from_pretrained('google-bert/bert-base-uncased')",
+    "transformers.AutoTokenizer.from_pretrained('google-bert/bert-base-uncased')",
+    "timm.create_model('resnet18', pretrained=True)",
+]
+
+
+def fetch(*uses: str) -> str:
+    """Code that tries each use of the Hub and ends with the message of the last."""
+    lines = ["from config.errors import Refused, for_people", "from datamodules.hub_errors import hub_access"]
+    lines += [f"import {module}" for module in sorted({use.split(".")[0] for use in uses})]
+    for use in uses[:-1]:
+        lines += ["try:", f"    with hub_access('the thing'): {use}; print('got it')"]
+        lines += ["except Refused as error: print(error)"]
+    return "\n".join([*lines, f"with for_people(), hub_access('the thing'): {uses[-1]}; print('got it')"])
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The message of a refused command: exit code 2, one line on stderr, nothing on stdout."""
+    """The message of a refused command: exit code 2 and one line on stderr."""
     assert result.returncode == 2, result.stderr
-    assert result.stdout == ""
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("isotrain: ")
     return lines[0]
 
 
-@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("network", ["unknown name", "closed", "silent", "forbidden"])
-def test_no_network_is_one_line_within_seconds(
-    use: str, network: str, python: Command, silent_address: str, closed_address: str
+def test_no_network_is_one_line(
+    network: str, python: Command, silent_address: str, closed_address: str
 ) -> None:
     addresses = {"unknown name": "http://hub.invalid", "closed": closed_address, "silent": silent_address}
-    if network != "forbidden" and use not in ("hf_hub_download", "create_model"):
-        pytest.skip("the way to offline mode is the same for all; two stand for it")
-    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": addresses.get(network, ""), "NO_PROXY": "*"}
     if network == "forbidden":
         environment = {"HF_HUB_OFFLINE": "1"}
-    message = one_line(python(FETCH.format(what="thing", use=USES[use]), **environment))
+    else:
+        environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": addresses[network], "NO_PROXY": "*"}
+    result = python(fetch(DATA), **environment)
+    assert result.stdout == ""
+    message = one_line(result)
     assert "cannot get the thing" in message
     for way_out in ("data.path=", "data=squad_sample", "model.pretrained=null", "HF_HOME="):
         assert way_out in message
     assert ("HF_HUB_OFFLINE" in message) == (network == "forbidden")
 
 
-@pytest.mark.parametrize(
-    ("use", "expected"),
-    [
+def test_no_network_is_one_line_for_every_client(python: Command, closed_address: str) -> None:
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": closed_address, "NO_PROXY": "*"}
+    result = python(fetch(*USES), **environment)
+    messages = [*result.stdout.splitlines(), one_line(result).removeprefix("isotrain: ")]
+    assert len(messages) == len(USES)
+    assert len(set(messages)) == 1, messages
+
+
+def test_what_the_hub_does_not_have_is_one_line(
+    hub: hub_double.HubDouble, python: Command, tmp_path: Path
+) -> None:
+    bert = "'google-bert/bert-base-uncased'"
+    cases = [
         ("huggingface_hub.hf_hub_download('nobody/nothing', 'x')", "nothing of that name"),
         ("transformers.AutoConfig.from_pretrained('nobody/nothing')", "nothing of that name"),
         ("timm.create_model('hf-hub:nobody/nothing', pretrained=True)", "nothing of that name"),
         (
-            "huggingface_hub.hf_hub_download('google-bert/bert-base-uncased', 'config.json', revision='v9')",
+            f"huggingface_hub.hf_hub_download({bert}, 'config.json', revision='v9')",
             "does not have this revision",
         ),
-        ("huggingface_hub.hf_hub_download('google-bert/bert-base-uncased', 'absent.json')", "absent.json"),
+        (f"huggingface_hub.hf_hub_download({bert}, 'absent.json')", "absent.json"),
         ("transformers.AutoModel.from_pretrained('./no/such/folder')", "neither a folder"),
-        (
-            "transformers.AutoModel.from_pretrained('google-bert/bert-base-uncased', subfolder='absent')",
-            "does not appear to have",
-        ),
-    ],
-)
-def test_what_the_hub_does_not_have_is_one_line(
-    use: str, expected: str, hub: hub_double.HubDouble, python: Command, tmp_path: Path
-) -> None:
-    module = use.split(".")[0]
-    code = FETCH.format(what="model", use=f"import {module}; {use}")
-    message = one_line(python(code, **hub.environment(tmp_path / "home")))
-    assert expected in message
-    assert "the model" in message
+        (f"transformers.AutoModel.from_pretrained({bert}, subfolder='absent')", "model_type"),
+        (f"transformers.AutoModel.from_pretrained({bert}, variant='absent')", "does not appear to have"),
+    ]
+    result = python(fetch(*[use for use, _ in cases]), **hub.environment(tmp_path / "home"))
+    messages = [*result.stdout.splitlines(), one_line(result)]
+    assert len(messages) == len(cases), messages
+    for message, (use, expected) in zip(messages, cases, strict=True):
+        assert expected in message, use
+        assert "the thing" in message
 
 
 def test_what_is_in_the_cache_needs_no_network(
     hub: hub_double.HubDouble, python: Command, tmp_path: Path, silent_address: str
 ) -> None:
-    code = FETCH.format(what="model", use=USES["create_model"] + "; print('loaded')")
+    code = fetch(USES[2])
     online = python(code, **hub.environment(tmp_path / "home"))
-    assert online.stdout == "loaded\n", online.stderr
+    assert online.stdout == "got it\n", online.stderr
     offline = python(code, **{**hub.environment(tmp_path / "home"), "HF_ENDPOINT": silent_address})
-    assert offline.stdout == "loaded\n", offline.stderr
+    assert offline.stdout == "got it\n", offline.stderr
 
 
 def test_errors_of_another_kind_pass_through() -> None:
@@ -233,10 +243,7 @@ def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(hub_errors, "work_offline_if_unreachable", lambda: False)
     with pytest.raises(OutOfResources, match="no space left"), hub_errors.hub_access("the model"):
-        try:
-            raise OSError(28, "No space left on device")
-        except OSError as error:
-            raise OSError("could not load") from error
+        raise OSError("could not load") from OSError(28, "No space left on device")
 
 
 # The commands as a user types them.

@@ -57,8 +57,9 @@ class LengthBatches:
             raise Refused(f"{self.examples} training examples are too few for {world} process(es)")
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, and starts at its beginning."""
-        self.epoch, self.start = epoch, 0
+        """Chooses the epoch; another one than before starts at its beginning."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
 
     def set_start(self, batches: int) -> None:
         """Leaves out the first so many batches of this epoch."""

@@ -44,7 +44,7 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
 
     Raises:
         OutOfResources: the disk is full. What was written is removed.
-        Refused: the folder cannot be written.
+        Refused: the folder cannot be made or written.
     """
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     name = hashlib.sha256(canonical.encode()).hexdigest()[:24]
@@ -52,8 +52,11 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
     final = folder / name
     if final.is_dir():
         return final
-    with _disk_errors(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"the data cache {folder} cannot be made ({error.strerror}); {MOVE_IT}") from error
+    with _disk_errors(folder):
         with _locked(folder / f"{name}.lock", f"waiting for another process to build {final}"):
             if final.is_dir():
                 return final

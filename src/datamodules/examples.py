@@ -3,7 +3,7 @@
 import json
 import logging
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -145,6 +145,12 @@ class Examples:
     def contexts(self) -> arrays.Texts:
         """Each context once; `context_of[i]` is the one of question i."""
         return self._texts["contexts"]
+
+    def texts(self) -> Iterator[str]:
+        """All contexts and questions, to learn a vocabulary from."""
+        for texts in (self._texts["contexts"], self._texts["questions"]):
+            for index in range(len(texts)):
+                yield texts[index]
 
     def warn(self, split: str) -> None:
         """Says which answers are not where they are said to be, if any."""

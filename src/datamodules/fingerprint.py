@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -24,10 +24,11 @@ UNSETTLED = 2.0
 # Only names of remote files tell their content without reading it.
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "sha256")
 
+Verify = Literal["fast", "full"]
 Stat = tuple[int, int, int]  # size, mtime_ns, inode
 
 
-def of_files(files: Sequence[str], root: Path, verify: Literal["fast", "full"] = "fast") -> str:
+def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
     """SHA-256 (hex) over the files' names, relative to their common folder, and contents; their order is no matter.
 
     Args:
@@ -195,12 +196,3 @@ class _Index:
             except sqlite3.Error as error:
                 logger.warning("file digests are not remembered in %s: %s", self.path, error)
 
-
-def short(fingerprint: str) -> str:
-    """The first 12 characters, for messages."""
-    return fingerprint[:12]
-
-
-def combine(parts: Iterator[str] | Sequence[str]) -> str:
-    """One fingerprint of several."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,16 +1,20 @@
 """The Hugging Face Hub, asked with little patience: a missing network is told in one line, within seconds.
 
-Left alone, the Hub's client tries each file for 23 seconds when there is no network, and for ever when a
-server takes the call and says nothing. So the Hub is asked once, before anything else. If it is silent, the
-client is put into its own offline mode: what its cache has is found at once, anything else fails at once.
+Left alone, the Hub's client tries each file for 23 seconds when there is no network, and for minutes or for
+ever when a server takes the call and says nothing. So the Hub is asked once, before anything else. If it is
+silent, its client is put into offline mode: what is in its cache is used, and anything else fails at once.
 """
 
 import contextlib
 import errno
 import functools
 import logging
+import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from config.errors import OutOfResources, Refused
 
@@ -74,7 +78,10 @@ def explain_hub_error(error: BaseException, what: str, instead: str = INSTEAD) -
         )
     if "HfHubHTTPError" in named:
         return f"cannot get {what}: the Hub answered: {_line(named['HfHubHTTPError'])}"
-    if isinstance(error, OSError) and "does not appear to have" in str(error):
+    # transformers, about a folder or repository without weights or without a config.json
+    if isinstance(error, OSError | ValueError) and re.search(
+        "does not appear to have|^Unrecognized model", str(error)
+    ):
         return f"{what}: {_line(error)}"
     return None
 
@@ -87,9 +94,6 @@ def work_offline_if_unreachable() -> bool:
     """
     from huggingface_hub import constants
 
-    # One line per request otherwise, wherever logging shows INFO.
-    for name in ("httpx", "httpx2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     if not constants.HF_HUB_OFFLINE and _silence(constants.ENDPOINT) is not None:
         constants.HF_HUB_OFFLINE = True
     return bool(constants.HF_HUB_OFFLINE)
@@ -101,34 +105,75 @@ def why_offline() -> str | None:
 
     if not constants.HF_HUB_OFFLINE:
         return None
-    why = _silence(constants.ENDPOINT) if _silence.cache_info().currsize else None
+    why = _silence(constants.ENDPOINT) if _ask.cache_info().currsize else None
     return (
         f"{constants.ENDPOINT} cannot be reached ({why})" if why else "HF_HUB_OFFLINE forbids to ask the Hub"
     )
 
 
-@functools.cache
-def _silence(endpoint: str) -> str | None:
-    """Why the endpoint does not answer within PATIENCE seconds; None when it does, with whatever status.
+def ask_early(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Starts asking whether the Hub answers, if a run will need it, while heavy imports go on.
 
-    In a thread, because looking up a name has no time limit of its own. With the client's session, because it
-    knows about proxies and certificates.
+    For train.py: without it a Hub that keeps silent is waited for only after the imports.
+
+    Args:
+        data: configuration as in conf/data/*.yaml.
+        model: configuration as in conf/model/*.yaml.
     """
-    from huggingface_hub import get_session
+    hub, name = data.get("hub"), model.get("pretrained")
+    wanted = []
+    if hub and not any(data.get(key) for key in ("path", "train_file", "val_file")):
+        wanted += [(hub["repo"], hub[split], hub["revision"], "dataset") for split in ("train", "val")]
+    if isinstance(name, str) and not Path(name).exists() and not name.startswith((".", "/", "~")):
+        wanted.append((name, "config.json", model.get("revision") or "main", "model"))
+    if not wanted:
+        return
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
+    with contextlib.suppress(HFValidationError):  # of a name that is none: loading it will tell
+        cached = [
+            isinstance(try_to_load_from_cache(repo, file, revision=revision, repo_type=kind), str)
+            for repo, file, revision, kind in wanted
+        ]
+        if not constants.HF_HUB_OFFLINE and not all(cached):
+            _ask(constants.ENDPOINT)
+
+
+def _silence(endpoint: str) -> str | None:
+    """Why the endpoint does not answer within PATIENCE seconds; None when it does, with whatever status."""
+    answer = _ask(endpoint)
+    answer.thread.join(max(answer.began + PATIENCE + 0.5 - time.monotonic(), 0))
+    return answer.outcome[0] if answer.outcome else f"no answer in {PATIENCE:g} seconds"
+
+
+class _Answer(NamedTuple):
+    thread: threading.Thread
+    began: float  # time.monotonic(), s
+    outcome: list[str | None]  # empty until known: why there is no answer, None when there is one
+
+
+@functools.cache
+def _ask(endpoint: str) -> _Answer:
+    """Asks in a thread, because looking up a name has no time limit of its own."""
     outcome: list[str | None] = []
 
     def ask() -> None:
+        from huggingface_hub import get_session
+
         try:
+            # The client's session knows about proxies and certificates.
             status = get_session().head(endpoint, timeout=PATIENCE, follow_redirects=False).status_code
             outcome.append("the proxy asks for a password" if status == 407 else None)
         except Exception as error:  # whatever goes wrong on the way to the Hub is the same to the user
             outcome.append(_line(_chain(error)[-1]) or type(error).__name__)
 
+    # One line per request otherwise, wherever logging shows INFO.
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     thread = threading.Thread(target=ask, name="is-the-hub-there", daemon=True)
     thread.start()
-    thread.join(PATIENCE + 0.5)
-    return outcome[0] if outcome else f"no answer in {PATIENCE:g} seconds"
+    return _Answer(thread, time.monotonic(), outcome)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

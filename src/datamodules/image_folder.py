@@ -24,6 +24,7 @@ OFFICIAL = {"train": ("train",), "val": ("val", "valid", "validation", "dev")}
 PARQUET_ROWS = 64  # read at a time
 
 Boxes = npt.NDArray[np.float32]
+Places = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -65,41 +66,51 @@ class _Listing:
     others: list[str]  # files that are not images but matter: annotations, boxes
 
 
+def locate(path: str | None, train_file: str | None = None, val_file: str | None = None) -> Places:
+    """Where each split is: a folder, or Parquet files.
+
+    Args:
+        path: the data set's folder, local or an fsspec URL. It holds `train` and `val` (or `valid`, `validation`,
+            `dev`): folders, or Parquet files that begin so (in it, or in its `data/`).
+        train_file: the training folder or Parquet file, by name in `path` or outright.
+        val_file: the same for validation.
+
+    Raises:
+        Refused: nothing fits; the message names what was found and what was expected.
+    """
+    if path is not None and (train_file is None or val_file is None):
+        system, folder = _system(path)
+        # A local copy of a Hub repository keeps its Parquet files in data/.
+        direct = any(system.exists(f"{folder}/{name}") for name in OFFICIAL["train"])
+        if system.isdir(f"{folder}/data") and not direct:
+            path = f"{path.rstrip('/')}/data"
+    return sources.resolve(path, train_file, val_file, OFFICIAL, (".parquet",))
+
+
 def read(
-    path: str | None,
-    train_file: str | None = None,
-    val_file: str | None = None,
-    max_train: int | None = None,
-    max_val: int | None = None,
+    places: Places, limits: Mapping[str, int | None] | None = None, folder: str | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Split]]:
     """Reads what images there are.
 
     Args:
-        path: the data set's folder, local or an fsspec URL, that holds `train` and `val` (or `valid`, `validation`,
-            `dev`), each a folder, or Parquet files `train*.parquet` and `val*.parquet` (in it or in its `data/`).
-        train_file: the training folder or Parquet file(s), named outright.
-        val_file: the validation folder or Parquet file(s), named outright.
-        max_train: at most so many training images, evenly over the classes.
-        max_val: the same for validation.
+        places: of "train" and "val": one folder each, or Parquet files.
+        limits: at most so many images of a split, evenly over the classes.
+        folder: the data set's own, for its `words.txt`.
 
     Returns:
-        The classes, sorted by id, as [{"id": "n01443537", "name": "goldfish, Carassius auratus"}, ...] (the name is
-        the id where nothing says better), and the splits "train" and "val".
+        The classes, sorted by id, as [{"id": "n01443537", "name": "goldfish, Carassius auratus"}, ...] (the name
+        is the id where nothing says better), and the splits "train" and "val".
 
     Raises:
-        Refused: nothing to read there, no images, fewer than two classes, or a label that has no training images.
+        Refused: nothing to read there, no images, fewer than two classes, or a label without training images.
     """
-    places = _places(path, train_file, val_file)
     listings = {name: _listing(name, files) for name, files in places.items()}
     train, val = listings["train"], listings["val"]
     classes = sorted(set(train.declared), key=_class_order)
     _check_classes(train, val, classes)
     position = {identity: index for index, identity in enumerate(classes)}
-    limits = {"train": max_train, "val": max_val}
-    splits = {name: _split(listing, position, limits[name]) for name, listing in listings.items()}
-    words, words_file = _words(path, set(classes))
-    if words_file:
-        train.others.append(words_file)
+    splits = {name: _split(listing, position, (limits or {}).get(name)) for name, listing in listings.items()}
+    words = _words(folder, position)
     return [{"id": identity, "name": words.get(identity, identity)} for identity in classes], splits
 
 
@@ -136,15 +147,6 @@ def balanced(labels: npt.NDArray[np.int64], limit: int | None) -> npt.NDArray[np
     turn = np.empty(len(labels), np.int64)  # how many of its class come before each
     turn[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return np.sort(np.lexsort((labels, turn))[:limit])
-
-
-def _places(path: str | None, train_file: str | None, val_file: str | None) -> dict[str, list[str]]:
-    if path is not None and (train_file is None or val_file is None):
-        system, folder = _system(path)
-        # A local copy of a Hub repository keeps its Parquet files in data/.
-        if system.isdir(f"{folder}/data") and not any(system.exists(f"{folder}/{name}") for name in OFFICIAL["train"]):
-            path = f"{path.rstrip('/')}/data"
-    return sources.resolve(path, train_file, val_file, OFFICIAL, (".parquet",))
 
 
 def _listing(split: str, files: list[str]) -> _Listing:
@@ -295,15 +297,15 @@ def _rows(file: str) -> Iterator[tuple[int, list[str]]]:
             yield line, row.split("\t")
 
 
-def _words(path: str | None, wanted: set[str]) -> tuple[dict[str, str], str | None]:
+def _words(path: str | None, wanted: Mapping[str, int]) -> dict[str, str]:
     """Readable class names from words.txt, where the data set has one."""
     if path is None:
-        return {}, None
+        return {}
     system, folder = _system(path)
     if not system.isfile(f"{folder}/words.txt"):
-        return {}, None
-    file = f"{path.rstrip('/')}/words.txt"
-    return {row[0]: row[1] for _, row in _rows(file) if len(row) == 2 and row[0] in wanted}, file
+        return {}
+    rows = _rows(f"{path.rstrip('/')}/words.txt")
+    return {row[0]: row[1] for _, row in rows if len(row) == 2 and row[0] in wanted}
 
 
 def _parquet(tables: list[str]) -> _Listing:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
+from datamodules.arrays import Texts, TextWriter
 from datamodules.image_folder import Boxes, Split, read_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Images:
         labels: int64 [N].
         boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels inside, in stored pixels; NaN where there is none.
         classes: [{"id", "name"}, ...] in the order of the labels.
+        names: [N] the images' ids: paths in the data set.
         about: counts from decoding: "images", "greyscale", "resized".
     """
 
@@ -51,8 +53,7 @@ class Images:
         self.boxes: Boxes = np.load(folder / "boxes.npy", allow_pickle=False)
         self.classes: list[dict[str, str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         self.about: dict[str, int] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        self._names = np.load(folder / "names.npy", mmap_mode="r", allow_pickle=False)
-        self._ends = np.load(folder / "names_ends.npy", allow_pickle=False)
+        self.names = Texts(folder, "names")
         self._read = 0
 
     def __len__(self) -> int:
@@ -60,11 +61,6 @@ class Images:
 
     def __reduce__(self) -> tuple[type["Images"], tuple[Path]]:
         return Images, (self.folder,)  # a worker process opens its own map
-
-    def name(self, index: int) -> str:
-        """The image's id: its path in the data set."""
-        start = int(self._ends[index - 1]) if index else 0
-        return bytes(self._names[start : int(self._ends[index])]).decode("utf-8")
 
     def gather(self, index: npt.NDArray[np.int64]) -> Pixels:
         """uint8 [B, H, W, 3], a copy of the images with these positions.
@@ -112,9 +108,10 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     counts["resized"] = int((sizes != size).any(axis=1).sum())
     np.save(folder / "labels.npy", split.labels)
     np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
-    encoded = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode() for name in split.names]
-    np.save(folder / "names.npy", np.frombuffer(b"".join(encoded), np.uint8))
-    np.save(folder / "names_ends.npy", np.cumsum([len(name) for name in encoded], dtype=np.int64))
+    names = TextWriter(folder, "names")
+    for name in split.names:
+        names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # a name of any bytes
+    names.close()
     (folder / "classes.json").write_text(json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8")
     (folder / "about.json").write_text(json.dumps(counts), encoding="utf-8")
 

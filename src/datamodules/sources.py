@@ -1,18 +1,15 @@
 """Where a data set's files are: in a local or fsspec folder, or on the Hugging Face Hub."""
 
-import errno
 import os
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from config.errors import Refused
+from datamodules.hub_errors import INSTEAD_OF_DATA, hub_access
 
 BEGINNINGS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val")}
-# Seconds until a Hub that does not answer counts as out of reach.
-PATIENCE = 5.0
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?(?=\.)")
 
 
@@ -68,7 +65,7 @@ def hub(
     revision: str,
     files: str | Sequence[str],
     repo_type: Literal["dataset", "model"] = "dataset",
-    alternatives: str = "data.path=<folder> for files of yours, or a generated data set: data=squad_sample, data=shapes",
+    instead: str = INSTEAD_OF_DATA,
 ) -> list[str]:
     """Local paths of a Hub repository's files, downloaded unless the Hub's cache has them.
 
@@ -76,66 +73,27 @@ def hub(
 
     Args:
         repo: "owner/name".
-        revision: a commit hash; with one, files already there are found without a network.
+        revision: a commit hash, a tag or a branch; what the cache has of it is not asked for again.
         files: one path in the repository, or several.
         repo_type: "dataset" or "model".
-        alternatives: what the message proposes when there is no network.
+        instead: what the message proposes when there is no network.
 
     Raises:
         Refused: no network, no such repository, revision or file, no access. Within seconds, in one line.
     """
     names = [files] if isinstance(files, str) else list(files)
-    here = [_in_hub_cache(repo, revision, name, repo_type) for name in names]
+    here = [in_hub_cache(repo, revision, name, repo_type) for name in names]
     if all(here):
         return [str(path) for path in here]
-    require_network(f"{repo} ({', '.join(names)})", alternatives)
 
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError
 
-    try:
+    with hub_access(f"{'the data set' if repo_type == 'dataset' else 'the model'} {repo}", instead):
         return [hf_hub_download(repo, name, revision=revision, repo_type=repo_type) for name in names]
-    except GatedRepoError as error:
-        raise Refused(f"{repo} asks for permission: accept its terms on the Hub, then set HF_TOKEN") from error
-    except Exception as error:  # the client's network errors are httpx's or httpx2's, by its version
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise Refused(f"cannot get {', '.join(names)} of {repo}@{revision[:12]} from the Hub: {reason}") from error
 
 
-def require_network(what: str, alternatives: str) -> None:
-    """Refuses, within seconds, when the Hub cannot be reached.
-
-    The Hub's client tries again for minutes. So one request is made first, by the same client (proxies, HF_ENDPOINT).
-
-    Raises:
-        Refused: naming `what` was wanted and the `alternatives`.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    advice = f"without a network use {alternatives}; what is in the Hub's cache ({constants.HF_HUB_CACHE}) works too"
-    if constants.is_offline_mode():
-        raise Refused(f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to download it; {advice}")
-    failure: list[str] = ["no answer"]
-
-    def ask() -> None:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-            failure.clear()
-        except Exception as error:  # whatever goes wrong on the way to the Hub is the same to the user
-            failure[:] = [str(error).strip() or type(error).__name__]
-
-    # In a thread of its own: name resolution knows no time limit.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(PATIENCE + 1)
-    if failure:
-        raise Refused(f"no network: {what} cannot be downloaded from {constants.ENDPOINT} ({failure[0]}); {advice}")
-
-
-def _in_hub_cache(repo: str, revision: str, name: str, repo_type: str) -> str | None:
+def in_hub_cache(repo: str, revision: str, name: str, repo_type: str) -> str | None:
+    """The path of a file in the Hub's cache, if it is there."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, name, revision=revision, repo_type=repo_type)

@@ -1,4 +1,4 @@
-"""A run's folder: the names in it, atomic writes, what state it is in, its lock, and which settings may change on resuming."""
+"""A run's folder: names, atomic writes, state, lock, and which settings may change on resuming."""
 
 import contextlib
 import fnmatch
@@ -30,7 +30,8 @@ OWNER = ".lock.json"
 
 State = Literal["absent", "new", "unfinished", "finished", "foreign"]
 
-# What may already lie in a folder that no run has begun in: Hydra's own, ours from before the first record, the system's.
+# What may already lie in a folder that no run has begun in: Hydra's own, ours from before the first record,
+# the system's.
 _HARMLESS = (HYDRA, LOCK, OWNER, "*.log", "*.tmp", "lost+found", ".DS_Store", ".nfs*")
 
 
@@ -49,12 +50,18 @@ def _limit(count: Any) -> float:
     return float("inf") if count is None or count == -1 else float(count)
 
 
-# The one list of settings that may differ when a run goes on: they change nothing that training computes. Keys are
-# dotted, `*` stands for anything; each is asked with the old and the new value and the new configuration.
+# The one list of settings that may differ when a run goes on: they change nothing that training computes.
+# Keys are dotted, `*` stands for anything; each is asked with the old and the new value and the new
+# configuration.
 MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "trainer.max_steps": _longer,
     "trainer.max_epochs": _longer,
+    "data.epochs": _longer,
     "trainer.enable_progress_bar": _always,
+    "trainer.enable_model_summary": _always,
+    "trainer.log_every_n_steps": _always,
+    "trainer.checkpoint_minutes": _always,
+    "trainer.checkpoint_steps": _always,
     "data.workers": _always,
     "data.cache_dir": _always,
     "data.verify": _always,
@@ -81,8 +88,8 @@ def differences(
         allowed: what may differ; see MAY_DIFFER.
 
     Returns:
-        (dotted key, old value, new value) for each difference that is not allowed, by key. A key that is missing counts
-        as null. Secrets are compared as they are recorded: not at all.
+        (dotted key, old value, new value) for each difference that is not allowed, by key. A key that is
+        missing counts as null. Secrets are compared as they are recorded: not at all.
     """
     before, after = _flat(plain(masked(old))), _flat(plain(masked(new)))
     found = []
@@ -109,8 +116,10 @@ def refusal(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -
         lines.append(f"  and {len(found) - len(lines)} more")
     keys = [key for key, _, _ in found]
     advice = "Give the same settings to go on with that run, or another hydra.run.dir for a new one."
-    if all(key in ("trainer.max_steps", "trainer.max_epochs") for key in keys):
-        advice += " To train longer, the run needs a schedule horizon of its own (optim.horizon) from its start."
+    if all(allowed is _longer for allowed in map(MAY_DIFFER.get, keys)):
+        advice += (
+            " To train longer, the run needs a schedule horizon of its own (optim.horizon) from its start."
+        )
     return "\n".join([f"{folder} holds a run with another configuration:", *lines, advice])
 
 
@@ -118,8 +127,9 @@ def state(folder: str | os.PathLike[str]) -> State:
     """What a folder is to a command that wants to train in it. Nothing is touched.
 
     Returns:
-        absent: there is no such folder. new: empty, or nothing but what Hydra puts there. unfinished: a run that can go
-        on. finished: a run that is done. foreign: something else, or a run.json that cannot be read.
+        absent: there is no such folder. new: empty, or nothing but what Hydra puts there. unfinished: a run
+        that can go on. finished: a run that is done. foreign: something else, or a run.json that cannot be
+        read.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -154,7 +164,9 @@ def check(folder: str | os.PathLike[str]) -> State:
         read_record(folder)
     names = sorted(entry.name for entry in folder.iterdir())
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise Refused(f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it")
+    raise Refused(
+        f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it"
+    )
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -170,14 +182,16 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
         what = "no such folder" if not Path(folder).is_dir() else f"there is no {RECORD} in it"
         raise Refused(f"{folder} is not a run: {what}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused(f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir") from None
+        raise Refused(
+            f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir"
+        ) from None
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
         raise Refused(f"{path} is not a record of ours: it has no status; give another folder")
     return record
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: tuples as lists, numpy and torch scalars as numbers, what is not finite as text."""
+    """A value as JSON can hold it: tuples are lists, numpy and torch scalars numbers, inf and nan text."""
     if isinstance(value, Mapping):
         return {str(name): plain(child) for name, child in value.items()}
     if isinstance(value, list | tuple):
@@ -262,9 +276,13 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
     try:
         held.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise Refused(f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir") from None
+        raise Refused(
+            f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir"
+        ) from None
     except NotImplementedError:
-        warnings.warn(f"the file system of {folder} has no locks: see to it that one process trains there", stacklevel=3)
+        warnings.warn(
+            f"the file system of {folder} has no locks: see to it that one process trains there", stacklevel=3
+        )
         yield
         return
     try:
@@ -277,6 +295,20 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
         with contextlib.suppress(OSError):
             (folder / OWNER).unlink()
         held.release()
+
+
+def held(folder: str | os.PathLike[str]) -> bool:
+    """Whether a process trains in the folder now. True where that cannot be told. Nothing is touched."""
+    try:
+        import fcntl
+
+        with (Path(folder) / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return False
 
 
 def _owner(folder: Path) -> str:
@@ -299,6 +331,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any, width: int = 60) -> str:
-    text = value if isinstance(value, str) and width > 60 else json.dumps(value, ensure_ascii=True, default=str)
+    text = (
+        value if isinstance(value, str) and width > 60 else json.dumps(value, ensure_ascii=True, default=str)
+    )
     return text if len(text) <= width else text[: width - 3] + "..."
-

@@ -12,7 +12,9 @@ _KEY = re.compile(
     re.IGNORECASE,
 )
 _IN_ADDRESS = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)", re.IGNORECASE)
-_ASSIGNED = re.compile(r"(?P<key>[\w.\-/]+)(?P<sign>:[ \t]+|=)(?P<value>(?<=[ \t])[^\n]+|\"[^\"]*\"|'[^']*'|[^\n,'\"\]}]+)")
+_ASSIGNED = re.compile(
+    r"(?P<key>[\w.\-/]+)(?P<sign>:[ \t]+|=)(?P<value>(?<=[ \t])[^\n]+|\"[^\"]*\"|'[^']*'|[^\n,'\"\]}]+)"
+)
 
 
 def is_secret(key: str) -> bool:
@@ -21,14 +23,16 @@ def is_secret(key: str) -> bool:
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """A copy of nested mappings and lists in which the secrets read `***`. Null and empty values stay as they are."""
+    """A copy of nested mappings and lists in which the secrets read `***`; null and empty values stay."""
     if isinstance(value, dict):
         return {name: masked(child, str(name)) for name, child in value.items()}
     if isinstance(value, list | tuple):
         return [masked(child, key) for child in value]
     if isinstance(value, str):
         return MASK if value and is_secret(key) else _IN_ADDRESS.sub(rf"\g<head>{MASK}", value)
-    return MASK if is_secret(key) and isinstance(value, int | float) and not isinstance(value, bool) else value
+    return (
+        MASK if is_secret(key) and isinstance(value, int | float) and not isinstance(value, bool) else value
+    )
 
 
 def masked_text(text: str) -> str:
@@ -46,7 +50,9 @@ def masked_command(arguments: Sequence[str]) -> list[str]:
     """A command line in which the values of secrets (`key=value`, `--key value`) read `***`."""
     out: list[str] = []
     for argument in arguments:
-        after_secret = bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
+        after_secret = (
+            bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
+        )
         head, sign, value = argument.partition("=")
         if after_secret:
             out.append(MASK)

@@ -2,12 +2,12 @@
 
 One line on stdout, and the same as one JSON object in metrics.jsonl:
 
-    2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.2345 val_f1=83.1
-    {"timestamp": "2026-01-01T00:00:00.123456Z", "epoch": "1", "step": "120", "val_loss": "1.2345", "val_f1": "83.1"}
+    2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.2345
+    {"timestamp": "2026-01-01T00:00:00.123456Z", "epoch": "1", "step": "120", "val_loss": "1.2345"}
 
-Katib's StdOut collector takes every `name=number` and, for the time, a first word in RFC 3339. Its File collector (JSON)
-takes top-level keys whose values are strings, and gives up on a file with any line that is not JSON. A value that is
-not finite stalls a whole search, so none is ever written.
+Katib's StdOut collector takes every `name=number` and, for the time, a first word in RFC 3339. Its File
+collector (JSON) takes top-level keys whose values are strings, and gives up on a file with any line that is
+not JSON. A value that is not finite stalls a whole search, so none is ever written.
 """
 
 import json
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import NamedTuple, SupportsFloat, TextIO
 
 NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-# Katib's own expression (pkg/metricscollector/v1beta1/common/const.go), for whoever reads lines as Katib does.
+# Katib's own expression (pkg/metricscollector/v1beta1/common/const.go), for whoever reads lines as Katib
+# does.
 KATIB_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 _LINE = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) epoch=(?P<epoch>\d+) step=(?P<step>\d+)(?P<values>( [^ ]+=[^ ]+)*)"
+    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) epoch=(?P<epoch>\d+) step=(?P<step>\d+)"
+    r"(?P<values>( [^ ]+=[^ ]+)*)"
 )
 
 
@@ -53,7 +55,9 @@ def checked(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
     plain: dict[str, float] = {}
     for name, value in values.items():
         if not NAME.fullmatch(name) or name in ("timestamp", "epoch", "step"):
-            raise ValueError(f"{name!r} cannot name a metric: use letters, digits, _ and - (not timestamp, epoch, step)")
+            raise ValueError(
+                f"{name!r} cannot name a metric: use letters, digits, _ and - (not timestamp, epoch, step)"
+            )
         number = float(value)
         if not math.isfinite(number):
             raise ValueError(f"the metric {name} is {number}: a value that is not finite is never reported")
@@ -194,7 +198,8 @@ def read(path: str | os.PathLike[str]) -> list[Line]:
 
 
 def _fields(line: Line) -> dict[str, str]:
-    # repr gives the shortest decimal that reads back as the same float, and nothing that Katib's filter cannot read.
+    # repr gives the shortest decimal that reads back as the same float, and nothing that Katib's filter
+    # cannot read.
     values = {name: repr(value) for name, value in checked(line.values).items()}
     return {"epoch": str(line.epoch), "step": str(line.step), **values}
 

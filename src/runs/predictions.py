@@ -1,4 +1,4 @@
-"""predictions.jsonl: one JSON object a line for each evaluation example, with its id, so that runs compare pair by pair."""
+"""predictions.jsonl: an object for each evaluation example, with its id, so that runs compare in pairs."""
 
 import json
 import os
@@ -48,7 +48,8 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise Refused(f"cannot read {path}: {error.strerror}") from None
     with file:
-        # Bytes are split at \n alone; text would be split at other line breaks, which a prediction may contain.
+        # Bytes are split at \n alone; text would be split at other line breaks, which a prediction may
+        # contain.
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)

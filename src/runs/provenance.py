@@ -1,4 +1,4 @@
-"""Where a run comes from: the code, the packages and the machine. Everything here may be absent, and then says null."""
+"""Where a run comes from: the code, the packages and the machine. What cannot be told is null."""
 
 import hashlib
 import importlib.metadata
@@ -22,11 +22,20 @@ def git(project: Path = PROJECT) -> dict[str, Any]:
     """The state of the code.
 
     Returns:
-        revision (40 hex digits or null), dirty (bool or null), untracked (names) and diff (text against the revision).
+        revision (40 hex digits or null), dirty (bool or null), untracked (names) and diff (text against the
+        revision).
     """
-    nothing = {"revision": os.environ.get(REVISION_VARIABLE) or None, "dirty": None, "untracked": [], "diff": ""}
+    nothing: dict[str, Any] = {
+        "revision": os.environ.get(REVISION_VARIABLE) or None,
+        "dirty": None,
+        "untracked": [],
+        "diff": "",
+    }
     # A copy installed into an environment inside somebody's repository is not a part of that repository.
-    if _git(project, "rev-parse", "--git-dir") is None or _git(project, "check-ignore", "-q", __file__) is not None:
+    if (
+        _git(project, "rev-parse", "--git-dir") is None
+        or _git(project, "check-ignore", "-q", __file__) is not None
+    ):
         return nothing
     status = _git(project, "status", "--porcelain", "--untracked-files=normal", "-z") or ""
     revision = (_git(project, "rev-parse", "--verify", "-q", "HEAD") or "").strip() or None
@@ -64,7 +73,7 @@ def packages(project: Path = PROJECT) -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine: processor, cores this process may use, memory, and its GPUs once torch is imported (never by us)."""
+    """The machine: processor, cores this process may use, memory, and GPUs if torch is imported already."""
     import psutil
 
     affinity = getattr(os, "sched_getaffinity", None)
@@ -81,7 +90,7 @@ def hardware() -> dict[str, Any]:
 
 
 def surroundings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Who started this: the Katib trial and the pipeline run, by what they put in the environment. No more is read."""
+    """Who started this: the Katib trial and pipeline run, by the environment. Nothing else of it is read."""
     pipeline = {
         key.removeprefix("KFP_").lower(): environment[key]
         for key in ("KFP_RUN_ID", "KFP_RUN_NAME", "KFP_POD_NAME", "KFP_POD_UID")

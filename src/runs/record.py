@@ -1,9 +1,10 @@
-"""run.json: what a run is, where it comes from and how it ended. Written at its start, and again whenever that changes."""
+"""run.json: what a run is, where it comes from and how it ended. Written at its start and at each change."""
 
 import contextlib
 import hashlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,10 +102,11 @@ def start(
     seeds: Mapping[str, int],
     data: Mapping[str, Any] | None = None,
     parent: Mapping[str, Any] | str | None = None,
+    choices: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
     project: Path = provenance.PROJECT,
 ) -> Record:
-    """Begins a record, or goes on with the one that is there: then it counts as a restart, and its timings go on.
+    """Begins a record, or goes on with the one that is there: a restart, whose timings add up.
 
     Args:
         folder: the run's folder; made if absent. Lock it first (`runs.folder.lock`).
@@ -112,6 +114,7 @@ def start(
         seeds: seed by what it is for.
         data: `fingerprints` by split and whatever describes the data; may come later by `update(data=...)`.
         parent: where the weights come from (`init_from`).
+        choices: Hydra's choice by group (`model`, `data`, ...), the names a person knows the run by.
         command: the command line; this process's own if not given.
         project: the folder of the code.
 
@@ -141,6 +144,7 @@ def start(
         "restarts": len(sessions) - 1,
         "metrics": before.get("metrics", {}),
         "data": data if data is not None else before.get("data"),
+        "choices": choices if choices is not None else before.get("choices"),
         "parent": parent if parent is not None else before.get("parent"),
         **provenance.surroundings(),
         "seeds": seeds,
@@ -164,7 +168,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     Secrets are masked first, and the keys of OUTSIDE_HASH left out.
     """
-    inside = {name: value for name, value in masked(folders.plain(config)).items() if name not in OUTSIDE_HASH}
+    inside = {
+        name: value for name, value in masked(folders.plain(config)).items() if name not in OUTSIDE_HASH
+    }
     canonical = json.dumps(inside, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -183,7 +189,7 @@ def _session(now: str, code: Mapping[str, Any]) -> dict[str, Any]:
         "started": now,
         "ended": None,
         "exit_code": None,
-        "host": provenance.socket.gethostname(),
+        "host": socket.gethostname(),
         "pid": os.getpid(),
         "revision": code["revision"],
         "dirty": code["dirty"],

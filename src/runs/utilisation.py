@@ -28,7 +28,8 @@ class Utilisation:
         """Mean shares since the start, in percent.
 
         Returns:
-            cpu_percent: of all cores this process may use. gpu_percent: mean over GPUs and looks, null without them.
+            cpu_percent: of all cores this process may use. gpu_percent: mean over GPUs and looks, null
+            without them.
         """
         wall = max(time.monotonic() - self._started, 1e-9)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -53,7 +54,9 @@ class Utilisation:
                 continue
             try:
                 self._gpu.append(float(cuda.utilization()))
-            except Exception:  # no NVML library, or a driver without the counter: nothing to learn by asking again
+            except (
+                Exception
+            ):  # no NVML library, or a driver without the counter: nothing to learn by asking again
                 return
 
 
@@ -66,8 +69,13 @@ def peak_memory() -> dict[str, float | None]:
     gpu = None
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        gpu = max(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())) / 2**20
-    return {"process_mib": round(_peak_resident() / 2**20, 1), "gpu_mib": None if gpu is None else round(gpu, 1)}
+        gpu = (
+            max(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())) / 2**20
+        )
+    return {
+        "process_mib": round(_peak_resident() / 2**20, 1),
+        "gpu_mib": None if gpu is None else round(gpu, 1),
+    }
 
 
 def _peak_resident() -> int:

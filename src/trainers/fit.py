@@ -100,7 +100,7 @@ def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[
     _quiet()
     try:
         return pl.Trainer(
-            **given, logger=loggers or False, callbacks=callbacks, enable_checkpointing=False,
+            **given, logger=loggers or False, callbacks=callbacks, enable_checkpointing=True,
             enable_progress_bar=False, default_root_dir=str(folder), num_sanity_val_steps=0, use_distributed_sampler=False,
         )
     except (pl.utilities.exceptions.MisconfigurationException, ValueError, TypeError) as error:

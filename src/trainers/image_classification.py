@@ -152,10 +152,12 @@ def _network(name: str, pretrained: bool | str, arguments: dict[str, Any], data:
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
         raise Refused(f"model.name={name}: timm has no such model; near it: {', '.join(close) or 'none'}")
-    from datamodules.hub_errors import explain_hub_error
+    from datamodules.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if timm.models.is_model_in_modules(name.split(".")[0], ["vision_transformer", "swin_transformer", "deit", "beit"]):
         given.setdefault("img_size", data.image_size)
+    if pretrained is True:
+        work_offline_if_unreachable()
     try:
         return timm.create_model(source, pretrained=bool(pretrained), **given)
     except TypeError as error:

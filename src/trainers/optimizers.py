@@ -49,8 +49,10 @@ def parameter_groups(
 
 
 def _depth(name: str) -> int | None:
-    """0 for embeddings and stems, i+1 for layer i, None for the head. ResNet's layer1.. count as stages."""
-    if found := re.search(r"(?:^|\.)(?:layer|stages\.)(\d)\.\d+\.", name):
+    """0 for embeddings and stems, from 1 for layers or stages, None for the head."""
+    if found := re.search(r"(?:^|\.)layer(\d)\.", name):  # ResNets count their stages from 1
+        return int(found[1])
+    if found := re.search(r"(?:^|\.)stages\.(\d)\.", name):
         return int(found[1]) + 1
     if found := _LAYER.search(name):
         return int(found[1]) + 1

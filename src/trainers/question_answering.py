@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from config.errors import Refused
 from datamodules.question_answering import QuestionAnsweringData
+from trainers import answers
 from trainers import dropout as fast_dropout
+from trainers.spans import Candidates, collect
 from trainers.task import Task
 
 Batch = dict[str, torch.Tensor]
@@ -81,9 +83,9 @@ class QuestionAnswering(Task):
         k = min(self.n_best, start.shape[1])
         starts, ends = start.topk(k), end.topk(k)
         losses = self._losses(batch, start, end)
-        null = start[:, 0] + end[:, 0]
-        kept = (batch["window"], losses, null, starts.values, starts.indices, ends.values, ends.indices)
-        self.collected.append(tuple(tensor.cpu().numpy() for tensor in kept))
+        best = (starts.values, starts.indices, ends.values, ends.indices, start[:, 0] + end[:, 0])
+        candidates = Candidates(*(tensor.cpu().numpy() for tensor in best))
+        self.collected.append((batch["window"].cpu().numpy(), losses.cpu().numpy(), candidates))
 
     @staticmethod
     def _losses(batch: Batch, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
@@ -92,26 +94,16 @@ class QuestionAnswering(Task):
 
     def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
         """Exact match, F1 and the mean loss of a window; a row per question."""
-        from trainers.answers import score
-
-        windows = np.concatenate([part[0] for part in collected])
-        order = np.argsort(windows)
-        width = max(part[3].shape[1] for part in collected)
-        columns = [np.concatenate([_widen(part[i], width) for part in collected])[order] for i in range(1, 7)]
-        return score(self.data, windows[order], *columns, n_best=self.n_best, max_answer_tokens=self.max_answer_tokens)
+        windows, candidates = collect((numbers, found) for numbers, _, found in collected)
+        order = np.argsort(np.concatenate([numbers for numbers, _, _ in collected]))
+        losses = np.concatenate([losses for _, losses, _ in collected])[order]
+        return answers.score(self.data, windows, losses, candidates, n_best=self.n_best,
+                             max_answer_tokens=self.max_answer_tokens)
 
     def export(self, folder: str) -> None:
         """A transformers folder: safetensors, configuration, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
         self.data.tokenizer().save_pretrained(folder)
-
-
-def _widen(array: np.ndarray, width: int) -> np.ndarray:
-    """Pads [W, k] candidates of short windows to a common k; a score of minus infinity is no candidate."""
-    if array.ndim == 1 or array.shape[1] == width:
-        return array
-    fill = -np.inf if array.dtype.kind == "f" else 0
-    return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
 
 
 def _dropouts(hidden: float | None, attention: float | None) -> dict[str, float]:
@@ -140,8 +132,10 @@ def _encoder(
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
         raise Refused(f"model.pretrained={pretrained}: no such folder")
-    from datamodules.hub_errors import explain_hub_error
+    from datamodules.hub_errors import explain_hub_error, work_offline_if_unreachable
 
+    if not folder:
+        work_offline_if_unreachable()
     try:
         config = AutoConfig.from_pretrained(pretrained, revision=revision)
         _set(config, settings)

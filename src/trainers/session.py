@@ -103,6 +103,9 @@ def session(config: DictConfig) -> Iterator[Run]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         check(config)
+        from datamodules.hub_errors import ask_early
+
+        ask_early(config.data, config.model)
         from trainers import distributed, hardware
 
         distributed.start()

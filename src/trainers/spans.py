@@ -19,6 +19,10 @@ from config.errors import Diverged
 
 Floats = NDArray[np.float32]
 Ints = NDArray[Any]
+Keys = NDArray[np.int64]
+
+# The key of what is not there: less than that of any number.
+_NONE = np.iinfo(np.int64).min
 
 # Windows taken at a time: their pairs of starts and ends fit the processor's cache.
 _BLOCK = 256
@@ -74,29 +78,28 @@ def _best(logits: Floats, lengths: Ints, k: int) -> tuple[Floats, NDArray[np.int
     for at in range(0, windows, _BLOCK):
         block = slice(at, at + _BLOCK)
         keys = _keys(logits[block], positions)
-        keys[positions >= lengths[block, None]] = 0
+        keys[positions >= lengths[block, None]] = _NONE
         values[block], where[block] = _unkeys(_largest(keys, k))
     return values, where
 
 
-def _keys(values: Floats, tie: Ints) -> NDArray[np.uint64]:
-    """Integers that sort as `values` do, and equal values as `tie` (0 to 2**32 - 1); 0 is less than all of them."""
-    # Adding zero makes -0.0 and 0.0 the same. Then IEEE 754: positive floats sort as their bits, negative ones reversed.
-    bits = (values + np.float32(0)).view(np.uint32)
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
+def _keys(values: Floats, tie: Ints | int) -> Keys:
+    """Integers that sort as `values` do, and equal values as `tie` (0 to 2**31 - 1)."""
+    return (_flip((values + np.float32(0)).view(np.int32)).astype(np.int64) << 32) | tie
 
 
-def _unkeys(keys: NDArray[np.uint64]) -> tuple[Floats, NDArray[np.int32]]:
-    """The values and ties of keys; -inf and -1 for a key of 0."""
-    ordered = (keys >> np.uint64(32)).astype(np.uint32)
-    values = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
-    ties = (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
-    none = keys == 0
-    return np.where(none, np.float32(-np.inf), values), np.where(none, np.int32(-1), ties)
+def _unkeys(keys: Keys) -> tuple[Floats, NDArray[np.int32]]:
+    """The values and ties of keys; -inf and -1 for `_NONE`."""
+    values, none = _flip((keys >> 32).astype(np.int32)).view(np.float32), keys == _NONE
+    return np.where(none, np.float32(-np.inf), values), np.where(none, np.int32(-1), keys.astype(np.int32))
 
 
-def _largest(keys: NDArray[np.uint64], k: int) -> NDArray[np.uint64]:
+def _flip(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The bits of floats (no -0.0) as integers of the same order, and back: IEEE 754 has sign and magnitude."""
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+
+
+def _largest(keys: Keys, k: int) -> Keys:
     """The k largest of each row, or all of a shorter row, largest first."""
     # Not np.partition: it is many times slower where most keys are equal, as those of pairs that are no span.
     return np.sort(keys, axis=1)[:, ::-1][:, :k]
@@ -122,7 +125,9 @@ def collect(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]
         return np.concatenate([np.pad(a, padding, constant_values=fill)[:, :k] for a in arrays])[order]
 
     null = np.concatenate([batch.null for batch in batches])[order]
-    return windows[order], Candidates(joined(0, -np.inf), joined(1, -1), joined(2, -np.inf), joined(3, -1), null)
+    return windows[order], Candidates(
+        joined(0, -np.inf), joined(1, -1), joined(2, -np.inf), joined(3, -1), null
+    )
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,10 @@ class Answers:
                 "probability": probability,
             }
             for start, end, score, probability in zip(
-                *(a[i, : self.count[i]].tolist() for a in (self.start, self.end, self.score, self.probability)),
+                *(
+                    a[i, : self.count[i]].tolist()
+                    for a in (self.start, self.end, self.score, self.probability)
+                ),
                 strict=True,
             )
         ]
@@ -209,8 +217,12 @@ def best_spans(
     """
     if not len(candidates.null) == len(offsets) - 1 == len(example):
         windows, known = len(candidates.null), len(example)
-        raise ValueError(f"candidates of {windows} windows, offsets of {len(offsets) - 1}, examples of {known}")
-    if any(np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)):
+        raise ValueError(
+            f"candidates of {windows} windows, offsets of {len(offsets) - 1}, examples of {known}"
+        )
+    if any(
+        np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)
+    ):
         raise Diverged("the model's logits are not numbers (NaN): no answer can be read from them")
 
     windows_in_order = np.argsort(example, kind="stable")
@@ -230,8 +242,8 @@ def best_spans(
         spans, questions = np.concatenate([spans, nothing]), np.concatenate([questions, np.arange(count)])
 
     # Stable: of equal scores the earlier window, the better start, the better end come first, and "no answer" last.
-    keys = (questions.astype(np.uint64) << np.uint64(32)) | (~_keys(spans["score"], np.uint64(0)) >> np.uint64(32))
-    order = np.argsort(keys, kind="stable")
+    # One key, because the entries come nearly sorted by it, which a stable sort makes use of.
+    order = np.argsort((questions.astype(np.int64) << 32) - (_keys(spans["score"], 0) >> 32), kind="stable")
     spans, questions = spans[order], questions[order]
     rank = _rank(questions, count)
     kept = (rank < n_best) | (spans["start"] < 0)
@@ -279,7 +291,7 @@ def _window_spans(
     def side(values: Floats, positions: Ints, edge: int) -> tuple[Floats, Ints, Ints]:
         values, positions = values[windows].astype(np.float32, copy=False), positions[windows]
         missing = (positions < 0) | (positions >= length) | np.isneginf(values)
-        keys = np.where(missing, np.uint64(0), _keys(values, np.where(missing, 0, positions)))
+        keys = np.where(missing, _NONE, _keys(values, np.where(missing, 0, positions)))
         values, positions = _unkeys(_largest(keys, keys.shape[1]))
         characters = chars[np.where(positions < 0, begin, begin + positions), edge]
         return values, positions, np.where(positions < 0, -1, characters)
@@ -293,9 +305,9 @@ def _window_spans(
     k = end.shape[1]
     pairs = start.shape[1] * k
     keys = _keys(score.reshape(-1, pairs), np.arange(pairs - 1, -1, -1))
-    keys[~valid.reshape(-1, pairs)] = 0
+    keys[~valid.reshape(-1, pairs)] = _NONE
     best = _largest(keys, n_best)
-    row, column = np.nonzero(best)
+    row, column = np.nonzero(best != _NONE)
     scores, ties = _unkeys(best[row, column])
     i, j = np.divmod(pairs - 1 - ties, k)
     spans = np.empty(len(row), _SPAN)

@@ -69,7 +69,7 @@ class Totals(NamedTuple):
 
     exact_match: float
     f1: float
-    count: int
+    total: int
 
 
 def totals(scores: Sequence[Score], *, no_answer: bool = False) -> Totals:

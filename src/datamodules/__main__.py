@@ -1,0 +1,62 @@
+"""python -m datamodules prepare|fingerprint [OVERRIDES]: the caches of a configuration, without training.
+
+  prepare       builds what `python train.py OVERRIDES` would build before training, and prints one line of JSON
+  fingerprint   prints what identifies the data's content, as one line of JSON
+
+OVERRIDES are those of train.py, such as data=squad model=bert data.max_train=1000. The cache lies in data.cache_dir,
+else in $ISOTRAIN_CACHE, else in ~/.cache/isotrain; every run and every trial of a search on this machine shares it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from config.errors import for_people
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m datamodules", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("prepare", "fingerprint"))
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
+    chosen = parser.parse_intermixed_args(arguments)
+    with for_people():
+        print(json.dumps(_run(chosen.command, chosen.overrides), ensure_ascii=False), flush=True)
+
+
+def _run(command: str, overrides: Sequence[str]) -> dict[str, object]:
+    import logging
+
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from config.check import check
+    from config.compose import compose
+    from config.errors import Refused
+    from config.messages import explain
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    try:
+        config = compose(overrides)
+        # What loggers refer to exists in a run alone, and none is needed here.
+        OmegaConf.update(config, "logger", None, force_add=True)
+        check(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Refused(explain(error)) from error
+
+    from hydra.utils import instantiate
+
+    node = {key: value for key, value in config.data.items() if key != "epochs"}
+    data = instantiate(OmegaConf.create(node), _convert_="all", _recursive_=False)
+    if command == "prepare":
+        data.prepare_data()
+        data.setup("fit")
+        return {"fingerprints": data.fingerprints, "cache": str(data.root), **data.describe()}
+    return dict(data.fingerprints)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Runs found under folders, one summary each; what is damaged or no run says so and breaks nothing."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runs import folder as folders
+from runs.errors import Refused
+from runs.terminal import duration, number, printable, table
+
+# A folder with one of these and no run.json: its process died before the first record, or the record is gone.
+_TRACES = (folders.HYDRA, folders.METRICS, folders.CHECKPOINTS, folders.LOCK)
+_FALLBACK_METRICS = ("val_f1", "val_accuracy", "val_loss")
+
+
+def find(roots: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """Summaries of all runs in or under the folders, newest first; those without a start come last.
+
+    Symbolic links are not followed, so no run comes twice and no loop is walked.
+    """
+    found = {row["folder"]: row for root in roots for row in _walk(Path(root))}
+    rows = sorted(found.values(), key=lambda row: str(row["folder"]))
+    return sorted(rows, key=lambda row: row["started"] or "", reverse=True)
+
+
+def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """One run in a few values.
+
+    Returns:
+        folder, status (as in run.json; "stopped" for one that says running while no process is there;
+        "damaged", "incomplete" or "foreign" where there is no record to read), problem, model, data, monitor
+        (name) and value, metrics, started, duration_seconds, restarts, trial.
+    """
+    empty = dict.fromkeys(
+        ("model", "data", "monitor", "value", "started", "duration_seconds", "restarts", "trial"), None
+    )
+    row: dict[str, Any] = {"folder": os.fspath(folder), "status": "", "problem": None, **empty, "metrics": {}}
+    path = Path(folder)
+    try:
+        if not (path / folders.RECORD).exists():
+            incomplete = any((path / name).exists() for name in _TRACES)
+            return row | {
+                "status": "incomplete" if incomplete else "foreign",
+                "problem": f"no {folders.RECORD}",
+            }
+        record = folders.read_record(path)
+    except (Refused, OSError) as error:
+        return row | {"status": "damaged", "problem": str(error)}
+    metrics = {name: value for name, value in _mapping(record.get("metrics")).items() if _is_number(value)}
+    config = _mapping(record.get("config"))
+    monitor = _monitor(config, metrics)
+    return row | {
+        "status": status(path, record),
+        "problem": record.get("reason"),
+        "model": choice(record, "model"),
+        "data": choice(record, "data"),
+        "monitor": monitor,
+        "value": metrics.get(monitor) if monitor else None,
+        "metrics": metrics,
+        "started": record["started"] if isinstance(record.get("started"), str) else None,
+        "duration_seconds": record["duration_seconds"]
+        if _is_number(record.get("duration_seconds"))
+        else None,
+        "restarts": record.get("restarts"),
+        "trial": record.get("trial"),
+    }
+
+
+def status(folder: Path, record: Mapping[str, Any]) -> str:
+    """The status in the record; "stopped" if that says running and its process, on this host, is gone."""
+    sessions = record.get("sessions")
+    last = _mapping(sessions[-1]) if isinstance(sessions, list) and sessions else {}
+    here = last.get("host") == socket.gethostname()
+    if record["status"] == "running" and here and not folders.held(folder):
+        return "stopped"
+    return str(record["status"])
+
+
+def choice(record: Mapping[str, Any], group: str) -> str | None:
+    """What a person would call the run's model or data: Hydra's choice, or the name in the configuration."""
+    chosen = _mapping(record.get("choices")).get(group)
+    if isinstance(chosen, str):
+        return chosen
+    config = _mapping(_mapping(record.get("config")).get(group))
+    names = (config.get(key) for key in ("name", "pretrained", "path", "_target_"))
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], room: int) -> str:
+    """The summaries as a table that fits the terminal."""
+    cells = []
+    for row in rows:
+        metric = f"{row['monitor']} {number(row['value'])}" if row["value"] is not None else "-"
+        cells.append([
+            *(printable(row[key] or "-") for key in ("folder", "status", "model", "data")),
+            printable(metric),
+            duration(row["duration_seconds"]),
+        ])  # fmt: skip
+    return table(["run", "status", "model", "data", "metric", "time"], cells, room)
+
+
+def _walk(folder: Path) -> Iterator[dict[str, Any]]:
+    """A run ends the descent. A folder that holds files but no run, below it either, is one foreign row."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        what = error.strerror or str(error)
+        yield summary(folder) | {"status": "foreign" if not folder.exists() else "damaged", "problem": what}
+        return
+    names = {entry.name for entry in entries}
+    if folders.RECORD in names or names & set(_TRACES):
+        yield summary(folder)
+        return
+    rows = [
+        row for entry in entries if entry.is_dir(follow_symlinks=False) for row in _walk(Path(entry.path))
+    ]
+    runs = [row for row in rows if row["status"] != "foreign"]
+    if runs:
+        yield from rows
+    elif rows or any(not name.startswith(".") for name in names):
+        yield summary(folder)
+
+
+def _monitor(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
+    asked = [config.get("monitor"), *(_mapping(group).get("monitor") for group in config.values())]
+    names = [name for name in asked if isinstance(name, str)]
+    return next((name for name in [*names, *_FALLBACK_METRICS, *metrics] if name in metrics), None)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

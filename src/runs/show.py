@@ -1,0 +1,124 @@
+"""One run, readably: what it was, how it ended, what came out, and where the files are."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runs import folder as folders
+from runs.listing import choice, status
+from runs.terminal import duration, entry, number, printable, when
+
+_FILES = (
+    (folders.MODEL, "the model; transformers or timm load it"),
+    (folders.PREDICTIONS, "one line for each evaluation example"),
+    (folders.METRICS, "metrics over time"),
+    (folders.CHECKPOINTS, "to resume from, or for init_from="),
+    (f"{folders.HYDRA}/config.yaml", "the configuration"),
+    (folders.DIFF, "what the code differed by from its revision"),
+    ("quality", "the data contract's verdict"),
+    ("explain", "explanations"),
+    ("report.html", "the report"),
+)
+
+
+def as_text(folder: str | os.PathLike[str], record: Mapping[str, Any], room: int) -> str:
+    """A run's record for a terminal.
+
+    Args:
+        folder: the run's folder.
+        record: its run.json.
+        room: columns of the terminal.
+    """
+    head = printable(os.fspath(folder))
+    entries = (entry(name, text, room) for name, text in _entries(Path(folder), record) if text)
+    return "\n".join([head, *entries])
+
+
+def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def of(key: str) -> dict[str, Any]:
+        value = record.get(key)
+        return value if isinstance(value, dict) else {}
+
+    reason = f": {record['reason']}" if record.get("reason") else ""
+    now = status(folder, record)
+    if now == "stopped":
+        reason = ": run.json says running, and no process is there; the same command goes on with it"
+    code = f", exit code {record['exit_code']}" if record.get("exit_code") else ""
+    yield "status", printable(f"{now}{reason}{code}")
+    restarts = record.get("restarts") or 0
+    again = f", restarted {restarts} time{'s' if restarts != 1 else ''}" if restarts else ""
+    yield "started", f"{when(record.get('started'))}, took {duration(record.get('duration_seconds'))}{again}"
+    command = record.get("command")
+    yield "command", printable(shlex.join(map(str, command))) if isinstance(command, list) else ""
+    yield "model", printable(choice(record, "model") or "")
+    data = {key: value for key, value in of("data").items() if key != "fingerprints"}
+    yield "data", ", ".join(filter(None, [printable(choice(record, "data") or ""), _pairs(data)]))
+    prints = of("data").get("fingerprints")
+    yield (
+        "",
+        _pairs({f"{name} fingerprint": str(mark)[:12] for name, mark in prints.items()})
+        if isinstance(prints, dict)
+        else "",
+    )
+    yield "metrics", _pairs(of("metrics")) or "none yet"
+    yield (
+        "timings",
+        ", ".join(f"{printable(name)} {duration(spent)}" for name, spent in of("timings").items()),
+    )
+    yield "machine", _machine(of("hardware"), record.get("world_size"))
+    yield "use", _use(of("utilisation"), of("peak_memory"))
+    code_state = of("git")
+    if code_state.get("revision"):
+        dirty = ", with uncommitted changes" if code_state.get("dirty") else ""
+        yield "code", printable(f"{str(code_state['revision'])[:12]}{dirty}")
+    yield "seeds", _pairs(of("seeds"))
+    parent = record.get("parent")
+    yield "parent", (_pairs(parent) if isinstance(parent, dict) else printable(parent)) if parent else ""
+    yield "trial", printable(record.get("trial") or "")
+    yield "pipeline", _pairs(of("pipeline"))
+    yield (
+        "config",
+        f"hash {printable(str(record.get('config_hash'))[:12])}" if record.get("config_hash") else "",
+    )
+    there = [(name, what) for name, what in _FILES if (folder / name).exists()]
+    for index, (name, what) in enumerate(there):
+        yield "" if index else "files", f"{name:<20} {what}"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """`name value` for each value, nested names dotted."""
+    parts = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            inner = _pairs({f"{name}.{key}": child for key, child in value.items()})
+            parts += [inner] if inner else []
+        elif value is not None:
+            parts.append(f"{printable(name)} {number(value)}")
+    return ", ".join(parts)
+
+
+def _machine(hardware: Mapping[str, Any], processes: Any) -> str:
+    if not hardware:
+        return ""
+    gpus = [gpu.get("name", "GPU") for gpu in hardware.get("gpus") or [] if isinstance(gpu, dict)]
+    memory = hardware.get("memory_mib")
+    parts = [
+        hardware.get("host"),
+        f"{hardware.get('cores')} cores of {hardware.get('cpu')}",
+        f"{memory / 1024:.0f} GiB" if isinstance(memory, int | float) else None,
+        *gpus,
+        f"{processes} processes" if isinstance(processes, int) and processes > 1 else None,
+    ]
+    return ", ".join(printable(part) for part in parts if part)
+
+
+def _use(utilisation: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+    values = {
+        "CPU {} %": utilisation.get("cpu_percent"),
+        "GPU {} %": utilisation.get("gpu_percent"),
+        "{} MiB": memory.get("process_mib"),
+        "{} MiB on the GPU": memory.get("gpu_mib"),
+    }
+    return ", ".join(text.format(number(value)) for text, value in values.items() if value is not None)

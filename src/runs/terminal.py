@@ -1,0 +1,96 @@
+"""Text for a terminal of so many columns, whatever is in the names."""
+
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+
+
+def columns() -> int:
+    """Width to print to: that of the terminal, 80 where there is none."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 40)
+
+
+def printable(value: object) -> str:
+    """A value as one line of harmless text: control characters and broken Unicode show as escapes."""
+    text = value if isinstance(value, str) else str(value)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def width(text: str) -> int:
+    """Columns a terminal gives to printable text: two for wide characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def shortened(text: str, room: int, keep: str = "head") -> str:
+    """Text of at most so many columns; what is cut shows as `...`. keep="tail" keeps the end (for paths)."""
+    if width(text) <= room:
+        return text
+    if room <= 3:
+        return "." * room
+    chars = list(text)
+    while width("".join(chars)) > room - 3:
+        chars.pop(0 if keep == "tail" else -1)
+    return "..." + "".join(chars) if keep == "tail" else "".join(chars) + "..."
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> str:
+    """Aligned columns, two blanks apart; the first, a path, gives way where they do not fit.
+
+    Args:
+        header: column titles.
+        rows: printable cells, as many each as there are titles.
+        room: columns of the terminal.
+    """
+    widths = [max(width(row[index]) for row in [header, *rows]) for index in range(len(header))]
+    widths = [widths[0], *(min(wide, 16) for wide in widths[1:])]
+    widths[0] = max(8, min(widths[0], room - sum(widths[1:]) - 2 * (len(header) - 1)))
+    lines = []
+    for row in [header, *rows]:
+        cells = [
+            shortened(cell, wide, "head" if index else "tail")
+            for index, (cell, wide) in enumerate(zip(row, widths, strict=True))
+        ]
+        padded = [cell + " " * (wide - width(cell)) for cell, wide in zip(cells, widths, strict=True)]
+        lines.append(shortened("  ".join(padded).rstrip(), room))
+    return "\n".join(lines)
+
+
+def entry(name: str, text: str, room: int, indent: int = 11) -> str:
+    """`name  text`, wrapped under itself."""
+    head = f"{name:<{indent - 1}} "
+    lines = textwrap.wrap(
+        text, room, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False
+    )
+    return "\n".join(lines) or head.rstrip()
+
+
+def number(value: object) -> str:
+    """A metric for people: five significant digits, or as many as a whole number has."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return printable(value)
+    return f"{value:.0f}" if abs(value) >= 1e5 and value == int(value) else f"{value:.5g}"
+
+
+def duration(seconds: object) -> str:
+    """Seconds as `8.1 s`, `3:20` (minutes) or `2:03:20` (hours)."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def when(stamp: object) -> str:
+    """A time of ours (UTC) without its fractions."""
+    try:
+        return datetime.fromisoformat(str(stamp)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except ValueError:
+        return "-"

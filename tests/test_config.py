@@ -1,0 +1,166 @@
+"""Configuration: every shipped choice composes and passes both checks; what is wrong is said in one message."""
+
+import itertools
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from config.check import check
+from config.compose import CONF, choices, compose
+from config.errors import Refused
+from config.messages import explain
+from config.rules import RULES
+
+TASK_OF_DATA = {name: compose([f"data={name}", "model=majority"]).task.name for name in choices("data")}
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Every model with every data set of its task."""
+    found = []
+    for model, data in itertools.product(choices("model"), choices("data")):
+        task = compose([f"model={model}", f"data={data}"]).model.task
+        if task in (TASK_OF_DATA[data], "any"):
+            found.append((model, data))
+    return found
+
+
+@pytest.mark.parametrize(("model", "data"), pairs())
+def test_every_model_fits_every_data_set_of_its_task(model: str, data: str) -> None:
+    from trainers.build import check_targets
+
+    config = compose([f"model={model}", f"data={data}"])
+    check(config)
+    check_targets(config)
+
+
+@pytest.mark.parametrize("group", ["optim", "trainer", "logger", "experiment"])
+def test_every_other_choice_passes_both_checks(group: str) -> None:
+    from trainers.build import check_targets
+
+    assert choices(group) or group == "experiment"
+    for name in choices(group):
+        config = compose([f"{group}={name}"] if group != "experiment" else [f"+{group}={name}"])
+        check(config)
+        check_targets(config)
+
+
+def test_every_yaml_says_how_to_launch_it() -> None:
+    silent = [
+        str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")
+        if path.parent.name in ("model", "data", "optim", "trainer", "logger", "experiment")
+        and not re.match(r"# .*python ", path.read_text())
+    ]
+    assert silent == []
+
+
+def test_every_key_of_every_choice_has_a_rule() -> None:
+    """So that no shipped key passes unchecked."""
+    unruled = set()
+    for model, data in pairs():
+        config = compose([f"model={model}", f"data={data}"])
+        unruled |= {key for key in _leaves(config, "") if not _ruled(key)}
+    assert unruled == set()
+
+
+def _leaves(node: object, path: str) -> list[str]:
+    if isinstance(node, DictConfig) and path not in RULES:
+        return [leaf for key in node for leaf in _leaves(node[key], f"{path}.{key}".lstrip("."))]
+    return [path]
+
+
+def _ruled(key: str) -> bool:
+    return key in RULES or key.endswith("._target_")
+
+
+def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
+    import inspect
+
+    import lightning.pytorch as pl
+
+    from trainers.fit import GIVEN, OURS
+
+    ours = set(compose().trainer) - set(OURS)
+    theirs = set(inspect.signature(pl.Trainer).parameters) - set(GIVEN)
+    assert ours - theirs == set()
+    # Left out on purpose: what a LightningModule's logging, a reload or a registry of Lightning's cloud would need.
+    assert theirs - ours <= {"reload_dataloaders_every_n_epochs", "model_registry", "enable_autolog_hparams"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.lrr=1"], r"unknown key optim\.lrr.*did you mean lr\?"),
+        (["optmi.lr=1"], r"unknown key optmi"),
+        (["trainer.max_epoch=1"], r"unknown key trainer\.max_epoch.*did you mean max_epochs\?.*\+trainer\.max_epoch"),
+        (["model=brt"], r"model=brt: no such choice; model can be .*did you mean bert\?"),
+        (["data=squadd"], r"data=squadd: no such choice.*did you mean squad\?"),
+        (["modle=bert"], r"unknown key modle"),
+        (["optim.lr=fast"], r"optim\.lr=fast: must be a number, above 0"),
+        (["optim.lr=0"], r"optim\.lr=0: must be a number, above 0"),
+        (["optim.lr=nan"], r"optim\.lr=nan: must be finite"),
+        (["data.batch_size=0"], r"data\.batch_size=0: must be a whole number, at least 1"),
+        (["data.batch_size=2.5"], r"data\.batch_size=2\.5: must be a whole number"),
+        (["trainer.compile=1"], r"trainer\.compile=1: must be true or false"),
+        (["optim.schedule=step"], r"optim\.schedule=step: must be linear or cosine or constant"),
+        (["model=resnet18"], r"the model is made for image_classification, the data set for question_answering"),
+        (["monitor=val_accuracy"], r"monitor=val_accuracy: question_answering does not report it; .*val_f1"),
+        (["data.stride=500"], r"data\.stride=500: must be below data\.max_length"),
+        (["trainer.max_epochs=-1"], r"limit one of them"),
+        (["optim.warmup=2.5"], r"optim\.warmup=2\.5"),
+        (["seed=${oc.env:NO_SUCH_VARIABLE}"], r"environment variable NO_SUCH_VARIABLE"),
+        (["seed=${nothing.here}"], r"nothing"),
+        (["optim.lr=[1"], r"cannot read the override 'optim\.lr=\[1'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_message(overrides: list[str], message: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  Hydra's, OmegaConf's or ours
+        check(compose(overrides))
+    text = str(caught.value) if isinstance(caught.value, Refused) else explain(caught.value)
+    assert re.search(message, text), text
+    assert "\n" not in text
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    with pytest.raises(Refused) as caught:
+        check(compose(["optim.lr=0", "data.batch_size=0"]))
+    assert "optim.lr=0" in str(caught.value)
+    assert "data.batch_size=0" in str(caught.value)
+
+
+def test_katibs_numbers_are_read_as_numbers() -> None:
+    """Katib hands over 1e-05 and 0.30000000000000004 as text."""
+    config = compose(["optim.lr=1e-05", "optim.weight_decay=0.30000000000000004", "data.batch_size=16"])
+    check(config)
+    assert math.isclose(config.optim.lr, 1e-5)
+    assert config.data.batch_size == 16
+
+
+def test_composing_and_checking_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'src')\n"
+        "from config.compose import compose; from config.check import check\n"
+        "check(compose(['model=bert', 'data=squad']))\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'timm', 'pyarrow', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(CONF).parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_target_of_ones_own_is_bound_before_it_is_built() -> None:
+    from trainers.build import check_targets
+
+    config: DictConfig = compose(["+model.hidden=3"])
+    with pytest.raises(Refused, match=r"model\.hidden: trainers\.question_answering\.QuestionAnswering takes no such argument"):
+        check_targets(config)
+    config = compose(["model._target_=no.such.Model"])
+    with pytest.raises(Refused, match=r"model\._target_=no\.such\.Model: cannot be imported"):
+        check_targets(config)
+    config = compose(["~model.pretrained", "data.pretrained=null", "data.tokenizer=null"])
+    with pytest.raises(Refused, match=r"needs pretrained"):
+        check_targets(config)
