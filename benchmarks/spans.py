@@ -214,8 +214,8 @@ def main() -> None:
             [names[1], peer.text(2), "1", ""],
         ],
         f"{'SQuAD 1.1 dev' if there else 'Invented questions'}, {len(windows.example):,} windows of at most "
-        f"{WIDTH} tokens, n-best {N_BEST}, answers of at most {MAX_TOKENS} tokens. Required: at least 10 times "
-        "faster. The recipe's features are lists in memory here; it reads them from an Arrow file.",
+        f"{WIDTH} tokens, n-best {N_BEST}, answers of at most {MAX_TOKENS} tokens. Required: at least "
+        "10 times faster. The recipe's features are lists in memory here; it reads them from an Arrow file.",
     )
 
 

@@ -28,7 +28,7 @@ class Windows(SimpleNamespace):
 
 
 def prepared(folder: Path, count: int) -> SimpleNamespace:
-    """The first `count` questions, each in two windows of words: the first half of the context and all of it."""
+    """The first `count` questions, each in two windows: two words of the context, and all of them."""
     nested = [
         {
             "context": context,

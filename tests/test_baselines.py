@@ -1,4 +1,4 @@
-"""Majority and Lexical: what they answer, that their metrics are finite and true, and that they stay baselines."""
+"""Majority and Lexical: what they answer, that metrics are true and finite, that they stay baselines."""
 
 import json
 import math

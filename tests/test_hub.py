@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hub_double
-from datamodules import hub_errors
+from datamodules import hub_errors, hub_needs
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -244,6 +244,42 @@ def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_errors, "work_offline_if_unreachable", lambda: False)
     with pytest.raises(OutOfResources, match="no space left"), hub_errors.hub_access("the model"):
         raise OSError("could not load") from OSError(28, "No space left on device")
+
+
+SQUAD = {"path": None, "hub": {"repo": "rajpurkar/squad", "revision": "main", "train": "a", "val": "b"}}
+BERT = {"pretrained": "google-bert/bert-base-uncased", "revision": None}
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The Hub's client offline, with an empty cache, and a data cache that holds nothing."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("ISOTRAIN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_run_that_lacks_data_or_model_is_refused_before_imports() -> None:
+    from config.errors import Refused
+
+    with pytest.raises(Refused, match="data set rajpurkar/squad and the model google-bert/bert-base-uncased"):
+        hub_needs.refuse_early(SQUAD, BERT)
+    with pytest.raises(Refused, match="cannot get the data set rajpurkar/squad: "):
+        hub_needs.refuse_early(SQUAD, {"pretrained": None})
+    with pytest.raises(Refused, match="cannot get the model google-bert/bert-base-uncased: "):
+        hub_needs.refuse_early({**SQUAD, "path": "some/folder"}, BERT)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_run_that_may_do_without_the_hub_is_not_refused(tmp_path: Path) -> None:
+    local = {**SQUAD, "path": "some/folder"}
+    for pretrained in (None, False, True, str(tmp_path), "./no/such/folder", "not a name"):
+        hub_needs.refuse_early(local, {"pretrained": pretrained})
+    hub_needs.refuse_early({"sample": {}, "hub": None}, {})
+    (tmp_path / "cache" / "windows" / "prepared").mkdir(parents=True)
+    hub_needs.refuse_early(SQUAD, {"pretrained": None})
 
 
 # The commands as a user types them.

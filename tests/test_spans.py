@@ -1,4 +1,4 @@
-"""The best spans, against the recipe's nested loops (benchmarks/spans.py): the same answers, scores, lists."""
+"""The best spans, against the recipe's nested loops (benchmarks/spans.py): the same lists, bit for bit."""
 
 import subprocess
 import sys

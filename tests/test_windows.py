@@ -312,12 +312,14 @@ def dev(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ex
 def test_every_dev_answer_survives_text_tokens_window_text(dev: Any) -> None:
     """All 34,726 gold answers, not only the first of each question, through every window that holds them.
 
-    An answer comes back as the text between its first and last token. Where an annotator's answer begins or ends
-    inside a token, that is a little more than the answer; these are counted by what is there more.
+    An answer comes back as the text between its first and last token. All do so to the letter but 62 places, where the
+    annotator's answer begins or ends inside a token and a little more comes back:
+    59 times it was cut in the middle of a word or number ("1" of "11", "wars" of "towards"), which no tokens can say;
+    3 times a pound sign belongs to the number's token (BERT's splitting takes it for a letter) and not to the answer.
     """
     read, opened, _ = dev
     counts: Counter[str] = Counter()
-    where = {}
+    more: dict[tuple[int, int, int], str] = {}
     by_example = np.split(np.arange(len(opened)), np.flatnonzero(np.diff(opened.example)) + 1)
     assert [int(opened.example[of[0]]) for of in by_example] == list(range(len(read)))
     for number, of in enumerate(by_example):
@@ -337,15 +339,17 @@ def test_every_dev_answer_survives_text_tokens_window_text(dev: Any) -> None:
                 last = tokens[np.flatnonzero(chars[tokens, 1] >= high)[0]]
                 begin, end = int(chars[first, 0]), int(chars[last, 1])
                 back = context[begin:end]
+                if (opened.start[w], opened.end[w]) == (0, 0):
+                    assert answer != read.answers(number)[0]  # the first is a target wherever it is inside
                 if back != answer["text"]:
                     assert answer["text"] in back
-                    more = (context[begin:low], context[high:end])
-                    where[number, low, high] = more
+                    more[number, low, high] = context[begin:low] + context[high:end]
             counts["in no window"] += not held
-    counts["inside a token"] = len(where)
-    print(counts, list(where.items())[:60])
-    assert counts["answers"] == 34726
-    assert counts["in no window"] == 0
+    counts["pound sign"] = sum(rest == "£" for rest in more.values())
+    counts["inside a word"] = sum(rest.isalnum() for rest in more.values())
+    print(dict(counts))
+    assert counts == {"answers": 34726, "in no window": 0, "pound sign": 3, "inside a word": 59}
+    assert len(more) == 62
 
 
 def test_the_targets_of_dev_are_the_recipes(dev: Any) -> None:

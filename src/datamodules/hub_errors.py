@@ -12,9 +12,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from config.errors import OutOfResources, Refused
 
@@ -71,11 +70,7 @@ def explain_hub_error(error: BaseException, what: str, instead: str = INSTEAD) -
     if "HFValidationError" in named:
         return f"{what}: this is neither a folder that exists nor a name on the Hub (owner/name)"
     if named.keys() & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TransportError"}:
-        why = why_offline() or f"{_endpoint()} cannot be reached ({_line(chain[-1])})"
-        return (
-            f"cannot get {what}: {why}, and the Hub's cache ({_cache()}) does not have it. "
-            f"Without a network: {instead}; or HF_HOME=<a filled cache>"
-        )
+        return out_of_reach(what, instead, why_offline() or f"no connection ({_line(chain[-1])})")
     if "HfHubHTTPError" in named:
         return f"cannot get {what}: the Hub answered: {_line(named['HfHubHTTPError'])}"
     # transformers, about a folder or repository without weights or without a config.json
@@ -84,6 +79,22 @@ def explain_hub_error(error: BaseException, what: str, instead: str = INSTEAD) -
     ):
         return f"{what}: {_line(error)}"
     return None
+
+
+def out_of_reach(what: str, instead: str, why: str) -> str:
+    """The message for something that is neither on this machine nor to be had."""
+    return (
+        f"cannot get {what}: {why}, and the Hub's cache ({_cache()}) does not have it. "
+        f"Without a network: {instead}; or HF_HOME=<a filled cache>"
+    )
+
+
+def begin_asking() -> None:
+    """Asks the Hub whether it answers, in the background."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        _ask(constants.ENDPOINT)
 
 
 def work_offline_if_unreachable() -> bool:
@@ -109,35 +120,6 @@ def why_offline() -> str | None:
     return (
         f"{constants.ENDPOINT} cannot be reached ({why})" if why else "HF_HUB_OFFLINE forbids to ask the Hub"
     )
-
-
-def ask_early(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-    """Starts asking whether the Hub answers, if a run will need it, while heavy imports go on.
-
-    For train.py: without it a Hub that keeps silent is waited for only after the imports.
-
-    Args:
-        data: configuration as in conf/data/*.yaml.
-        model: configuration as in conf/model/*.yaml.
-    """
-    hub, name = data.get("hub"), model.get("pretrained")
-    wanted = []
-    if hub and not any(data.get(key) for key in ("path", "train_file", "val_file")):
-        wanted += [(hub["repo"], hub[split], hub["revision"], "dataset") for split in ("train", "val")]
-    if isinstance(name, str) and not Path(name).exists() and not name.startswith((".", "/", "~")):
-        wanted.append((name, "config.json", model.get("revision") or "main", "model"))
-    if not wanted:
-        return
-    from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    with contextlib.suppress(HFValidationError):  # of a name that is none: loading it will tell
-        cached = [
-            isinstance(try_to_load_from_cache(repo, file, revision=revision, repo_type=kind), str)
-            for repo, file, revision, kind in wanted
-        ]
-        if not constants.HF_HUB_OFFLINE and not all(cached):
-            _ask(constants.ENDPOINT)
 
 
 def _silence(endpoint: str) -> str | None:
@@ -189,12 +171,6 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _line(error: BaseException) -> str:
     """The error's text in one line."""
     return " ".join(str(error).split()).rstrip(".")
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
 
 
 def _cache() -> str:

@@ -28,7 +28,8 @@ def score(
     Args:
         data: a QuestionAnsweringData that is set up.
         windows: [W], the numbers of the windows that were evaluated, ascending. With
-            `trainer.limit_val_batches` that is not all; then the questions of which all windows were are scored.
+            `trainer.limit_val_batches` that is not all; then the questions of which all windows were are
+            scored.
         losses: [W], mean of the start's and the end's cross-entropy in each window.
         candidates: of those windows.
         n_best: entries of a question's n-best list.
@@ -168,9 +169,9 @@ def details(examples: Examples, found: Answers) -> dict[str, float]:
     """What SQuAD 2.0's script reports beside exact match and F1.
 
     Returns:
-        `has_answer_exact_match`, `has_answer_f1`, `has_answer_total`, the same with `no_answer_` (either is left
-        out where there is no such question), and `best_exact_match`, `best_f1` with the thresholds on the
-        no-answer score that give them.
+        `has_answer_exact_match`, `has_answer_f1`, `has_answer_total`, the same with `no_answer_` (either
+        is left out where there is no such question), and `best_exact_match`, `best_f1` with the thresholds
+        on the no-answer score that give them.
     """
     has = [bool(each) for each in examples.answerable]
     said = list(scored(examples, found, no_answer=True))

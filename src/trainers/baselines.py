@@ -32,8 +32,9 @@ _LONGEST = 10
 _FUNCTION_WORDS = frozenset(
     re.findall(
         r"\w+",
-        "a an and are as at be been but by did do does for from had has have he her his how in is it its of on or "
-        "she that the their them they this to was were what when where which who whom whose why will with would",
+        "a an and are as at be been but by did do does for from had has have he her his how in is it its of "
+        "on or she that the their them they this to was were what when where which who whom whose why will "
+        "with would",
     )
 )
 
@@ -61,9 +62,9 @@ class Baseline(Protocol):
 class Majority:
     """Always the most common answer of training.
 
-    For images the most common class; probabilities are the classes' shares of training. For questions the most
-    common of training's answers that occurs in the context (the context's first word where none does); with
-    unanswerable questions in training, "no answer" is an answer like any other.
+    For images the most common class; probabilities are the classes' shares of training. For questions the
+    most common of training's answers that occurs in the context (the context's first word where none
+    does); with unanswerable questions in training, "no answer" is an answer like any other.
     """
 
     def __init__(
@@ -82,8 +83,8 @@ class Majority:
             texts = Counter(_first_answers(data.train_examples))
             ranks = {text: rank for rank, (text, _) in enumerate(texts.most_common())}
             habits = _habits(data, self._guess(ranks))
-            # No answer of a context can be more common than the most common one of all: all are above this, or none.
-            habits["threshold"] = -1.0 if ranks.get("") == 0 else float(len(ranks))
+            # "No answer" is possible everywhere: only what is more common comes before it.
+            habits["threshold"] = float(ranks.get("", len(ranks)))
             self.learned = {"ranks": ranks, **habits}
         else:
             counts = np.bincount(np.asarray(data.train.labels), minlength=len(data.classes))
@@ -227,8 +228,8 @@ def _habits(data: Any, guess: Callable[[str, str], Guess | None]) -> dict[str, f
     """How far to trust guesses, from training questions spread over the split.
 
     Returns:
-        `edge`: how often a guess's first or last word is right. `unanswerable`: the share of questions without an
-        answer. `threshold`: below which score "no answer" is better than the guess (SQuAD 2.0).
+        `edge`: how often a guess's first or last word is right. `unanswerable`: the share of questions
+        without an answer. `threshold`: below which score "no answer" is better than the guess (SQuAD 2.0).
     """
     examples = data.train_examples
     sample = np.unique(np.linspace(0, len(examples) - 1, _SAMPLE).astype(int)).tolist()
@@ -276,10 +277,10 @@ def _at(edges: NDArray[Any], character: int, which: str) -> int:
 def _answer(data: Any, guess: Callable[[str, str], Guess | None], learned: dict[str, Any]) -> Result:
     """Answers all validation questions.
 
-    `val_loss` is the mean negative log-probability of the gold answer's first and last word, as a model's is of
-    its tokens: the baseline's own word has the probability with which it was right in training, all words of the
-    context share the rest, and "no answer" has its share of training. Questions whose gold answer is not where it
-    is said to be do not count.
+    `val_loss` is the mean negative log-probability of the gold answer's first and last word, as a model's
+    is of its tokens: the baseline's own word has the probability with which it was right in training, all
+    words of the context share the rest, and "no answer" has its share of training. Questions whose gold
+    answer is not where it is said to be do not count.
     """
     examples: Examples = data.examples
     no_answer = not data.answerable_only

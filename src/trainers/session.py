@@ -103,9 +103,10 @@ def session(config: DictConfig) -> Iterator[Run]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         check(config)
-        from datamodules.hub_errors import ask_early
+        if not (folder / folders.RECORD).exists():
+            from datamodules.hub_needs import refuse_early
 
-        ask_early(config.data, config.model)
+            refuse_early(config.data, config.model)
         from trainers import distributed, hardware
 
         distributed.start()

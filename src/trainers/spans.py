@@ -1,11 +1,13 @@
 """From start and end logits to answers: the best spans over all windows of a question, without Python loops.
 
-The answers are those of the public Hugging Face question-answering recipe (`postprocess_qa_predictions`), found with
-array operations: in each window the 20 best starts and the 20 best ends are paired, what is no span of the context or too
-long is dropped, and the best pairs over the windows of a question are its n-best list.
+The answers are those of the public Hugging Face question-answering recipe (`postprocess_qa_predictions`),
+found with array operations: in each window the 20 best starts and the 20 best ends are paired, what is no
+span of the context or too long is dropped, and the best pairs over the windows of a question are its
+n-best list.
 
-Two things the recipe leaves open are settled here. Equal logits: the later token comes first, as with a stable sort
-reversed. A question without any span: the answer is empty, where the recipe puts the word "empty" as a stand-in.
+Two things the recipe leaves open are settled here. Equal logits: the later token comes first, as with a
+stable sort reversed. A question without any span: the answer is empty, where the recipe puts the word
+"empty" as a stand-in.
 """
 
 from collections.abc import Iterable
@@ -29,7 +31,7 @@ _BLOCK = 256
 
 
 class Candidates(NamedTuple):
-    """The best starts and ends of windows: all that has to leave the device, or the process, that computed the logits.
+    """The best starts and ends of windows: all that has to leave the device or process that has the logits.
 
     In any order along k. A value of -inf, or a position of -1, says that there are fewer than k.
 
@@ -38,7 +40,7 @@ class Candidates(NamedTuple):
         start_positions: int [W, k], their tokens, counted from the beginning of the window.
         end_values: float32 [W, k].
         end_positions: int [W, k].
-        null: float32 [W], start plus end logit of the first token (CLS): the score of "no answer in this window".
+        null: float32 [W], start plus end logit of the first token (CLS): the score of "no answer here".
     """
 
     start_values: Floats
@@ -49,7 +51,7 @@ class Candidates(NamedTuple):
 
 
 def pad(flat: ArrayLike, offsets: Ints) -> Floats:
-    """Flat logits [T] of windows at `offsets` [W + 1] as float32 [W, longest], -inf after each window's end."""
+    """Flat logits [T] of windows at `offsets` [W + 1] as float32 [W, longest], -inf after their ends."""
     values, lengths = np.asarray(flat, np.float32), np.diff(offsets)
     inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
     padded = np.full(inside.shape, -np.inf, np.float32)
@@ -58,7 +60,7 @@ def pad(flat: ArrayLike, offsets: Ints) -> Floats:
 
 
 def top(start: ArrayLike, end: ArrayLike, lengths: Ints, k: int = 20) -> Candidates:
-    """Takes the k best starts and ends of each window, its question's and special tokens included as in the recipe.
+    """Takes the k best starts and ends of each window, those of question and special tokens included.
 
     Args:
         start: [W, L] start logits, L at least 1.
@@ -95,7 +97,7 @@ def _unkeys(keys: Keys) -> tuple[Floats, NDArray[np.int32]]:
 
 
 def _flip(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The bits of floats (no -0.0) as integers of the same order, and back: IEEE 754 has sign and magnitude."""
+    """The bits of floats (no -0.0) as integers of the same order, and back (IEEE 754: sign and magnitude)."""
     return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
@@ -134,7 +136,7 @@ def collect(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]
 class Answers:
     """The n-best lists of E questions, best first, and which of them is the answer.
 
-    A list has `count` entries; "no answer" (SQuAD 2.0 only, always there then) is the entry with span (-1, -1).
+    A list has `count` entries; "no answer" (in SQuAD 2.0, always) is the entry with span (-1, -1).
 
     Attributes:
         start: int32 [E, N], first character of the span in the context.
@@ -144,7 +146,8 @@ class Answers:
         count: int [E].
         best: int [E], the entry that is the best span with text; -1 where there is none.
         null: float32 [E], the least "no answer" score over the windows, which all have to agree on it.
-        no_answer_score: float32 [E], `null` minus the score of the best span: the higher, the less likely an answer.
+        no_answer_score: float32 [E], `null` minus the score of the best span: the higher, the less likely
+            an answer.
         answered: bool [E], whether the best span is the answer, and not "no answer".
     """
 
@@ -202,7 +205,8 @@ def best_spans(
 
     Args:
         candidates: of all W windows.
-        chars: [T, 2] first character and the one after the last of each token in its context, -1 for tokens outside it.
+        chars: [T, 2] first character and the one after the last of each token in its context, -1 for
+            tokens outside it.
         offsets: [W + 1], window w has the tokens offsets[w] to offsets[w + 1].
         example: [W], the question of each window, 0 to count - 1.
         count: the number of questions, E.
@@ -241,8 +245,8 @@ def best_spans(
         nothing["start"], nothing["end"], nothing["score"] = -1, -1, null
         spans, questions = np.concatenate([spans, nothing]), np.concatenate([questions, np.arange(count)])
 
-    # Stable: of equal scores the earlier window, the better start, the better end come first, and "no answer" last.
-    # One key, because the entries come nearly sorted by it, which a stable sort makes use of.
+    # Stable: of equal scores the earlier window, the better start, the better end come first, "no answer"
+    # last. One key, because the entries come nearly sorted by it, which a stable sort makes use of.
     order = np.argsort((questions.astype(np.int64) << 32) - (_keys(spans["score"], 0) >> 32), kind="stable")
     spans, questions = spans[order], questions[order]
     rank = _rank(questions, count)
@@ -257,7 +261,8 @@ def best_spans(
 
     start, end, score = table(spans["start"], -1), table(spans["end"], -1), table(spans["score"], -np.inf)
     counts = np.bincount(questions, minlength=count)
-    # In SQuAD 2.0 an empty text means "no answer", so it cannot be the best span. In 1.1 the first entry is the answer.
+    # In SQuAD 2.0 an empty text means "no answer", so it cannot be the best span. In 1.1 the first entry
+    # is the answer.
     usable = end > start if no_answer else start >= 0
     best = np.where(usable.any(axis=1), usable.argmax(axis=1), -1) if count else np.empty(0, np.int64)
     rows, has = np.arange(count), best >= 0

@@ -1,8 +1,9 @@
 """Exact match and F1 as SQuAD 1.1 and 2.0 define them, equal to the official scripts to the last digit.
 
 The definition: Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250, section 6.1) and 2018
-(https://arxiv.org/abs/1806.03822, section 5), and the scripts published with them. The two versions differ where a text
-has no words left after normalisation, and in the order in which they add, so `no_answer` chooses between them.
+(https://arxiv.org/abs/1806.03822, section 5), and the scripts published with them. The two versions differ
+where a text has no words left after normalisation, and in the order in which they add, so `no_answer`
+chooses between them.
 """
 
 import re
@@ -34,8 +35,9 @@ def score(prediction: str, answers: Iterable[str], *, no_answer: bool = False) -
     Args:
         prediction: The answer's text; empty where the question was judged to have none.
         answers: The gold texts. Without `no_answer` there must be one at least.
-        no_answer: Score as SQuAD 2.0 does: a question without gold answers is right when the prediction is empty, gold
-            answers that are empty after normalisation do not count, and two texts without words agree.
+        no_answer: Score as SQuAD 2.0 does: a question without gold answers is right when the prediction is
+            empty, gold answers that are empty after normalisation do not count, and two texts without
+            words agree.
 
     Returns:
         The best exact match and the best F1, each over the gold answers by itself.
@@ -112,8 +114,9 @@ def best_threshold(
         no_answer_scores: The higher, the less likely an answer.
 
     Returns:
-        The best value and its threshold. As in the official script the threshold is 0.0 where leaving every question
-        without an answer is best, ties between no-answer scores are taken one by one, and the first best wins.
+        The best value and its threshold. As in the official script the threshold is 0.0 where leaving
+        every question without an answer is best, ties between no-answer scores are taken one by one, and
+        the first best wins.
     """
     current: float = sum(not has for has in answerable)
     best, threshold = current, 0.0
