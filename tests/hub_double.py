@@ -365,7 +365,7 @@ def write_encoder(folder: Path, kind: str = "bert", seed: int = 0) -> Path:
 
 
 def write_squad(folder: Path, train: int = 24, val: int = 12, seed: int = 0) -> Path:
-    """Writes generated questions as the Hub has `rajpurkar/squad`: `plain_text/train-….parquet` and so on."""
+    """Writes generated questions as the Hub has `rajpurkar/squad`: `plain_text/train-….parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

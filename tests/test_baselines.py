@@ -120,6 +120,13 @@ def test_no_answer_is_an_answer(tmp_path, kind):
     assert metrics["val_f1"] >= 75
 
 
+def test_lexical_says_nothing_where_it_is_never_right(tmp_path):
+    train = [("Anna met Bob.", [("Who met Anna?", "met"), ("Who met Carl?", None), ("Who left Bob?", None)])]
+    metrics, rows = answered(Lexical, questions(tmp_path, {"train": train, "val": train}))
+    assert [row["prediction"] for row in rows] == ["", "", ""]
+    assert metrics["val_f1"] == pytest.approx(200 / 3)
+
+
 @pytest.mark.parametrize("kind", BASELINES)
 def test_empty_and_odd_contexts(tmp_path, kind):
     odd = [

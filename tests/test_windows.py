@@ -32,7 +32,7 @@ def tokenizers() -> dict[str, Any]:
 
     from datamodules.tokenizer import train
 
-    pieces = train(TEXTS, 200)
+    pieces = train(lambda: TEXTS, 200)
     ordered = sorted(pieces, key=pieces.__getitem__)
     mpnet = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", *[token for token in ordered if token[0] != "[" or len(token) == 1]]
     bpe = Tokenizer(models.BPE())

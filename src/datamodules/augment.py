@@ -1,8 +1,8 @@
 """Augmentation of whole batches, on the device that holds them.
 
-Every example has draws of its own (Mixup and CutMix have one for the batch, as in torchvision and timm). All draws come
-from torch's global generators: the pixels' device's, and the CPU's for Mixup and CutMix. Who seeds them before each step
-has augmentation that depends on nothing else.
+Every example has draws of its own (Mixup and CutMix have one for the batch, as in torchvision and timm). All
+draws come from torch's global generators: the pixels' device's, and the CPU's for Mixup and CutMix. Who seeds
+them before each step has augmentation that depends on nothing else.
 """
 
 import functools
@@ -30,14 +30,15 @@ class Settings:
     """What is done to a training batch, in this order; and how pixels are normalised, always.
 
     Attributes:
-        random_resized_crop: smallest and largest part of the image's area that a crop keeps; it is resized to the
-            whole. None: not done.
+        random_resized_crop: smallest and largest part of the image's area that a crop keeps; it is resized to
+            the whole. None: not done.
         crop_padding: pixels added on each side before a crop of the original size at a random place.
         padding: "reflect" (mirrored) or "constant" (black).
         flip: mirror half of the images left to right.
         randaugment: (operations for each image, magnitude from 0 to 30), or None.
         mixup: alpha of the Beta distribution that two images are blended by; 0 is off.
-        cutmix: alpha of the Beta distribution of the pasted area; 0 is off. With both on, each batch takes one of them.
+        cutmix: alpha of the Beta distribution of the pasted area; 0 is off. With both on, each batch takes
+            one of them.
         label_smoothing: probability mass that is spread over all classes.
         mean: of the pixels from 0 to 1, for each channel.
         std: standard deviation of them.
@@ -55,7 +56,9 @@ class Settings:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
-def settings(augment: Mapping[str, Any] | None, mean: Any = Settings.mean, std: Any = Settings.std) -> Settings:
+def settings(
+    augment: Mapping[str, Any] | None, mean: Any = Settings.mean, std: Any = Settings.std
+) -> Settings:
     """Checks a configuration's `augment`, `mean` and `std`.
 
     Args:
@@ -107,8 +110,8 @@ def train_batch(
         dtype: of the images that come out; the arithmetic is in float32.
 
     Returns:
-        Images [B, 3, H, W] in channels_last. Targets: the labels, or float32 [B, num_classes] that sum to one, with
-        Mixup, CutMix or label smoothing. Both are what `torch.nn.functional.cross_entropy` takes.
+        Images [B, 3, H, W] in channels_last. Targets: the labels, or float32 [B, num_classes] that sum to
+        one, with Mixup, CutMix or label smoothing. Both are what `torch.nn.functional.cross_entropy` takes.
     """
     mixing = settings.mixup > 0 or settings.cutmix > 0
     images = _empty(pixels, torch.float32 if mixing else dtype)
@@ -154,7 +157,8 @@ def random_flip(pixels: "Tensor") -> "Tensor":
 
 
 def random_crop(pixels: "Tensor", padding: int, mode: str = "reflect") -> "Tensor":
-    """Pads each side and cuts the original size out at a random place, of each image its own. uint8 [B, H, W, 3].
+    """Pads each side and cuts the original size out at a random place, of each image its own. uint8 [B, H, W,
+    3].
 
     Args:
         pixels: the batch.
@@ -199,8 +203,10 @@ def crop(pixels: "Tensor", corners: "Tensor", height: int, width: int) -> "Tenso
             windows[index] = source[index, top : top + height, left * channels : (left + width) * channels]
         return torch.from_numpy(windows).view(count, height, width, channels)
     places = (rows.shape[1] - height + 1, pixels.shape[2] - width + 1)
-    every = rows.as_strided((count, *places, height, width * channels),
-                            (rows.stride(0), rows.stride(1), channels, rows.stride(1), 1))
+    every = rows.as_strided(
+        (count, *places, height, width * channels),
+        (rows.stride(0), rows.stride(1), channels, rows.stride(1), 1),
+    )
     chosen = every[torch.arange(count, device=pixels.device), corners[0], corners[1]]
     return chosen.view(count, height, width, channels)
 
@@ -208,8 +214,8 @@ def crop(pixels: "Tensor", corners: "Tensor", height: int, width: int) -> "Tenso
 def random_resized_crop(pixels: "Tensor", scale: tuple[float, float]) -> "Tensor":
     """Cuts a random part of each image out and resizes it (bilinear) to the whole. uint8 [B, H, W, 3].
 
-    Areas and ratios are drawn as by torchvision's RandomResizedCrop. The part is never larger than the result, so no
-    antialiasing is needed.
+    Areas and ratios are drawn as by torchvision's RandomResizedCrop. The part is never larger than the
+    result, so no antialiasing is needed.
 
     Args:
         pixels: the batch.
@@ -230,15 +236,18 @@ def random_resized_crop(pixels: "Tensor", scale: tuple[float, float]) -> "Tensor
     return resized_crop(pixels, left, top, across, down)
 
 
-def resized_crop(pixels: "Tensor", left: "Tensor", top: "Tensor", across: "Tensor", down: "Tensor") -> "Tensor":
+def resized_crop(
+    pixels: "Tensor", left: "Tensor", top: "Tensor", across: "Tensor", down: "Tensor"
+) -> "Tensor":
     """Resizes a window of each image, given by its corner and size (each [B], in pixels), to the whole (bilinear)."""
     count, height, width, _ = pixels.shape
     theta = torch.zeros(count, 2, 3, device=pixels.device)  # window to whole, in coordinates from -1 to 1
     theta[:, 0, 0], theta[:, 0, 2] = across / width, (2 * left + across) / width - 1
     theta[:, 1, 1], theta[:, 1, 2] = down / height, (2 * top + down) / height - 1
     grid = torch.nn.functional.affine_grid(theta, [count, 3, height, width], align_corners=False)
-    images = torch.nn.functional.grid_sample(pixels.permute(0, 3, 1, 2).float(), grid, mode="bilinear",
-                                             padding_mode="border", align_corners=False)
+    images = torch.nn.functional.grid_sample(
+        pixels.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     return images.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
@@ -283,7 +292,9 @@ def _operations(strength: float, size: tuple[int, int]) -> list[tuple[Operation 
     bits = round(8 - 4 * strength)
     bilinear = InterpolationMode.BILINEAR
 
-    def moved(images: "Tensor", translate: list[float], shear: list[float], center: list[float] | None) -> "Tensor":
+    def moved(
+        images: "Tensor", translate: list[float], shear: list[float], center: list[float] | None
+    ) -> "Tensor":
         result: Tensor = tv.affine(images, 0.0, translate, 1.0, shear, interpolation=bilinear, center=center)
         return result
 
@@ -291,8 +302,18 @@ def _operations(strength: float, size: tuple[int, int]) -> list[tuple[Operation 
         (None, False),
         (lambda images, sign: moved(images, [0, 0], [sign * shear, 0.0], [0, 0]), True),
         (lambda images, sign: moved(images, [0, 0], [0.0, sign * shear], [0, 0]), True),
-        (lambda images, sign: moved(images, [int(sign * 150 / 331 * width * strength), 0], [0.0, 0.0], None), True),
-        (lambda images, sign: moved(images, [0, int(sign * 150 / 331 * height * strength)], [0.0, 0.0], None), True),
+        (
+            lambda images, sign: moved(
+                images, [int(sign * 150 / 331 * width * strength), 0], [0.0, 0.0], None
+            ),
+            True,
+        ),
+        (
+            lambda images, sign: moved(
+                images, [0, int(sign * 150 / 331 * height * strength)], [0.0, 0.0], None
+            ),
+            True,
+        ),
         (lambda images, sign: tv.rotate(images, sign * 30.0 * strength, interpolation=bilinear), True),
         (lambda images, sign: tv.adjust_brightness(images, 1 + sign * colour), True),
         (lambda images, sign: tv.adjust_saturation(images, 1 + sign * colour), True),
@@ -344,7 +365,9 @@ def _affine(
     # Made once. Evaluation may come first, in inference mode: these must be ordinary tensors all the same.
     with torch.inference_mode(False):
         scale = torch.tensor([1 / (255 * deviation) for deviation in std] * width, device=device)
-        shift = torch.tensor([-m / deviation for m, deviation in zip(mean, std, strict=True)] * width, device=device)
+        shift = torch.tensor(
+            [-m / deviation for m, deviation in zip(mean, std, strict=True)] * width, device=device
+        )
         return scale, shift
 
 
@@ -354,7 +377,9 @@ def _number(given: Mapping[str, Any], key: str, whole: bool = False, below: floa
     right = isinstance(value, int) if whole else isinstance(value, int | float)
     if isinstance(value, bool) or not right or not 0 <= value < below:
         limit = "" if below == math.inf else f", less than {below:g}"
-        raise Refused(f"data.augment.{key} must be a {'whole ' if whole else ''}number from 0{limit}, not {value}")
+        raise Refused(
+            f"data.augment.{key} must be a {'whole ' if whole else ''}number from 0{limit}, not {value}"
+        )
     return value if whole else float(value)
 
 
@@ -366,7 +391,9 @@ def _scale(value: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not 0 < low <= high <= 1:
-        raise Refused(f"data.augment.random_resized_crop is two parts of the area such as [0.35, 1.0], not {value}")
+        raise Refused(
+            f"data.augment.random_resized_crop is two parts of the area such as [0.35, 1.0], not {value}"
+        )
     return low, high
 
 
@@ -377,7 +404,12 @@ def _randaugment(value: Any) -> tuple[int, int] | None:
     if not isinstance(value, Mapping) or set(value) - {"ops", "magnitude"}:
         raise Refused(f"{wanted}, not {value}")
     ops, magnitude = value.get("ops", 2), value.get("magnitude", 9)
-    if not isinstance(ops, int) or not isinstance(magnitude, int) or ops < 1 or not 0 <= magnitude < MAGNITUDES:
+    if (
+        not isinstance(ops, int)
+        or not isinstance(magnitude, int)
+        or ops < 1
+        or not 0 <= magnitude < MAGNITUDES
+    ):
         raise Refused(f"{wanted}, not {dict(value)}")
     return ops, magnitude
 
@@ -388,5 +420,7 @@ def _channels(key: str, value: Any, right: Callable[[float], bool]) -> tuple[flo
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != 3 or not all(map(right, numbers)):
-        raise Refused(f"data.{key} must be three numbers, for red, green and blue of pixels from 0 to 1, not {value}")
+        raise Refused(
+            f"data.{key} must be three numbers, for red, green and blue of pixels from 0 to 1, not {value}"
+        )
     return numbers

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from config.errors import Refused
@@ -52,16 +52,17 @@ def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
         digests = _local_digests(local, stats, index, verify)
         digests |= {file: _remote_digest(file, verify) for file in remote}
         total = hashlib.sha256()
-        for name, digest in sorted((_relative(file, digests), digest) for file, digest in digests.items()):
+        folder = _common_folder(list(digests))
+        for name, digest in sorted((os.path.relpath(file, folder), digest) for file, digest in digests.items()):
             total.update(f"{name}\0{digest}\n".encode())
         if not remote and not any(_unsettled(stat) for stat in stats):
             index.remember_listing(signature, total.hexdigest())
     return total.hexdigest()
 
 
-def _relative(file: str, digests: dict[str, str]) -> str:
-    folder = os.path.commonpath([str(PurePosixPath(name).parent) for name in digests]) if len(digests) > 1 else None
-    return os.path.relpath(file, folder) if folder else PurePosixPath(file).name
+def _common_folder(files: list[str]) -> str:
+    # Strings: a Path for each of 110,000 files takes seconds.
+    return os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
 
 
 def _stat(file: str) -> Stat:

@@ -14,9 +14,9 @@ from datamodules import cache, hub_errors
 def refuse_early(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
     """Refuses a run that lacks what only the Hub has, when the Hub is out of reach.
 
-    Only where that is certain. Prepared data may do without its source, so data missing from the Hub's cache is
-    certain to lack only where nothing was ever prepared. In doubt the Hub is asked in the background, while
-    imports go on.
+    Only where that is certain. Prepared data may do without its source, so data missing from the Hub's cache
+    is certain to lack only where nothing was ever prepared. In doubt the Hub is asked in the background,
+    while imports go on.
 
     Args:
         data: configuration as in conf/data/*.yaml.

@@ -30,8 +30,8 @@ SAMPLE_KEYS = ("seed", "train", "val", "classes", "size")
 class ImageClassificationData(pl.LightningDataModule):
     """Tiny ImageNet, or any folder of class folders, from a folder, from the Hub or generated.
 
-    `prepare_data` decodes each split once (one process does it, others wait); `setup` opens the memory maps. A batch
-    is a dict: pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] (positions in the split).
+    `prepare_data` decodes each split once (one process does it, others wait); `setup` opens the memory maps.
+    A batch is a dict: pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] (positions in the split).
     `datamodules.augment` makes a network's input of it, on its device.
 
     Attributes:
@@ -72,8 +72,8 @@ class ImageClassificationData(pl.LightningDataModule):
         """Takes conf/data; nothing is read yet.
 
         Args:
-            path: folder with both splits, local or an fsspec URL, see `image_folder.locate`. It, or the files, come
-                before `sample`, that before `hub`.
+            path: folder with both splits, local or an fsspec URL, see `image_folder.locate`. It, or the
+                files, come before `sample`, that before `hub`.
             train_file: the training folder or Parquet file, by name in `path` or outright.
             val_file: the same for validation.
             hub: `repo`, `revision`, and the Parquet files of `train` and `val` there.
@@ -102,8 +102,10 @@ class ImageClassificationData(pl.LightningDataModule):
         self.augment = augmentation.settings(augment, mean, std)
         self.mean, self.std = self.augment.mean, self.augment.std
         if self.augment.crop_padding >= image_size:
-            raise Refused(f"data.augment.crop_padding={self.augment.crop_padding} must be less than "
-                          f"data.image_size={image_size}")
+            raise Refused(
+                f"data.augment.crop_padding={self.augment.crop_padding} must be less than "
+                f"data.image_size={image_size}"
+            )
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.root = cache.root(cache_dir)
         self._verify = verify
@@ -205,7 +207,9 @@ class ImageClassificationData(pl.LightningDataModule):
             return "sample"
         if self._hub is not None:
             return "hub"
-        raise Refused("no data: give data.path=<folder>, data.train_file and data.val_file, or choose data=shapes")
+        raise Refused(
+            "no data: give data.path=<folder>, data.train_file and data.val_file, or choose data=shapes"
+        )
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
@@ -221,7 +225,9 @@ class ImageClassificationData(pl.LightningDataModule):
             here = splits[split]
             # A file's class may stand in a folder's name above what `of_files` sees.
             rows = zip(here.names, here.labels.tolist(), strict=True)
-            labelled = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
+            labelled = hashlib.sha256(
+                repr((classes, list(rows))).encode("utf-8", "surrogateescape")
+            ).hexdigest()
             files = fingerprint.of_files(here.files, self.root, self._verify)
             cached[split] = hashlib.sha256(f"{files} {labelled}".encode()).hexdigest()
         return cached[split]
@@ -249,7 +255,12 @@ class ImageClassificationData(pl.LightningDataModule):
 
     def _folder(self, split: str) -> Path:
         if split not in self._folders:
-            key = {"source": self.fingerprint(split), "split": split, "size": self.image_size, "policy": pixels.POLICY}
+            key = {
+                "source": self.fingerprint(split),
+                "split": split,
+                "size": self.image_size,
+                "policy": pixels.POLICY,
+            }
 
             def build(folder: Path) -> None:
                 classes, splits = self._read

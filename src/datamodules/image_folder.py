@@ -1,7 +1,9 @@
-"""Readers of labelled images: which images there are, of which class, with which box. Nothing is decoded here.
+"""Readers of labelled images: which images there are, of which class, with which box. Nothing is decoded
+here.
 
-A split is a folder, or Parquet files in the Hub's layout. A folder holds class folders (images anywhere below them,
-boxes in `<class>_boxes.txt`: Tiny ImageNet's train/), or a flat `images/` beside `<split>_annotations.txt` (its val/).
+A split is a folder, or Parquet files in the Hub's layout. A folder holds class folders (images anywhere below
+them, boxes in `<class>_boxes.txt`: Tiny ImageNet's train/), or a flat `images/` beside
+`<split>_annotations.txt` (its val/).
 """
 
 import logging
@@ -36,8 +38,8 @@ class Split:
         files: every file whose content this split depends on, for its fingerprint.
         names: [N] the images' ids: paths relative to the data set's folder, or Parquet file and row.
         labels: int64 [N] positions in the list of classes.
-        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels that are inside, in the image's own pixels; NaN
-            where there is none.
+        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels that are inside, in the image's own pixels;
+            NaN where there is none.
         images: the encoded images in the same order, as paths (or URLs) or as bytes.
     """
 
@@ -70,8 +72,8 @@ def locate(path: str | None, train_file: str | None = None, val_file: str | None
     """Where each split is: a folder, or Parquet files.
 
     Args:
-        path: the data set's folder, local or an fsspec URL. It holds `train` and `val` (or `valid`, `validation`,
-            `dev`): folders, or Parquet files that begin so (in it, or in its `data/`).
+        path: the data set's folder, local or an fsspec URL. It holds `train` and `val` (or `valid`,
+            `validation`, `dev`): folders, or Parquet files that begin so (in it, or in its `data/`).
         train_file: the training folder or Parquet file, by name in `path` or outright.
         val_file: the same for validation.
 
@@ -98,8 +100,8 @@ def read(
         folder: the data set's own, for its `words.txt`.
 
     Returns:
-        The classes, sorted by id, as [{"id": "n01443537", "name": "goldfish, Carassius auratus"}, ...] (the name
-        is the id where nothing says better), and the splits "train" and "val".
+        The classes, sorted by id, as [{"id": "n01443537", "name": "goldfish, Carassius auratus"}, ...] (the
+        name is the id where nothing says better), and the splits "train" and "val".
 
     Raises:
         Refused: nothing to read there, no images, fewer than two classes, or a label without training images.
@@ -161,7 +163,11 @@ def _listing(split: str, files: list[str]) -> _Listing:
 
 def _class_order(identity: str) -> tuple[int, int, str]:
     # Numbers in their own order, so that class "10" is label 10; everything else as text.
-    return (0, int(identity), "") if identity.isdecimal() and str(int(identity)) == identity else (1, 0, identity)
+    return (
+        (0, int(identity), "")
+        if identity.isdecimal() and str(int(identity)) == identity
+        else (1, 0, identity)
+    )
 
 
 def _check_classes(train: _Listing, val: _Listing, classes: list[str]) -> None:
@@ -169,12 +175,16 @@ def _check_classes(train: _Listing, val: _Listing, classes: list[str]) -> None:
         if not listing.names:
             raise Refused(f"{listing.place} holds no images ({', '.join(SUFFIXES)})")
     if len(classes) < 2:
-        raise Refused(f"{train.place} has one class only ({', '.join(classes)}); classification needs two or more")
+        raise Refused(
+            f"{train.place} has one class only ({', '.join(classes)}); classification needs two or more"
+        )
     trained = set(train.classes)
     unseen = sorted(set(val.classes) - trained)
     if unseen:
-        raise Refused(f"{val.place} has images of {_some(unseen)}, of which {train.place} has none; "
-                      "both splits must have the same classes")
+        raise Refused(
+            f"{val.place} has images of {_some(unseen)}, of which {train.place} has none; "
+            "both splits must have the same classes"
+        )
     idle = [identity for identity in classes if identity not in trained]
     if idle and not train.tables:
         raise Refused(f"{train.place}: no images in the class folder(s) {_some(idle)}; fill or remove them")
@@ -235,12 +245,20 @@ def _folder(split: str, place: str) -> _Listing:
             else:
                 skipped.append(name)
     if not folders:
-        raise Refused(f"{place} holds no class folders; the {split} split needs one folder per class, "
-                      "or images/ beside an annotations file")
+        raise Refused(
+            f"{place} holds no class folders; the {split} split needs one folder per class, "
+            "or images/ beside an annotations file"
+        )
     if skipped:
-        logger.warning("%s: %d file(s) that are not images in class folders are left out, such as %s",
-                       place, len(skipped), skipped[0])
-    return _Listing(place, listing.names, listing.classes, boxes, folders, listing.locations, [], listing.others)
+        logger.warning(
+            "%s: %d file(s) that are not images in class folders are left out, such as %s",
+            place,
+            len(skipped),
+            skipped[0],
+        )
+    return _Listing(
+        place, listing.names, listing.classes, boxes, folders, listing.locations, [], listing.others
+    )
 
 
 def _annotated(place: str, annotations: str) -> _Listing:
@@ -316,7 +334,9 @@ def _parquet(tables: list[str]) -> _Listing:
         with _open_parquet(table) as parquet:
             schema = parquet.schema_arrow
             if "image" not in schema.names or "label" not in schema.names:
-                raise Refused(f"{table}: expected the columns image and label, found {', '.join(schema.names)}")
+                raise Refused(
+                    f"{table}: expected the columns image and label, found {', '.join(schema.names)}"
+                )
             declared = _label_names(schema) or declared
             first = len(classes)
             for batch in parquet.iter_batches(columns=["label"]):
@@ -338,7 +358,9 @@ def _label_names(schema: Any) -> list[str] | None:
 
 def _class_ids(labels: list[Any], declared: list[str] | None, table: str, before: int) -> list[str]:
     for row, label in enumerate(labels, start=before):
-        if label is None or (isinstance(label, int) and not 0 <= label < (len(declared) if declared else np.inf)):
+        if label is None or (
+            isinstance(label, int) and not 0 <= label < (len(declared) if declared else np.inf)
+        ):
             expected = f"0 to {len(declared) - 1}" if declared else "0 or more"
             raise Refused(f"{table}, row {row}: the label {label} is out of range ({expected})")
     return [declared[label] if declared and isinstance(label, int) else str(label) for label in labels]

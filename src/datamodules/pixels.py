@@ -2,7 +2,6 @@
 
 import io
 import json
-import mmap
 import os
 import sys
 from collections import deque
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules.arrays import Texts, TextWriter
+from datamodules.arrays import Texts, TextWriter, load
 from datamodules.image_folder import Boxes, Split, read_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 # What `decode` does with an image, as part of the cache's key: change it when the pixels change.
 POLICY = "shorter side to size, centre crop, bicubic with antialiasing, RGB; 1"
 CHUNK = 64  # images a thread decodes before it hands them over
-RESIDENT = 32 << 20  # bytes read from the map before its pages are given back
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,7 +34,8 @@ class Images:
     Attributes:
         pixels: uint8 [N, H, W, 3], read only.
         labels: int64 [N].
-        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels inside, in stored pixels; NaN where there is none.
+        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels inside, in stored pixels; NaN where there
+            is none.
         classes: [{"id", "name"}, ...] in the order of the labels.
         names: [N] the images' ids: paths in the data set.
         about: counts from decoding: "images", "greyscale", "resized".
@@ -44,17 +43,15 @@ class Images:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with (folder / "pixels.npy").open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, _ = np.lib.format.read_array_header_1_0(file)
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.pixels: Pixels = np.frombuffer(self._map, np.uint8, offset=file.tell()).reshape(shape)
+        self.pixels: Pixels = load(folder / "pixels.npy")
+        self._file = (folder / "pixels.npy").open("rb")
+        self._size = self.pixels[0].nbytes
+        self._start = os.fstat(self._file.fileno()).st_size - self.pixels.nbytes
         self.labels: npt.NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
         self.boxes: Boxes = np.load(folder / "boxes.npy", allow_pickle=False)
         self.classes: list[dict[str, str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         self.about: dict[str, int] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         self.names = Texts(folder, "names")
-        self._read = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,14 +62,17 @@ class Images:
     def gather(self, index: npt.NDArray[np.int64]) -> Pixels:
         """uint8 [B, H, W, 3], a copy of the images with these positions.
 
-        Pages of the map count as this process's memory once they were read. They are given back now and then (they
-        stay in the system's cache), so that memory does not grow with the data.
+        Read as a file: pages of a map that were once touched count as this process's memory, and so many are
+        touched with each that in an epoch it would grow by the whole data set.
         """
-        batch = self.pixels[index]
-        self._read += batch.nbytes
-        if self._read > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._read = 0
+        batch = np.empty((len(index), *self.pixels.shape[1:]), np.uint8)
+        file = self._file.fileno()
+        read = sum(
+            os.preadv(file, [image], self._start + at * self._size)
+            for image, at in zip(batch, index.tolist(), strict=True)
+        )
+        if read != batch.nbytes:
+            raise Refused(f"{self.folder} is damaged: its pixels are cut short; remove the folder")
         return batch
 
 
@@ -110,17 +110,22 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
     names = TextWriter(folder, "names")
     for name in split.names:
-        names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # a name of any bytes
+        names.append(
+            name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        )  # a name of any bytes
     names.close()
-    (folder / "classes.json").write_text(json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8")
+    (folder / "classes.json").write_text(
+        json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8"
+    )
     (folder / "about.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
 def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
     """One image as square RGB pixels, as training and evaluation see it.
 
-    Greyscale, palette and CMYK become RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits. An image
-    of another size is resized so that its shorter side fits (bicubic, with antialiasing) and cropped at the centre.
+    Greyscale, palette and CMYK become RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits.
+    An image of another size is resized so that its shorter side fits (bicubic, with antialiasing) and cropped
+    at the centre.
 
     Args:
         content: the encoded image.
@@ -169,7 +174,7 @@ def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
     side = sizes.min(axis=1, keepdims=True)
     corner = np.tile((sizes - side) // 2, 2)
     # Pixel x reaches from x to x + 1: the far edges are one further than the far pixels.
-    edges = (boxes.astype(np.float64) + [0, 0, 1, 1] - corner) * (size / side)
+    edges = (np.add(boxes, [0, 0, 1, 1], dtype=np.float64) - corner) * (size / side)
     kept = np.clip(edges, 0, size)
     gone = (kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1])
     fitted = kept - [0, 0, 1, 1]
@@ -218,7 +223,9 @@ def _decoded(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, 
                 future.cancel()
 
 
-def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixels, list[tuple[int, int]], int]:
+def _decode_chunk(
+    chunk: list[tuple[str, str | bytes]], size: int
+) -> tuple[Pixels, list[tuple[int, int]], int]:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     originals: list[tuple[int, int]] = []
     greyscale = 0
@@ -230,7 +237,9 @@ def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixe
             raise
         except Exception as error:  # Pillow's readers raise of all kinds on broken content
             where = image if isinstance(image, str) else name
-            raise Refused(f"cannot decode the image {where}: {reason(error)}; replace or remove it") from error
+            raise Refused(
+                f"cannot decode the image {where}: {reason(error)}; replace or remove it"
+            ) from error
         originals.append(original)
         greyscale += grey
     return pixels, originals, greyscale
@@ -239,4 +248,6 @@ def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixe
 def _progress(total: int, place: str) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=f"decoding {place}", unit="image", disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(
+        total=total, desc=f"decoding {place}", unit="image", disable=not sys.stderr.isatty(), leave=False
+    )

@@ -16,7 +16,8 @@ from config.errors import Refused
 
 OFFICIAL = {"train": ("train-v1.1.json", "train-v2.0.json"), "val": ("dev-v1.1.json", "dev-v2.0.json")}
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".json.gz", ".jsonl.gz")
-BLOCK = 1 << 20  # characters read at a time
+BLOCK = 1 << 20  # bytes read at a time
+LINE = 1 << 20  # longest line that is looked at to tell JSON Lines from other JSON
 _DECODER = json.JSONDecoder()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -81,6 +82,8 @@ def _is_lines(scan: "_Scanner", file: str) -> bool:
     if re.search(r"\.(jsonl|ndjson)(\.gz)?$", file):
         return True
     scan.peek()
+    while "\n" not in scan.text[scan.at :] and not scan.ended and len(scan.text) < LINE:
+        scan.more()
     line, newline, _ = scan.text[scan.at :].partition("\n")
     if not line.startswith("{") or not (newline or scan.ended):
         return False
@@ -203,7 +206,7 @@ class _Scanner:
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self.stream, self.name = stream, name
-        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self.text, self.at, self.ended = "", 0, False
         # Of what was dropped: bytes and lines, and the length of its last line.
         self.bytes, self.line, self.column = 0, 1, 1
@@ -260,7 +263,7 @@ class _Scanner:
                 self.at += 1
             if self.ended:
                 return ""
-            self._more()
+            self.more()
 
     def value(self) -> Any:
         """The next value."""
@@ -280,7 +283,7 @@ class _Scanner:
                 if end < len(self.text) or self.ended:
                     self.at = end
                     return value
-            self._more()
+            self.more()
 
     def _expect(self, character: str) -> None:
         found = self.peek()
@@ -288,7 +291,7 @@ class _Scanner:
             raise self._broken(f"expected {character!r}, found {found!r}" if found else f"expected {character!r}, found the end")
         self.at += 1
 
-    def _more(self) -> None:
+    def more(self) -> None:
         """Drops what is used up and reads on: twice as much each time, so that a large value costs no more than twice."""
         self.line, self.column = self._position()
         self.text, self.at = self.text[self.at :], 0
@@ -297,8 +300,6 @@ class _Scanner:
             self.text += self.decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             raise Refused(f"{self.name}: not UTF-8 text (near byte {self.bytes + error.start})") from error
-        if not self.bytes:
-            self.text = self.text.removeprefix("\ufeff")
         self.bytes += len(block)
         self.ended = not block
 

@@ -6,12 +6,13 @@ transformers nor tokenizers before it has a model to build.
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import OutOfResources, Refused
 from datamodules import cache, fingerprint, sources
 from datamodules.hub_errors import INSTEAD_OF_MODEL, hub_access
 
@@ -166,14 +167,18 @@ def _trained(root: Path, vocab_size: int | None, corpus: Corpus | None) -> Prepa
     if vocab_size < len(SPECIAL) + 1:
         raise Refused(f"model.vocab_size must be larger than {len(SPECIAL)}, not {vocab_size}")
     return _entry(root, f"trained-{vocab_size}:{corpus.fingerprint}", f"WordPiece trained on the data ({vocab_size})",
-                  lambda: _wordpiece(train(corpus.texts(), vocab_size), lower=True))
+                  lambda: _wordpiece(train(corpus.texts, vocab_size), lower=True))
 
 
-def train(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
+def train(texts: Callable[[], Iterable[str]], vocab_size: int) -> dict[str, int]:
     """A WordPiece vocabulary as BERT's uncased one: the same normaliser, splitting and special tokens.
 
+    The same texts give the same vocabulary, token by token, in every process. Left alone, the learner numbers the
+    characters inside words in the order of a hash table that is another one each time, and breaks ties by these
+    numbers. So they are given to it, in a fixed order, as if they were special tokens.
+
     Args:
-        texts: to learn from.
+        texts: yields what to learn from; called twice.
         vocab_size: at most so many tokens; fewer if the texts do not hold so many.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -181,8 +186,19 @@ def train(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
     learner = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
     learner.normalizer = normalizers.BertNormalizer(lowercase=True)
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    learner.train_from_iterator(texts, trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL.values()), show_progress=False))
+    characters: Counter[str] = Counter()
+    inside: Counter[str] = Counter()
+    for text in texts():
+        for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text)):
+            characters.update(word)
+            inside.update(word[1:])
+    # The most common characters; a word with another one is unknown.
+    limit = max(1, min(1000, vocab_size // 4))
+    alphabet = sorted(sorted(characters, key=lambda character: (-characters[character], character))[:limit])
+    fixed = [*SPECIAL.values(), *alphabet, *("##" + character for character in alphabet if inside[character])]
+    learner.train_from_iterator(texts(), trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=fixed[:vocab_size], initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet), show_progress=False))
     vocabulary: dict[str, int] = learner.get_vocab()
     return vocabulary
 
@@ -202,7 +218,9 @@ def _entry(root: Path, source: str, name: str, load: Callable[[], Any]) -> Prepa
     def build(folder: Path) -> None:
         try:
             loaded = load()
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (Refused, OutOfResources):
+            raise
+        except Exception as error:  # the tokenizers library raises nothing more special
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise Refused(f"cannot load the tokenizer {name}: {reason}") from error
         if getattr(loaded, "backend_tokenizer", None) is None:

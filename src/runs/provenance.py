@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
+LOCK = PROJECT / "requirements.lock"
 # An image holds no .git; whoever builds it says what is in it.
 REVISION_VARIABLE = "ISOTRAIN_REVISION"
 

@@ -12,7 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from config import process
 from config.errors import Refused
+from runs import folder as folders
+from runs import metric_lines, predictions
 from trainers import checkpoints, hardware
+from trainers.baselines import Baseline
 from trainers.checkpoints import Checkpoints
 from trainers.progress import Progress
 from trainers.reporting import Reporting, Seeds
@@ -26,13 +29,13 @@ GIVEN = ("logger", "callbacks", "enable_checkpointing", "enable_progress_bar", "
          "use_distributed_sampler", "barebones")
 
 
-def fit(config: DictConfig, data: pl.LightningDataModule, module: Task, loggers: list[Any], folder: Path) -> dict[str, Any]:
+def fit(config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: list[Any], folder: Path) -> dict[str, Any]:
     """Trains, or goes on training, until the configuration's end.
 
     Args:
         config: the whole composed configuration.
         data: prepared.
-        module: of the same task.
+        module: of the same task; or a baseline, which learns without gradients.
         loggers: Lightning loggers.
         folder: the run's; checkpoints and predictions go there, metric lines where `metrics_file` says.
 
@@ -43,6 +46,8 @@ def fit(config: DictConfig, data: pl.LightningDataModule, module: Task, loggers:
         Diverged: the loss is not finite.
         Interrupted: by SIGTERM or Ctrl-C; the checkpoint is written.
     """
+    if not isinstance(module, Task):
+        return _baseline(config, data, module, folder)
     signals = Signals()
     keeper = Checkpoints(
         folder / "checkpoints", config.monitor, config.task.metrics[config.monitor].mode,
@@ -78,6 +83,17 @@ def fit(config: DictConfig, data: pl.LightningDataModule, module: Task, loggers:
         return keeper.best
     metrics = {"train_loss": value} if (value := reporting.training(trainer).get("train_loss")) is not None else {}
     return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
+
+
+def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Baseline, folder: Path) -> dict[str, Any]:
+    """Counts, predicts, and leaves what a model's validation leaves."""
+    baseline.fit(data)
+    metrics, rows = baseline.predict(data)
+    predictions.write(folder / folders.PREDICTIONS, rows)
+    metrics_file = Path(config.metrics_file or folder / folders.METRICS)
+    metrics_file.unlink(missing_ok=True)
+    metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
+    return {"metrics": metrics, "epoch": 0, "step": 0}
 
 
 def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[Any]) -> pl.Trainer:

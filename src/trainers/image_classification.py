@@ -63,16 +63,12 @@ class ImageClassification(Task):
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Mean loss of the augmented batch."""
         data = self.data
-        images, targets = augment.train_batch(
-            batch["pixels"], batch["labels"], data.num_classes, data.augment, data.mean, data.std
-        )
-        return cross_entropy(
-            self.model(images).float(), targets, label_smoothing=float(data.augment.get("label_smoothing") or 0.0)
-        )
+        images, targets = augment.train_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment)
+        return cross_entropy(self.model(images).float(), targets)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keeps each image's loss and its five best classes."""
-        images = augment.evaluation_batch(batch["pixels"], self.data.mean, self.data.std)
+        images = augment.evaluation_batch(batch["pixels"], self.data.augment)
         logits = self.model(images).float()
         best = logits.softmax(1).topk(min(5, logits.shape[1]))
         losses = cross_entropy(logits, batch["labels"], reduction="none")

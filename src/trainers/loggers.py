@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 
 from config.errors import Refused
 from runs import folder as folders
-from runs import predictions
+from runs import predictions, provenance
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,10 @@ class ClearMLLogger(Logger):
 
             if self._offline:
                 Task.set_offline(True)
+            if Task.is_offline():
+                _ask_for_no_updates()
+            if provenance.LOCK.is_file():  # exact, and quicker than ClearML's own search through the sources
+                Task.force_requirements_env_freeze(requirements_file=str(provenance.LOCK))
             with _signal_handlers_kept():
                 self._task = Task.init(
                     project_name=self._project,
@@ -155,7 +159,7 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
         raise Refused(f"logger: {package} is not installed; pip install 'isotrain[{extra}]', or logger=csv")
     from trainers.build import build
 
-    with _about(kind):
+    with _about(kind), _one_at_a_time(config.logger):
         logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder))
         _begin(logger, record)
     _remember(logger, kind, folder)
@@ -217,8 +221,7 @@ def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
     """Configuration and lineage, so that a run which fails has them too."""
     config = record.get("config") or {}
     if isinstance(logger, MLFlowLogger):
-        with _one_at_a_time(logger):
-            run = logger.experiment.get_run(logger.run_id)
+        run = logger.experiment.get_run(logger.run_id)
         # MLflow refuses to change a parameter: a resumed run that trains longer keeps those of its start.
         if not run.data.params:
             logger.log_hyperparams(config)
@@ -324,27 +327,30 @@ def _clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, Any]) -> 
 
 
 def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
-    """What the configuration leaves to us: the run's name, its id of before, where a local store keeps files."""
+    """What the configuration leaves to us: the name, the id of before, where a local store keeps files."""
     before = _remembered(kind, folder)
+    given: dict[str, Any] = {}
+    if "save_dir" in node and node.save_dir is None:
+        given["save_dir"] = str(folder)
     if kind == "MLFlowLogger":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        uri = str(node.get("tracking_uri") or "")
-        given: dict[str, Any] = {"run_name": node.get("run_name") or run_name(folder)}
+        given["run_name"] = node.get("run_name") or run_name(folder)
         if before:
             given["run_id"] = before
-        if uri.startswith("sqlite:///"):
-            store = Path(uri.removeprefix("sqlite:///")).absolute().parent
-            store.mkdir(parents=True, exist_ok=True)
-            given["artifact_location"] = node.get("artifact_location") or (store / "artifacts").as_uri()
+        if store := _local_store(node):
+            given["tracking_uri"] = f"sqlite:///{store}"  # absolute: wherever the process may go
+            given["artifact_location"] = (
+                node.get("artifact_location") or (store.parent / "artifacts").as_uri()
+            )
         return given
     if kind == "WandbLogger":
         _wandb_ready(node)
-        given = {"name": node.get("name") or run_name(folder)}
+        given["name"] = node.get("name") or run_name(folder)
         return {**given, "id": before} if before else given
     if kind == "ClearMLLogger":
-        given = {"name": node.get("name") or run_name(folder)}
+        given["name"] = node.get("name") or run_name(folder)
         return {**given, "task_id": before} if before else given
-    return {}
+    return given
 
 
 def _wandb_ready(node: DictConfig) -> None:
@@ -389,23 +395,39 @@ def _about(kind: str) -> Iterator[None]:
     except Refused:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        cause = error.__cause__ or error  # what Hydra wraps
+        first = str(cause).strip().splitlines()[:1] or [type(cause).__name__]
         raise Refused(
             f"logger: {kind} cannot begin: {first[0]}; see docs/loggers.md, or use logger=csv"
         ) from error
 
 
 @contextlib.contextmanager
-def _one_at_a_time(logger: MLFlowLogger) -> Iterator[None]:
+def _one_at_a_time(node: DictConfig) -> Iterator[None]:
     """Two runs that make one SQLite store at once break each other's tables."""
-    uri = str(logger._tracking_uri)
-    if not uri.startswith("sqlite:///"):
+    store = _local_store(node)
+    if store is None:
         yield
         return
     import filelock
 
-    with filelock.FileLock(f"{uri.removeprefix('sqlite:///')}.lock", timeout=120):
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{store}.lock", timeout=300):
         yield
+
+
+def _local_store(node: DictConfig) -> Path | None:
+    """The file of MLflow's SQLite store, if that is where it tracks."""
+    uri = str(node.get("tracking_uri") or "")
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def _ask_for_no_updates() -> None:
+    """ClearML looks for its own newer release on the network, offline too, and has no setting against it."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from clearml.utilities.check_updates import CheckPackageUpdates
+
+        CheckPackageUpdates._package_version_checked = True
 
 
 @contextlib.contextmanager

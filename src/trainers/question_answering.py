@@ -1,5 +1,6 @@
 """Question answering: any transformers encoder with a question-answering head."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,11 @@ def _encoder(
     data: QuestionAnsweringData,
 ) -> Any:
     from transformers import AutoConfig, AutoModelForQuestionAnswering
+    from transformers.utils import logging as said
 
+    said.set_verbosity_error()  # that the head is new is known
+    if not sys.stderr.isatty():
+        said.disable_progress_bar()
     if pretrained is None:
         model_type = architecture.pop("model_type", "bert")
         length = {"max_position_embeddings": max(512, data.max_length)}

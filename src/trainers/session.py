@@ -53,14 +53,11 @@ class Run:
             yield
 
     def loggers(self, config: DictConfig) -> list[Any]:
-        """Lightning's loggers as configured; none on other ranks."""
-        from trainers.build import build
+        """The experiment tracker, if one is configured; none on other ranks."""
+        from trainers.loggers import open_logger
 
-        if self._record is None or not config.logger or "_target_" not in config.logger:
-            return []
-        made = build(config, "logger")
-        made.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-        return [made]
+        opened = None if self._record is None else open_logger(config, self.folder, self._record.fields)
+        return [] if opened is None else [opened]
 
     def export(self, model: Any) -> None:
         """Writes model/, all of it or nothing."""
@@ -135,6 +132,7 @@ def session(config: DictConfig) -> Iterator[Run]:
                 {"hydra": OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)})),  # type: ignore[union-attr]
             overrides=OmegaConf.to_yaml(HydraConfig.get().overrides.task),
         )
+        record.update(choices={group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group})
         record.update(threads=hardware.use_threads(config.trainer.threads))
         _seed(config.seed)
         run = Run(folder, metrics_file, record, {})

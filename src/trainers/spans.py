@@ -220,18 +220,16 @@ def best_spans(
         ValueError: if the candidates are not those of as many windows.
     """
     if not len(candidates.null) == len(offsets) - 1 == len(example):
-        windows, known = len(candidates.null), len(example)
-        raise ValueError(
-            f"candidates of {windows} windows, offsets of {len(offsets) - 1}, examples of {known}"
-        )
+        lengths = f"{len(candidates.null)} windows, offsets of {len(offsets) - 1}, examples of {len(example)}"
+        raise ValueError(f"candidates of {lengths}")
     if any(
         np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)
     ):
         raise Diverged("the model's logits are not numbers (NaN): no answer can be read from them")
 
-    windows_in_order = np.argsort(example, kind="stable")
+    windows = np.arange(len(example))
     found = [
-        _window_spans(candidates, chars, offsets, windows_in_order[at : at + _BLOCK], n_best, max_tokens)
+        _window_spans(candidates, chars, offsets, windows[at : at + _BLOCK], n_best, max_tokens)
         for at in range(0, len(example), _BLOCK)
     ]
     spans = np.concatenate(found) if found else np.empty(0, _SPAN)

@@ -69,7 +69,7 @@ class Task(pl.LightningModule):
         if self.global_rank == 0:
             metrics, self.rows = self.score([item for part in parts for item in part])
         self.metrics = distributed.broadcast(metrics)
-        self.log_dict(self.metrics, rank_zero_only=True)
+        self.log_dict(self.metrics, logger=False, rank_zero_only=True)
 
     def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
         """Metrics and rows from what the validation steps of all ranks collected."""

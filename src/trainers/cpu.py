@@ -1,0 +1,100 @@
+"""Settings that make training on a CPU quicker and change no result beyond rounding. Call them before the first
+tensor is made; each is harmless where it does not apply."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+
+def tune() -> dict[str, bool]:
+    """Applies what helps on this machine.
+
+    Returns:
+        What was applied, for run.json.
+    """
+    import torch
+
+    return {
+        "keeps_freed_memory": keep_freed_memory(),
+        "onednn_float32": quick_float32(),
+        "flushes_denormals": torch.set_flush_denormal(True),
+    }
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep freed memory for the next step.
+
+    By default it gives large blocks back to the system, and every step faults the same pages in again: a third of a
+    step's time with the attention weights of a small batch. Held memory stays at the largest step's.
+
+    Returns:
+        Whether the allocator took the settings (glibc does).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # malloc.h
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(mmap_max, 0)) and bool(libc.mallopt(trim_threshold, 2**31 - 1))
+
+
+def quick_float32() -> bool:
+    """Lets oneDNN multiply float32 matrices where MKL would not use AVX-512.
+
+    MKL keeps to AVX2 on processors that are not Intel's; oneDNN does twice as much on Zen 4 and 5. Torch hands float32
+    matrices to oneDNN only under a setting that also permits bfloat16 arithmetic, which oneDNN uses on AMX units
+    alone: so not where those are, and the products are checked to be float32's.
+
+    Returns:
+        Whether oneDNN has the matrix products now.
+    """
+    import torch
+
+    flags = _cpu_flags()
+    if "avx512f" not in flags or "amx_bf16" in flags or _vendor() == "GenuineIntel":
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    if _float32_is_exact():
+        return True
+    matmul.fp32_precision = before
+    return False
+
+
+def _float32_is_exact() -> bool:
+    """Whether products have the accuracy of float32 (bfloat16's is 2^-8), at shapes that take different kernels."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for rows, inner, columns in ((1, 64, 64), (96, 384, 384), (512, 384, 1536), (160, 32, 160)):
+        a = torch.randn(3, rows, inner, generator=generator)
+        b = torch.randn(3, inner, columns, generator=generator)
+        exact = a.double() @ b.double()
+        for product in (a @ b, torch.stack([x @ y for x, y in zip(a, b, strict=True)])):
+            if (product - exact).abs().max() > 1e-5 * inner:
+                return False
+    return True
+
+
+def _cpu_flags() -> frozenset[str]:
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _vendor() -> str:
+    return _cpuinfo("vendor_id")
+
+
+def _cpuinfo(key: str) -> str:
+    if sys.platform != "linux":
+        return ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

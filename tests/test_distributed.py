@@ -1,0 +1,84 @@
+"""Two processes: one line of metrics, every example once, and the arithmetic of one process at the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from runs import metric_lines
+from tests.conftest import ROOT
+from trainers import checkpoints
+
+QUESTIONS = [
+    "data=squad_sample", "data.sample.train=64", "data.sample.val=13", "data.batch_size=8", "data.eval_batch_size=5",
+    "model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
+    "model.dropout=0", "model.attention_dropout=0", "model.vocab_size=300",
+]
+# A model without batch norm, and augmentation off: the ranks draw different numbers.
+IMAGES = [
+    "model=convnext_tiny", "model.name=test_convnext", "data=shapes", "data.sample.train=48", "data.sample.val=24",
+    "data.batch_size=8", "data.eval_batch_size=5", "data.augment.flip=false", "data.augment.crop_padding=0",
+]
+COMMON = ["logger=none", "trainer.accelerator=cpu", "trainer.deterministic=true", "trainer.threads=1", "trainer.max_epochs=2",
+          "trainer.precision=32-true", "optim=sgd", "optim.lr=0.05"]  # not AdamW, whose first steps are but signs
+
+
+def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line under torchrun, on loopback."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src"),
+                   "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.run([*torchrun, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False,
+                          timeout=300)
+
+
+@pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
+def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_path: Path) -> None:
+    lines, weights = {}, {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        done = launch(processes, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, f"hydra.run.dir={folder}")
+        assert done.returncode == 0, done.stderr
+        lines[processes] = [metric_lines.parse(line) for line in done.stdout.splitlines()]
+        weights[processes] = checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+        ids = [json.loads(row)["id"] for row in (folder / "predictions.jsonl").read_text().splitlines()]
+        assert len(set(ids)) == len(ids) == (13 if overrides is QUESTIONS else 24)
+    assert len(lines[1]) == len(lines[2]) == 3, "each metric line once: two epochs and the result"
+    for one, two in zip(lines[1], lines[2], strict=True):
+        assert (one.epoch, one.step) == (two.epoch, two.step)
+        for name, value in one.values.items():
+            if name.startswith(("val", "train_loss")):
+                assert two.values[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+    for name, weight in weights[1].items():
+        torch.testing.assert_close(weights[2][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
+def test_one_checkpoint_scores_the_same_by_one_and_by_two(overrides: list[str], cache: Path, tmp_path: Path) -> None:
+    train = launch(1, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert train.returncode == 0, train.stderr
+    outputs = []
+    for processes in (1, 2):
+        done = _evaluate(processes, cache, tmp_path)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stdout.splitlines()
+        outputs.append((metric_lines.parse(line).values, (tmp_path / str(processes) / "predictions.jsonl").read_text()))
+    assert outputs[0] == outputs[1]
+    trained = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
+    assert outputs[0][0] == {name: value for name, value in trained.items() if name.startswith("val")}
+
+
+def _evaluate(processes: int, cache: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return launch(processes, cache, folder, "--module", "trainers", "evaluate", "run=run", "trainer.threads=1",
+                  f"--output={processes}")
+
+
+def test_a_batch_that_does_not_divide_is_refused(cache: Path, tmp_path: Path) -> None:
+    done = launch(2, cache, tmp_path, str(ROOT / "train.py"), *QUESTIONS, *COMMON, "data.batch_size=7")
+    assert done.returncode != 0
+    assert "data.batch_size=7 is for all processes and does not divide by their number, 2; use 8" in done.stderr
+    assert list((tmp_path / "outputs").rglob("best.ckpt")) == []

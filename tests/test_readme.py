@@ -1,0 +1,157 @@
+"""The commands in README.md and docs/: those marked with `<!-- test -->` are run, all others must make sense.
+
+A mark stands on a line of its own before a ```bash block. The marked commands of one file run one after
+another in one folder that has the repository's entries, as a user's checkout has. The others must name
+programs, scripts, modules and make targets that exist, and overrides that compose.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from omegaconf import OmegaConf
+
+from config.check import check
+from config.compose import compose
+from config.messages import explain
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+BLOCK = re.compile(
+    r"(?P<mark><!-- test -->\s*\n)?^```(?:bash|sh|console)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL
+)
+# Tools that a reader has, or is told to get.
+TOOLS = {"git", "cd", "export", "pip", "uv", "source", "kill", "tail", "cat", "echo", "docker", "kubectl"}
+
+
+class Line(NamedTuple):
+    """One command of a page."""
+
+    page: str
+    command: str
+    marked: bool
+
+
+def commands(page: Path) -> list[Line]:
+    """All commands of the page's bash blocks, with continued lines joined and comments left out."""
+    found = []
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        for line in re.sub(r"\\\n\s*", "", block["body"]).splitlines():
+            command = line.strip().removeprefix("$ ")
+            if shlex.split(command, comments=True):
+                found.append(Line(page.name, command, block["mark"] is not None))
+    return found
+
+
+ALL = [line for page in PAGES for line in commands(page)]
+
+
+def problem(command: str) -> str | None:
+    """What in a command does not exist: a program, script, module, make target, or setting."""
+    words = shlex.split(command, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    if not words:
+        return None
+    program, arguments = Path(words[0]).name, words[1:]
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        wrong = [a for a in arguments if "=" not in a and not a.startswith("-") and a not in targets]
+        return f"make has no target {wrong[0]}" if wrong else None
+    if program == "torchrun":
+        return _script(arguments)
+    if program in ("python", "python3"):
+        if arguments[:1] == ["-m"]:
+            module = arguments[1].replace(".", "/")
+            places = [ROOT / "src" / module / "__main__.py", ROOT / module / "__main__.py"]
+            known = any(place.exists() for place in places) or arguments[1] in ("pip", "venv", "pytest")
+            return None if known else f"there is no command python -m {arguments[1]}"
+        return _script(arguments)
+    return (
+        None if program in TOOLS or shutil.which(program, path=_path()) else f"there is no program {program}"
+    )
+
+
+def _script(arguments: list[str]) -> str | None:
+    script = next((a for a in arguments if a.endswith(".py")), None)
+    if script is None or not (ROOT / script).exists():
+        return f"there is no script {script}"
+    # A placeholder (<folder>, …) or a list of choices to sweep over is for the reader to fill in.
+    given = [a for a in arguments[arguments.index(script) + 1 :] if "=" in a and not re.search("[<…,]", a)]
+    try:
+        config = compose(given)
+        # Paths of loggers refer to the run's folder, which exists in a run alone.
+        OmegaConf.update(config, "logger", None, force_add=True)
+        check(config)
+    except Exception as error:  # whatever the command line would say
+        return explain(error)
+    return None
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("line", ALL, ids=[f"{line.page}: {line.command[:80]}" for line in ALL])
+def test_every_command_makes_sense(line: Line) -> None:
+    assert problem(line.command) is None
+
+
+@pytest.mark.parametrize("page", sorted({line.page for line in ALL if line.marked}))
+def test_marked_commands_run(page: str, tmp_path: Path, cache: Path) -> None:
+    for entry in ROOT.iterdir():
+        if entry.name not in (".git", "outputs", "multirun", "runs"):
+            (tmp_path / entry.name).symlink_to(entry)
+    environment = {
+        **os.environ,
+        "PATH": _path(),
+        "PYTHONPATH": str(ROOT / "src"),
+        "ISOTRAIN_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+    }
+    for line in ALL:
+        if line.page != page or not line.marked:
+            continue
+        result = subprocess.run(
+            ["bash", "-c", line.command],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=600,
+            check=False,
+        )
+        assert result.returncode == 0, f"{line.command}\n{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("python train.py model=bert data=squad data.path=<folder>", None),
+        ("ISOTRAIN_CACHE=/x python train.py", None),
+        ("torchrun --nproc-per-node=2 train.py model=bert", None),
+        ("python trian.py", "there is no script"),
+        ("python train.py model=brt", "model=brt"),
+        ("python train.py optim.lrr=1", "lrr"),
+        ("python train.py data.batch_size=0", "batch_size"),
+        ("python -m nothing here", "python -m nothing"),
+        ("python -m datamodules prepare", None),
+        ("make tset", "no target tset"),
+        ('make train ARGS="model=bert"', None),
+        ("no-such-tool --help", "there is no program"),
+    ],
+)
+def test_the_check_sees_what_is_wrong(command: str, expected: str | None) -> None:
+    found = problem(command)
+    assert (found is None) if expected is None else (found is not None and expected in found)
+
+
+def test_the_readme_has_marked_commands() -> None:
+    marked = [line.command for line in ALL if line.page == "README.md" and line.marked]
+    assert any("train.py" in command for command in marked)
