@@ -320,7 +320,6 @@ def test_clearml(tmp_path: Path) -> None:
     (session,) = tmp_path.rglob("task.json")
     task = json.loads(session.read_text())
     assert task["name"] == "slope-3"
-    print(json.dumps(task["hyperparams"]), [*task["execution"]["artifacts"]], task["script"].keys())
     values = {(section, name): item["value"] for section, items in task["hyperparams"].items() for name, item in items.items()}
     assert values["config", "model.name"] == "slope"
     assert values["config", "model.hf_token"] == "***"

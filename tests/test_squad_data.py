@@ -1,4 +1,5 @@
-"""Reading questions: every layout gives the same, every mistake is told with its place, and the data module's life."""
+"""Reading questions: every layout gives the same, every mistake is told with its place, and the data module's
+life."""
 
 import gzip
 import itertools
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import hub_double
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hub_double
 from config.errors import OutOfResources, Refused
 from datamodules import arrays, examples, sources, squad, tokenizer, windows
 from datamodules.question_answering import QuestionAnsweringData
@@ -31,12 +32,15 @@ def nested(articles: int = 3, version_2: bool = False, **changes: Any) -> dict[s
     for a in range(articles):
         paragraphs = []
         for p in range(2):
-            context = f"Paragraph {p} of article {a}: the fox 😀 is red, the dog is blue. Ünïcode \\ \" here."
+            context = f'Paragraph {p} of article {a}: the fox 😀 is red, the dog is blue. Ünïcode \\ " here.'
             qas = []
             for colour in ("red", "blue", "fox"):
                 i = next(number)
-                qa: dict[str, Any] = {"id": f"id-{i}", "question": f"What is {colour}?",
-                                      "answers": [{"text": colour, "answer_start": context.index(colour)}]}
+                qa: dict[str, Any] = {
+                    "id": f"id-{i}",
+                    "question": f"What is {colour}?",
+                    "answers": [{"text": colour, "answer_start": context.index(colour)}],
+                }
                 if version_2:
                     qa["is_impossible"] = i % 3 == 0
                     if i % 3 == 0:
@@ -49,10 +53,21 @@ def nested(articles: int = 3, version_2: bool = False, **changes: Any) -> dict[s
 
 def flat(content: dict[str, Any]) -> list[dict[str, Any]]:
     """The same as rows, as the Hub has them."""
-    return [{"id": qa["id"], "title": article["title"], "context": paragraph["context"], "question": qa["question"],
-             "answers": {"text": [answer["text"] for answer in qa["answers"]],
-                         "answer_start": [answer["answer_start"] for answer in qa["answers"]]}}
-            for article in content["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+    return [
+        {
+            "id": qa["id"],
+            "title": article["title"],
+            "context": paragraph["context"],
+            "question": qa["question"],
+            "answers": {
+                "text": [answer["text"] for answer in qa["answers"]],
+                "answer_start": [answer["answer_start"] for answer in qa["answers"]],
+            },
+        }
+        for article in content["data"]
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    ]
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -65,7 +80,9 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 LAYOUTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "nested.json": lambda path, content: path.write_text(json.dumps(content)),
     "indented.json": lambda path, content: path.write_text(json.dumps(content, indent=2, ensure_ascii=False)),
-    "data_first.json": lambda path, content: path.write_text(json.dumps({k: content[k] for k in ("data", "version")})),
+    "data_first.json": lambda path, content: path.write_text(
+        json.dumps({k: content[k] for k in ("data", "version")})
+    ),
     "marked.json": lambda path, content: path.write_text("\ufeff" + json.dumps(content, ensure_ascii=False)),
     "list.json": lambda path, content: path.write_text(json.dumps(flat(content))),
     "flat_data.json": lambda path, content: path.write_text(json.dumps({"data": flat(content)}, indent=1)),
@@ -90,8 +107,16 @@ def test_every_layout_gives_the_same(
     monkeypatch.setattr(squad, "BLOCK", block)
     content = nested(version_2=version_2)
     LAYOUTS[layout](tmp_path / layout, content)
-    expected = [(row["id"], row["title"], row["context"], row["question"],
-                 list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True))) for row in flat(content)]
+    expected = [
+        (
+            row["id"],
+            row["title"],
+            row["context"],
+            row["question"],
+            list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)),
+        )
+        for row in flat(content)
+    ]
     assert read(tmp_path / layout, version_2) == read(tmp_path / layout) == expected
     assert sum(not row[4] for row in expected) == (6 if version_2 else 0)
 
@@ -106,7 +131,8 @@ def test_urls_are_read(tmp_path: Path) -> None:
     assert len(read("memory://squad/train.json")) == 18
 
 
-# -- what is wrong, and where ------------------------------------------------------------------------------------------
+# -- what is wrong, and where
+# ------------------------------------------------------------------------------------------
 
 
 def change(*path: str | int, to: Any) -> Callable[[], str]:
@@ -140,19 +166,37 @@ BROKEN = [
     ('{"x": 1}', r"there is no list \"data\""),
     ('{"data": {}}', r"there is no list \"data\""),
     ("<html>", r"expected '\{', found '<'"),
-    (change("data", 1, "paragraphs", to=3), r"article 2 \(Article 1\): 'paragraphs' must be a list, not a whole number"),
+    (
+        change("data", 1, "paragraphs", to=3),
+        r"article 2 \(Article 1\): 'paragraphs' must be a list, not a whole number",
+    ),
     (change("data", 1, "title", to=3), r"article 2: \"title\" must be text, not a whole number"),
-    (change("data", 1, "paragraphs", 1, "context", to=KeyError), r"paragraph 2: the key 'context' is missing; found qas"),
-    (change("data", 1, "paragraphs", 1, "context", to=None), r"paragraph 2: 'context' must be text, not null"),
+    (
+        change("data", 1, "paragraphs", 1, "context", to=KeyError),
+        r"paragraph 2: the key 'context' is missing; found qas",
+    ),
+    (
+        change("data", 1, "paragraphs", 1, "context", to=None),
+        r"paragraph 2: 'context' must be text, not null",
+    ),
     (change(*QA, "id", to=KeyError), PLACE + r": the key 'id' is missing; found question, answers"),
     (change(*QA, "id", to=7), PLACE + r": 'id' must be text, not a whole number"),
     (change(*QA, "question", to=[]), PLACE + r" \(id id-11\): 'question' must be text, not a list"),
     (change(*QA, "answers", to=KeyError), r"the key 'answers' is missing"),
     (change(*QA, "answers", to=[]), r"\(id id-11\): no answers; .* \"is_impossible\": true"),
     (change(*QA, "answers", to=["x"]), r"answer 1: expected an object with the key 'text', found text"),
-    (change(*QA, "answers", 0, "answer_start", to="4"), r"answer 1: 'answer_start' must be a whole number, not text"),
-    (change(*QA, "answers", 0, "answer_start", to=True), r"'answer_start' must be a whole number, not true or false"),
-    (change(*QA, "answers", 0, "text", to=KeyError), r"answer 1: the key 'text' is missing; found answer_start"),
+    (
+        change(*QA, "answers", 0, "answer_start", to="4"),
+        r"answer 1: 'answer_start' must be a whole number, not text",
+    ),
+    (
+        change(*QA, "answers", 0, "answer_start", to=True),
+        r"'answer_start' must be a whole number, not true or false",
+    ),
+    (
+        change(*QA, "answers", 0, "text", to=KeyError),
+        r"answer 1: the key 'text' is missing; found answer_start",
+    ),
     (change(*QA, "is_impossible", to="yes"), r"\"is_impossible\" must be true or false, not text"),
     (change(*QA, "is_impossible", to=True), r"is_impossible is true, and yet there are answers"),
 ]
@@ -171,7 +215,9 @@ def test_mistakes_are_told_with_file_and_place(tmp_path: Path, text: Any, messag
 @pytest.mark.parametrize("block", [1, 5, 1 << 20])
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
-def test_a_file_cut_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, block: int, data: st.DataObject) -> None:
+def test_a_file_cut_anywhere_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, block: int, data: st.DataObject
+) -> None:
     file = tmp_path_factory.mktemp("cut") / "train.json"
     file.write_text(TEXT[: data.draw(st.integers(0, len(TEXT) - 1))])
     before, squad.BLOCK = squad.BLOCK, block
@@ -191,17 +237,27 @@ def test_mistakes_in_other_layouts(tmp_path: Path) -> None:
 
     rows = flat(nested())
     del rows[4]["question"]
-    told("a.jsonl", "\n".join(map(json.dumps, rows)), r"a\.jsonl: line 5 \(id id-4\): the key 'question' is missing")
+    told(
+        "a.jsonl",
+        "\n".join(map(json.dumps, rows)),
+        r"a\.jsonl: line 5 \(id id-4\): the key 'question' is missing",
+    )
     told("b.json", json.dumps(rows), r"b\.json: item 5 \(id id-4\)")
     rows = flat(nested(version_2=True))
-    told("c.jsonl", "\n".join(map(json.dumps, rows)), r"line 1 .*: no answers; .* data\.version_2=true", False)
+    told(
+        "c.jsonl", "\n".join(map(json.dumps, rows)), r"line 1 .*: no answers; .* data\.version_2=true", False
+    )
     rows[1]["answers"]["text"].append("x")
     told("d.jsonl", "\n".join(map(json.dumps, rows)), r"line 2 .*: 2 answer texts, but 1 answer_start")
     told("e.jsonl", '{"id": 1}\n{"id"', r"line 1: the key 'context' is missing; found id")
     told("f.jsonl", json.dumps(flat(nested())[0]) + '\n{"id"', r"broken JSON at line 2, column")
     told("g.parquet", "no parquet", r"g\.parquet: not a readable Parquet file")
     write_parquet(tmp_path / "h.parquet", [{"id": "1", "context": "x"}])
-    told("h.parquet", (tmp_path / "h.parquet").read_bytes(), r"the column 'question' is missing; found id, context")
+    told(
+        "h.parquet",
+        (tmp_path / "h.parquet").read_bytes(),
+        r"the column 'question' is missing; found id, context",
+    )
     told("i.json", TEXT.encode()[:300] + b"\xff" + TEXT.encode()[300:], r"not UTF-8 text \(near byte 300\)")
     told("j.json.gz", b"no gzip", r"cannot read .*j\.json\.gz")
     told("k.json.gz", gzip.compress(TEXT.encode())[:-20], r"cannot read .*k\.json\.gz")
@@ -216,7 +272,8 @@ def test_half_a_surrogate_pair_is_replaced_by_one_character(tmp_path: Path) -> N
     assert read(tmp_path / "a.json")[0][2] == "a \ufffd fox 😀 red"
 
 
-# -- the store ---------------------------------------------------------------------------------------------------------
+# -- the store
+# ---------------------------------------------------------------------------------------------------------
 
 
 def store(folder: Path, content: dict[str, Any], limit: int | None = None) -> examples.Examples:
@@ -231,7 +288,11 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
     stored = store(tmp_path / "e", content)
     for i, row in enumerate(flat(content)):
         assert (stored.id(i), stored.title(i), stored.context(i), stored.question(i)) == (
-            row["id"], row["title"], row["context"], row["question"])
+            row["id"],
+            row["title"],
+            row["context"],
+            row["question"],
+        )
         assert [answer["text"] for answer in stored.answers(i)] == row["answers"]["text"]
         assert [answer["answer_start"] for answer in stored.answers(i)] == row["answers"]["answer_start"]
         assert stored.answerable[i] == bool(row["answers"]["text"])
@@ -254,13 +315,18 @@ def test_an_id_that_occurs_twice_and_an_empty_split_are_refused(tmp_path: Path) 
         store(tmp_path / "f", {"data": []})
 
 
-def test_answers_elsewhere_than_said_are_counted_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_answers_elsewhere_than_said_are_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     content = nested()
     content["data"][1]["paragraphs"][1]["qas"][2]["answers"][0]["answer_start"] += 1
     stored = store(tmp_path / "e", content)
     stored.warn("train")
     assert "train: 1 of 18 answers are not where they are said to be; 1 question(s)" in caplog.text
-    assert "article 2 (Article 1), paragraph 2, question 3 (id id-11): the answer 'fox' is not at character" in caplog.text
+    assert (
+        "article 2 (Article 1), paragraph 2, question 3 (id id-11): the answer 'fox' is not at character"
+        in caplog.text
+    )
     store(tmp_path / "f", nested()).warn("train")
     assert len(caplog.records) == 1
 
@@ -300,7 +366,8 @@ def test_an_array_written_in_pieces_is_the_whole(tmp_path: Path) -> None:
     assert np.array_equal(arrays.load(tmp_path / "a.npy"), np.concatenate(pieces))
 
 
-# -- where files are ---------------------------------------------------------------------------------------------------
+# -- where files are
+# ---------------------------------------------------------------------------------------------------
 
 
 def resolve(folder: Path, *names: str, **options: Any) -> dict[str, list[str]]:
@@ -310,35 +377,65 @@ def resolve(folder: Path, *names: str, **options: Any) -> dict[str, list[str]]:
     return {split: [Path(file).name for file in files] for split, files in found.items()}
 
 
-@pytest.mark.parametrize(("names", "expected"), [
-    (["train-v1.1.json", "dev-v1.1.json", "train-other.json"], {"train": ["train-v1.1.json"], "val": ["dev-v1.1.json"]}),
-    (["train-v1.1-subset.json", "dev.jsonl", "readme.md"], {"train": ["train-v1.1-subset.json"], "val": ["dev.jsonl"]}),
-    (["train.parquet", "validation.parquet", "train.txt"], {"train": ["train.parquet"], "val": ["validation.parquet"]}),
-    (["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "val.json"],
-     {"train": ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], "val": ["val.json"]}),
-])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["train-v1.1.json", "dev-v1.1.json", "train-other.json"],
+            {"train": ["train-v1.1.json"], "val": ["dev-v1.1.json"]},
+        ),
+        (
+            ["train-v1.1-subset.json", "dev.jsonl", "readme.md"],
+            {"train": ["train-v1.1-subset.json"], "val": ["dev.jsonl"]},
+        ),
+        (
+            ["train.parquet", "validation.parquet", "train.txt"],
+            {"train": ["train.parquet"], "val": ["validation.parquet"]},
+        ),
+        (
+            ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "val.json"],
+            {"train": ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], "val": ["val.json"]},
+        ),
+    ],
+)
 def test_a_folders_files_are_found(tmp_path: Path, names: list[str], expected: dict[str, list[str]]) -> None:
     assert resolve(tmp_path, *names) == expected
 
 
 def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve(tmp_path, "a [1].json", "b.json", train_file="a [1].json", val_file=str(tmp_path / "b.json")) == {
-        "train": ["a [1].json"], "val": ["b.json"]}
+    assert resolve(
+        tmp_path, "a [1].json", "b.json", train_file="a [1].json", val_file=str(tmp_path / "b.json")
+    ) == {"train": ["a [1].json"], "val": ["b.json"]}
     monkeypatch.chdir(tmp_path)
     assert sources.resolve(None, "b.json", "*.json") == {
-        "train": [str(tmp_path / "b.json")], "val": [str(tmp_path / "a [1].json"), str(tmp_path / "b.json")]}
+        "train": [str(tmp_path / "b.json")],
+        "val": [str(tmp_path / "a [1].json"), str(tmp_path / "b.json")],
+    }
     assert list(sources.resolve(None, None, "b.json", splits=("val",))) == ["val"]
 
 
-@pytest.mark.parametrize(("names", "options", "message"), [
-    (["dev.json"], {}, r"no file for the train split; expected train-v1\.1\.json or .*, else one file that begins with "
-                       r"\"train\" .*; found dev\.json"),
-    ([], {}, r"found nothing"),
-    (["train-a.json", "train-b.json"], {}, r"more than one .* \(train-a\.json, train-b\.json\); name it with "
-                                           r"data\.train_file"),
-    (["dev.json"], {"train_file": "nothing.json"}, r"there is no data\.train_file=nothing\.json"),
-])
-def test_what_cannot_be_found_is_told(tmp_path: Path, names: list[str], options: dict[str, str], message: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (
+            ["dev.json"],
+            {},
+            r"no file for the train split; expected train-v1\.1\.json or .*, else one file that begins with "
+            r"\"train\" .*; found dev\.json",
+        ),
+        ([], {}, r"found nothing"),
+        (
+            ["train-a.json", "train-b.json"],
+            {},
+            r"more than one .* \(train-a\.json, train-b\.json\); name it with "
+            r"data\.train_file",
+        ),
+        (["dev.json"], {"train_file": "nothing.json"}, r"there is no data\.train_file=nothing\.json"),
+    ],
+)
+def test_what_cannot_be_found_is_told(
+    tmp_path: Path, names: list[str], options: dict[str, str], message: str
+) -> None:
     with pytest.raises(Refused, match=message):
         resolve(tmp_path, *names, **options)
 
@@ -362,7 +459,8 @@ def test_a_remote_folder_is_searched_alike() -> None:
     assert len(read(found["train"][0])) == 18
 
 
-# -- the data module ---------------------------------------------------------------------------------------------------
+# -- the data module
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -376,8 +474,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def module(folder: Path | None, tmp_path: Path, **options: Any) -> QuestionAnsweringData:
-    given = {"path": None if folder is None else str(folder), "cache_dir": str(tmp_path / "cache"), "vocab_size": 120,
-             "max_length": 64, "stride": 16, "max_query_length": 20, "batch_size": 4, **options}
+    given = {
+        "path": None if folder is None else str(folder),
+        "cache_dir": str(tmp_path / "cache"),
+        "vocab_size": 120,
+        "max_length": 64,
+        "stride": 16,
+        "max_query_length": 20,
+        "batch_size": 4,
+        **options,
+    }
     data = QuestionAnsweringData(**given)
     data.prepare_data()
     data.setup("fit")
@@ -390,9 +496,7 @@ def test_from_a_folder_to_batches(folder: Path, tmp_path: Path) -> None:
     assert data.vocab_size <= 120
     (batch, *rest) = data.train_dataloader()
     assert len(rest) + 1 == len(data.train_batches) == 4
-    assert {name: (str(value.dtype), value.shape[0]) for name, value in batch.items()} == {
-        name: ("torch.int64", 4) for name in ("input_ids", "attention_mask", "token_type_ids", "start_positions",
-                                              "end_positions", "window")}
+    assert {name: (str(value.dtype), value.shape[0]) for name, value in batch.items()} == dict.fromkeys(("input_ids", "attention_mask", "token_type_ids", "start_positions", "end_positions", "window"), ("torch.int64", 4))
     seen = [int(w) for each in data.val_dataloader() for w in each["window"]]
     assert sorted(seen) == list(range(len(data.windows)))
     assert data.describe()["train"]["questions"] == 18
@@ -416,7 +520,9 @@ def test_workers_make_the_same_batches(folder: Path, tmp_path: Path) -> None:
     assert [batch["input_ids"].tolist() for batch in data.train_dataloader()] == alone
 
 
-def test_two_processes_share_each_batch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_share_each_batch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = module(folder, tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     both, seen = [], []
@@ -451,17 +557,23 @@ def test_limits_take_the_first_and_change_the_fingerprint(folder: Path, tmp_path
     whole, limited = module(folder, tmp_path), module(folder, tmp_path, max_train=5, max_val=2)
     assert [limited.train_examples.id(i) for i in range(5)] == [whole.train_examples.id(i) for i in range(5)]
     assert (len(limited.train_examples), len(limited.examples)) == (5, 2)
-    assert limited.fingerprints == {"train": whole.fingerprints["train"] + ":first-5",
-                                    "val": whole.fingerprints["val"] + ":first-2"}
+    assert limited.fingerprints == {
+        "train": whole.fingerprints["train"] + ":first-5",
+        "val": whole.fingerprints["val"] + ":first-2",
+    }
 
 
-def test_a_change_of_anything_that_counts_makes_another_entry_and_nothing_else_does(folder: Path, tmp_path: Path) -> None:
+def test_a_change_of_anything_that_counts_makes_another_entry_and_nothing_else_does(
+    folder: Path, tmp_path: Path
+) -> None:
     def place(**options: Any) -> str:
         return str(module(folder, tmp_path, **options).describe()["train"]["cache"])
 
     first = place()
     assert place(batch_size=2, seed=5, workers=0, eval_batch_size=1) == first
-    assert len({first, place(max_length=60), place(stride=8), place(vocab_size=100), place(max_train=10)}) == 5
+    assert (
+        len({first, place(max_length=60), place(stride=8), place(vocab_size=100), place(max_train=10)}) == 5
+    )
     (folder / "train-v1.1.json").write_text(json.dumps(nested(4)))
     assert place() != first
     (folder / "train-v1.1.json").write_text(json.dumps(nested(3)))
@@ -488,7 +600,9 @@ def test_no_source_at_all_is_refused(tmp_path: Path) -> None:
         module(None, tmp_path)
 
 
-def test_a_full_disk_while_writing_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_writing_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(self: Any, *given: Any, **options: Any) -> None:
         real(self, *given, **options)
         self.stream.close()
@@ -506,20 +620,40 @@ def test_a_warm_start_reads_tokenises_and_loads_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold = module(folder, tmp_path)
-    for of, name in ((squad, "read"), (examples, "write"), (windows, "Encoder"), (tokenizer, "train"),
-                     (tokenizer, "_wordpiece")):
+    for of, name in (
+        (squad, "read"),
+        (examples, "write"),
+        (windows, "Encoder"),
+        (tokenizer, "train"),
+        (tokenizer, "_wordpiece"),
+    ):
         monkeypatch.setattr(of, name, None)
     warm = module(folder, tmp_path)
     assert warm.describe() == cold.describe()
     assert [batch["input_ids"].tolist() for batch in warm.train_dataloader()] == [
-        batch["input_ids"].tolist() for batch in cold.train_dataloader()]
+        batch["input_ids"].tolist() for batch in cold.train_dataloader()
+    ]
 
 
-# -- tokenizers --------------------------------------------------------------------------------------------------------
+# -- tokenizers
+# --------------------------------------------------------------------------------------------------------
 
 
 def vocabulary(folder: Path, cased: bool = False) -> Path:
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "is", "##s", "?", "what", *(["Fox"] if cased else [])]
+    tokens = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "the",
+        "fox",
+        "is",
+        "##s",
+        "?",
+        "what",
+        *(["Fox"] if cased else []),
+    ]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
     return folder / "vocab.txt"
 
@@ -537,19 +671,28 @@ def test_a_folder_and_a_tokenizer_json_are_taken(folder: Path, tmp_path: Path) -
     first = module(folder, tmp_path, tokenizer=str(vocabulary(tmp_path)))
     saved = tmp_path / "saved"
     first.tokenizer().save_pretrained(saved)
-    for option in ({"pretrained": str(saved)}, {"tokenizer": str(saved)}, {"tokenizer": str(saved / "tokenizer.json")}):
+    for option in (
+        {"pretrained": str(saved)},
+        {"tokenizer": str(saved)},
+        {"tokenizer": str(saved / "tokenizer.json")},
+    ):
         data = module(folder, tmp_path, **option)
         assert np.array_equal(data.windows.tokens, first.windows.tokens)
         assert data.tokenizer().pad_token == "[PAD]"
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("nothing.txt", None, r"there is no file or folder model\.tokenizer=.*nothing\.txt"),
-    ("vocab.txt", "the\nfox\n", r"not a WordPiece vocabulary, one token a line: \[PAD\]"),
-    ("tokenizer.json", "{", r"cannot load the tokenizer .*tokenizer\.json"),
-    ("folder", "", r"no tokenizer there .*; found nothing"),
-])
-def test_what_is_no_tokenizer_is_told(folder: Path, tmp_path: Path, name: str, content: str | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing.txt", None, r"there is no file or folder model\.tokenizer=.*nothing\.txt"),
+        ("vocab.txt", "the\nfox\n", r"not a WordPiece vocabulary, one token a line: \[PAD\]"),
+        ("tokenizer.json", "{", r"cannot load the tokenizer .*tokenizer\.json"),
+        ("folder", "", r"no tokenizer there .*; found nothing"),
+    ],
+)
+def test_what_is_no_tokenizer_is_told(
+    folder: Path, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
     if name == "folder":
         (tmp_path / name).mkdir()
     elif content is not None:
@@ -561,29 +704,44 @@ def test_what_is_no_tokenizer_is_told(folder: Path, tmp_path: Path, name: str, c
 TRAIN = """
 import json, random, sys
 from datamodules.tokenizer import train
-texts = [" ".join(random.Random(i).choices([a + b + c for a in "klmn" for b in "aeiou" for c in "rstöx"], k=9))
-         for i in range(300)]
+words = [a + b + c for a in "klmn" for b in "aeiou" for c in "rstöx"]
+texts = [" ".join(random.Random(i).choices(words, k=9)) for i in range(300)]
 print(json.dumps(train(lambda: texts, 90), sort_keys=True))
 """
 
 
 def test_a_trained_vocabulary_is_the_same_in_every_process() -> None:
     """Token by token, also where all counts are alike. (The learner's own numbers are not.)"""
-    trained = {subprocess.run([sys.executable, "-c", TRAIN], text=True, capture_output=True, check=True,
-                              env={**os.environ, "PYTHONPATH": SRC}).stdout for _ in range(3)}
+    trained = {
+        subprocess.run(
+            [sys.executable, "-c", TRAIN],
+            text=True,
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": SRC},
+        ).stdout
+        for _ in range(3)
+    }
     (only,) = (json.loads(text) for text in trained)
     assert sorted(only.values()) == list(range(90))
     assert [only[token] for token in tokenizer.SPECIAL.values()] == list(range(5))
 
 
-# -- the Hub, and the command line -------------------------------------------------------------------------------------
+# -- the Hub, and the command line
+# -------------------------------------------------------------------------------------
 
 
 def test_prepare_from_the_hub_and_again_without_it(run: Any, tmp_path: Path) -> None:
-    """`data=squad model=bert` under their real names, from a stand-in on loopback, by the Hub's own client."""
+    """`data=squad model=bert` under their real names, from a stand-in on loopback, by the Hub's own
+    client."""
     options = ("data=squad", "model=bert", f"data.cache_dir={tmp_path / 'cache'}")
     with hub_double.HubDouble() as hub:
-        hub.add("dataset", "rajpurkar/squad", hub_double.write_squad(tmp_path / "squad"), hub_double.SQUAD_REVISION)
+        hub.add(
+            "dataset",
+            "rajpurkar/squad",
+            hub_double.write_squad(tmp_path / "squad"),
+            hub_double.SQUAD_REVISION,
+        )
         hub.add("model", "google-bert/bert-base-uncased", hub_double.write_encoder(tmp_path / "bert"))
         environment = hub.environment(tmp_path / "home")
         first = run("-m", "datamodules", "prepare", *options, **environment)
@@ -596,8 +754,14 @@ def test_prepare_from_the_hub_and_again_without_it(run: Any, tmp_path: Path) -> 
     again = run("-m", "datamodules", "prepare", *options, **offline)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == line
-    nothing = run("-m", "datamodules", "prepare", *options[:2], f"data.cache_dir={tmp_path / 'other'}",
-                  **{**offline, "HF_HOME": str(tmp_path / "empty")})
+    nothing = run(
+        "-m",
+        "datamodules",
+        "prepare",
+        *options[:2],
+        f"data.cache_dir={tmp_path / 'other'}",
+        **{**offline, "HF_HOME": str(tmp_path / "empty")},
+    )
     assert nothing.returncode == 2
     assert "data.path=" in nothing.stderr
     assert len(nothing.stderr.strip().splitlines()) == 1
@@ -607,8 +771,12 @@ def test_fingerprint_and_errors_of_the_command_line(run: Any, folder: Path, tmp_
     told = run("-m", "datamodules", "fingerprint", "data=squad", f"data.path={folder}")
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout) == module(folder, tmp_path).fingerprints
-    for arguments, message in ((("data=nothing",), "data=nothing: no such choice"), (("data.pth=x",), "unknown key data.pth"),
-                               (("data.batch_size=0",), "data.batch_size=0"), (("data.path=nowhere",), "no folder")):
+    for arguments, message in (
+        (("data=nothing",), "data=nothing: no such choice"),
+        (("data.pth=x",), "unknown key data.pth"),
+        (("data.batch_size=0",), "data.batch_size=0"),
+        (("data.path=nowhere",), "no folder"),
+    ):
         wrong = run("-m", "datamodules", "prepare", *arguments)
         assert wrong.returncode == 2, wrong.stderr
         assert message in wrong.stderr
@@ -616,20 +784,38 @@ def test_fingerprint_and_errors_of_the_command_line(run: Any, folder: Path, tmp_
     assert run("-m", "datamodules", "--help").returncode == 0
 
 
+HELP = """
+import runpy, sys
+sys.argv[1:] = ["--help"]
+try:
+    runpy.run_module("datamodules", run_name="__main__")
+except SystemExit:
+    pass
+print(*{"torch", "numpy", "hydra"} & set(sys.modules), file=sys.stderr)
+"""
+
+
 def test_the_commands_help_imports_nothing_heavy() -> None:
-    code = "import sys; sys.argv[1:] = ['--help']\nimport runpy\ntry: runpy.run_module('datamodules', run_name='__main__')\n"
-    code += "except SystemExit: pass\nprint(*{'torch', 'numpy', 'hydra'} & set(sys.modules), file=sys.stderr)"
-    result = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True,
-                            env={**os.environ, "PYTHONPATH": SRC}, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", HELP],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": SRC},
+        check=True,
+    )
     assert result.stderr.strip() == ""
     assert "prepare" in result.stdout
 
 
-# -- real data -----------------------------------------------------------------------------------------------------------
+# -- real data
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_real_files_are_whole(shared_data: Path, tmp_path: Path) -> None:
-    for name, questions, contexts, answers in (("dev-v1.1", 10570, 2067, 34726), ("train-v1.1-subset", 7788, 1374, 7788)):
+    for name, questions, contexts, answers in (
+        ("dev-v1.1", 10570, 2067, 34726),
+        ("train-v1.1-subset", 7788, 1374, 7788),
+    ):
         entry = tmp_path / name
         entry.mkdir()
         examples.write(entry, squad.read([str(shared_data / "squad" / f"{name}.json")], False), None, name)

@@ -1,10 +1,11 @@
 """python -m datamodules prepare|fingerprint [OVERRIDES]: the caches of a configuration, without training.
 
-  prepare       builds what `python train.py OVERRIDES` would build before training, and prints one line of JSON
-  fingerprint   prints what identifies the data's content, as one line of JSON
+  prepare       builds what `python train.py OVERRIDES` would build before training, and prints one line of
+  JSON fingerprint   prints what identifies the data's content, as one line of JSON
 
-OVERRIDES are those of train.py, such as data=squad model=bert data.max_train=1000. The cache lies in data.cache_dir,
-else in $ISOTRAIN_CACHE, else in ~/.cache/isotrain; every run and every trial of a search on this machine shares it.
+OVERRIDES are those of train.py, such as data=squad model=bert data.max_train=1000. The cache lies in
+data.cache_dir, else in $ISOTRAIN_CACHE, else in ~/.cache/isotrain; every run and every trial of a search on
+this machine shares it.
 """
 
 import argparse
@@ -17,8 +18,11 @@ from config.errors import for_people
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m datamodules", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m datamodules",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("command", choices=("prepare", "fingerprint"))
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     chosen = parser.parse_intermixed_args(arguments)
@@ -46,6 +50,12 @@ def _run(command: str, overrides: Sequence[str]) -> dict[str, object]:
         check(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise Refused(explain(error)) from error
+
+    from datamodules.hub_needs import refuse_early
+
+    if command == "prepare":
+        # Before the imports, which take seconds.
+        refuse_early(config.data, config.model)
 
     from hydra.utils import instantiate
 

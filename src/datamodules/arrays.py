@@ -56,8 +56,13 @@ class ArrayWriter:
         self._header()
 
     def _header(self) -> None:
-        # numpy leaves room in the header for a longer first dimension, so that it can be written again at the end.
-        about = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows, *self.tail)}
+        # numpy leaves room in the header for a longer first dimension, so that it can be written again at the
+        # end.
+        about = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self.tail),
+        }
         np.lib.format.write_array_header_1_0(self.stream, about)
 
     def append(self, rows: npt.ArrayLike) -> None:
@@ -117,7 +122,9 @@ class Writers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             for writer in self.writers:
                 writer.close()

@@ -1,8 +1,9 @@
 """Which examples make which batch, in which order, on which rank.
 
-Training: one global list of batches, a pure function of the seed and the epoch. Texts are grouped by length, so that a
-batch holds little padding; the order stays random. Each rank takes its share of every batch. Evaluation: a fixed list
-of batches, dealt out whole, so that one process and many compute the very same batches and each example once.
+Training: one global list of batches, a pure function of the seed and the epoch. Texts are grouped by length,
+so that a batch holds little padding; the order stays random. Each rank takes its share of every batch.
+Evaluation: a fixed list of batches, dealt out whole, so that one process and many compute the very same
+batches and each example once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,15 +23,17 @@ Lengths = npt.NDArray[Any] | Sequence[int]
 class LengthBatches:
     """Batches of example indices for training; the `sampler` of a DataLoader with `batch_size=None`.
 
-    Each epoch draws a permutation from (seed, epoch), sorts pools of `POOL` batches by length, cuts them into batches
-    and shuffles those. The last partial batch of an epoch is dropped, unless it is the only one.
+    Each epoch draws a permutation from (seed, epoch), sorts pools of `POOL` batches by length, cuts them into
+    batches and shuffles those. The last partial batch of an epoch is dropped, unless it is the only one.
 
     Attributes:
         epoch: which epoch the next iteration gives.
         start: how many batches of that epoch it leaves out (for going on in the middle of one).
     """
 
-    def __init__(self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         """Takes lengths and sizes.
 
         Args:
@@ -51,8 +54,10 @@ class LengthBatches:
         if batch_size < 1:
             raise Refused(f"data.batch_size must be at least 1, not {batch_size}")
         if batch_size % world:
-            raise Refused(f"data.batch_size={batch_size} is for all processes and does not divide by their number, "
-                          f"{world}; use {batch_size + world - batch_size % world}")
+            raise Refused(
+                f"data.batch_size={batch_size} is for all processes and does not divide by their number, "
+                f"{world}; use {batch_size + world - batch_size % world}"
+            )
         if self.examples < world:
             raise Refused(f"{self.examples} training examples are too few for {world} process(es)")
 
@@ -100,10 +105,13 @@ class EvaluationBatches:
         return iter(self.batches)
 
 
-def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, world: int = 1) -> EvaluationBatches:
+def evaluation_batches(
+    lengths: Lengths | int, batch_size: int, rank: int = 0, world: int = 1
+) -> EvaluationBatches:
     """Batches for evaluation: longest first, every example once, whole batches dealt out to the ranks.
 
-    Longest first, so that too little memory shows at once. The batches do not depend on `world`: rank r takes r::world.
+    Longest first, so that too little memory shows at once. The batches do not depend on `world`: rank r takes
+    r::world.
 
     Args:
         lengths: [N] length of each example; or N itself.
@@ -113,6 +121,10 @@ def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, w
     """
     if batch_size < 1:
         raise Refused(f"data.eval_batch_size must be at least 1, not {batch_size}")
-    order = np.arange(lengths) if isinstance(lengths, int) else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    order = (
+        np.arange(lengths)
+        if isinstance(lengths, int)
+        else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    )
     batches = [order[first : first + batch_size].tolist() for first in range(0, len(order), batch_size)]
     return EvaluationBatches(batches[rank::world])

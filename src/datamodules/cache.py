@@ -1,7 +1,8 @@
 """Folders of preprocessed data, keyed by what they were made from.
 
-An entry is built once, in a temporary folder under a file lock, and then renamed into place: who reads sees all of
-it or nothing, two processes that start at once do the work once, and what a killed builder leaves is never read.
+An entry is built once, in a temporary folder under a file lock, and then renamed into place: who reads sees
+all of it or nothing, two processes that start at once do the work once, and what a killed builder leaves is
+never read.
 """
 
 import contextlib
@@ -56,22 +57,23 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refused(f"the data cache {folder} cannot be made ({error.strerror}); {MOVE_IT}") from error
-    with _disk_errors(folder):
-        with _locked(folder / f"{name}.lock", f"waiting for another process to build {final}"):
-            if final.is_dir():
-                return final
-            _remove_leftovers(folder, except_for=name)
-            temporary = folder / f"{name}.tmp"
+    temporary = folder / f"{name}.tmp"
+    message = f"waiting for another process to build {final}"
+    with _disk_errors(folder), _locked(folder / f"{name}.lock", message):
+        if final.is_dir():
+            return final
+        _remove_leftovers(folder, except_for=name)
+        _remove(temporary)
+        temporary.mkdir()
+        try:
+            build(temporary)
+            text = json.dumps(key, indent=1, sort_keys=True) + "\n"
+            (temporary / "key.json").write_text(text, encoding="utf-8")
+            _sync(temporary)
+            temporary.replace(final)
+        finally:
             _remove(temporary)
-            temporary.mkdir()
-            try:
-                build(temporary)
-                (temporary / "key.json").write_text(json.dumps(key, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-                _sync(temporary)
-                temporary.replace(final)
-            finally:
-                _remove(temporary)
-            _sync_folder(folder)
+        _sync_folder(folder)
     return final
 
 
@@ -104,7 +106,8 @@ def _remove(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Puts the whole folder on the disk, so that a name never points at content that a power cut took away."""
+    """Puts the whole folder on the disk, so that a name never points at content that a power cut took
+    away."""
     for parent, _, files in os.walk(folder):
         for file in files:
             with (Path(parent) / file).open("rb") as stream:
@@ -128,8 +131,16 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         # numpy reports a short write without an errno: "4096 requested and 512 written".
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
-            raise OutOfResources(f"no space left for the data cache in {folder}; free some, or {MOVE_IT}") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename or "").startswith(str(folder)):
-            raise Refused(f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (
+            error.errno is None and "requested and" in str(error)
+        ):
+            raise OutOfResources(
+                f"no space left for the data cache in {folder}; free some, or {MOVE_IT}"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename or "").startswith(
+            str(folder)
+        ):
+            raise Refused(
+                f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}"
+            ) from error
         raise

@@ -1,4 +1,5 @@
-"""Questions, contexts and answers on disk: written once, read one at a time, so that memory does not grow with them."""
+"""Questions, contexts and answers on disk: written once, read one at a time, so that memory does not grow
+with them."""
 
 import json
 import logging
@@ -54,13 +55,20 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
         Refused: no questions, or an id that occurs twice.
     """
     ids, asked, contexts, titles, answers = (
-        arrays.TextWriter(folder, name) for name in ("ids", "questions", "contexts", "titles", "answers"))
+        arrays.TextWriter(folder, name) for name in ("ids", "questions", "contexts", "titles", "answers")
+    )
     context_of = arrays.ArrayWriter(folder / "context_of.npy", np.int32)
     spans = arrays.ArrayWriter(folder / "spans.npy", np.int32, columns=2)
     answerable = arrays.ArrayWriter(folder / "answerable.npy", np.bool_)
     hashes = array("q")
-    counts = {"questions": 0, "contexts": 0, "unanswerable": 0, "answers": 0, "mismatched_answers": 0,
-              "questions_without_a_matching_answer": 0}
+    counts = {
+        "questions": 0,
+        "contexts": 0,
+        "unanswerable": 0,
+        "answers": 0,
+        "mismatched_answers": 0,
+        "questions_without_a_matching_answer": 0,
+    }
     example = ""
     previous: tuple[str, str] | None = None
     with arrays.Writers((ids, asked, contexts, titles, answers, context_of, spans, answerable)):
@@ -75,7 +83,9 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
             if wrong and not example:
                 text, start = question.answers[found.index(None)]
                 there = question.context[max(start, 0) : max(start, 0) + max(len(text), 1)]
-                example = f"{question.place}: the answer {text!r} is not at character {start}, where {there!r} is"
+                example = (
+                    f"{question.place}: the answer {text!r} is not at character {start}, where {there!r} is"
+                )
             # The first answer is what a model is trained on; the next best where its offset is wrong.
             target = next((each for each in found if each), None)
             ids.append(question.id)
@@ -93,7 +103,9 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
     if not counts["questions"]:
         raise Refused(f"{what}: there are no questions")
     _refuse_duplicates(np.frombuffer(hashes, np.int64), arrays.Texts(folder, "ids"), what)
-    (folder / "counts.json").write_text(json.dumps({**counts, "example": example}, ensure_ascii=False), encoding="utf-8")
+    (folder / "counts.json").write_text(
+        json.dumps({**counts, "example": example}, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 def _refuse_duplicates(hashes: arrays.Array, ids: arrays.Texts, what: str) -> None:
@@ -102,8 +114,10 @@ def _refuse_duplicates(hashes: arrays.Array, ids: arrays.Texts, what: str) -> No
     for at in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
         first, second = int(order[at]), int(order[at + 1])
         if ids[first] == ids[second]:
-            raise Refused(f"{what}: the id {ids[first]!r} occurs twice, at questions {first + 1} and {second + 1}; "
-                          "ids must be unique in a split")
+            raise Refused(
+                f"{what}: the id {ids[first]!r} occurs twice, at questions {first + 1} and {second + 1}; "
+                "ids must be unique in a split"
+            )
 
 
 class Examples:
@@ -112,7 +126,9 @@ class Examples:
     def __init__(self, folder: Path) -> None:
         """Opens what `write` wrote."""
         self.folder = folder
-        self._texts = {name: arrays.Texts(folder, name) for name in ("ids", "questions", "contexts", "titles", "answers")}
+        self._texts = {
+            name: arrays.Texts(folder, name) for name in ("ids", "questions", "contexts", "titles", "answers")
+        }
         self.context_of = arrays.load(folder / "context_of.npy")
         self.spans = arrays.load(folder / "spans.npy")
         self.answerable = arrays.load(folder / "answerable.npy")
@@ -139,7 +155,9 @@ class Examples:
 
     def answers(self, index: int) -> list[Answer]:
         """All gold answers; none for an unanswerable question."""
-        return [{"text": text, "answer_start": start} for text, start in json.loads(self._texts["answers"][index])]
+        return [
+            {"text": text, "answer_start": start} for text, start in json.loads(self._texts["answers"][index])
+        ]
 
     @property
     def contexts(self) -> arrays.Texts:
@@ -156,7 +174,16 @@ class Examples:
         """Says which answers are not where they are said to be, if any."""
         if self.counts["mismatched_answers"]:
             unusable = self.counts["questions_without_a_matching_answer"]
-            effect = (f"{unusable} question(s) without another answer are left out of training" if split == "train"
-                      else "they are still what predictions are scored against")
-            logger.warning("%s: %d of %d answers are not where they are said to be; %s. The first: %s", split,
-                           self.counts["mismatched_answers"], self.counts["answers"], effect, self.counts["example"])
+            effect = (
+                f"{unusable} question(s) without another answer are left out of training"
+                if split == "train"
+                else "they are still what predictions are scored against"
+            )
+            logger.warning(
+                "%s: %d of %d answers are not where they are said to be; %s. The first: %s",
+                split,
+                self.counts["mismatched_answers"],
+                self.counts["answers"],
+                effect,
+                self.counts["example"],
+            )

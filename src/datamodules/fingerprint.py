@@ -1,7 +1,8 @@
 """Fingerprints of source files: what the caches are keyed by.
 
-A file's SHA-256 is remembered by its path, size, modification time and inode, so that a warm start reads nothing. A
-whole listing that has not changed is one row, so that 110,000 images cost 110,000 calls of stat and no more.
+A file's SHA-256 is remembered by its path, size, modification time and inode, so that a warm start reads
+nothing. A whole listing that has not changed is one row, so that 110,000 images cost 110,000 calls of stat
+and no more.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ from config.errors import Refused
 
 logger = logging.getLogger(__name__)
 
-# A file changed this recently (in seconds) may change again within the clock's tick: its digest is not remembered.
+# A file changed this recently (in seconds) may change again within the clock's tick: its digest is not
+# remembered.
 UNSETTLED = 2.0
 # Only names of remote files tell their content without reading it.
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "sha256")
@@ -29,10 +31,12 @@ Stat = tuple[int, int, int]  # size, mtime_ns, inode
 
 
 def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
-    """SHA-256 (hex) over the files' names, relative to their common folder, and contents; their order is no matter.
+    """SHA-256 (hex) over the files' names, relative to their common folder, and contents; their order is no
+    matter.
 
     Args:
-        files: local paths or fsspec URLs. A remote file counts by the checksum its store tells, else by its content.
+        files: local paths or fsspec URLs. A remote file counts by the checksum its store tells, else by its
+            content.
         root: the cache folder; digests are remembered in `digests.sqlite` there.
         verify: "full" reads every byte again, whatever is remembered.
 
@@ -53,7 +57,9 @@ def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
         digests |= {file: _remote_digest(file, verify) for file in remote}
         total = hashlib.sha256()
         folder = _common_folder(list(digests))
-        for name, digest in sorted((os.path.relpath(file, folder), digest) for file, digest in digests.items()):
+        for name, digest in sorted(
+            (os.path.relpath(file, folder), digest) for file, digest in digests.items()
+        ):
             total.update(f"{name}\0{digest}\n".encode())
         if not remote and not any(_unsettled(stat) for stat in stats):
             index.remember_listing(signature, total.hexdigest())
@@ -144,10 +150,14 @@ class _Index:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = sqlite3.connect(self.path, timeout=60)
         with self.connection as connection:
-            connection.execute("create table if not exists files (path text primary key, size integer, mtime_ns integer,"
-                               " inode text, sha256 text) without rowid")
-            connection.execute("create table if not exists listings (signature text primary key, fingerprint text)"
-                               " without rowid")
+            connection.execute(
+                "create table if not exists files (path text primary key, size integer, mtime_ns integer,"
+                " inode text, sha256 text) without rowid"
+            )
+            connection.execute(
+                "create table if not exists listings (signature text primary key, fingerprint text)"
+                " without rowid"
+            )
 
     def _close(self) -> None:
         if self.connection is not None:
@@ -177,8 +187,10 @@ class _Index:
 
     def remember(self, rows: list[tuple[str, Stat, str]]) -> None:
         # An inode can be larger than SQLite's signed 64 bits: as text.
-        self._write("insert or replace into files values (?, ?, ?, ?, ?)",
-                    [(path, size, mtime_ns, str(inode), digest) for path, (size, mtime_ns, inode), digest in rows])
+        self._write(
+            "insert or replace into files values (?, ?, ?, ?, ?)",
+            [(path, size, mtime_ns, str(inode), digest) for path, (size, mtime_ns, inode), digest in rows],
+        )
 
     def remember_listing(self, signature: str, fingerprint: str) -> None:
         self._write("insert or replace into listings values (?, ?)", [(signature, fingerprint)])
@@ -196,4 +208,3 @@ class _Index:
                     connection.executemany(query, rows)
             except sqlite3.Error as error:
                 logger.warning("file digests are not remembered in %s: %s", self.path, error)
-

@@ -112,7 +112,7 @@ class ImageClassificationData(pl.LightningDataModule):
         self.seed = seed
         self._folders: dict[str, Path] = {}
 
-    # -- what there is -----------------------------------------------------------------------------------------
+    # -- what there is -----------------------------------------------------------------------------------
 
     def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
         """Decodes the splits into the cache, unless they are there."""
@@ -176,7 +176,7 @@ class ImageClassificationData(pl.LightningDataModule):
         return {split: self.fingerprint(split) for split in SPLITS}
 
     def fingerprint(self, split: str) -> str:
-        """Of a split's images, labels and boxes; `repo@revision` for Hub data; with its limit, if it has one."""
+        """Of images, labels and boxes; `repo@revision` for Hub data; with the limit, if there is one."""
         source = self._source_fingerprints[split] if self._kind != "path" else self._local_fingerprint(split)
         limit = self._limits[split]
         return source if limit is None else f"{source}:balanced-{limit}"
@@ -197,7 +197,7 @@ class ImageClassificationData(pl.LightningDataModule):
                 }
         return about
 
-    # -- where it comes from -----------------------------------------------------------------------------------
+    # -- where it comes from -----------------------------------------------------------------------------
 
     @property
     def _kind(self) -> str:
@@ -208,7 +208,7 @@ class ImageClassificationData(pl.LightningDataModule):
         if self._hub is not None:
             return "hub"
         raise Refused(
-            "no data: give data.path=<folder>, data.train_file and data.val_file, or choose data=shapes"
+            "no data: give data.path=<folder>, or data.train_file and data.val_file, or choose data=shapes"
         )
 
     @cached_property

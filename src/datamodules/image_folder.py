@@ -262,7 +262,7 @@ def _folder(split: str, place: str) -> _Listing:
 
 
 def _annotated(place: str, annotations: str) -> _Listing:
-    """A flat folder of images whose classes and boxes stand in one file: name, class, x0, y0, x1, y1 by tabs."""
+    """A flat folder of images; one file has classes and boxes: name, class, x0 y0 x1 y1, by tabs."""
     file = f"{place}/{annotations}"
     images = set(_walk(f"{place}/images"))
     names: list[str] = []
@@ -367,7 +367,7 @@ def _class_ids(labels: list[Any], declared: list[str] | None, table: str, before
 
 
 def _parquet_images(tables: list[str], rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
-    """The encoded images of the (ascending) rows, counted through all tables. Row groups without any are not read."""
+    """The encoded images of the (ascending) rows of all tables. Row groups without any are not read."""
     first = 0
     for table in tables:
         with _open_parquet(table) as parquet:

@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class QuestionAnsweringData(pl.LightningDataModule):
     """SQuAD 1.1 and 2.0, or data in their layouts, from a folder, from the Hub or generated.
 
-    `prepare_data` (one process does the work, others wait) and `setup` both find everything in the cache once it is
-    there. A batch is a dict of int64 tensors: input_ids, attention_mask, token_type_ids (if the tokenizer makes them)
-    [B, L]; start_positions, end_positions, window [B].
+    `prepare_data` (one process does the work, others wait) and `setup` both find everything in the cache once
+    it is there. A batch is a dict of int64 tensors: input_ids, attention_mask, token_type_ids (if the
+    tokenizer makes them) [B, L]; start_positions, end_positions, window [B].
 
     Attributes:
         examples: the validation split's questions.
@@ -72,8 +72,8 @@ class QuestionAnsweringData(pl.LightningDataModule):
         """Takes conf/data; nothing is read yet.
 
         Args:
-            path: folder with both splits, local or an fsspec URL. It, or the files, come before `sample`, that before
-                `hub`.
+            path: folder with both splits, local or an fsspec URL. It, or the files, come before `sample`,
+                that before `hub`.
             train_file: the training file, by name in `path` or outright.
             val_file: the validation file, the same way.
             hub: `repo`, `revision`, and the files of `train` and `val` there.
@@ -106,11 +106,16 @@ class QuestionAnsweringData(pl.LightningDataModule):
         self.root = cache.root(cache_dir)
         self._verify = verify
         self.seed = seed
-        self._tokenizer: dict[str, Any] = {"pretrained": pretrained, "revision": revision, "tokenizer": tokenizer,
-                           "vocab_size": vocab_size}
+        self._tokenizer: dict[str, Any] = {
+            "pretrained": pretrained,
+            "revision": revision,
+            "tokenizer": tokenizer,
+            "vocab_size": vocab_size,
+        }
         self._folders: dict[str, Path] = {}
 
-    # -- what there is ---------------------------------------------------------------------------------------------
+    # -- what there is
+    # ---------------------------------------------------------------------------------------------
 
     def prepare_data(self, splits: Sequence[str] = ("train", "val")) -> None:
         """Builds the caches of the splits, unless they are there."""
@@ -123,8 +128,9 @@ class QuestionAnsweringData(pl.LightningDataModule):
             self.examples, self.windows = self._open("val")
         if stage in ("fit", None) and not hasattr(self, "train_windows"):
             self.train_examples, self.train_windows = self._open("train")
-            self.train_batches = LengthBatches(self.train_windows.lengths, self.batch_size, self.seed, process.rank(),
-                                               process.world_size())
+            self.train_batches = LengthBatches(
+                self.train_windows.lengths, self.batch_size, self.seed, process.rank(), process.world_size()
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank in the order of `train_batches`."""
@@ -132,12 +138,20 @@ class QuestionAnsweringData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank; over all ranks each window once."""
-        batches = evaluation_batches(self.windows.lengths, self.eval_batch_size, process.rank(), process.world_size())
+        batches = evaluation_batches(
+            self.windows.lengths, self.eval_batch_size, process.rank(), process.world_size()
+        )
         return self._loader(self.windows, batches)
 
     def _loader(self, opened: Windows, batches: LengthBatches | EvaluationBatches) -> DataLoader[Any]:
-        return DataLoader(_Batches(opened), sampler=batches, batch_size=None, num_workers=self.workers,
-                          pin_memory=torch.cuda.is_available(), persistent_workers=self.workers > 0)
+        return DataLoader(
+            _Batches(opened),
+            sampler=batches,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+        )
 
     @property
     def answerable_only(self) -> bool:
@@ -185,17 +199,25 @@ class QuestionAnsweringData(pl.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Counts and places of what is open, for run.json."""
-        about: dict[str, Any] = {"source": self._kind, "tokenizer": self.prepared_tokenizer.source,
-                                 "vocab_size": self.vocab_size, "answerable_only": self.answerable_only}
+        about: dict[str, Any] = {
+            "source": self._kind,
+            "tokenizer": self.prepared_tokenizer.source,
+            "vocab_size": self.vocab_size,
+            "answerable_only": self.answerable_only,
+        }
         for split, prefix in (("train", "train_"), ("val", "")):
             if hasattr(self, f"{prefix}windows"):
                 opened: Examples = getattr(self, f"{prefix}examples")
-                about[split] = {"fingerprint": self.fingerprint(split), "cache": str(self._folders[split]),
-                                **{key: value for key, value in opened.counts.items() if key != "example"},
-                                **getattr(self, f"{prefix}windows").counts}
+                about[split] = {
+                    "fingerprint": self.fingerprint(split),
+                    "cache": str(self._folders[split]),
+                    **{key: value for key, value in opened.counts.items() if key != "example"},
+                    **getattr(self, f"{prefix}windows").counts,
+                }
         return about
 
-    # -- where it comes from -----------------------------------------------------------------------------------------
+    # -- where it comes from
+    # -----------------------------------------------------------------------------------------
 
     @property
     def _kind(self) -> str:
@@ -205,7 +227,9 @@ class QuestionAnsweringData(pl.LightningDataModule):
             return "sample"
         if self._hub is not None:
             return "hub"
-        raise Refused("no data: give data.path=<folder>, data.train_file and data.val_file, or choose data=squad_sample")
+        raise Refused(
+            "no data: give data.path=<folder>, data.train_file and data.val_file, or choose data=squad_sample"
+        )
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
@@ -226,7 +250,9 @@ class QuestionAnsweringData(pl.LightningDataModule):
             hub = dict(self._hub or {})
             return sources.hub(hub["repo"], hub["revision"], hub[split])
         given = {"path": str(self._sample_folder)} if self._kind == "sample" else self._files
-        found = sources.resolve(**given, official=squad.official(self.version_2), suffixes=squad.SUFFIXES, splits=(split,))
+        found = sources.resolve(
+            **given, official=squad.official(self.version_2), suffixes=squad.SUFFIXES, splits=(split,)
+        )
         return found[split]
 
     @cached_property
@@ -236,9 +262,12 @@ class QuestionAnsweringData(pl.LightningDataModule):
         sample = dict(self._sample or {})
         # The generator's own text is part of the key: another generator, other questions.
         key = {**sample, "generator": fingerprint.of_files([str(squad_sample.__file__)], self.root, "full")}
-        return cache.entry(self.root, "squad_sample", key, lambda folder: squad_sample.write(folder, **sample))
+        return cache.entry(
+            self.root, "squad_sample", key, lambda folder: squad_sample.write(folder, **sample)
+        )
 
-    # -- how it is prepared ------------------------------------------------------------------------------------------
+    # -- how it is prepared
+    # ------------------------------------------------------------------------------------------
 
     def _examples_folder(self, split: str) -> Path:
         key = {"format": examples.FORMAT, "source": self.fingerprint(split), "version_2": self.version_2}
@@ -255,7 +284,9 @@ class QuestionAnsweringData(pl.LightningDataModule):
         """The tokenizer's cache entry."""
         corpus = None
         if self._tokenizer["pretrained"] is None and self._tokenizer["tokenizer"] is None:
-            corpus = Corpus(self.fingerprint("train"), lambda: Examples(self._examples_folder("train")).texts())
+            corpus = Corpus(
+                self.fingerprint("train"), lambda: Examples(self._examples_folder("train")).texts()
+            )
         return prepare(self.root, **self._tokenizer, corpus=corpus, verify=self._verify)
 
     def _windows_folder(self, split: str) -> Path:
@@ -263,12 +294,20 @@ class QuestionAnsweringData(pl.LightningDataModule):
             return self._folders[split]
         read, ours, training = self._examples_folder(split), self.prepared_tokenizer, split == "train"
         limits = self.limits
-        key = {"format": windows.FORMAT, "examples": read.name, "tokenizer": ours.fingerprint, "training": training,
-               "max_length": limits.max_length, "stride": limits.stride,
-               "max_query_length": limits.max_query_length}
+        key = {
+            "format": windows.FORMAT,
+            "examples": read.name,
+            "tokenizer": ours.fingerprint,
+            "training": training,
+            "max_length": limits.max_length,
+            "stride": limits.stride,
+            "max_query_length": limits.max_query_length,
+        }
 
         def build(folder: Path) -> None:
-            windows.write(folder, Examples(read), ours.folder / "tokenizer.json", ours.vocab_size, limits, training)
+            windows.write(
+                folder, Examples(read), ours.folder / "tokenizer.json", ours.vocab_size, limits, training
+            )
 
         self._folders[split] = cache.entry(self.root, "windows", key, build)
         return self._folders[split]
@@ -279,8 +318,12 @@ class QuestionAnsweringData(pl.LightningDataModule):
         read.warn(split)
         opened = Windows.open(folder, self.pad_id, self.uses_types)
         if opened.counts["cut_questions"]:
-            logger.warning("%s: %d question(s) are longer than data.max_query_length=%d tokens and are cut off there",
-                           split, opened.counts["cut_questions"], self.limits.max_query_length)
+            logger.warning(
+                "%s: %d question(s) are longer than data.max_query_length=%d tokens and are cut off there",
+                split,
+                opened.counts["cut_questions"],
+                self.limits.max_query_length,
+            )
         return read, opened
 
 

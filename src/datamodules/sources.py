@@ -23,12 +23,14 @@ def resolve(
 ) -> dict[str, list[str]]:
     """The files of each split.
 
-    For each split, the first of: the file named outright; the first official name there is; the one file (or the one
+    For each split, the first of: the file named outright; the first official name there is; the one file (or
+        the one
     set of shards `name-00000-of-00002`) that begins with "train", or with "dev" or "val".
 
     Args:
         path: folder, local or an fsspec URL. None if both files are named outright.
-        train_file: the training file or a pattern of files, relative to `path`, else to the working directory.
+        train_file: the training file or a pattern of files, relative to `path`, else to the working
+            directory.
         val_file: the same for validation.
         official: official names by split ("train", "val"), in order of preference. A name may be a folder.
         suffixes: what other files must end with, such as ".json".
@@ -38,12 +40,15 @@ def resolve(
         {"train": [...], "val": [...]}, those wanted: sorted paths or URLs.
 
     Raises:
-        Refused: nothing fits, or more than one thing does. The message names what was found and what was expected.
+        Refused: nothing fits, or more than one thing does. The message names what was found and what was
+            expected.
     """
     if path is not None:
         system, folder = _system(path)
         if system.isfile(folder):
-            raise Refused(f"data.path={path} is a file; give its folder, or name it with data.train_file or data.val_file")
+            raise Refused(
+                f"data.path={path} is a file; give its folder, or data.train_file and data.val_file"
+            )
         if not system.isdir(folder):
             raise Refused(f"there is no folder data.path={path} (seen from {Path.cwd()})")
     named = {"train": train_file, "val": val_file}
@@ -127,7 +132,9 @@ def _outright(path: str | None, name: str, key: str) -> list[str]:
     for candidate in tried:
         system, full = _system(candidate)
         # `exists` first: a real name may hold brackets.
-        found = [full] if system.exists(full) else (system.glob(full) if any(c in name for c in "*?[") else [])
+        found = (
+            [full] if system.exists(full) else (system.glob(full) if any(c in name for c in "*?[") else [])
+        )
         if found:
             return sorted(_full(system, file) for file in found)
     raise Refused(f"there is no {key}={name} (tried {' and '.join(tried)}, from {Path.cwd()})")
@@ -139,15 +146,24 @@ def _search(path: str, split: str, official: tuple[str, ...], suffixes: tuple[st
         if system.exists(f"{folder}/{name}"):
             return [_full(system, f"{folder}/{name}")]
     there = sorted(os.path.basename(entry.rstrip("/")) for entry in system.ls(folder, detail=False))  # noqa: PTH119
-    fitting = [name for name in there if name.startswith(BEGINNINGS[split]) and name.endswith(suffixes)
-               and system.isfile(f"{folder}/{name}")]
+    fitting = [
+        name
+        for name in there
+        if name.startswith(BEGINNINGS[split])
+        and name.endswith(suffixes)
+        and system.isfile(f"{folder}/{name}")
+    ]
     if len(fitting) == 1 or (fitting and len({_SHARD.sub("", name) for name in fitting}) == 1):
         return [_full(system, f"{folder}/{name}") for name in fitting]
     expected = " or ".join(official) or "one"
     beginning = " or ".join(f'"{word}"' for word in BEGINNINGS[split])
-    wanted = f"expected {expected}, else one file that begins with {beginning} and ends with {', '.join(suffixes)}"
+    wanted = (
+        f"expected {expected}, else one file that begins with {beginning} and ends with {', '.join(suffixes)}"
+    )
     if fitting:
-        raise Refused(f"{path}: more than one file could be the {split} split ({', '.join(fitting)}); "
-                      f"name it with data.{split}_file")
+        raise Refused(
+            f"{path}: more than one file could be the {split} split ({', '.join(fitting)}); "
+            f"name it with data.{split}_file"
+        )
     shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
     raise Refused(f"{path}: no file for the {split} split; {wanted}; found {shown or 'nothing'}")

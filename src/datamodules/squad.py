@@ -1,7 +1,8 @@
 """Reads questions with their contexts and answers: SQuAD 1.1 and 2.0 in every layout they come in.
 
-Nested JSON (the official files), flat JSON (a list, or {"data": [...]}), JSON Lines, and Parquet as on the Hub. All of
-them are streamed, article by article or row group by row group: memory does not grow with the file.
+Nested JSON (the official files), flat JSON (a list, or {"data": [...]}), JSON Lines, and Parquet as on the
+Hub. All of them are streamed, article by article or row group by row group: memory does not grow with the
+file.
 """
 
 import codecs
@@ -52,12 +53,12 @@ def read(files: Sequence[str], version_2: bool | None = None) -> Iterator[Questi
 
     Args:
         files: local paths or fsspec URLs.
-        version_2: whether a question may have no answer, as in SQuAD 2.0. None: as the file says (`is_impossible` in
-            the nested layout; an empty list of answers in the flat ones).
+        version_2: whether a question may have no answer, as in SQuAD 2.0. None: as the file says
+            (`is_impossible` in the nested layout; an empty list of answers in the flat ones).
 
     Raises:
-        Refused: broken JSON, a missing key, a wrong type, a question without an answer where it must have one. The
-            message names file and place.
+        Refused: broken JSON, a missing key, a wrong type, a question without an answer where it must have
+            one. The message names file and place.
     """
     for file in files:
         if file.endswith(".parquet"):
@@ -109,10 +110,14 @@ def _article(article: dict[str, Any], where: str, version_2: bool | None) -> Ite
 def _flat(item: Any, where: str, version_2: bool | None) -> Question:
     context = _clean(_field(item, "context", str, where))
     title = item.get("title") or ""
-    return _question(item, where, title if isinstance(title, str) else str(title), context, version_2, nested=False)
+    return _question(
+        item, where, title if isinstance(title, str) else str(title), context, version_2, nested=False
+    )
 
 
-def _question(qa: Any, where: str, title: str, context: str, version_2: bool | None, nested: bool) -> Question:
+def _question(
+    qa: Any, where: str, title: str, context: str, version_2: bool | None, nested: bool
+) -> Question:
     identity = _clean(_field(qa, "id", str, where))
     where = f"{where} (id {identity})"
     question = _clean(_field(qa, "question", str, where))
@@ -125,9 +130,13 @@ def _question(qa: Any, where: str, title: str, context: str, version_2: bool | N
         raise Refused(f"{where}: is_impossible is true, and yet there are answers")
     if not answers:
         if version_2 is False:
-            raise Refused(f"{where}: no answers; if questions may be unanswerable (SQuAD 2.0), set data.version_2=true")
+            raise Refused(
+                f"{where}: no answers; if questions may be unanswerable (SQuAD 2.0), set data.version_2=true"
+            )
         if version_2 is None and nested and not flagged:
-            raise Refused(f'{where}: no answers; if it cannot be answered (SQuAD 2.0), say "is_impossible": true')
+            raise Refused(
+                f'{where}: no answers; if it cannot be answered (SQuAD 2.0), say "is_impossible": true'
+            )
     return Question(identity, _clean(title), context, question, answers, where)
 
 
@@ -138,11 +147,18 @@ def _answers(qa: dict[str, Any], where: str) -> list[tuple[str, int]]:
         starts = _field(qa["answers"], "answer_start", list, f'{where}, "answers"')
         if len(texts) != len(starts):
             raise Refused(f"{where}: {len(texts)} answer texts, but {len(starts)} answer_start")
-        given: list[Any] = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+        given: list[Any] = [
+            {"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)
+        ]
     else:
         given = _field(qa, "answers", list, where)
-    return [(_clean(_field(answer, "text", str, f"{where}, answer {number}")),
-             _field(answer, "answer_start", int, f"{where}, answer {number}")) for number, answer in enumerate(given, 1)]
+    return [
+        (
+            _clean(_field(answer, "text", str, f"{where}, answer {number}")),
+            _field(answer, "answer_start", int, f"{where}, answer {number}"),
+        )
+        for number, answer in enumerate(given, 1)
+    ]
 
 
 def _field(of: Any, key: str, kind: type, where: str) -> Any:
@@ -156,8 +172,15 @@ def _field(of: Any, key: str, kind: type, where: str) -> Any:
     return value
 
 
-_KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object", float: "a number",
-          bool: "true or false", type(None): "null"}
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    list: "a list",
+    dict: "an object",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def _kind(value: Any) -> str:
@@ -232,7 +255,9 @@ class _Scanner:
                         raise self._broken("a comma before the end")
             self._expect("}")
             if not found:
-                raise Refused(f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list of questions, or JSON Lines')
+                raise Refused(
+                    f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list, or JSON Lines'
+                )
         if self.peek():
             raise self._broken("text after the end")
 
@@ -288,11 +313,16 @@ class _Scanner:
     def _expect(self, character: str) -> None:
         found = self.peek()
         if found != character:
-            raise self._broken(f"expected {character!r}, found {found!r}" if found else f"expected {character!r}, found the end")
+            raise self._broken(
+                f"expected {character!r}, found {found!r}"
+                if found
+                else f"expected {character!r}, found the end"
+            )
         self.at += 1
 
     def more(self) -> None:
-        """Drops what is used up and reads on: twice as much each time, so that a large value costs no more than twice."""
+        """Drops what is used up and reads on: twice as much each time, so that a large value costs no more
+        than twice."""
         self.line, self.column = self._position()
         self.text, self.at = self.text[self.at :], 0
         block = self.stream.read(max(BLOCK, len(self.text)))

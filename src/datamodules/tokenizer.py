@@ -1,7 +1,8 @@
-"""The tokenizer of a text run: found, or trained on the training split, and kept as a folder transformers loads.
+"""The tokenizer of a text run: found, or trained on the training split, and kept as a folder transformers
+loads.
 
-What training needs to know of it (padding id, size, type ids) lies beside it as JSON: a warm start imports neither
-transformers nor tokenizers before it has a model to build.
+What training needs to know of it (padding id, size, type ids) lies beside it as JSON: a warm start imports
+neither transformers nor tokenizers before it has a model to build.
 """
 
 import contextlib
@@ -17,10 +18,27 @@ from datamodules import cache, fingerprint, sources
 from datamodules.hub_errors import INSTEAD_OF_MODEL, hub_access
 
 FORMAT = 1  # part of the cache key: raise it when what is written changes
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", "vocab.txt",
-    "vocab.json", "merges.txt", "bpe.codes", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
 )
 
 
@@ -77,7 +95,8 @@ def prepare(
 
     Args:
         root: the cache folder.
-        pretrained: checkpoint whose tokenizer is used unless `tokenizer` names another: a folder or a Hub name.
+        pretrained: checkpoint whose tokenizer is used unless `tokenizer` names another: a folder or a Hub
+            name.
         tokenizer: a folder, a `vocab.txt` (WordPiece, BERT's), a `tokenizer.json`, or a Hub name.
         vocab_size: of the vocabulary trained when both are None.
         corpus: what that vocabulary is trained on.
@@ -125,9 +144,13 @@ def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Pr
 
             loaded = PreTrainedTokenizerFast(tokenizer_file=str(path))
             # The file tells which tokens are special, not what they are for: their usual names do.
-            for role, names in {"pad_token": ("[PAD]", "<pad>"), "unk_token": ("[UNK]", "<unk>"),
-                                "cls_token": ("[CLS]", "<s>"), "sep_token": ("[SEP]", "</s>"),
-                                "mask_token": ("[MASK]", "<mask>")}.items():
+            for role, names in {
+                "pad_token": ("[PAD]", "<pad>"),
+                "unk_token": ("[UNK]", "<unk>"),
+                "cls_token": ("[CLS]", "<s>"),
+                "sep_token": ("[SEP]", "</s>"),
+                "mask_token": ("[MASK]", "<mask>"),
+            }.items():
                 found = [name for name in names if name in loaded.get_vocab()]
                 if getattr(loaded, role) is None and found:
                     setattr(loaded, role, found[0])
@@ -139,7 +162,9 @@ def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Pr
         tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens and not tokens[-1] else tokens)]
         missing = [token for token in SPECIAL.values() if token not in tokens]
         if missing:
-            raise Refused(f"{key}={path}: not a WordPiece vocabulary, one token a line: {', '.join(missing)} missing")
+            raise Refused(
+                f"{key}={path}: not a WordPiece vocabulary, one token a line: {', '.join(missing)} missing"
+            )
         return _wordpiece({token: index for index, token in enumerate(tokens)})
 
     return _entry(root, fingerprint.of_files([str(path)], root, verify), str(path), load)
@@ -154,8 +179,12 @@ def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
         from transformers import AutoTokenizer
 
         complete = sources.in_hub_cache(name, commit, "tokenizer_config.json", "model") is not None and any(
-            sources.in_hub_cache(name, commit, file, "model") for file in ("tokenizer.json", "vocab.txt", "vocab.json"))
-        with contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", INSTEAD_OF_MODEL):
+            sources.in_hub_cache(name, commit, file, "model")
+            for file in ("tokenizer.json", "vocab.txt", "vocab.json")
+        )
+        with (
+            contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", INSTEAD_OF_MODEL)
+        ):
             return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete)
 
     return _entry(root, f"{name}@{commit}", name, load)
@@ -163,19 +192,25 @@ def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
 
 def _trained(root: Path, vocab_size: int | None, corpus: Corpus | None) -> Prepared:
     if corpus is None or vocab_size is None:
-        raise Refused("give model.tokenizer or model.pretrained: there is no training split to learn a vocabulary from")
+        raise Refused(
+            "give model.tokenizer or model.pretrained: there is no training split to learn a vocabulary from"
+        )
     if vocab_size < len(SPECIAL) + 1:
         raise Refused(f"model.vocab_size must be larger than {len(SPECIAL)}, not {vocab_size}")
-    return _entry(root, f"trained-{vocab_size}:{corpus.fingerprint}", f"WordPiece trained on the data ({vocab_size})",
-                  lambda: _wordpiece(train(corpus.texts, vocab_size), lower=True))
+    return _entry(
+        root,
+        f"trained-{vocab_size}:{corpus.fingerprint}",
+        f"WordPiece trained on the data ({vocab_size})",
+        lambda: _wordpiece(train(corpus.texts, vocab_size), lower=True),
+    )
 
 
 def train(texts: Callable[[], Iterable[str]], vocab_size: int) -> dict[str, int]:
     """A WordPiece vocabulary as BERT's uncased one: the same normaliser, splitting and special tokens.
 
-    The same texts give the same vocabulary, token by token, in every process. Left alone, the learner numbers the
-    characters inside words in the order of a hash table that is another one each time, and breaks ties by these
-    numbers. So they are given to it, in a fixed order, as if they were special tokens.
+    The same texts give the same vocabulary, token by token, in every process. Left alone, the learner numbers
+    the characters inside words in the order of a hash table that is another one each time, and breaks ties by
+    these numbers. So they are given to it, in a fixed order, as if they were special tokens.
 
     Args:
         texts: yields what to learn from; called twice.
@@ -196,9 +231,16 @@ def train(texts: Callable[[], Iterable[str]], vocab_size: int) -> dict[str, int]
     limit = max(1, min(1000, vocab_size // 4))
     alphabet = sorted(sorted(characters, key=lambda character: (-characters[character], character))[:limit])
     fixed = [*SPECIAL.values(), *alphabet, *("##" + character for character in alphabet if inside[character])]
-    learner.train_from_iterator(texts(), trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=fixed[:vocab_size], initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet), show_progress=False))
+    learner.train_from_iterator(
+        texts(),
+        trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            special_tokens=fixed[:vocab_size],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
+        ),
+    )
     vocabulary: dict[str, int] = learner.get_vocab()
     return vocabulary
 
@@ -208,9 +250,12 @@ def _wordpiece(vocabulary: dict[str, int], lower: bool | None = None) -> Any:
 
     if lower is None:
         # A cased vocabulary has capital letters outside its special tokens.
-        lower = not any(token != token.lower() for token in vocabulary if not (token[:1] == "[" and token[-1:] == "]"))
+        lower = not any(
+            token != token.lower() for token in vocabulary if not (token[:1] == "[" and token[-1:] == "]")
+        )
     ordered = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
-    # `vocab=`, not `vocab_file=`: the latter is ignored in transformers 5, and the vocabulary then has five tokens.
+    # `vocab=`, not `vocab_file=`: the latter is ignored in transformers 5, and the vocabulary then has five
+    # tokens.
     return BertTokenizerFast(vocab=ordered, do_lower_case=lower)
 
 
@@ -224,14 +269,21 @@ def _entry(root: Path, source: str, name: str, load: Callable[[], Any]) -> Prepa
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise Refused(f"cannot load the tokenizer {name}: {reason}") from error
         if getattr(loaded, "backend_tokenizer", None) is None:
-            raise Refused(f"the tokenizer {name} ({type(loaded).__name__}) cannot tell where in the text its tokens are: "
-                          "one with a tokenizer.json (a \"fast\" one) is needed")
+            raise Refused(
+                f"the tokenizer {name} ({type(loaded).__name__}) cannot tell where its tokens are: "
+                'one with a tokenizer.json (a "fast" one) is needed'
+            )
         if loaded.pad_token_id is None:
             raise Refused(f"the tokenizer {name} has no padding token; set one in its tokenizer_config.json")
         loaded.save_pretrained(str(folder))
-        meta = {"vocab_size": max(loaded.get_vocab().values()) + 1, "pad_id": loaded.pad_token_id,
-                "uses_types": "token_type_ids" in loaded.model_input_names}
+        meta = {
+            "vocab_size": max(loaded.get_vocab().values()) + 1,
+            "pad_id": loaded.pad_token_id,
+            "uses_types": "token_type_ids" in loaded.model_input_names,
+        }
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
     folder = cache.entry(root, "tokenizers", {"format": FORMAT, "source": source}, build)
-    return Prepared(folder, source, source=name, **json.loads((folder / "meta.json").read_text(encoding="utf-8")))
+    return Prepared(
+        folder, source, source=name, **json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    )

@@ -1,8 +1,8 @@
 """Questions and contexts as windows of tokens, with the answer's place in each.
 
-A window is `[CLS] question [SEP] part of the context [SEP]` (or what the tokenizer makes of a pair). Contexts longer
-than a window give several, which overlap by `stride` tokens. Every context is tokenised once, whatever the number of
-its questions, and all arithmetic is on whole arrays.
+A window is `[CLS] question [SEP] part of the context [SEP]` (or what the tokenizer makes of a pair). Contexts
+longer than a window give several, which overlap by `stride` tokens. Every context is tokenised once, whatever
+the number of its questions, and all arithmetic is on whole arrays.
 """
 
 import json
@@ -66,8 +66,10 @@ class Encoder:
         first, second = np.flatnonzero(of == 0), np.flatnonzero(of == 1)
         ids, types = np.array(pair.ids), np.array(pair.type_ids)
         if not len(first) or not len(second) or first[0] == 0 or first[0] > second[0]:
-            raise Refused("this tokenizer puts no special token before a question and its context; one as BERT's or "
-                          "RoBERTa's is needed")
+            raise Refused(
+                "this tokenizer puts no special token before a question and its context; one as BERT's or "
+                "RoBERTa's is needed"
+            )
         parts = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
         self.before, self.between, self.after = (ids[part] for part in parts)
         self.types_before, self.types_between, self.types_after = (types[part] for part in parts)
@@ -82,7 +84,8 @@ class Encoder:
         """Tokens of many texts, on all cores.
 
         Returns:
-            ids [T], characters [T, 2] (first, last + 1) of each token in its text, offsets [len(texts) + 1] into both.
+            ids [T], characters [T, 2] (first, last + 1) of each token in its text, offsets [len(texts) + 1]
+            into both.
         """
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         offsets = np.zeros(len(encodings) + 1, np.int64)
@@ -96,9 +99,11 @@ class Encoder:
         """Refuses limits that leave no room for the context beside the longest question."""
         room = limits.max_length - self.special - limits.max_query_length
         if room <= limits.stride or limits.stride < 0 or limits.max_query_length < 1:
-            raise Refused(f"data.max_length={limits.max_length} leaves {room} tokens for the context beside a question of "
-                          f"data.max_query_length={limits.max_query_length}: data.stride must be from 0 to less than "
-                          f"that, not {limits.stride}")
+            raise Refused(
+                f"data.max_length={limits.max_length} leaves {room} tokens for the context beside a "
+                f"data.max_query_length={limits.max_query_length}: data.stride must be from 0 to less than "
+                f"that, not {limits.stride}"
+            )
 
 
 def make(
@@ -116,11 +121,13 @@ def make(
         questions: [N] texts.
         contexts: [C] texts.
         context_of: [N] index of each question's context.
-        spans: [N, 2] characters (first, last + 1) of each question's answer in its context; -1 where there is none.
+        spans: [N, 2] characters (first, last + 1) of each question's answer in its context; -1 where there is
+            none.
         limits: sizes; see `Encoder.check`.
 
     Returns:
-        The arrays of `Windows` by name, `example` counting from 0; and `cut` [N]: whether the question was too long.
+        The arrays of `Windows` by name, `example` counting from 0; and `cut` [N]: whether the question was
+        too long.
     """
     asked, _, asked_at = encoder.encode(questions)
     tokens, chars, tokens_at = encoder.encode(contexts)
@@ -165,8 +172,13 @@ def make(
     start, end = _targets(chars, tokens_at, context_of[example], np.asarray(spans)[example], first, part)
     inside = start >= 0
     return {
-        "tokens": out, "types": kinds, "chars": where, "offsets": offsets, "example": example,
-        "start": np.where(inside, start - first + head, 0), "end": np.where(inside, end - first + head, 0),
+        "tokens": out,
+        "types": kinds,
+        "chars": where,
+        "offsets": offsets,
+        "example": example,
+        "start": np.where(inside, start - first + head, 0),
+        "end": np.where(inside, end - first + head, 0),
         "cut": np.diff(asked_at) > limits.max_query_length,
     }
 
@@ -174,10 +186,12 @@ def make(
 def _targets(
     chars: Array, tokens_at: Array, context: Array, spans: Array, first: Array, part: Array
 ) -> tuple[Array, Array]:
-    """First and last token of each window's answer, among all context tokens; -1 where it is not wholly inside.
+    """First and last token of each window's answer, among all context tokens; -1 where it is not wholly
+    inside.
 
-    As the Hugging Face question-answering recipe: the last token that begins no later than the answer, and the first
-    that ends no earlier. (Its loop runs past the window where the answer is the last token; this does not.)
+    As the Hugging Face question-answering recipe: the last token that begins no later than the answer, and
+    the first that ends no earlier. (Its loop runs past the window where the answer is the last token; this
+    does not.)
     """
     start = np.full(len(first), -1, np.int64)
     end = start.copy()
@@ -185,7 +199,8 @@ def _targets(
     if not len(w):
         return start, end
     low, high, last = spans[w, 0].astype(np.int64), spans[w, 1].astype(np.int64), (first + part - 1)[w]
-    # One sorted array for all contexts: the context in the upper half of the number, the character in the lower.
+    # One sorted array for all contexts: the context in the upper half of the number, the character in the
+    # lower.
     of = np.repeat(np.arange(len(tokens_at) - 1), np.diff(tokens_at)) << 32
     begins = np.maximum.accumulate(of + chars[:, 0])
     ends = np.minimum.accumulate((of + chars[:, 1])[::-1])[::-1]
@@ -193,12 +208,15 @@ def _targets(
     from_token = np.searchsorted(begins, base + low, side="right") - 1
     to_token = np.searchsorted(ends, base + high, side="left")
     inside = (chars[first[w], 0] <= low) & (chars[last, 1] >= high)
-    start[w] = np.where(inside, np.minimum(from_token, last), -1)
-    end[w] = np.where(inside, np.maximum(to_token, first[w]), -1)
+    from_token, to_token = np.minimum(from_token, last), np.maximum(to_token, first[w])
+    start[w] = np.where(inside, np.minimum(from_token, to_token), -1)
+    end[w] = np.where(inside, np.maximum(from_token, to_token), -1)
     return start, end
 
 
-def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, limits: Limits, training: bool) -> None:
+def write(
+    folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, limits: Limits, training: bool
+) -> None:
     """Writes the windows of a split into a cache entry, chunk by chunk.
 
     Args:
@@ -213,12 +231,28 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
 
     encoder = Encoder(tokenizer)
     encoder.check(limits)
-    types = {"tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32, "types": np.uint8, "chars": np.int32,
-             "offsets": np.int64, "example": np.int32, "start": np.int32, "end": np.int32}
-    files = {name: arrays.ArrayWriter(folder / f"{name}.npy", kind, 2 if name == "chars" else None)
-             for name, kind in types.items()}
+    types = {
+        "tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32,
+        "types": np.uint8,
+        "chars": np.int32,
+        "offsets": np.int64,
+        "example": np.int32,
+        "start": np.int32,
+        "end": np.int32,
+    }
+    files = {
+        name: arrays.ArrayWriter(folder / f"{name}.npy", kind, 2 if name == "chars" else None)
+        for name, kind in types.items()
+    }
     files["offsets"].append([0])
-    counts = {"questions": 0, "left_out": 0, "cut_questions": 0, "windows": 0, "windows_with_answer": 0, "tokens": 0}
+    counts = {
+        "questions": 0,
+        "left_out": 0,
+        "cut_questions": 0,
+        "windows": 0,
+        "windows_with_answer": 0,
+        "tokens": 0,
+    }
     progress = tqdm(total=len(examples), desc="tokenising", unit=" questions", disable=None, file=sys.stderr)
     with arrays.Writers(files.values()), progress:
         for begin in range(0, len(examples), CHUNK):
@@ -232,8 +266,14 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
             if not len(chosen):
                 continue
             needed, context_of = np.unique(examples.context_of[chosen], return_inverse=True)
-            made = make(encoder, [examples.question(int(i)) for i in chosen],
-                        [examples.contexts[int(c)] for c in needed], context_of, spans, limits)
+            made = make(
+                encoder,
+                [examples.question(int(i)) for i in chosen],
+                [examples.contexts[int(c)] for c in needed],
+                context_of,
+                spans,
+                limits,
+            )
             made["example"] = chosen[made["example"]]
             made["offsets"] = made["offsets"][1:] + files["tokens"].rows
             for name, file in files.items():
@@ -243,7 +283,9 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
             counts["windows_with_answer"] += int((made["end"] > 0).sum())
     counts["windows"], counts["tokens"] = files["example"].rows, files["tokens"].rows
     if not counts["windows"]:
-        raise Refused(f"no question is left to train on: none of {counts['left_out']} has an answer where it is said to be")
+        raise Refused(
+            f"no question to train on: none of {counts['left_out']} has an answer where it is said to be"
+        )
     about = {**counts, "limits": asdict(limits)}
     (folder / "counts.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -257,7 +299,8 @@ class Windows:
         chars: [T, 2] characters (first, last + 1) of each token in its context; -1 for others.
         offsets: [W + 1] window w is tokens[offsets[w]:offsets[w + 1]].
         example: [W] index of its question.
-        start, end: [W] first and last token of the answer in the window; 0, 0 (the first token) where it is not inside.
+        start, end: [W] first and last token of the answer in the window; 0, 0 (the first token) where it is
+            not inside.
         lengths: [W] tokens of each.
         counts: what was counted when they were written.
     """
@@ -270,7 +313,9 @@ class Windows:
     start: Array
     end: Array
 
-    def __init__(self, fields: dict[str, Array], pad_id: int, uses_types: bool, folder: Path | None = None) -> None:
+    def __init__(
+        self, fields: dict[str, Array], pad_id: int, uses_types: bool, folder: Path | None = None
+    ) -> None:
         """Takes the arrays of `make` or of a folder."""
         self.pad_id, self.uses_types, self.folder = pad_id, uses_types, folder
         for name in FIELDS:
@@ -281,13 +326,20 @@ class Windows:
     @classmethod
     def open(cls, folder: Path, pad_id: int, uses_types: bool) -> Self:
         """Memory-maps what `write` wrote."""
-        windows = cls({name: arrays.load(folder / f"{name}.npy") for name in FIELDS}, pad_id, uses_types, folder)
+        windows = cls(
+            {name: arrays.load(folder / f"{name}.npy") for name in FIELDS}, pad_id, uses_types, folder
+        )
         windows.counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         return windows
 
     @classmethod
     def of_records(
-        cls, encoder: Encoder, records: Sequence[tuple[str, str]], limits: Limits, pad_id: int, uses_types: bool
+        cls,
+        encoder: Encoder,
+        records: Sequence[tuple[str, str]],
+        limits: Limits,
+        pad_id: int,
+        uses_types: bool,
     ) -> Self:
         """Windows, in memory, of (question, context) pairs without answers, such as those to predict."""
         encoder.check(limits)
@@ -296,8 +348,11 @@ class Windows:
         spans = np.full((len(records), 2), -1)
         made = make(encoder, [question for question, _ in records], list(number), context_of, spans, limits)
         if made["cut"].any():
-            logger.warning("%d question(s) are longer than %d tokens and were cut", int(made["cut"].sum()),
-                           limits.max_query_length)
+            logger.warning(
+                "%d question(s) are longer than %d tokens and were cut",
+                int(made["cut"].sum()),
+                limits.max_query_length,
+            )
         return cls(made, pad_id, uses_types)
 
     def __len__(self) -> int:
@@ -313,8 +368,8 @@ class Windows:
         """Some windows, padded to the longest of them.
 
         Returns:
-            input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions, end_positions,
-            window [B]; all int64.
+            input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
+            end_positions, window [B]; all int64.
         """
         chosen = np.asarray(windows, np.int64)
         lengths = self.lengths[chosen].astype(np.int64)

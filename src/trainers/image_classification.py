@@ -105,34 +105,36 @@ class ImageClassification(Task):
     def export(self, folder: str) -> None:
         """A timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, labels, preprocessing."""
         from safetensors.torch import save_file
-        from timm.models import save_config_for_hf
 
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         small = self.stem == "small"
-        state = stems.enlarged(state) if small else state
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+        save_file(stems.enlarged(state) if small else state, path / "model.safetensors")
         size = self.data.image_size * (2 if small else 1)
         classes = self.data.classes
-        save_config_for_hf(
-            self.model,
-            str(path / "config.json"),
-            model_config={
+        preprocessing = {
+            "input_size": [3, size, size],
+            "interpolation": "nearest" if small else "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+        }
+        config = {
+            "architecture": self.model.pretrained_cfg["architecture"],
+            "num_classes": self.data.num_classes,
+            "num_features": self.model.num_features,
+            "model_args": self.arguments,
+            "label_names": [entry["id"] for entry in classes],
+            "label_descriptions": {entry["id"]: entry["name"] for entry in classes},
+            "pretrained_cfg": {
+                **{key: self.model.pretrained_cfg.get(key) for key in ("tag", "first_conv", "classifier")},
+                **preprocessing,
                 "num_classes": self.data.num_classes,
-                "label_names": [entry["id"] for entry in classes],
-                "label_descriptions": {entry["id"]: entry["name"] for entry in classes},
             },
-            model_args=self.arguments or None,
-            data_config={
-                "input_size": (3, size, size),
-                "interpolation": "nearest" if small else "bicubic",
-                "mean": tuple(self.data.mean),
-                "std": tuple(self.data.std),
-                "crop_pct": 1.0,
-                "crop_mode": "center",
-            },
-        )
+        }
+        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:

@@ -79,6 +79,8 @@ class ClearMLLogger(Logger):
         if self._task is None:
             from clearml import Task
 
+            # A process forked from one that has torch's threads can hang, and then so does the end of the run.
+            Task._report_subprocess_enabled = False
             if self._offline:
                 Task.set_offline(True)
             if Task.is_offline():
@@ -125,7 +127,7 @@ class ClearMLLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Hyper-parameters, by section and dotted name, and the whole as a configuration object."""
         tree = vars(params) if isinstance(params, Namespace) else dict(params)
-        self.experiment.set_parameters(
+        self.experiment.update_parameters(
             {f"config/{name}": str(value) for name, value in _dotted(tree).items()}
         )
         self.experiment.connect_configuration(tree, name="config")
@@ -235,7 +237,7 @@ def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
         logger.experiment.add_text("config", _code(yaml.safe_dump(config, sort_keys=False)), 0)
         logger.experiment.add_text("lineage", _markdown([lineage(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
-        logger.experiment.set_parameters({f"lineage/{key}": value for key, value in lineage(record).items()})
+        logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage(record).items()})
 
 
 def _tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
@@ -315,7 +317,7 @@ def _clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, Any]) -> 
     from clearml import Task
 
     task = logger.experiment
-    task.set_parameters({f"lineage/{name}": value for name, value in lineage(record).items()})
+    task.update_parameters({f"lineage/{name}": value for name, value in lineage(record).items()})
     for name, value in _best(record).items():
         task.get_logger().report_single_value(name, value)
     for path in _files(folder):
