@@ -496,7 +496,9 @@ def test_from_a_folder_to_batches(folder: Path, tmp_path: Path) -> None:
     assert data.vocab_size <= 120
     (batch, *rest) = data.train_dataloader()
     assert len(rest) + 1 == len(data.train_batches) == 4
-    assert {name: (str(value.dtype), value.shape[0]) for name, value in batch.items()} == dict.fromkeys(("input_ids", "attention_mask", "token_type_ids", "start_positions", "end_positions", "window"), ("torch.int64", 4))
+    names = ["input_ids", "attention_mask", "token_type_ids", "start_positions", "end_positions", "window"]
+    assert list(batch) == names
+    assert {(str(value.dtype), value.shape[0]) for value in batch.values()} == {("torch.int64", 4)}
     seen = [int(w) for each in data.val_dataloader() for w in each["window"]]
     assert sorted(seen) == list(range(len(data.windows)))
     assert data.describe()["train"]["questions"] == 18
@@ -772,16 +774,13 @@ def test_fingerprint_and_errors_of_the_command_line(run: Any, folder: Path, tmp_
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout) == module(folder, tmp_path).fingerprints
     for arguments, message in (
-        (("data=nothing",), "data=nothing: no such choice"),
         (("data.pth=x",), "unknown key data.pth"),
-        (("data.batch_size=0",), "data.batch_size=0"),
         (("data.path=nowhere",), "no folder"),
     ):
         wrong = run("-m", "datamodules", "prepare", *arguments)
         assert wrong.returncode == 2, wrong.stderr
         assert message in wrong.stderr
         assert "Traceback" not in wrong.stderr
-    assert run("-m", "datamodules", "--help").returncode == 0
 
 
 HELP = """

@@ -1,0 +1,200 @@
+"""Generated images of shapes, in Tiny ImageNet's official layout: to see an image classifier learn in minutes.
+
+A shape of random colour, size, angle and place lies over a textured background with clutter. Neither colour nor
+place nor size says which shape it is, and the validation images have textures in hues that training never shows them in.
+"""
+
+import colorsys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from config.errors import Refused
+
+Points = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.float64]
+
+_SUPER = 4  # shapes are drawn so many times larger, for smooth edges
+_HUES = 8
+_DISTRACTORS = 4
+
+
+def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size: int = 64) -> None:
+    """Writes train/, val/, wnids.txt and words.txt.
+
+    Args:
+        folder: empty.
+        seed: another seed, other images.
+        train: images to learn from, spread evenly over the classes.
+        val: images to validate on.
+        classes: the first so many of the shapes, 2 to 12.
+        size: side of the images in pixels.
+
+    Raises:
+        Refused: numbers that cannot be.
+    """
+    if not 2 <= classes <= len(SHAPES):
+        raise Refused(f"data.sample.classes={classes}: there are 2 to {len(SHAPES)} shapes")
+    if train < classes or val < 1 or size < 16:
+        raise Refused(f"data.sample: train={train} must be at least classes={classes}, val={val} at least 1, size={size} "
+                      "at least 16")
+    names = sorted(list(SHAPES)[:classes])
+    (folder / "wnids.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    (folder / "words.txt").write_text("".join(f"{name}\t{name}\n" for name in names), encoding="utf-8")
+    (folder / "val" / "images").mkdir(parents=True)
+    for name in names:
+        (folder / "train" / name / "images").mkdir(parents=True)
+
+    def one(job: tuple[int, int]) -> tuple[int, str, str, tuple[int, int, int, int]]:
+        split, index = job
+        random = np.random.default_rng([seed, split, index])
+        name = names[index % classes]
+        image, box = picture(name, random, size, held_out=bool(split))
+        file = f"val_{index}.JPEG" if split else f"{name}_{index // classes}.JPEG"
+        place = folder / "val" / "images" if split else folder / "train" / name / "images"
+        image.save(place / file, "JPEG", quality=90)
+        return split, name, file, box
+
+    jobs = [(split, index) for split, count in ((0, train), (1, val)) for index in range(count)]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(one, jobs, chunksize=32))
+    annotations = [f"{file}\t{name}\t" + "\t".join(map(str, box)) for split, name, file, box in done if split]
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(annotations) + "\n", encoding="utf-8")
+    for name in names:
+        boxes = [f"{file}\t" + "\t".join(map(str, box)) for split, other, file, box in done if not split and other == name]
+        (folder / "train" / name / f"{name}_boxes.txt").write_text("\n".join(boxes) + "\n", encoding="utf-8")
+
+
+def picture(
+    name: str, random: np.random.Generator, size: int, held_out: bool
+) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """One image and the box of its shape (x0, y0, x1, y1; the last pixels are inside, as in Tiny ImageNet)."""
+    texture, hue = _background(random, held_out)
+    pixels = _TEXTURES[texture](random, size, _colour(random, hue), _colour(random, hue))
+    for _ in range(random.integers(2, _DISTRACTORS + 1)):
+        speck = _mask(_ellipse(random.uniform(0.4, 1.0)), random, size, random.uniform(0.03, 0.08))
+        pixels = _laid_over(pixels, speck, _colour(random, random.random()))
+    line = Image.new("L", (size, size))
+    ends = random.uniform(0, size, 4).tolist()
+    ImageDraw.Draw(line).line(ends, fill=200, width=1)
+    pixels = _laid_over(pixels, np.asarray(line) / 255, _colour(random, random.random()))
+    mask = _mask(SHAPES[name](), random, size, random.uniform(0.22, 0.38))
+    around = float((pixels.mean(2) * mask).sum() / max(mask.sum(), 1e-9))
+    colour = _colour(random, random.random())
+    while abs(colour.mean() - around) < 0.25:  # it can be told from what is behind it
+        colour = _colour(random, random.random())
+    shading = 1 + 0.12 * _smooth(random, size)[..., None]
+    pixels = pixels * (1 - mask[..., None]) + np.clip(colour * shading, 0, 1) * mask[..., None]
+    pixels = pixels + random.normal(0, 0.02, pixels.shape)
+    rows, columns = np.flatnonzero((mask > 0.5).any(1)), np.flatnonzero((mask > 0.5).any(0))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+    return Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)), box
+
+
+# -- shapes ------------------------------------------------------------------------------------------------------------
+# Each gives polygons around the origin, within about the unit circle: what is filled, then what is cut out.
+
+
+def _regular(corners: int, inner: float | None = None) -> Points:
+    count = corners if inner is None else 2 * corners
+    angles = 2 * np.pi * np.arange(count) / count
+    radius = np.ones(count) if inner is None else np.where(np.arange(count) % 2 == 0, 1.0, inner)
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], 1)
+
+
+def _ellipse(ratio: float) -> list[Points]:
+    return [_regular(40) * np.array([1.0, ratio])]
+
+
+def _heart() -> Points:
+    t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.stack([16 * np.sin(t) ** 3, -y], 1) / 17
+
+
+def _plus(width: float) -> Points:
+    w = width
+    return np.array([(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)])
+
+
+def _half() -> Points:
+    angles = np.linspace(0, np.pi, 30)
+    return np.stack([np.cos(angles), np.sin(angles) - 0.4], 1)
+
+
+SHAPES: dict[str, Callable[[], list[Points]]] = {
+    "circle": lambda: [_regular(48) * 0.9],
+    "square": lambda: [_regular(4)],
+    "triangle": lambda: [_regular(3)],
+    "star": lambda: [_regular(5, 0.42) * 1.1],
+    "cross": lambda: [_plus(0.3)],
+    "ring": lambda: [_regular(48), _regular(48) * 0.58],
+    "arrow": lambda: [np.array([(1, 0), (0.1, 0.75), (0.1, 0.27), (-1, 0.27), (-1, -0.27), (0.1, -0.27), (0.1, -0.75)])],
+    "heart": lambda: [_heart()],
+    "crescent": lambda: [_regular(48), _regular(48) * 0.85 + np.array([0.45, 0.0])],
+    "half": lambda: [_half() * 1.1],
+    "bolt": lambda: [np.array([(0.3, -1), (-0.6, 0.15), (-0.05, 0.15), (-0.3, 1), (0.6, -0.2), (0.05, -0.2)])],
+    "frame": lambda: [_regular(4) * 1.1, _regular(4) * 0.62],
+}
+
+
+def _mask(polygons: list[Points], random: np.random.Generator, size: int, scale: float) -> Pixels:
+    """[size, size] from 0 to 1: the polygons turned, scaled (to a share of the size) and put somewhere inside."""
+    angle, radius = random.uniform(0, 2 * np.pi), scale * size
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned = [polygon @ turn.T * radius for polygon in polygons]
+    low, high = turned[0].min(0), turned[0].max(0)
+    corner = random.uniform(1 - low, np.maximum(size - 2 - high, 2 - low))
+    image = Image.new("L", (size * _SUPER, size * _SUPER))
+    draw = ImageDraw.Draw(image)
+    for fill, polygon in zip((255, 0), turned, strict=False):
+        draw.polygon([tuple(point) for point in (polygon + corner) * _SUPER], fill=fill)
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX)) / 255
+
+
+# -- backgrounds -------------------------------------------------------------------------------------------------------
+
+
+def _background(random: np.random.Generator, held_out: bool) -> tuple[int, float]:
+    """A texture and a hue. A quarter of their combinations is kept for validation, and it has no others."""
+    while True:
+        texture, hue = int(random.integers(len(_TEXTURES))), int(random.integers(_HUES))
+        if ((texture + hue) % 4 == 0) == held_out:
+            return texture, (hue + random.random()) / _HUES
+
+
+def _colour(random: np.random.Generator, hue: float) -> Pixels:
+    return np.array(colorsys.hsv_to_rgb(hue % 1.0, random.uniform(0.25, 0.9), random.uniform(0.15, 0.95)))
+
+
+def _smooth(random: np.random.Generator, size: int) -> Pixels:
+    """[size, size] smooth noise from -1 to 1."""
+    small = Image.fromarray(random.uniform(-1, 1, (6, 6)).astype(np.float32))
+    return np.asarray(small.resize((size, size), Image.Resampling.BICUBIC), np.float64)
+
+
+def _waves(random: np.random.Generator, size: int) -> Pixels:
+    y, x = np.mgrid[:size, :size]
+    angle, period = random.uniform(0, np.pi), random.uniform(5, 16)
+    wave: Pixels = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + random.uniform(0, 6))
+    return wave
+
+
+def _blend(share: Pixels, one: Pixels, other: Pixels) -> Pixels:
+    return one + (other - one) * np.clip(share, 0, 1)[..., None]
+
+
+_TEXTURES: list[Callable[[np.random.Generator, int, Pixels, Pixels], Pixels]] = [
+    lambda random, size, a, b: _blend(0.5 + 0.5 * _smooth(random, size), a, b),
+    lambda random, size, a, b: _blend(0.5 + 2 * _waves(random, size), a, b),
+    lambda random, size, a, b: _blend(0.5 + 3 * _waves(random, size) * _waves(random, size), a, b),
+    lambda random, size, a, b: _blend(random.random((size, size)), a, b),
+]
+
+
+def _laid_over(pixels: Pixels, mask: Pixels, colour: Pixels) -> Pixels:
+    return pixels * (1 - mask[..., None]) + colour * mask[..., None]
