@@ -1,4 +1,4 @@
-"""Augmentation: each operation against its definition, its own draws for each image, and one seed, one result."""
+"""Augmentation: each operation against its definition, draws for each image, and one seed, one result."""
 
 import itertools
 
@@ -17,7 +17,9 @@ from datamodules import augment
 CLASSES = 7
 
 
-def batch(count: int = 40, height: int = 16, width: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(
+    count: int = 40, height: int = 16, width: int = 16, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
     return pixels, torch.randint(0, CLASSES, (count,), generator=random)
@@ -27,7 +29,7 @@ def numpy_padded(pixels: torch.Tensor, padding: int, mode: str) -> np.ndarray:
     return np.pad(pixels.numpy(), ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=mode)
 
 
-# -- normalising ---------------------------------------------------------------------------------------------------
+# -- normalising -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
@@ -63,7 +65,7 @@ def test_training_works_after_evaluation_in_inference_mode() -> None:
     assert network.weight.grad is not None
 
 
-# -- crop and flip -------------------------------------------------------------------------------------------------
+# -- crop and flip -----------------------------------------------------------------------------------------
 
 
 @given(
@@ -73,7 +75,9 @@ def test_training_works_after_evaluation_in_inference_mode() -> None:
     mode=st.sampled_from(["reflect", "constant"]),
     seed=st.integers(0, 99),
 )
-def test_every_crop_is_the_window_at_its_corner(height: int, width: int, padding: int, mode: str, seed: int) -> None:
+def test_every_crop_is_the_window_at_its_corner(
+    height: int, width: int, padding: int, mode: str, seed: int
+) -> None:
     pixels, _ = batch(5, height, width, seed)
     padded = augment.pad(pixels, padding, mode)
     expected = numpy_padded(pixels, padding, mode)
@@ -115,9 +119,13 @@ def test_a_resized_crop_of_everything_is_the_image() -> None:
 
 
 @given(left=st.integers(0, 10), top=st.integers(0, 10), across=st.integers(4, 20), down=st.integers(4, 20))
-def test_a_resized_crop_is_torchvisions_away_from_its_rim(left: int, top: int, across: int, down: int) -> None:
+def test_a_resized_crop_is_torchvisions_away_from_its_rim(
+    left: int, top: int, across: int, down: int
+) -> None:
     pixels, _ = batch(1, 32, 32)
-    ours = augment.resized_crop(pixels, *(torch.tensor([float(value)]) for value in (left, top, across, down)))
+    ours = augment.resized_crop(
+        pixels, *(torch.tensor([float(value)]) for value in (left, top, across, down))
+    )
     peer = tv.resized_crop(pixels.permute(0, 3, 1, 2), top, left, down, across, [32, 32], antialias=False)
     # At the rim torchvision repeats the crop's last pixel, where we see the image's next.
     rim_x, rim_y = 16 // across + 1, 16 // down + 1
@@ -129,7 +137,9 @@ def test_random_resized_crops_keep_the_area_they_may() -> None:
     torch.manual_seed(0)
     # Red grows to the right and green downwards: their ranges tell the crop's width and height.
     ramp = torch.arange(64, dtype=torch.uint8) * 4
-    pixels = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)], 2)
+    pixels = torch.stack(
+        [ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)], 2
+    )
     cropped = augment.random_resized_crop(pixels.expand(500, 64, 64, 3), (0.3, 0.6)).int()
     across = (cropped[:, 0, -1, 0] - cropped[:, 0, 0, 0]) / 4
     down = (cropped[:, -1, 0, 1] - cropped[:, 0, 0, 1]) / 4
@@ -139,7 +149,7 @@ def test_random_resized_crops_keep_the_area_they_may() -> None:
     assert len(area.unique()) > 100
 
 
-# -- RandAugment ---------------------------------------------------------------------------------------------------
+# -- RandAugment -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("magnitude", [3, 9, 30])
@@ -149,11 +159,9 @@ def test_each_operation_is_torchvisions(number: int, magnitude: int) -> None:
     images = pixels.permute(0, 3, 1, 2)
     name, about = list(v2.RandAugment._AUGMENTATION_SPACE.items())[number]
 
-    class Only(v2.RandAugment):
-        _AUGMENTATION_SPACE = {name: about}
-
+    only = type("Only", (v2.RandAugment,), {"_AUGMENTATION_SPACE": {name: about}})
     torch.manual_seed(0)
-    peer = Only(num_ops=1, magnitude=magnitude, interpolation=InterpolationMode.BILINEAR)
+    peer = only(num_ops=1, magnitude=magnitude, interpolation=InterpolationMode.BILINEAR)
     expected = [peer(images) for _ in range(12)]  # both signs
     operation, signed = augment._operations(magnitude / 30, (24, 24))[number]
     assert signed == about[1]
@@ -180,7 +188,7 @@ def test_images_stay_at_their_place_in_the_batch() -> None:
     assert float(moved.median()) < 4
 
 
-# -- Mixup, CutMix, label smoothing --------------------------------------------------------------------------------
+# -- Mixup, CutMix, label smoothing ------------------------------------------------------------------------
 
 
 @given(
@@ -231,10 +239,12 @@ def test_smoothed_targets_give_the_loss_of_label_smoothing() -> None:
     pixels, labels = batch()
     _, targets = augment.train_batch(pixels, labels, CLASSES, augment.settings({"label_smoothing": 0.1}))
     logits = torch.randn(40, CLASSES, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(cross_entropy(logits, targets), cross_entropy(logits, labels, label_smoothing=0.1))
+    torch.testing.assert_close(
+        cross_entropy(logits, targets), cross_entropy(logits, labels, label_smoothing=0.1)
+    )
 
 
-# -- one seed, one result ------------------------------------------------------------------------------------------
+# -- one seed, one result ----------------------------------------------------------------------------------
 
 EVERYTHING = {
     "random_resized_crop": [0.3, 1.0],
@@ -267,7 +277,7 @@ def test_the_given_pixels_stay_as_they_are() -> None:
     assert torch.equal(pixels, before)
 
 
-# -- configuration -------------------------------------------------------------------------------------------------
+# -- configuration -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -295,7 +305,8 @@ def test_what_cannot_be_is_refused_by_name(given_settings: dict[str, object], na
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"), [([0.5, 0.5], [1, 1, 1]), ([0.5] * 3, [0.2, 0.0, 0.2]), ([127, 127, 127], [0.2] * 3), (None, [1] * 3)]
+    ("mean", "std"),
+    [([0.5, 0.5], [1, 1, 1]), ([0.5] * 3, [0.2, 0.0, 0.2]), ([127, 127, 127], [0.2] * 3), (None, [1] * 3)],
 )
 def test_means_and_deviations_of_other_forms_are_refused(mean: object, std: object) -> None:
     with pytest.raises(Refused, match=r"data\.(mean|std) must be three numbers"):

@@ -1,4 +1,4 @@
-"""Dropout and attention with dropout on a CPU: the same distribution and gradients as torch's, only quicker."""
+"""Dropout and attention with dropout on a CPU: torch's distribution and gradients, only quicker."""
 
 import copy
 import math
@@ -51,6 +51,12 @@ def test_every_16_bit_value_is_counted(p: float) -> None:
         kept = dropout._keep(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
         assert (kept == 0).sum() == count
         assert scale == dropout.VALUES / (dropout.VALUES - count)
+
+
+def test_the_usual_rates_need_no_conversion_in_bfloat16() -> None:
+    assert all(
+        dropout._bfloat16_threshold(round(p * dropout.VALUES)) is not None for p in (0.05, 0.1, 0.2, 0.3)
+    )
 
 
 def test_bits_are_uniform_and_independent() -> None:
@@ -108,6 +114,7 @@ def test_plain_where_it_should_be() -> None:
     assert torch.equal(module(0.0)(x), x)
     assert torch.equal(module(1.0)(x), torch.zeros(100))
     assert module(0.5)(torch.empty(0, 3)).shape == (0, 3)
+    assert module(0.5)(torch.ones(3, device="meta")).is_meta
     inplace = torch.ones(1000)
     assert dropout.Dropout(0.5, inplace=True).train()(inplace) is inplace
     assert (inplace == 0).any()
@@ -116,7 +123,9 @@ def test_plain_where_it_should_be() -> None:
 # Attention
 
 
-def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor) -> torch.Tensor:
+def naive(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor
+) -> torch.Tensor:
     """Attention as one writes it down; `keep` [B, H, Q, K] is the dropout mask over 1 - p."""
     scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
     if mask is not None:
@@ -124,9 +133,14 @@ def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
     return (scores.softmax(-1) * keep) @ v
 
 
-def inputs(dtype: torch.dtype, batch: int = 2, heads: int = 3, length: int = 17, width: int = 8) -> list[torch.Tensor]:
+def inputs(
+    dtype: torch.dtype, batch: int = 2, heads: int = 3, length: int = 17, width: int = 8
+) -> list[torch.Tensor]:
     # As a model makes them: transposed views.
-    return [torch.randn(batch, length, heads, width, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
+    return [
+        torch.randn(batch, length, heads, width, dtype=dtype).transpose(1, 2).requires_grad_()
+        for _ in range(3)
+    ]
 
 
 def padding(batch: int = 2, length: int = 17) -> torch.Tensor:
@@ -134,7 +148,9 @@ def padding(batch: int = 2, length: int = 17) -> torch.Tensor:
     return keep[:, None, None, :].expand(batch, 1, length, length)
 
 
-def ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float) -> torch.Tensor:
+def ours(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float
+) -> torch.Tensor:
     torch.manual_seed(3)
     return dropout.attention(nn.Identity(), q, k, v, mask, p, is_causal=False)[0].transpose(1, 2)
 
@@ -150,7 +166,8 @@ def same_mask(q: torch.Tensor, k: torch.Tensor, p: float) -> torch.Tensor:
 @pytest.mark.parametrize("masked", ["none", "padding", "rows"])
 def test_attention_is_the_naive_one_and_so_are_its_gradients(masked: str) -> None:
     q, k, v = inputs(torch.float64)
-    mask = {"none": None, "padding": padding(), "rows": (torch.rand(2, 1, 17, 17) > 0.3) | torch.eye(17).bool()}[masked]
+    rows = (torch.rand(2, 1, 17, 17) > 0.3) | torch.eye(17).bool()
+    mask = {"none": None, "padding": padding(), "rows": rows}[masked]
     keep = same_mask(q, k, 0.2)
     assert 0 < (keep == 0).double().mean() < 0.4
     out, expected = ours(q, k, v, mask, 0.2), naive(q, k, v, mask, keep)
@@ -174,14 +191,18 @@ def test_attention_in_training_precisions(dtype: torch.dtype, near: float) -> No
     assert (out - expected).norm() / expected.norm() < near
     for a, b in zip(
         torch.autograd.grad(out.double().square().sum(), rough),
-        torch.autograd.grad(expected.square().sum(), exact), strict=True,
+        torch.autograd.grad(expected.square().sum(), exact),
+        strict=True,
     ):
         assert (a - b).norm() / b.norm() < near
 
 
 def test_attention_expects_what_it_is_without_dropout() -> None:
     q, k, v = (x.detach() for x in inputs(torch.float32))
-    total = sum(dropout.attention(nn.Identity(), q, k, v, None, 0.3, is_causal=False)[0] for _ in range(4000)) / 4000
+    total = (
+        sum(dropout.attention(nn.Identity(), q, k, v, None, 0.3, is_causal=False)[0] for _ in range(4000))
+        / 4000
+    )
     plain = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     assert (total - plain).abs().max() < 0.1
     assert ((total - plain).mean()).abs() < 0.003
@@ -194,11 +215,15 @@ def test_attention_leaves_to_sdpa_what_it_does_not_do() -> None:
     torch.testing.assert_close(causal, plain(q, k, v, is_causal=True))
     state = torch.get_rng_state()
     torch.testing.assert_close(
-        dropout.attention(nn.Identity(), q, k, v, padding(), 0.0)[0].transpose(1, 2), plain(q, k, v, padding()))
+        dropout.attention(nn.Identity(), q, k, v, padding(), 0.0)[0].transpose(1, 2),
+        plain(q, k, v, padding()),
+    )
     assert torch.equal(torch.get_rng_state(), state)
     first = dropout.attention(nn.Identity(), q, k, v, None, 0.5, is_causal=True)[0].transpose(1, 2)[:, :, 0]
     # The first query sees the first key alone, dropped or doubled.
-    assert torch.equal((first == 0).all(-1) | torch.isclose(first, 2 * v[:, :, 0]).all(-1), torch.ones(2, 3).bool())
+    assert torch.equal(
+        (first == 0).all(-1) | torch.isclose(first, 2 * v[:, :, 0]).all(-1), torch.ones(2, 3).bool()
+    )
 
 
 # Models
@@ -209,13 +234,29 @@ def tiny(kind: str, p: float = 0.1) -> nn.Module:
 
     sizes = {"vocab_size": 50, "max_position_embeddings": 64}
     if kind == "distilbert":
-        sizes |= {"dim": 24, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "dropout": p, "attention_dropout": p, "qa_dropout": p}
+        sizes |= {
+            "dim": 24,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 48,
+            "dropout": p,
+            "attention_dropout": p,
+            "qa_dropout": p,
+        }
     else:
-        sizes |= {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
-                  "hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
+        sizes |= {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "hidden_dropout_prob": p,
+            "attention_probs_dropout_prob": p,
+        }
     torch.manual_seed(0)
     attention = "eager" if kind == "mpnet" else "sdpa"  # transformers has no other for it
-    return AutoModelForQuestionAnswering.from_config(AutoConfig.for_model(kind, **sizes), attn_implementation=attention)
+    return AutoModelForQuestionAnswering.from_config(
+        AutoConfig.for_model(kind, **sizes), attn_implementation=attention
+    )
 
 
 BATCH = {
@@ -239,7 +280,11 @@ def test_models(kind: str, tmp_path: pytest.TempPathFactory) -> None:
     torch.manual_seed(5)
     first = quick(**BATCH).start_logits
     first.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in quick.named_parameters() if "pooler" not in n)
+    assert all(
+        p.grad is not None and p.grad.isfinite().all()
+        for n, p in quick.named_parameters()
+        if "pooler" not in n
+    )
     torch.manual_seed(5)
     assert torch.equal(quick(**BATCH).start_logits, first)
     quick.save_pretrained(tmp_path)
@@ -267,7 +312,9 @@ def test_models_expect_what_torch_expects() -> None:
     dropout.enable(quick)
     batch = {key: value.repeat(250, 1) for key, value in BATCH.items()}
     with torch.no_grad():
-        logits = [torch.stack(m(**batch).start_logits.view(250, 2, 16).split(1)).squeeze(1) for m in (model, quick)]
+        logits = [
+            torch.stack(m(**batch).start_logits.view(250, 2, 16).split(1)).squeeze(1) for m in (model, quick)
+        ]
     for a, b in ((x[0, :, 0], x[1, :, 0]) for x in [torch.stack(logits)]):
         assert (a.mean(0) - b.mean(0)).abs().max() < 5 * a.std(0).max() / math.sqrt(125)
         assert (a.std(0) / b.std(0) - 1).abs().max() < 0.25

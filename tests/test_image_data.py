@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import hub_double
 from config.errors import Refused
 from datamodules import image_folder, pixels
 from datamodules.image_classification import ImageClassificationData
-from tests import hub_double
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 LABELLED = {"train": {"cat": 3, "dog": 2}, "val": {"cat": 1, "dog": 2}}
@@ -70,13 +70,15 @@ def read(root: Path | str, **limits: int) -> tuple[list[dict[str, str]], dict[st
 
 
 def data(root: Path | str | None, cache: Path, **changed: Any) -> ImageClassificationData:
-    made = ImageClassificationData(path=root and str(root), cache_dir=str(cache), **{"batch_size": 2, **changed})
+    made = ImageClassificationData(
+        path=root and str(root), cache_dir=str(cache), **{"batch_size": 2, **changed}
+    )
     made.prepare_data()
     made.setup()
     return made
 
 
-# -- the real images -----------------------------------------------------------------------------------------------
+# -- the real images ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +108,12 @@ def test_all_real_images_have_their_official_labels_and_boxes(
         for index, name in enumerate(images.names):
             assert identities[images.labels[index]] == labels[name]
         expected = np.array([boxes[name] for name in images.names], np.float32)
-        assert np.array_equal(images.boxes, np.minimum(expected, 63))
-        assert (np.abs(images.boxes - expected) <= 1).all()  # a few real boxes end one pixel outside
+        assert np.array_equal(images.boxes, expected)
 
 
-def test_all_real_images_are_rgb_greyscale_ones_too(real: ImageClassificationData, tiny_imagenet: Path) -> None:
+def test_all_real_images_are_rgb_greyscale_ones_too(
+    real: ImageClassificationData, tiny_imagenet: Path
+) -> None:
     assert real.train.about["greyscale"] + real.val.about["greyscale"] == 407
     grey = 0
     for images in (real.train, real.val):
@@ -142,7 +145,7 @@ def test_a_limit_on_real_images_takes_classes_evenly(tiny_imagenet: Path) -> Non
     assert set(splits["val"].labels.tolist()) <= set(splits["train"].labels.tolist())
 
 
-# -- layouts -------------------------------------------------------------------------------------------------------
+# -- layouts -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
@@ -224,8 +227,23 @@ def test_the_hubs_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = data(None, tmp_path / "cache", hub=hub, max_train=6)
     assert len(made.train) == 6
     assert made.num_classes == 4
-    assert made.fingerprints["val"] == f"zh-plus/tiny-imagenet@{hub_double.TINY_IMAGENET_REVISION}:{hub['val']}"
+    assert (
+        made.fingerprints["val"] == f"zh-plus/tiny-imagenet@{hub_double.TINY_IMAGENET_REVISION}:{hub['val']}"
+    )
     assert made.val.about["greyscale"] == 4
+
+
+def test_generated_images_are_made_once_and_read_as_official(cache: Path) -> None:
+    from datamodules import shapes
+
+    made = data(None, cache, sample={"seed": 5, "train": 24, "val": 13, "classes": 12})
+    assert (len(made.train), len(made.val), made.num_classes) == (24, 13, 12)
+    assert sorted(shapes.SHAPES) == [entry["id"] for entry in made.classes]
+    assert np.isfinite(made.boxes).all()
+    again = data(None, cache, sample={"seed": 5, "train": 24, "val": 13, "classes": 12})
+    assert again.fingerprints == made.fingerprints
+    other = data(None, cache, sample={"seed": 6, "train": 24, "val": 13, "classes": 12})
+    assert other.fingerprints["train"] != made.fingerprints["train"]
 
 
 def test_a_folder_on_a_remote_file_system(tmp_path: Path, cache: Path) -> None:
@@ -241,7 +259,9 @@ def test_a_folder_on_a_remote_file_system(tmp_path: Path, cache: Path) -> None:
     assert there.classes == here.classes
 
 
-def test_files_that_are_no_images_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_are_no_images_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folders(tmp_path)
     for name in ("cat/notes.txt", "cat/Thumbs.db", "stray.jpg", "dog/.hidden", ".DS_Store"):
         (tmp_path / "train" / name).write_text("x")
@@ -249,7 +269,8 @@ def test_files_that_are_no_images_are_left_out_and_counted(tmp_path: Path, caplo
         _, splits = read(tmp_path)
     assert len(splits["train"]) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/train: 3 file(s) that are not images in class folders are left out, such as train/stray.jpg"
+        f"{tmp_path}/train: 3 file(s) that are not images in class folders are left out, "
+        "such as train/stray.jpg"
     ]
 
 
@@ -276,7 +297,7 @@ def test_a_limit_takes_the_first_of_each_class_in_turn(labels: list[int], limit:
         assert mine == [index for index, other in enumerate(labels) if other == label][: len(mine)]
 
 
-# -- pixels --------------------------------------------------------------------------------------------------------
+# -- pixels ------------------------------------------------------------------------------------------------
 
 
 def colours() -> dict[str, tuple[bytes, tuple[int, int, int], bool]]:
@@ -321,7 +342,9 @@ def test_a_palette_with_transparency_becomes_rgb(recwarn: pytest.WarningsRecorde
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 200), (40, 30), (2000, 1000)])
-def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(width: int, height: int) -> None:
+def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(
+    width: int, height: int
+) -> None:
     across = np.linspace(0, 255, width)[None, :, None] * [1, 0, 0]
     down = np.linspace(0, 255, height)[:, None, None] * [0, 1, 0]
     ramp = Image.fromarray((across + down).astype(np.uint8))
@@ -330,8 +353,11 @@ def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(w
     side = min(width, height)
     shown = [(width - side) / 2 / width * 255, (width + side) / 2 / width * 255]
     assert np.allclose(decoded[:, [0, -1], 0].mean(0), shown, atol=8)
-    assert np.allclose(decoded[[0, -1], :, 1].mean(1), [(height - side) / 2 / height * 255,
-                                                        (height + side) / 2 / height * 255], atol=8)
+    assert np.allclose(
+        decoded[[0, -1], :, 1].mean(1),
+        [(height - side) / 2 / height * 255, (height + side) / 2 / height * 255],
+        atol=8,
+    )
 
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:
@@ -349,18 +375,18 @@ def test_boxes_go_with_their_objects(width: int, height: int, size: int, corners
     canvas = np.zeros((height, width, 3), np.uint8)
     canvas[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
     decoded, original, _ = pixels.decode(encoded(Image.fromarray(canvas), "PNG"), size)
-    box = pixels.fit_boxes(np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32), np.array([original]), size)[0]
-    bright = np.argwhere(decoded[..., 0] > 127)
+    box = pixels.fit_boxes(np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32), np.array([original]), size)[
+        0
+    ]
+    bright = np.argwhere(decoded[..., 0] > 127)[:, ::-1]
     if np.isnan(box).any():
         assert not len(bright)
         return
     assert 0 <= box[0] <= box[2] <= size - 1
     assert 0 <= box[1] <= box[3] <= size - 1
-    if len(bright):
-        seen = np.array([bright[:, 1].min(), bright[:, 0].min(), bright[:, 1].max(), bright[:, 0].max()])
-        assert np.abs(box - seen).max() <= 1.0
-    else:
-        assert min(box[2] - box[0], box[3] - box[1]) < 1  # too thin to be seen
+    assert ((bright >= box[:2] - 1) & (bright <= box[2:] + 1)).all()
+    if (box[2:] - box[:2] >= 2).all():  # not too thin to be seen
+        assert np.abs(box - [*bright.min(0), *bright.max(0)]).max() <= 1.0
 
 
 def test_boxes_stay_as_they_are_where_nothing_is_resized() -> None:
@@ -419,7 +445,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     assert large - small < 15, "MiB more for 8,000 images of 12 KiB than for 1,000"
 
 
-# -- caches and batches --------------------------------------------------------------------------------------------
+# -- caches and batches ------------------------------------------------------------------------------------
 
 
 def test_the_cache_goes_by_content(tmp_path: Path) -> None:
@@ -453,7 +479,9 @@ def test_limits_are_part_of_the_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_hold_the_right_images_in_an_order_of_the_seed(tmp_path: Path, cache: Path, workers: int) -> None:
+def test_batches_hold_the_right_images_in_an_order_of_the_seed(
+    tmp_path: Path, cache: Path, workers: int
+) -> None:
     folders(tmp_path, {"train": {"cat": 6, "dog": 7}, "val": {"cat": 2, "dog": 3}})
     made = data(tmp_path, cache, batch_size=4, eval_batch_size=3, workers=workers, seed=3)
     epochs = []
@@ -483,8 +511,12 @@ def test_two_processes_share_every_batch_and_the_evaluation(
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
         part = data(tmp_path, cache, batch_size=4, eval_batch_size=2)
-        parts.append(([batch["index"].tolist() for batch in part.train_dataloader()],
-                      [batch["index"].tolist() for batch in part.val_dataloader()]))
+        parts.append(
+            (
+                [batch["index"].tolist() for batch in part.train_dataloader()],
+                [batch["index"].tolist() for batch in part.val_dataloader()],
+            )
+        )
     monkeypatch.delenv("WORLD_SIZE")
     for step, batch in enumerate(whole.train_dataloader()):
         assert sorted(parts[0][0][step] + parts[1][0][step]) == sorted(batch["index"].tolist())
@@ -512,7 +544,7 @@ def test_damaged_pixels_are_not_read(tmp_path: Path) -> None:
         made.train.gather(np.array([4]))
 
 
-# -- what is refused -----------------------------------------------------------------------------------------------
+# -- what is refused ---------------------------------------------------------------------------------------
 
 Change = Callable[[Path], object]
 
@@ -528,7 +560,9 @@ def broken(content: bytes) -> Change:
 )
 def test_a_broken_image_is_named_and_nothing_stays_in_the_cache(tmp_path: Path, content: bytes) -> None:
     broken(content)(folders(tmp_path / "images"))
-    with pytest.raises(Refused, match=r"cannot decode the image .*/train/cat/1\.jpg: .*; replace or remove it"):
+    with pytest.raises(
+        Refused, match=r"cannot decode the image .*/train/cat/1\.jpg: .*; replace or remove it"
+    ):
         data(tmp_path / "images", tmp_path / "cache")
     left = [file.name for file in (tmp_path / "cache" / "images").iterdir() if file.suffix != ".lock"]
     assert left == []
@@ -547,17 +581,35 @@ def rewrite(name: str, line: str) -> Change:
 
 
 OFFICIAL_PROBLEMS: dict[str, tuple[Change, str]] = {
-    "no such image": (rewrite("val/val_annotations.txt", "val_9.JPEG\tn01\t0\t0\t5\t5\n"),
-                      r"val_annotations\.txt, line 1: there is no .*val_9\.JPEG"),
+    "no such image": (
+        rewrite("val/val_annotations.txt", "val_9.JPEG\tn01\t0\t0\t5\t5\n"),
+        r"val_annotations\.txt, line 1: there is no .*val_9\.JPEG",
+    ),
     "named twice": (rewrite("val/val_annotations.txt", "val_0.JPEG\tn01\n" * 2), "line 2: .*named twice"),
-    "no class": (rewrite("val/val_annotations.txt", "val_0.JPEG\tn01\nval_1.JPEG\tn02\n"),
-                 r"no class for 1 image\(s\), such as val_2\.JPEG"),
-    "wrong columns": (rewrite("val/val_annotations.txt", "val_0.JPEG n01 0 0 5 5\n"), "line 1: expected image, class"),
-    "box of words": (rewrite("train/n01/n01_boxes.txt", "0.jpg\t1\t2\tx\t4\n"), r"n01_boxes\.txt, line 1: 1 2 x 4 is"),
-    "box reversed": (rewrite("train/n01/n01_boxes.txt", "0.jpg\t9\t2\t3\t4\n"), "line 1: 9 2 3 4 is not a box"),
-    "no text": (lambda root: (root / "val" / "val_annotations.txt").write_bytes(b"\xff\xfe\x00"), "not text in UTF-8"),
-    "unknown class": (rewrite("val/val_annotations.txt", "".join(f"val_{i}.JPEG\tn0{i}\n" for i in range(3))),
-                      "images of n00, of which .*train has none"),
+    "no class": (
+        rewrite("val/val_annotations.txt", "val_0.JPEG\tn01\nval_1.JPEG\tn02\n"),
+        r"no class for 1 image\(s\), such as val_2\.JPEG",
+    ),
+    "wrong columns": (
+        rewrite("val/val_annotations.txt", "val_0.JPEG n01 0 0 5 5\n"),
+        "line 1: expected image, class",
+    ),
+    "box of words": (
+        rewrite("train/n01/n01_boxes.txt", "0.jpg\t1\t2\tx\t4\n"),
+        r"n01_boxes\.txt, line 1: 1 2 x 4 is",
+    ),
+    "box reversed": (
+        rewrite("train/n01/n01_boxes.txt", "0.jpg\t9\t2\t3\t4\n"),
+        "line 1: 9 2 3 4 is not a box",
+    ),
+    "no text": (
+        lambda root: (root / "val" / "val_annotations.txt").write_bytes(b"\xff\xfe\x00"),
+        "not text in UTF-8",
+    ),
+    "unknown class": (
+        rewrite("val/val_annotations.txt", "".join(f"val_{i}.JPEG\tn0{i}\n" for i in range(3))),
+        "images of n00, of which .*train has none",
+    ),
     "empty annotations": (rewrite("val/val_annotations.txt", ""), "no class for 3"),
 }
 
@@ -576,7 +628,10 @@ def test_problems_of_the_official_layout_are_told(tmp_path: Path, problem: str) 
         ({"train": {"cat": 2, "dog": 2}}, "no file for the val split; expected val or valid or"),
         ({"val": {"cat": 2, "dog": 2}}, "no file for the train split"),
         ({"train": {"cat": 2}, "val": {"cat": 2}}, "one class only"),
-        ({"train": {"cat": 2, "dog": 2}, "val": {"cat": 1, "cow": 1}}, "images of cow, of which .*train has none"),
+        (
+            {"train": {"cat": 2, "dog": 2}, "val": {"cat": 1, "cow": 1}},
+            "images of cow, of which .*train has none",
+        ),
         ({"train": {"cat": 2, "dog": 0}, "val": {"cat": 1}}, r"no images in the class folder\(s\) dog"),
         ({"train": {"cat": 0, "dog": 0}, "val": {"cat": 1}}, "train holds no images"),
         ({"train": {"cat": 1, "dog": 1}, "val": {"cat": 0}}, "val holds no images"),

@@ -1,6 +1,7 @@
-"""Each tracker in its offline mode: a short training through Lightning, then read back by the tracker's own reader."""
+"""Each tracker in its offline mode: a short training through Lightning, read back by its own reader."""
 
 import csv
+import io
 import json
 import os
 import socket
@@ -73,7 +74,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "CLEARML_CACHE_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "CLEARML_OFFLINE_MODE"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "WANDB_MODE",
+        "WANDB_API_KEY",
+        "WANDB_PROJECT",
+        "CLEARML_OFFLINE_MODE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     yield asked
@@ -106,7 +113,8 @@ def train(logger: Any, folder: Path) -> None:
     data = DataLoader(torch.ones(4, 1), batch_size=1)
     trainer = pl.Trainer(
         max_epochs=2, logger=logger, log_every_n_steps=2, accelerator="cpu", default_root_dir=folder,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(Slope(), data, data)
 
@@ -115,8 +123,10 @@ def leave(folder: Path, run: record.Record) -> dict[str, Any]:
     """What a finished run has in its folder."""
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "model.safetensors").write_bytes(b"weights")
-    predictions.write(folder / folders.PREDICTIONS, [{"id": "1", "prediction": "x|y\nz"}, {"id": "2", "prediction": "ü"}])
-    metric_lines.write({"val_loss": 0.5}, 1, 8, stream=open(os.devnull, "w"), jsonl_path=folder / folders.METRICS)  # noqa: SIM115, PTH123
+    predictions.write(
+        folder / folders.PREDICTIONS, [{"id": "1", "prediction": "x|y\nz"}, {"id": "2", "prediction": "ü"}]
+    )
+    metric_lines.write({"val_loss": 0.5}, 1, 8, io.StringIO(), folder / folders.METRICS)
     run.update(best={"epoch": 1, "step": 8})
     run.end("finished", metrics={"val_loss": 0.5})
     return run.fields
@@ -196,10 +206,16 @@ def test_mlflow(tmp_path: Path, no_warnings: None) -> None:
     assert run.data.tags["parent"] == "runs/before"
     assert run.data.metrics["best_val_loss"] == 0.5
     assert len(client.get_metric_history(run.info.run_id, "val_loss")) == 2
-    assert {path.path for path in client.list_artifacts(run.info.run_id)} >= {"model", "predictions.jsonl", "run.json"}
+    assert {path.path for path in client.list_artifacts(run.info.run_id)} >= {
+        "model",
+        "predictions.jsonl",
+        "run.json",
+    }
     local = client.download_artifacts(run.info.run_id, "predictions.jsonl")
     assert [row["id"] for row in predictions.read(local)] == ["1", "2"]
-    assert [path.path for path in client.list_artifacts(run.info.run_id, "model")] == ["model/model.safetensors"]
+    assert [path.path for path in client.list_artifacts(run.info.run_id, "model")] == [
+        "model/model.safetensors"
+    ]
     assert {(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs} == {
         (name, mark[:36]) for name, mark in FINGERPRINTS.items()
     }
@@ -227,7 +243,9 @@ def test_two_runs_can_make_one_mlflow_store_at_once(tmp_path: Path) -> None:
     )
     paths = [str(CONF.parent / "src"), str(CONF.parent / "tests")]
     started = [
-        subprocess.Popen([sys.executable, "-c", code, *paths, str(tmp_path / name)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, *paths, str(tmp_path / name)], stderr=subprocess.PIPE, text=True
+        )
         for name in ("one", "two")
     ]
     for process in started:
@@ -240,7 +258,7 @@ def test_two_runs_can_make_one_mlflow_store_at_once(tmp_path: Path) -> None:
 
 
 def offline_records(path: Path) -> Iterator[bytes]:
-    """The records in a .wandb file: LevelDB's log format (blocks of 32 KiB; crc, length, type) after seven bytes."""
+    """The records in a .wandb file: after seven bytes, LevelDB's log format (32 KiB blocks; crc, length, type)."""
     content, place, parts = path.read_bytes(), 7, b""
     while place + 7 <= len(content):
         if (left := 32768 - place % 32768) < 7:
@@ -255,10 +273,12 @@ def offline_records(path: Path) -> Iterator[bytes]:
 
 
 def test_wandb(tmp_path: Path, no_warnings: None) -> None:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
     folder = tmp_path / "run"
     logger, fields = whole_run("wandb", folder, "logger.offline=true")
+    wandb.teardown()  # as at the end of a process: until then its writer may hold records back
     (stored,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
     history: list[dict[str, Any]] = []
     config: dict[str, Any] = {}
@@ -268,12 +288,16 @@ def test_wandb(tmp_path: Path, no_warnings: None) -> None:
         item = wandb_internal_pb2.Record.FromString(data)
         kind = item.WhichOneof("record_type")
         if kind == "history":
-            history.append({".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.history.item})
+            history.append(
+                {".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.history.item}
+            )
         elif kind in ("run", "config"):
             update = item.run.config.update if kind == "run" else item.config.update
             config |= {".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in update}
         elif kind == "summary":
-            summary |= {".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.summary.update}
+            summary |= {
+                ".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.summary.update
+            }
         elif kind == "request" and item.request.WhichOneof("request_type") == "log_artifact":
             artifacts[item.request.log_artifact.artifact.type] = item.request.log_artifact.artifact
         elif kind == "artifact":
@@ -293,6 +317,7 @@ def test_wandb(tmp_path: Path, no_warnings: None) -> None:
     assert again is not None
     assert again.version == logger.version
     again.experiment.finish()
+    wandb.teardown()
 
 
 def test_wandb_without_a_key_is_refused_and_asks_nothing(tmp_path: Path) -> None:
@@ -313,14 +338,22 @@ def test_clearml(tmp_path: Path) -> None:
     paths = [str(CONF.parent / "src"), str(CONF.parent / "tests")]
     folder = tmp_path / "slope-3"
     done = subprocess.run(
-        [sys.executable, "-c", code, *paths, str(folder)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, *paths, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "not given everything" not in done.stderr, done.stderr
     (session,) = tmp_path.rglob("task.json")
     task = json.loads(session.read_text())
     assert task["name"] == "slope-3"
-    values = {(section, name): item["value"] for section, items in task["hyperparams"].items() for name, item in items.items()}
+    values = {
+        (section, name): item["value"]
+        for section, items in task["hyperparams"].items()
+        for name, item in items.items()
+    }
     assert values["config", "model.name"] == "slope"
     assert values["config", "model.hf_token"] == "***"
     assert values["lineage", "data_train"] == FINGERPRINTS["train"]
@@ -328,12 +361,16 @@ def test_clearml(tmp_path: Path) -> None:
     assert set(artifacts) == {"model", "predictions.jsonl", "run.json", "metrics.jsonl"}
     events = [json.loads(line) for line in (session.parent / "metrics.jsonl").read_text().splitlines()]
     flat = [event for batch in events for event in (batch if isinstance(batch, list) else [batch])]
-    assert len([event for event in flat if (event.get("metric"), event.get("variant")) == ("loss", "val")]) == 2
+    assert (
+        len([event for event in flat if (event.get("metric"), event.get("variant")) == ("loss", "val")]) == 2
+    )
     assert list(session.parent.rglob("predictions.jsonl"))
 
 
 @pytest.mark.parametrize("choice", TRACKERS)
-def test_a_missing_package_is_named_with_its_extra(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(
+    choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Refused, match=rf"isotrain\[{choice}\]"):
         loggers.open_logger(configuration(choice, tmp_path), tmp_path, {})

@@ -105,6 +105,8 @@ def test_every_layout_gives_the_same(
     tmp_path: Path, layout: str, version_2: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(squad, "BLOCK", block)
+    if layout != "lines.json":  # which is told by its whole first line
+        monkeypatch.setattr(squad, "LINE", block)
     content = nested(version_2=version_2)
     LAYOUTS[layout](tmp_path / layout, content)
     expected = [
@@ -121,8 +123,14 @@ def test_every_layout_gives_the_same(
     assert sum(not row[4] for row in expected) == (6 if version_2 else 0)
 
 
-def test_other_keys_of_the_top_object_are_skipped(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps({"about": {"data": [1]}, **nested(), "n": [1.5, None, "]"]}))
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_other_keys_of_the_top_object_are_skipped(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(squad, "BLOCK", block)
+    monkeypatch.setattr(squad, "LINE", block)
+    content = {"about": {"data": [1]}, "number": 123456, **nested(), "rest": [1.5, None, "]"]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
     assert len(read(tmp_path / "a.json")) == 18
 
 
@@ -220,12 +228,12 @@ def test_a_file_cut_anywhere_is_refused(
 ) -> None:
     file = tmp_path_factory.mktemp("cut") / "train.json"
     file.write_text(TEXT[: data.draw(st.integers(0, len(TEXT) - 1))])
-    before, squad.BLOCK = squad.BLOCK, block
+    before, squad.BLOCK, squad.LINE = (squad.BLOCK, squad.LINE), block, block
     try:
         with pytest.raises(Refused, match="broken JSON at line 1"):
             read(file)
     finally:
-        squad.BLOCK = before
+        squad.BLOCK, squad.LINE = before
 
 
 def test_mistakes_in_other_layouts(tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ def check(config: DictConfig) -> None:
     declare. Unknown keys and choices do not get this far: Hydra refuses them while composing.
 
     Raises:
-        Refused: all findings, a line each.
+        Refused: all findings in one message.
     """
+    made_for, task = str(config.model.task), str(config.task.name)
+    if made_for not in (task, "any"):  # before anything else: what one task's data asks of a model another's lacks
+        raise Refused(f"the model is made for {made_for}, the data set for {task}: choose a model and a data set of one task")
     OmegaConf.resolve(config)
-    findings = list(_values(config)) + list(_tasks(config)) + list(_meanings(config))
+    findings = [*_values(config), *_monitor(config), *_meanings(config)]
     if findings:
-        raise Refused("\n  ".join(findings) if len(findings) == 1 else "\n  ".join(["", *findings]).lstrip("\n"))
+        raise Refused("; ".join(findings))
 
 
 def _values(config: DictConfig) -> Iterator[str]:
@@ -84,20 +87,18 @@ def _expected(rule: Rule) -> str:
     return " or ".join([text, *extra])
 
 
-def _tasks(config: DictConfig) -> Iterator[str]:
-    made_for, task = str(config.model.task), str(config.task.name)
-    if made_for not in (task, "any"):
-        yield f"the model is made for {made_for}, the data set for {task}: choose a model and a data set of one task"
-        return
+def _monitor(config: DictConfig) -> Iterator[str]:
     if config.monitor not in config.task.metrics:
         declared = ", ".join(config.task.metrics)
-        yield f"monitor={config.monitor}: {task} does not report it; it reports {declared}"
+        yield f"monitor={config.monitor}: {config.task.name} does not report it; it reports {declared}"
 
 
 def _meanings(config: DictConfig) -> Iterator[str]:
     """Values that are fine one by one and not together."""
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1 and config.trainer.max_time is None:
         yield "trainer.max_epochs, trainer.max_steps and trainer.max_time are all unlimited: limit one of them"
+    if config.optim.lr is None and config.model.lr is not None:
+        yield "optim.lr=null: must be a number, above 0"
     if not math.isfinite(config.optim.warmup):
         return
     if config.optim.warmup >= 1 and config.optim.warmup != int(config.optim.warmup):

@@ -52,7 +52,7 @@ RULES: dict[str, Rule] = {
     "monitor": _text(),
     "init_from": _ANY_TEXT,
     "metrics_file": _ANY_TEXT,
-    "optim.lr": _real(above=0, high=100),
+    "optim.lr": _real(above=0, high=100, optional=True),
     "optim.weight_decay": _real(0, 10),
     "optim.layer_decay": _real(above=0, high=1),
     "optim.schedule": _text("linear", "cosine", "constant"),

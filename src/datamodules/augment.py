@@ -5,6 +5,7 @@ draws come from torch's global generators: the pixels' device's, and the CPU's f
 them before each step has augmentation that depends on nothing else.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -113,28 +114,16 @@ def train_batch(
         Images [B, 3, H, W] in channels_last. Targets: the labels, or float32 [B, num_classes] that sum to
         one, with Mixup, CutMix or label smoothing. Both are what `torch.nn.functional.cross_entropy` takes.
     """
-    mixing = settings.mixup > 0 or settings.cutmix > 0
-    images = _empty(pixels, torch.float32 if mixing else dtype)
-    whole = settings.randaugment is not None  # images with the same operation are found among all
-    pixels = _augmented(pixels, settings) if whole else pixels
-    for part in _parts(pixels):
-        piece = pixels[part] if whole else _augmented(pixels[part], settings)
-        images[part] = normalise(piece, settings, images.dtype)
-    if not mixing and not settings.label_smoothing:
-        return images, labels
-    targets = torch.nn.functional.one_hot(labels, num_classes).float()
-    if mixing:
-        images, targets = _mix(images, targets, settings)
-    if settings.label_smoothing:
-        targets = targets.mul_(1 - settings.label_smoothing).add_(settings.label_smoothing / num_classes)
-    return images.to(dtype), targets
+    with _one_thread(pixels):
+        return _train_batch(pixels, labels, num_classes, settings, dtype)
 
 
 def evaluation_batch(pixels: "Tensor", settings: Settings, dtype: torch.dtype = torch.float32) -> "Tensor":
     """Normalises a batch and does nothing else: uint8 [B, H, W, 3] to [B, 3, H, W] in channels_last."""
     images = _empty(pixels, dtype)
-    for part in _parts(pixels):
-        images[part] = normalise(pixels[part], settings, dtype)
+    with _one_thread(pixels):
+        for part in _parts(pixels):
+            images[part] = normalise(pixels[part], settings, dtype)
     return images
 
 
@@ -332,22 +321,55 @@ def _operations(strength: float, size: tuple[int, int]) -> list[tuple[Operation 
     ]
 
 
-def _augmented(pixels: "Tensor", settings: Settings) -> "Tensor":
+def _train_batch(
+    pixels: "Tensor", labels: "Tensor", num_classes: int, settings: Settings, dtype: torch.dtype
+) -> tuple["Tensor", "Tensor"]:
+    mixing = settings.mixup > 0 or settings.cutmix > 0
     if settings.random_resized_crop is not None:
         pixels = random_resized_crop(pixels, settings.random_resized_crop)
+    moving = settings.randaugment is None
+    if settings.randaugment is not None:
+        # Of all images at once: those with the same operation are done together.
+        pixels = randaugment(_moved(pixels, settings), *settings.randaugment)
+    images = _empty(pixels, torch.float32 if mixing else dtype)
+    for part in _parts(pixels):
+        piece = _moved(pixels[part], settings) if moving else pixels[part]
+        images[part] = normalise(piece, settings, images.dtype)
+    if not mixing and not settings.label_smoothing:
+        return images, labels
+    targets = torch.nn.functional.one_hot(labels, num_classes).float()
+    if mixing:
+        images, targets = _mix(images, targets, settings)
+    if settings.label_smoothing:
+        targets = targets.mul_(1 - settings.label_smoothing).add_(settings.label_smoothing / num_classes)
+    return images.to(dtype), targets
+
+
+def _moved(pixels: "Tensor", settings: Settings) -> "Tensor":
     if settings.flip:
         pixels = random_flip(pixels)
     if settings.crop_padding:
         pixels = random_crop(pixels, settings.crop_padding, settings.padding)
-    if settings.randaugment is not None:
-        pixels = randaugment(pixels, *settings.randaugment)
     return pixels
 
 
 def _parts(pixels: "Tensor") -> Iterator[slice]:
-    """A CPU is fastest with a few images at a time, which stay in its caches; a GPU with all of them."""
+    """What is done at a time: on a GPU all; on a CPU a few images, which stay in its caches."""
     step = PART if pixels.device.type == "cpu" else max(len(pixels), 1)
     return (slice(start, start + step) for start in range(0, len(pixels), step))
+
+
+@contextlib.contextmanager
+def _one_thread(pixels: "Tensor") -> Iterator[None]:
+    """On a CPU: so many small operations gain little from more, and a lot of waiting where cores are shared."""
+    threads = torch.get_num_threads()
+    if pixels.device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def _empty(pixels: "Tensor", dtype: torch.dtype) -> "Tensor":

@@ -181,7 +181,7 @@ class _Index:
             marks = ",".join("?" * len(some))
             query = f"select path, size, mtime_ns, inode, sha256 from files where path in ({marks})"
             for path, size, mtime_ns, inode, sha256 in self._rows(query, tuple(some)):
-                if True:
+                if wanted[path] == (size, mtime_ns, int(inode)):
                     known[path] = sha256
         return known
 

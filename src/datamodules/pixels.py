@@ -177,8 +177,9 @@ def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
     edges = (np.add(boxes, [0, 0, 1, 1], dtype=np.float64) - corner) * (size / side)
     kept = np.clip(edges, 0, size)
     gone = (kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1])
-    fitted = kept - [0, 0, 1, 1]
-    fitted[:, 2:] = np.maximum(fitted[:, 2:], fitted[:, :2])  # a box narrower than a pixel
+    near = np.minimum(kept[:, :2], size - 1)
+    far = np.maximum(kept[:, 2:] - 1, near)  # a box narrower than a pixel keeps one
+    fitted = np.concatenate([near, far], axis=1)
     fitted[gone] = np.nan
     return np.asarray(fitted, np.float32)
 

@@ -186,11 +186,11 @@ def make(
 def _targets(
     chars: Array, tokens_at: Array, context: Array, spans: Array, first: Array, part: Array
 ) -> tuple[Array, Array]:
-    """First and last token of each window's answer, among all context tokens; -1 where it is not wholly inside.
+    """First and last token of each window's answer, among all context tokens; -1 where it is not inside.
 
-    As the Hugging Face question-answering recipe: the last token that begins no later than the answer, and the
-    first that ends no earlier. Unlike its loops, this does not run past the window where the answer is its last
-    token, and does not end before it starts where the answer is one character of several tokens.
+    As the Hugging Face question-answering recipe: the last token that begins no later than the answer, and
+    the first that ends no earlier. Unlike its loops, this does not run past the window where the answer is
+    its last token, and does not end before it starts where the answer is one character of several tokens.
     """
     start = np.full(len(first), -1, np.int64)
     end = start.copy()

@@ -7,14 +7,14 @@ from typing import Any
 MASK = "***"
 # The last word of a key decides: `tokenizer`, `max_tokens` and a model's `mask_token` are no secrets.
 _KEY = re.compile(
-    r"(?:^|[_.\-/])(?:password|passwd|passphrase|secret|credentials?|api_?key|access_?key|private_?key|secret_?key"
+    r"(?:^|[_.\-/])(?:password|passwd|passphrase|secret|credentials?|(?:api|access|private|secret)[_-]?key"
     r"|(?<!pad_)(?<!cls_)(?<!sep_)(?<!mask_)(?<!unk_)(?<!bos_)(?<!eos_)(?<!class_)(?<!dist_)token)$",
     re.IGNORECASE,
 )
 _IN_ADDRESS = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)", re.IGNORECASE)
-_ASSIGNED = re.compile(
-    r"(?P<key>[\w.\-/]+)(?P<sign>:[ \t]+|=)(?P<value>(?<=[ \t])[^\n]+|\"[^\"]*\"|'[^']*'|[^\n,'\"\]}]+)"
-)
+# `key: value` to the end of the line, as YAML has it; `key=value` to what ends an override.
+_IN_YAML = re.compile(r"(?P<key>[\w.\-/]+)(?P<sign>['\"]?:[ \t]+)(?P<value>\S[^\n]*)")
+_IN_OVERRIDE = re.compile(r"(?P<key>[\w.\-/]+)(?P<sign>=)(?P<value>\"[^\"]*\"|'[^']*'|[^\n,'\"\]}]+)")
 
 
 def is_secret(key: str) -> bool:
@@ -39,11 +39,12 @@ def masked_text(text: str) -> str:
     """Text (YAML, a list of overrides) in which `key=value` and `key: value` of secrets read `***`."""
 
     def assigned(match: re.Match[str]) -> str:
-        value = match["value"]
-        plain = value.lower() in ("null", "none", "true", "false", "''", '""') or not is_secret(match["key"])
-        return match[0] if plain else f"{match['key']}{match['sign']}{MASK}"
+        unset = match["value"].strip().lower() in ("null", "none", "true", "false", "''", '""')
+        return match[0] if unset or not is_secret(match["key"]) else f"{match['key']}{match['sign']}{MASK}"
 
-    return _IN_ADDRESS.sub(rf"\g<head>{MASK}", _ASSIGNED.sub(assigned, text))
+    for pattern in (_IN_YAML, _IN_OVERRIDE):
+        text = pattern.sub(assigned, text)
+    return _IN_ADDRESS.sub(rf"\g<head>{MASK}", text)
 
 
 def masked_command(arguments: Sequence[str]) -> list[str]:

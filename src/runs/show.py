@@ -47,7 +47,7 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
         reason = ": run.json says running, and no process is there; the same command goes on with it"
     code = f", exit code {record['exit_code']}" if record.get("exit_code") else ""
     yield "status", printable(f"{now}{reason}{code}")
-    restarts = record.get("restarts") or 0
+    restarts = record["restarts"] if isinstance(record.get("restarts"), int) else 0
     again = f", restarted {restarts} time{'s' if restarts != 1 else ''}" if restarts else ""
     yield "started", f"{when(record.get('started'))}, took {duration(record.get('duration_seconds'))}{again}"
     command = record.get("command")

@@ -1,11 +1,14 @@
-"""Settings that make training on a CPU quicker and change no result beyond rounding. Call them before the first
-tensor is made; each is harmless where it does not apply."""
+"""Settings that make training on a CPU quicker and change no result beyond rounding.
+
+Apply them before anything is computed; each is harmless where it does not fit.
+"""
 
 from __future__ import annotations
 
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def tune() -> dict[str, bool]:
@@ -26,8 +29,8 @@ def tune() -> dict[str, bool]:
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory for the next step.
 
-    By default it gives large blocks back to the system, and every step faults the same pages in again: a third of a
-    step's time with the attention weights of a small batch. Held memory stays at the largest step's.
+    By default it gives large blocks back to the system, and every step faults the same pages in again: up to
+    a third of its time. What the process holds stays at the largest step's.
 
     Returns:
         Whether the allocator took the settings (glibc does).
@@ -44,9 +47,9 @@ def keep_freed_memory() -> bool:
 def quick_float32() -> bool:
     """Lets oneDNN multiply float32 matrices where MKL would not use AVX-512.
 
-    MKL keeps to AVX2 on processors that are not Intel's; oneDNN does twice as much on Zen 4 and 5. Torch hands float32
-    matrices to oneDNN only under a setting that also permits bfloat16 arithmetic, which oneDNN uses on AMX units
-    alone: so not where those are, and the products are checked to be float32's.
+    MKL keeps to AVX2 on processors that are not Intel's; oneDNN does twice as much on Zen 5. Torch hands
+    float32 matrices to oneDNN only under a setting that also permits bfloat16 arithmetic, which oneDNN uses
+    on AMX units alone: so not where those are, and the products are checked to be float32's.
 
     Returns:
         Whether oneDNN has the matrix products now.
@@ -58,7 +61,7 @@ def quick_float32() -> bool:
         return False
     if not torch.backends.mkldnn.is_available():
         return False
-    matmul = torch.backends.mkldnn.matmul
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     if _float32_is_exact():
@@ -68,7 +71,7 @@ def quick_float32() -> bool:
 
 
 def _float32_is_exact() -> bool:
-    """Whether products have the accuracy of float32 (bfloat16's is 2^-8), at shapes that take different kernels."""
+    """Whether products have float32's accuracy (bfloat16's is 2^-8), at several shapes."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -1,14 +1,14 @@
 """Dropout and attention with dropout that are quick on a CPU.
 
 Torch draws dropout's random numbers on a CPU one after another from a Mersenne twister, and scaled-dot-product
-attention with dropout falls back to separate steps in float32. Together they can cost more than all matrix products.
-Here the numbers come from numpy's SFC64, 16 bits for each element, and one pass masks and drops. The distribution is
-the same: each element is dropped by itself with probability p (to within 1/131072), and what stays is scaled so that
-the expectation is exact.
+attention with dropout falls back to separate steps. Together they can cost more than all matrix products. Here
+the numbers come from numpy's SFC64, 16 bits for each element, and one pass compares and drops. The
+distribution is the same: each element is dropped by itself with probability p (to within 1/131072), and what
+stays is scaled so that the expectation is exact.
 
-Each call takes one key from torch's CPU generator, so that `torch.manual_seed`, a restored generator state and
-activation checkpointing reproduce its masks; they do not depend on the number of threads. In eval mode, on other
-devices, in compiled code and where p is 0, torch's own kernels run.
+Each call takes one key from torch's CPU generator, so that `torch.manual_seed`, a restored generator state
+and activation checkpointing reproduce its masks; they do not depend on the number of threads. In eval mode,
+on other devices, in compiled code and where p is 0, torch's own kernels run.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BLOCK = 1 << 17
 def enable(model: nn.Module) -> int:
     """Makes `model` use this module where it trains on a CPU with dropout.
 
-    Every `nn.Dropout` becomes a `Dropout`, and a transformers model on plain SDPA goes through `attention`. Weights,
-    their names and the model's saved configuration stay as they are. Calling it twice is harmless.
+    Every `nn.Dropout` becomes a `Dropout`, and a transformers model on plain SDPA goes through `attention`.
+    Weights, their names and the model's saved configuration stay as they are. Calling it twice is harmless.
 
     Returns:
         How many modules were replaced.
@@ -116,10 +116,11 @@ def attention(
 
 
 class Attention(torch.autograd.Function):
-    """dropout(softmax(Q K^T scale + bias)) V in the dtype of its inputs, in as few passes over [B, H, Q, K] as can be.
+    """dropout(softmax(Q K^T scale + bias)) V in the dtype of its inputs, in few passes over [B, H, Q, K].
 
     With P the probabilities, M the mask over 1 - p, and dO the gradient, the softmax's gradient is
-    P * (M * dO V^T - rowsum(dO * O)): the row sums need no [Q, K] pass (FlashAttention, Dao et al. 2022, section 3.1).
+    P * (M * dO V^T - rowsum(dO * O)): the row sums need no pass over [Q, K] (FlashAttention, Dao et al. 2022,
+    section 3.1).
     """
 
     @staticmethod
@@ -170,8 +171,8 @@ def draw(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tensor, fl
         dtype: floating dtype of the noise.
 
     Returns:
-        noise of that shape and dtype; the threshold at or below which an element is dropped; the scale of what stays.
-        noise <= threshold has probability round(p * 65536) / 65536, and the scale is one over the rest.
+        noise of that shape and dtype; the threshold at or below which an element is dropped; the scale of
+        what stays. noise <= threshold has probability round(p * 65536) / 65536; the scale is one over the rest.
     """
     count = min(max(round(p * VALUES), 1), VALUES - 1)
     scale = VALUES / (VALUES - count)
@@ -215,8 +216,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _bfloat16_threshold(count: int) -> float | None:
     """The bfloat16 at or below which exactly `count` of the 65,536 bit patterns lie.
 
-    So random bits serve as noise without a conversion. None where no normal number does it: NaNs compare as false,
-    the zeros as equal, and denormals may be flushed.
+    So random bits serve as noise without a conversion. None where no normal number does it: NaNs compare as
+    false, the zeros as equal, and denormals may be flushed.
     """
     patterns = torch.arange(-VALUES // 2, VALUES // 2).to(torch.int16).view(torch.bfloat16).double()
     ordered = patterns[~patterns.isnan()].sort().values
@@ -228,12 +229,17 @@ def _bfloat16_threshold(count: int) -> float | None:
 
 
 def _keep(x: Tensor, noise: Tensor, threshold: float, out: Tensor) -> Tensor:
-    """`x` where noise > threshold, 0 elsewhere, in one vectorised pass (torch.where takes several times as long)."""
-    return torch.ops.aten.threshold_backward.grad_input(x, noise, threshold, grad_input=out)  # type: ignore[no-any-return]
+    """`x` where noise > threshold, 0 elsewhere, in one vectorised pass; torch.where is far slower.
+
+    A NaN among the noise keeps, as `_bfloat16_threshold` counts on.
+    """
+    kept: Tensor = torch.ops.aten.threshold_backward.grad_input(x, noise, threshold, grad_input=out)
+    return kept
 
 
 def _ours(x: Tensor, p: float) -> bool:
-    return 0 < p < 1 and x.device.type == "cpu" and x.is_floating_point() and not torch.compiler.is_compiling()
+    plain = x.device.type == "cpu" and x.is_floating_point()
+    return 0 < p < 1 and plain and not torch.compiler.is_compiling()
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -6,10 +6,13 @@ from pathlib import Path
 import torch
 
 from config import process
+from trainers import cpu
 
 
 def use_threads(threads: int | None) -> int:
     """Sets the CPU threads of this process; None shares all cores among the processes of this machine.
+
+    Without a GPU it also applies `trainers.cpu`'s settings, before anything is computed.
 
     Returns:
         How many there are.
@@ -19,6 +22,8 @@ def use_threads(threads: int | None) -> int:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if process.world_size() > 1 else 1
         # torchrun sets OMP_NUM_THREADS=1 when nobody did, which is right for nobody who trains on CPUs.
         threads = max(1, cores // processes)
+    if not torch.cuda.is_available():
+        cpu.tune()
     torch.set_num_threads(threads)
     return threads
 

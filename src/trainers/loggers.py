@@ -79,7 +79,7 @@ class ClearMLLogger(Logger):
         if self._task is None:
             from clearml import Task
 
-            # A process forked from one that has torch's threads can hang, and then so does the end of the run.
+            # A process forked from one that has torch's threads can hang, and the run's end with it.
             Task._report_subprocess_enabled = False
             if self._offline:
                 Task.set_offline(True)
@@ -237,11 +237,13 @@ def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
         logger.experiment.add_text("config", _code(yaml.safe_dump(config, sort_keys=False)), 0)
         logger.experiment.add_text("lineage", _markdown([lineage(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
-        logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage(record).items()})
+        logger.experiment.update_parameters(
+            {f"lineage/{key}": value for key, value in lineage(record).items()}
+        )
 
 
 def _tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
-    """TensorBoard has no artifacts: the HPARAMS tab, a sample of the predictions, and where the files are."""
+    """TensorBoard has no artifacts: the HPARAMS tab, a sample of predictions, and where the files are."""
     step = int((record.get("best") or {}).get("step") or 0)
     # Given metrics too, Lightning writes what the HPARAMS tab reads.
     logger.log_hyperparams(record.get("config") or {}, metrics=_best(record), step=step)

@@ -1,0 +1,186 @@
+"""What a person sees when it goes wrong: one message on stderr, no traceback, the exit code, and nothing lost."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+TINY = ["model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
+        "model.vocab_size=300", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none"]
+
+
+def squad(answer: str = "blue", start: int = 7, **more: object) -> dict[str, object]:
+    """A data set of a few questions; the answer may be broken."""
+    paragraphs = [
+        {"context": f"Bo has blue eyes and number {i}.", "qas": [
+            {"id": f"q{i}", "question": "What colour?", "answers": [{"text": answer, "answer_start": start}]}]}
+        for i in range(8)
+    ]
+    return {"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}], **more}
+
+
+def write(folder: Path, train: object, val: object | None = None) -> Path:
+    """Both splits in the official names."""
+    folder.mkdir(exist_ok=True)
+    for name, content in (("train-v1.1.json", train), ("dev-v1.1.json", train if val is None else val)):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def questions(tmp: Path) -> list[str]:
+    return [f"data.path={write(tmp / 'data', squad())}", *TINY]
+
+
+def broken_json(tmp: Path) -> list[str]:
+    return [f"data.path={write(tmp / 'data', json.dumps(squad())[:-30])}", *TINY]
+
+
+def no_questions(tmp: Path) -> list[str]:
+    return [f"data.path={write(tmp / 'data', squad(), {'data': []})}", *TINY]
+
+
+def missing_file(tmp: Path) -> list[str]:
+    return [f"data.path={tmp / 'nowhere'}", *TINY]
+
+
+def one_id_twice(tmp: Path) -> list[str]:
+    content = squad()
+    content["data"] = content["data"] * 2  # type: ignore[operator]
+    return [f"data.path={write(tmp / 'data', content)}", *TINY]
+
+
+def answers_elsewhere(tmp: Path) -> list[str]:
+    return [f"data.path={write(tmp / 'data', squad(start=0))}", *TINY]
+
+
+def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
+    for split in ("train", "val"):
+        for k in range(classes):
+            folder = tmp / "images" / split / f"class{k}"
+            folder.mkdir(parents=True)
+            for i in range(6):
+                Image.new("RGB", (16, 16), (40 * k, 20 * i, 0)).save(folder / f"{i}.jpeg")
+    if spoil == "jpeg":
+        path = tmp / "images" / "train" / "class1" / "3.jpeg"
+        path.write_bytes(path.read_bytes()[:200])
+    if spoil == "class":
+        (tmp / "images" / "val" / "class1").rename(tmp / "images" / "val" / "other")
+    if spoil == "empty":
+        shutil.rmtree(tmp / "images" / "val")
+        (tmp / "images" / "val" / "class0").mkdir(parents=True)
+    return ["model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=image_folder", "data.image_size=16",
+            f"data.path={tmp / 'images'}", "data.augment.crop_padding=0", "trainer.accelerator=cpu", "logger=none"]
+
+
+# what is done, its exit code, what the message says
+TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
+    ("unknown key", lambda _: ["optim.lrr=1"], 2, r"unknown key optim\.lrr; optim has .*did you mean lr\?"),
+    ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; model can be .*bert"),
+    ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
+    ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
+    ("two tasks", lambda _: ["model=resnet18"], 2, r"made for image_classification, the data set for question_answering"),
+    ("unknown argument", lambda _: ["+trainer.max_epoch=1"], 2, r"trainer: .*max_epoch"),
+    ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py itself"),
+    ("no such folder", missing_file, 2, r"nowhere"),
+    ("broken JSON", broken_json, 2, r"train-v1\.1\.json.*line 1"),
+    ("empty split", no_questions, 2, r"dev-v1\.1\.json.*no questions"),
+    ("an id twice", one_id_twice, 2, r"the id 'q\d' occurs twice"),
+    ("no usable answers", answers_elsewhere, 2, r"no question to train on: none of 8"),
+    ("no such weights", lambda tmp: [*questions(tmp), "model.pretrained=./nowhere"], 2, r"model\.pretrained=\./nowhere"),
+    ("no such tokenizer", lambda tmp: [*questions(tmp), "model.tokenizer=/nowhere/vocab.txt"], 2, r"model\.tokenizer=/nowhere"),
+    ("no such parent", lambda tmp: [*questions(tmp), "init_from=nowhere"], 2, r"init_from|nowhere"),
+    ("torn image", lambda tmp: images(tmp, spoil="jpeg"), 2, r"class1/3\.jpeg"),
+    ("one class", lambda tmp: images(tmp, classes=1), 2, r"class"),
+    ("strange class", lambda tmp: images(tmp, spoil="class"), 2, r"other"),
+    ("no images", lambda tmp: images(tmp, spoil="empty"), 2, r"val"),
+    ("no such timm model", lambda tmp: [*images(tmp), "model.name=resnet19"], 2, r"model\.name=resnet19: timm has no such model"),
+    ("diverges", lambda tmp: [*questions(tmp), "optim.lr=100", "optim=sgd", "optim.lr=100", "trainer.gradient_clip_val=null",
+                              "trainer.max_epochs=60", "optim.schedule=constant", "optim.warmup=0"], 3, r"loss|not numbers"),
+    ("folder of somebody else", lambda tmp: [*questions(tmp), f"hydra.run.dir={_foreign(tmp)}"], 2, r"holds no run of ours"),
+]
+
+
+def _foreign(tmp: Path) -> Path:
+    (tmp / "foreign").mkdir()
+    (tmp / "foreign" / "thesis.txt").write_text("mine")
+    return tmp / "foreign"
+
+
+@pytest.mark.parametrize(("name", "make", "code", "message"), TABLE, ids=[row[0] for row in TABLE])
+def test_one_message_and_its_exit_code(
+    name: str, make: Callable[[Path], list[str]], code: int, message: str, run: Run, tmp_path: Path
+) -> None:
+    done = run("train.py", *make(tmp_path))
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("isotrain: ")]
+    assert len(said) == 1, done.stderr
+    assert re.search(message, done.stderr[done.stderr.index("isotrain: ") :], re.DOTALL), done.stderr
+    assert done.stdout == "" or code == 3
+    if (tmp_path / "foreign").exists():
+        assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
+
+
+def test_a_traceback_for_those_who_ask(run: Run) -> None:
+    done = run("train.py", "optim.lrr=1", ISOTRAIN_DEBUG="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_a_diverged_run_may_report_the_worst(run: Run, tmp_path: Path) -> None:
+    """For searches that stall on a failed trial: finite values, exit code 0, and the record says why."""
+    overrides = TABLE[[row[0] for row in TABLE].index("diverges")][1](tmp_path)
+    done = run("train.py", *overrides, "trainer.on_divergence=report_worst", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("val_loss=1000.0 val_exact_match=0.0 val_f1=0.0")
+    assert "nan" not in done.stdout
+    assert "inf" not in done.stdout
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "diverged" in record
+    assert record["metrics"]["val_f1"] == 0.0
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path) -> None:
+    """The second checkpoint meets a full disk: the first is still there, whole, and the run goes on from it."""
+    overrides = [*questions(tmp_path), "hydra.run.dir=run", "trainer.max_epochs=4", "data.batch_size=4"]
+    code = (
+        "import errno, runpy, sys\n"
+        "import torch\n"
+        "save, count = torch.save, []\n"
+        "def full(checkpoint, stream):\n"
+        "    count.append(1)\n"
+        "    if len(count) > 3:\n"
+        "        stream.write(b'x' * 1000)\n"
+        "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    save(checkpoint, stream)\n"
+        "torch.save = full\n"
+        f"sys.argv = ['train.py', *{overrides!r}]\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+    )
+    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    full = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          check=False)
+    assert full.returncode == 8, full.stderr
+    assert "no space left for" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert list((tmp_path / "run").rglob("*.tmp")) == []
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_code"] == 8
+    from trainers.checkpoints import read
+
+    assert read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] > 0
+    again = subprocess.run([sys.executable, str(ROOT / "train.py"), *overrides], cwd=tmp_path, env=environment,
+                           capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on from" in again.stderr

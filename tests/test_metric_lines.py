@@ -1,0 +1,157 @@
+"""Metric lines: exact both ways, and read by Katib's own regular expression."""
+
+import io
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runs import metric_lines
+from runs.metric_lines import Line
+
+names = st.text("abcXYZ019_-", min_size=1, max_size=12).filter(
+    lambda name: name not in ("epoch", "step", "timestamp")
+)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
+whole = st.integers(0, 10**9)
+lines = st.builds(Line, times, whole, whole, st.dictionaries(names, numbers, max_size=8))
+
+
+def as_katib_reads(text: str, wanted: set[str]) -> dict[str, str]:
+    """What the StdOut collector gets from a line (pkg/metricscollector/v1beta1/file-metricscollector)."""
+    # Go's \w is ASCII.
+    found = re.findall(metric_lines.KATIB_FILTER, text, re.ASCII)
+    return {name: value for name, value, *_ in found if name in wanted}
+
+
+@given(lines)
+def test_reading_gives_what_was_written(line: Line) -> None:
+    text = metric_lines.format(line)
+    assert metric_lines.parse(text) == line
+    assert metric_lines.parse(text + "\n") == line
+    assert metric_lines.from_json(metric_lines.to_json(line)) == line
+
+
+@given(lines)
+def test_katib_reads_every_name_and_value(line: Line) -> None:
+    text = metric_lines.format(line)
+    found = as_katib_reads(text, set(line.values) | {"epoch", "step"})
+    assert {name: float(value) for name, value in found.items()} == {
+        **line.values,
+        "epoch": line.epoch,
+        "step": line.step,
+    }
+    # The time is the first word, as Go's RFC3339Nano has it.
+    first = text.split(" ")[0]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first)
+    assert datetime.fromisoformat(first) == line.time
+
+
+@given(lines)
+def test_katib_reads_the_file_too(line: Line) -> None:
+    fields = json.loads(metric_lines.to_json(line))
+    assert all(isinstance(value, str) for value in fields.values())
+    assert {name: float(fields[name]) for name in line.values} == line.values
+
+
+def test_the_shape_of_a_line() -> None:
+    line = Line(
+        datetime(2026, 1, 1, 0, 0, 0, 123456, UTC), 1, 120, {"val_loss": 1.2345, "val_f1": 83.1, "lr": 1e-5}
+    )
+    assert metric_lines.format(line) == (
+        "2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.2345 val_f1=83.1 lr=1e-05"
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_never_written(value: float, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with pytest.raises(ValueError, match="val_loss"):
+        metric_lines.write({"val_f1": 1.0, "val_loss": value}, 1, 2, stream, tmp_path / "metrics.jsonl")
+    assert stream.getvalue() == ""
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["val/loss", "val loss", "", "val.loss", "välue", "a=b", "a\n", "epoch", "step", "timestamp"]
+)
+def test_names_that_katib_cannot_match_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a metric"):
+        metric_lines.write({name: 1.0}, 1, 2, io.StringIO())
+
+
+def test_scalars_of_torch_and_numpy_are_numbers(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    stream = io.StringIO()
+    metric_lines.write(
+        {"a": torch.tensor(0.5), "b": np.float64(0.1), "c": np.float32(0.5), "d": 3}, 1, 2, stream
+    )
+    assert stream.getvalue().endswith("epoch=1 step=2 a=0.5 b=0.1 c=0.5 d=3.0\n")
+
+
+def test_each_line_is_flushed_and_appended(tmp_path: Path) -> None:
+    class Stream(io.StringIO):
+        flushed = 0
+
+        def flush(self) -> None:
+            self.flushed = len(self.getvalue())
+
+    stream, path = Stream(), tmp_path / "new" / "metrics.jsonl"
+    for step in range(3):
+        line = metric_lines.write({"val_loss": step / 3}, 1, step, stream, path)
+        assert stream.flushed == len(stream.getvalue())
+        assert metric_lines.read(path)[-1] == line
+    assert metric_lines.count(path) == 3
+    assert [metric_lines.parse(text) for text in stream.getvalue().splitlines()] == metric_lines.read(path)
+
+
+@given(st.integers(0, 5), st.integers(0, 7), st.booleans())
+def test_cutting_back_keeps_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, had: int, keep: int, torn: bool
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "metrics.jsonl"
+    for step in range(had):
+        metric_lines.write({"val_loss": 0.5}, 1, step, io.StringIO(), path)
+    if torn:
+        with path.open("a") as file:
+            file.write('{"timestamp": "2026-')
+    number = path.stat().st_ino if path.exists() else None
+    assert metric_lines.count(path) == had
+    assert metric_lines.cut_back(path, keep) == min(had, keep)
+    if number is not None:
+        assert path.stat().st_ino == number
+        assert [line.step for line in metric_lines.read(path)] == list(range(min(had, keep)))
+        assert path.read_bytes() == b"" or path.read_bytes().endswith(b"\n")
+        metric_lines.write({"val_loss": 0.5}, 1, 99, io.StringIO(), path)
+        assert metric_lines.read(path)[-1].step == 99
+
+
+def test_cutting_back_what_is_not_there(tmp_path: Path) -> None:
+    assert metric_lines.cut_back(tmp_path / "metrics.jsonl", 3) == 0
+    assert metric_lines.count(tmp_path / "metrics.jsonl") == 0
+    assert metric_lines.cut_back("/dev/null", 3) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "hello", "2026-01-01T00:00:00Z epoch=1 step=2", "2026-01-01T00:00:00.123456Z epoch=1 step=2 a=nan"],
+)
+def test_other_text_is_no_metric_line(text: str) -> None:
+    with pytest.raises(ValueError):
+        metric_lines.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"timestamp": 1}', '{"timestamp":"x","epoch":"1","step":"2"}', "7"]
+)
+def test_other_json_is_no_metric_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(text + "\n")
+    with pytest.raises(ValueError, match="line 1"):
+        metric_lines.read(tmp_path / "metrics.jsonl")
