@@ -1,7 +1,7 @@
-"""The input pipeline of images, with crop, flip and normalising: ours against torchvision's ImageFolder recipe.
+"""The input pipeline of images, with crop, flip and normalising, against torchvision's ImageFolder recipe.
 
-`python -m benchmarks.images_input --data <unpacked tiny-imagenet-200>`; without --data, generated shapes. Both
-give float32 batches of a whole epoch in a random order. Nothing is trained meanwhile.
+`python -m benchmarks.images_input --data <unpacked tiny-imagenet-200>`; without --data, generated shapes.
+Both give float32 batches of a whole epoch in a random order. Nothing is trained meanwhile.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ def main() -> None:
             ],
             rows,
             f"{len(data.train):,} training images of {SIZE} px"
-            f"{'' if arguments.data else ' (generated)'}, batches of {size}; random crop with {PADDING} px of "
-            "mirrored padding, flip, normalise. Cold: listing, hashing and decoding both splits, then the epoch; "
-            "the files themselves are in the system's cache for all. "
+            f"{'' if arguments.data else ' (generated)'}, batches of {size}; random crop with {PADDING} px "
+            "of mirrored padding, flip, normalise. Cold: listing, hashing and decoding both splits, then the "
+            "epoch; the files themselves are in the system's cache for all. "
             f"Opening decoded data: {opening.text(2)} s. Required: at least 10 times.",
         )
 

@@ -311,3 +311,15 @@ def test_what_cannot_be_is_refused_by_name(given_settings: dict[str, object], na
 def test_means_and_deviations_of_other_forms_are_refused(mean: object, std: object) -> None:
     with pytest.raises(Refused, match=r"data\.(mean|std) must be three numbers"):
         augment.settings({}, mean, std)
+
+
+def test_threads_are_as_before() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        pixels, labels = batch()
+        augment.train_batch(pixels, labels, CLASSES, augment.settings(EVERYTHING))
+        augment.evaluation_batch(pixels, augment.settings({}))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)

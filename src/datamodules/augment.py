@@ -361,7 +361,7 @@ def _parts(pixels: "Tensor") -> Iterator[slice]:
 
 @contextlib.contextmanager
 def _one_thread(pixels: "Tensor") -> Iterator[None]:
-    """On a CPU: so many small operations gain little from more, and a lot of waiting where cores are shared."""
+    """On a CPU: so many small operations gain little from more, and wait a lot where cores are shared."""
     threads = torch.get_num_threads()
     if pixels.device.type == "cpu":
         torch.set_num_threads(1)

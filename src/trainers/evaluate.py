@@ -27,6 +27,9 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     Raises:
         Refused: the model cannot be loaded, or the data is of another task or has other classes.
     """
+    from trainers.imports import quick
+
+    quick()
     import lightning.pytorch as pl
 
     from trainers import distributed, fit

@@ -1,5 +1,6 @@
 """Answers questions and labels images with a saved model, batch by batch, as JSON lines."""
 
+import inspect
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -50,6 +51,8 @@ def _answers(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> 
 
     device = _device()
     network = AutoModelForQuestionAnswering.from_pretrained(str(model.folder), attn_implementation="sdpa").to(device).eval()
+    known = inspect.signature(network.forward).parameters
+    taken = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in known]
     prepared = tokenizer.prepare(cache.root(), pretrained=None, revision=None, tokenizer=str(model.folder), vocab_size=None)
     encoder = Encoder(prepared.folder / "tokenizer.json")
     longest = int(model.config.get("max_position_embeddings", 512))
@@ -63,8 +66,7 @@ def _answers(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> 
         parts = []
         for chosen in _by_length(windows.lengths, batch_size):
             arrays = windows.batch(chosen)
-            inputs = {key: torch.from_numpy(arrays[key]).to(device) for key in arrays
-                      if key in ("input_ids", "attention_mask", "token_type_ids")}
+            inputs = {name: torch.from_numpy(arrays[name]).to(device) for name in taken if name in arrays}
             output = network(**inputs)
             padding = inputs["attention_mask"] == 0
             start = output.start_logits.float().masked_fill(padding, -torch.inf)

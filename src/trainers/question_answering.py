@@ -1,5 +1,6 @@
 """Question answering: any transformers encoder with a question-answering head."""
 
+import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ class QuestionAnswering(Task):
         self.n_best, self.max_answer_tokens = n_best, max_answer_tokens
         settings = _dropouts(dropout, attention_dropout)
         self.model = _encoder(pretrained, revision, dict(architecture or {}), settings, data)
+        # DistilBERT takes no token types, whatever its tokenizer makes.
+        taken = inspect.signature(self.model.forward).parameters
+        self.inputs = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in taken]
 
     def on_fit_start(self) -> None:
         """Puts in the quick dropout where torch's own is slow."""
@@ -67,8 +71,7 @@ class QuestionAnswering(Task):
 
     def logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Start and end logits, float32 [B, L]; minus infinity on padding."""
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
-        output = self.model(**inputs)
+        output = self.model(**{name: batch[name] for name in self.inputs if name in batch})
         padding = batch["attention_mask"] == 0
         start = output.start_logits.float().masked_fill(padding, -torch.inf)
         end = output.end_logits.float().masked_fill(padding, -torch.inf)

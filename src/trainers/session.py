@@ -104,6 +104,9 @@ def session(config: DictConfig) -> Iterator[Run]:
             from datamodules.hub_needs import refuse_early
 
             refuse_early(config.data, config.model)
+        from trainers.imports import quick
+
+        quick()
         from trainers import distributed, hardware
 
         distributed.start()
