@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from config.errors import Refused
 from runs import folder as folders
-from runs import metric_lines, predictions, record
+from runs import listing, metric_lines, predictions, record
 from trainers import loggers
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -212,12 +212,13 @@ def test_mlflow(tmp_path: Path, no_warnings: None) -> None:
     }
     local = client.download_artifacts(run.info.run_id, "predictions.jsonl")
     assert [row["id"] for row in predictions.read(local)] == ["1", "2"]
-    assert [path.path for path in client.list_artifacts(run.info.run_id, "model")] == [
-        "model/model.safetensors"
-    ]
-    assert {(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs} == {
-        (name, mark[:36]) for name, mark in FINGERPRINTS.items()
-    }
+    assert [path.path for path in client.list_artifacts(run.info.run_id, "model")] == ["model/model.safetensors"]
+    inputs = {item.dataset.name: item.dataset for item in run.inputs.dataset_inputs}
+    assert {name: json.loads(data.source)["fingerprint"] for name, data in inputs.items()} == FINGERPRINTS
+    assert len({data.digest for data in inputs.values()}) == 2
+    # The record's copy in the store is no second run.
+    found = listing.find([tmp_path])
+    assert [row["folder"] for row in found if row["status"] == "finished"] == [str(folder)]
     # Everything lies in one place that outlives the run, and nothing beside it.
     assert (tmp_path / "outputs" / "mlflow" / "artifacts").is_dir()
     assert not (tmp_path / "mlruns").exists()
@@ -242,9 +243,7 @@ def test_two_runs_can_make_one_mlflow_store_at_once(tmp_path: Path) -> None:
     )
     paths = [str(CONF.parent / "src"), str(CONF.parent / "tests")]
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *paths, str(tmp_path / name)], stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", code, *paths, str(tmp_path / name)], stderr=subprocess.PIPE, text=True)
         for name in ("one", "two")
     ]
     for process in started:
@@ -287,16 +286,12 @@ def test_wandb(tmp_path: Path, no_warnings: None) -> None:
         item = wandb_internal_pb2.Record.FromString(data)
         kind = item.WhichOneof("record_type")
         if kind == "history":
-            history.append(
-                {".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.history.item}
-            )
+            history.append({".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.history.item})
         elif kind in ("run", "config"):
             update = item.run.config.update if kind == "run" else item.config.update
             config |= {".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in update}
         elif kind == "summary":
-            summary |= {
-                ".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.summary.update
-            }
+            summary |= {".".join(e.nested_key) or e.key: json.loads(e.value_json) for e in item.summary.update}
         elif kind == "request" and item.request.WhichOneof("request_type") == "log_artifact":
             artifacts[item.request.log_artifact.artifact.type] = item.request.log_artifact.artifact
         elif kind == "artifact":
@@ -319,9 +314,7 @@ def test_wandb(tmp_path: Path, no_warnings: None) -> None:
     wandb.teardown()
 
 
-def test_wandb_without_a_key_is_refused_and_asks_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_without_a_key_is_refused_and_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
     monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("on a terminal, wandb would ask for a key"))
@@ -358,9 +351,7 @@ def test_clearml(tmp_path: Path) -> None:
     task = json.loads(session.read_text())
     assert task["name"] == "slope-3"
     values = {
-        (section, name): item["value"]
-        for section, items in task["hyperparams"].items()
-        for name, item in items.items()
+        (section, name): item["value"] for section, items in task["hyperparams"].items() for name, item in items.items()
     }
     assert values["config", "model.name"] == "slope"
     assert values["config", "model.hf_token"] == "***"
@@ -369,9 +360,7 @@ def test_clearml(tmp_path: Path) -> None:
     assert set(artifacts) == {"model", "predictions.jsonl", "run.json", "metrics.jsonl"}
     events = [json.loads(line) for line in (session.parent / "metrics.jsonl").read_text().splitlines()]
     flat = [event for batch in events for event in (batch if isinstance(batch, list) else [batch])]
-    assert (
-        len([event for event in flat if (event.get("metric"), event.get("variant")) == ("loss", "val")]) == 2
-    )
+    assert len([event for event in flat if (event.get("metric"), event.get("variant")) == ("loss", "val")]) == 2
     assert list(session.parent.rglob("predictions.jsonl"))
 
 

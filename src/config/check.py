@@ -62,15 +62,14 @@ def _problem(value: Any, rule: Rule) -> str:
 
 
 def _is(value: Any, kind: str) -> bool:
-    if kind == "map":
-        return OmegaConf.is_dict(value)
-    if kind == "list":
-        return OmegaConf.is_list(value)
+    if kind in ("map", "list"):
+        return bool(OmegaConf.is_dict(value) if kind == "map" else OmegaConf.is_list(value))
     if kind == "bool":
         return isinstance(value, bool)
     if isinstance(value, bool):
         return False
-    return isinstance(value, {"int": int, "float": (int, float), "str": str}[kind])
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    return isinstance(value, types[kind])
 
 
 def _expected(rule: Rule) -> str:

@@ -57,9 +57,7 @@ class Settings:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
-def settings(
-    augment: Mapping[str, Any] | None, mean: Any = Settings.mean, std: Any = Settings.std
-) -> Settings:
+def settings(augment: Mapping[str, Any] | None, mean: Any = Settings.mean, std: Any = Settings.std) -> Settings:
     """Checks a configuration's `augment`, `mean` and `std`.
 
     Args:
@@ -120,20 +118,11 @@ def train_batch(
 
 def evaluation_batch(pixels: "Tensor", settings: Settings, dtype: torch.dtype = torch.float32) -> "Tensor":
     """Normalises a batch and does nothing else: uint8 [B, H, W, 3] to [B, 3, H, W] in channels_last."""
-    images = _empty(pixels, dtype)
+    images, rows = _empty(pixels, dtype)
     with _one_thread(pixels):
         for part in _parts(pixels):
-            images[part] = normalise(pixels[part], settings, dtype)
+            _normalise(pixels[part], rows[part], settings)
     return images
-
-
-def normalise(pixels: "Tensor", settings: Settings, dtype: torch.dtype = torch.float32) -> "Tensor":
-    """(pixels / 255 - mean) / std for each channel, uint8 [B, H, W, 3] to [B, 3, H, W] in channels_last."""
-    count, height, width, channels = pixels.shape
-    scale, shift = _affine(settings.mean, settings.std, width, pixels.device)
-    # Rows of W * 3 numbers, with the channels' factors repeated: one vectorised multiply-add over long rows.
-    rows = torch.addcmul(shift, pixels.reshape(count, height, width * channels).float(), scale)
-    return rows.to(dtype).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def random_flip(pixels: "Tensor") -> "Tensor":
@@ -231,9 +220,7 @@ def random_resized_crop(pixels: "Tensor", scale: tuple[float, float]) -> "Tensor
     return resized_crop(pixels, left, top, across, down)
 
 
-def resized_crop(
-    pixels: "Tensor", left: "Tensor", top: "Tensor", across: "Tensor", down: "Tensor"
-) -> "Tensor":
+def resized_crop(pixels: "Tensor", left: "Tensor", top: "Tensor", across: "Tensor", down: "Tensor") -> "Tensor":
     """Resizes a window of each image, corner and size [B] in pixels, to the whole (bilinear)."""
     count, height, width, _ = pixels.shape
     theta = torch.zeros(count, 2, 3, device=pixels.device)  # window to whole, in coordinates from -1 to 1
@@ -287,9 +274,7 @@ def _operations(strength: float, size: tuple[int, int]) -> list[tuple[Operation 
     bits = round(8 - 4 * strength)
     bilinear = InterpolationMode.BILINEAR
 
-    def moved(
-        images: "Tensor", translate: list[float], shear: list[float], center: list[float] | None
-    ) -> "Tensor":
+    def moved(images: "Tensor", translate: list[float], shear: list[float], center: list[float] | None) -> "Tensor":
         result: Tensor = tv.affine(images, 0.0, translate, 1.0, shear, interpolation=bilinear, center=center)
         return result
 
@@ -298,15 +283,11 @@ def _operations(strength: float, size: tuple[int, int]) -> list[tuple[Operation 
         (lambda images, sign: moved(images, [0, 0], [sign * shear, 0.0], [0, 0]), True),
         (lambda images, sign: moved(images, [0, 0], [0.0, sign * shear], [0, 0]), True),
         (
-            lambda images, sign: moved(
-                images, [int(sign * 150 / 331 * width * strength), 0], [0.0, 0.0], None
-            ),
+            lambda images, sign: moved(images, [int(sign * 150 / 331 * width * strength), 0], [0.0, 0.0], None),
             True,
         ),
         (
-            lambda images, sign: moved(
-                images, [0, int(sign * 150 / 331 * height * strength)], [0.0, 0.0], None
-            ),
+            lambda images, sign: moved(images, [0, int(sign * 150 / 331 * height * strength)], [0.0, 0.0], None),
             True,
         ),
         (lambda images, sign: tv.rotate(images, sign * 30.0 * strength, interpolation=bilinear), True),
@@ -331,10 +312,9 @@ def _train_batch(
     if settings.randaugment is not None:
         # Of all images at once: those with the same operation are done together.
         pixels = randaugment(_moved(pixels, settings), *settings.randaugment)
-    images = _empty(pixels, torch.float32 if mixing else dtype)
+    images, rows = _empty(pixels, torch.float32 if mixing else dtype)
     for part in _parts(pixels):
-        piece = _moved(pixels[part], settings) if moving else pixels[part]
-        images[part] = normalise(piece, settings, images.dtype)
+        _normalise(_moved(pixels[part], settings) if moving else pixels[part], rows[part], settings)
     if not mixing and not settings.label_smoothing:
         return images, labels
     targets = torch.nn.functional.one_hot(labels, num_classes).float()
@@ -372,9 +352,20 @@ def _one_thread(pixels: "Tensor") -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _empty(pixels: "Tensor", dtype: torch.dtype) -> "Tensor":
-    """[B, 3, H, W] in channels_last, to be filled."""
-    return torch.empty(pixels.shape, dtype=dtype, device=pixels.device).permute(0, 3, 1, 2)
+def _empty(pixels: "Tensor", dtype: torch.dtype) -> tuple["Tensor", "Tensor"]:
+    """Images [B, 3, H, W] in channels_last, to be filled, and the same memory as rows [B, H, W * 3]."""
+    images = torch.empty(pixels.shape, dtype=dtype, device=pixels.device)
+    return images.permute(0, 3, 1, 2), images.flatten(2)
+
+
+def _normalise(pixels: "Tensor", rows: "Tensor", settings: Settings) -> None:
+    """(pixels / 255 - mean) / std for each channel, uint8 [B, H, W, 3] into rows [B, H, W * 3]."""
+    scale, shift = _affine(settings.mean, settings.std, pixels.shape[2], pixels.device)
+    # The channels' factors are repeated, so that it is one vectorised multiply-add over long rows.
+    if rows.dtype == torch.float32:
+        torch.addcmul(shift, rows.copy_(pixels.flatten(2)), scale, out=rows)
+    else:
+        rows.copy_(torch.addcmul(shift, pixels.flatten(2).float(), scale))
 
 
 def _mix(images: "Tensor", targets: "Tensor", settings: Settings) -> tuple["Tensor", "Tensor"]:
@@ -393,9 +384,7 @@ def _affine(
     # Made once. Evaluation may come first, in inference mode: these must be ordinary tensors all the same.
     with torch.inference_mode(False):
         scale = torch.tensor([1 / (255 * deviation) for deviation in std] * width, device=device)
-        shift = torch.tensor(
-            [-m / deviation for m, deviation in zip(mean, std, strict=True)] * width, device=device
-        )
+        shift = torch.tensor([-m / deviation for m, deviation in zip(mean, std, strict=True)] * width, device=device)
         return scale, shift
 
 
@@ -405,9 +394,7 @@ def _number(given: Mapping[str, Any], key: str, whole: bool = False, below: floa
     right = isinstance(value, int) if whole else isinstance(value, int | float)
     if isinstance(value, bool) or not right or not 0 <= value < below:
         limit = "" if below == math.inf else f", less than {below:g}"
-        raise Refused(
-            f"data.augment.{key} must be a {'whole ' if whole else ''}number from 0{limit}, not {value}"
-        )
+        raise Refused(f"data.augment.{key} must be a {'whole ' if whole else ''}number from 0{limit}, not {value}")
     return value if whole else float(value)
 
 
@@ -419,9 +406,7 @@ def _scale(value: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not 0 < low <= high <= 1:
-        raise Refused(
-            f"data.augment.random_resized_crop is two parts of the area such as [0.35, 1.0], not {value}"
-        )
+        raise Refused(f"data.augment.random_resized_crop is two parts of the area such as [0.35, 1.0], not {value}")
     return low, high
 
 
@@ -432,12 +417,7 @@ def _randaugment(value: Any) -> tuple[int, int] | None:
     if not isinstance(value, Mapping) or set(value) - {"ops", "magnitude"}:
         raise Refused(f"{wanted}, not {value}")
     ops, magnitude = value.get("ops", 2), value.get("magnitude", 9)
-    if (
-        not isinstance(ops, int)
-        or not isinstance(magnitude, int)
-        or ops < 1
-        or not 0 <= magnitude < MAGNITUDES
-    ):
+    if not isinstance(ops, int) or not isinstance(magnitude, int) or ops < 1 or not 0 <= magnitude < MAGNITUDES:
         raise Refused(f"{wanted}, not {dict(value)}")
     return ops, magnitude
 
@@ -448,7 +428,5 @@ def _channels(key: str, value: Any, right: Callable[[float], bool]) -> tuple[flo
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != 3 or not all(map(right, numbers)):
-        raise Refused(
-            f"data.{key} must be three numbers, for red, green and blue of pixels from 0 to 1, not {value}"
-        )
+        raise Refused(f"data.{key} must be three numbers, for red, green and blue of pixels from 0 to 1, not {value}")
     return numbers

@@ -65,12 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("folder", help="a run's folder (its hydra.run.dir)")
     show.add_argument("--json", action="store_true", help="print its run.json")
     several = commands.add_parser("list", help="a table of runs", description="Tabulates runs, newest first.")
-    several.add_argument(
-        "folders", nargs="*", help="runs, or folders above them (default: outputs and multirun)"
-    )
-    several.add_argument(
-        "--json", action="store_true", help="print a JSON list, with all metrics of each run"
-    )
+    several.add_argument("folders", nargs="*", help="runs, or folders above them (default: outputs and multirun)")
+    several.add_argument("--json", action="store_true", help="print a JSON list, with all metrics of each run")
     return parser
 
 

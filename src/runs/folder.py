@@ -117,9 +117,7 @@ def refusal(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -
     keys = [key for key, _, _ in found]
     advice = "Give the same settings to go on with that run, or another hydra.run.dir for a new one."
     if all(allowed is _longer for allowed in map(MAY_DIFFER.get, keys)):
-        advice += (
-            " To train longer, the run needs a schedule horizon of its own (optim.horizon) from its start."
-        )
+        advice += " To train longer, the run needs a schedule horizon of its own (optim.horizon) from its start."
     return "\n".join([f"{folder} holds a run with another configuration:", *lines, advice])
 
 
@@ -164,9 +162,7 @@ def check(folder: str | os.PathLike[str]) -> State:
         read_record(folder)
     names = sorted(entry.name for entry in folder.iterdir())
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise Refused(
-        f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it"
-    )
+    raise Refused(f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it")
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -182,9 +178,7 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
         what = "no such folder" if not Path(folder).is_dir() else f"there is no {RECORD} in it"
         raise Refused(f"{folder} is not a run: {what}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused(
-            f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir"
-        ) from None
+        raise Refused(f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir") from None
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
         raise Refused(f"{path} is not a record of ours: it has no status; give another folder")
     return record
@@ -276,9 +270,7 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
     try:
         held.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise Refused(
-            f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir"
-        ) from None
+        raise Refused(f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir") from None
     except NotImplementedError:
         warnings.warn(
             f"the file system of {folder} has no locks: see to it that one process trains there", stacklevel=3
@@ -331,7 +323,5 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any, width: int = 60) -> str:
-    text = (
-        value if isinstance(value, str) and width > 60 else json.dumps(value, ensure_ascii=True, default=str)
-    )
+    text = value if isinstance(value, str) and width > 60 else json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= width else text[: width - 3] + "..."

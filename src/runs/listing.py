@@ -60,9 +60,7 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "value": metrics.get(monitor) if monitor else None,
         "metrics": metrics,
         "started": record["started"] if isinstance(record.get("started"), str) else None,
-        "duration_seconds": record["duration_seconds"]
-        if _is_number(record.get("duration_seconds"))
-        else None,
+        "duration_seconds": record["duration_seconds"] if _is_number(record.get("duration_seconds")) else None,
         "restarts": record.get("restarts"),
         "trial": record.get("trial"),
     }
@@ -113,9 +111,9 @@ def _walk(folder: Path) -> Iterator[dict[str, Any]]:
     if folders.RECORD in names or names & set(_TRACES):
         yield summary(folder)
         return
-    rows = [
-        row for entry in entries if entry.is_dir(follow_symlinks=False) for row in _walk(Path(entry.path))
-    ]
+    if "mlflow.db" in names:  # logger=mlflow keeps its store, with copies of records, among the runs
+        return
+    rows = [row for entry in entries if entry.is_dir(follow_symlinks=False) for row in _walk(Path(entry.path))]
     runs = [row for row in rows if row["status"] != "foreign"]
     if runs:
         yield from rows

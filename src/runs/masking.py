@@ -30,9 +30,7 @@ def masked(value: Any, key: str = "") -> Any:
         return [masked(child, key) for child in value]
     if isinstance(value, str):
         return MASK if value and is_secret(key) else _IN_ADDRESS.sub(rf"\g<head>{MASK}", value)
-    return (
-        MASK if is_secret(key) and isinstance(value, int | float) and not isinstance(value, bool) else value
-    )
+    return MASK if is_secret(key) and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def masked_text(text: str) -> str:
@@ -51,9 +49,7 @@ def masked_command(arguments: Sequence[str]) -> list[str]:
     """A command line in which the values of secrets (`key=value`, `--key value`) read `***`."""
     out: list[str] = []
     for argument in arguments:
-        after_secret = (
-            bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
-        )
+        after_secret = bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
         head, sign, value = argument.partition("=")
         if after_secret:
             out.append(MASK)

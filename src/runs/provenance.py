@@ -33,10 +33,7 @@ def git(project: Path = PROJECT) -> dict[str, Any]:
         "diff": "",
     }
     # A copy installed into an environment inside somebody's repository is not a part of that repository.
-    if (
-        _git(project, "rev-parse", "--git-dir") is None
-        or _git(project, "check-ignore", "-q", __file__) is not None
-    ):
+    if _git(project, "rev-parse", "--git-dir") is None or _git(project, "check-ignore", "-q", __file__) is not None:
         return nothing
     status = _git(project, "status", "--porcelain", "--untracked-files=normal", "-z") or ""
     revision = (_git(project, "rev-parse", "--verify", "-q", "HEAD") or "").strip() or None

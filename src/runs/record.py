@@ -168,9 +168,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     Secrets are masked first, and the keys of OUTSIDE_HASH left out.
     """
-    inside = {
-        name: value for name, value in masked(folders.plain(config)).items() if name not in OUTSIDE_HASH
-    }
+    inside = {name: value for name, value in masked(folders.plain(config)).items() if name not in OUTSIDE_HASH}
     canonical = json.dumps(inside, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

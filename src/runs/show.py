@@ -1,6 +1,7 @@
 """One run, readably: what it was, how it ended, what came out, and where the files are."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from runs import folder as folders
 from runs.listing import choice, status
 from runs.terminal import duration, entry, number, printable, when
 
+_LONG_HASH = re.compile(r"([0-9a-f]{12})[0-9a-f]{4,}")
 _FILES = (
     (folders.MODEL, "the model; transformers or timm load it"),
     (folders.PREDICTIONS, "one line for each evaluation example"),
@@ -53,12 +55,14 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
     command = record.get("command")
     yield "command", printable(shlex.join(map(str, command))) if isinstance(command, list) else ""
     yield "model", printable(choice(record, "model") or "")
-    data = {key: value for key, value in of("data").items() if key != "fingerprints"}
-    yield "data", ", ".join(filter(None, [printable(choice(record, "data") or ""), _pairs(data)]))
+    yield (
+        "data",
+        ", ".join(filter(None, [printable(choice(record, "data") or ""), _pairs(_counts(of("data")))])),
+    )
     prints = of("data").get("fingerprints")
     yield (
         "",
-        _pairs({f"{name} fingerprint": str(mark)[:12] for name, mark in prints.items()})
+        _pairs({f"{name} fingerprint": _LONG_HASH.sub(r"\1", str(mark)) for name, mark in prints.items()})
         if isinstance(prints, dict)
         else "",
     )
@@ -85,6 +89,17 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
     there = [(name, what) for name, what in _FILES if (folder / name).exists()]
     for index, (name, what) in enumerate(there):
         yield "" if index else "files", f"{name:<20} {what}"
+
+
+def _counts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What describes the data, without zeros, caches and settings two levels down."""
+    counts: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict) and name != "fingerprints":
+            counts[name] = {key: child for key, child in value.items() if child and isinstance(child, int)}
+        elif isinstance(value, str | int | float):
+            counts[name] = value
+    return counts
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -22,10 +22,7 @@ def width(text: str) -> int:
     """Columns a terminal gives to printable text: two for wide characters, none for combining ones."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
-        for char in text
-    )
+    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def shortened(text: str, room: int, keep: str = "head") -> str:
@@ -65,9 +62,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> st
 def entry(name: str, text: str, room: int, indent: int = 11) -> str:
     """`name  text`, wrapped under itself."""
     head = f"{name:<{indent - 1}} "
-    lines = textwrap.wrap(
-        text, room, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False
-    )
+    lines = textwrap.wrap(text, room, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
     return "\n".join(lines) or head.rstrip()
 
 

@@ -54,9 +54,7 @@ class Utilisation:
                 continue
             try:
                 self._gpu.append(float(cuda.utilization()))
-            except (
-                Exception
-            ):  # no NVML library, or a driver without the counter: nothing to learn by asking again
+            except Exception:  # no NVML library, or a driver without the counter: nothing to learn by asking again
                 return
 
 
@@ -69,9 +67,7 @@ def peak_memory() -> dict[str, float | None]:
     gpu = None
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        gpu = (
-            max(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())) / 2**20
-        )
+        gpu = max(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())) / 2**20
     return {
         "process_mib": round(_peak_resident() / 2**20, 1),
         "gpu_mib": None if gpu is None else round(gpu, 1),

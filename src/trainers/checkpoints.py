@@ -54,7 +54,7 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the position in the data, which is all the state that the data's order has."""
-        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": progress.processed}
         checkpoint["should_stop"] = bool(trainer.should_stop)
 
@@ -111,7 +111,7 @@ class Checkpoints(Checkpoint):
         """Whether a value of the monitored metric is better than the best so far."""
         if not self.best:
             return True
-        best = self.best["metrics"][self.monitor]
+        best: float = self.best["metrics"][self.monitor]
         return value < best if self.mode == "min" else value > best
 
     def save(self, trainer: pl.Trainer) -> None:

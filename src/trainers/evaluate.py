@@ -32,7 +32,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     quick()
     import lightning.pytorch as pl
 
-    from trainers import distributed, fit
+    from trainers import cpu, distributed, fit
     from trainers.hardware import use_threads
 
     model_folder = saved.find(name)
@@ -41,6 +41,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     check_targets(config)
     distributed.start()
     use_threads(config.trainer.threads)
+    cpu.tune()
     data = build(config, "data")
     data.prepare_data(("val",) if model_folder.task == "question_answering" else ("train", "val"))
     data.setup("validate")

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from config import process
@@ -54,7 +55,7 @@ def fit(config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: 
         config.trainer.checkpoint_minutes, config.trainer.checkpoint_steps, signals,
     )
     metrics_file = Path(config.metrics_file or folder / "metrics.jsonl")
-    reporting = Reporting(metrics_file, folder, keeper)
+    reporting = Reporting(metrics_file, folder, keeper, config.trainer.log_every_n_steps or 50)
     trainer = build(config, loggers, folder, [Seeds(config.seed), reporting, Progress(), _Handlers(signals), keeper])
     start = checkpoints.latest(folder / "checkpoints")
     if start is not None:
@@ -64,7 +65,7 @@ def fit(config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: 
     elif trainer.is_global_zero:
         metrics_file.unlink(missing_ok=True)
     if config.trainer.compile:
-        module.model.compile()
+        module.model.compile()  # type: ignore[union-attr]
     signals.install()
     signals.training = True
     try:
@@ -119,7 +120,7 @@ def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[
             **given, logger=loggers or False, callbacks=callbacks, enable_checkpointing=True,
             enable_progress_bar=False, default_root_dir=str(folder), num_sanity_val_steps=0, use_distributed_sampler=False,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError) as error:
         raise Refused(f"trainer: {str(error).strip()}") from error
 
 
@@ -152,7 +153,7 @@ def _processes(given: dict[str, Any], world: int) -> dict[str, Any]:
         # Buffers are brought together before each validation: ranks may validate unequal numbers of batches.
         changes["strategy"] = DDPStrategy(broadcast_buffers=False)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        from lightning.fabric.plugins.environments import KubeflowEnvironment
+        from lightning.fabric.plugins.environments.kubeflow import KubeflowEnvironment
 
         plugins = given["plugins"] or []
         changes["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), KubeflowEnvironment()]

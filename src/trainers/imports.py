@@ -25,7 +25,8 @@ def quick() -> None:
 def _absent() -> Iterator[None]:
     from lightning_utilities.core import imports
 
-    available, check = imports.package_available, imports.RequirementCache._check_available
+    module: Any = imports  # its functions are replaced
+    available, check = module.package_available, module.RequirementCache._check_available
 
     def package_available(name: str) -> bool:
         return not name.startswith(_SLOW) and bool(available(name))
@@ -36,8 +37,8 @@ def _absent() -> Iterator[None]:
         else:
             check(self)
 
-    imports.package_available, imports.RequirementCache._check_available = package_available, check_available
+    module.package_available, module.RequirementCache._check_available = package_available, check_available
     try:
         yield
     finally:
-        imports.package_available, imports.RequirementCache._check_available = available, check
+        module.package_available, module.RequirementCache._check_available = available, check

@@ -5,6 +5,7 @@ Use: `open_logger` before training, `log_run` after the run is finished; both on
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import itertools
@@ -269,10 +270,10 @@ def _mlflow(logger: MLFlowLogger, folder: Path, record: Mapping[str, Any]) -> No
     contexts = {"train": "training", "val": "validation"}
     inputs = [
         DatasetInput(
-            # MLflow gives a digest 36 characters; the whole is in the tags.
+            # MLflow gives a digest 36 characters; the whole is in the source and in the tags.
             Dataset(
                 name=split,
-                digest=str(mark)[:36],
+                digest=hashlib.sha256(str(mark).encode()).hexdigest()[:36],
                 source_type="local",
                 source=json.dumps({"fingerprint": mark}),
             ),
@@ -338,6 +339,8 @@ def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
         given["save_dir"] = str(folder)
     if kind == "MLFlowLogger":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # It warns of the first run that it is the first.
+        logging.getLogger(MLFlowLogger.__module__).setLevel(logging.ERROR)
         given["run_name"] = node.get("run_name") or run_name(folder)
         if before:
             given["run_id"] = before

@@ -65,7 +65,7 @@ def _answers(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> 
         windows = Windows.of_records(encoder, pairs, limits, prepared.pad_id, prepared.uses_types)
         parts = []
         for chosen in _by_length(windows.lengths, batch_size):
-            arrays = windows.batch(chosen)
+            arrays = windows.batch(chosen.tolist())
             inputs = {name: torch.from_numpy(arrays[name]).to(device) for name in taken if name in arrays}
             output = network(**inputs)
             padding = inputs["attention_mask"] == 0

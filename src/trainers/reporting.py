@@ -23,8 +23,8 @@ class Reporting(Callback):
     is noticed within `trainer.log_every_n_steps` steps, and always before anything is saved or printed.
     """
 
-    def __init__(self, metrics_file: Path, folder: Path, checkpoints: Checkpoints) -> None:
-        self.metrics_file, self.folder, self.checkpoints = metrics_file, folder, checkpoints
+    def __init__(self, metrics_file: Path, folder: Path, checkpoints: Checkpoints, every: int) -> None:
+        self.metrics_file, self.folder, self.checkpoints, self.every = metrics_file, folder, checkpoints, every
         self.loss: torch.Tensor | None = None
         self.batches = 0
         self.examples = 0
@@ -58,10 +58,9 @@ class Reporting(Callback):
         self.loss = loss if self.loss is None else self.loss + loss
         self.batches += 1
         self.examples += len(next(iter(batch.values()))) * trainer.world_size
-        every = trainer.log_every_n_steps
-        if loss.device.type == "cpu" or trainer.global_step % every == 0:
+        if loss.device.type == "cpu" or trainer.global_step % self.every == 0:
             self._finite(float(self.loss), trainer)
-        if trainer.loggers and trainer.global_step % every == 0 and trainer.is_global_zero:
+        if trainer.loggers and trainer.global_step % self.every == 0 and trainer.is_global_zero:
             values = {"train_loss": float(loss), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
@@ -90,7 +89,6 @@ class Reporting(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
         pl_module.rows = ()
-        self.checkpoints.training_values = self.training(trainer)
         self.loss, self.batches, self.examples, self.seconds = None, 0, 0, 0.0
 
     def training(self, trainer: pl.Trainer) -> dict[str, float]:

@@ -107,7 +107,7 @@ def session(config: DictConfig) -> Iterator[Run]:
         from trainers.imports import quick
 
         quick()
-        from trainers import distributed, hardware
+        from trainers import cpu, distributed, hardware
 
         distributed.start()
         folder = Path(distributed.broadcast(str(folder)))
@@ -124,6 +124,7 @@ def session(config: DictConfig) -> Iterator[Run]:
     if process.rank():
         _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
         hardware.use_threads(config.trainer.threads)
+        cpu.tune()
         _seed(config.seed)
         yield Run(folder, metrics_file, None, fields)
         distributed.stop()
@@ -136,7 +137,7 @@ def session(config: DictConfig) -> Iterator[Run]:
             overrides=OmegaConf.to_yaml(HydraConfig.get().overrides.task),
         )
         record.update(choices={group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group})
-        record.update(threads=hardware.use_threads(config.trainer.threads))
+        record.update(threads=hardware.use_threads(config.trainer.threads), cpu=cpu.tune())
         _seed(config.seed)
         run = Run(folder, metrics_file, record, {})
         try:
