@@ -70,9 +70,7 @@ def read(root: Path | str, **limits: int) -> tuple[list[dict[str, str]], dict[st
 
 
 def data(root: Path | str | None, cache: Path, **changed: Any) -> ImageClassificationData:
-    made = ImageClassificationData(
-        path=root and str(root), cache_dir=str(cache), **{"batch_size": 2, **changed}
-    )
+    made = ImageClassificationData(path=root and str(root), cache_dir=str(cache), **{"batch_size": 2, **changed})
     made.prepare_data()
     made.setup()
     return made
@@ -111,9 +109,7 @@ def test_all_real_images_have_their_official_labels_and_boxes(
         assert np.array_equal(images.boxes, expected)
 
 
-def test_all_real_images_are_rgb_greyscale_ones_too(
-    real: ImageClassificationData, tiny_imagenet: Path
-) -> None:
+def test_all_real_images_are_rgb_greyscale_ones_too(real: ImageClassificationData, tiny_imagenet: Path) -> None:
     assert real.train.about["greyscale"] + real.val.about["greyscale"] == 407
     grey = 0
     for images in (real.train, real.val):
@@ -227,9 +223,7 @@ def test_the_hubs_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = data(None, tmp_path / "cache", hub=hub, max_train=6)
     assert len(made.train) == 6
     assert made.num_classes == 4
-    assert (
-        made.fingerprints["val"] == f"zh-plus/tiny-imagenet@{hub_double.TINY_IMAGENET_REVISION}:{hub['val']}"
-    )
+    assert made.fingerprints["val"] == f"zh-plus/tiny-imagenet@{hub_double.TINY_IMAGENET_REVISION}:{hub['val']}"
     assert made.val.about["greyscale"] == 4
 
 
@@ -259,9 +253,7 @@ def test_a_folder_on_a_remote_file_system(tmp_path: Path, cache: Path) -> None:
     assert there.classes == here.classes
 
 
-def test_files_that_are_no_images_are_left_out_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_that_are_no_images_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folders(tmp_path)
     for name in ("cat/notes.txt", "cat/Thumbs.db", "stray.jpg", "dog/.hidden", ".DS_Store"):
         (tmp_path / "train" / name).write_text("x")
@@ -269,8 +261,7 @@ def test_files_that_are_no_images_are_left_out_and_counted(
         _, splits = read(tmp_path)
     assert len(splits["train"]) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/train: 3 file(s) that are not images in class folders are left out, "
-        "such as train/stray.jpg"
+        f"{tmp_path}/train: 3 file(s) that are not images in class folders are left out, such as train/stray.jpg"
     ]
 
 
@@ -342,9 +333,7 @@ def test_a_palette_with_transparency_becomes_rgb(recwarn: pytest.WarningsRecorde
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 200), (40, 30), (2000, 1000)])
-def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(
-    width: int, height: int
-) -> None:
+def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(width: int, height: int) -> None:
     across = np.linspace(0, 255, width)[None, :, None] * [1, 0, 0]
     down = np.linspace(0, 255, height)[:, None, None] * [0, 1, 0]
     ramp = Image.fromarray((across + down).astype(np.uint8))
@@ -375,9 +364,7 @@ def test_boxes_go_with_their_objects(width: int, height: int, size: int, corners
     canvas = np.zeros((height, width, 3), np.uint8)
     canvas[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
     decoded, original, _ = pixels.decode(encoded(Image.fromarray(canvas), "PNG"), size)
-    box = pixels.fit_boxes(np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32), np.array([original]), size)[
-        0
-    ]
+    box = pixels.fit_boxes(np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32), np.array([original]), size)[0]
     bright = np.argwhere(decoded[..., 0] > 127)[:, ::-1]
     if np.isnan(box).any():
         assert not len(bright)
@@ -471,6 +458,13 @@ def test_a_renamed_class_is_other_data(tmp_path: Path) -> None:
     assert after.fingerprints["train"] != before.fingerprints["train"]
 
 
+def test_labels_follow_the_classes_where_the_images_stay_the_same(tmp_path: Path) -> None:
+    folders(tmp_path, {"train": {"cat": 2, "dog": 2}, "val": {"dog": 2}})
+    assert data(tmp_path, tmp_path / "cache").val.labels.tolist() == [1, 1]
+    (tmp_path / "train" / "cat").rename(tmp_path / "train" / "eel")
+    assert data(tmp_path, tmp_path / "cache").val.labels.tolist() == [0, 0]
+
+
 def test_limits_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     folders(tmp_path)
     made = data(tmp_path, tmp_path / "cache", max_train=4)
@@ -479,9 +473,7 @@ def test_limits_are_part_of_the_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_hold_the_right_images_in_an_order_of_the_seed(
-    tmp_path: Path, cache: Path, workers: int
-) -> None:
+def test_batches_hold_the_right_images_in_an_order_of_the_seed(tmp_path: Path, cache: Path, workers: int) -> None:
     folders(tmp_path, {"train": {"cat": 6, "dog": 7}, "val": {"cat": 2, "dog": 3}})
     made = data(tmp_path, cache, batch_size=4, eval_batch_size=3, workers=workers, seed=3)
     epochs = []
@@ -560,9 +552,7 @@ def broken(content: bytes) -> Change:
 )
 def test_a_broken_image_is_named_and_nothing_stays_in_the_cache(tmp_path: Path, content: bytes) -> None:
     broken(content)(folders(tmp_path / "images"))
-    with pytest.raises(
-        Refused, match=r"cannot decode the image .*/train/cat/1\.jpg: .*; replace or remove it"
-    ):
+    with pytest.raises(Refused, match=r"cannot decode the image .*/train/cat/1\.jpg: .*; replace or remove it"):
         data(tmp_path / "images", tmp_path / "cache")
     left = [file.name for file in (tmp_path / "cache" / "images").iterdir() if file.suffix != ".lock"]
     assert left == []

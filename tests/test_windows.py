@@ -359,6 +359,17 @@ def test_chunks_on_disk_are_what_one_call_makes(tmp_path: Path, monkeypatch: pyt
     assert pickle.loads(pickle.dumps(opened)).tokens.filename == opened.tokens.filename
 
 
+def test_batches_are_a_multiple_of_8_wide_but_no_wider_than_any_window(tmp_path: Path) -> None:
+    records = [question("the fox " * 3), question("the fox " * 12), question("fox")]
+    opened = written(tmp_path / "w", store(tmp_path / "e", records), Limits(30, 5, 10))
+    widths = {opened.batch([w])["input_ids"].shape[1] - opened.lengths[w] for w in range(len(opened))}
+    assert all(0 <= extra < 8 for extra in widths)
+    assert len(widths) > 1
+    longest = int(opened.lengths.max())
+    assert longest % 8
+    assert opened.batch([int(opened.lengths.argmax())])["input_ids"].shape[1] == longest
+
+
 def test_batches_are_padded_to_their_longest(tmp_path: Path) -> None:
     records = [question("the fox", answers=(("fox", 4),)), question("the fox and the dog"), question("")]
     stored = store(tmp_path / "e", records)
@@ -367,13 +378,15 @@ def test_batches_are_padded_to_their_longest(tmp_path: Path) -> None:
     expected = _MADE["bert"][0].pad(
         {"input_ids": [opened.tokens[opened.offsets[w] : opened.offsets[w + 1]].tolist() for w in (2, 0)]},
         return_tensors="np",
+        padding="max_length",
+        max_length=batch["input_ids"].shape[1],
     )
     assert np.array_equal(batch["input_ids"], expected["input_ids"])
     assert np.array_equal(batch["attention_mask"], expected["attention_mask"])
     assert batch["window"].tolist() == [2, 0]
     assert batch["start_positions"].tolist() == [0, opened.start[0]]
     assert all(array.dtype == np.int64 for array in batch.values())
-    assert batch["token_type_ids"][1].tolist() == opened.types[: opened.lengths[0]].tolist()
+    assert batch["token_type_ids"][1, : opened.lengths[0]].tolist() == opened.types[: opened.lengths[0]].tolist()
     opened.uses_types = False
     assert "token_type_ids" not in opened.batch([0])
 

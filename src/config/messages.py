@@ -30,8 +30,8 @@ def explain(error: BaseException) -> str:
         return f"{found[2]} refers to {found[1]}, which does not exist in this configuration"
     if found := re.search(r"Environment variable '([^']+)' not found", text):
         return f"the configuration needs the environment variable {found[1]}, which is not set"
-    if found := re.search(r"Error parsing override '(.*)'", text):
-        return f"cannot read the override '{found[1]}': write key=value, and quote values with spaces or symbols"
+    if override := next((link.override for link in chain if hasattr(link, "override")), None):
+        return f"cannot read the override '{override}': write key=value, and quote values with spaces or symbols"
     if found := re.search(r"full_key: (\S+)", text):
         return f"{found[1]}: {_first_line(str(chain[0]))}"
     return _first_line(text)

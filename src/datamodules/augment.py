@@ -381,11 +381,10 @@ def _mix(images: "Tensor", targets: "Tensor", settings: Settings) -> tuple["Tens
 def _affine(
     mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
 ) -> tuple["Tensor", "Tensor"]:
-    # Made once. Evaluation may come first, in inference mode: these must be ordinary tensors all the same.
-    with torch.inference_mode(False):
-        scale = torch.tensor([1 / (255 * deviation) for deviation in std] * width, device=device)
-        shift = torch.tensor([-m / deviation for m, deviation in zip(mean, std, strict=True)] * width, device=device)
-        return scale, shift
+    # Made once: from a list to a GPU is a transfer that waits.
+    scale = torch.tensor([1 / (255 * deviation) for deviation in std] * width, device=device)
+    shift = torch.tensor([-m / deviation for m, deviation in zip(mean, std, strict=True)] * width, device=device)
+    return scale, shift
 
 
 def _number(given: Mapping[str, Any], key: str, whole: bool = False, below: float = math.inf) -> float:

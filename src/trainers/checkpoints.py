@@ -56,7 +56,8 @@ class Checkpoints(Checkpoint):
         """Adds the position in the data, which is all the state that the data's order has."""
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": progress.processed}
-        checkpoint["should_stop"] = bool(trainer.should_stop)
+        # Early stopping is for good; the end of max_steps is not, where a horizon lets it be moved.
+        checkpoint["should_stop"] = bool(trainer.should_stop) and not 0 < trainer.max_steps <= trainer.global_step
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Puts the data's order where it was."""

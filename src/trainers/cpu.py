@@ -5,6 +5,7 @@ Apply them before anything is computed; each is harmless where it does not fit.
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ def tune() -> dict[str, bool]:
     """
     import torch
 
+    # Each width of a batch has kernels of its own; oneDNN keeps 1,024 and compiles the rest again and again.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
     return {
         "keeps_freed_memory": keep_freed_memory(),
         "onednn_float32": quick_float32(),
