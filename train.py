@@ -1,8 +1,8 @@
 """Train a model: on a laptop, as the command of a Katib trial, as the train step of a pipeline.
 
-    python train.py                                   bert_tiny on generated questions
-    python train.py model=bert data=squad             any choice of any group of conf/
-    python train.py hydra.run.dir=runs/a              a named folder: the same command again goes on, or prints its result
+python train.py                                   bert_tiny on generated questions
+python train.py model=bert data=squad             any choice of any group of conf/
+python train.py hydra.run.dir=runs/a              a named folder: the same command again goes on, or prints its result
 """
 
 import sys

@@ -19,8 +19,9 @@ NAMES = ("question_answering", "images_input", "images_training", "startup", "sp
 
 def main() -> int:
     """Runs the scripts; returns how many failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--data", type=Path, metavar="FOLDER")
     chosen = parser.parse_args()

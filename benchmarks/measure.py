@@ -36,9 +36,7 @@ class Sample:
         return f"{self.median:.{digits}f} ({min(self.values):.{digits}f} to {max(self.values):.{digits}f})"
 
 
-def alternate(
-    contestants: Mapping[str, Callable[[], float]], repeats: int, *, warm_up: int = 0
-) -> dict[str, Sample]:
+def alternate(contestants: Mapping[str, Callable[[], float]], repeats: int, *, warm_up: int = 0) -> dict[str, Sample]:
     """Run every contestant `repeats` times, taking turns, so that a slow minute hits all of them.
 
     Every second round goes backwards, so that nobody always runs behind the same neighbour. A contestant

@@ -30,20 +30,14 @@ CONTESTANTS = {
 
 def main() -> None:
     """Prints the table, or, as `--worker`, measures one contestant."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with squad/ and bert-base-uncased-vocab.txt")
     parser.add_argument("--windows", type=int, default=600, help="one epoch of them is measured")
-    parser.add_argument(
-        "--padded-steps", type=int, default=8, help="steps of the padded recipe: all cost the same"
-    )
+    parser.add_argument("--padded-steps", type=int, default=8, help="steps of the padded recipe: all cost the same")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precision", nargs="*", default=["fp32", "bf16"])
     parser.add_argument("--dropout", nargs="*", type=float, default=[0.1, 0.0])
-    parser.add_argument(
-        "--processor-time", action="store_true", help="rates by processor time, on a busy machine"
-    )
+    parser.add_argument("--processor-time", action="store_true", help="rates by processor time, on a busy machine")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -57,6 +51,7 @@ def main() -> None:
         for precision in options.precision:
             for dropout in options.dropout:
                 rows += _rows(folder, precision, dropout, options)
+    by = ", by processor time: others shared the machine" if options.processor_time else ""
     measure.report(
         "Fine-tuning, question answering",
         [
@@ -68,9 +63,11 @@ def main() -> None:
             "mean loss of the epoch",
         ],
         rows,
-        f"{'Real questions of SQuAD' if options.data else 'Generated questions'}, {options.windows} windows, batches of "
-        f"{BATCH}, 6 layers, 384 wide, random weights. Medians of {options.repeats}, smallest to largest. Required: 5 "
-        "times the recipe as it comes, 1.5 times the grouped one, at the same precision and dropout.",
+        f"{'Real questions of SQuAD' if options.data else 'Generated questions'}, one epoch of {options.windows}, "
+        f"batches of {BATCH}, 6 layers, 384 wide, random weights, {options.threads} threads; "
+        f"medians of {options.repeats} (smallest to largest){by}. Required: 5 times the recipe as it comes, 1.5 times "
+        "the grouped one, at the same precision and dropout. The losses differ because the peer's softmax goes over "
+        "padding too, and by the order of the batches.",
     )
 
 
@@ -130,7 +127,7 @@ def contest(
 
 
 def prepare(folder: Path, data: Path | None, windows: int) -> None:
-    """Writes what all contestants share: train.json and val.json (flat), and model/ with random weights and tokenizer."""
+    """Writes what all contestants share: train.json, val.json (flat), model/ (random weights and the tokenizer)."""
     import torch
     from transformers import BertConfig, BertForQuestionAnswering
     from transformers.utils import logging

@@ -56,13 +56,9 @@ def features(examples: dict[str, list[Any]], tokenizer: Any, padded: bool) -> di
 
 def main() -> None:
     """Trains; the last line on stdout is JSON with rates and times."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a transformers folder: weights and tokenizer")
-    parser.add_argument(
-        "--data", required=True, help='flat JSON: {"data": [{id, context, question, answers}]}'
-    )
+    parser.add_argument("--data", required=True, help='flat JSON: {"data": [{id, context, question, answers}]}')
     parser.add_argument("--cache", required=True, help="folder of the datasets library's cache")
     parser.add_argument("--batches", choices=("padded", "grouped"), default="padded")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -129,11 +125,7 @@ def main() -> None:
             callbacks=[Clock()],
         )
         loss = trainer.train().training_loss
-    print(
-        json.dumps(
-            {"windows": len(train), "loss": loss, "first": ends[0][0] - BEGIN, **rates(ends, options.skip)}
-        )
-    )
+    print(json.dumps({"windows": len(train), "loss": loss, "first": ends[0][0] - BEGIN, **rates(ends, options.skip)}))
 
 
 def rates(ends: list[tuple[float, float]], skip: int = 2, batch: int = 12) -> dict[str, float]:

@@ -98,8 +98,7 @@ def recipe_features(windows: Windows) -> list[list[tuple[int, int] | None]]:
     pairs: list[list[int]] = windows.chars.tolist()
     bounds = windows.offsets.tolist()
     return [
-        [(first, last) if first >= 0 else None for first, last in pairs[begin:end]]
-        for begin, end in pairwise(bounds)
+        [(first, last) if first >= 0 else None for first, last in pairs[begin:end]] for begin, end in pairwise(bounds)
     ]
 
 

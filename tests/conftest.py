@@ -43,10 +43,23 @@ def run(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProces
     """Runs a command line of ours, as a user does: run("train.py", "model=bert_tiny") or run("-m", "runs", "list")."""
 
     def call(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "ISOTRAIN_CACHE": str(cache), "HF_HOME": str(cache / "hf"),
-               "HF_HUB_OFFLINE": "1", **environment}
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "ISOTRAIN_CACHE": str(cache),
+            "HF_HOME": str(cache / "hf"),
+            "HF_HUB_OFFLINE": "1",
+            **environment,
+        }
         head = [str(ROOT / "train.py")] if arguments[0] == "train.py" else [arguments[0]]
-        return subprocess.run([sys.executable, *head, *arguments[1:]], cwd=tmp_path, env=env, text=True,
-                              capture_output=True, timeout=timeout, check=False)
+        return subprocess.run(
+            [sys.executable, *head, *arguments[1:]],
+            cwd=tmp_path,
+            env=env,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
 
     return call

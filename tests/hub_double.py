@@ -54,9 +54,7 @@ class HubDouble:
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     def add(self, kind: str, name: str, folder: Path, commit: str | None = None) -> Repository:
         """Serves a folder as a repository of a kind ("model" or "dataset"); `main` is its one commit."""
@@ -225,9 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Error-Code": code, "X-Error-Message": message}
         if repository is not None and code == "EntryNotFound":
             headers["X-Repo-Commit"] = repository.commit
-        self._send(
-            status, json.dumps({"error": message}).encode(), {**headers, "Content-Type": "application/json"}
-        )
+        self._send(status, json.dumps({"error": message}).encode(), {**headers, "Content-Type": "application/json"})
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json; charset=utf-8"})
@@ -242,9 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         last = min(int(match[2]), size - 1) if match[1] and match[2] else size - 1
         if first > last:
             return self._send(416, b"", {"Content-Range": f"bytes */{size}"})
-        return self._send(
-            206, content[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{size}"}
-        )
+        return self._send(206, content[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{size}"})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -381,10 +375,7 @@ def write_squad(folder: Path, train: int = 24, val: int = 12, seed: int = 0) -> 
     (folder / "plain_text").mkdir(parents=True, exist_ok=True)
     generator = random.Random(seed)
     for split, count in (("train", train), ("validation", val)):
-        rows = [
-            _question(generator, f"{split}-{i:04d}", answers=1 if split == "train" else 3)
-            for i in range(count)
-        ]
+        rows = [_question(generator, f"{split}-{i:04d}", answers=1 if split == "train" else 3) for i in range(count)]
         pq.write_table(
             pa.Table.from_pylist(rows, schema=schema),
             folder / "plain_text" / f"{split}-00000-of-00001.parquet",
@@ -398,9 +389,7 @@ def _question(generator: random.Random, name: str, answers: int) -> dict[str, An
         (generator.choice(_YEARS), creature, place)
         for creature, place in zip(generator.sample(_CREATURES, 4), generator.sample(_PLACES, 4), strict=True)
     ]
-    context = " ".join(
-        f"In {year} the {creature} was seen near the river {place}." for year, creature, place in facts
-    )
+    context = " ".join(f"In {year} the {creature} was seen near the river {place}." for year, creature, place in facts)
     _, creature, place = generator.choice(facts)
     question, answer = generator.choice(
         [
@@ -441,9 +430,7 @@ def write_tiny_imagenet(folder: Path, classes: int = 4, train: int = 6, val: int
         rows = []
         for label in range(classes):
             for i in range(count):
-                shade = tuple(
-                    min(255, generator.randrange(40) + 215 * (label >> bit & 1)) for bit in range(3)
-                )
+                shade = tuple(min(255, generator.randrange(40) + 215 * (label >> bit & 1)) for bit in range(3))
                 picture = Image.new("RGB", (64, 64), shade)
                 out = io.BytesIO()
                 (picture.convert("L") if i == 0 else picture).save(out, "JPEG")
@@ -466,13 +453,9 @@ def write_timm(folder: Path, name: str = "resnet18", tag: str = "a1_in1k", seed:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = timm.create_model(name)
-    weights = {
-        k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()
-    }
+    weights = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    pretrained = {
-        k: v for k, v in model.pretrained_cfg.items() if k not in ("url", "file", "state_dict", "hf_hub_id")
-    }
+    pretrained = {k: v for k, v in model.pretrained_cfg.items() if k not in ("url", "file", "state_dict", "hf_hub_id")}
     config = {
         "architecture": name,
         "num_classes": 1000,

@@ -106,9 +106,7 @@ def test_squad_2(tmp_path):
     assert [row["no_answer_score"] for row in rows] == [-18.0, 18.0, -18.0, 18.0]
     assert rows[2]["start"] == CONTEXTS[1].index("stayed")  # behind a character of two UTF-16 units
     assert (rows[3]["start"], rows[3]["end"], rows[3]["score"]) == (None, None, 8.0)
-    assert [row["prediction"] for row in scored(data, ["Anna", None, "stayed", None], threshold=99.0)[1]] != [
-        ""
-    ] * 4
+    assert [row["prediction"] for row in scored(data, ["Anna", None, "stayed", None], threshold=99.0)[1]] != [""] * 4
     json.dumps(rows, allow_nan=False)
 
 

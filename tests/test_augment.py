@@ -17,9 +17,7 @@ from datamodules import augment
 CLASSES = 7
 
 
-def batch(
-    count: int = 40, height: int = 16, width: int = 16, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(count: int = 40, height: int = 16, width: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
     return pixels, torch.randint(0, CLASSES, (count,), generator=random)
@@ -75,9 +73,7 @@ def test_training_works_after_evaluation_in_inference_mode() -> None:
     mode=st.sampled_from(["reflect", "constant"]),
     seed=st.integers(0, 99),
 )
-def test_every_crop_is_the_window_at_its_corner(
-    height: int, width: int, padding: int, mode: str, seed: int
-) -> None:
+def test_every_crop_is_the_window_at_its_corner(height: int, width: int, padding: int, mode: str, seed: int) -> None:
     pixels, _ = batch(5, height, width, seed)
     padded = augment.pad(pixels, padding, mode)
     expected = numpy_padded(pixels, padding, mode)
@@ -119,13 +115,9 @@ def test_a_resized_crop_of_everything_is_the_image() -> None:
 
 
 @given(left=st.integers(0, 10), top=st.integers(0, 10), across=st.integers(4, 20), down=st.integers(4, 20))
-def test_a_resized_crop_is_torchvisions_away_from_its_rim(
-    left: int, top: int, across: int, down: int
-) -> None:
+def test_a_resized_crop_is_torchvisions_away_from_its_rim(left: int, top: int, across: int, down: int) -> None:
     pixels, _ = batch(1, 32, 32)
-    ours = augment.resized_crop(
-        pixels, *(torch.tensor([float(value)]) for value in (left, top, across, down))
-    )
+    ours = augment.resized_crop(pixels, *(torch.tensor([float(value)]) for value in (left, top, across, down)))
     peer = tv.resized_crop(pixels.permute(0, 3, 1, 2), top, left, down, across, [32, 32], antialias=False)
     # At the rim torchvision repeats the crop's last pixel, where we see the image's next.
     rim_x, rim_y = 16 // across + 1, 16 // down + 1
@@ -137,9 +129,7 @@ def test_random_resized_crops_keep_the_area_they_may() -> None:
     torch.manual_seed(0)
     # Red grows to the right and green downwards: their ranges tell the crop's width and height.
     ramp = torch.arange(64, dtype=torch.uint8) * 4
-    pixels = torch.stack(
-        [ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)], 2
-    )
+    pixels = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)], 2)
     cropped = augment.random_resized_crop(pixels.expand(500, 64, 64, 3), (0.3, 0.6)).int()
     across = (cropped[:, 0, -1, 0] - cropped[:, 0, 0, 0]) / 4
     down = (cropped[:, -1, 0, 1] - cropped[:, 0, 0, 1]) / 4
@@ -239,9 +229,7 @@ def test_smoothed_targets_give_the_loss_of_label_smoothing() -> None:
     pixels, labels = batch()
     _, targets = augment.train_batch(pixels, labels, CLASSES, augment.settings({"label_smoothing": 0.1}))
     logits = torch.randn(40, CLASSES, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        cross_entropy(logits, targets), cross_entropy(logits, labels, label_smoothing=0.1)
-    )
+    torch.testing.assert_close(cross_entropy(logits, targets), cross_entropy(logits, labels, label_smoothing=0.1))
 
 
 # -- one seed, one result ----------------------------------------------------------------------------------

@@ -23,17 +23,14 @@ def opened(folder: Path, files: list[str], limit: int | None = None) -> Examples
     return Examples(folder)
 
 
-def questions(
-    folder: Path, splits: dict[str, list[tuple[str, list[tuple[str, str | None]]]]]
-) -> SimpleNamespace:
+def questions(folder: Path, splits: dict[str, list[tuple[str, list[tuple[str, str | None]]]]]) -> SimpleNamespace:
     """Data from, for each split, contexts with their (question, answer)s; an answer of None is none."""
     found = {}
     for split, paragraphs in splits.items():
         nested = []
         for context, asked in paragraphs:
             answers = [
-                [] if text is None else [{"text": text, "answer_start": context.index(text)}]
-                for _, text in asked
+                [] if text is None else [{"text": text, "answer_start": context.index(text)}] for _, text in asked
             ]
             nested.append(
                 {
@@ -166,8 +163,7 @@ def test_real_questions(shared_data, tmp_path, kind):
 def test_the_generated_questions_cannot_be_answered_by_a_baseline(tmp_path, kind):
     squad_sample.write(tmp_path / "sample", seed=0, train=2000, val=500)
     split = {
-        name: opened(tmp_path / name, [str(tmp_path / "sample" / f"{name}-v1.1.json")])
-        for name in ("train", "dev")
+        name: opened(tmp_path / name, [str(tmp_path / "sample" / f"{name}-v1.1.json")]) for name in ("train", "dev")
     }
     metrics, _ = answered(kind, data(split["train"], split["dev"]))
     assert metrics["val_f1"] < 25

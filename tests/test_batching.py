@@ -52,17 +52,13 @@ def test_ranks_partition_the_batches_of_one_process(
 
 
 @given(lengths, per_rank, seeds, epochs, st.integers(0, 400))
-def test_starting_at_k_gives_the_tail(
-    lengths: list[int], size: int, seed: int, epoch: int, start: int
-) -> None:
+def test_starting_at_k_gives_the_tail(lengths: list[int], size: int, seed: int, epoch: int, start: int) -> None:
     of = LengthBatches(lengths, size, seed)
     assert batches(of, epoch, start) == batches(of, epoch)[start:]
 
 
 @given(lengths, per_rank, seeds, epochs)
-def test_the_order_is_a_function_of_seed_and_epoch_alone(
-    lengths: list[int], size: int, seed: int, epoch: int
-) -> None:
+def test_the_order_is_a_function_of_seed_and_epoch_alone(lengths: list[int], size: int, seed: int, epoch: int) -> None:
     first, second = LengthBatches(lengths, size, seed), LengthBatches(lengths, size, seed)
     batches(second, epoch + 1, 1)
     assert batches(first, epoch) == batches(second, epoch)
@@ -97,9 +93,7 @@ def test_little_padding_and_yet_a_random_order() -> None:
     # Neither short before long, nor the same companions in every epoch.
     means = [given[batch].mean() for batch in batches(of)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.15
-    pairs = [
-        {(a, b) for batch in batches(of, epoch) for a in batch for b in batch if a < b} for epoch in (0, 1)
-    ]
+    pairs = [{(a, b) for batch in batches(of, epoch) for a in batch for b in batch if a < b} for epoch in (0, 1)]
     assert len(pairs[0] & pairs[1]) < 0.1 * len(pairs[0])
 
 

@@ -70,14 +70,10 @@ keys = st.dictionaries(st.text(max_size=5), scalars | st.lists(scalars, max_size
 
 @settings(deadline=None, max_examples=20)
 @given(one=keys, other=keys)
-def test_keys_and_folders_correspond(
-    tmp_path_factory: pytest.TempPathFactory, one: dict, other: dict
-) -> None:
+def test_keys_and_folders_correspond(tmp_path_factory: pytest.TempPathFactory, one: dict, other: dict) -> None:
     root = tmp_path_factory.mktemp("cache")
     folders = [cache.entry(root, "things", key, lambda _: None) for key in (one, other)]
-    assert (folders[0] == folders[1]) == (
-        json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-    )
+    assert (folders[0] == folders[1]) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
 
 
 def test_two_processes_at_once_do_the_work_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from config.check import check
 from config.compose import CONF, choices, compose
@@ -51,7 +51,8 @@ def test_every_other_choice_passes_both_checks(group: str) -> None:
 
 def test_every_yaml_says_how_to_launch_it() -> None:
     silent = [
-        str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")
+        str(path.relative_to(CONF))
+        for path in CONF.rglob("*.yaml")
         if path.parent.name in ("model", "data", "optim", "trainer", "logger", "experiment")
         and not re.match(r"(# @package _global_\n)?# .*python ", path.read_text())
     ]
@@ -118,7 +119,7 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_one_message(overrides: list[str], message: str) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011  Hydra's, OmegaConf's or ours
+    with pytest.raises(Exception) as caught:
         check(compose(overrides))
     text = str(caught.value) if isinstance(caught.value, Refused) else explain(caught.value)
     assert re.search(message, text), text
@@ -148,7 +149,9 @@ def test_composing_and_checking_imports_no_torch() -> None:
         "heavy = {'torch', 'lightning', 'transformers', 'timm', 'pyarrow', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(CONF).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(CONF).parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -156,7 +159,9 @@ def test_a_target_of_ones_own_is_bound_before_it_is_built() -> None:
     from trainers.build import check_targets
 
     config: DictConfig = compose(["+model.hidden=3"])
-    with pytest.raises(Refused, match=r"model\.hidden: trainers\.question_answering\.QuestionAnswering takes no such argument"):
+    with pytest.raises(
+        Refused, match=r"model\.hidden: trainers\.question_answering\.QuestionAnswering takes no such argument"
+    ):
         check_targets(config)
     config = compose(["model._target_=no.such.Model"])
     with pytest.raises(Refused, match=r"model\._target_=no\.such\.Model: cannot be imported"):

@@ -8,32 +8,60 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import ROOT
 
 from runs import metric_lines
-from tests.conftest import ROOT
 from trainers import checkpoints
 
 QUESTIONS = [
-    "data=squad_sample", "data.sample.train=64", "data.sample.val=13", "data.batch_size=8", "data.eval_batch_size=5",
+    "data=squad_sample",
+    "data.sample.train=64",
+    "data.sample.val=13",
+    "data.batch_size=8",
+    "data.eval_batch_size=5",
     "model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
-    "model.dropout=0", "model.attention_dropout=0", "model.vocab_size=300",
+    "model.dropout=0",
+    "model.attention_dropout=0",
+    "model.vocab_size=300",
 ]
 # A model without batch norm, and augmentation off: the ranks draw different numbers.
 IMAGES = [
-    "model=convnext_tiny", "model.name=test_convnext", "data=shapes", "data.sample.train=48", "data.sample.val=24",
-    "data.batch_size=8", "data.eval_batch_size=5", "data.augment.flip=false", "data.augment.crop_padding=0",
+    "model=convnext_tiny",
+    "model.name=test_convnext",
+    "data=shapes",
+    "data.sample.train=48",
+    "data.sample.val=24",
+    "data.batch_size=8",
+    "data.eval_batch_size=5",
+    "data.augment.flip=false",
+    "data.augment.crop_padding=0",
 ]
-COMMON = ["logger=none", "trainer.accelerator=cpu", "trainer.deterministic=true", "trainer.threads=1", "trainer.max_epochs=2",
-          "trainer.precision=32-true", "optim=sgd", "optim.lr=0.05"]  # not AdamW, whose first steps are but signs
+COMMON = [
+    "logger=none",
+    "trainer.accelerator=cpu",
+    "trainer.deterministic=true",
+    "trainer.threads=1",
+    "trainer.max_epochs=2",
+    "trainer.precision=32-true",
+    "optim=sgd",
+    "optim.lr=0.05",
+]  # not AdamW, whose first steps are but signs
 
 
 def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line under torchrun, on loopback."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src"),
-                   "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run([*torchrun, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False,
-                          timeout=300)
+    environment = {
+        **os.environ,
+        "ISOTRAIN_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    return subprocess.run(
+        [*torchrun, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 @pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
@@ -41,7 +69,9 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
     lines, weights = {}, {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        done = launch(processes, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, f"hydra.run.dir={folder}")
+        done = launch(
+            processes, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, f"hydra.run.dir={folder}"
+        )
         assert done.returncode == 0, done.stderr
         lines[processes] = [metric_lines.parse(line) for line in done.stdout.splitlines()]
         weights[processes] = checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
@@ -59,7 +89,9 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
 
 @pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
 def test_one_checkpoint_scores_the_same_by_one_and_by_two(overrides: list[str], cache: Path, tmp_path: Path) -> None:
-    train = launch(1, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run")
+    train = launch(
+        1, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run"
+    )
     assert train.returncode == 0, train.stderr
     outputs = []
     for processes in (1, 2):
@@ -73,8 +105,17 @@ def test_one_checkpoint_scores_the_same_by_one_and_by_two(overrides: list[str], 
 
 
 def _evaluate(processes: int, cache: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return launch(processes, cache, folder, "--module", "trainers", "evaluate", "run=run", "trainer.threads=1",
-                  f"--output={processes}")
+    return launch(
+        processes,
+        cache,
+        folder,
+        "--module",
+        "trainers",
+        "evaluate",
+        "run=run",
+        "trainer.threads=1",
+        f"--output={processes}",
+    )
 
 
 def test_a_batch_that_does_not_divide_is_refused(cache: Path, tmp_path: Path) -> None:

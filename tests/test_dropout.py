@@ -54,9 +54,7 @@ def test_every_16_bit_value_is_counted(p: float) -> None:
 
 
 def test_the_usual_rates_need_no_conversion_in_bfloat16() -> None:
-    assert all(
-        dropout._bfloat16_threshold(round(p * dropout.VALUES)) is not None for p in (0.05, 0.1, 0.2, 0.3)
-    )
+    assert all(dropout._bfloat16_threshold(round(p * dropout.VALUES)) is not None for p in (0.05, 0.1, 0.2, 0.3))
 
 
 def test_bits_are_uniform_and_independent() -> None:
@@ -133,14 +131,9 @@ def naive(
     return (scores.softmax(-1) * keep) @ v
 
 
-def inputs(
-    dtype: torch.dtype, batch: int = 2, heads: int = 3, length: int = 17, width: int = 8
-) -> list[torch.Tensor]:
+def inputs(dtype: torch.dtype, batch: int = 2, heads: int = 3, length: int = 17, width: int = 8) -> list[torch.Tensor]:
     # As a model makes them: transposed views.
-    return [
-        torch.randn(batch, length, heads, width, dtype=dtype).transpose(1, 2).requires_grad_()
-        for _ in range(3)
-    ]
+    return [torch.randn(batch, length, heads, width, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
 
 
 def padding(batch: int = 2, length: int = 17) -> torch.Tensor:
@@ -148,9 +141,7 @@ def padding(batch: int = 2, length: int = 17) -> torch.Tensor:
     return keep[:, None, None, :].expand(batch, 1, length, length)
 
 
-def ours(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float
-) -> torch.Tensor:
+def ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float) -> torch.Tensor:
     torch.manual_seed(3)
     return dropout.attention(nn.Identity(), q, k, v, mask, p, is_causal=False)[0].transpose(1, 2)
 
@@ -197,15 +188,34 @@ def test_attention_in_training_precisions(dtype: torch.dtype, near: float) -> No
         assert (a - b).norm() / b.norm() < near
 
 
+@pytest.mark.parametrize("units", [True, False])
+def test_attention_in_bfloat16_without_dropout(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+    inner = dropout.Attention.apply
+    monkeypatch.setattr(dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
+    monkeypatch.setattr(dropout, "cpu_flags", lambda: frozenset({"amx_bf16"} if units else ()))
+    q, k, v = inputs(torch.bfloat16, length=40)
+    mask = padding(length=40)
+    out = dropout.attention(nn.Identity().train(), q, k, v, mask, 0.0)[0].transpose(1, 2)
+    expected = nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask)
+    assert (out - expected).norm() / expected.norm() < 0.01
+    assert calls == ([] if units else [0.0])
+    for a, b in zip(
+        torch.autograd.grad(out.double().square().sum(), (q, k, v)),
+        torch.autograd.grad(expected.square().sum(), (q, k, v)),
+        strict=True,
+    ):
+        assert (a - b).norm() / b.norm() < 0.02
+    dropout.attention(nn.Identity().eval(), q, k, v, mask, 0.0)
+    assert len(calls) == (0 if units else 1)
+
+
 def test_attention_expects_what_it_is_without_dropout() -> None:
     q, k, v = (x.detach() for x in inputs(torch.float32))
-    total = (
-        sum(dropout.attention(nn.Identity(), q, k, v, None, 0.3, is_causal=False)[0] for _ in range(4000))
-        / 4000
-    )
+    total = sum(dropout.attention(nn.Identity(), q, k, v, None, 0.3, is_causal=False)[0] for _ in range(1500)) / 1500
     plain = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    assert (total - plain).abs().max() < 0.1
-    assert ((total - plain).mean()).abs() < 0.003
+    assert (total - plain).abs().max() < 0.15
+    assert ((total - plain).mean()).abs() < 0.005
 
 
 def test_attention_leaves_to_sdpa_what_it_does_not_do() -> None:
@@ -221,9 +231,7 @@ def test_attention_leaves_to_sdpa_what_it_does_not_do() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     first = dropout.attention(nn.Identity(), q, k, v, None, 0.5, is_causal=True)[0].transpose(1, 2)[:, :, 0]
     # The first query sees the first key alone, dropped or doubled.
-    assert torch.equal(
-        (first == 0).all(-1) | torch.isclose(first, 2 * v[:, :, 0]).all(-1), torch.ones(2, 3).bool()
-    )
+    assert torch.equal((first == 0).all(-1) | torch.isclose(first, 2 * v[:, :, 0]).all(-1), torch.ones(2, 3).bool())
 
 
 # Models
@@ -254,9 +262,7 @@ def tiny(kind: str, p: float = 0.1) -> nn.Module:
         }
     torch.manual_seed(0)
     attention = "eager" if kind == "mpnet" else "sdpa"  # transformers has no other for it
-    return AutoModelForQuestionAnswering.from_config(
-        AutoConfig.for_model(kind, **sizes), attn_implementation=attention
-    )
+    return AutoModelForQuestionAnswering.from_config(AutoConfig.for_model(kind, **sizes), attn_implementation=attention)
 
 
 BATCH = {
@@ -280,11 +286,7 @@ def test_models(kind: str, tmp_path: pytest.TempPathFactory) -> None:
     torch.manual_seed(5)
     first = quick(**BATCH).start_logits
     first.sum().backward()
-    assert all(
-        p.grad is not None and p.grad.isfinite().all()
-        for n, p in quick.named_parameters()
-        if "pooler" not in n
-    )
+    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in quick.named_parameters() if "pooler" not in n)
     torch.manual_seed(5)
     assert torch.equal(quick(**BATCH).start_logits, first)
     quick.save_pretrained(tmp_path)
@@ -312,9 +314,7 @@ def test_models_expect_what_torch_expects() -> None:
     dropout.enable(quick)
     batch = {key: value.repeat(250, 1) for key, value in BATCH.items()}
     with torch.no_grad():
-        logits = [
-            torch.stack(m(**batch).start_logits.view(250, 2, 16).split(1)).squeeze(1) for m in (model, quick)
-        ]
+        logits = [torch.stack(m(**batch).start_logits.view(250, 2, 16).split(1)).squeeze(1) for m in (model, quick)]
     for a, b in ((x[0, :, 0], x[1, :, 0]) for x in [torch.stack(logits)]):
         assert (a.mean(0) - b.mean(0)).abs().max() < 5 * a.std(0).max() / math.sqrt(125)
         assert (a.std(0) / b.std(0) - 1).abs().max() < 0.25
@@ -333,6 +333,20 @@ def test_autocast_and_checkpointing() -> None:
             model(**BATCH).start_logits.sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_fitting_turns_dropout_on() -> None:
+    # A loaded checkpoint is in eval mode, and Lightning would leave it there.
+    import lightning.pytorch as pl
+
+    from trainers.question_answering import QuestionAnswering
+
+    module = QuestionAnswering.__new__(QuestionAnswering)
+    pl.LightningModule.__init__(module)
+    module.model = tiny("bert").eval()
+    module.on_fit_start()
+    assert all(part.training for part in module.modules())
+    assert module.model.config._attn_implementation == dropout.NAME
 
 
 # The processor's settings
@@ -355,7 +369,7 @@ def test_quick_float32_gives_way_to_bfloat16_units(monkeypatch: pytest.MonkeyPat
         ({"avx2"}, "AuthenticAMD", True),
         ({"avx512f"}, "AuthenticAMD", False),
     ):
-        monkeypatch.setattr(cpu, "_cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: frozenset(flags))
         monkeypatch.setattr(cpu, "_vendor", lambda vendor=vendor: vendor)
         monkeypatch.setattr(cpu, "_float32_is_exact", lambda exact=exact: exact)
         assert not cpu.quick_float32()

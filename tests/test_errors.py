@@ -11,20 +11,26 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from tests.conftest import ROOT
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-TINY = ["model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
-        "model.vocab_size=300", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none"]
+TINY = [
+    "model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
+    "model.vocab_size=300",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "logger=none",
+]
 
 
 def squad(answer: str = "blue", start: int = 7, **more: object) -> dict[str, object]:
     """A data set of a few questions; the answer may be broken."""
     paragraphs = [
-        {"context": f"Bo has blue eyes and number {i}.", "qas": [
-            {"id": f"q{i}", "question": "What colour?", "answers": [{"text": answer, "answer_start": start}]}]}
+        {
+            "context": f"Bo has blue eyes and number {i}.",
+            "qas": [{"id": f"q{i}", "question": "What colour?", "answers": [{"text": answer, "answer_start": start}]}],
+        }
         for i in range(8)
     ]
     return {"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}], **more}
@@ -80,8 +86,17 @@ def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
     if spoil == "empty":
         shutil.rmtree(tmp / "images" / "val")
         (tmp / "images" / "val" / "class0").mkdir(parents=True)
-    return ["model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=image_folder", "data.image_size=16",
-            f"data.path={tmp / 'images'}", "data.augment.crop_padding=0", "trainer.accelerator=cpu", "logger=none"]
+    return [
+        "model=resnet18",
+        "model.name=test_resnet",
+        "model.stem=standard",
+        "data=image_folder",
+        "data.image_size=16",
+        f"data.path={tmp / 'images'}",
+        "data.augment.crop_padding=0",
+        "trainer.accelerator=cpu",
+        "logger=none",
+    ]
 
 
 # what is done, its exit code, what the message says
@@ -90,7 +105,12 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
     ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; model can be .*bert"),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
-    ("two tasks", lambda _: ["model=resnet18"], 2, r"made for image_classification, the data set for question_answering"),
+    (
+        "two tasks",
+        lambda _: ["model=resnet18"],
+        2,
+        r"made for image_classification, the data set for question_answering",
+    ),
     ("unknown argument", lambda _: ["+trainer.max_epoch=1"], 2, r"trainer: .*max_epoch"),
     ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py itself"),
     ("no such folder", missing_file, 2, r"nowhere"),
@@ -98,17 +118,50 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
     ("empty split", no_questions, 2, r"dev-v1\.1\.json.*no questions"),
     ("an id twice", one_id_twice, 2, r"the id 'q\d' occurs twice"),
     ("no usable answers", answers_elsewhere, 2, r"no question to train on: none of 8"),
-    ("no such weights", lambda tmp: [*questions(tmp), "model.pretrained=./nowhere"], 2, r"model\.pretrained=\./nowhere"),
-    ("no such tokenizer", lambda tmp: [*questions(tmp), "model.tokenizer=/nowhere/vocab.txt"], 2, r"model\.tokenizer=/nowhere"),
+    (
+        "no such weights",
+        lambda tmp: [*questions(tmp), "model.pretrained=./nowhere"],
+        2,
+        r"model\.pretrained=\./nowhere",
+    ),
+    (
+        "no such tokenizer",
+        lambda tmp: [*questions(tmp), "model.tokenizer=/nowhere/vocab.txt"],
+        2,
+        r"model\.tokenizer=/nowhere",
+    ),
     ("no such parent", lambda tmp: [*questions(tmp), "init_from=nowhere"], 2, r"init_from|nowhere"),
     ("torn image", lambda tmp: images(tmp, spoil="jpeg"), 2, r"class1/3\.jpeg"),
     ("one class", lambda tmp: images(tmp, classes=1), 2, r"class"),
     ("strange class", lambda tmp: images(tmp, spoil="class"), 2, r"other"),
     ("no images", lambda tmp: images(tmp, spoil="empty"), 2, r"val"),
-    ("no such timm model", lambda tmp: [*images(tmp), "model.name=resnet19"], 2, r"model\.name=resnet19: timm has no such model"),
-    ("diverges", lambda tmp: [*questions(tmp), "optim.lr=100", "optim=sgd", "optim.lr=100", "trainer.gradient_clip_val=null",
-                              "trainer.max_epochs=60", "optim.schedule=constant", "optim.warmup=0"], 3, r"loss|not numbers"),
-    ("folder of somebody else", lambda tmp: [*questions(tmp), f"hydra.run.dir={_foreign(tmp)}"], 2, r"holds no run of ours"),
+    (
+        "no such timm model",
+        lambda tmp: [*images(tmp), "model.name=resnet19"],
+        2,
+        r"model\.name=resnet19: timm has no such model",
+    ),
+    (
+        "diverges",
+        lambda tmp: [
+            *questions(tmp),
+            "optim.lr=100",
+            "optim=sgd",
+            "optim.lr=100",
+            "trainer.gradient_clip_val=null",
+            "trainer.max_epochs=60",
+            "optim.schedule=constant",
+            "optim.warmup=0",
+        ],
+        3,
+        r"loss|not numbers",
+    ),
+    (
+        "folder of somebody else",
+        lambda tmp: [*questions(tmp), f"hydra.run.dir={_foreign(tmp)}"],
+        2,
+        r"holds no run of ours",
+    ),
 ]
 
 
@@ -170,8 +223,9 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path)
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
     environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    full = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          check=False)
+    full = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert full.returncode == 8, full.stderr
     assert "no space left for" in full.stderr
     assert "Traceback" not in full.stderr
@@ -180,7 +234,13 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path)
     from trainers.checkpoints import read
 
     assert read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] > 0
-    again = subprocess.run([sys.executable, str(ROOT / "train.py"), *overrides], cwd=tmp_path, env=environment,
-                           capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *overrides],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert again.returncode == 0, again.stderr
     assert "going on from" in again.stderr

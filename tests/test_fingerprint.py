@@ -49,9 +49,7 @@ def test_equal_exactly_when_names_and_contents_are(
     tmp_path_factory: pytest.TempPathFactory, one: dict[str, bytes], other: dict[str, bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
-    first, second = (
-        write(folder / name, {**files, "anchor": b""}) for name, files in (("1", one), ("2", other))
-    )
+    first, second = (write(folder / name, {**files, "anchor": b""}) for name, files in (("1", one), ("2", other)))
     root = folder / "cache"
     assert (of_files(first, root) == of_files(second, root)) == (one == other)
 
@@ -131,9 +129,7 @@ def test_missing_and_no_files_are_refused(tmp_path: Path) -> None:
         of_files([], tmp_path)
 
 
-def test_remote_files_count_by_their_content_or_checksum(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remote_files_count_by_their_content_or_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/data/a", b"1")
     before = of_files(["memory://data/a"], tmp_path)
@@ -141,9 +137,7 @@ def test_remote_files_count_by_their_content_or_checksum(
     assert of_files(["memory://data/a"], tmp_path) != before
 
     info = type(memory).info
-    monkeypatch.setattr(
-        type(memory), "info", lambda self, path, **more: {**info(self, path, **more), "ETag": "x"}
-    )
+    monkeypatch.setattr(type(memory), "info", lambda self, path, **more: {**info(self, path, **more), "ETag": "x"})
     by_tag = of_files(["memory://data/a"], tmp_path)
     memory.pipe("/data/a", b"3")
     assert of_files(["memory://data/a"], tmp_path) == by_tag

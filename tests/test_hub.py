@@ -29,9 +29,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_double.HubDoub
             hub_double.write_encoder(folder / "distilbert", "distilbert"),
         )
         served.add("model", "timm/resnet18.a1_in1k", hub_double.write_timm(folder / "resnet18"))
-        served.add(
-            "dataset", "rajpurkar/squad", hub_double.write_squad(folder / "squad"), hub_double.SQUAD_REVISION
-        )
+        served.add("dataset", "rajpurkar/squad", hub_double.write_squad(folder / "squad"), hub_double.SQUAD_REVISION)
         served.add(
             "dataset",
             "zh-plus/tiny-imagenet",
@@ -110,9 +108,7 @@ def test_a_download_goes_on_where_it_stopped(hub: hub_double.HubDouble, tmp_path
         assert answer.read() == content[-7:]
 
 
-def test_transformers_loads_model_and_tokenizer(
-    hub: hub_double.HubDouble, python: Command, tmp_path: Path
-) -> None:
+def test_transformers_loads_model_and_tokenizer(hub: hub_double.HubDouble, python: Command, tmp_path: Path) -> None:
     code = (
         "from transformers import AutoModelForQuestionAnswering as M, AutoTokenizer as T\n"
         "for name in ('google-bert/bert-base-uncased', 'distilbert/distilbert-base-uncased'):\n"
@@ -173,9 +169,7 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("network", ["unknown name", "closed", "silent", "forbidden"])
-def test_no_network_is_one_line(
-    network: str, python: Command, silent_address: str, closed_address: str
-) -> None:
+def test_no_network_is_one_line(network: str, python: Command, silent_address: str, closed_address: str) -> None:
     addresses = {"unknown name": "http://hub.invalid", "closed": closed_address, "silent": silent_address}
     if network == "forbidden":
         environment = {"HF_HUB_OFFLINE": "1"}
@@ -198,9 +192,7 @@ def test_no_network_is_one_line_for_every_client(python: Command, closed_address
     assert len(set(messages)) == 1, messages
 
 
-def test_what_the_hub_does_not_have_is_one_line(
-    hub: hub_double.HubDouble, python: Command, tmp_path: Path
-) -> None:
+def test_what_the_hub_does_not_have_is_one_line(hub: hub_double.HubDouble, python: Command, tmp_path: Path) -> None:
     bert = "'google-bert/bert-base-uncased'"
     cases = [
         ("huggingface_hub.hf_hub_download('nobody/nothing', 'x')", "nothing of that name"),
@@ -311,9 +303,7 @@ def test_bert_on_squad_as_typed(hub: hub_double.HubDouble, run: Command, tmp_pat
     assert again.returncode == 0, again.stderr
 
 
-def test_pretrained_resnet18_on_tiny_imagenet_as_typed(
-    hub: hub_double.HubDouble, run: Command, tmp_path: Path
-) -> None:
+def test_pretrained_resnet18_on_tiny_imagenet_as_typed(hub: hub_double.HubDouble, run: Command, tmp_path: Path) -> None:
     environment = _with_cache_of_its_own(hub.environment(tmp_path / "home"), tmp_path)
     command = [
         "train.py",
@@ -343,9 +333,7 @@ def test_train_without_a_network_is_one_line(
     silent_address: str,
     closed_address: str,
 ) -> None:
-    address = {"unknown name": "http://hub.invalid", "closed": closed_address, "silent": silent_address}[
-        network
-    ]
+    address = {"unknown name": "http://hub.invalid", "closed": closed_address, "silent": silent_address}[network]
     environment = {
         "HF_ENDPOINT": address,
         "HF_HUB_OFFLINE": "0",

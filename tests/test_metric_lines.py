@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from runs import metric_lines
 from runs.metric_lines import Line
 
-names = st.text("abcXYZ019_-", min_size=1, max_size=12).filter(
-    lambda name: name not in ("epoch", "step", "timestamp")
-)
+names = st.text("abcXYZ019_-", min_size=1, max_size=12).filter(lambda name: name not in ("epoch", "step", "timestamp"))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
 whole = st.integers(0, 10**9)
@@ -60,9 +58,7 @@ def test_katib_reads_the_file_too(line: Line) -> None:
 
 
 def test_the_shape_of_a_line() -> None:
-    line = Line(
-        datetime(2026, 1, 1, 0, 0, 0, 123456, UTC), 1, 120, {"val_loss": 1.2345, "val_f1": 83.1, "lr": 1e-5}
-    )
+    line = Line(datetime(2026, 1, 1, 0, 0, 0, 123456, UTC), 1, 120, {"val_loss": 1.2345, "val_f1": 83.1, "lr": 1e-5})
     assert metric_lines.format(line) == (
         "2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.2345 val_f1=83.1 lr=1e-05"
     )
@@ -90,9 +86,7 @@ def test_scalars_of_torch_and_numpy_are_numbers(tmp_path: Path) -> None:
     import torch
 
     stream = io.StringIO()
-    metric_lines.write(
-        {"a": torch.tensor(0.5), "b": np.float64(0.1), "c": np.float32(0.5), "d": 3}, 1, 2, stream
-    )
+    metric_lines.write({"a": torch.tensor(0.5), "b": np.float64(0.1), "c": np.float32(0.5), "d": 3}, 1, 2, stream)
     assert stream.getvalue().endswith("epoch=1 step=2 a=0.5 b=0.1 c=0.5 d=3.0\n")
 
 
@@ -148,9 +142,7 @@ def test_other_text_is_no_metric_line(text: str) -> None:
         metric_lines.parse(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"timestamp": 1}', '{"timestamp":"x","epoch":"1","step":"2"}', "7"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"timestamp": 1}', '{"timestamp":"x","epoch":"1","step":"2"}', "7"])
 def test_other_json_is_no_metric_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text + "\n")
     with pytest.raises(ValueError, match="line 1"):

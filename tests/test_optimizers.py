@@ -11,8 +11,9 @@ from trainers.optimizers import factor, parameter_groups, scheduler
 
 
 def bert() -> torch.nn.Module:
-    config = AutoConfig.for_model("bert", vocab_size=50, hidden_size=8, num_hidden_layers=3, num_attention_heads=2,
-                                  intermediate_size=16)
+    config = AutoConfig.for_model(
+        "bert", vocab_size=50, hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16
+    )
     return AutoModelForQuestionAnswering.from_config(config)
 
 

@@ -23,9 +23,7 @@ from config.messages import explain
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
-BLOCK = re.compile(
-    r"(?P<mark><!-- test -->\s*\n)?^```(?:bash|sh|console)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL
-)
+BLOCK = re.compile(r"(?P<mark><!-- test -->\s*\n)?^```(?:bash|sh|console)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 # Tools that a reader has, or is told to get.
 TOOLS = {"git", "cd", "export", "pip", "uv", "source", "kill", "tail", "cat", "echo", "docker", "kubectl"}
 
@@ -73,9 +71,7 @@ def problem(command: str) -> str | None:
             known = any(place.exists() for place in places) or arguments[1] in ("pip", "venv", "pytest")
             return None if known else f"there is no command python -m {arguments[1]}"
         return _script(arguments)
-    return (
-        None if program in TOOLS or shutil.which(program, path=_path()) else f"there is no program {program}"
-    )
+    return None if program in TOOLS or shutil.which(program, path=_path()) else f"there is no program {program}"
 
 
 def _script(arguments: list[str]) -> str | None:

@@ -15,26 +15,44 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests.conftest import ROOT
 
 from config.compose import compose
 from config.errors import Interrupted
 from runs import metric_lines
-from tests.conftest import ROOT
 from trainers import checkpoints
 from trainers.build import build
 from trainers.fit import fit
 from trainers.hardware import use_threads
 
 QUESTIONS = [
-    "data=squad_sample", "data.sample.train=96", "data.sample.val=12", "data.batch_size=8", "optim.lr=1e-3",
+    "data=squad_sample",
+    "data.sample.train=96",
+    "data.sample.val=12",
+    "data.batch_size=8",
+    "optim.lr=1e-3",
     "model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
-    "model.dropout=0.1", "model.attention_dropout=0.1", "model.vocab_size=300",
+    "model.dropout=0.1",
+    "model.attention_dropout=0.1",
+    "model.vocab_size=300",
 ]
 IMAGES = [
-    "model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes", "data.sample.train=72",
-    "data.sample.val=24", "data.batch_size=8", "data.augment.mixup=0.2",
+    "model=resnet18",
+    "model.name=test_resnet",
+    "model.stem=standard",
+    "data=shapes",
+    "data.sample.train=72",
+    "data.sample.val=24",
+    "data.batch_size=8",
+    "data.augment.mixup=0.2",
 ]
-COMMON = ["logger=none", "trainer.accelerator=cpu", "trainer.deterministic=true", "trainer.threads=1", "trainer.max_epochs=2"]
+COMMON = [
+    "logger=none",
+    "trainer.accelerator=cpu",
+    "trainer.deterministic=true",
+    "trainer.threads=1",
+    "trainer.max_epochs=2",
+]
 VARIED = {"questions": [*QUESTIONS, *COMMON], "images": [*IMAGES, *COMMON]}
 
 
@@ -58,7 +76,11 @@ def train(overrides: list[str], folder: Path) -> dict[str, Any]:
 def result(folder: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], list[str]]:
     """Metric lines without what depends on the clock, the final weights, the predictions."""
     lines = [
-        {"epoch": line.epoch, "step": line.step, **{k: v for k, v in line.values.items() if k.startswith(("val", "train_loss"))}}
+        {
+            "epoch": line.epoch,
+            "step": line.step,
+            **{k: v for k, v in line.values.items() if k.startswith(("val", "train_loss"))},
+        }
         for line in metric_lines.read(folder / "metrics.jsonl")
     ]
     state = checkpoints.read(folder / "checkpoints" / "last.ckpt")
@@ -84,7 +106,10 @@ def same(one: Path, other: Path) -> None:
         ("questions", ["trainer.val_check_interval=0.4", "trainer.accumulate_grad_batches=2"]),
         ("questions", ["trainer.max_epochs=-1", "trainer.max_steps=17", "trainer.early_stopping=5"]),
         ("images", ["trainer.ema_decay=0.9"]),
-        ("images", ["trainer.early_stopping=1", "optim=sgd", "optim.lr=1e-9", "trainer.max_epochs=5", "monitor=val_loss"]),
+        (
+            "images",
+            ["trainer.early_stopping=1", "optim=sgd", "optim.lr=1e-9", "trainer.max_epochs=5", "monitor=val_loss"],
+        ),
     ],
 )
 def test_stopped_at_any_checkpoint_it_ends_the_same(
@@ -111,7 +136,9 @@ def _count(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     counted = []
     with monkeypatch.context() as patch:
         save = checkpoints.Checkpoints.save
-        patch.setattr(checkpoints.Checkpoints, "save", lambda self, trainer: (counted.append(1), save(self, trainer))[1])
+        patch.setattr(
+            checkpoints.Checkpoints, "save", lambda self, trainer: (counted.append(1), save(self, trainer))[1]
+        )
         train(overrides, tmp_path / "counted")
     return len(counted)
 
@@ -139,13 +166,16 @@ def test_killed_by_signal_9_at_a_random_step(task: str, tmp_path: Path, cache: P
     seed = int.from_bytes(os.urandom(4))
     print(f"random seed {seed}")
     delay = random.Random(seed).uniform(0.0, 0.6)
-    process = subprocess.Popen([*command, f"hydra.run.dir={killed}"], env=environment, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, f"hydra.run.dir={killed}"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _wait_for(lambda: (killed / "checkpoints" / "last.ckpt").exists() or process.poll() is not None)
     time.sleep(delay)
     process.kill()
     process.wait()
-    done = subprocess.run([*command, f"hydra.run.dir={killed}"], env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, f"hydra.run.dir={killed}"], env=environment, check=True, capture_output=True, text=True
+    )
     same(whole, killed)
     assert _final(whole) == _final(killed)
     model = "model/model.safetensors"
@@ -209,7 +239,9 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before_it(
     same(tmp_path / "whole", tmp_path / "torn")
 
 
-def test_more_steps_under_a_horizon_of_its_own_go_on(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_steps_under_a_horizon_of_its_own_go_on(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
     overrides = [*VARIED["questions"], "trainer.max_epochs=-1", "optim.horizon=30"]
     train([*overrides, "trainer.max_steps=24"], tmp_path / "whole")

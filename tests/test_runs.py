@@ -90,9 +90,7 @@ def test_states_of_a_folder(tmp_path: Path) -> None:
         ({"metrics.jsonl": "{}", "x": ""}, "metrics.jsonl, x"),
     ],
 )
-def test_foreign_folders_are_refused_and_left_alone(
-    content: dict[str, str], said: str, tmp_path: Path
-) -> None:
+def test_foreign_folders_are_refused_and_left_alone(content: dict[str, str], said: str, tmp_path: Path) -> None:
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]}
@@ -187,9 +185,7 @@ def test_more_epochs_go_on_under_a_horizon_of_their_own(old: Any, new: Any, fine
     )
     assert (folders.differences(changed(**begun), changed(**longer)) == []) is fine
     without = {"optim__horizon": None}
-    assert (folders.differences(changed(**begun | without), changed(**longer | without)) == []) is (
-        old == new
-    )
+    assert (folders.differences(changed(**begun | without), changed(**longer | without)) == []) is (old == new)
 
 
 def test_a_horizon_that_comes_late_is_a_difference() -> None:
@@ -349,9 +345,7 @@ def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
     assert folders.differences(got, config) == []
 
 
-def test_a_failure_inside_a_phase_is_not_hidden_by_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_inside_a_phase_is_not_hidden_by_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = record.start(tmp_path, config=CONFIG, seeds={})
 
     def full(*_: Any) -> None:
@@ -536,9 +530,7 @@ def test_show(tmp_path: Path, runs: Runs) -> None:
 
 @pytest.mark.parametrize(("make", "said"), [(lambda f: None, "no such folder"), (Path.mkdir, "no run.json"),
     (lambda f: (f.mkdir(), (f / "run.json").write_text("{")), "damaged")])  # fmt: skip
-def test_show_refuses_what_is_no_run(
-    make: Callable[[Path], Any], said: str, tmp_path: Path, runs: Runs
-) -> None:
+def test_show_refuses_what_is_no_run(make: Callable[[Path], Any], said: str, tmp_path: Path, runs: Runs) -> None:
     make(tmp_path / "x")
     done = runs("show", "x")
     assert done.returncode == 2
@@ -565,9 +557,7 @@ def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
 def test_list(tmp_path: Path, runs: Runs) -> None:
     outputs = tmp_path / "outputs"
     finished(outputs / "2026-01-01" / "10-00-00", val_f1=70.0, val_loss=2.0)
-    finished(
-        outputs / "a-run-with-a-rather-long-name-that-goes-on-and-on" / "and-on-and-on-for-ever", val_f1=71.5
-    )
+    finished(outputs / "a-run-with-a-rather-long-name-that-goes-on-and-on" / "and-on-and-on-for-ever", val_f1=71.5)
     (outputs / "damaged").mkdir()
     (outputs / "damaged" / "run.json").write_text("{")
     (outputs / "half" / ".hydra").mkdir(parents=True)

@@ -27,15 +27,10 @@ def find(windows: Windows, start: np.ndarray, end: np.ndarray, **options) -> spa
 
 def texts(windows: Windows, found: spans.Answers) -> list[str]:
     """The answers."""
-    return [
-        context[slice(*found.span(i))] if found.answered[i] else ""
-        for i, context in enumerate(windows.contexts)
-    ]
+    return [context[slice(*found.span(i))] if found.answered[i] else "" for i, context in enumerate(windows.contexts)]
 
 
-def assert_as_recipe(
-    windows: Windows, start: np.ndarray, end: np.ndarray, no_answer: bool, threshold: float = 0.0
-):
+def assert_as_recipe(windows: Windows, start: np.ndarray, end: np.ndarray, no_answer: bool, threshold: float = 0.0):
     """Bit for bit, but for the word "empty" that the recipe puts where there is no span."""
     padded = (spans.pad(flat, windows.offsets) for flat in (start, end))
     expected, lists, differences = recipe(
@@ -43,9 +38,7 @@ def assert_as_recipe(
     )
     found = find(windows, start, end, no_answer=no_answer, threshold=threshold)
     without = [entries[0]["text"] == "empty" for entries in lists]
-    assert texts(windows, found) == [
-        "" if none else text for none, text in zip(without, expected, strict=True)
-    ]
+    assert texts(windows, found) == ["" if none else text for none, text in zip(without, expected, strict=True)]
     if no_answer:
         assert found.no_answer_score.tolist() == differences
     for i, context in enumerate(windows.contexts):
@@ -54,9 +47,7 @@ def assert_as_recipe(
         assert [entry["text"] for entry in ours] == [entry["text"] for entry in theirs]
         assert [entry["score"] for entry in ours] == [float(entry["score"]) for entry in theirs]
         if not without[i]:
-            assert [entry["probability"] for entry in ours] == [
-                float(entry["probability"]) for entry in theirs
-            ]
+            assert [entry["probability"] for entry in ours] == [float(entry["probability"]) for entry in theirs]
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +116,10 @@ def test_equal_logits_and_signed_zeros():
     assert_as_recipe(windows, extreme, -extreme, no_answer=False)
 
 
-def one(
-    words: int, start: dict[int, float], end: dict[int, float], **options
-) -> tuple[Windows, spans.Answers]:
+def one(words: int, start: dict[int, float], end: dict[int, float], **options) -> tuple[Windows, spans.Answers]:
     """One window: CLS, then words of one letter."""
     chars = np.array([(-1, -1)] + [(2 * i, 2 * i + 1) for i in range(words)], np.int32)
-    windows = Windows(
-        ["w " * words], chars, np.array([0, words + 1]), np.zeros(1, np.int32), np.zeros((1, 2))
-    )
+    windows = Windows(["w " * words], chars, np.array([0, words + 1]), np.zeros(1, np.int32), np.zeros((1, 2)))
     flat = [np.array([given.get(i, -9.0) for i in range(words + 1)], np.float32) for given in (start, end)]
     return windows, find(windows, *flat, **options)
 
@@ -251,9 +238,7 @@ def test_bad_input():
     flat = np.zeros(len(windows.chars), np.float32)
     candidates = spans.top(spans.pad(flat, windows.offsets), spans.pad(flat, windows.offsets), lengths)
     with pytest.raises(ValueError, match="windows"):
-        spans.best_spans(
-            candidates, windows.chars, windows.offsets[:-1], windows.example, len(windows.contexts)
-        )
+        spans.best_spans(candidates, windows.chars, windows.offsets[:-1], windows.example, len(windows.contexts))
     flat[windows.offsets[3] + 1] = np.nan
     with pytest.raises(Diverged, match="NaN"):
         find(windows, flat, flat)
@@ -270,9 +255,7 @@ def test_needs_no_torch():
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     source = str(Path(spans.__file__).parents[1])
-    assert (
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, check=False).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, check=False).returncode == 0
 
 
 @pytest.mark.slow

@@ -80,9 +80,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 LAYOUTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "nested.json": lambda path, content: path.write_text(json.dumps(content)),
     "indented.json": lambda path, content: path.write_text(json.dumps(content, indent=2, ensure_ascii=False)),
-    "data_first.json": lambda path, content: path.write_text(
-        json.dumps({k: content[k] for k in ("data", "version")})
-    ),
+    "data_first.json": lambda path, content: path.write_text(json.dumps({k: content[k] for k in ("data", "version")})),
     "marked.json": lambda path, content: path.write_text("\ufeff" + json.dumps(content, ensure_ascii=False)),
     "list.json": lambda path, content: path.write_text(json.dumps(flat(content))),
     "flat_data.json": lambda path, content: path.write_text(json.dumps({"data": flat(content)}, indent=1)),
@@ -124,9 +122,7 @@ def test_every_layout_gives_the_same(
 
 
 @pytest.mark.parametrize("block", [1, 1 << 20])
-def test_other_keys_of_the_top_object_are_skipped(
-    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_keys_of_the_top_object_are_skipped(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(squad, "BLOCK", block)
     monkeypatch.setattr(squad, "LINE", block)
     content = {"about": {"data": [1]}, "number": 123456, **nested(), "rest": [1.5, None, "]"]}
@@ -252,9 +248,7 @@ def test_mistakes_in_other_layouts(tmp_path: Path) -> None:
     )
     told("b.json", json.dumps(rows), r"b\.json: item 5 \(id id-4\)")
     rows = flat(nested(version_2=True))
-    told(
-        "c.jsonl", "\n".join(map(json.dumps, rows)), r"line 1 .*: no answers; .* data\.version_2=true", False
-    )
+    told("c.jsonl", "\n".join(map(json.dumps, rows)), r"line 1 .*: no answers; .* data\.version_2=true", False)
     rows[1]["answers"]["text"].append("x")
     told("d.jsonl", "\n".join(map(json.dumps, rows)), r"line 2 .*: 2 answer texts, but 1 answer_start")
     told("e.jsonl", '{"id": 1}\n{"id"', r"line 1: the key 'context' is missing; found id")
@@ -323,17 +317,14 @@ def test_an_id_that_occurs_twice_and_an_empty_split_are_refused(tmp_path: Path) 
         store(tmp_path / "f", {"data": []})
 
 
-def test_answers_elsewhere_than_said_are_counted_and_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_answers_elsewhere_than_said_are_counted_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = nested()
     content["data"][1]["paragraphs"][1]["qas"][2]["answers"][0]["answer_start"] += 1
     stored = store(tmp_path / "e", content)
     stored.warn("train")
     assert "train: 1 of 18 answers are not where they are said to be; 1 question(s)" in caplog.text
     assert (
-        "article 2 (Article 1), paragraph 2, question 3 (id id-11): the answer 'fox' is not at character"
-        in caplog.text
+        "article 2 (Article 1), paragraph 2, question 3 (id id-11): the answer 'fox' is not at character" in caplog.text
     )
     store(tmp_path / "f", nested()).warn("train")
     assert len(caplog.records) == 1
@@ -411,9 +402,10 @@ def test_a_folders_files_are_found(tmp_path: Path, names: list[str], expected: d
 
 
 def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve(
-        tmp_path, "a [1].json", "b.json", train_file="a [1].json", val_file=str(tmp_path / "b.json")
-    ) == {"train": ["a [1].json"], "val": ["b.json"]}
+    assert resolve(tmp_path, "a [1].json", "b.json", train_file="a [1].json", val_file=str(tmp_path / "b.json")) == {
+        "train": ["a [1].json"],
+        "val": ["b.json"],
+    }
     monkeypatch.chdir(tmp_path)
     assert sources.resolve(None, "b.json", "*.json") == {
         "train": [str(tmp_path / "b.json")],
@@ -441,9 +433,7 @@ def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.Monk
         (["dev.json"], {"train_file": "nothing.json"}, r"there is no data\.train_file=nothing\.json"),
     ],
 )
-def test_what_cannot_be_found_is_told(
-    tmp_path: Path, names: list[str], options: dict[str, str], message: str
-) -> None:
+def test_what_cannot_be_found_is_told(tmp_path: Path, names: list[str], options: dict[str, str], message: str) -> None:
     with pytest.raises(Refused, match=message):
         resolve(tmp_path, *names, **options)
 
@@ -530,9 +520,7 @@ def test_workers_make_the_same_batches(folder: Path, tmp_path: Path) -> None:
     assert [batch["input_ids"].tolist() for batch in data.train_dataloader()] == alone
 
 
-def test_two_processes_share_each_batch(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_share_each_batch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = module(folder, tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     both, seen = [], []
@@ -581,9 +569,7 @@ def test_a_change_of_anything_that_counts_makes_another_entry_and_nothing_else_d
 
     first = place()
     assert place(batch_size=2, seed=5, workers=0, eval_batch_size=1) == first
-    assert (
-        len({first, place(max_length=60), place(stride=8), place(vocab_size=100), place(max_train=10)}) == 5
-    )
+    assert len({first, place(max_length=60), place(stride=8), place(vocab_size=100), place(max_train=10)}) == 5
     (folder / "train-v1.1.json").write_text(json.dumps(nested(4)))
     assert place() != first
     (folder / "train-v1.1.json").write_text(json.dumps(nested(3)))
@@ -610,9 +596,7 @@ def test_no_source_at_all_is_refused(tmp_path: Path) -> None:
         module(None, tmp_path)
 
 
-def test_a_full_disk_while_writing_is_told(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_while_writing_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Any, *given: Any, **options: Any) -> None:
         real(self, *given, **options)
         self.stream.close()

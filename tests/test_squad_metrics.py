@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from trainers.squad_metrics import Score, best_threshold, normalise, score, totals
 
-TEXTS = st.lists(
-    st.sampled_from(["a", "The", "an", "cat", "Cat.", "dog", "!", "...", "é", "𝄞", " ", "\t"])
-).map(" ".join)
+TEXTS = st.lists(st.sampled_from(["a", "The", "an", "cat", "Cat.", "dog", "!", "...", "é", "𝄞", " ", "\t"])).map(
+    " ".join
+)
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,44 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import ROOT
 
 from runs import metric_lines
-from tests.conftest import ROOT
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-TINY = "model.architecture={model_type:bert,hidden_size:32,num_hidden_layers:2,num_attention_heads:2,intermediate_size:64}"
-QUESTIONS = ["train.py", "data=squad_sample", "data.sample.train=160", "data.sample.val=40", "data.batch_size=16",
-             "model.vocab_size=400", TINY, "optim.lr=2e-3", "trainer.max_epochs=2", "trainer.accelerator=cpu",
-             "trainer.threads=1", "trainer.deterministic=true", "trainer.precision=32-true"]
-IMAGES = ["train.py", "model=resnet18", "data=shapes", "data.sample.train=96", "data.sample.val=48", "data.batch_size=16",
-          "optim.lr=1e-3", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.precision=32-true",
-          "trainer.deterministic=true"]
+TINY = (
+    "model.architecture={model_type:bert,hidden_size:32,num_hidden_layers:2,num_attention_heads:2,intermediate_size:64}"
+)
+QUESTIONS = [
+    "train.py",
+    "data=squad_sample",
+    "data.sample.train=160",
+    "data.sample.val=40",
+    "data.batch_size=16",
+    "model.vocab_size=400",
+    TINY,
+    "optim.lr=2e-3",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.deterministic=true",
+    "trainer.precision=32-true",
+]
+IMAGES = [
+    "train.py",
+    "model=resnet18",
+    "data=shapes",
+    "data.sample.train=96",
+    "data.sample.val=48",
+    "data.batch_size=16",
+    "optim.lr=1e-3",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.precision=32-true",
+    "trainer.deterministic=true",
+]
 
 
 def lines(stdout: str) -> list[metric_lines.Line]:
@@ -38,8 +63,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str,
     environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
     runs = {}
     for name, command in (("questions", QUESTIONS), ("images", IMAGES)):
-        done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:], f"hydra.run.dir={name}"], cwd=folder,
-                              env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / command[0]), *command[1:], f"hydra.run.dir={name}"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         runs[name] = (folder / name, done.stdout)
     return runs
@@ -56,7 +87,9 @@ def test_the_task_reports_exactly_the_metrics_it_declares(task: str, finished: d
 
 
 @pytest.mark.parametrize("task", ["questions", "images"])
-def test_the_last_line_the_record_the_predictions_and_the_model_agree(task: str, finished: dict[str, tuple[Path, str]]) -> None:
+def test_the_last_line_the_record_the_predictions_and_the_model_agree(
+    task: str, finished: dict[str, tuple[Path, str]]
+) -> None:
     folder, stdout = finished[task]
     record = json.loads((folder / "run.json").read_text())
     last = lines(stdout)[-1]
@@ -76,15 +109,35 @@ def test_the_last_line_the_record_the_predictions_and_the_model_agree(task: str,
 
 def test_the_record_is_complete(finished: dict[str, tuple[Path, str]]) -> None:
     record = json.loads((finished["questions"][0] / "run.json").read_text())
-    for key in ("config", "config_hash", "git", "lock_hash", "data", "packages", "hardware", "seeds", "timings",
-                "utilisation", "peak_memory", "parent", "metrics", "command", "started", "ended", "choices"):
+    for key in (
+        "config",
+        "config_hash",
+        "git",
+        "lock_hash",
+        "data",
+        "packages",
+        "hardware",
+        "seeds",
+        "timings",
+        "utilisation",
+        "peak_memory",
+        "parent",
+        "metrics",
+        "command",
+        "started",
+        "ended",
+        "choices",
+    ):
         assert key in record, key
     assert set(record["timings"]) == {"data", "model", "fit", "export"}
     assert set(record["data"]["fingerprints"]) == {"train", "val"}
     assert record["choices"]["model"] == "bert_tiny"
     assert {"torch", "lightning", "transformers", "timm", "hydra-core"} <= set(record["packages"])
     assert sorted(path.name for path in (finished["questions"][0] / ".hydra").iterdir()) == [
-        "config.yaml", "hydra.yaml", "overrides.yaml"]
+        "config.yaml",
+        "hydra.yaml",
+        "overrides.yaml",
+    ]
 
 
 def test_transformers_loads_the_model_folder_and_gives_the_same_answers(finished: dict[str, tuple[Path, str]]) -> None:
@@ -97,7 +150,11 @@ def test_transformers_loads_the_model_folder_and_gives_the_same_answers(finished
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     rows = {row["id"]: row for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())}
     questions = {}
-    for found in Path(json.loads((folder / "run.json").read_text())["data"]["val"]["cache"]).parents[1].glob("squad_sample/*/dev*"):
+    for found in (
+        Path(json.loads((folder / "run.json").read_text())["data"]["val"]["cache"])
+        .parents[1]
+        .glob("squad_sample/*/dev*")
+    ):
         for article in json.loads(found.read_text())["data"]:
             for paragraph in article["paragraphs"]:
                 for qa in paragraph["qas"]:
@@ -111,12 +168,14 @@ def test_transformers_loads_the_model_folder_and_gives_the_same_answers(finished
         with torch.inference_mode():
             output = model(**inputs)
         starts, ends = output.start_logits[0].tolist(), output.end_logits[0].tolist()
-        best = max(((starts[i] + ends[j], i, j) for i in inside for j in inside if i <= j < i + 30))
+        best = max((starts[i] + ends[j], i, j) for i in inside for j in inside if i <= j < i + 30)
         same += context[offsets[best[1]][0] : offsets[best[2]][1]] == row["prediction"]
     assert same == len(rows)
 
 
-def test_timm_loads_the_model_folder_and_gives_the_same_labels(finished: dict[str, tuple[Path, str]], cache: Path) -> None:
+def test_timm_loads_the_model_folder_and_gives_the_same_labels(
+    finished: dict[str, tuple[Path, str]], cache: Path
+) -> None:
     """Plain timm with its own preprocessing; the small stem is exported in timm's own shape."""
     import timm
     import torch
@@ -147,7 +206,9 @@ def test_evaluating_the_run_and_its_plain_model_folder_gives_the_trained_metrics
     done = run("-m", "trainers", "evaluate", f"run={folder}", "trainer.threads=1", "--output", "out")
     assert done.returncode == 0, done.stderr
     (line,) = lines(done.stdout)
-    declared = {name: value for name, value in lines(stdout)[-1].values.items() if name in record["config"]["task"]["metrics"]}
+    declared = {
+        name: value for name, value in lines(stdout)[-1].values.items() if name in record["config"]["task"]["metrics"]
+    }
     assert line.values == declared
     assert (tmp_path / "out" / "predictions.jsonl").read_text() == (folder / "predictions.jsonl").read_text()
 
@@ -155,8 +216,12 @@ def test_evaluating_the_run_and_its_plain_model_folder_gives_the_trained_metrics
 def test_predict_answers_from_standard_input(finished: dict[str, tuple[Path, str]], run: Run, tmp_path: Path) -> None:
     rows = [json.loads(row) for row in (finished["questions"][0] / "predictions.jsonl").read_text().splitlines()]
     asked = tmp_path / "asked.jsonl"
-    asked.write_text("".join(json.dumps({"id": str(i), "question": "Which one?", "context": row["answers"][0] + " is it."}) + "\n"
-                             for i, row in enumerate(rows)))
+    asked.write_text(
+        "".join(
+            json.dumps({"id": str(i), "question": "Which one?", "context": row["answers"][0] + " is it."}) + "\n"
+            for i, row in enumerate(rows)
+        )
+    )
     done = run("-m", "trainers", "predict", f"run={finished['questions'][0]}", "asked.jsonl")
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -172,12 +237,16 @@ def test_predict_answers_from_standard_input(finished: dict[str, tuple[Path, str
 
 def test_predict_labels_a_folder_of_images(finished: dict[str, tuple[Path, str]], run: Run, cache: Path) -> None:
     folder, _ = finished["images"]
-    rows = {Path(row["id"]).name: row for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())}
+    rows = {
+        Path(row["id"]).name: row for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    }
     (source,) = {path for path in cache.glob("shapes/*/val") if len(list(path.rglob("*.JPEG"))) == len(rows)}
     done = run("-m", "trainers", "predict", f"run={folder}", str(source))
     assert done.returncode == 0, done.stderr
     labelled = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {Path(row["id"]).name: row["prediction"] for row in labelled} == {k: row["prediction"] for k, row in rows.items()}
+    assert {Path(row["id"]).name: row["prediction"] for row in labelled} == {
+        k: row["prediction"] for k, row in rows.items()
+    }
 
 
 def test_a_new_run_starts_from_old_weights(finished: dict[str, tuple[Path, str]], run: Run, tmp_path: Path) -> None:
@@ -202,9 +271,13 @@ def test_losses_are_what_they_were(task: str, finished: dict[str, tuple[Path, st
     assert losses == pytest.approx(GOLDEN[task], rel=1e-4), f"now {losses}"
 
 
-@pytest.mark.parametrize(("model", "data"), [("majority", "squad_sample"), ("lexical", "squad_sample"), ("majority", "shapes")])
+@pytest.mark.parametrize(
+    ("model", "data"), [("majority", "squad_sample"), ("lexical", "squad_sample"), ("majority", "shapes")]
+)
 def test_baselines_go_through_the_same_command(model: str, data: str, run: Run, tmp_path: Path) -> None:
-    done = run("train.py", f"model={model}", f"data={data}", "data.sample.train=120", "data.sample.val=48", "hydra.run.dir=b")
+    done = run(
+        "train.py", f"model={model}", f"data={data}", "data.sample.train=120", "data.sample.val=48", "hydra.run.dir=b"
+    )
     assert done.returncode == 0, done.stderr
     assert lines(done.stdout)[-1].values == json.loads((tmp_path / "b" / "run.json").read_text())["metrics"]
     assert (tmp_path / "b" / "model" / "baseline.json").exists()
@@ -212,9 +285,22 @@ def test_baselines_go_through_the_same_command(model: str, data: str, run: Run, 
 
 
 def test_help_and_completion_import_nothing_heavy(run: Run) -> None:
-    for arguments in (["train.py", "--help"], ["train.py", "--cfg", "job"], ["train.py", "--shell-completion", "install=bash"],
-                      ["-m", "datamodules", "--help"], ["-m", "trainers", "--help"], ["-m", "runs", "--help"]):
-        done = run("-X", "importtime", *([str(ROOT / arguments[0])] if arguments[0] == "train.py" else arguments[:1]), *arguments[1:])
+    for arguments in (
+        ["train.py", "--help"],
+        ["train.py", "--cfg", "job"],
+        ["train.py", "--shell-completion", "install=bash"],
+        ["-m", "datamodules", "--help"],
+        ["-m", "trainers", "--help"],
+        ["-m", "runs", "--help"],
+    ):
+        done = run(
+            "-X",
+            "importtime",
+            *([str(ROOT / arguments[0])] if arguments[0] == "train.py" else arguments[:1]),
+            *arguments[1:],
+        )
         assert done.returncode == 0, done.stderr
-        imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+        imported = {
+            line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+        }
         assert not {"torch", "lightning", "transformers", "timm", "pyarrow"} & imported, arguments

@@ -257,9 +257,7 @@ def test_an_empty_context_is_one_window_without_an_answer(kind: str) -> None:
 
 def test_an_answer_outside_a_window_points_at_its_first_token() -> None:
     context = "the fox " * 40 + "dog"
-    made = assert_as_recipe(
-        "bert", [question(context, answers=(("dog", context.index("dog")),))], Limits(30, 5, 10)
-    )
+    made = assert_as_recipe("bert", [question(context, answers=(("dog", context.index("dog")),))], Limits(30, 5, 10))
     assert made["end"][-1] > 0
     assert not made["end"][:-1].any()
     assert len(made["end"]) > 3
@@ -279,9 +277,7 @@ def store(folder: Path, records: list[Question]) -> examples.Examples:
     return examples.Examples(folder)
 
 
-def written(
-    folder: Path, of: examples.Examples, limits: Limits, training: bool = True, kind: str = "bert"
-) -> Windows:
+def written(folder: Path, of: examples.Examples, limits: Limits, training: bool = True, kind: str = "bert") -> Windows:
     tokenizer = folder / "tokenizer.json"
     folder.mkdir()
     _MADE[kind][1].tokenizer.save(str(tokenizer))
@@ -291,19 +287,14 @@ def written(
 
 def test_long_questions_are_cut_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked = "fox " * 50
-    opened = written(
-        tmp_path / "w", store(tmp_path / "e", [question("the dog", asked)]), Limits(30, 5, 10), False
-    )
+    opened = written(tmp_path / "w", store(tmp_path / "e", [question("the dog", asked)]), Limits(30, 5, 10), False)
     assert opened.counts["cut_questions"] == 1
     # The first tokens stay, as in the original BERT code.
     assert opened.tokens[: opened.lengths[0]].tolist() == (
         _MADE["bert"][0]("fox " * 10, "the dog")["input_ids"] if opened.lengths[0] < 30 else []
     )
     encoder = _MADE["bert"][1]
-    assert (
-        Windows.of_records(encoder, [(asked, "the dog")], Limits(30, 5, 10), 0, True).lengths[0]
-        == opened.lengths[0]
-    )
+    assert Windows.of_records(encoder, [(asked, "the dog")], Limits(30, 5, 10), 0, True).lengths[0] == opened.lengths[0]
     assert "longer than 10 tokens" in caplog.text
 
 
@@ -333,9 +324,7 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
         written(tmp_path / "w", stored, Limits(30, 5, 10))
 
 
-@pytest.mark.parametrize(
-    "limits", [Limits(40, 40, 10), Limits(40, 27, 10), Limits(40, 5, 40), Limits(40, -1, 10)]
-)
+@pytest.mark.parametrize("limits", [Limits(40, 40, 10), Limits(40, 27, 10), Limits(40, 5, 40), Limits(40, -1, 10)])
 def test_limits_that_leave_no_room_are_refused(limits: Limits) -> None:
     with pytest.raises(Refused, match=r"data\.max_length=40 leaves .* data\.stride"):
         _MADE["bert"][1].check(limits)
@@ -344,9 +333,7 @@ def test_limits_that_leave_no_room_are_refused(limits: Limits) -> None:
 
 def test_chunks_on_disk_are_what_one_call_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    records = [
-        question(" ".join(rng.choice(["the", "fox", "dog", "😀"], rng.integers(1, 60)))) for _ in range(40)
-    ]
+    records = [question(" ".join(rng.choice(["the", "fox", "dog", "😀"], rng.integers(1, 60)))) for _ in range(40)]
     records = [record._replace(answers=[(record.context[:3], 0)]) for record in records for _ in range(2)]
     stored = store(tmp_path / "e", records)
     whole = ours(_MADE["bert"][1], records, Limits(30, 5, 10))
@@ -396,9 +383,7 @@ def test_batches_are_padded_to_their_longest(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def dev(
-    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[examples.Examples, Windows, Any]:
+def dev(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[examples.Examples, Windows, Any]:
     """All of SQuAD 1.1's dev, with BERT's vocabulary, as training would window it."""
     from datamodules import tokenizer
 
@@ -407,9 +392,7 @@ def dev(
     examples.write(root, squad.read([str(shared_data / "squad" / "dev-v1.1.json")], False), None, "dev")
     (root / "windows").mkdir()
     read = examples.Examples(root)
-    windows.write(
-        root / "windows", read, prepared.folder / "tokenizer.json", prepared.vocab_size, Limits(), False
-    )
+    windows.write(root / "windows", read, prepared.folder / "tokenizer.json", prepared.vocab_size, Limits(), False)
     return read, Windows.open(root / "windows", 0, True), prepared.load()
 
 

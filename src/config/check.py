@@ -9,8 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from config.errors import Refused
 from config.rules import RULES, Rule
 
-_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
-          "map": "a mapping"}
+_NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "map": "a mapping",
+}
 
 
 def check(config: DictConfig) -> None:
@@ -24,7 +30,9 @@ def check(config: DictConfig) -> None:
     """
     made_for, task = str(config.model.task), str(config.task.name)
     if made_for not in (task, "any"):  # before anything else: what one task's data asks of a model another's lacks
-        raise Refused(f"the model is made for {made_for}, the data set for {task}: choose a model and a data set of one task")
+        raise Refused(
+            f"the model is made for {made_for}, the data set for {task}: choose a model and a data set of one task"
+        )
     OmegaConf.resolve(config)
     findings = [*_values(config), *_monitor(config), *_meanings(config)]
     if findings:
@@ -55,8 +63,8 @@ def _problem(value: Any, rule: Rule) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        too_low = rule.low is not None and value < rule.low or rule.above is not None and value <= rule.above
-        if too_low or rule.high is not None and value > rule.high:
+        too_low = (rule.low is not None and value < rule.low) or (rule.above is not None and value <= rule.above)
+        if too_low or (rule.high is not None and value > rule.high):
             return f"must be {_expected(rule)}"
     return ""
 

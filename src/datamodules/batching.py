@@ -31,9 +31,7 @@ class LengthBatches:
         start: how many batches of that epoch it leaves out (for going on in the middle of one).
     """
 
-    def __init__(
-        self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         """Takes lengths and sizes.
 
         Args:
@@ -105,9 +103,7 @@ class EvaluationBatches:
         return iter(self.batches)
 
 
-def evaluation_batches(
-    lengths: Lengths | int, batch_size: int, rank: int = 0, world: int = 1
-) -> EvaluationBatches:
+def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, world: int = 1) -> EvaluationBatches:
     """Batches for evaluation: longest first, every example once, whole batches dealt out to the ranks.
 
     Longest first, so that too little memory shows at once. The batches do not depend on `world`: rank r takes
@@ -122,9 +118,7 @@ def evaluation_batches(
     if batch_size < 1:
         raise Refused(f"data.eval_batch_size must be at least 1, not {batch_size}")
     order = (
-        np.arange(lengths)
-        if isinstance(lengths, int)
-        else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+        np.arange(lengths) if isinstance(lengths, int) else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     )
     batches = [order[first : first + batch_size].tolist() for first in range(0, len(order), batch_size)]
     return EvaluationBatches(batches[rank::world])

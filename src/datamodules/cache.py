@@ -131,16 +131,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         # numpy reports a short write without an errno: "4096 requested and 512 written".
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (
-            error.errno is None and "requested and" in str(error)
-        ):
-            raise OutOfResources(
-                f"no space left for the data cache in {folder}; free some, or {MOVE_IT}"
-            ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
+            raise OutOfResources(f"no space left for the data cache in {folder}; free some, or {MOVE_IT}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename or "").startswith(
             str(folder)
         ):
-            raise Refused(
-                f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}"
-            ) from error
+            raise Refused(f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}") from error
         raise

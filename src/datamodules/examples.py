@@ -83,9 +83,7 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
             if wrong and not example:
                 text, start = question.answers[found.index(None)]
                 there = question.context[max(start, 0) : max(start, 0) + max(len(text), 1)]
-                example = (
-                    f"{question.place}: the answer {text!r} is not at character {start}, where {there!r} is"
-                )
+                example = f"{question.place}: the answer {text!r} is not at character {start}, where {there!r} is"
             # The first answer is what a model is trained on; the next best where its offset is wrong.
             target = next((each for each in found if each), None)
             ids.append(question.id)
@@ -155,9 +153,7 @@ class Examples:
 
     def answers(self, index: int) -> list[Answer]:
         """All gold answers; none for an unanswerable question."""
-        return [
-            {"text": text, "answer_start": start} for text, start in json.loads(self._texts["answers"][index])
-        ]
+        return [{"text": text, "answer_start": start} for text, start in json.loads(self._texts["answers"][index])]
 
     @property
     def contexts(self) -> arrays.Texts:

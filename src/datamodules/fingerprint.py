@@ -57,9 +57,7 @@ def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
         digests |= {file: _remote_digest(file, verify) for file in remote}
         total = hashlib.sha256()
         folder = _common_folder(list(digests))
-        for name, digest in sorted(
-            (os.path.relpath(file, folder), digest) for file, digest in digests.items()
-        ):
+        for name, digest in sorted((os.path.relpath(file, folder), digest) for file, digest in digests.items()):
             total.update(f"{name}\0{digest}\n".encode())
         if not remote and not any(_unsettled(stat) for stat in stats):
             index.remember_listing(signature, total.hexdigest())
@@ -155,8 +153,7 @@ class _Index:
                 " inode text, sha256 text) without rowid"
             )
             connection.execute(
-                "create table if not exists listings (signature text primary key, fingerprint text)"
-                " without rowid"
+                "create table if not exists listings (signature text primary key, fingerprint text) without rowid"
             )
 
     def _close(self) -> None:

@@ -74,9 +74,7 @@ def explain_hub_error(error: BaseException, what: str, instead: str = INSTEAD) -
     if "HfHubHTTPError" in named:
         return f"cannot get {what}: the Hub answered: {_line(named['HfHubHTTPError'])}"
     # transformers, about a folder or repository without weights or without a config.json
-    if isinstance(error, OSError | ValueError) and re.search(
-        "does not appear to have|^Unrecognized model", str(error)
-    ):
+    if isinstance(error, OSError | ValueError) and re.search("does not appear to have|^Unrecognized model", str(error)):
         return f"{what}: {_line(error)}"
     return None
 
@@ -117,9 +115,7 @@ def why_offline() -> str | None:
     if not constants.HF_HUB_OFFLINE:
         return None
     why = _silence(constants.ENDPOINT) if _ask.cache_info().currsize else None
-    return (
-        f"{constants.ENDPOINT} cannot be reached ({why})" if why else "HF_HUB_OFFLINE forbids to ask the Hub"
-    )
+    return f"{constants.ENDPOINT} cannot be reached ({why})" if why else "HF_HUB_OFFLINE forbids to ask the Hub"
 
 
 def _silence(endpoint: str) -> str | None:

@@ -51,12 +51,7 @@ def _lacking_data(data: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
 def _lacking_model(model: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     """The same of a transformers model; the names that timm uses on the Hub are not known here."""
     name = model.get("pretrained")
-    if (
-        not isinstance(name, str)
-        or Path(name).exists()
-        or name.count("/") > 1
-        or name.startswith((".", "/", "~"))
-    ):
+    if not isinstance(name, str) or Path(name).exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
         return []
     if _is_cached(name, "config.json", model.get("revision") or "main", "model"):
         return []

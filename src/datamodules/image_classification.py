@@ -103,8 +103,7 @@ class ImageClassificationData(pl.LightningDataModule):
         self.mean, self.std = self.augment.mean, self.augment.std
         if self.augment.crop_padding >= image_size:
             raise Refused(
-                f"data.augment.crop_padding={self.augment.crop_padding} must be less than "
-                f"data.image_size={image_size}"
+                f"data.augment.crop_padding={self.augment.crop_padding} must be less than data.image_size={image_size}"
             )
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.root = cache.root(cache_dir)
@@ -135,9 +134,7 @@ class ImageClassificationData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank; over all ranks each image once."""
-        batches = evaluation_batches(
-            len(self.val), self.eval_batch_size, process.rank(), process.world_size()
-        )
+        batches = evaluation_batches(len(self.val), self.eval_batch_size, process.rank(), process.world_size())
         return self._loader(self.val, batches)
 
     def _loader(self, images: Images, batches: LengthBatches | EvaluationBatches) -> DataLoader[Any]:
@@ -207,9 +204,7 @@ class ImageClassificationData(pl.LightningDataModule):
             return "sample"
         if self._hub is not None:
             return "hub"
-        raise Refused(
-            "no data: give data.path=<folder>, or data.train_file and data.val_file, or choose data=shapes"
-        )
+        raise Refused("no data: give data.path=<folder>, or data.train_file and data.val_file, or choose data=shapes")
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
@@ -225,9 +220,7 @@ class ImageClassificationData(pl.LightningDataModule):
             here = splits[split]
             # A file's class may stand in a folder's name above what `of_files` sees.
             rows = zip(here.names, here.labels.tolist(), strict=True)
-            labelled = hashlib.sha256(
-                repr((classes, list(rows))).encode("utf-8", "surrogateescape")
-            ).hexdigest()
+            labelled = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
             files = fingerprint.of_files(here.files, self.root, self._verify)
             cached[split] = hashlib.sha256(f"{files} {labelled}".encode()).hexdigest()
         return cached[split]

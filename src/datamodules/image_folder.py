@@ -163,11 +163,7 @@ def _listing(split: str, files: list[str]) -> _Listing:
 
 def _class_order(identity: str) -> tuple[int, int, str]:
     # Numbers in their own order, so that class "10" is label 10; everything else as text.
-    return (
-        (0, int(identity), "")
-        if identity.isdecimal() and str(int(identity)) == identity
-        else (1, 0, identity)
-    )
+    return (0, int(identity), "") if identity.isdecimal() and str(int(identity)) == identity else (1, 0, identity)
 
 
 def _check_classes(train: _Listing, val: _Listing, classes: list[str]) -> None:
@@ -175,9 +171,7 @@ def _check_classes(train: _Listing, val: _Listing, classes: list[str]) -> None:
         if not listing.names:
             raise Refused(f"{listing.place} holds no images ({', '.join(SUFFIXES)})")
     if len(classes) < 2:
-        raise Refused(
-            f"{train.place} has one class only ({', '.join(classes)}); classification needs two or more"
-        )
+        raise Refused(f"{train.place} has one class only ({', '.join(classes)}); classification needs two or more")
     trained = set(train.classes)
     unseen = sorted(set(val.classes) - trained)
     if unseen:
@@ -256,9 +250,7 @@ def _folder(split: str, place: str) -> _Listing:
             len(skipped),
             skipped[0],
         )
-    return _Listing(
-        place, listing.names, listing.classes, boxes, folders, listing.locations, [], listing.others
-    )
+    return _Listing(place, listing.names, listing.classes, boxes, folders, listing.locations, [], listing.others)
 
 
 def _annotated(place: str, annotations: str) -> _Listing:
@@ -334,9 +326,7 @@ def _parquet(tables: list[str]) -> _Listing:
         with _open_parquet(table) as parquet:
             schema = parquet.schema_arrow
             if "image" not in schema.names or "label" not in schema.names:
-                raise Refused(
-                    f"{table}: expected the columns image and label, found {', '.join(schema.names)}"
-                )
+                raise Refused(f"{table}: expected the columns image and label, found {', '.join(schema.names)}")
             declared = _label_names(schema) or declared
             first = len(classes)
             for batch in parquet.iter_batches(columns=["label"]):
@@ -358,9 +348,7 @@ def _label_names(schema: Any) -> list[str] | None:
 
 def _class_ids(labels: list[Any], declared: list[str] | None, table: str, before: int) -> list[str]:
     for row, label in enumerate(labels, start=before):
-        if label is None or (
-            isinstance(label, int) and not 0 <= label < (len(declared) if declared else np.inf)
-        ):
+        if label is None or (isinstance(label, int) and not 0 <= label < (len(declared) if declared else np.inf)):
             expected = f"0 to {len(declared) - 1}" if declared else "0 or more"
             raise Refused(f"{table}, row {row}: the label {label} is out of range ({expected})")
     return [declared[label] if declared and isinstance(label, int) else str(label) for label in labels]

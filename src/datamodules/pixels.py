@@ -110,13 +110,9 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
     names = TextWriter(folder, "names")
     for name in split.names:
-        names.append(
-            name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        )  # a name of any bytes
+        names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # a name of any bytes
     names.close()
-    (folder / "classes.json").write_text(
-        json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8"
-    )
+    (folder / "classes.json").write_text(json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8")
     (folder / "about.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
@@ -224,9 +220,7 @@ def _decoded(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, 
                 future.cancel()
 
 
-def _decode_chunk(
-    chunk: list[tuple[str, str | bytes]], size: int
-) -> tuple[Pixels, list[tuple[int, int]], int]:
+def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixels, list[tuple[int, int]], int]:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     originals: list[tuple[int, int]] = []
     greyscale = 0
@@ -238,9 +232,7 @@ def _decode_chunk(
             raise
         except Exception as error:  # Pillow's readers raise of all kinds on broken content
             where = image if isinstance(image, str) else name
-            raise Refused(
-                f"cannot decode the image {where}: {reason(error)}; replace or remove it"
-            ) from error
+            raise Refused(f"cannot decode the image {where}: {reason(error)}; replace or remove it") from error
         originals.append(original)
         greyscale += grey
     return pixels, originals, greyscale
@@ -249,6 +241,4 @@ def _decode_chunk(
 def _progress(total: int, place: str) -> Any:
     from tqdm import tqdm
 
-    return tqdm(
-        total=total, desc=f"decoding {place}", unit="image", disable=not sys.stderr.isatty(), leave=False
-    )
+    return tqdm(total=total, desc=f"decoding {place}", unit="image", disable=not sys.stderr.isatty(), leave=False)

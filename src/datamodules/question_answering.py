@@ -138,9 +138,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank; over all ranks each window once."""
-        batches = evaluation_batches(
-            self.windows.lengths, self.eval_batch_size, process.rank(), process.world_size()
-        )
+        batches = evaluation_batches(self.windows.lengths, self.eval_batch_size, process.rank(), process.world_size())
         return self._loader(self.windows, batches)
 
     def _loader(self, opened: Windows, batches: LengthBatches | EvaluationBatches) -> DataLoader[Any]:
@@ -262,9 +260,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
         sample = dict(self._sample or {})
         # The generator's own text is part of the key: another generator, other questions.
         key = {**sample, "generator": fingerprint.of_files([str(squad_sample.__file__)], self.root, "full")}
-        return cache.entry(
-            self.root, "squad_sample", key, lambda folder: squad_sample.write(folder, **sample)
-        )
+        return cache.entry(self.root, "squad_sample", key, lambda folder: squad_sample.write(folder, **sample))
 
     # -- how it is prepared
     # ------------------------------------------------------------------------------------------
@@ -284,9 +280,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
         """The tokenizer's cache entry."""
         corpus = None
         if self._tokenizer["pretrained"] is None and self._tokenizer["tokenizer"] is None:
-            corpus = Corpus(
-                self.fingerprint("train"), lambda: Examples(self._examples_folder("train")).texts()
-            )
+            corpus = Corpus(self.fingerprint("train"), lambda: Examples(self._examples_folder("train")).texts())
         return prepare(self.root, **self._tokenizer, corpus=corpus, verify=self._verify)
 
     def _windows_folder(self, split: str) -> Path:
@@ -305,9 +299,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
         }
 
         def build(folder: Path) -> None:
-            windows.write(
-                folder, Examples(read), ours.folder / "tokenizer.json", ours.vocab_size, limits, training
-            )
+            windows.write(folder, Examples(read), ours.folder / "tokenizer.json", ours.vocab_size, limits, training)
 
         self._folders[split] = cache.entry(self.root, "windows", key, build)
         return self._folders[split]

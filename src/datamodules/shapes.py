@@ -40,8 +40,10 @@ def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size
     if not 2 <= classes <= len(SHAPES):
         raise Refused(f"data.sample.classes={classes}: there are 2 to {len(SHAPES)} shapes")
     if train < classes or val < 1 or size < 16:
-        raise Refused(f"data.sample: train={train} must be at least classes={classes}, val={val} at least 1, size={size} "
-                      "at least 16")
+        raise Refused(
+            f"data.sample: train={train} must be at least classes={classes}, val={val} at least 1, size={size} "
+            "at least 16"
+        )
     names = sorted(list(SHAPES)[:classes])
     (folder / "wnids.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     (folder / "words.txt").write_text("".join(f"{name}\t{name}\n" for name in names), encoding="utf-8")
@@ -65,7 +67,9 @@ def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size
     annotations = [f"{file}\t{name}\t" + "\t".join(map(str, box)) for split, name, file, box in done if split]
     (folder / "val" / "val_annotations.txt").write_text("\n".join(annotations) + "\n", encoding="utf-8")
     for name in names:
-        boxes = [f"{file}\t" + "\t".join(map(str, box)) for split, other, file, box in done if not split and other == name]
+        boxes = [
+            f"{file}\t" + "\t".join(map(str, box)) for split, other, file, box in done if not split and other == name
+        ]
         (folder / "train" / name / f"{name}_boxes.txt").write_text("\n".join(boxes) + "\n", encoding="utf-8")
 
 
@@ -118,7 +122,9 @@ def _heart() -> Points:
 
 def _plus(width: float) -> Points:
     w = width
-    return np.array([(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)])
+    return np.array(
+        [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)]
+    )
 
 
 def _half() -> Points:
@@ -133,7 +139,9 @@ SHAPES: dict[str, Callable[[], list[Points]]] = {
     "star": lambda: [_regular(5, 0.42) * 1.1],
     "cross": lambda: [_plus(0.3)],
     "ring": lambda: [_regular(48), _regular(48) * 0.58],
-    "arrow": lambda: [np.array([(1, 0), (0.1, 0.75), (0.1, 0.27), (-1, 0.27), (-1, -0.27), (0.1, -0.27), (0.1, -0.75)])],
+    "arrow": lambda: [
+        np.array([(1, 0), (0.1, 0.75), (0.1, 0.27), (-1, 0.27), (-1, -0.27), (0.1, -0.27), (0.1, -0.75)])
+    ],
     "heart": lambda: [_heart()],
     "crescent": lambda: [_regular(48), _regular(48) * 0.85 + np.array([0.45, 0.0])],
     "half": lambda: [_half() * 1.1],

@@ -46,9 +46,7 @@ def resolve(
     if path is not None:
         system, folder = _system(path)
         if system.isfile(folder):
-            raise Refused(
-                f"data.path={path} is a file; give its folder, or data.train_file and data.val_file"
-            )
+            raise Refused(f"data.path={path} is a file; give its folder, or data.train_file and data.val_file")
         if not system.isdir(folder):
             raise Refused(f"there is no folder data.path={path} (seen from {Path.cwd()})")
     named = {"train": train_file, "val": val_file}
@@ -132,9 +130,7 @@ def _outright(path: str | None, name: str, key: str) -> list[str]:
     for candidate in tried:
         system, full = _system(candidate)
         # `exists` first: a real name may hold brackets.
-        found = (
-            [full] if system.exists(full) else (system.glob(full) if any(c in name for c in "*?[") else [])
-        )
+        found = [full] if system.exists(full) else (system.glob(full) if any(c in name for c in "*?[") else [])
         if found:
             return sorted(_full(system, file) for file in found)
     raise Refused(f"there is no {key}={name} (tried {' and '.join(tried)}, from {Path.cwd()})")
@@ -149,17 +145,13 @@ def _search(path: str, split: str, official: tuple[str, ...], suffixes: tuple[st
     fitting = [
         name
         for name in there
-        if name.startswith(BEGINNINGS[split])
-        and name.endswith(suffixes)
-        and system.isfile(f"{folder}/{name}")
+        if name.startswith(BEGINNINGS[split]) and name.endswith(suffixes) and system.isfile(f"{folder}/{name}")
     ]
     if len(fitting) == 1 or (fitting and len({_SHARD.sub("", name) for name in fitting}) == 1):
         return [_full(system, f"{folder}/{name}") for name in fitting]
     expected = " or ".join(official) or "one"
     beginning = " or ".join(f'"{word}"' for word in BEGINNINGS[split])
-    wanted = (
-        f"expected {expected}, else one file that begins with {beginning} and ends with {', '.join(suffixes)}"
-    )
+    wanted = f"expected {expected}, else one file that begins with {beginning} and ends with {', '.join(suffixes)}"
     if fitting:
         raise Refused(
             f"{path}: more than one file could be the {split} split ({', '.join(fitting)}); "

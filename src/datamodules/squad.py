@@ -110,14 +110,10 @@ def _article(article: dict[str, Any], where: str, version_2: bool | None) -> Ite
 def _flat(item: Any, where: str, version_2: bool | None) -> Question:
     context = _clean(_field(item, "context", str, where))
     title = item.get("title") or ""
-    return _question(
-        item, where, title if isinstance(title, str) else str(title), context, version_2, nested=False
-    )
+    return _question(item, where, title if isinstance(title, str) else str(title), context, version_2, nested=False)
 
 
-def _question(
-    qa: Any, where: str, title: str, context: str, version_2: bool | None, nested: bool
-) -> Question:
+def _question(qa: Any, where: str, title: str, context: str, version_2: bool | None, nested: bool) -> Question:
     identity = _clean(_field(qa, "id", str, where))
     where = f"{where} (id {identity})"
     question = _clean(_field(qa, "question", str, where))
@@ -130,13 +126,9 @@ def _question(
         raise Refused(f"{where}: is_impossible is true, and yet there are answers")
     if not answers:
         if version_2 is False:
-            raise Refused(
-                f"{where}: no answers; if questions may be unanswerable (SQuAD 2.0), set data.version_2=true"
-            )
+            raise Refused(f"{where}: no answers; if questions may be unanswerable (SQuAD 2.0), set data.version_2=true")
         if version_2 is None and nested and not flagged:
-            raise Refused(
-                f'{where}: no answers; if it cannot be answered (SQuAD 2.0), say "is_impossible": true'
-            )
+            raise Refused(f'{where}: no answers; if it cannot be answered (SQuAD 2.0), say "is_impossible": true')
     return Question(identity, _clean(title), context, question, answers, where)
 
 
@@ -147,9 +139,7 @@ def _answers(qa: dict[str, Any], where: str) -> list[tuple[str, int]]:
         starts = _field(qa["answers"], "answer_start", list, f'{where}, "answers"')
         if len(texts) != len(starts):
             raise Refused(f"{where}: {len(texts)} answer texts, but {len(starts)} answer_start")
-        given: list[Any] = [
-            {"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)
-        ]
+        given: list[Any] = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     else:
         given = _field(qa, "answers", list, where)
     return [
@@ -255,9 +245,7 @@ class _Scanner:
                         raise self._broken("a comma before the end")
             self._expect("}")
             if not found:
-                raise Refused(
-                    f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list, or JSON Lines'
-                )
+                raise Refused(f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list, or JSON Lines')
         if self.peek():
             raise self._broken("text after the end")
 
@@ -314,9 +302,7 @@ class _Scanner:
         found = self.peek()
         if found != character:
             raise self._broken(
-                f"expected {character!r}, found {found!r}"
-                if found
-                else f"expected {character!r}, found the end"
+                f"expected {character!r}, found {found!r}" if found else f"expected {character!r}, found the end"
             )
         self.at += 1
 

@@ -118,30 +118,280 @@ LURES = (
 
 JOINS = (" and ", ", while ", ", but ")
 
-FIRST = (
-    "bar bel bor cal cor dal dor dun fal fen gal gor gren hal hol jar kal kel kor lan lor mar mel mon nor pel "
-    "ral ren ros sal sel sor tal tar tor val ven vor wel zan"
-).split()
-SECOND = (
-    "bach beck bury dale fell ford gate grim ham hurst keth lund mere mond moor nock path quil rath rick rock seth "
-    "shaw stead tash thorpe vik ville ward wick wold worth yard zeck"
-).split()
-TOWN_FIRST = "ab ash bex bram cud dray esk flax glen hex ib jux kip lud mox nub oke pem rux sib tham ulv vex wix".split()
-TOWN_SECOND = "ano ara edo elia emi ena ia iko ima ira isa oka ola oma ona oria uma una ura uta".split()
-GIVEN = (
-    "Ada Alma Anton Bella Boris Carl Clara David Edith Elsa Emil Eva Felix Frida Greta Hanna Hugo Ida Igor Ivan "
-    "Jonas Julia Karl Laura Leo Lena Lukas Maria Max Nina Oskar Otto Paula Peter Rosa Rudolf Simon Stella Tom Vera"
-).split()
-FAMILY = (
-    "Adler Bauer Becker Berger Braun Fischer Fuchs Graf Gruber Haas Hahn Hofer Huber Kaiser Keller Klein Koch Kraus "
-    "Lang Lehner Maier Moser Neumann Pichler Pohl Reiter Richter Roth Sauer Schmid Stein Vogel Wagner Weber Winkler Wolf"
-).split()
-COLOURS = "red blue green white black yellow brown grey orange purple pink golden silver violet".split()
-THINGS = (
-    "apples barley beans beets bread butter cabbage carrots cheese cherries corn dates eggs figs flax garlic grapes "
-    "hay honey hops leeks lemons lentils melons millet mint mushrooms mustard nuts oats olives onions pears peas "
-    "peppers plums potatoes pumpkins rice rye salt seeds soup spinach sugar tea tomatoes turnips walnuts wheat"
-).split()
+FIRST = [
+    "bar",
+    "bel",
+    "bor",
+    "cal",
+    "cor",
+    "dal",
+    "dor",
+    "dun",
+    "fal",
+    "fen",
+    "gal",
+    "gor",
+    "gren",
+    "hal",
+    "hol",
+    "jar",
+    "kal",
+    "kel",
+    "kor",
+    "lan",
+    "lor",
+    "mar",
+    "mel",
+    "mon",
+    "nor",
+    "pel",
+    "ral",
+    "ren",
+    "ros",
+    "sal",
+    "sel",
+    "sor",
+    "tal",
+    "tar",
+    "tor",
+    "val",
+    "ven",
+    "vor",
+    "wel",
+    "zan",
+]
+SECOND = [
+    "bach",
+    "beck",
+    "bury",
+    "dale",
+    "fell",
+    "ford",
+    "gate",
+    "grim",
+    "ham",
+    "hurst",
+    "keth",
+    "lund",
+    "mere",
+    "mond",
+    "moor",
+    "nock",
+    "path",
+    "quil",
+    "rath",
+    "rick",
+    "rock",
+    "seth",
+    "shaw",
+    "stead",
+    "tash",
+    "thorpe",
+    "vik",
+    "ville",
+    "ward",
+    "wick",
+    "wold",
+    "worth",
+    "yard",
+    "zeck",
+]
+TOWN_FIRST = [
+    "ab",
+    "ash",
+    "bex",
+    "bram",
+    "cud",
+    "dray",
+    "esk",
+    "flax",
+    "glen",
+    "hex",
+    "ib",
+    "jux",
+    "kip",
+    "lud",
+    "mox",
+    "nub",
+    "oke",
+    "pem",
+    "rux",
+    "sib",
+    "tham",
+    "ulv",
+    "vex",
+    "wix",
+]
+TOWN_SECOND = [
+    "ano",
+    "ara",
+    "edo",
+    "elia",
+    "emi",
+    "ena",
+    "ia",
+    "iko",
+    "ima",
+    "ira",
+    "isa",
+    "oka",
+    "ola",
+    "oma",
+    "ona",
+    "oria",
+    "uma",
+    "una",
+    "ura",
+    "uta",
+]
+GIVEN = [
+    "Ada",
+    "Alma",
+    "Anton",
+    "Bella",
+    "Boris",
+    "Carl",
+    "Clara",
+    "David",
+    "Edith",
+    "Elsa",
+    "Emil",
+    "Eva",
+    "Felix",
+    "Frida",
+    "Greta",
+    "Hanna",
+    "Hugo",
+    "Ida",
+    "Igor",
+    "Ivan",
+    "Jonas",
+    "Julia",
+    "Karl",
+    "Laura",
+    "Leo",
+    "Lena",
+    "Lukas",
+    "Maria",
+    "Max",
+    "Nina",
+    "Oskar",
+    "Otto",
+    "Paula",
+    "Peter",
+    "Rosa",
+    "Rudolf",
+    "Simon",
+    "Stella",
+    "Tom",
+    "Vera",
+]
+FAMILY = [
+    "Adler",
+    "Bauer",
+    "Becker",
+    "Berger",
+    "Braun",
+    "Fischer",
+    "Fuchs",
+    "Graf",
+    "Gruber",
+    "Haas",
+    "Hahn",
+    "Hofer",
+    "Huber",
+    "Kaiser",
+    "Keller",
+    "Klein",
+    "Koch",
+    "Kraus",
+    "Lang",
+    "Lehner",
+    "Maier",
+    "Moser",
+    "Neumann",
+    "Pichler",
+    "Pohl",
+    "Reiter",
+    "Richter",
+    "Roth",
+    "Sauer",
+    "Schmid",
+    "Stein",
+    "Vogel",
+    "Wagner",
+    "Weber",
+    "Winkler",
+    "Wolf",
+]
+COLOURS = [
+    "red",
+    "blue",
+    "green",
+    "white",
+    "black",
+    "yellow",
+    "brown",
+    "grey",
+    "orange",
+    "purple",
+    "pink",
+    "golden",
+    "silver",
+    "violet",
+]
+THINGS = [
+    "apples",
+    "barley",
+    "beans",
+    "beets",
+    "bread",
+    "butter",
+    "cabbage",
+    "carrots",
+    "cheese",
+    "cherries",
+    "corn",
+    "dates",
+    "eggs",
+    "figs",
+    "flax",
+    "garlic",
+    "grapes",
+    "hay",
+    "honey",
+    "hops",
+    "leeks",
+    "lemons",
+    "lentils",
+    "melons",
+    "millet",
+    "mint",
+    "mushrooms",
+    "mustard",
+    "nuts",
+    "oats",
+    "olives",
+    "onions",
+    "pears",
+    "peas",
+    "peppers",
+    "plums",
+    "potatoes",
+    "pumpkins",
+    "rice",
+    "rye",
+    "salt",
+    "seeds",
+    "soup",
+    "spinach",
+    "sugar",
+    "tea",
+    "tomatoes",
+    "turnips",
+    "walnuts",
+    "wheat",
+]
 
 
 def write(folder: Path, seed: int, train: int, val: int, unanswerable: float = 0.0) -> None:
@@ -172,9 +422,9 @@ def _write_json(path: Path, content: Any) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(content))
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink()
         raise
 
 
@@ -189,7 +439,7 @@ class _Words:
         def mine(*parts: str) -> bool:
             return _held_out(*parts) == (split == "dev")
 
-        self.names = [(a + b).capitalize() for a in FIRST for b in SECOND if mine("name", a, b)]
+        self.names = {a: [(a + b).capitalize() for b in SECOND if mine("name", a, b)] for a in FIRST}
         self.towns = [(a + b).capitalize() for a in TOWN_FIRST for b in TOWN_SECOND if mine("town", a, b)]
         self.people = [f"{a} {b}" for a in GIVEN for b in FAMILY if mine("person", a, b)]
         self.years = [str(y) for y in range(1500, 1980)]
@@ -276,7 +526,7 @@ def _tell(sentences: list[list[_Fact]], lure: str, rng: random.Random) -> str:
 
 
 def _paragraph(words: _Words, rng: random.Random) -> tuple[str, list[_Fact]]:
-    names = rng.sample(words.names, PLACES)
+    names = [rng.choice(words.names[first]) for first in rng.sample(FIRST, PLACES)]
     facts = _facts(words, rng, names, rng.choice(words.sets))
     a, b = rng.sample(names, 2)
     lure = rng.choice(LURES).format(a=a, b=b)
@@ -294,8 +544,13 @@ def _articles(split: str, rng: random.Random, count: int, unanswerable: float) -
             for fact in rng.sample(facts, min(QUESTIONS, count - made)):
                 asked = words.questions[fact.attribute.name, fact.statement]
                 question = rng.choice(asked or ["Who"]).replace("{e}", fact.place)
-                qas.append({"id": f"{split}-{made:07d}", "question": question,
-                            "answers": [{"text": fact.value, "answer_start": fact.start}]})
+                qas.append(
+                    {
+                        "id": f"{split}-{made:07d}",
+                        "question": question,
+                        "answers": [{"text": fact.value, "answer_start": fact.start}],
+                    }
+                )
                 made += 1
             paragraphs.append({"context": context, "qas": qas})
         yield {"title": f"Region_{number}", "paragraphs": paragraphs}

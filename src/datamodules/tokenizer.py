@@ -162,9 +162,7 @@ def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Pr
         tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens and not tokens[-1] else tokens)]
         missing = [token for token in SPECIAL.values() if token not in tokens]
         if missing:
-            raise Refused(
-                f"{key}={path}: not a WordPiece vocabulary, one token a line: {', '.join(missing)} missing"
-            )
+            raise Refused(f"{key}={path}: not a WordPiece vocabulary, one token a line: {', '.join(missing)} missing")
         return _wordpiece({token: index for index, token in enumerate(tokens)})
 
     return _entry(root, fingerprint.of_files([str(path)], root, verify), str(path), load)
@@ -179,12 +177,9 @@ def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
         from transformers import AutoTokenizer
 
         complete = sources.in_hub_cache(name, commit, "tokenizer_config.json", "model") is not None and any(
-            sources.in_hub_cache(name, commit, file, "model")
-            for file in ("tokenizer.json", "vocab.txt", "vocab.json")
+            sources.in_hub_cache(name, commit, file, "model") for file in ("tokenizer.json", "vocab.txt", "vocab.json")
         )
-        with (
-            contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", INSTEAD_OF_MODEL)
-        ):
+        with contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", INSTEAD_OF_MODEL):
             return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete)
 
     return _entry(root, f"{name}@{commit}", name, load)
@@ -192,9 +187,7 @@ def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
 
 def _trained(root: Path, vocab_size: int | None, corpus: Corpus | None) -> Prepared:
     if corpus is None or vocab_size is None:
-        raise Refused(
-            "give model.tokenizer or model.pretrained: there is no training split to learn a vocabulary from"
-        )
+        raise Refused("give model.tokenizer or model.pretrained: there is no training split to learn a vocabulary from")
     if vocab_size < len(SPECIAL) + 1:
         raise Refused(f"model.vocab_size must be larger than {len(SPECIAL)}, not {vocab_size}")
     return _entry(
@@ -250,9 +243,7 @@ def _wordpiece(vocabulary: dict[str, int], lower: bool | None = None) -> Any:
 
     if lower is None:
         # A cased vocabulary has capital letters outside its special tokens.
-        lower = not any(
-            token != token.lower() for token in vocabulary if not (token[:1] == "[" and token[-1:] == "]")
-        )
+        lower = not any(token != token.lower() for token in vocabulary if not (token[:1] == "[" and token[-1:] == "]"))
     ordered = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
     # `vocab=`, not `vocab_file=`: the latter is ignored in transformers 5, and the vocabulary then has five
     # tokens.
@@ -284,6 +275,4 @@ def _entry(root: Path, source: str, name: str, load: Callable[[], Any]) -> Prepa
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
     folder = cache.entry(root, "tokenizers", {"format": FORMAT, "source": source}, build)
-    return Prepared(
-        folder, source, source=name, **json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    )
+    return Prepared(folder, source, source=name, **json.loads((folder / "meta.json").read_text(encoding="utf-8")))

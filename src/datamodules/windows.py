@@ -213,9 +213,7 @@ def _targets(
     return start, end
 
 
-def write(
-    folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, limits: Limits, training: bool
-) -> None:
+def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, limits: Limits, training: bool) -> None:
     """Writes the windows of a split into a cache entry, chunk by chunk.
 
     Args:
@@ -282,9 +280,7 @@ def write(
             counts["windows_with_answer"] += int((made["end"] > 0).sum())
     counts["windows"], counts["tokens"] = files["example"].rows, files["tokens"].rows
     if not counts["windows"]:
-        raise Refused(
-            f"no question to train on: none of {counts['left_out']} has an answer where it is said to be"
-        )
+        raise Refused(f"no question to train on: none of {counts['left_out']} has an answer where it is said to be")
     about = {**counts, "limits": asdict(limits)}
     (folder / "counts.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -312,9 +308,7 @@ class Windows:
     start: Array
     end: Array
 
-    def __init__(
-        self, fields: dict[str, Array], pad_id: int, uses_types: bool, folder: Path | None = None
-    ) -> None:
+    def __init__(self, fields: dict[str, Array], pad_id: int, uses_types: bool, folder: Path | None = None) -> None:
         """Takes the arrays of `make` or of a folder."""
         self.pad_id, self.uses_types, self.folder = pad_id, uses_types, folder
         for name in FIELDS:
@@ -327,9 +321,7 @@ class Windows:
     @classmethod
     def open(cls, folder: Path, pad_id: int, uses_types: bool) -> Self:
         """Memory-maps what `write` wrote."""
-        windows = cls(
-            {name: arrays.load(folder / f"{name}.npy") for name in FIELDS}, pad_id, uses_types, folder
-        )
+        windows = cls({name: arrays.load(folder / f"{name}.npy") for name in FIELDS}, pad_id, uses_types, folder)
         windows.counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         return windows
 

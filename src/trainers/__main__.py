@@ -1,11 +1,11 @@
 """python -m trainers evaluate|predict: what a trained model makes of other data.
 
-  evaluate run=FOLDER [OVERRIDES] [--output FOLDER]
-      scores a run's best weights, or a plain transformers or timm model folder, on the validation split of any data
-      set: data=squad data.path=... ; without data=, the run's own. Prints a metric line.
-  predict run=FOLDER [FILE ...] [--batch-size N]
-      questions: JSON lines {"id", "question", "context"}, or SQuAD files; images: files or folders. Without files, from
-      standard input: JSON lines, or one image path a line. Prints a JSON line for each.
+evaluate run=FOLDER [OVERRIDES] [--output FOLDER]
+    scores a run's best weights, or a plain transformers or timm model folder, on the validation split of any data
+    set: data=squad data.path=... ; without data=, the run's own. Prints a metric line.
+predict run=FOLDER [FILE ...] [--batch-size N]
+    questions: JSON lines {"id", "question", "context"}, or SQuAD files; images: files or folders. Without files, from
+    standard input: JSON lines, or one image path a line. Prints a JSON line for each.
 """
 
 import argparse
@@ -17,8 +17,9 @@ from config.errors import Refused, for_people
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m trainers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("evaluate", help="score a model on a data set")
     one.add_argument("overrides", nargs="+", metavar="run=FOLDER | OVERRIDE")

@@ -120,9 +120,7 @@ def totals(scores: Sequence[Score], no_answer: bool) -> dict[str, float]:
     return {"val_exact_match": total.exact_match, "val_f1": total.f1}
 
 
-def rows(
-    examples: Examples, found: Answers, scores: Sequence[Score], no_answer: bool
-) -> Iterator[dict[str, Any]]:
+def rows(examples: Examples, found: Answers, scores: Sequence[Score], no_answer: bool) -> Iterator[dict[str, Any]]:
     """The rows of predictions.jsonl, made one at a time."""
     for i, one in enumerate(scores):
         span = found.span(i) if found.answered[i] else None

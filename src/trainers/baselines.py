@@ -67,9 +67,7 @@ class Majority:
     does); with unanswerable questions in training, "no answer" is an answer like any other.
     """
 
-    def __init__(
-        self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None
-    ) -> None:
+    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 
@@ -127,9 +125,7 @@ class Lexical:
     question asks how many or when, of capitalised words where it asks who or where.
     """
 
-    def __init__(
-        self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None
-    ) -> None:
+    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 
@@ -177,22 +173,16 @@ class Lexical:
 # -- questions -----------------------------------------------------------------------------------------------
 
 
-def _likeliest(
-    context: str, sentence: list[tuple[int, int]], question: str, asked: set[str]
-) -> tuple[int, int]:
+def _likeliest(context: str, sentence: list[tuple[int, int]], question: str, asked: set[str]) -> tuple[int, int]:
     """The characters of the answer in a sentence, by rule."""
     texts = [context[begin:end] for begin, end in sentence]
     free = [text[0].isalnum() and text.lower() not in asked | _FUNCTION_WORDS for text in texts]
     cue = question.lower()
-    number = re.search(
-        r"\bhow (?:many|much|long|old|far|large|big|often)\b|\bwhen\b|\bwhat (?:year|date|day)\b", cue
-    )
+    number = re.search(r"\bhow (?:many|much|long|old|far|large|big|often)\b|\bwhen\b|\bwhat (?:year|date|day)\b", cue)
     name = re.search(r"\b(?:who|whom|whose|where)\b", cue)
     rules: list[list[bool]] = [free]
     if number:
-        rules.insert(
-            0, [fine and any(c.isdigit() for c in text) for fine, text in zip(free, texts, strict=True)]
-        )
+        rules.insert(0, [fine and any(c.isdigit() for c in text) for fine, text in zip(free, texts, strict=True)])
     elif name:
         rules.insert(0, [fine and text[0].isupper() for fine, text in zip(free, texts, strict=True)])
     for rule in rules:
@@ -266,11 +256,7 @@ def _edges(words: list[tuple[int, int]]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _at(edges: NDArray[Any], character: int, which: str) -> int:
     """The word whose first (last) character this is, or that it falls in."""
-    at = (
-        np.searchsorted(edges, character, side="right") - 1
-        if which == "first"
-        else np.searchsorted(edges, character)
-    )
+    at = np.searchsorted(edges, character, side="right") - 1 if which == "first" else np.searchsorted(edges, character)
     return int(np.clip(at, 0, len(edges) - 1))
 
 

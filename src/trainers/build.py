@@ -61,9 +61,13 @@ def _binding(path: str, node: DictConfig) -> Iterator[str]:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for argument in sorted(arguments - set(parameters)):
             close = difflib.get_close_matches(argument, parameters, n=1)
-            yield f"{path}.{argument}: {name} takes no such argument" + (f" (did you mean {close[0]}?)" if close else "")
+            yield f"{path}.{argument}: {name} takes no such argument" + (
+                f" (did you mean {close[0]}?)" if close else ""
+            )
     for parameter in parameters.values():
         needed = parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
         if needed and parameter.name not in arguments | given:
             yield f"{path}: {name} needs {parameter.name}"

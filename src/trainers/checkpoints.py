@@ -52,14 +52,18 @@ class Checkpoints(Checkpoint):
         """Takes it up again."""
         self.best, self.lines = state_dict["best"], state_dict["lines"]
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Adds the position in the data, which is all the state that the data's order has."""
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": progress.processed}
         # Early stopping is for good; the end of max_steps is not, where a horizon lets it be moved.
         checkpoint["should_stop"] = bool(trainer.should_stop) and not 0 < trainer.max_steps <= trainer.global_step
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Puts the data's order where it was."""
         position = checkpoint["position"]
         batches = trainer.datamodule.train_batches  # type: ignore[attr-defined]
@@ -99,7 +103,9 @@ class Checkpoints(Checkpoint):
             return
         if self.improves(pl_module.metrics[self.monitor]):
             self.best = {
-                "metrics": dict(pl_module.metrics), "epoch": trainer.current_epoch + 1, "step": trainer.global_step
+                "metrics": dict(pl_module.metrics),
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
             }
             state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)["state_dict"]
             if trainer.is_global_zero:
@@ -156,7 +162,7 @@ def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> N
             os.fsync(stream.fileno())
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (28, 122) or "PytorchStreamWriter" in str(error):
+        if (isinstance(error, OSError) and error.errno in (28, 122)) or "PytorchStreamWriter" in str(error):
             raise OutOfResources(f"no space left for {path}; what was saved before is still there") from error
         raise
     if keep is not None and path.exists():

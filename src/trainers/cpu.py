@@ -5,6 +5,7 @@ Apply them before anything is computed; each is harmless where it does not fit.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -59,7 +60,7 @@ def quick_float32() -> bool:
     """
     import torch
 
-    flags = _cpu_flags()
+    flags = cpu_flags()
     if "avx512f" not in flags or "amx_bf16" in flags or _vendor() == "GenuineIntel":
         return False
     if not torch.backends.mkldnn.is_available():
@@ -88,7 +89,9 @@ def _float32_is_exact() -> bool:
     return True
 
 
-def _cpu_flags() -> frozenset[str]:
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, in Linux's words; empty elsewhere."""
     return frozenset(_cpuinfo("flags").split())
 
 

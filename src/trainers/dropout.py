@@ -8,7 +8,8 @@ stays is scaled so that the expectation is exact.
 
 Each call takes one key from torch's CPU generator, so that `torch.manual_seed`, a restored generator state
 and activation checkpointing reproduce its masks; they do not depend on the number of threads. In eval mode,
-on other devices, in compiled code and where p is 0, torch's own kernels run.
+on other devices and in compiled code torch's own kernels run; so they do where p is 0, but for attention in
+bfloat16.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from trainers.cpu import cpu_flags
 
 # The name under which transformers finds `attention`.
 NAME = "isotrain_dropout"
@@ -104,12 +107,12 @@ def attention(
         and query.shape[1] == key.shape[1]
         and not any(rest.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
     )
-    if not (dropout > 0 and plain and _ours(query, dropout)):
+    drops = dropout > 0 and _ours(query, dropout)
+    slow = dropout == 0 and module.training and _flash_is_slow(query)
+    if not (plain and (drops or slow)):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        out, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, is_causal, **rest
-        )
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal, **rest)
         return out, None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return Attention.apply(query, key, value, _additive(attention_mask, query.dtype), scale, dropout), None
@@ -130,15 +133,17 @@ class Attention(torch.autograd.Function):
         batch, heads, length, _ = query.shape
         with torch.autocast("cpu", enabled=False):
             q, k, v = (_rows(x) for x in (query, key, value))
-            noise, threshold, rescale = draw((q.shape[0], length, k.shape[1]), p, q.dtype)
             q = q * scale
-            v = v * rescale
+            rescale = 1.0
+            if p:
+                noise, threshold, rescale = draw((q.shape[0], length, k.shape[1]), p, q.dtype)
+                v = v * rescale
             scores = torch.bmm(q, k.transpose(1, 2))
             if bias is not None:
                 scores.view(batch, heads, length, -1).add_(bias)
             weights = torch.softmax(scores, -1)
             # In place: `scores` has served.
-            dropped = _keep(weights, noise, threshold, scores)
+            dropped = _keep(weights, noise, threshold, scores) if p else weights
             out = torch.bmm(dropped, v)
         ctx.save_for_backward(q, k, v, weights, dropped, out)
         ctx.scale, ctx.rescale = scale, rescale
@@ -240,6 +245,12 @@ def _keep(x: Tensor, noise: Tensor, threshold: float, out: Tensor) -> Tensor:
 def _ours(x: Tensor, p: float) -> bool:
     plain = x.device.type == "cpu" and x.is_floating_point()
     return 0 < p < 1 and plain and not torch.compiler.is_compiling()
+
+
+def _flash_is_slow(x: Tensor) -> bool:
+    """Whether SDPA's own kernel takes longer than separate products: in bfloat16 without units for it, 3 times."""
+    ours = x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.requires_grad
+    return ours and "amx_bf16" not in cpu_flags() and not torch.compiler.is_compiling()
 
 
 def _rows(x: Tensor) -> Tensor:

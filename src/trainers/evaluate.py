@@ -66,7 +66,9 @@ def _config(model: Saved, overrides: list[str]) -> DictConfig:
     ours = model.record.get("config") or {}
     own_data = ours and not any(each.startswith("data=") for each in overrides)
     if not own_data and not any(each.startswith("data=") for each in overrides):
-        raise Refused("name a data set, such as data=squad data.path=FOLDER: a model folder does not say which it is for")
+        raise Refused(
+            "name a data set, such as data=squad data.path=FOLDER: a model folder does not say which it is for"
+        )
     fixed = _model(model)
     choice = "bert" if model.task == "question_answering" else "resnet18"
     data_choice = [] if not own_data else [f"data={'squad' if model.task == 'question_answering' else 'tiny_imagenet'}"]
@@ -83,7 +85,10 @@ def _config(model: Saved, overrides: list[str]) -> DictConfig:
     elif not own_data:
         config.data.image_size = _image_size(model)
         about = model.config.get("pretrained_cfg", {})
-        config.data.mean, config.data.std = list(about.get("mean", config.data.mean)), list(about.get("std", config.data.std))
+        config.data.mean, config.data.std = (
+            list(about.get("mean", config.data.mean)),
+            list(about.get("std", config.data.std)),
+        )
     for each in overrides:
         if each.startswith("data."):
             config = _override(config, each)
@@ -106,8 +111,12 @@ def _override(config: DictConfig, override: str) -> DictConfig:
 def _model(model: Saved) -> dict[str, Any]:
     if model.task == "question_answering":
         return {"pretrained": str(model.folder), "revision": None}
-    return {"name": model.config["architecture"], "pretrained": str(model.folder),
-            "stem": "small" if model.small_stem else "standard", "arguments": {}}
+    return {
+        "name": model.config["architecture"],
+        "pretrained": str(model.folder),
+        "stem": "small" if model.small_stem else "standard",
+        "arguments": {},
+    }
 
 
 def _image_size(model: Saved) -> int:

@@ -26,11 +26,21 @@ from trainers.task import Task
 # Keys of conf/trainer that are ours; every other one is an argument of Lightning's Trainer.
 OURS = ("threads", "on_divergence", "compile", "ema_decay", "early_stopping", "checkpoint_minutes", "checkpoint_steps")
 # Arguments that are ours to give.
-GIVEN = ("logger", "callbacks", "enable_checkpointing", "enable_progress_bar", "default_root_dir", "num_sanity_val_steps",
-         "use_distributed_sampler", "barebones")
+GIVEN = (
+    "logger",
+    "callbacks",
+    "enable_checkpointing",
+    "enable_progress_bar",
+    "default_root_dir",
+    "num_sanity_val_steps",
+    "use_distributed_sampler",
+    "barebones",
+)
 
 
-def fit(config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: list[Any], folder: Path) -> dict[str, Any]:
+def fit(
+    config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: list[Any], folder: Path
+) -> dict[str, Any]:
     """Trains, or goes on training, until the configuration's end.
 
     Args:
@@ -51,8 +61,12 @@ def fit(config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: 
         return _baseline(config, data, module, folder)
     signals = Signals()
     keeper = Checkpoints(
-        folder / "checkpoints", config.monitor, config.task.metrics[config.monitor].mode,
-        config.trainer.checkpoint_minutes, config.trainer.checkpoint_steps, signals,
+        folder / "checkpoints",
+        config.monitor,
+        config.task.metrics[config.monitor].mode,
+        config.trainer.checkpoint_minutes,
+        config.trainer.checkpoint_steps,
+        signals,
     )
     metrics_file = Path(config.metrics_file or folder / "metrics.jsonl")
     reporting = Reporting(metrics_file, folder, keeper, config.trainer.log_every_n_steps or 50)
@@ -111,14 +125,21 @@ def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[
     world = process.world_size()
     if world > 1:
         given |= _processes(given, world)
-    given["sync_batchnorm"] = bool(world > 1 and torch.cuda.is_available()) if given["sync_batchnorm"] is None else given[
-        "sync_batchnorm"]
+    given["sync_batchnorm"] = (
+        bool(world > 1 and torch.cuda.is_available()) if given["sync_batchnorm"] is None else given["sync_batchnorm"]
+    )
     given["precision"] = hardware.precision(given["precision"], given["accelerator"])
     _quiet()
     try:
         return pl.Trainer(
-            **given, logger=loggers or False, callbacks=callbacks, enable_checkpointing=True,
-            enable_progress_bar=False, default_root_dir=str(folder), num_sanity_val_steps=0, use_distributed_sampler=False,
+            **given,
+            logger=loggers or False,
+            callbacks=callbacks,
+            enable_checkpointing=True,
+            enable_progress_bar=False,
+            default_root_dir=str(folder),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise Refused(f"trainer: {str(error).strip()}") from error
@@ -133,10 +154,14 @@ def _optional_callbacks(config: DictConfig, ours: dict[str, Any]) -> list[Any]:
     if ours["early_stopping"] is not None:
         from lightning.pytorch.callbacks import EarlyStopping
 
-        callbacks.append(EarlyStopping(
-            config.monitor, mode=config.task.metrics[config.monitor].mode, patience=ours["early_stopping"],
-            check_on_train_epoch_end=False,
-        ))
+        callbacks.append(
+            EarlyStopping(
+                config.monitor,
+                mode=config.task.metrics[config.monitor].mode,
+                patience=ours["early_stopping"],
+                check_on_train_epoch_end=False,
+            )
+        )
     return callbacks
 
 
@@ -175,9 +200,18 @@ def _quiet() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for about in (
-        ".*does not have many workers.*", ".*smaller than the logging interval.*", ".*resuming from a checkpoint.*",
-        ".*isinstance.treespec.*", ".*Checkpoint directory.*", ".*in eval mode at the start of training.*",
-        ".*dataloader is not resumable.*", ".*weights_only.*", ".*GPU available but not used.*", ".*sync_dist=True.*",
-        ".*zero length.*", ".*lr_scheduler.step.*before.*optimizer.step.*", ".*rank_zero_only.*",
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*resuming from a checkpoint.*",
+        ".*isinstance.treespec.*",
+        ".*Checkpoint directory.*",
+        ".*in eval mode at the start of training.*",
+        ".*dataloader is not resumable.*",
+        ".*weights_only.*",
+        ".*GPU available but not used.*",
+        ".*sync_dist=True.*",
+        ".*zero length.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*rank_zero_only.*",
     ):
         warnings.filterwarnings("ignore", about)

@@ -128,9 +128,7 @@ class ClearMLLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Hyper-parameters, by section and dotted name, and the whole as a configuration object."""
         tree = vars(params) if isinstance(params, Namespace) else dict(params)
-        self.experiment.update_parameters(
-            {f"config/{name}": str(value) for name, value in _dotted(tree).items()}
-        )
+        self.experiment.update_parameters({f"config/{name}": str(value) for name, value in _dotted(tree).items()})
         self.experiment.connect_configuration(tree, name="config")
 
     @rank_zero_only
@@ -186,9 +184,7 @@ def log_run(logger: Logger, folder: Path, record: Mapping[str, Any]) -> None:
             _wandb(logger, folder, record)
         elif isinstance(logger, ClearMLLogger):
             _clearml(logger, folder, record)
-        elif not isinstance(
-            logger, CSVLogger
-        ):  # a CSV logger's files lie in the run's folder, beside the rest
+        elif not isinstance(logger, CSVLogger):  # a CSV logger's files lie in the run's folder, beside the rest
             log.warning("%s is given metrics and configuration only", type(logger).__name__)
     except Exception as error:
         log.warning("%s was not given everything: %s; it is all in %s", type(logger).__name__, error, folder)
@@ -238,9 +234,7 @@ def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
         logger.experiment.add_text("config", _code(yaml.safe_dump(config, sort_keys=False)), 0)
         logger.experiment.add_text("lineage", _markdown([lineage(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
-        logger.experiment.update_parameters(
-            {f"lineage/{key}": value for key, value in lineage(record).items()}
-        )
+        logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage(record).items()})
 
 
 def _tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
@@ -346,9 +340,7 @@ def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
             given["run_id"] = before
         if store := _local_store(node):
             given["tracking_uri"] = f"sqlite:///{store}"  # absolute: wherever the process may go
-            given["artifact_location"] = (
-                node.get("artifact_location") or (store.parent / "artifacts").as_uri()
-            )
+            given["artifact_location"] = node.get("artifact_location") or (store.parent / "artifacts").as_uri()
         return given
     if kind == "WandbLogger":
         _wandb_ready(node)
@@ -376,9 +368,7 @@ def _wandb_ready(node: DictConfig) -> None:
     # Older releases have no way to ask without prompting but this property.
     quiet = "prompt" in inspect.signature(wandb.login).parameters
     if not offline and not (wandb.login(prompt=False, verify=False) if quiet else wandb.api.api_key):
-        raise Refused(
-            "logger: wandb has no key; run `wandb login`, set WANDB_API_KEY, or logger.offline=true"
-        )
+        raise Refused("logger: wandb has no key; run `wandb login`, set WANDB_API_KEY, or logger.offline=true")
 
 
 def _remembered(kind: str, folder: Path) -> str | None:
@@ -404,9 +394,7 @@ def _about(kind: str) -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ or error  # what Hydra wraps
         first = str(cause).strip().splitlines()[:1] or [type(cause).__name__]
-        raise Refused(
-            f"logger: {kind} cannot begin: {first[0]}; see docs/loggers.md, or use logger=csv"
-        ) from error
+        raise Refused(f"logger: {kind} cannot begin: {first[0]}; see docs/loggers.md, or use logger=csv") from error
 
 
 @contextlib.contextmanager
@@ -476,9 +464,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     header = list(dict.fromkeys(name for row in rows for name in row))
 
     def line(cells: Sequence[Any]) -> str:
-        return (
-            "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ")[:200] for cell in cells) + " |"
-        )
+        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ")[:200] for cell in cells) + " |"
 
     return "\n".join(
         [

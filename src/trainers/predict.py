@@ -50,15 +50,20 @@ def _answers(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> 
     from trainers.spans import Candidates, collect
 
     device = _device()
-    network = AutoModelForQuestionAnswering.from_pretrained(str(model.folder), attn_implementation="sdpa").to(device).eval()
+    network = (
+        AutoModelForQuestionAnswering.from_pretrained(str(model.folder), attn_implementation="sdpa").to(device).eval()
+    )
     known = inspect.signature(network.forward).parameters
     taken = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in known]
-    prepared = tokenizer.prepare(cache.root(), pretrained=None, revision=None, tokenizer=str(model.folder), vocab_size=None)
+    prepared = tokenizer.prepare(
+        cache.root(), pretrained=None, revision=None, tokenizer=str(model.folder), vocab_size=None
+    )
     encoder = Encoder(prepared.folder / "tokenizer.json")
     longest = int(model.config.get("max_position_embeddings", 512))
     recorded = (model.record.get("config") or {}).get("data") or {}
-    limits = Limits(min(longest, recorded.get("max_length", 384)), recorded.get("stride", 128),
-                    recorded.get("max_query_length", 64))
+    limits = Limits(
+        min(longest, recorded.get("max_length", 384)), recorded.get("stride", 128), recorded.get("max_query_length", 64)
+    )
     no_answer = (model.record.get("data") or {}).get("answerable_only") is False
     for chunk in _chunks(_questions(files, stdin), batch_size * _CHUNK):
         pairs = [(each["question"], each["context"]) for each in chunk]
@@ -79,7 +84,11 @@ def _answers(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> 
         for i, each in enumerate(chunk):
             listed = found.n_best(i, each["context"])
             first = listed[0] if listed else {"text": "", "start": None, "end": None, "score": 0.0, "probability": 0.0}
-            row = {"id": each["id"], "prediction": first["text"], **{k: first[k] for k in ("start", "end", "score", "probability")}}
+            row = {
+                "id": each["id"],
+                "prediction": first["text"],
+                **{k: first[k] for k in ("start", "end", "score", "probability")},
+            }
             yield row | ({"no_answer_score": float(found.no_answer_score[i])} if no_answer else {})
 
 
@@ -143,8 +152,13 @@ def _labels(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> I
                 raise Refused(f"{path} cannot be read as an image ({error})") from error
         best = network(torch.stack(images).to(device)).float().softmax(1).topk(min(5, len(names)))
         for path, probabilities, classes in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
-            yield {"id": str(path), "prediction": names[classes[0]], "probability": probabilities[0],
-                   "top5": [names[k] for k in classes], "probabilities": probabilities}
+            yield {
+                "id": str(path),
+                "prediction": names[classes[0]],
+                "probability": probabilities[0],
+                "top5": [names[k] for k in classes],
+                "probabilities": probabilities,
+            }
 
 
 def _images(files: list[str], stdin: TextIO) -> Iterator[Path]:

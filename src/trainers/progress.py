@@ -28,8 +28,15 @@ class Progress(Callback):
         self.first, self.began_at = trainer.global_step, time.monotonic()
         self.said_at = self.began_at
         if trainer.is_global_zero and sys.stderr.isatty():
-            self.bar = tqdm(total=_steps(trainer), initial=trainer.global_step, desc="training", unit="step",
-                            dynamic_ncols=True, mininterval=0.2, file=sys.stderr)
+            self.bar = tqdm(
+                total=_steps(trainer),
+                initial=trainer.global_step,
+                desc="training",
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=0.2,
+                file=sys.stderr,
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -66,6 +66,8 @@ class QuestionAnswering(Task):
 
     def on_fit_start(self) -> None:
         """Puts in the quick dropout where torch's own is slow."""
+        # transformers loads checkpoints in eval mode, and Lightning leaves modes as they are.
+        self.train()
         if self.device.type == "cpu":
             fast_dropout.enable(self.model)
 
@@ -101,8 +103,9 @@ class QuestionAnswering(Task):
         windows, candidates = collect((numbers, found) for numbers, _, found in collected)
         order = np.argsort(np.concatenate([numbers for numbers, _, _ in collected]))
         losses = np.concatenate([losses for _, losses, _ in collected])[order]
-        return answers.score(self.data, windows, losses, candidates, n_best=self.n_best,
-                             max_answer_tokens=self.max_answer_tokens)
+        return answers.score(
+            self.data, windows, losses, candidates, n_best=self.n_best, max_answer_tokens=self.max_answer_tokens
+        )
 
     def export(self, folder: str) -> None:
         """A transformers folder: safetensors, configuration, tokenizer."""
@@ -121,7 +124,10 @@ def _dropouts(hidden: float | None, attention: float | None) -> dict[str, float]
 
 
 def _encoder(
-    pretrained: str | None, revision: str | None, architecture: dict[str, Any], settings: dict[str, float],
+    pretrained: str | None,
+    revision: str | None,
+    architecture: dict[str, Any],
+    settings: dict[str, float],
     data: QuestionAnsweringData,
 ) -> Any:
     from transformers import AutoConfig, AutoModelForQuestionAnswering
@@ -153,10 +159,14 @@ def _encoder(
     except Exception as error:
         if message := explain_hub_error(error, f"model.pretrained={pretrained}"):
             raise Refused(message) from error
-        raise Refused(f"model.pretrained={pretrained} is not a transformers encoder for question answering: "
-                      f"{str(error).strip().splitlines()[0]}") from error
+        raise Refused(
+            f"model.pretrained={pretrained} is not a transformers encoder for question answering: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
     if model.config.vocab_size < data.vocab_size:
-        raise Refused(f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}")
+        raise Refused(
+            f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}"
+        )
     return model
 
 

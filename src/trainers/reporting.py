@@ -43,7 +43,9 @@ class Reporting(Callback):
         self.batches, self.examples = state_dict["batches"], state_dict["examples"]
         self.seconds = state_dict["seconds"]
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Starts the clock."""
         if self.started is None:
             self.started = time.perf_counter()
@@ -78,7 +80,9 @@ class Reporting(Callback):
         assert isinstance(pl_module, Task)
         for name, value in pl_module.metrics.items():
             if not math.isfinite(value):
-                raise Diverged(f"{name} is {value} at step {trainer.global_step}: training diverged; try a smaller optim.lr")
+                raise Diverged(
+                    f"{name} is {value} at step {trainer.global_step}: training diverged; try a smaller optim.lr"
+                )
         values = {**self.training(trainer), **pl_module.metrics}
         best = self.checkpoints.monitor in values and self.checkpoints.improves(values[self.checkpoints.monitor])
         if trainer.is_global_zero:
@@ -104,8 +108,10 @@ class Reporting(Callback):
 
     def _finite(self, total: float, trainer: pl.Trainer) -> None:
         if not math.isfinite(total):
-            raise Diverged(f"the training loss is {total} at step {trainer.global_step}: training diverged; try a smaller "
-                           "optim.lr, or trainer.on_divergence=report_worst where a search must go on")
+            raise Diverged(
+                f"the training loss is {total} at step {trainer.global_step}: training diverged; try a smaller "
+                "optim.lr, or trainer.on_divergence=report_worst where a search must go on"
+            )
 
 
 class Seeds(Callback):
@@ -118,7 +124,9 @@ class Seeds(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Seeds torch's generators for this step."""
         torch.manual_seed(step_seed(self.seed, trainer.global_rank, trainer.current_epoch, batch_idx))
 

@@ -132,11 +132,16 @@ def session(config: DictConfig) -> Iterator[Run]:
     with folders.lock(folder):
         record = records.start(folder, config=plain, seeds={"seed": config.seed})
         folders.write_hydra(
-            folder, config=OmegaConf.to_yaml(config), hydra=OmegaConf.to_yaml(OmegaConf.create(
-                {"hydra": OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)})),  # type: ignore[union-attr]
+            folder,
+            config=OmegaConf.to_yaml(config),
+            hydra=OmegaConf.to_yaml(
+                OmegaConf.create({"hydra": OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)})
+            ),  # type: ignore[union-attr]
             overrides=OmegaConf.to_yaml(HydraConfig.get().overrides.task),
         )
-        record.update(choices={group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group})
+        record.update(
+            choices={group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group}
+        )
         record.update(threads=hardware.use_threads(config.trainer.threads), cpu=cpu.tune())
         _seed(config.seed)
         run = Run(folder, metrics_file, record, {})
@@ -183,7 +188,9 @@ def _end(record: records.Record, error: BaseException) -> None:
         error = error.__cause__
     code = getattr(error, "exit_code", 130 if interrupted else 1)
     with contextlib.suppress(OSError):
-        record.end("interrupted" if interrupted else "failed", exit_code=int(code), reason=str(error) or type(error).__name__)
+        record.end(
+            "interrupted" if interrupted else "failed", exit_code=int(code), reason=str(error) or type(error).__name__
+        )
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -197,5 +204,5 @@ def _seed(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  libraries draw from it
+    np.random.seed(seed)
     torch.manual_seed(seed)

@@ -127,9 +127,7 @@ def collect(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]
         return np.concatenate([np.pad(a, padding, constant_values=fill)[:, :k] for a in arrays])[order]
 
     null = np.concatenate([batch.null for batch in batches])[order]
-    return windows[order], Candidates(
-        joined(0, -np.inf), joined(1, -1), joined(2, -np.inf), joined(3, -1), null
-    )
+    return windows[order], Candidates(joined(0, -np.inf), joined(1, -1), joined(2, -np.inf), joined(3, -1), null)
 
 
 @dataclass(frozen=True)
@@ -180,10 +178,7 @@ class Answers:
                 "probability": probability,
             }
             for start, end, score, probability in zip(
-                *(
-                    a[i, : self.count[i]].tolist()
-                    for a in (self.start, self.end, self.score, self.probability)
-                ),
+                *(a[i, : self.count[i]].tolist() for a in (self.start, self.end, self.score, self.probability)),
                 strict=True,
             )
         ]
@@ -222,9 +217,7 @@ def best_spans(
     if not len(candidates.null) == len(offsets) - 1 == len(example):
         lengths = f"{len(candidates.null)} windows, offsets of {len(offsets) - 1}, examples of {len(example)}"
         raise ValueError(f"candidates of {lengths}")
-    if any(
-        np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)
-    ):
+    if any(np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)):
         raise Diverged("the model's logits are not numbers (NaN): no answer can be read from them")
 
     windows = np.arange(len(example))

@@ -50,7 +50,10 @@ def _load(module: torch.nn.Module, state: dict[str, torch.Tensor], source: str) 
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     if missing or extra or shapes:
-        found = [f"{len(names)} {what} (such as {names[0]})" for what, names in
-                 (("missing", missing), ("too many", extra), ("of another shape", sorted(shapes))) if names]
+        found = [
+            f"{len(names)} {what} (such as {names[0]})"
+            for what, names in (("missing", missing), ("too many", extra), ("of another shape", sorted(shapes)))
+            if names
+        ]
         raise Refused(f"init_from={source}: the weights are of another architecture: {', '.join(found)}")
     module.load_state_dict(state)

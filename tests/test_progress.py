@@ -1,0 +1,61 @@
+"""Progress is for a person at a terminal: a bar with the time left there, plain lines elsewhere, never on stdout."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.test_train import QUESTIONS
+
+from runs import metric_lines
+
+
+def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "80", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *QUESTIONS[1:], "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    stdout, _ = process.communicate()
+    assert process.returncode == 0, shown
+    text = shown.decode()
+    assert re.search(r"training:\s+\d+%\|.*\d+/20 \[[\d:]+<[\d:]+", text), text
+    assert [metric_lines.parse(line).step for line in stdout.splitlines()] == [10, 20, 20]
+    assert "\r" not in stdout
+
+
+def test_no_bar_in_a_pipe(cache: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *QUESTIONS[1:], "trainer.max_steps=2", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\r" not in done.stderr
+    assert "%|" not in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
