@@ -537,7 +537,7 @@ def _articles(split: str, rng: random.Random, count: int, unanswerable: float) -
     words = _Words(split)
     made = 0
     for number in itertools.count():
-        paragraphs = []
+        paragraphs: list[dict[str, object]] = []
         while made < count and len(paragraphs) < PARAGRAPHS:
             context, facts = _paragraph(words, rng)
             qas = []
