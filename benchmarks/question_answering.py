@@ -91,7 +91,7 @@ def _rows(folder: Path, precision: str, dropout: float, options: argparse.Namesp
 def contest(
     folder: Path, contestant: str, precision: str, dropout: float, padded_steps: int, threads: int
 ) -> dict[str, Any]:
-    """One measurement in a fresh process: `rate` in windows per second, `loss`, `first` in seconds."""
+    """One measurement in a fresh process: `rate` in windows per second, `loss`."""
     environment = {"OMP_NUM_THREADS": str(threads), "ISOTRAIN_CACHE": str(folder / "cache")}
     if contestant == "ours":
         return measure.fresh(
@@ -126,7 +126,7 @@ def contest(
     )
 
 
-def prepare(folder: Path, data: Path | None, windows: int) -> None:
+def prepare(folder: Path, data: Path | None, windows: int, layers: int = 6, width: int = 384) -> None:
     """Writes what all contestants share: train.json, val.json (flat), model/ (random weights and the tokenizer)."""
     import torch
     from transformers import BertConfig, BertForQuestionAnswering
@@ -157,10 +157,10 @@ def prepare(folder: Path, data: Path | None, windows: int) -> None:
     torch.manual_seed(0)
     size = BertConfig(
         vocab_size=module.vocab_size,
-        hidden_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        intermediate_size=1536,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        intermediate_size=4 * width,
     )
     BertForQuestionAnswering(size).save_pretrained(folder / "model")
 

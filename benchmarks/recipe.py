@@ -15,8 +15,6 @@ import tempfile
 import time
 from typing import Any
 
-BEGIN = time.time()  # close to the process's start: only the standard library is imported so far
-
 
 def features(examples: dict[str, list[Any]], tokenizer: Any, padded: bool) -> dict[str, Any]:
     """The recipe's `prepare_train_features`: windows with the answer's token positions, CLS where it is not."""
@@ -125,7 +123,7 @@ def main() -> None:
             callbacks=[Clock()],
         )
         loss = trainer.train().training_loss
-    print(json.dumps({"windows": len(train), "loss": loss, "first": ends[0][0] - BEGIN, **rates(ends, options.skip)}))
+    print(json.dumps({"windows": len(train), "loss": loss, "first_step": ends[0][0], **rates(ends, options.skip)}))
 
 
 def rates(ends: list[tuple[float, float]], skip: int = 2, batch: int = 12) -> dict[str, float]:
