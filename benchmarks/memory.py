@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with squad/ and tiny-imagenet-200-subset.tar")
     parser.add_argument("--questions", type=int, default=900, help="at 1 times the data")
     parser.add_argument("--images", type=int, default=2400, help="at 1 times the data")
+    parser.add_argument("--tasks", nargs="*", default=["question answering", "images"])
     parser.add_argument("--worker", choices=("prepare", "train"), help=argparse.SUPPRESS)
     parser.add_argument("--overrides", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -38,7 +39,7 @@ def main() -> None:
         folder = Path(name)
         environment = {"ISOTRAIN_CACHE": str(folder / "cache")}
         images = _images(folder, options.data, options.images * SCALES[-1])
-        for task in ("question answering", "images"):
+        for task in options.tasks:
             for scale in SCALES:
                 if task == "images":
                     given = _image_overrides(images, options.images * scale)
@@ -65,17 +66,16 @@ def main() -> None:
 
 def _worker(phase: str, given: list[str]) -> None:
     """One phase in this process; kilobytes."""
-    import lightning.pytorch
-    import timm
-    import torch
-    import transformers
+    import lightning.pytorch  # noqa: F401  before the first figure
+    import timm  # noqa: F401  before the first figure
+    import torch  # noqa: F401  before the first figure
+    import transformers  # noqa: F401  before the first figure
 
     from config.compose import compose
     from trainers import hardware
     from trainers.build import build
     from trainers.fit import fit
 
-    assert (lightning.pytorch, timm, torch, transformers)
     hardware.use_threads(None)
     config = compose([*given, "trainer.limit_val_batches=0"])
     before, _ = _memory()
@@ -129,7 +129,7 @@ def _image_overrides(images: Path, count: int) -> list[Any]:
             f"data.path={images}",
         ],
         *[f"data.max_train={count}", "data.max_val=100", "trainer.max_epochs=1", "trainer.accelerator=cpu"],
-        *["trainer.precision=32-true", "data.batch_size=64"],
+        *["trainer.precision=32-true", "data.batch_size=64", "optim.lr=1e-3"],
     ]
 
 

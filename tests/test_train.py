@@ -253,7 +253,8 @@ def test_a_new_run_starts_from_old_weights(finished: dict[str, tuple[Path, str]]
     folder, stdout = finished["questions"]
     done = run(*QUESTIONS, f"init_from={folder}", "optim.lr=1e-12", "trainer.max_epochs=1", "hydra.run.dir=new")
     assert done.returncode == 0, done.stderr
-    assert lines(done.stdout)[-1].values["val_f1"] == pytest.approx(lines(stdout)[-1].values["val_f1"], abs=1e-6)
+    # Not F1: of answers that are nearly as likely, the last digit chooses.
+    assert lines(done.stdout)[-1].values["val_loss"] == pytest.approx(lines(stdout)[-1].values["val_loss"], rel=1e-4)
     assert json.loads((tmp_path / "new" / "run.json").read_text())["parent"]["init_from"] == str(folder)
     other = run(*QUESTIONS, f"init_from={folder}", "model.architecture.hidden_size=16")
     assert other.returncode == 2
@@ -261,7 +262,7 @@ def test_a_new_run_starts_from_old_weights(finished: dict[str, tuple[Path, str]]
 
 
 # Losses of two small runs, per epoch, on one thread in float32: "proof of value" for every change to the training path.
-# A change that moves them says so, and why, in its commit. Read again with ISOTRAIN_PRINT_GOLDEN=1.
+# A change that moves them says so, and why, in its commit. The failure shows what they are now.
 GOLDEN: dict[str, list[float]] = json.loads((ROOT / "tests" / "golden_losses.json").read_text())
 
 

@@ -401,7 +401,7 @@ def write(folder: Path, seed: int, train: int, val: int, unanswerable: float = 0
         folder: Made when it is not there.
         seed: The same seed, counts and share give the same bytes.
         train: Number of questions to train on.
-        val: Number of questions in the development split, which have one to three gold answers.
+        val: Number of questions in the development split.
         unanswerable: Share of questions, in [0, 1), that the paragraph does not answer; above 0 the layout is 2.0's.
 
     Raises:
@@ -454,9 +454,14 @@ class _Words:
                     for question in attribute.questions
                     if mine("wording", statement, opening, question)
                 ]
+        # Statements that this split has questions about.
+        self.statements = {
+            attribute.name: [each for each in attribute.statements if self.questions[attribute.name, each]]
+            for attribute in ATTRIBUTES_OF
+        }
         self.sets = [
             attributes
-            for attributes in itertools.combinations(ATTRIBUTES_OF, ATTRIBUTES)
+            for attributes in itertools.combinations([a for a in ATTRIBUTES_OF if self.statements[a.name]], ATTRIBUTES)
             if len({a.type for a in attributes}) == 2 and mine("attributes", *(a.name for a in attributes))
         ]
 
@@ -480,7 +485,7 @@ def _facts(words: _Words, rng: random.Random, names: list[str], attributes: tupl
         for kind in dict.fromkeys(attribute.type for attribute in attributes)
     }
     return [
-        _Fact(name, attribute, next(values[attribute.type]), rng.choice(attribute.statements))
+        _Fact(name, attribute, next(values[attribute.type]), rng.choice(words.statements[attribute.name]))
         for attribute in attributes
         for name in names
     ]
@@ -540,17 +545,17 @@ def _articles(split: str, rng: random.Random, count: int, unanswerable: float) -
         paragraphs: list[dict[str, object]] = []
         while made < count and len(paragraphs) < PARAGRAPHS:
             context, facts = _paragraph(words, rng)
-            qas = []
+            told = {fact.place for fact in facts}
+            qas: list[dict[str, object]] = []
             for fact in rng.sample(facts, min(QUESTIONS, count - made)):
-                asked = words.questions[fact.attribute.name, fact.statement]
-                question = rng.choice(asked or ["Who"]).replace("{e}", fact.place)
-                qas.append(
-                    {
-                        "id": f"{split}-{made:07d}",
-                        "question": question,
-                        "answers": [{"text": fact.value, "answer_start": fact.start}],
-                    }
-                )
+                place, answers = fact.place, [{"text": fact.value, "answer_start": fact.start}]
+                if unanswerable and rng.random() < unanswerable:
+                    # The same question about a place of which nothing is told.
+                    others = [name for names in words.names.values() for name in names if name not in told]
+                    place, answers = rng.choice(others), []
+                question = rng.choice(words.questions[fact.attribute.name, fact.statement]).replace("{e}", place)
+                row = {"id": f"{split}-{made:07d}", "question": question, "answers": answers}
+                qas.append(row | {"is_impossible": not answers} if unanswerable else row)
                 made += 1
             paragraphs.append({"context": context, "qas": qas})
         yield {"title": f"Region_{number}", "paragraphs": paragraphs}
