@@ -554,7 +554,7 @@ def _articles(split: str, rng: random.Random, count: int, unanswerable: float) -
                     others = [name for names in words.names.values() for name in names if name not in told]
                     place, answers = rng.choice(others), []
                 question = rng.choice(words.questions[fact.attribute.name, fact.statement]).replace("{e}", place)
-                row = {"id": f"{split}-{made:07d}", "question": question, "answers": answers}
+                row: dict[str, object] = {"id": f"{split}-{made:07d}", "question": question, "answers": answers}
                 qas.append(row | {"is_impossible": not answers} if unanswerable else row)
                 made += 1
             paragraphs.append({"context": context, "qas": qas})
