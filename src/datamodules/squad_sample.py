@@ -1,12 +1,12 @@
 """A generated question answering data set in SQuAD's official layout: seeded, no network, thousands of questions in seconds.
 
-A paragraph tells a few facts about several invented places of one kind. Every question asks for one fact of one
-place. What makes it a reading task:
+A paragraph tells six facts about one invented place, or three about each of two. Every question asks for one fact.
+What makes it a reading task:
 
-- names are put together from two pieces, and the same attributes are told of every place, so that the answer has
-  rivals of its own type: the attribute of the other places, and a like attribute of the same place;
-- the question words an attribute otherwise than the text does, and the place is named in several sentences,
-  so that counting common words does not find the sentence;
+- the facts are of two types only, so that the answer has rivals of its own type: two persons beside the one who
+  founded the place ran it and visited it; in a paragraph about two places the same is told of both;
+- the question words an attribute otherwise than the text does, and every sentence names the place, so that counting
+  common words does not find the sentence;
 - sentences come in any order, and most of them hold two facts.
 
 The development split is made of combinations that training never has: of name pieces, of question and statement
@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PLACES = 3  # told of in one paragraph
-ATTRIBUTES = 3  # told of each place
+FACTS = 6  # told in one paragraph
+TWO_PLACES = 0.2  # share of paragraphs about two places
 QUESTIONS = 4  # asked at most about one paragraph
 PARAGRAPHS = 20  # in one article
 HELD_OUT = 5  # one combination in so many is kept for the development split
@@ -108,290 +108,52 @@ ATTRIBUTES_OF = tuple(
     )
 )  # fmt: skip
 
-# Sentences that name places and tell nothing: they share as many words with a question as the answer's sentence.
+# Sentences that name a place and tell nothing: they share as many words with a question as the answer's sentence.
 LURES = (
-    "{a} and {b} are often compared.",
-    "Many people have heard of {a} and {b}.",
-    "Maps of the area show {a} and {b}.",
-    "Letters from {a} to {b} take a day.",
+    "Many people have heard of {a}.",
+    "Maps of the area show {a}.",
+    "It takes a day to get to {a}.",
+    "Letters about {a} still turn up.",
 )
 
 JOINS = (" and ", ", while ", ", but ")
 
-FIRST = [
-    "bar",
-    "bel",
-    "bor",
-    "cal",
-    "cor",
-    "dal",
-    "dor",
-    "dun",
-    "fal",
-    "fen",
-    "gal",
-    "gor",
-    "gren",
-    "hal",
-    "hol",
-    "jar",
-    "kal",
-    "kel",
-    "kor",
-    "lan",
-    "lor",
-    "mar",
-    "mel",
-    "mon",
-    "nor",
-    "pel",
-    "ral",
-    "ren",
-    "ros",
-    "sal",
-    "sel",
-    "sor",
-    "tal",
-    "tar",
-    "tor",
-    "val",
-    "ven",
-    "vor",
-    "wel",
-    "zan",
-]
-SECOND = [
-    "bach",
-    "beck",
-    "bury",
-    "dale",
-    "fell",
-    "ford",
-    "gate",
-    "grim",
-    "ham",
-    "hurst",
-    "keth",
-    "lund",
-    "mere",
-    "mond",
-    "moor",
-    "nock",
-    "path",
-    "quil",
-    "rath",
-    "rick",
-    "rock",
-    "seth",
-    "shaw",
-    "stead",
-    "tash",
-    "thorpe",
-    "vik",
-    "ville",
-    "ward",
-    "wick",
-    "wold",
-    "worth",
-    "yard",
-    "zeck",
-]
-TOWN_FIRST = [
-    "ab",
-    "ash",
-    "bex",
-    "bram",
-    "cud",
-    "dray",
-    "esk",
-    "flax",
-    "glen",
-    "hex",
-    "ib",
-    "jux",
-    "kip",
-    "lud",
-    "mox",
-    "nub",
-    "oke",
-    "pem",
-    "rux",
-    "sib",
-    "tham",
-    "ulv",
-    "vex",
-    "wix",
-]
-TOWN_SECOND = [
-    "ano",
-    "ara",
-    "edo",
-    "elia",
-    "emi",
-    "ena",
-    "ia",
-    "iko",
-    "ima",
-    "ira",
-    "isa",
-    "oka",
-    "ola",
-    "oma",
-    "ona",
-    "oria",
-    "uma",
-    "una",
-    "ura",
-    "uta",
-]
-GIVEN = [
-    "Ada",
-    "Alma",
-    "Anton",
-    "Bella",
-    "Boris",
-    "Carl",
-    "Clara",
-    "David",
-    "Edith",
-    "Elsa",
-    "Emil",
-    "Eva",
-    "Felix",
-    "Frida",
-    "Greta",
-    "Hanna",
-    "Hugo",
-    "Ida",
-    "Igor",
-    "Ivan",
-    "Jonas",
-    "Julia",
-    "Karl",
-    "Laura",
-    "Leo",
-    "Lena",
-    "Lukas",
-    "Maria",
-    "Max",
-    "Nina",
-    "Oskar",
-    "Otto",
-    "Paula",
-    "Peter",
-    "Rosa",
-    "Rudolf",
-    "Simon",
-    "Stella",
-    "Tom",
-    "Vera",
-]
-FAMILY = [
-    "Adler",
-    "Bauer",
-    "Becker",
-    "Berger",
-    "Braun",
-    "Fischer",
-    "Fuchs",
-    "Graf",
-    "Gruber",
-    "Haas",
-    "Hahn",
-    "Hofer",
-    "Huber",
-    "Kaiser",
-    "Keller",
-    "Klein",
-    "Koch",
-    "Kraus",
-    "Lang",
-    "Lehner",
-    "Maier",
-    "Moser",
-    "Neumann",
-    "Pichler",
-    "Pohl",
-    "Reiter",
-    "Richter",
-    "Roth",
-    "Sauer",
-    "Schmid",
-    "Stein",
-    "Vogel",
-    "Wagner",
-    "Weber",
-    "Winkler",
-    "Wolf",
-]
-COLOURS = [
-    "red",
-    "blue",
-    "green",
-    "white",
-    "black",
-    "yellow",
-    "brown",
-    "grey",
-    "orange",
-    "purple",
-    "pink",
-    "golden",
-    "silver",
-    "violet",
-]
-THINGS = [
-    "apples",
-    "barley",
-    "beans",
-    "beets",
-    "bread",
-    "butter",
-    "cabbage",
-    "carrots",
-    "cheese",
-    "cherries",
-    "corn",
-    "dates",
-    "eggs",
-    "figs",
-    "flax",
-    "garlic",
-    "grapes",
-    "hay",
-    "honey",
-    "hops",
-    "leeks",
-    "lemons",
-    "lentils",
-    "melons",
-    "millet",
-    "mint",
-    "mushrooms",
-    "mustard",
-    "nuts",
-    "oats",
-    "olives",
-    "onions",
-    "pears",
-    "peas",
-    "peppers",
-    "plums",
-    "potatoes",
-    "pumpkins",
-    "rice",
-    "rye",
-    "salt",
-    "seeds",
-    "soup",
-    "spinach",
-    "sugar",
-    "tea",
-    "tomatoes",
-    "turnips",
-    "walnuts",
-    "wheat",
-]
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+FIRST = _words("""
+    bar bel bor cal cor dal dor dun fal fen gal gor gren hal hol jar kal kel kor lan lor mar mel mon nor pel ral ren
+    ros sal sel sor tal tar tor val ven vor wel zan
+""")
+SECOND = _words("""
+    bach beck bury dale fell ford gate grim ham hurst keth lund mere mond moor nock path quil rath rick rock seth
+    shaw stead tash thorpe vik ville ward wick wold worth yard zeck
+""")
+TOWN_FIRST = _words("""
+    ab ash bex bram cud dray esk flax glen hex ib jux kip lud mox nub oke pem rux sib tham ulv vex wix
+""")
+TOWN_SECOND = _words("""
+    ano ara edo elia emi ena ia iko ima ira isa oka ola oma ona oria uma una ura uta
+""")
+GIVEN = _words("""
+    Ada Alma Anton Bella Boris Carl Clara David Edith Elsa Emil Eva Felix Frida Greta Hanna Hugo Ida Igor Ivan Jonas
+    Julia Karl Laura Leo Lena Lukas Maria Max Nina Oskar Otto Paula Peter Rosa Rudolf Simon Stella Tom Vera
+""")
+FAMILY = _words("""
+    Adler Bauer Becker Berger Braun Fischer Fuchs Graf Gruber Haas Hahn Hofer Huber Kaiser Keller Klein Koch Kraus
+    Lang Lehner Maier Moser Neumann Pichler Pohl Reiter Richter Roth Sauer Schmid Stein Vogel Wagner Weber Winkler
+    Wolf
+""")
+COLOURS = _words("""
+    red blue green white black yellow brown grey orange purple pink golden silver violet
+""")
+THINGS = _words("""
+    apples barley beans beets bread butter cabbage carrots cheese cherries corn dates eggs figs flax garlic grapes
+    hay honey hops leeks lemons lentils melons millet mint mushrooms mustard nuts oats olives onions pears peas
+    peppers plums potatoes pumpkins rice rye salt seeds soup spinach sugar tea tomatoes turnips walnuts wheat
+""")
 
 
 def write(folder: Path, seed: int, train: int, val: int, unanswerable: float = 0.0) -> None:
@@ -432,7 +194,7 @@ def _held_out(*parts: str) -> bool:
     return zlib.crc32("|".join(parts).encode()) % HELD_OUT == 0
 
 
-class _Words:
+class _Split:
     """What one split may put together."""
 
     def __init__(self, split: str) -> None:
@@ -459,15 +221,35 @@ class _Words:
             attribute.name: [each for each in attribute.statements if self.questions[attribute.name, each]]
             for attribute in ATTRIBUTES_OF
         }
-        self.sets = [
-            attributes
-            for attributes in itertools.combinations([a for a in ATTRIBUTES_OF if self.statements[a.name]], ATTRIBUTES)
-            if len({a.type for a in attributes}) == 2 and mine("attributes", *(a.name for a in attributes))
-        ]
+        told = [attribute for attribute in ATTRIBUTES_OF if self.statements[attribute.name]]
+        # By the number of places: what one paragraph tells of each of them, always of two types.
+        self.sets = {
+            1: [
+                a + b
+                for a, b in itertools.combinations(_threes(told), 2)
+                if a[0].type != b[0].type and mine("attributes", *(each.name for each in a + b))
+            ],
+            2: [
+                three
+                for three in itertools.combinations(told, FACTS // 2)
+                if len({each.type for each in three}) == 2 and mine("attributes", *(each.name for each in three))
+            ],
+        }
+
+    def untold(self, facts: list["_Fact"]) -> list[Attribute]:
+        """Attributes that a paragraph does not tell, of the types that it does."""
+        types, told = {fact.attribute.type for fact in facts}, {fact.attribute.name for fact in facts}
+        return [a for a in ATTRIBUTES_OF if a.type in types and a.name not in told and self.statements[a.name]]
 
     def values(self, kind: str) -> list[str]:
         return {"person": self.people, "year": self.years, "number": self.numbers, "town": self.towns,
                 "colour": COLOURS, "thing": THINGS}[kind]  # fmt: skip
+
+
+def _threes(attributes: list[Attribute]) -> list[tuple[Attribute, ...]]:
+    """Three attributes of one type, in all ways."""
+    threes = itertools.combinations(attributes, FACTS // 2)
+    return [three for three in threes if len({each.type for each in three}) == 1]
 
 
 @dataclass
@@ -479,9 +261,9 @@ class _Fact:
     start: int = -1  # of the value in the paragraph
 
 
-def _facts(words: _Words, rng: random.Random, names: list[str], attributes: tuple[Attribute, ...]) -> list[_Fact]:
+def _facts(words: _Split, rng: random.Random, names: list[str], attributes: tuple[Attribute, ...]) -> list[_Fact]:
     values = {
-        kind: iter(rng.sample(words.values(kind), PLACES * ATTRIBUTES))
+        kind: iter(rng.sample(words.values(kind), FACTS))
         for kind in dict.fromkeys(attribute.type for attribute in attributes)
     }
     return [
@@ -530,30 +312,30 @@ def _tell(sentences: list[list[_Fact]], lure: str, rng: random.Random) -> str:
     return text + lure if at == len(sentences) else text[:-1]
 
 
-def _paragraph(words: _Words, rng: random.Random) -> tuple[str, list[_Fact]]:
-    names = [rng.choice(words.names[first]) for first in rng.sample(FIRST, PLACES)]
-    facts = _facts(words, rng, names, rng.choice(words.sets))
-    a, b = rng.sample(names, 2)
-    lure = rng.choice(LURES).format(a=a, b=b)
+def _paragraph(words: _Split, rng: random.Random) -> tuple[str, list[_Fact]]:
+    places = 2 if rng.random() < TWO_PLACES else 1
+    names = [rng.choice(words.names[first]) for first in rng.sample(FIRST, places)]
+    facts = _facts(words, rng, names, rng.choice(words.sets[places]))
+    lure = rng.choice(LURES).format(a=rng.choice(names))
     return _tell(_sentences(facts, rng), lure, rng), facts
 
 
 def _articles(split: str, rng: random.Random, count: int, unanswerable: float) -> Iterator[dict[str, Any]]:
-    words = _Words(split)
+    words = _Split(split)
     made = 0
     for number in itertools.count():
         paragraphs: list[dict[str, object]] = []
         while made < count and len(paragraphs) < PARAGRAPHS:
             context, facts = _paragraph(words, rng)
-            told = {fact.place for fact in facts}
             qas: list[dict[str, object]] = []
             for fact in rng.sample(facts, min(QUESTIONS, count - made)):
-                place, answers = fact.place, [{"text": fact.value, "answer_start": fact.start}]
+                asked, statement = fact.attribute, fact.statement
+                answers = [{"text": fact.value, "answer_start": fact.start}]
                 if unanswerable and rng.random() < unanswerable:
-                    # The same question about a place of which nothing is told.
-                    others = [name for names in words.names.values() for name in names if name not in told]
-                    place, answers = rng.choice(others), []
-                question = rng.choice(words.questions[fact.attribute.name, fact.statement]).replace("{e}", place)
+                    # What is not told, of a type that is.
+                    asked, answers = rng.choice(words.untold(facts)), []
+                    statement = rng.choice(words.statements[asked.name])
+                question = rng.choice(words.questions[asked.name, statement]).replace("{e}", fact.place)
                 row: dict[str, object] = {"id": f"{split}-{made:07d}", "question": question, "answers": answers}
                 qas.append(row | {"is_impossible": not answers} if unanswerable else row)
                 made += 1

@@ -108,7 +108,7 @@ def attention(
         and not any(rest.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
     )
     drops = dropout > 0 and _ours(query, dropout)
-    slow = dropout == 0 and module.training and _flash_is_slow(query)
+    slow = dropout == 0 and _flash_is_slow(query)
     if not (plain and (drops or slow)):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -248,9 +248,16 @@ def _ours(x: Tensor, p: float) -> bool:
 
 
 def _flash_is_slow(x: Tensor) -> bool:
-    """Whether SDPA's own kernel takes longer than separate products: in bfloat16 without units for it, 3 times."""
-    ours = x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.requires_grad
-    return ours and "amx_bf16" not in cpu_flags() and not torch.compiler.is_compiling()
+    """Whether SDPA's own kernel takes longer than separate products on this CPU.
+
+    Its tiles are small: oneDNN's float32 products (`trainers.cpu.quick_float32`) make it 5 times slower. In bfloat16
+    without units for it, its backward takes 3 times as long.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if x.dtype is torch.float32:
+        return bool(torch.backends.mkldnn.matmul.fp32_precision == "bf16")  # type: ignore[attr-defined]
+    return x.dtype is torch.bfloat16 and x.requires_grad and "amx_bf16" not in cpu_flags()
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ def _dropouts(hidden: float | None, attention: float | None) -> dict[str, float]
     """The settings under the names that transformers' configurations use for them."""
     settings: dict[str, float] = {}
     if hidden is not None:
-        settings |= {"hidden_dropout_prob": hidden, "dropout": hidden, "hidden_dropout": hidden}
+        names = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
+        settings |= dict.fromkeys(names, hidden)
     if attention is not None:
         settings |= {"attention_probs_dropout_prob": attention, "attention_dropout": attention}
     return settings
@@ -142,6 +143,10 @@ def _encoder(
         config = AutoConfig.for_model(model_type, **{**length, **architecture}, vocab_size=data.vocab_size)
         _set(config, settings)
         config.pad_token_id = data.pad_id
+        # A configuration's defaults may belong to a larger vocabulary.
+        for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
+            if (getattr(config, name, None) or 0) >= data.vocab_size:
+                setattr(config, name, None)
         return AutoModelForQuestionAnswering.from_config(config, attn_implementation="sdpa")
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
