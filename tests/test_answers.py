@@ -73,7 +73,9 @@ def scored(data: SimpleNamespace, said: list[str | None], windows=None, **option
     losses = np.arange(len(data.windows), dtype=np.float32)
     windows = np.arange(len(losses)) if windows is None else np.array(windows)
     evaluated = spans.Candidates(*(array[windows] for array in found))
-    metrics, rows = answers.score(data, windows, losses[windows], evaluated, **options)
+    metrics, rows, details = answers.score(data, windows, losses[windows], evaluated, **options)
+    # SQuAD 1.1 has no parts, and of a part of the questions nothing is said.
+    assert bool(details) == (not data.answerable_only and len(windows) == len(losses))
     return metrics, list(rows)
 
 

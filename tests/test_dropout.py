@@ -206,8 +206,29 @@ def test_attention_in_bfloat16_without_dropout(units: bool, monkeypatch: pytest.
         strict=True,
     ):
         assert (a - b).norm() / b.norm() < 0.02
-    dropout.attention(nn.Identity().eval(), q, k, v, mask, 0.0)
-    assert len(calls) == (0 if units else 1)
+    calls.clear()
+    with torch.no_grad():
+        dropout.attention(nn.Identity().eval(), q.detach(), k.detach(), v.detach(), mask, 0.0)
+    assert not calls, "its forward is quick"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_attention_in_float32_goes_by_whose_products_are_used(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+    inner = dropout.Attention.apply
+    monkeypatch.setattr(dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    q, k, v = inputs(torch.float32, length=40)
+    mask = padding(length=40)
+    try:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16" if ours else "none"
+        out = dropout.attention(nn.Identity(), q, k, v, mask, 0.0)[0].transpose(1, 2)
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    expected = nn.functional.scaled_dot_product_attention(q, k, v, mask)
+    assert calls == ([0.0] if ours else [])
+    if "amx_bf16" not in dropout.cpu_flags():
+        assert (out - expected).norm() / expected.norm() < 1e-5
 
 
 def test_attention_expects_what_it_is_without_dropout() -> None:

@@ -76,6 +76,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str,
     return runs
 
 
+def test_images_leave_a_confusion_matrix(finished: dict[str, tuple[Path, str]]) -> None:
+    folder, _ = finished["images"]
+    record = json.loads((folder / "run.json").read_text())
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    counted: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counted.setdefault(row["label"], {}).setdefault(row["prediction"], 0)
+        counted[row["label"]][row["prediction"]] += 1
+    assert record["details"]["confusion"] == counted
+    assert record["details"]["class_accuracy"] == {
+        label: pytest.approx(100 * found.get(label, 0) / sum(found.values()), abs=1e-3)
+        for label, found in counted.items()
+    }
+
+
 @pytest.mark.parametrize("task", ["questions", "images"])
 def test_the_task_reports_exactly_the_metrics_it_declares(task: str, finished: dict[str, tuple[Path, str]]) -> None:
     folder, stdout = finished[task]
@@ -283,6 +298,23 @@ def test_baselines_go_through_the_same_command(model: str, data: str, run: Run, 
     assert lines(done.stdout)[-1].values == json.loads((tmp_path / "b" / "run.json").read_text())["metrics"]
     assert (tmp_path / "b" / "model" / "baseline.json").exists()
     assert len((tmp_path / "b" / "predictions.jsonl").read_text().splitlines()) == 48
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "metric", "bound"),
+    [
+        ("majority", "squad_sample", "val_f1", 25),
+        ("lexical", "squad_sample", "val_f1", 25),
+        ("majority", "shapes", "val_accuracy", 2 * 100 / 12),
+    ],
+)
+def test_generated_data_gives_baselines_nothing(
+    model: str, data: str, metric: str, bound: float, run: Run, tmp_path: Path
+) -> None:
+    size = ["data.sample.train=6000", "data.sample.val=1000"] if data == "squad_sample" else ["data.sample.train=480"]
+    done = run("train.py", f"model={model}", f"data={data}", *size, "hydra.run.dir=b")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["metrics"][metric] < bound
 
 
 def test_help_and_completion_import_nothing_heavy(run: Run) -> None:

@@ -33,23 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(command: str, overrides: Sequence[str]) -> dict[str, object]:
     import logging
 
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from config.check import check
     from config.compose import compose
-    from config.errors import Refused
-    from config.messages import explain
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    try:
-        config = compose(overrides)
-        # What loggers refer to exists in a run alone, and none is needed here.
-        OmegaConf.update(config, "logger", None, force_add=True)
-        check(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise Refused(explain(error)) from error
+    config = compose(overrides)
+    # What loggers refer to exists in a run alone, and none is needed here.
+    OmegaConf.update(config, "logger", None, force_add=True)
+    check(config)
 
     from datamodules.hub_needs import refuse_early
 

@@ -24,7 +24,6 @@ from datamodules.pixels import Images
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
-SAMPLE_KEYS = ("seed", "train", "val", "classes", "size")
 
 
 class ImageClassificationData(pl.LightningDataModule):
@@ -198,20 +197,13 @@ class ImageClassificationData(pl.LightningDataModule):
 
     @property
     def _kind(self) -> str:
-        if any(value is not None for value in self._files.values()):
-            return "path"
-        if self._sample is not None:
-            return "sample"
-        if self._hub is not None:
-            return "hub"
-        raise Refused("no data: give data.path=<folder>, or data.train_file and data.val_file, or choose data=shapes")
+        return sources.kind(self._files, self._sample, self._hub, "shapes")
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
         if self._kind == "sample":
             return {split: f"shapes-{self._sample_folder.name}:{split}" for split in SPLITS}
-        hub = dict(self._hub or {})
-        return {split: f"{hub['repo']}@{hub['revision']}:{hub[split]}" for split in SPLITS}
+        return {split: sources.fingerprint_of(self._hub or {}, split) for split in SPLITS}
 
     def _local_fingerprint(self, split: str) -> str:
         cached: dict[str, str] = self.__dict__.setdefault("_fingerprints", {})
@@ -238,13 +230,7 @@ class ImageClassificationData(pl.LightningDataModule):
     def _sample_folder(self) -> Path:
         from datamodules import shapes
 
-        sample = dict(self._sample or {})
-        unknown = sorted(set(sample) - set(SAMPLE_KEYS))
-        if unknown:
-            raise Refused(f"data.sample has no key {unknown[0]}; it has {', '.join(SAMPLE_KEYS)}")
-        # The generator's own text is part of the key: another generator, other images.
-        key = {**sample, "generator": fingerprint.of_files([str(shapes.__file__)], self.root, "full")}
-        return cache.entry(self.root, "shapes", key, lambda folder: shapes.write(folder, **sample))
+        return sources.sample(self.root, shapes, self._sample or {})
 
     def _folder(self, split: str) -> Path:
         if split not in self._folders:

@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from config import process
-from config.errors import Refused
 from datamodules import cache, examples, fingerprint, sources, squad, windows
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
 from datamodules.examples import Examples
@@ -115,7 +114,6 @@ class QuestionAnsweringData(pl.LightningDataModule):
         self._folders: dict[str, Path] = {}
 
     # -- what there is
-    # ---------------------------------------------------------------------------------------------
 
     def prepare_data(self, splits: Sequence[str] = ("train", "val")) -> None:
         """Builds the caches of the splits, unless they are there."""
@@ -215,26 +213,16 @@ class QuestionAnsweringData(pl.LightningDataModule):
         return about
 
     # -- where it comes from
-    # -----------------------------------------------------------------------------------------
 
     @property
     def _kind(self) -> str:
-        if any(value is not None for value in self._files.values()):
-            return "path"
-        if self._sample is not None:
-            return "sample"
-        if self._hub is not None:
-            return "hub"
-        raise Refused(
-            "no data: give data.path=<folder>, data.train_file and data.val_file, or choose data=squad_sample"
-        )
+        return sources.kind(self._files, self._sample, self._hub, "squad_sample")
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
         if self._kind == "sample":
             return {split: f"squad_sample-{self._sample_folder.name}:{split}" for split in ("train", "val")}
-        hub = dict(self._hub or {})
-        return {split: f"{hub['repo']}@{hub['revision']}:{hub[split]}" for split in ("train", "val")}
+        return {split: sources.fingerprint_of(self._hub or {}, split) for split in ("train", "val")}
 
     def _local_fingerprint(self, split: str) -> str:
         cached: dict[str, str] = self.__dict__.setdefault("_fingerprints", {})
@@ -257,13 +245,9 @@ class QuestionAnsweringData(pl.LightningDataModule):
     def _sample_folder(self) -> Path:
         from datamodules import squad_sample
 
-        sample = dict(self._sample or {})
-        # The generator's own text is part of the key: another generator, other questions.
-        key = {**sample, "generator": fingerprint.of_files([str(squad_sample.__file__)], self.root, "full")}
-        return cache.entry(self.root, "squad_sample", key, lambda folder: squad_sample.write(folder, **sample))
+        return sources.sample(self.root, squad_sample, self._sample or {})
 
     # -- how it is prepared
-    # ------------------------------------------------------------------------------------------
 
     def _examples_folder(self, split: str) -> Path:
         key = {"format": examples.FORMAT, "source": self.fingerprint(split), "version_2": self.version_2}

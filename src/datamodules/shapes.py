@@ -6,7 +6,6 @@ place nor size says which shape it is, and the validation images have textures i
 
 import colorsys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ Pixels = npt.NDArray[np.float64]
 _SUPER = 4  # shapes are drawn so many times larger, for smooth edges
 _HUES = 8
 _DISTRACTORS = 4
+_TILT = 0.5  # radians, to either side
 
 
 def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size: int = 64) -> None:
@@ -62,8 +62,7 @@ def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size
         return split, name, file, box
 
     jobs = [(split, index) for split, count in ((0, train), (1, val)) for index in range(count)]
-    with ThreadPoolExecutor() as pool:
-        done = list(pool.map(one, jobs, chunksize=32))
+    done = [one(job) for job in jobs]
     annotations = [f"{file}\t{name}\t" + "\t".join(map(str, box)) for split, name, file, box in done if split]
     (folder / "val" / "val_annotations.txt").write_text("\n".join(annotations) + "\n", encoding="utf-8")
     for name in names:
@@ -78,7 +77,8 @@ def picture(
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
     """One image and the box of its shape (x0, y0, x1, y1; the last pixels are inside, as in Tiny ImageNet)."""
     texture, hue = _background(random, held_out)
-    pixels = _TEXTURES[texture](random, size, _colour(random, hue), _colour(random, hue))
+    ground = _colour(random, hue)
+    pixels = _TEXTURES[texture](random, size, ground, 0.6 * ground + 0.4 * _colour(random, hue))
     for _ in range(random.integers(2, _DISTRACTORS + 1)):
         speck = _mask(_ellipse(random.uniform(0.4, 1.0)), random, size, random.uniform(0.03, 0.08))
         pixels = _laid_over(pixels, speck, _colour(random, random.random()))
@@ -86,10 +86,10 @@ def picture(
     ends = random.uniform(0, size, 4).tolist()
     ImageDraw.Draw(line).line(ends, fill=200, width=1)
     pixels = _laid_over(pixels, np.asarray(line) / 255, _colour(random, random.random()))
-    mask = _mask(SHAPES[name](), random, size, random.uniform(0.22, 0.38))
+    mask = _mask(SHAPES[name](), random, size, random.uniform(0.24, 0.38))
     around = float((pixels.mean(2) * mask).sum() / max(mask.sum(), 1e-9))
     colour = _colour(random, random.random())
-    while abs(colour.mean() - around) < 0.25:  # it can be told from what is behind it
+    while abs(colour.mean() - around) < 0.35:  # it can be told from what is behind it
         colour = _colour(random, random.random())
     shading = 1 + 0.12 * _smooth(random, size)[..., None]
     pixels = pixels * (1 - mask[..., None]) + np.clip(colour * shading, 0, 1) * mask[..., None]
@@ -152,16 +152,24 @@ SHAPES: dict[str, Callable[[], list[Points]]] = {
 
 def _mask(polygons: list[Points], random: np.random.Generator, size: int, scale: float) -> Pixels:
     """[size, size] from 0 to 1: the polygons turned, scaled (to a share of the size) and put somewhere inside."""
-    angle, radius = random.uniform(0, 2 * np.pi), scale * size
+    angle, radius = random.uniform(-_TILT, _TILT), scale * size
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turned = [polygon @ turn.T * radius for polygon in polygons]
     low, high = turned[0].min(0), turned[0].max(0)
     corner = random.uniform(1 - low, np.maximum(size - 2 - high, 2 - low))
-    image = Image.new("L", (size * _SUPER, size * _SUPER))
+    # Drawn in a window of its own, which for a speck is small.
+    first = np.floor(corner + low).astype(int)
+    extent = np.ceil(high - low).astype(int) + 2
+    image = Image.new("L", tuple((extent * _SUPER).tolist()))
     draw = ImageDraw.Draw(image)
     for fill, polygon in zip((255, 0), turned, strict=False):
-        draw.polygon([tuple(point) for point in (polygon + corner) * _SUPER], fill=fill)
-    return np.asarray(image.resize((size, size), Image.Resampling.BOX)) / 255
+        draw.polygon([tuple(point) for point in (polygon + corner - first) * _SUPER], fill=fill)
+    drawn = np.asarray(image.resize(tuple(extent.tolist()), Image.Resampling.BOX)) / 255
+    mask = np.zeros((size, size))
+    columns, rows = (slice(start, start + length) for start, length in zip(first, extent, strict=True))
+    part = mask[rows, columns]
+    part[:] = drawn[: part.shape[0], : part.shape[1]]
+    return mask
 
 
 # -- backgrounds -------------------------------------------------------------------------------------------------------

@@ -1,16 +1,66 @@
 """Where a data set's files are: in a local or fsspec folder, or on the Hugging Face Hub."""
 
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from config.errors import Refused
+from datamodules import cache, fingerprint
 from datamodules.hub_errors import INSTEAD_OF_DATA, hub_access
 
 BEGINNINGS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val")}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?(?=\.)")
+
+
+def kind(
+    files: Mapping[str, str | None], sample: object, hub: object, generated: str
+) -> Literal["path", "sample", "hub"]:
+    """Which of a configuration's sources counts: files before a sample, a sample before the Hub.
+
+    Args:
+        files: `path`, `train_file`, `val_file`.
+        sample: settings of a generator, or None.
+        hub: settings of a Hub repository, or None.
+        generated: the choice of `data` that needs nothing, for the message.
+
+    Raises:
+        Refused: there is none.
+    """
+    if any(value is not None for value in files.values()):
+        return "path"
+    if sample is not None:
+        return "sample"
+    if hub is not None:
+        return "hub"
+    raise Refused(f"no data: give data.path=<folder>, data.train_file and data.val_file, or choose data={generated}")
+
+
+def sample(root: Path, generator: ModuleType, settings: Mapping[str, Any]) -> Path:
+    """The cached folder of generated data, generated if need be.
+
+    Args:
+        root: of the cache.
+        generator: a module with `write(folder, **settings)`. Its text is part of the key: another generator, other data.
+        settings: of conf/data.
+
+    Raises:
+        Refused: a setting that the generator does not have.
+    """
+    known = list(inspect.signature(generator.write).parameters)[1:]
+    if unknown := sorted(set(settings) - set(known)):
+        raise Refused(f"data.sample has no key {unknown[0]}; it has {', '.join(known)}")
+    key = {**settings, "generator": fingerprint.of_files([str(generator.__file__)], root, "full")}
+    name = generator.__name__.rpartition(".")[2]
+    return cache.entry(root, name, key, lambda folder: generator.write(folder, **settings))
+
+
+def fingerprint_of(hub: Mapping[str, Any], split: str) -> str:
+    """`repo@revision:file`."""
+    return f"{hub['repo']}@{hub['revision']}:{hub[split]}"
 
 
 def resolve(
@@ -23,8 +73,7 @@ def resolve(
 ) -> dict[str, list[str]]:
     """The files of each split.
 
-    For each split, the first of: the file named outright; the first official name there is; the one file (or
-        the one
+    For each split, the first of: the file named outright; the first official name there is; the one file (or the one
     set of shards `name-00000-of-00002`) that begins with "train", or with "dev" or "val".
 
     Args:

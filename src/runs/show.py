@@ -67,6 +67,7 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
         else "",
     )
     yield "metrics", _pairs(of("metrics")) or "none yet"
+    yield from _details(of("details"))
     yield (
         "timings",
         ", ".join(f"{printable(name)} {duration(spent)}" for name, spent in of("timings").items()),
@@ -89,6 +90,25 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
     there = [(name, what) for name, what in _FILES if (folder / name).exists()]
     for index, (name, what) in enumerate(there):
         yield "" if index else "files", f"{name:<20} {what}"
+
+
+def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The classes that are recognised least and what they are taken for; otherwise what there is."""
+    accuracy, confusion = details.get("class_accuracy"), details.get("confusion")
+    if not isinstance(accuracy, dict) or not isinstance(confusion, dict):
+        yield "details", _pairs(details)
+        return
+    worst = dict(sorted(accuracy.items(), key=lambda item: item[1])[:5])
+    yield "classes", f"{len(accuracy)}; recognised least, in percent: {_pairs(worst)}"
+    mistaken = [
+        (count, true, other)
+        for true, row in confusion.items()
+        if isinstance(row, dict)
+        for other, count in row.items()
+        if other != true
+    ]
+    most = sorted(mistaken, key=lambda each: -each[0])[:5]
+    yield "confused", ", ".join(printable(f"{true} as {other} {count} times") for count, true, other in most)
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def score(
     n_best: int = 20,
     max_answer_tokens: int = 30,
     threshold: float = 0.0,
-) -> tuple[dict[str, float], Iterator[dict[str, Any]]]:
+) -> tuple[dict[str, float], Iterator[dict[str, Any]], dict[str, Any]]:
     """Scores the validation split.
 
     Args:
@@ -37,7 +37,8 @@ def score(
         threshold: SQuAD 2.0: "no answer" it is where the no-answer score is above this.
 
     Returns:
-        The task's metrics, and a row per question. `exact_match` and `f1` of a row are 0 to 1.
+        The task's metrics, a row per question (its `exact_match` and `f1` are 0 to 1), and `details` of data with
+        unanswerable questions, if all were evaluated.
 
     Raises:
         ValueError: a window was evaluated twice.
@@ -67,7 +68,8 @@ def score(
         if not scores:
             raise Refused("no question had all its windows evaluated; raise trainer.limit_val_batches")
     loss = float(np.mean(losses, dtype=np.float64))
-    return {"val_loss": loss, **totals(scores, no_answer)}, every
+    about = details(data.examples, found) if no_answer and not len(unseen) else {}
+    return {"val_loss": loss, **totals(scores, no_answer)}, every, about
 
 
 def _spread(array: Any, windows: Ints, count: int) -> Any:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from config.errors import Refused
 from datamodules.examples import Examples
 from trainers import answers, squad_metrics
+from trainers.confusions import confusions
 
-Result = tuple[dict[str, float], Iterator[dict[str, Any]]]
+Result = tuple[dict[str, float], Iterator[dict[str, Any]], dict[str, Any]]
 
 _WORD = re.compile(r"\w+(?:[.,'’-]\w+)*|[^\w\s]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -53,7 +54,7 @@ class Baseline(Protocol):
         """Learns from the training split."""
 
     def predict(self, data: Any) -> Result:
-        """The task's metrics over the validation split, and the rows of predictions.jsonl."""
+        """The task's metrics over the validation split, the rows of predictions.jsonl, and run.json's details."""
 
     def export(self, folder: str) -> None:
         """Writes what was learned as baseline.json."""
@@ -283,7 +284,7 @@ def _answer(data: Any, guess: Callable[[str, str], Guess | None], learned: dict[
             losses.append(loss)
     metrics = {"val_loss": float(np.mean(losses)) if losses else 0.0, **answers.totals(scores, no_answer)}
     return metrics, (answers.row(examples, i, span, score, scores[i], doubt)
-                     for i, (span, score, doubt) in enumerate(found))  # fmt: skip
+                     for i, (span, score, doubt) in enumerate(found)), {}  # fmt: skip
 
 
 def _loss(examples: Examples, i: int, guess: Guess | None, learned: dict[str, Any]) -> float | None:
@@ -320,7 +321,7 @@ def _classify(data: Any, prior: NDArray[np.float64]) -> Result:
         "val_top5_accuracy": 100.0 * float(np.mean(np.isin(labels, best))),
     }
     names = [entry["id"] for entry in data.classes]
-    return metrics, (
+    rows = (
         {
             "id": data.names[i],
             "label": names[label],
@@ -332,6 +333,7 @@ def _classify(data: Any, prior: NDArray[np.float64]) -> Result:
         }
         for i, label in enumerate(labels.tolist())
     )
+    return metrics, rows, confusions(labels, np.full_like(labels, best[0]), names)
 
 
 def _export(baseline: Majority | Lexical, folder: str) -> None:

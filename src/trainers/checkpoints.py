@@ -30,7 +30,7 @@ class Checkpoints(Checkpoint):
     """Writes checkpoints and remembers which validation was the best.
 
     Attributes:
-        best: the best validation so far: its metrics, epoch and step; empty before the first.
+        best: the best validation so far: its metrics, epoch, step and details; empty before the first.
         lines: how many metric lines had been written.
     """
 
@@ -106,6 +106,7 @@ class Checkpoints(Checkpoint):
                 "metrics": dict(pl_module.metrics),
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
+                "details": pl_module.details,
             }
             state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)["state_dict"]
             if trainer.is_global_zero:

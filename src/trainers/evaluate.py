@@ -22,7 +22,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     Args:
         name: a run's folder or a model folder.
         overrides: Hydra overrides; `data=` for another data set than the run's.
-        output: folder for predictions.jsonl and metrics.jsonl; None writes neither.
+        output: folder for predictions.jsonl, details.json and metrics.jsonl; None writes none.
 
     Raises:
         Refused: the model cannot be loaded, or the data is of another task or has other classes.
@@ -54,6 +54,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             predictions.write(Path(output) / folders.PREDICTIONS, module.rows)
+            folders.write_json(Path(output) / "details.json", module.details)
             file = Path(output) / folders.METRICS
         best: dict[str, Any] = model_folder.record.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=file)

@@ -51,7 +51,7 @@ def fit(
         folder: the run's; checkpoints and predictions go there, metric lines where `metrics_file` says.
 
     Returns:
-        The best validation: `metrics`, `epoch`, `step`. The module holds its weights.
+        The best validation: `metrics`, `epoch`, `step`, `details`. The module holds its weights.
 
     Raises:
         Diverged: the loss is not finite.
@@ -97,18 +97,18 @@ def fit(
         module.load_state_dict(checkpoints.read(best)["state_dict"])
         return keeper.best
     metrics = {"train_loss": value} if (value := reporting.training(trainer).get("train_loss")) is not None else {}
-    return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
+    return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step, "details": {}}
 
 
 def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Baseline, folder: Path) -> dict[str, Any]:
     """Counts, predicts, and leaves what a model's validation leaves."""
     baseline.fit(data)
-    metrics, rows = baseline.predict(data)
+    metrics, rows, details = baseline.predict(data)
     predictions.write(folder / folders.PREDICTIONS, rows)
     metrics_file = Path(config.metrics_file or folder / folders.METRICS)
     metrics_file.unlink(missing_ok=True)
     metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
-    return {"metrics": metrics, "epoch": 0, "step": 0}
+    return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 
 
 def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[Any]) -> pl.Trainer:

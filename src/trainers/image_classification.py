@@ -13,7 +13,8 @@ from config.errors import Refused
 from datamodules import augment
 from datamodules.image_classification import ImageClassificationData
 from trainers import stem as stems
-from trainers.task import Task
+from trainers.confusions import confusions
+from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
 
@@ -75,8 +76,8 @@ class ImageClassification(Task):
         kept = (batch["index"], batch["labels"], losses, best.values, best.indices)
         self.collected.append(tuple(tensor.cpu().numpy() for tensor in kept))
 
-    def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
-        """Top-1 and top-5 accuracy and the mean loss; a row per image."""
+    def score(self, collected: list[Any]) -> Result:
+        """Top-1 and top-5 accuracy and the mean loss; a row per image; accuracy and confusions by class."""
         columns = [np.concatenate([part[i] for part in collected]) for i in range(5)]
         order = np.argsort(columns[0])
         index, labels, losses, probabilities, classes = (column[order] for column in columns)
@@ -85,7 +86,9 @@ class ImageClassification(Task):
             "val_accuracy": 100.0 * float(np.mean(classes[:, 0] == labels)),
             "val_top5_accuracy": 100.0 * float(np.mean((classes == labels[:, None]).any(1))),
         }
-        return metrics, list(self._rows(index, labels, losses, probabilities, classes))
+        names = [entry["id"] for entry in self.data.classes]
+        rows = list(self._rows(index, labels, losses, probabilities, classes))
+        return metrics, rows, confusions(labels, classes[:, 0], names)
 
     def _rows(
         self, index: np.ndarray, labels: np.ndarray, losses: np.ndarray, probabilities: np.ndarray, classes: np.ndarray

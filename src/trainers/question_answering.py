@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from datamodules.question_answering import QuestionAnsweringData
 from trainers import answers
 from trainers import dropout as fast_dropout
 from trainers.spans import Candidates, collect
-from trainers.task import Task
+from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
 
@@ -64,12 +64,14 @@ class QuestionAnswering(Task):
         taken = inspect.signature(self.model.forward).parameters
         self.inputs = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in taken]
 
-    def on_fit_start(self) -> None:
-        """Puts in the quick dropout where torch's own is slow."""
-        # transformers loads checkpoints in eval mode, and Lightning leaves modes as they are.
-        self.train()
-        if self.device.type == "cpu":
+    def setup(self, stage: str) -> None:
+        """Puts in the quick dropout and attention where torch's own are slow."""
+        if self.trainer.strategy.root_device.type == "cpu":
             fast_dropout.enable(self.model)
+
+    def on_fit_start(self) -> None:
+        """Trains all of it: transformers loads checkpoints in eval mode, and Lightning leaves modes as they are."""
+        self.train()
 
     def logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Start and end logits, float32 [B, L]; minus infinity on padding."""
@@ -98,8 +100,8 @@ class QuestionAnswering(Task):
         first = cross_entropy(start, batch["start_positions"], reduction="none")
         return (first + cross_entropy(end, batch["end_positions"], reduction="none")) / 2
 
-    def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
-        """Exact match, F1 and the mean loss of a window; a row per question."""
+    def score(self, collected: list[Any]) -> Result:
+        """Exact match, F1 and the mean loss of a window; a row per question; SQuAD 2.0's own details."""
         windows, candidates = collect((numbers, found) for numbers, _, found in collected)
         order = np.argsort(np.concatenate([numbers for numbers, _, _ in collected]))
         losses = np.concatenate([losses for _, losses, _ in collected])[order]

@@ -74,7 +74,7 @@ class Run:
         if self._record is None:
             return
         metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=self.metrics_file)
-        self.record(best={"epoch": best["epoch"], "step": best["step"]})
+        self.record(best={"epoch": best["epoch"], "step": best["step"]}, details=best["details"])
         self._record.end("finished", metrics=best["metrics"])
 
     def report(self) -> None:

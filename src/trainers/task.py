@@ -10,6 +10,9 @@ from hydra.utils import instantiate
 from trainers import distributed
 from trainers.optimizers import parameter_groups, scheduler
 
+# Metrics; a row for each example; what else there is to say, for run.json.
+Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
+
 
 class Task(pl.LightningModule):
     """A LightningModule whose training step returns the mean loss and whose validation leaves metrics and rows.
@@ -17,6 +20,7 @@ class Task(pl.LightningModule):
     Attributes:
         metrics: of the last validation, on every rank.
         rows: of the last validation, on rank zero: predictions.jsonl's content.
+        details: of the last validation, on every rank: what run.json says beside the metrics.
         example_count: examples in the last training batch, over all processes.
     """
 
@@ -26,6 +30,7 @@ class Task(pl.LightningModule):
         self.optim = dict(optim)
         self.metrics: dict[str, float] = {}
         self.rows: Iterable[dict[str, Any]] = ()
+        self.details: dict[str, Any] = {}
         self.collected: list[Any] = []
         self.example_count = 0
         # A rank may have no batch of a small validation split.
@@ -66,13 +71,14 @@ class Task(pl.LightningModule):
         parts = distributed.gather(self.collected)
         self.collected = []
         metrics: dict[str, float] = {}
+        details: dict[str, Any] = {}
         if self.global_rank == 0:
-            metrics, self.rows = self.score([item for part in parts for item in part])
-        self.metrics = distributed.broadcast(metrics)
+            metrics, self.rows, details = self.score([item for part in parts for item in part])
+        self.metrics, self.details = distributed.broadcast((metrics, details))
         self.log_dict(self.metrics, logger=False, rank_zero_only=True)
 
-    def score(self, collected: list[Any]) -> tuple[dict[str, float], Iterable[dict[str, Any]]]:
-        """Metrics and rows from what the validation steps of all ranks collected."""
+    def score(self, collected: list[Any]) -> Result:
+        """Metrics, rows and details from what the validation steps of all ranks collected."""
         raise NotImplementedError
 
     def export(self, folder: str) -> None:
