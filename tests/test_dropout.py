@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -365,6 +366,8 @@ def test_fitting_turns_dropout_on() -> None:
     module = QuestionAnswering.__new__(QuestionAnswering)
     pl.LightningModule.__init__(module)
     module.model = tiny("bert").eval()
+    module._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    module.setup("fit")
     module.on_fit_start()
     assert all(part.training for part in module.modules())
     assert module.model.config._attn_implementation == dropout.NAME

@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TINY = [
-    "model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
+    "~model.architecture",
+    "+model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
     "model.vocab_size=300",
     "trainer.accelerator=cpu",
     "trainer.threads=1",
@@ -113,6 +114,18 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
     ),
     ("unknown argument", lambda _: ["+trainer.max_epoch=1"], 2, r"trainer: .*max_epoch"),
     ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py itself"),
+    (
+        "unknown architecture",
+        lambda tmp: [*questions(tmp), "+model.architecture.wings=2"],
+        2,
+        r"model\.architecture\.wings: .*bert has no such setting",
+    ),
+    (
+        "unknown kind of model",
+        lambda tmp: [*questions(tmp), "model.architecture.model_type=bret"],
+        2,
+        r"model_type=bret: transformers has no such model",
+    ),
     ("no such folder", missing_file, 2, r"nowhere"),
     ("broken JSON", broken_json, 2, r"train-v1\.1\.json.*line 1"),
     ("empty split", no_questions, 2, r"dev-v1\.1\.json.*no questions"),

@@ -15,7 +15,8 @@ from runs import metric_lines
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TINY = (
-    "model.architecture={model_type:bert,hidden_size:32,num_hidden_layers:2,num_attention_heads:2,intermediate_size:64}"
+    "~model.architecture",
+    "+model.architecture={model_type:bert,hidden_size:32,num_hidden_layers:2,num_attention_heads:2,intermediate_size:64}",
 )
 QUESTIONS = [
     "train.py",
@@ -24,7 +25,7 @@ QUESTIONS = [
     "data.sample.val=40",
     "data.batch_size=16",
     "model.vocab_size=400",
-    TINY,
+    *TINY,
     "optim.lr=2e-3",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",

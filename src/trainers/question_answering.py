@@ -140,15 +140,8 @@ def _encoder(
     if not sys.stderr.isatty():
         said.disable_progress_bar()
     if pretrained is None:
-        model_type = architecture.pop("model_type", "bert")
-        length = {"max_position_embeddings": max(512, data.max_length)}
-        config = AutoConfig.for_model(model_type, **{**length, **architecture}, vocab_size=data.vocab_size)
+        config = _described(architecture, data)
         _set(config, settings)
-        config.pad_token_id = data.pad_id
-        # A configuration's defaults may belong to a larger vocabulary.
-        for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
-            if (getattr(config, name, None) or 0) >= data.vocab_size:
-                setattr(config, name, None)
         return AutoModelForQuestionAnswering.from_config(config, attn_implementation="sdpa")
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
@@ -175,6 +168,35 @@ def _encoder(
             f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}"
         )
     return model
+
+
+def _described(architecture: dict[str, Any], data: QuestionAnsweringData) -> Any:
+    """A transformers configuration from `architecture`, for this data's vocabulary and windows.
+
+    Raises:
+        Refused: no such kind of model, or a setting that it does not have.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
+
+    model_type = architecture.pop("model_type", "bert")
+    if model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
+        raise Refused(
+            f"model.architecture.model_type={model_type}: transformers has no such model for question answering"
+        )
+    plain = AutoConfig.for_model(model_type)
+    if unknown := sorted(set(architecture) - set(plain.to_dict()) - set(plain.attribute_map)):
+        raise Refused(
+            f"model.architecture.{unknown[0]}: transformers' {model_type} has no such setting; to describe another "
+            "model, give ~model.architecture '+model.architecture={model_type: ..., ...}'"
+        )
+    length = {"max_position_embeddings": max(512, data.max_length)}
+    given = {**length, **architecture, "vocab_size": data.vocab_size, "pad_token_id": data.pad_id}
+    # A configuration's other special tokens may be those of a larger vocabulary.
+    for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
+        if (getattr(plain, name, None) or 0) >= data.vocab_size:
+            given[name] = None
+    return AutoConfig.for_model(model_type, **given)
 
 
 def _set(config: Any, settings: dict[str, float]) -> None:
