@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,8 @@ COMMON = [
 ]  # not AdamW, whose first steps are but signs
 
 
-def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line under torchrun, on loopback."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {
+def environment(cache: Path) -> dict[str, str]:
+    return {
         **os.environ,
         "ISOTRAIN_CACHE": str(cache),
         "HF_HUB_OFFLINE": "1",
@@ -60,8 +59,19 @@ def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subpro
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
+
+
+def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line under torchrun, on loopback."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run(
-        [*torchrun, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+        [*torchrun, *arguments],
+        cwd=folder,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
@@ -124,3 +134,41 @@ def test_a_batch_that_does_not_divide_is_refused(cache: Path, tmp_path: Path) ->
     assert done.returncode != 0
     assert "data.batch_size=7 is for all processes and does not divide by their number, 2; use 8" in done.stderr
     assert list((tmp_path / "outputs").rglob("best.ckpt")) == []
+
+
+@pytest.mark.parametrize("kind", ["PyTorchJob", "TrainJob"])
+def test_two_pods_with_the_variables_that_kubeflow_sets(kind: str, cache: Path, tmp_path: Path) -> None:
+    """PyTorchJob: the operator's variables and plain python. TrainJob: PET_ variables and torchrun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    pods = []
+    for rank in ("0", "1"):
+        if kind == "PyTorchJob":
+            given = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            command = [sys.executable]
+        else:
+            given = {
+                "PET_NNODES": "2",
+                "PET_NPROC_PER_NODE": "1",
+                "PET_NODE_RANK": rank,
+                "PET_MASTER_ADDR": "127.0.0.1",
+                "PET_MASTER_PORT": port,
+            }
+            command = [sys.executable, "-m", "torch.distributed.run"]
+        pods.append(
+            subprocess.Popen(
+                [*command, str(ROOT / "train.py"), *QUESTIONS, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run"],
+                cwd=tmp_path,
+                env={**environment(cache), **given},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [pod.communicate(timeout=300) for pod in pods]
+    assert [pod.returncode for pod in pods] == [0, 0], outputs
+    printed = [line for out, _ in outputs for line in out.splitlines()]
+    assert len(printed) == 2, "one epoch and the result, once"
+    ids = [json.loads(row)["id"] for row in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert len(set(ids)) == len(ids) == 13
