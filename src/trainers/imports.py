@@ -1,8 +1,9 @@
-"""Lightning in half the time.
+"""Lightning and transformers in half the time.
 
 Lightning imports torchmetrics, which imports torchvision, transformers and scipy for metrics that nobody here computes:
 half of the time from a process's start to its first step. It asks lightning_utilities whether they are there; while it
-is imported, the answer is no.
+is imported, the answer is no. Likewise transformers' models import the losses of its object detectors, and those scipy
+and torchvision.
 """
 
 import sys
@@ -19,6 +20,24 @@ def quick() -> None:
     if "torchmetrics" not in sys.modules:
         with _absent():
             import torchmetrics  # noqa: F401
+
+
+def quick_transformers() -> None:
+    """Imports transformers' losses and processing without what images alone need, unless they are imported."""
+    if "transformers.loss.loss_utils" in sys.modules:
+        return
+    from transformers import utils
+
+    names = ("is_scipy_available", "is_torchvision_available")
+    before = {name: getattr(utils, name) for name in names if hasattr(utils, name)}
+    for name in before:
+        setattr(utils, name, lambda: False)
+    try:
+        import transformers.loss.loss_utils
+        import transformers.processing_utils  # noqa: F401
+    finally:
+        for name, function in before.items():
+            setattr(utils, name, function)
 
 
 @contextmanager

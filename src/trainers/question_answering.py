@@ -14,6 +14,7 @@ from config.errors import Refused
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import answers
 from trainers import dropout as fast_dropout
+from trainers.imports import quick_transformers
 from trainers.spans import Candidates, collect
 from trainers.task import Result, Task
 
@@ -133,6 +134,7 @@ def _encoder(
     settings: dict[str, float],
     data: QuestionAnsweringData,
 ) -> Any:
+    quick_transformers()
     from transformers import AutoConfig, AutoModelForQuestionAnswering
     from transformers.utils import logging as said
 
