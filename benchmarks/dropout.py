@@ -25,9 +25,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        found = {
-            rate: [_f1(Path(name), rate, seed, options.epochs) for seed in range(options.seeds)] for rate in RATES
-        }
+        found = {rate: [_f1(Path(name), rate, seed, options.epochs) for seed in range(options.seeds)] for rate in RATES}
     rows = [
         [f"{rate:g}", *(f"{value:.1f}" for value in values), f"{statistics.mean(values):.1f}"]
         for rate, values in found.items()
