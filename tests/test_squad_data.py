@@ -583,7 +583,11 @@ def test_a_sample_is_generated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     options: dict[str, Any] = {"sample": sample, "max_length": 384, "stride": 128, "max_query_length": 64}
     first = module(None, tmp_path, **options)
     assert (len(first.train_examples), len(first.examples), first.answerable_only) == (30, 10, True)
-    monkeypatch.setattr(squad_sample, "write", None)
+
+    def again(folder: Path, seed: int, train: int, val: int, unanswerable: float) -> None:
+        pytest.fail("generated again")
+
+    monkeypatch.setattr(squad_sample, "write", again)
     assert module(None, tmp_path, **options).fingerprints == first.fingerprints
     monkeypatch.undo()
     other = module(None, tmp_path, **{**options, "sample": {**sample, "unanswerable": 0.4}})

@@ -122,7 +122,9 @@ def session(config: DictConfig) -> Iterator[Run]:
         distributed.stop()
         return
     if process.rank():
-        _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+        own = Path(HydraConfig.get().runtime.output_dir)
+        if own.resolve() != folder.resolve():  # named by the clock; the shared one is rank zero's to keep
+            _remove_if_empty(own)
         hardware.use_threads(config.trainer.threads)
         cpu.tune()
         _seed(config.seed)
