@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ISOTRAIN_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
@@ -47,7 +49,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(cache: Path, tmp_path: Path) -> Run:
     """Runs a command line of ours, as a user does: run("train.py", "model=bert_tiny") or run("-m", "runs", "list")."""
 
     def call(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:

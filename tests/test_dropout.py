@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainers import cpu, dropout
+from trainers import cpu, dropout, hardware
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -409,3 +409,13 @@ def test_the_float32_check_sees_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rough)
     assert not cpu._float32_is_exact()
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [({"avx2"}, "32-true"), ({"avx512f", "avx512_bf16"}, "bf16-mixed"), ({"amx_bf16"}, "bf16-mixed")],
+)
+def test_precision_auto_goes_by_the_processor(units: set[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(units))
+    assert hardware.precision("auto", "cpu") == expected
+    assert hardware.precision("16-mixed", "cpu") == "16-mixed"

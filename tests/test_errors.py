@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.conftest import ROOT
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.conftest import ROOT, Run
 
 TINY = [
     "~model.architecture",
@@ -106,6 +104,19 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
     ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; model can be .*bert"),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
+    (
+        "sample out of range",
+        lambda _: ["data.sample.unanswerable=1.5"],
+        2,
+        r"data\.sample\.unanswerable=1\.5: must be a number, at least 0",
+    ),
+    (
+        "empty sample",
+        lambda _: ["data.sample.train=0"],
+        2,
+        r"data\.sample\.train=0: must be a whole number, at least 1",
+    ),
+    ("unknown setting of a sample", lambda _: ["+data.sample.colour=1"], 2, r"data\.sample has no key colour; it has"),
     (
         "two tasks",
         lambda _: ["model=resnet18"],

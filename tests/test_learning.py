@@ -1,15 +1,12 @@
 """The generated data sets show real learning in minutes, and nothing to a model that cannot read. `pytest -m slow`."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import Run
 
 from datamodules import squad_sample
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def best(folder: Path, name: str) -> float:

@@ -2,17 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Run
 
 from runs import metric_lines
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TINY = (
     "~model.architecture",

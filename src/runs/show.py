@@ -108,7 +108,7 @@ def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if other != true
     ]
     most = sorted(mistaken, key=lambda each: -each[0])[:5]
-    yield "confused", ", ".join(printable(f"{true} as {other} {count} times") for count, true, other in most)
+    yield "confused", ", ".join(printable(f"{true} as {other} {count}x") for count, true, other in most)
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, Any]:

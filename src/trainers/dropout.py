@@ -7,9 +7,9 @@ distribution is the same: each element is dropped by itself with probability p (
 stays is scaled so that the expectation is exact.
 
 Each call takes one key from torch's CPU generator, so that `torch.manual_seed`, a restored generator state
-and activation checkpointing reproduce its masks; they do not depend on the number of threads. In eval mode,
-on other devices and in compiled code torch's own kernels run; so they do where p is 0, but for attention in
-bfloat16.
+and activation checkpointing reproduce its masks; they do not depend on the number of threads. On other
+devices and in compiled code torch's own kernels run; so they do in eval mode and where p is 0, but for attention
+where SDPA's own kernel is the slower one (`_flash_is_slow`).
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ def use_threads(threads: int | None) -> int:
 def precision(wanted: str | int, accelerator: str) -> str | int:
     """`auto` as one of Lightning's precisions; anything else as it is.
 
-    bf16-mixed on GPUs that have it and on CPUs with AMX or AVX-512 products of bfloat16: 1.3 to 2 times as fast there.
+    bf16-mixed on GPUs that have it and on CPUs with AMX or AVX-512 products of bfloat16. With the latter it was 1.4 to 1.8
+    times as fast (docs/benchmarks.md).
     """
     if wanted != "auto":
         return wanted

@@ -87,13 +87,18 @@ class ImageClassification(Task):
             "val_top5_accuracy": 100.0 * float(np.mean((classes == labels[:, None]).any(1))),
         }
         names = [entry["id"] for entry in self.data.classes]
-        rows = list(self._rows(index, labels, losses, probabilities, classes))
+        rows = list(self._rows(names, index, labels, losses, probabilities, classes))
         return metrics, rows, confusions(labels, classes[:, 0], names)
 
     def _rows(
-        self, index: np.ndarray, labels: np.ndarray, losses: np.ndarray, probabilities: np.ndarray, classes: np.ndarray
+        self,
+        names: list[str],
+        index: np.ndarray,
+        labels: np.ndarray,
+        losses: np.ndarray,
+        probabilities: np.ndarray,
+        classes: np.ndarray,
     ) -> Iterable[dict[str, Any]]:
-        names = [entry["id"] for entry in self.data.classes]
         for i, label, loss, probability, best in zip(index, labels, losses, probabilities, classes, strict=True):
             yield {
                 "id": self.data.names[int(i)],
