@@ -1,4 +1,4 @@
-"""Peak memory at 1 and 8 times the training data, while preparing it and over an epoch of training.
+"""Peak memory at 1 and 8 times the training data, while preparing it and over the same number of training steps.
 
 `python -m benchmarks.memory --data ../shared/data`. Anonymous memory (RssAnon) is what a process needs for itself: pages
 of memory-mapped caches belong to the system, which drops them when it likes; they are in the last column. Small models,
@@ -49,6 +49,8 @@ def main() -> None:
                     (folder / str(scale)).mkdir()
                     prepare(folder / str(scale), options.data, count, layers=2, width=128)
                     given = overrides(folder / str(scale), "fp32", 0.1)
+                # As many steps at each scale: each new width of a batch has kernels of its own.
+                given += [f"trainer.max_epochs={SCALES[-1] // scale}"]
                 for phase in ("prepare", "train"):
                     found = measure.fresh(
                         "benchmarks.memory", "--worker", phase, "--overrides", *given, env=environment

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the cache key: raise it when what `write` writes changes
 CHUNK = 2048  # questions at a time
+# Batch widths are multiples of it. Processors compile kernels for each width and keep them (some 10 MiB a width for a
+# small model), GPUs are quickest at multiples of 8.
+MULTIPLE = 16
 FIELDS = ("tokens", "types", "chars", "offsets", "example", "start", "end")
 Array = npt.NDArray[Any]
 
@@ -358,9 +361,7 @@ class Windows:
         return type(self).open, (self.folder, self.pad_id, self.uses_types)
 
     def batch(self, windows: Sequence[int]) -> dict[str, Array]:
-        """Some windows, padded to the longest of them, rounded up to a multiple of 8.
-
-        So there are few widths, for which processors compile their kernels once each, and GPUs are quickest.
+        """Some windows, padded to the longest of them, rounded up to a multiple of `MULTIPLE`.
 
         Returns:
             input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
@@ -368,7 +369,7 @@ class Windows:
         """
         chosen = np.asarray(windows, np.int64)
         lengths = self.lengths[chosen].astype(np.int64)
-        width = min(-(-int(lengths.max(initial=0)) // 8) * 8, self.longest)
+        width = min(-(-int(lengths.max(initial=0)) // MULTIPLE) * MULTIPLE, self.longest)
         mask = np.arange(width) < lengths[:, None]
         source = arrays.ragged(self.offsets[chosen], lengths)
         input_ids = np.full(mask.shape, self.pad_id, np.int64)
