@@ -21,6 +21,8 @@ from benchmarks import measure
 from benchmarks.recipe import rates
 
 BATCH, SIZE, SKIP, SEED = 64, 64, 5, 0
+# Both clocks at the end of each step, and the seconds that each step waited for its batch.
+Clocks = tuple[list[tuple[float, float]], list[float]]
 CONTESTANTS = {
     ("ours", "fp32"): "isotrain",
     ("ours", "bf16"): "isotrain",
@@ -41,30 +43,42 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         who, precision = options.worker
-        ends = (_ours if who == "ours" else _timm)(options.folder, options.data, precision, options.steps)
-        print(json.dumps(rates(ends, SKIP, BATCH)))
+        ends, waits = (_ours if who == "ours" else _timm)(options.folder, options.data, precision, options.steps)
+        waiting = sum(waits[SKIP:]) / (ends[-1][0] - ends[SKIP - 1][0])
+        print(json.dumps({**rates(ends, SKIP, BATCH), "waiting": waiting}))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = options.data or _shapes(folder)
         environment = {"OMP_NUM_THREADS": str(options.threads), "ISOTRAIN_CACHE": str(folder / "cache")}
         given = ["--folder", str(folder), "--data", str(data), "--steps", str(options.steps)]
+        waiting: dict[tuple[str, str], list[float]] = {each: [] for each in CONTESTANTS}
 
         def run(contestant: tuple[str, str]) -> float:
             result = measure.fresh("benchmarks.images_training", "--worker", *contestant, *given, env=environment)
+            waiting[contestant].append(100 * float(result["waiting"]))
             return float(result["rate"])
 
         _weights(folder, _classes(data))
         run(("ours", "fp32"))  # fills the cache
+        waiting["ours", "fp32"].clear()
         found = measure.alternate({each: functools.partial(run, each) for each in CONTESTANTS}, options.repeats)
     rows = []
     for (who, precision), title in CONTESTANTS.items():
         sample = found[who, precision]
         over = [measure.ratio(sample, found["timm", p]).text(2) if who == "ours" else "" for p in (precision, "fp32")]
-        rows.append([title, precision, sample.text(0), *over])
+        share = measure.Sample(tuple(waiting[who, precision]))
+        rows.append([title, precision, sample.text(0), *over, share.text(1)])
     measure.report(
         "Training, images",
-        ["contestant", "precision", "images/s", "over timm at this precision", "over timm as it comes"],
+        [
+            "contestant",
+            "precision",
+            "images/s",
+            "over timm at this precision",
+            "over timm as it comes",
+            "% of a step for data",
+        ],
         rows,
         f"{'Tiny ImageNet (subset)' if options.data else 'Generated shapes'}, ResNet-18 with its standard stem, {SIZE} "
         f"pixels, batches of {BATCH}, {options.steps - SKIP} steps, {options.threads} threads; medians of "
@@ -72,8 +86,8 @@ def main() -> None:
     )
 
 
-def _timm(folder: Path, data: Path, precision: str, steps: int) -> list[tuple[float, float]]:
-    """What timm's train.py does for one epoch; the clocks at the end of each step."""
+def _timm(folder: Path, data: Path, precision: str, steps: int) -> Clocks:
+    """What timm's train.py does for one epoch."""
     import torch
     from timm import create_model
     from timm.data import create_dataset, create_loader
@@ -106,8 +120,11 @@ def _timm(folder: Path, data: Path, precision: str, steps: int) -> list[tuple[fl
     schedule, _ = create_scheduler_v2(optimizer, "cosine", num_epochs=1, updates_per_epoch=len(loader))
     loss_function, losses = torch.nn.CrossEntropyLoss(), AverageMeter()
     ends: list[tuple[float, float]] = []
+    waits: list[float] = []
     model.train()
+    before = time.time()
     for step, (images, labels) in enumerate(loader):
+        waits.append(time.time() - before)
         if fast:
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
@@ -117,17 +134,19 @@ def _timm(folder: Path, data: Path, precision: str, steps: int) -> list[tuple[fl
         optimizer.step()
         losses.update(loss.item(), len(images))
         schedule.step_update(num_updates=step, metric=losses.avg)
-        ends.append((time.time(), time.process_time()))
+        before = time.time()
+        ends.append((before, time.process_time()))
         if len(ends) == steps:
             break
-    return ends
+    return ends, waits
 
 
-def _ours(folder: Path, data: Path, precision: str, steps: int) -> list[tuple[float, float]]:
-    """What train.py does between its record and its export; the clocks at the end of each step."""
+def _ours(folder: Path, data: Path, precision: str, steps: int) -> Clocks:
+    """What train.py does between its record and its export; augmentation, part of our step, counts as waiting."""
     import torch
 
     from config.compose import compose
+    from datamodules import augment
     from trainers import hardware
     from trainers.build import build
     from trainers.fit import fit
@@ -157,14 +176,25 @@ def _ours(folder: Path, data: Path, precision: str, steps: int) -> list[tuple[fl
     model = build(config, "model", data=module, optim=config.optim)
     model.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     ends: list[tuple[float, float]] = []
+    waits: list[float] = []
+    plain = augment.train_batch
+
+    def start(*_: Any) -> None:
+        waits.append(time.time() - ends[-1][0] if ends else 0.0)
+
+    def train_batch(*given: Any) -> Any:
+        before = time.time()
+        made = plain(*given)
+        waits[-1] += time.time() - before
+        return made
 
     def end(*_: Any) -> None:
         ends.append((time.time(), time.process_time()))
 
-    model.on_train_batch_end = end
+    model.on_train_batch_start, model.on_train_batch_end, augment.train_batch = start, end, train_batch
     with tempfile.TemporaryDirectory() as name:
         fit(config, module, model, [], Path(name))
-    return ends
+    return ends, waits
 
 
 def _classes(data: Path) -> int:
