@@ -353,7 +353,9 @@ def test_batches_have_few_widths_and_none_is_wider_than_any_window(tmp_path: Pat
     longest = int(opened.lengths.max())
     assert longest % windows.MULTIPLE
     widths = [opened.batch([w])["input_ids"].shape[1] for w in range(len(opened))]
-    assert widths == [min(math.ceil(length / windows.MULTIPLE) * windows.MULTIPLE, longest) for length in opened.lengths]
+    assert widths == [
+        min(math.ceil(length / windows.MULTIPLE) * windows.MULTIPLE, longest) for length in opened.lengths
+    ]
     assert {16, longest} <= set(widths)
 
 
