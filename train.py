@@ -25,6 +25,7 @@ def main(config: DictConfig) -> None:
         if run.finished:
             return run.report()
 
+        from trainers import population
         from trainers.build import build, check_targets
         from trainers.fit import fit
         from trainers.loggers import log_run
@@ -38,12 +39,13 @@ def main(config: DictConfig) -> None:
             run.record(data={"fingerprints": data.fingerprints, **data.describe()})
         with run.phase("model"):
             model = build(config, "model", data=data, optim=config.optim)
-            run.record(parent=init_from(config.init_from, model))
+            run.record(parent=init_from(config.init_from or population.weights(config.population_dir), model))
         with run.phase("fit"):
             loggers = run.loggers(config)
             best = fit(config, data, model, loggers, run.folder)
         with run.phase("export"):
             run.export(model)
+            population.leave(config.population_dir, run.folder)
         run.finish(best)
         for logger in loggers:
             log_run(logger, run.folder, run.fields)

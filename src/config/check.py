@@ -1,6 +1,7 @@
 """Everything about a composed configuration that can be told without torch."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,10 @@ def _monitor(config: DictConfig) -> Iterator[str]:
 
 def _meanings(config: DictConfig) -> Iterator[str]:
     """Values that are fine one by one and not together."""
+    if config.init_from is not None and config.population_dir is not None:
+        yield "init_from and population_dir both say where weights come from: give one of them"
+    if config.push_metrics is not None and not re.fullmatch(r"[^\s:/]+:\d{1,5}", str(config.push_metrics)):
+        yield f"push_metrics={config.push_metrics}: must be host:port, e.g. katib-db-manager.kubeflow:6789"
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1 and config.trainer.max_time is None:
         yield "trainer.max_epochs, trainer.max_steps and trainer.max_time are all unlimited: limit one of them"
     if config.optim.lr is None and config.model.lr is not None:

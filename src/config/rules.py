@@ -52,6 +52,8 @@ RULES: dict[str, Rule] = {
     "monitor": _text(),
     "init_from": _ANY_TEXT,
     "metrics_file": _ANY_TEXT,
+    "push_metrics": _ANY_TEXT,
+    "population_dir": _ANY_TEXT,
     "optim.lr": _real(above=0, high=100, optional=True),
     "optim.weight_decay": _real(0, 10),
     "optim.layer_decay": _real(above=0, high=1),

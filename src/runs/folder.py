@@ -41,9 +41,10 @@ def _always(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
 
 def _longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     """More steps or epochs are the same run, only if the schedule does not stretch with them."""
-    if not (config.get("optim") or {}).get("horizon"):
-        return False
-    return _limit(new) >= _limit(old)
+    optim = config.get("optim") or {}
+    warmup = optim.get("warmup") or 0
+    fixed = optim.get("horizon") or (optim.get("schedule") == "constant" and (warmup == 0 or warmup >= 1))
+    return bool(fixed) and _limit(new) >= _limit(old)
 
 
 def _limit(count: Any) -> float:
@@ -68,6 +69,8 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "logger": _always,
     "logger.*": _always,
     "metrics_file": _always,
+    "push_metrics": _always,
+    "population_dir": _always,
     "debug": _always,
     "verbosity": _always,
     "hydra": _always,
@@ -117,7 +120,10 @@ def refusal(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -
     keys = [key for key, _, _ in found]
     advice = "Give the same settings to go on with that run, or another hydra.run.dir for a new one."
     if all(allowed is _longer for allowed in map(MAY_DIFFER.get, keys)):
-        advice += " To train longer, the run needs a schedule horizon of its own (optim.horizon) from its start."
+        advice += (
+            " To train longer, the run needs from its start a schedule that does not end with it: optim.horizon, or "
+            "optim.schedule=constant with optim.warmup=0 or in steps."
+        )
     return "\n".join([f"{folder} holds a run with another configuration:", *lines, advice])
 
 

@@ -15,7 +15,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, SupportsFloat, TextIO
@@ -24,10 +24,16 @@ NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 # Katib's own expression (pkg/metricscollector/v1beta1/common/const.go), for whoever reads lines as Katib
 # does.
 KATIB_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
+# What every run reports beside the metrics of its task.
+TRAINING = ("train_loss", "train_examples_per_second", "peak_memory_mib")
 _LINE = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) epoch=(?P<epoch>\d+) step=(?P<step>\d+)"
     r"(?P<values>( [^ ]+=[^ ]+)*)"
 )
+
+
+# Who else is told of each line that is written, in order; `runs.push` puts itself here.
+listeners: "list[Callable[[Line], None]]" = []
 
 
 class Line(NamedTuple):
@@ -141,6 +147,8 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(to_json(line) + "\n")
+    for tell in listeners:
+        tell(line)
     return line
 
 

@@ -18,6 +18,7 @@ from config.errors import Diverged, Interrupted, Refused
 from runs import folder as folders
 from runs import metric_lines
 from runs import record as records
+from runs.push import pushed
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def session(config: DictConfig) -> Iterator[Run]:
         yield Run(folder, metrics_file, None, fields)
         distributed.stop()
         return
-    with folders.lock(folder):
+    with pushed(config.push_metrics), folders.lock(folder):
         record = records.start(folder, config=plain, seeds={"seed": config.seed})
         folders.write_hydra(
             folder,

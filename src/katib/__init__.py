@@ -1,0 +1,1 @@
+"""Katib: Experiments checked and run without a cluster, and sent to one."""

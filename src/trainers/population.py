@@ -1,0 +1,29 @@
+"""The folder in which population-based training hands weights from one generation of trials to the next.
+
+Katib copies a trial's folder to the trial that takes its place. What this keeps in it is one checkpoint.
+"""
+
+import shutil
+from pathlib import Path
+
+from runs import folder as folders
+
+NAME = "weights.ckpt"
+
+
+def weights(population_dir: str | None) -> str | None:
+    """The checkpoint of the generation before; None in the first one, or without a population."""
+    path = Path(population_dir or "") / NAME
+    return str(path) if population_dir and path.is_file() else None
+
+
+def leave(population_dir: str | None, folder: Path) -> None:
+    """Leaves a run's best weights for the next generation, all of them or nothing."""
+    best = folder / folders.CHECKPOINTS / folders.BEST
+    if not population_dir or not best.is_file():
+        return
+    target = Path(population_dir) / NAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    shutil.copyfile(best, temporary)
+    temporary.replace(target)
