@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 WRAPPED = ("StdOut", "File", "TensorFlowEvent")  # collectors whose trials run inside a wrapped shell
 SHELLS = ("sh", "bash")
+# What a shell sees where nothing is quoted.
+_TOKEN = re.compile(r"(?P<redirect>\d*[<>]+&?)|(?P<operator>[();&|\n]+)|(?P<word>[^();&|<>\s]+)|\s")
 
 
 def wrap(words: Sequence[str], collector: str, path: str, stops: bool) -> list[str]:
@@ -80,20 +82,16 @@ def commands(line: str) -> list[list[str]]:
     Raises:
         ValueError: an open quote.
     """
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&\n")
-    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
     found: list[list[str]] = [[]]
     target = False
-    for word in lexer:
-        if target:
+    for token in _TOKEN.finditer(bare(line)):
+        if token.lastgroup == "word":
+            words = shlex.split(line[token.start() : token.end()])
+            found[-1] += [] if target else words
             target = False
-        elif not word or word.strip("();<>|&\n"):
-            found[-1].append(word)
-        elif word[0] in "<>":
+        elif token.lastgroup == "redirect":
             target = True
-            if found[-1] and found[-1][-1].isdigit():  # 2>&1: the 2 is no word of the command
-                found[-1].pop()
-        else:
+        elif token.lastgroup == "operator":
             found.append([])
     return [words for words in found if words]
 

@@ -89,9 +89,9 @@ def _meanings(
 ) -> Iterator[tuple[str, str, Place, str, str]]:
     reported = [*result["metrics"], *TRAINING]
     for index, metric in enumerate(experiment.metrics):
+        where: Place = (SPEC, "objective", "objectiveMetricName")
+        where = (SPEC, "objective", "additionalMetricNames", index - 1) if index else where
         if metric and metric not in reported:
-            where: Place = (SPEC, "objective", "objectiveMetricName")
-            where = (SPEC, "objective", "additionalMetricNames", index - 1) if index else where
             yield "K402", "error", where, f"train.py never reports {metric} here", f"it reports {', '.join(reported)}"
         elif metric and experiment.collector == "StdOut" and not _caught(experiment, metric):
             mend = "remove the filter: Katib's own reads train.py's lines"
@@ -142,7 +142,10 @@ def _meanings(
 
 def _caught(experiment: Experiment, metric: str) -> bool:
     line = metric_lines.format(metric_lines.Line(datetime.now(UTC), 1, 20, {metric: 0.25}))
-    found = [each for expression in experiment.filters for each in re.findall(expression, line)]
+    try:
+        found = [each for expression in experiment.filters for each in re.findall(expression, line)]
+    except re.error:
+        return True  # K209 says so
     return any(isinstance(each, tuple) and each[0].strip() == metric for each in found)
 
 
