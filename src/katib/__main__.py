@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _check(commands)
+    _run(commands)
     _new(commands)
     _stop(commands)
     return parser
@@ -62,6 +63,39 @@ def _run_check(asked: argparse.Namespace) -> int:
     counts = f"{len(experiments)} Experiment{'s' * (len(experiments) != 1)}"
     print(f"{counts} checked: {errors} refused, {warnings} warned of", file=sys.stderr)
     return 2 if errors or (asked.strict and warnings) or not experiments else 0
+
+
+def _run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="the search on this machine, without a cluster",
+        usage="python -m katib run [OPTIONS] FILE [OVERRIDE ...]",
+        description="Runs an Experiment on this machine: the same substitution, the same wrapped command, the same "
+        "reading of metrics, strategies, early stopping and statuses as Katib's; points from Optuna. Killed and "
+        "started again, it goes on: no finished trial is lost or repeated.",
+        epilog="e.g. python -m katib run katib/questions-tpe.yaml model=bert_tiny data=squad_sample",
+    )
+    parser.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to the trials' train.py command line")
+    parser.add_argument("--folder", metavar="DIR", help="of the search; default: searches/<name of the Experiment>")
+    parser.add_argument("--max-trials", type=int, metavar="N", help="instead of maxTrialCount")
+    parser.add_argument("--parallel", type=int, metavar="N", help="instead of parallelTrialCount")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="ends a trial as Failed; default: the Job's")
+    parser.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="PATH=DIR",
+        help="a volume's path; default: a folder of the search",
+    )
+    parser.add_argument("--no-check", action="store_true", help="run it even if `check` refuses it")
+    parser.set_defaults(call=_run_run)
+
+
+def _run_run(asked: argparse.Namespace) -> int:
+    from katib.run import run
+
+    return run(asked)
 
 
 def _new(commands: Any) -> None:

@@ -107,3 +107,16 @@ def overrides(line: str) -> list[str] | None:
             if posixpath.basename(word) == "train.py":
                 return words[index + 1 :]
     return None
+
+
+def end_of_training(line: str) -> int | None:
+    """Where in a shell line the call of train.py ends; None if there is none."""
+    end, training = None, False
+    for token in _TOKEN.finditer(bare(line)):
+        if token.lastgroup == "word":
+            words = shlex.split(line[token.start() : token.end()])
+            training = training or any(posixpath.basename(word) == "train.py" for word in words)
+            end = token.end() if training else end
+        elif token.lastgroup and training:
+            return end
+    return end

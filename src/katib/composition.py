@@ -15,8 +15,8 @@ from typing import Any
 from config.compose import CONF
 from config.errors import Refused
 from katib import command, points
-from katib.documents import Document, Place, written
-from katib.experiment import TEMPLATE, Experiment, substitute
+from katib.documents import Place, written
+from katib.experiment import Experiment, substitute, trial_of
 from katib.findings import Finding
 from katib.webhook import SPEC, TRIAL
 from runs import metric_lines
@@ -158,18 +158,11 @@ def _lines(experiment: Experiment) -> list[tuple[list[str], str]]:
             workload = substitute(experiment, NAME, assignments, "default")
         except ValueError:
             continue
-        trial = Experiment(_document(experiment, workload))
+        trial = trial_of(experiment, workload)
         if trial.line:
             names = [name for name, value in assignments.items() if value != every[0][name]]
             found.append((names, command.script(trial.line).rstrip("\n")))
     return found
-
-
-def _document(experiment: Experiment, workload: Mapping[str, Any]) -> Document:
-    name = experiment.get(*TRIAL, "primaryContainerName")
-    return Document(
-        experiment.document.file, {SPEC: {TRIAL[1]: {"primaryContainerName": name, TEMPLATE[2]: workload}}}, {}
-    )
 
 
 # --- composing, remembered by content

@@ -288,6 +288,13 @@ def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str
     return dict(found)
 
 
+def trial_of(experiment: Experiment, workload: Mapping[str, Any]) -> Experiment:
+    """A substituted workload, to be read with the same words: `line`, `primary`, `pod`."""
+    name = experiment.get("spec", "trialTemplate", "primaryContainerName")
+    value = {"spec": {"trialTemplate": {"primaryContainerName": name, "trialSpec": workload}}}
+    return Experiment(Document(experiment.document.file, value, {}))
+
+
 def meta(template: Mapping[str, Any], reference: str, trial: str, namespace: str) -> str | None:
     """What `${trialSpec.Name}` and the like stand for; None if the reference is to nothing."""
     found = META.search(reference)

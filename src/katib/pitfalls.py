@@ -2,12 +2,12 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from katib import command, points
-from katib.documents import Document, Place
-from katib.experiment import META, TEMPLATE, Experiment, Parameter, meta, number, substitute
+from katib.documents import Place
+from katib.experiment import META, TEMPLATE, Experiment, Parameter, meta, number, substitute, trial_of
 from katib.rule import Found, Rule
 from katib.schema import EXPERIMENT, job_problems, type_problems, unknown_fields
 from katib.webhook import SOURCE, TRIAL, filter_problems
@@ -139,17 +139,11 @@ def _lines(experiment: Experiment) -> list[str]:
     found = []
     for assignments in points.of(experiment.parameters):
         try:
-            trial = Experiment(_document(experiment, substitute(experiment, "trial", assignments, "default")))
+            trial = trial_of(experiment, substitute(experiment, "trial", assignments, "default"))
         except ValueError:
             continue
         found.append(command.script(trial.line))
     return found
-
-
-def _document(experiment: Experiment, workload: Mapping[str, Any]) -> Document:
-    name = experiment.get(*TRIAL, "primaryContainerName")
-    value = {"spec": {"trialTemplate": {"primaryContainerName": name, "trialSpec": workload}}}
-    return Document(experiment.document.file, value, {})
 
 
 def _metric_names(experiment: Experiment) -> Iterator[Found]:

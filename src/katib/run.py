@@ -1,0 +1,126 @@
+"""`python -m katib run`: check, search, show, report."""
+
+import argparse
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from config.errors import Interrupted, Refused
+from katib import findings as said
+from katib import report, table
+from katib.check import one
+from katib.documents import read
+from katib.experiment import Experiment
+from katib.search import Search
+from katib.trials import Trial
+from runs import terminal
+
+COMPLETED_FAILED = 6
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Runs the search of a file.
+
+    Args:
+        asked: the command line.
+
+    Returns:
+        0 if the Experiment Succeeded, 6 if it Failed.
+    """
+    experiment = only(asked.file)
+    found = [each for each in one(experiment) if each.level != "note"]
+    if found:
+        print(said.text(found), file=sys.stderr)
+    if any(each.level == "error" for each in found) and not asked.no_check:
+        raise Refused(f"{asked.file} is refused: mend it, or add --no-check")
+    for name in ("max_trials", "parallel", "deadline"):
+        if getattr(asked, name) is not None and getattr(asked, name) <= 0:
+            raise Refused(f"--{name.replace('_', '-')} must be above 0")
+    folder = Path(asked.folder or Path("searches") / experiment.name)
+    mounts = {}
+    for mount in asked.mount:
+        path, equals, place = mount.partition("=")
+        if not equals or not place:
+            raise Refused(f"--mount {mount}: write PATH=DIR")
+        mounts[path.rstrip("/")] = Path(place).absolute()
+    live = table.Live(experiment.objective, experiment.maximize, asked.max_trials or experiment.count("maxTrialCount"))
+    search = Search(
+        experiment,
+        folder.absolute(),
+        more=asked.overrides,
+        mounts=mounts,
+        max_trials=asked.max_trials,
+        parallel=asked.parallel,
+        deadline=asked.deadline,
+        told=live.show,
+    )
+    live.already(search.store.trials)
+    for path, place in search.mounts.items():
+        print(f"isotrain: {path} is {place} here", file=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    try:
+        condition, reason = search.run()
+    except Interrupted as error:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait for checkpoints
+            signal.signal(number, signal.SIG_DFL)
+        running = len(search.active)
+        search.interrupt()
+        message = f"interrupted; {running} trial(s) go on when the same command is given again"
+        raise Interrupted(error.exit_code - 128, message) from error
+    finally:
+        _report(search, "", folder)
+    trials = search.store.trials
+    print("\n".join(table.lines(trials, experiment.objective, experiment.maximize, terminal.columns())))
+    best = search.store.best()
+    if best is not None:
+        print(f"\nbest: {experiment.objective}={best.value:.6g} {best.name}\n{command_line(search, best)}")
+    _report(search, f"{condition}: {reason}", folder)
+    print(f"isotrain: the Experiment {condition} ({reason}); {folder / 'report.html'}", file=sys.stderr)
+    return 0 if condition == "Succeeded" else COMPLETED_FAILED
+
+
+def only(file: str) -> Experiment:
+    """The one Experiment of a file.
+
+    Raises:
+        Refused: there is none, or more than one.
+    """
+    found = [
+        Experiment(each)
+        for each in read(file)
+        if isinstance(each.value, dict) and each.value.get("kind") == "Experiment"
+    ]
+    if len(found) != 1:
+        raise Refused(f"{file} has {len(found) or 'no'} Experiments, and this takes one")
+    return found[0]
+
+
+def command_line(search: Search, trial: Trial) -> str:
+    """What trains with a trial's values: its overrides without those that are the search's own."""
+    overrides = search.store.overrides(trial)
+    if overrides is None:
+        return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
+    own = ("hydra.run.dir=", "metrics_file=", "push_metrics=", "population_dir=")
+    return shlex.join(["python", "train.py", *(each for each in overrides if not each.startswith(own))])
+
+
+def _report(search: Search, verdict: str, folder: Path) -> None:
+    best = search.store.best()
+    report.write(
+        folder / "report.html",
+        name=search.experiment.name,
+        objective=search.experiment.objective,
+        maximize=search.experiment.maximize,
+        algorithm=search.experiment.algorithm,
+        parameters=search.experiment.parameters,
+        trials=search.store.trials,
+        verdict=verdict or "Unfinished: the same command goes on",
+        command=command_line(search, best) if best else "",
+    )
+
+
+def _interrupted(number: int, _: FrameType | None) -> None:
+    raise Interrupted(number)
