@@ -16,7 +16,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked, rest = parser.parse_known_args(arguments)
+    if wrong := [word for word in rest if asked.command not in ("run", "new") or word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if rest:  # overrides behind options
+        asked.overrides = [*asked.overrides, *rest]
     return int(asked.call(asked))
 
 

@@ -70,7 +70,7 @@ def write(
     temporary.replace(path)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _figure(width: float, height: float) -> Any:
     import matplotlib as mpl
 
     mpl.use("svg")

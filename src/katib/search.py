@@ -172,13 +172,12 @@ class Search:
             place = {"fixed": fixed, "parent": None}
         number_, assignments = self._ask(place)
         name = f"{self.experiment.name}-{''.join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))}"
-        trial = Trial(name, number_, "Running", assignments, place=place or {}, started=_now())
+        trial = Trial(name, number_, "Running", assignments, place=place or {}, rule=self._rule(), started=_now())
         taken = {each.slot for each in self.active}
         slot = next(index for index in range(self.parallel) if index not in taken)
         launch = self._launch(trial, slot)
         if place and place["parent"]:
             self._go_on_from(place["parent"], name)
-        trial = trial.but(rule=self._rule())
         self.store.add(trial)
         self._watch(trial, self._start(trial, launch, slot), slot)
         self.told(self.store.trials)

@@ -39,8 +39,6 @@ def _distribution(parameter: Parameter, algorithm: str) -> Any:
 
     if parameter.type in ("discrete", "categorical"):
         return CategoricalDistribution(parameter.choices)
-    if algorithm == "grid":
-        return CategoricalDistribution(tuple(parameter.steps()))
     low, high = parameter.numbers or (0.0, 0.0)
     step = number(parameter.step) if parameter.step else None
     logarithmic = parameter.distribution == "logUniform" and algorithm in ("random", "tpe", "multivariate-tpe")

@@ -1,0 +1,223 @@
+"""What Katib's wrapper and collector do, as the facts about v0.19 say."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from katib import collector, command
+from katib.collector import Entry, Rule, Stopper, Unreadable
+from runs import metric_lines
+from runs.metric_lines import KATIB_FILTER
+
+T1, T2 = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:01+00:00"
+
+
+def texts(line: str, *metrics: str, style: str = "TEXT", filters: tuple[str, ...] = (KATIB_FILTER,)) -> list[str]:
+    return [entry.value for entry in collector.parse_line(line, list(metrics or ("val_loss",)), style, list(filters))]
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("val_loss=0.5", ["0.5"]),
+        ("val_loss = 1e-05", ["1e-05"]),
+        ("val_loss=.98 val_loss=+3 val_loss=5.", [".98", "+3", "5"]),
+        ("val_loss=nan", [""]),
+        ("val_loss=inf", [""]),
+        ("val_loss=tensor(0.1)", [""]),
+        ("val_loss=1,234.5", ["1"]),
+        ("val_loss: 0.7", []),
+        ("train/val_loss=5.6", ["5.6"]),
+        ("best_val_loss=0.1", []),
+        ("\x1b[32mval_loss\x1b[0m=0.5", []),
+        ("10%|#  | val_loss=0.9\r20%|## | val_loss=0.8", ["0.9", "0.8"]),
+        ("Epoch 3 done", []),
+    ],
+)
+def test_text_is_read_as_katib_reads_it(line: str, values: list[str]) -> None:
+    assert texts(line) == values
+
+
+@pytest.mark.parametrize("metric", ["val/loss", "val.loss"])
+def test_names_with_slashes_and_dots_never_match_themselves(metric: str) -> None:
+    assert texts(f"{metric}=0.5", metric) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "time"),
+    [
+        ("2026-01-01T00:00:00.123456Z val_loss=1", "2026-01-01T00:00:00.123456Z"),
+        ("2026-01-01T00:00:00+02:00 val_loss=1", "2026-01-01T00:00:00+02:00"),
+        ("2026-01-01T00:00:00 val_loss=1", collector.NO_TIME),
+        ("2026-01-01 00:00:00 val_loss=1", collector.NO_TIME),
+        ("2026-13-01T00:00:00Z val_loss=1", collector.NO_TIME),
+        ("val_loss=1", collector.NO_TIME),
+    ],
+)
+def test_times_need_a_zone(line: str, time: str) -> None:
+    assert [entry.time for entry in collector.parse_line(line, ["val_loss"], "TEXT", [KATIB_FILTER])] == [time]
+
+
+def test_own_filters_replace_the_default() -> None:
+    assert texts(
+        "{metricName: val_loss, metricValue: 0.5}",
+        filters=(r"{metricName: ([\w|-]+), metricValue: ((-?\d+)(\.\d+)?)}",),
+    ) == ["0.5"]
+    assert texts("val_loss=0.5", filters=(r"{metricName: ([\w|-]+), metricValue: ((-?\d+)(\.\d+)?)}",)) == []
+
+
+def test_json_takes_texts_alone() -> None:
+    line = json.dumps({"timestamp": T1, "val_loss": "0.5", "val/f1": "80", "epoch": 1})
+    assert collector.parse_line(line, ["val_loss", "val/f1", "epoch"], "JSON", []) == [
+        Entry(T1, "val_loss", "0.5"),
+        Entry(T1, "val/f1", "80"),
+    ]
+    assert texts('{"val_loss": 0.5}', style="JSON") == []
+    assert texts("", style="JSON") == []
+
+
+@pytest.mark.parametrize("line", ["val_loss=0.5", '{"val_loss": NaN}', "[1]", '{"val_loss": "0.5"'])
+def test_a_line_that_is_not_json_ends_the_collector(line: str) -> None:
+    with pytest.raises(Unreadable):
+        collector.parse(line, ["val_loss"], "JSON", [])
+
+
+@pytest.mark.parametrize(
+    ("value", "nanoseconds"), [(0, 0), (1.5, 5), (1.25, 25), ("2026-01-01T00:00:00.5Z", 500_000_000)]
+)
+def test_json_times_that_are_numbers_are_misread_as_katib_misreads_them(value: object, nanoseconds: int) -> None:
+    (entry,) = collector.parse_line(json.dumps({"timestamp": value, "a": "1"}), ["a"], "JSON", [])
+    found = collector.go_time(entry.time)
+    assert found is not None
+    assert found[1] == nanoseconds
+
+
+def test_without_the_objective_there_is_nothing() -> None:
+    found = collector.parse("train_loss=1\n", ["val_loss", "train_loss"], "TEXT", [KATIB_FILTER])
+    assert found == [Entry(collector.NO_TIME, "val_loss", collector.UNAVAILABLE)]
+    metric = collector.observation(found, ["val_loss"])["val_loss"]
+    assert metric == {"min": "unavailable", "max": "unavailable", "latest": "unavailable"}
+
+
+def test_strategies_take_min_max_and_the_latest_by_time() -> None:
+    entries = [Entry(T2, "a", "3"), Entry(T1, "a", "1"), Entry(T1, "a", "2"), Entry(T2, "a", "0.5"), Entry(T1, "b", "")]
+    metrics = collector.observation(entries, ["a", "b"])
+    assert metrics["a"] == {"min": "0.5", "max": "3", "latest": "0.5"}
+    assert collector.chosen(metrics["a"], "max") == "3"
+    # A value that is no number is the latest, and never the smallest or largest.
+    assert metrics["b"] == {"min": "unavailable", "max": "unavailable", "latest": ""}
+    assert collector.chosen(metrics["b"], "min") == ""
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=20))
+def test_our_own_lines_come_back_exactly_in_both_dialects(values: list[float]) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    lines = [
+        metric_lines.Line(begun + timedelta(seconds=index), 1, index, {"val_loss": value})
+        for index, value in enumerate(values)
+    ]
+    text = "\n".join(map(metric_lines.format, lines)) + "\n"
+    rows = "\n".join(map(metric_lines.to_json, lines)) + "\n"
+    found = collector.parse(text, ["val_loss"], "TEXT", [KATIB_FILTER])
+    assert [float(entry.value) for entry in found] == values
+    assert found == collector.parse(rows, ["val_loss"], "JSON", [])
+    metric = collector.observation(found, ["val_loss"])["val_loss"]
+    assert (float(metric["min"]), float(metric["max"]), float(metric["latest"])) == (
+        min(values),
+        max(values),
+        values[-1],
+    )
+
+
+def test_medianstop_is_a_mean_of_means() -> None:
+    histories = [[1.0, 2.0, 3.0, 100.0], [2.0, 4.0], [6.0]]
+    rule = collector.medianstop(histories, "val_f1", True, least=3, start=3)
+    assert rule == Rule("val_f1", (2.0 + 3.0 + 6.0) / 3, "less", 3)
+    assert collector.medianstop(histories, "val_f1", True, least=4, start=3) is None
+    assert collector.medianstop([*histories, []], "val_loss", False, 3, 1) == Rule("val_loss", 3.0, "greater", 1)
+
+
+def stops_at(rule: Rule, maximize: bool, values: list[float]) -> int | None:
+    stopper = Stopper(rule, maximize, [KATIB_FILTER], "TEXT")
+    return next((index for index, value in enumerate(values, 1) if stopper.stops(f"epoch={index} m={value!r}")), None)
+
+
+def test_a_trial_is_stopped_by_its_best_so_far_from_the_start_step_on() -> None:
+    rule = Rule("m", 5.0, "less", 3)
+    assert stops_at(rule, True, [1, 2, 3, 9]) == 3
+    assert stops_at(rule, True, [6, 1, 1, 1]) is None  # its best is good enough
+    assert stops_at(rule, True, [1, 2]) is None
+    assert stops_at(Rule("m", 5.0, "greater", 1), False, [4, 9, 9]) is None
+    assert stops_at(Rule("m", 5.0, "greater", 1), False, [6]) == 1
+
+
+def test_a_value_that_is_no_number_ends_the_collector_of_a_trial_with_a_rule() -> None:
+    stopper = Stopper(Rule("m", 5.0, "less", 3), True, [KATIB_FILTER], "TEXT")
+    assert not stopper.stops("other=nan")
+    with pytest.raises(Unreadable):
+        stopper.stops("m=1 other=nan")
+    with pytest.raises(Unreadable):
+        Stopper(Rule("m", 5.0, "less", 3), True, [], "JSON").stops('{"m": "nothing"}')
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-05", 1e-5), (".5", 0.5), ("5.", 5.0), ("+3", 3.0), ("Inf", math.inf), ("", None), ("0x", None)],
+)
+def test_numbers_are_those_of_go(text: str, value: float | None) -> None:
+    assert collector.go_float(text) == value
+
+
+LOG = "/var/log/katib/metrics.log"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "stops", "expected"),
+    [
+        (
+            ["python", "a.py", "x y"],
+            "StdOut",
+            False,
+            ["sh", "-c", f"python a.py x y 1>{LOG} 2>&1 && echo completed > /var/log/katib/$$$$.pid"],
+        ),
+        (
+            ["bash", "-c", "python a.py"],
+            "File",
+            False,
+            ["bash", "-c", "python a.py && echo completed > /var/log/katib/$$$$.pid"],
+        ),
+        (
+            ["/bin/sh", "-c", "a"],
+            "File",
+            False,
+            ["sh", "-c", "/bin/sh -c a && echo completed > /var/log/katib/$$$$.pid"],
+        ),
+        (["python", "a.py"], "Push", False, ["python", "a.py"]),
+        (
+            ["sh", "-c", "a"],
+            "StdOut",
+            True,
+            [
+                "sh",
+                "-c",
+                f"a 1>{LOG} 2>&1 || if test -f /var/log/katib/$$$$.pid && "
+                "[ $(head -n 1 /var/log/katib/$$.pid) = early-stopped ]; then echo Training Container was Early Stopped; "
+                "else echo Training Container was Failed; exit 1; fi && echo completed > /var/log/katib/$$$$.pid",
+            ],
+        ),
+    ],
+)
+def test_commands_are_wrapped_as_the_pod_webhook_does(
+    words: list[str], kind: str, stops: bool, expected: list[str]
+) -> None:
+    assert command.wrap(words, kind, LOG, stops) == expected
+
+
+def test_kubernetes_expands_what_it_knows() -> None:
+    text = "a $(HOME) $(NO) $$(HOME) $$$$.pid $(head -n 1 /x/$$.pid)"
+    assert command.expand(text, {"HOME": "/h"}) == "a /h $(NO) $(HOME) $$.pid $(head -n 1 /x/$$.pid)"

@@ -1,0 +1,519 @@
+"""python -m katib run, with real processes and real signals."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+# A trial that tells a ledger when it begins and ends, and prints what it is told to.
+TRIAL = """
+import math, os, sys, time
+name, x, mode = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+ledger = open({ledger!r}, "a")
+print("begin", name, file=ledger, flush=True)
+for step in range(int(os.environ.get("STEPS", "2"))):
+    time.sleep(float(os.environ.get("PAUSE", "0")))
+    value = (x - 0.3) ** 2 + 1 / (step + 1)
+    if mode == "ok":
+        print(f"2026-01-01T00:00:{{step:02d}}.0Z step={{step}} loss={{value!r}}", flush=True)
+    elif mode == "nan":
+        print("loss=nan", flush=True)
+    elif mode == "crash":
+        print("loss=0.1", flush=True)
+        sys.exit(3)
+    elif mode == "hang":
+        time.sleep(600)
+print("end", name, file=ledger, flush=True)
+"""
+
+
+def experiment(folder: Path, mode: str = "ok", **spec: Any) -> Path:
+    """An Experiment over x whose trials run TRIAL."""
+    script = folder / "trial.py"
+    script.write_text(TRIAL.format(ledger=str(folder / "ledger")))
+    env = [{"name": key, "value": str(spec.pop(key))} for key in ("STEPS", "PAUSE") if key in spec]
+    job = spec.pop("job", {})
+    parameters = spec.pop("parameters", [("x", "double", {"min": "0", "max": "1"})])
+    modes = mode if isinstance(mode, str) else "${trialParameters.mode}"
+    if not isinstance(mode, str):
+        parameters = [*parameters, ("mode", "categorical", {"list": list(mode)})]
+    line = f"python {script} ${{trialParameters.trialName}} ${{trialParameters.x}} {modes}"
+    for name, _, _ in parameters:
+        if name not in ("x", "mode"):
+            line += f" ${{trialParameters.{name}}}"
+    container = {"name": "main", "image": "none", "command": ["sh", "-c", line], "env": env}
+    value = {
+        "apiVersion": "kubeflow.org/v1beta1",
+        "kind": "Experiment",
+        "metadata": {"name": "toy"},
+        "spec": {
+            "objective": {
+                "type": "minimize",
+                "objectiveMetricName": "loss",
+                "metricStrategies": [{"name": "loss", "value": "min"}],
+            },
+            "algorithm": {"algorithmName": "random", "algorithmSettings": [{"name": "random_state", "value": "0"}]},
+            "parallelTrialCount": 2,
+            "maxTrialCount": 6,
+            "maxFailedTrialCount": spec.get("maxTrialCount", 6),
+            "parameters": [{"name": n, "parameterType": t, "feasibleSpace": s} for n, t, s in parameters],
+            "trialTemplate": {
+                "primaryContainerName": "main",
+                "trialParameters": [
+                    {"name": "trialName", "reference": "${trialSpec.Name}"},
+                    *({"name": n, "reference": n} for n, _, _ in parameters),
+                ],
+                "trialSpec": {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "spec": {
+                        "backoffLimit": 0,
+                        **job,
+                        "template": {
+                            "metadata": {"labels": {"sidecar.istio.io/inject": "false"}},
+                            "spec": {
+                                "restartPolicy": "Never",
+                                "terminationGracePeriodSeconds": 2,
+                                "containers": [container],
+                            },
+                        },
+                    },
+                },
+            },
+            **spec,
+        },
+    }
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False, width=10_000))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "katib", "run", *map(str, arguments)]
+
+
+def search(path: Path, *arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    folder = path.parent / "search"
+    return subprocess.run(
+        [*command(path, "--folder", folder), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=path.parent,
+        check=False,
+        timeout=timeout,
+    )
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    text = (path.parent / "search" / "trials.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def ledger(path: Path, word: str) -> list[str]:
+    file = path.parent / "ledger"
+    return [line.split()[1] for line in file.read_text().splitlines() if line.startswith(word)] if file.exists() else []
+
+
+SPACE = [
+    ("x", "double", {"min": "0.01", "max": "1"}),
+    ("n", "int", {"min": "1", "max": "4"}),
+    ("c", "categorical", {"list": ["a", "b"]}),
+    ("d", "discrete", {"list": ["8", "16"]}),
+]
+
+
+@pytest.mark.parametrize(
+    "name", ["random", "tpe", "multivariate-tpe", "bayesianoptimization", "cmaes", "sobol", "grid", "hyperband"]
+)
+def test_each_algorithm_searches(name: str, tmp_path: Path) -> None:
+    settings = [{"name": "random_state", "value": "3"}] if name not in ("sobol", "hyperband") else []
+    parameters, counts = SPACE, {"maxTrialCount": 6, "parallelTrialCount": 2}
+    if name == "grid":
+        parameters = [("x", "double", {"min": "0.1", "max": "0.3", "step": "0.1"}), SPACE[2]]
+    if name == "hyperband":
+        settings = [{"name": k, "value": v} for k, v in (("r_l", "4"), ("eta", "2"), ("resource_name", "n"))]
+        counts = {"maxTrialCount": 30, "parallelTrialCount": 4}
+    if name == "tpe":
+        counts["parallelTrialCount"] = 1
+    path = experiment(
+        tmp_path, algorithm={"algorithmName": name, "algorithmSettings": settings}, parameters=parameters, **counts
+    )
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    found = rows(path)
+    assert {each["status"] for each in found} == {"Succeeded"}
+    names = [each["name"] for each in found]
+    assert sorted(ledger(path, "begin")) == sorted(ledger(path, "end")) == sorted(names)
+    for each in found:
+        value = each["assignments"]
+        assert set(value) == {parameter for parameter, _, _ in parameters}
+        assert 0.01 <= float(value["x"]) <= 1
+        assert value["c"] in ("a", "b")
+        assert each["value"] == pytest.approx((float(value["x"]) - 0.3) ** 2 + 0.5)
+    if name == "grid":
+        assert sorted((each["assignments"]["x"], each["assignments"]["c"]) for each in found) == [
+            (x, c) for x in ("0.1", "0.2", "0.30000000000000004") for c in ("a", "b")
+        ]
+    elif name == "hyperband":
+        counted: dict[tuple[int, int], list[str]] = {}
+        for each in found:
+            counted.setdefault((each["place"]["bracket"], each["place"]["rung"]), []).append(each["assignments"]["n"])
+        assert counted == {
+            (0, 0): ["1"] * 4,
+            (0, 1): ["2"] * 2,
+            (0, 2): ["4"],
+            (1, 0): ["2"] * 3,
+            (1, 1): ["4"] * 2,
+            (2, 0): ["4"] * 3,
+        }
+        first = sorted(
+            (each for each in found if each["place"]["rung"] == 0 and each["place"]["bracket"] == 0),
+            key=lambda each: each["value"],
+        )
+        second = [each for each in found if (each["place"]["bracket"], each["place"]["rung"]) == (0, 1)]
+        assert {each["place"]["parent"] for each in second} == {each["name"] for each in first[:2]}
+        assert {each["assignments"]["x"] for each in second} == {each["assignments"]["x"] for each in first[:2]}
+    else:
+        assert len({json.dumps(each["assignments"]) for each in found}) == len(found) == 6
+    assert "best: loss=" in done.stdout
+    import optuna
+
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/search/optuna.db")
+    assert [each.value for each in study.trials] == [
+        each["value"] for each in sorted(found, key=lambda each: each["number"])
+    ]
+    assert {each.user_attrs["name"] for each in study.trials} == set(names)
+
+
+def test_every_way_to_end_is_what_katib_makes_of_it(tmp_path: Path) -> None:
+    grid = {"algorithmName": "grid"}
+    modes = ("ok", "nan", "crash", "nothing", "hang")
+    path = experiment(
+        tmp_path,
+        mode=modes,  # type: ignore[arg-type]
+        algorithm=grid,
+        parameters=[("x", "discrete", {"list": ["0.3"]})],
+        maxTrialCount=5,
+        maxFailedTrialCount=5,
+        job={"activeDeadlineSeconds": 5},
+    )
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    found = {each["assignments"]["mode"]: each for each in rows(path)}
+    assert {mode: each["status"] for mode, each in found.items()} == {
+        "ok": "Succeeded",
+        "nan": "Succeeded",  # as Katib's trial controller has it; its algorithm's service then fails
+        "crash": "Failed",
+        "nothing": "MetricsUnavailable",
+        "hang": "Failed",
+    }
+    assert found["ok"]["value"] == 0.5
+    assert found["nan"]["value"] is None
+    assert "2723" in found["nan"]["reason"]
+    assert found["crash"]["reason"] == "exit status 3"
+    assert found["crash"]["metrics"] == {}
+    assert "DeadlineExceeded" in found["hang"]["reason"]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path / "trial.py") in (p.info["cmdline"] or [])]
+
+
+def test_failures_and_goals_end_a_search(tmp_path: Path) -> None:
+    path = experiment(tmp_path, mode="crash", maxFailedTrialCount=2)
+    done = search(path)
+    assert done.returncode == 6
+    assert "Failed (ExperimentFailed)" in done.stderr
+    assert sum(each["status"] == "Failed" for each in rows(path)) >= 2
+    assert len(rows(path)) <= 3
+    other = tmp_path / "goal"
+    other.mkdir()
+    objective = {"type": "minimize", "goal": 5.0, "objectiveMetricName": "loss"}
+    path = experiment(other, objective=objective, maxTrialCount=40)
+    done = search(path)
+    assert done.returncode == 0
+    assert "ExperimentGoalReached" in done.stderr
+    assert len(rows(path)) <= 4
+
+
+def begun(path: Path, count: int, word: str = "end") -> None:
+    end = time.monotonic() + 60
+    while len(ledger(path, word)) < count:
+        assert time.monotonic() < end, "the search does not go on"
+        time.sleep(0.05)
+
+
+def everything(path: Path) -> list[psutil.Process]:
+    """The search and its trials."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(path.parent) in word for word in process.cmdline()) and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def test_killed_altogether_it_loses_and_repeats_no_finished_trial(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=8, PAUSE=0.3)
+    counted: dict[str, int] = {}
+    for ended in (2, 5):
+        running = subprocess.Popen(command(path, "--folder", tmp_path / "search"), cwd=tmp_path, stderr=subprocess.PIPE)
+        begun(path, ended)
+        for process in everything(path):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        running.wait()
+        finished = [each["name"] for each in rows(path) if each["status"] == "Succeeded"]
+        assert finished
+        counted |= {name: ledger(path, "begin").count(name) for name in finished}
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    found = rows(path)
+    assert [each["status"] for each in found] == ["Succeeded"] * 8
+    starts = ledger(path, "begin")
+    # What had ended did not begin again; what was killed did, under the same name.
+    assert {name: starts.count(name) for name in counted} == counted
+    assert set(starts) == {each["name"] for each in found}
+    assert len({each["number"] for each in found}) == 8
+
+
+def test_trials_outlive_a_killed_search_and_are_taken_up(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=2, PAUSE=2)
+    running = subprocess.Popen(command(path, "--folder", tmp_path / "search"), cwd=tmp_path, stderr=subprocess.PIPE)
+    begun(path, 2, "begin")
+    running.kill()
+    running.wait()
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    assert [each["status"] for each in rows(path)] == ["Succeeded"] * 2
+    assert len(ledger(path, "begin")) == 2  # nothing began again
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_ends_its_trials_and_goes_on_later(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=3, PAUSE=1)
+    running = subprocess.Popen(
+        command(path, "--folder", tmp_path / "search"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    begun(path, 2, "begin")
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "go on when the same command is given again" in said
+    assert "Traceback" not in said
+    assert not everything(path)
+    assert (tmp_path / "search" / "report.html").exists()
+    assert search(path).returncode == 0
+    assert [each["status"] for each in rows(path)] == ["Succeeded"] * 3
+
+
+def test_medianstop_stops_what_is_worse_than_the_others(tmp_path: Path) -> None:
+    stopping = {
+        "algorithmName": "medianstop",
+        "algorithmSettings": [{"name": "min_trials_required", "value": "2"}, {"name": "start_step", "value": "2"}],
+    }
+    xs = ["0.3", "0.31", "3", "0.3001"]
+    path = experiment(
+        tmp_path,
+        algorithm={"algorithmName": "grid"},
+        parameters=[("x", "discrete", {"list": xs})],
+        earlyStopping=stopping,
+        maxTrialCount=4,
+        parallelTrialCount=1,
+        STEPS=6,
+        PAUSE=0.3,
+    )
+    path.write_text(path.read_text().replace("python /", "python -u /"))
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    found = {each["assignments"]["x"]: each for each in rows(path)}
+    assert {x: each["status"] for x, each in found.items()} == {
+        "0.3": "Succeeded",
+        "0.31": "Succeeded",
+        "3": "EarlyStopped",
+        "0.3001": "Succeeded",
+    }
+    assert found["0.3"]["rule"] is None
+    means = [sum(found[x]["history"][:2]) / 2 for x in ("0.3", "0.31")]
+    assert found["3"]["rule"] == {"metric": "loss", "value": sum(means) / 2, "comparison": "greater", "start_step": 2}
+    assert found["3"]["exit_code"] == 0  # the wrapper makes it so
+    assert 2 <= len(found["3"]["history"]) < 6
+    assert found["3"]["value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"algorithm": {"algorithmName": "pbt"}}, "pbt runs on a cluster only"),
+        ({"algorithm": {"algorithmName": "darts"}}, "darts runs on a cluster only"),
+        ({"metricsCollectorSpec": {"collector": {"kind": "Push"}}}, "the Push collector is on a cluster only"),
+        (
+            {"parameters": [("x", "double", {"min": "0", "max": "1", "distribution": "normal"})]},
+            "normal is searched on a",
+        ),
+    ],
+)
+def test_what_cannot_run_here_is_refused_by_name(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    done = search(experiment(tmp_path, **change), "--no-check")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not ledger(tmp_path / "toy.yaml", "begin")
+
+
+def test_what_check_refuses_is_not_run(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=1)
+    done = search(path)
+    assert done.returncode == 2
+    assert "K102" in done.stderr
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_folder_belongs_to_one_search_and_one_process(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=2, PAUSE=1)
+    running = subprocess.Popen(command(path, "--folder", tmp_path / "search"), cwd=tmp_path, stderr=subprocess.PIPE)
+    begun(path, 1, "begin")
+    done = search(path)
+    assert (done.returncode, "another process runs this search" in done.stderr) == (2, True)
+    running.communicate(timeout=60)
+    before = (tmp_path / "search" / "trials.jsonl").read_bytes()
+    path.write_text(path.read_text().replace("max: '1'", "max: '2'"))
+    done = search(path)
+    assert done.returncode == 2
+    assert "holds another search: spec.parameters differ" in done.stderr
+    assert (tmp_path / "search" / "trials.jsonl").read_bytes() == before
+    path.write_text(path.read_text().replace("max: '2'", "max: '1'").replace("maxTrialCount: 2", "maxTrialCount: 4"))
+    assert search(path).returncode == 0  # more trials: the same search goes on
+    assert len(rows(path)) == 4
+
+
+def test_a_finished_search_says_its_result_again(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=2)
+    first = search(path)
+    again = search(path)
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert first.stdout == again.stdout
+    assert len(ledger(path, "begin")) == 2
+
+
+def test_the_report_has_pictures_and_needs_nothing_else(tmp_path: Path) -> None:
+    path = experiment(tmp_path, parameters=SPACE, maxTrialCount=8)
+    assert search(path).returncode == 0
+    page = (tmp_path / "search" / "report.html").read_text()
+    assert page.count("<svg") == 4
+    for each in rows(path):
+        assert each["name"] in page
+    # Nothing is loaded from anywhere: what links there are name vocabularies of the pictures.
+    assert not re.search(r"<script|<link|src=|@import|url\(http", page)
+
+
+def test_on_a_terminal_the_table_is_drawn_again(tmp_path: Path) -> None:
+    import pty
+
+    path = experiment(tmp_path, maxTrialCount=3, PAUSE=0.2)
+    main, follower = pty.openpty()
+    running = subprocess.Popen(
+        command(path, "--folder", tmp_path / "search"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+        env={**os.environ, "COLUMNS": "80", "LINES": "24"},
+    )
+    os.close(follower)
+    text = b""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(main, 65536):
+            text += chunk
+    assert running.wait(60) == 0
+    shown = text.decode()
+    assert "\x1b[" in shown
+    assert "3 of 3 trials: 3 Succeeded" in shown
+    assert all(
+        len(line) <= 80
+        for line in re.sub(r"\x1b\[\d*[A-Z]", "", shown).replace("\r", "").split("\n")
+        if "/" not in line
+    )
+
+
+# --- with train.py
+
+OVERRIDES = [
+    *("data.sample.train=64", "data.sample.val=16", "trainer.max_epochs=2", "trainer.threads=1", "data.batch_size=16"),
+]
+
+
+def training(path: Path, tmp_path: Path, *arguments: object) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        command(path, "--folder", tmp_path / "search", *arguments),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=850,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("file", "choice"),
+    [
+        ("questions-json", ["model=bert_tiny", "data=squad_sample", "model.architecture.num_hidden_layers=2"]),
+        ("images-random", ["data=shapes", "model.name=test_resnet", "data.sample.classes=10"]),
+    ],
+)
+def test_trainings_are_read_exactly(file: str, choice: list[str], tmp_path: Path) -> None:
+    if file == "questions-json":
+        overrides = [*choice, *OVERRIDES, "model.architecture.layer_types=[full_attention,full_attention]"]
+    else:
+        overrides = [*choice, "model=resnet18", "model.stem=standard", *OVERRIDES]
+    found = training(ROOT / "katib" / f"{file}.yaml", tmp_path, "--max-trials", 2, "--parallel", 2, *overrides)
+    assert [each["status"] for each in found] == ["Succeeded", "Succeeded"]
+    for each in found:
+        folder = tmp_path / "search" / "runs" / each["name"]
+        record = json.loads((folder / "run.json").read_text())
+        assert record["trial"] == each["name"]
+        assert record["config"]["optim"]["lr"] == float(each["assignments"]["optim.lr"])
+        kept = tmp_path / "search" / "trials" / each["name"] / "katib" / "metrics.jsonl"
+        lines = [
+            json.loads(line) for line in (kept if kept.exists() else folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        objective = "val_f1" if file == "questions-json" else "val_accuracy"
+        assert [value for _, value in each["curve"]] == [line[objective] for line in lines if objective in line]
+        assert each["value"] == max(each["history"]) == record["metrics"][objective]
+        assert float(each["metrics"]["val_loss"]["min"]) == min(
+            float(line["val_loss"]) for line in lines if "val_loss" in line
+        )
+
+
+def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
+    overrides = [
+        "model=resnet18",
+        "model.name=test_resnet",
+        "model.stem=standard",
+        "data=shapes",
+        "data.sample.train=64",
+    ]
+    overrides += ["data.sample.val=16", "trainer.threads=1", "data.batch_size=16", "optim.warmup=1"]
+    found = training(
+        ROOT / "katib" / "images-hyperband.yaml", tmp_path, "--max-trials", 10, "--parallel", 3, *overrides
+    )
+    (later,) = [each for each in found if each["place"]["rung"] == 1]
+    parent = next(each for each in found if each["name"] == later["place"]["parent"])
+    assert parent["value"] == max(each["value"] for each in found if each["place"]["rung"] == 0)
+    assert (parent["assignments"]["trainer.max_epochs"], later["assignments"]["trainer.max_epochs"]) == ("1", "3")
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "search" / "runs" / later["name"] / "metrics.jsonl").read_text().splitlines()
+    ]
+    # The first epoch is the parent's own, to the last digit: it was not trained again.
+    mine = json.loads((tmp_path / "search" / "runs" / parent["name"] / "metrics.jsonl").read_text().splitlines()[0])
+    assert lines[0] == mine
+    assert len({line["epoch"] for line in lines}) == 3
