@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _check(commands)
     _run(commands)
     _new(commands)
+    _cluster(commands)
     _stop(commands)
     return parser
 
@@ -201,6 +202,40 @@ def _write_new(asked: argparse.Namespace, typed: list[str]) -> int:
     else:
         print(text, end="")
     return 0
+
+
+def _cluster(commands: Any) -> None:
+    def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=(text + ". " + more).strip())
+        parser.add_argument("-n", "--namespace", help="default: the context's")
+        parser.add_argument("--context", help="of the kubeconfig; default: the current one")
+        parser.set_defaults(call=lambda asked: _remote(name, asked))
+        return parser
+
+    submit = add("submit", "check an Experiment and create it on a cluster", "The same one again attaches to it.")
+    submit.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
+    submit.add_argument("--watch", action="store_true", help="then watch it")
+    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="of watching; default: none")
+    submit.add_argument("--no-check", action="store_true", help="create it even if `check` refuses it")
+    watch = add("watch", "a live table of an Experiment's trials", "Exit code 6 if the Experiment fails.")
+    watch.add_argument("name", metavar="NAME", help="of the Experiment")
+    watch.add_argument("--timeout", type=float, metavar="SECONDS", help="exit code 7 after that; default: none")
+    best = add("best", "an Experiment's best assignment, as Hydra overrides")
+    best.add_argument("name", metavar="NAME", help="of the Experiment")
+    best.add_argument("--json", action="store_true", help="with value, overrides and the whole command")
+    trials = add("trials", "an Experiment's trials")
+    trials.add_argument("name", metavar="NAME", help="of the Experiment")
+    trials.add_argument("--json", action="store_true", help="one JSON object a line")
+    trials.add_argument("--report", metavar="FILE", help="the page that `run` writes, too")
+    delete = add("delete", "delete an Experiment with its trials, and wait until it is gone")
+    delete.add_argument("name", metavar="NAME", help="of the Experiment")
+    delete.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="default: 120")
+
+
+def _remote(name: str, asked: argparse.Namespace) -> int:
+    from katib import remote
+
+    return int(getattr(remote, name)(asked))
 
 
 def _stop(commands: Any) -> None:

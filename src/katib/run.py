@@ -4,15 +4,16 @@ import argparse
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from config.errors import Interrupted, Refused
+from katib import command, report, table
 from katib import findings as said
-from katib import report, table
 from katib.check import one
 from katib.documents import read
-from katib.experiment import Experiment
+from katib.experiment import Experiment, substitute, trial_of
 from katib.search import Search
 from katib.trials import Trial
 from runs import terminal
@@ -76,7 +77,9 @@ def run(asked: argparse.Namespace) -> int:
     print("\n".join(table.lines(trials, experiment.objective, experiment.maximize, terminal.columns())))
     best = search.store.best()
     if best is not None:
-        print(f"\nbest: {experiment.objective}={best.value:.6g} {best.name}\n{command_line(search, best)}")
+        print(
+            f"\nbest: {experiment.objective}={best.value:.6g} {best.name}\n{train_command(experiment, best, asked.overrides)}"
+        )
     _report(search, f"{condition}: {reason}", folder)
     print(f"isotrain: the Experiment {condition} ({reason}); {folder / 'report.html'}", file=sys.stderr)
     return 0 if condition == "Succeeded" else COMPLETED_FAILED
@@ -98,13 +101,17 @@ def only(file: str) -> Experiment:
     return found[0]
 
 
-def command_line(search: Search, trial: Trial) -> str:
-    """What trains with a trial's values: its overrides without those that are the search's own."""
-    overrides = search.store.overrides(trial)
+def train_command(experiment: Experiment, trial: Trial, more: Sequence[str]) -> str:
+    """What trains with a trial's values: its overrides without those that are the search's own.
+
+    Of a command that is not train.py's, the assignments.
+    """
+    workload = substitute(experiment, trial.name, trial.assignments, "default")
+    overrides = command.overrides(command.script(trial_of(experiment, workload).line))
     if overrides is None:
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
     own = ("hydra.run.dir=", "metrics_file=", "push_metrics=", "population_dir=")
-    return shlex.join(["python", "train.py", *(each for each in overrides if not each.startswith(own))])
+    return shlex.join(["python", "train.py", *(each for each in [*overrides, *more] if not each.startswith(own))])
 
 
 def _report(search: Search, verdict: str, folder: Path) -> None:
@@ -118,7 +125,7 @@ def _report(search: Search, verdict: str, folder: Path) -> None:
         parameters=search.experiment.parameters,
         trials=search.store.trials,
         verdict=verdict or "Unfinished: the same command goes on",
-        command=command_line(search, best) if best else "",
+        command=train_command(search.experiment, best, search.more) if best else "",
     )
 
 

@@ -75,6 +75,12 @@ class Search:
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
         self.distributions = suggest.distributions(experiment)
+        # An override of a parameter fixes it.
+        names = {each.name for each in experiment.parameters}
+        given = dict(each.split("=", 1) for each in self.more if "=" in each)
+        self.fixed = {name: value for name, value in given.items() if name in names}
+        for name in self.fixed:
+            del self.distributions[name]
         self.store = Store(folder, experiment, self.more)
         mounts = mounts or {}
         self.mounts = {path: mounts.get(path, folder / path.strip("/")) for path in local.mounted(experiment)}
@@ -166,7 +172,8 @@ class Search:
                 return False
         if self.experiment.algorithm == "grid":
             tried = [each.assignments for each in self.store.trials]
-            fixed = next((each for each in suggest.grid(self.experiment) if each not in tried), None)
+            points = ({**each, **self.fixed} for each in suggest.grid(self.experiment))
+            fixed = next((each for each in points if each not in tried), None)
             if fixed is None:
                 return False
             place = {"fixed": fixed, "parent": None}
@@ -189,11 +196,12 @@ class Search:
             values = {
                 each.name: suggest.typed(each, fixed[each.name])
                 for each in self.experiment.parameters
-                if each.name in fixed
+                if each.name in fixed and each.name not in self.fixed
             }
             self.study.enqueue_trial(values)
+            fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
         asked = self.study.ask({**self.distributions, **suggest.widened(self.distributions, fixed)})
-        assignments = {name: suggest.written(value) for name, value in asked.params.items()} | fixed
+        assignments = {name: suggest.written(value) for name, value in asked.params.items()} | fixed | self.fixed
         return asked.number, {each.name: assignments[each.name] for each in self.experiment.parameters}
 
     def _rule(self) -> dict[str, Any] | None:

@@ -169,12 +169,6 @@ class Store:
         sign = -1 if self.experiment.maximize else 1
         return min(valued, key=lambda each: sign * (each.value or 0.0))
 
-    def overrides(self, trial: Trial) -> list[str] | None:
-        """The Hydra overrides of a trial's command; None if it does not call train.py."""
-        workload = substitute(self.experiment, trial.name, trial.assignments, "local")
-        found = command.overrides(command.script(trial_of(self.experiment, workload).line))
-        return None if found is None else [*found, *self.more]
-
     def run_of(self, name: str, mounts: Mapping[str, Path]) -> Path | None:
         """The local folder of a trial's run; None if its command does not name one."""
         trial = next((each for each in self.trials if each.name == name), None)

@@ -1,0 +1,270 @@
+"""A small Kubernetes API server on loopback: Experiments and trials, watches, and faults on demand.
+
+It speaks what the real one speaks: status objects for errors, plain text for kinds that it does not know, a JSON object a
+line for watches, 410 for versions that are too old.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+ROOT = "/apis/kubeflow.org/v1beta1/namespaces/"
+
+
+class Api:
+    """The server's state.
+
+    Attributes:
+        namespaces: labels of each.
+        objects: by (kind, namespace, name).
+        faults: (expression on "METHOD path", what) applied in order, each once; what is a status, "drop" or "hang".
+        forbidden: expression on "METHOD path" that is answered with 403.
+        has_katib: whether it knows Experiments.
+        asked: every "METHOD path".
+    """
+
+    def __init__(self) -> None:
+        self.namespaces = {"team": {"katib.kubeflow.org/metrics-collector-injection": "enabled"}, "bare": {}}
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.faults: list[tuple[str, Any]] = []
+        self.forbidden = "$^"
+        self.has_katib = True
+        self.asked: list[str] = []
+        self.version = 100
+        self.changed = threading.Condition()
+        self.lingers = 0  # reads of a deleted Experiment that still find it
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                api.answer(self, "GET")
+
+            def do_POST(self) -> None:
+                api.answer(self, "POST")
+
+            def do_DELETE(self) -> None:
+                api.answer(self, "DELETE")
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def kubeconfig(self, path: Path, namespace: str | None = "team") -> Path:
+        """Writes a kubeconfig with two contexts, `here` (current) and `bare`."""
+        cluster = {"name": "double", "cluster": {"server": self.url}}
+        contexts = [
+            {
+                "name": "here",
+                "context": {"cluster": "double", "user": "me", **({"namespace": namespace} if namespace else {})},
+            },
+            {"name": "bare", "context": {"cluster": "double", "user": "me", "namespace": "bare"}},
+        ]
+        value = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": contexts}
+        value |= {"users": [{"name": "me", "user": {"token": "t"}}], "current-context": "here"}
+        path.write_text(yaml.safe_dump(value))
+        return path
+
+    # --- state
+
+    def put(self, kind: str, namespace: str, value: dict[str, Any]) -> None:
+        """Stores an object as a controller would."""
+        with self.changed:
+            self.version += 1
+            value.setdefault("metadata", {}).update(namespace=namespace, resourceVersion=str(self.version))
+            value["metadata"].setdefault(
+                "creationTimestamp", f"2026-01-01T00:{self.version // 60:02d}:{self.version % 60:02d}Z"
+            )
+            self.objects[kind, namespace, value["metadata"]["name"]] = value
+            self.changed.notify_all()
+
+    def trial(
+        self, experiment: str, name: str, status: str, value: str | None, namespace: str = "team", **assignments: str
+    ) -> None:
+        """A trial in some state, with an observation of val_f1."""
+        metrics = [{"name": "val_f1", "min": value, "max": value, "latest": value}] if value is not None else None
+        conditions = [
+            {"type": "Created", "status": "True"},
+            {"type": status, "status": "True", "message": f"Trial: {status}"},
+        ]
+        body = {
+            "metadata": {"name": name, "labels": {"katib.kubeflow.org/experiment": experiment}},
+            "spec": {"parameterAssignments": [{"name": key, "value": text} for key, text in assignments.items()]},
+            "status": {
+                "conditions": conditions,
+                "startTime": "2026-01-01T00:00:00Z",
+                **({"observation": {"metrics": metrics}} if metrics else {}),
+            },
+        }
+        self.put("trials", namespace, body)
+
+    def end(self, name: str, condition: str, message: str, best: str | None, namespace: str = "team") -> None:
+        """Completes an Experiment."""
+        value = self.objects["experiments", namespace, name]
+        conditions = [{"type": "Created", "status": "True"}, {"type": "Running", "status": "False"}]
+        value["status"] = {"conditions": [*conditions, {"type": condition, "status": "True", "message": message}]}
+        if best is not None:
+            found = self.objects["trials", namespace, best]
+            value["status"]["currentOptimalTrial"] = {
+                "bestTrialName": best,
+                "parameterAssignments": found["spec"]["parameterAssignments"],
+                "observation": found["status"]["observation"],
+            }
+        self.put("experiments", namespace, value)
+
+    # --- answers
+
+    def answer(self, handler: BaseHTTPRequestHandler, method: str) -> None:
+        split = urlsplit(handler.path)
+        path, query = split.path, {key: values[0] for key, values in parse_qs(split.query).items()}
+        length = int(handler.headers.get("Content-Length") or 0)
+        body = json.loads(handler.rfile.read(length)) if length else None
+        asked = f"{method} {path}" + (" watch" if query.get("watch") else "")
+        self.asked.append(asked)
+        for index, (expression, what) in enumerate(self.faults):
+            if re.search(expression, asked):
+                del self.faults[index]
+                if what == "drop":
+                    handler.close_connection = True
+                    handler.connection.close()
+                    return
+                if what == "hang":
+                    time.sleep(60)
+                    return
+                if what == "lost":  # it is done, and nobody hears of it
+                    self._handle(method, path, query, body)
+                    handler.close_connection = True
+                    handler.connection.close()
+                    return
+                return self._fail(handler, int(what), "InternalError", "injected")
+        if re.search(self.forbidden, asked):
+            return self._fail(handler, 403, "Forbidden", f'User "me" cannot do that: {asked}')
+        if query.get("watch") == "True" or query.get("watch") == "true":
+            return self._watch(handler, path, query)
+        code, found = self._handle(method, path, query, body)
+        if code >= 400 and isinstance(found, str):
+            return self._fail(handler, code, {404: "NotFound", 409: "AlreadyExists"}.get(code, "Invalid"), found)
+        self._send(handler, code, found)
+
+    def _handle(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)", path):
+            if found[1] not in self.namespaces:
+                return 404, f'namespaces "{found[1]}" not found'
+            return 200, {"kind": "Namespace", "metadata": {"name": found[1], "labels": self.namespaces[found[1]]}}
+        found = re.fullmatch(re.escape(ROOT) + r"([^/]+)/(experiments|trials)(?:/([^/]+))?", path)
+        if not found or not self.has_katib:
+            return 404, None
+        namespace, kind, name = found.groups()
+        key = (kind, namespace, name or "")
+        if method == "GET" and name:
+            if self.lingers and key in self.objects and self.objects[key]["metadata"].get("deletionTimestamp"):
+                self.lingers -= 1
+                if not self.lingers:
+                    del self.objects[key]
+            return (200, self.objects[key]) if key in self.objects else (404, f'{kind}.kubeflow.org "{name}" not found')
+        if method == "GET":
+            return 200, {
+                "kind": "List",
+                "metadata": {"resourceVersion": str(self.version)},
+                "items": self._selected(kind, namespace, query),
+            }
+        if method == "POST":
+            name = body["metadata"]["name"]
+            if (kind, namespace, name) in self.objects:
+                return 409, f'{kind}.kubeflow.org "{name}" already exists'
+            body["spec"].setdefault("resumePolicy", "Never")  # as the webhook adds its defaults
+            self.put(kind, namespace, body)
+            return 201, body
+        if method == "DELETE":
+            if key not in self.objects:
+                return 404, f'{kind}.kubeflow.org "{name}" not found'
+            if self.lingers:
+                self.objects[key]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            else:
+                del self.objects[key]
+            return 200, {"kind": "Status", "status": "Success"}
+        return 405, "method not allowed"
+
+    def _selected(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
+        label, _, wanted = query.get("labelSelector", "").partition("=")
+        return [
+            value
+            for (kind_, namespace_, _), value in list(self.objects.items())
+            if (kind_, namespace_) == (kind, namespace)
+            and (not label or (value["metadata"].get("labels") or {}).get(label) == wanted)
+        ]
+
+    def _watch(self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
+        found = re.fullmatch(re.escape(ROOT) + r"([^/]+)/(experiments|trials)", path)
+        since = int(query.get("resourceVersion") or 0)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        try:
+            for line in self._events(found[2] if found else "", found[1] if found else "", query, since):
+                data = (json.dumps(line) + "\n").encode()
+                handler.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+                handler.wfile.flush()
+            handler.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            pass
+
+    def _events(self, kind: str, namespace: str, query: dict[str, str], since: int) -> Iterator[dict[str, Any]]:
+        if since < 0:
+            yield {
+                "type": "ERROR",
+                "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"},
+            }
+            return
+        end = time.monotonic() + float(query.get("timeoutSeconds") or 5)
+        while (left := end - time.monotonic()) > 0:
+            with self.changed:
+                new = [
+                    v for v in self._selected(kind, namespace, query) if int(v["metadata"]["resourceVersion"]) > since
+                ]
+                if not new:
+                    self.changed.wait(min(left, 0.5))
+            for value in sorted(new, key=lambda each: int(each["metadata"]["resourceVersion"])):
+                since = int(value["metadata"]["resourceVersion"])
+                yield {"type": "MODIFIED", "object": value}
+
+    def _fail(self, handler: BaseHTTPRequestHandler, code: int, reason: str, message: str | None) -> None:
+        status = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            "code": code,
+        }
+        self._send(handler, code, status)
+
+    @staticmethod
+    def _send(handler: BaseHTTPRequestHandler, code: int, value: Any) -> None:
+        data = b"404 page not found\n" if value is None else json.dumps(value).encode()
+        handler.send_response(code)
+        handler.send_header("Content-Type", "text/plain" if value is None else "application/json")
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
