@@ -129,6 +129,15 @@ def fresh(module: str, *arguments: str, env: Mapping[str, str] | None = None) ->
     return result
 
 
+def fresh_command(arguments: Sequence[str]) -> None:
+    """Runs `python -m ARGUMENTS` in a fresh process.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env=environment(), check=True, capture_output=True)
+
+
 def environment() -> dict[str, str]:
     """The environment of a fresh process: our packages on the path, no network, no progress bars."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])

@@ -102,7 +102,9 @@ def test_evaluation_has_every_example_once_and_the_same_batches_on_any_number_of
     lengths: list[int], size: int, world: int
 ) -> None:
     alone = list(evaluation_batches(lengths, size))
-    ranks = [list(evaluation_batches(lengths, size, rank, world)) for rank in range(world)]
+    given = [evaluation_batches(lengths, size, rank, world) for rank in range(world)]
+    assert all(len(each) for each in given)  # Lightning leaves out the validation of a process without a batch
+    ranks = [list(each) if each.counted else [] for each in given]
     assert sorted(index for batch in alone for index in batch) == list(range(len(lengths)))
     assert sorted(alone) == sorted(batch for rank in ranks for batch in rank)
     ordered = [lengths[index] for batch in alone for index in batch]

@@ -75,7 +75,11 @@ def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subpro
     )
 
 
-@pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
+@pytest.mark.parametrize(
+    "overrides",
+    [QUESTIONS, IMAGES, [*QUESTIONS, "data.eval_batch_size=100"]],
+    ids=["questions", "images", "one batch to validate"],
+)
 def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_path: Path) -> None:
     lines, weights = {}, {}
     for processes in (1, 2):
@@ -87,7 +91,7 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
         lines[processes] = [metric_lines.parse(line) for line in done.stdout.splitlines()]
         weights[processes] = checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
         ids = [json.loads(row)["id"] for row in (folder / "predictions.jsonl").read_text().splitlines()]
-        assert len(set(ids)) == len(ids) == (13 if overrides is QUESTIONS else 24)
+        assert len(set(ids)) == len(ids) == (24 if overrides is IMAGES else 13)
     assert len(lines[1]) == len(lines[2]) == 3, "each metric line once: two epochs and the result"
     for one, two in zip(lines[1], lines[2], strict=True):
         assert (one.epoch, one.step) == (two.epoch, two.step)

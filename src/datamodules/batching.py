@@ -91,10 +91,15 @@ class LengthBatches:
 
 
 class EvaluationBatches:
-    """A fixed list of index batches; the `sampler` of a DataLoader with `batch_size=None`."""
+    """A fixed list of index batches; the `sampler` of a DataLoader with `batch_size=None`.
 
-    def __init__(self, batches: list[list[int]]) -> None:
-        self.batches = batches
+    Attributes:
+        counted: whether their results count. A process for which there is no batch goes through another's, because
+            Lightning leaves out the validation, and all that processes do together in it, where there are none.
+    """
+
+    def __init__(self, batches: list[list[int]], counted: bool = True) -> None:
+        self.batches, self.counted = batches, counted
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -121,4 +126,5 @@ def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, w
         np.arange(lengths) if isinstance(lengths, int) else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     )
     batches = [order[first : first + batch_size].tolist() for first in range(0, len(order), batch_size)]
-    return EvaluationBatches(batches[rank::world])
+    mine = batches[rank::world]
+    return EvaluationBatches(mine or [batches[0][:1]], counted=bool(mine))

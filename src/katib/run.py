@@ -69,10 +69,9 @@ def run(asked: argparse.Namespace) -> int:
             signal.signal(number, signal.SIG_DFL)
         running = len(search.active)
         search.interrupt()
+        _report(search, "", folder)
         message = f"interrupted; {running} trial(s) go on when the same command is given again"
         raise Interrupted(error.exit_code - 128, message) from error
-    finally:
-        _report(search, "", folder)
     trials = search.store.trials
     print("\n".join(table.lines(trials, experiment.objective, experiment.maximize, terminal.columns())))
     best = search.store.best()

@@ -17,7 +17,8 @@ from katib.experiment import Experiment, number
 from katib.local import Processes
 from katib.trials import ENDED, FAILED, Store, Trial
 
-POLL = 0.05  # seconds between looks at the trials
+# Seconds between looks at the trials: often while one is young, so that short ones do not wait.
+QUICK, SLOW, YOUNG = 0.005, 0.05, 1.0
 
 
 @dataclass
@@ -113,7 +114,8 @@ class Search:
                     pass
                 if not self.active and self.verdict() is None:
                     return "Succeeded", "ExperimentSuggestionEndReached"
-            time.sleep(POLL)
+            now = time.monotonic()
+            time.sleep(QUICK if any(now - each.began < YOUNG for each in self.active) else SLOW)
             for each in list(self.active):
                 self._look(each)
 

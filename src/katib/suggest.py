@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,9 @@ def sampler(experiment: Experiment, begun: int) -> Any:
         begun: trials that there are already; a search that goes on draws other numbers than it began with.
     """
     from optuna import samplers
+    from optuna.exceptions import ExperimentalWarning
 
+    warnings.simplefilter("ignore", ExperimentalWarning)
     settings, algorithm = experiment.settings, experiment.algorithm
     state = settings.get("random_state")
     seed = None if state is None else (int(state) + 7919 * begun) % 2**32

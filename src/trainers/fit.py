@@ -191,7 +191,8 @@ class _Handlers(pl.Callback):
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The first hook after Lightning's handlers are in.
         self.signals.install()
 
 

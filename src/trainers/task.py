@@ -68,7 +68,8 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Brings together what every rank collected, scores it on rank zero, and tells all."""
-        parts = distributed.gather(self.collected)
+        counted = getattr(getattr(self.trainer.val_dataloaders, "sampler", None), "counted", True)
+        parts = distributed.gather(self.collected if counted else [])
         self.collected = []
         metrics: dict[str, float] = {}
         details: dict[str, Any] = {}

@@ -1,0 +1,213 @@
+"""The trainer inside a trial: metrics pushed, weights handed on, signals, the trial's name."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+import torch
+from kubeflow.katib import katib_api_pb2 as messages
+from kubeflow.katib import katib_api_pb2_grpc as services
+from tests.conftest import Run
+
+from runs.metric_lines import read
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    *("model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes", "data.sample.train=96"),
+    *(
+        "data.sample.val=16",
+        "data.batch_size=16",
+        "trainer.threads=1",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=2",
+    ),
+]
+
+
+class Manager(services.DBManagerServicer):
+    """Katib's DB manager: keeps what is reported, and refuses as often as it is told."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, str, str, str]] = []
+        self.refuse = 0
+
+    def ReportObservationLog(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self.refuse:
+            self.refuse -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        for log in request.observation_log.metric_logs:
+            self.kept.append((request.trial_name, log.time_stamp, log.metric.name, log.metric.value))
+        return messages.ReportObservationLogReply()
+
+
+@pytest.fixture
+def manager() -> Iterator[tuple[Manager, str]]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    found = Manager()
+    services.add_DBManagerServicer_to_server(found, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield found, f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_metrics_are_pushed_as_they_are_printed(
+    refused: int, manager: tuple[Manager, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, address = manager
+    kept.refuse = refused
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "search-abcd")
+    done = run("train.py", *SMALL, f"push_metrics={address}", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    lines = read(tmp_path / "run" / "metrics.jsonl")
+    expected = [
+        ("search-abcd", line.time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), name, repr(value))
+        for line in lines
+        for name, value in line.values.items()
+    ]
+    assert kept.kept == expected
+    assert len(lines) == 3
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["trial"] == "search-abcd"
+
+
+def test_a_manager_that_is_not_there_is_said_before_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run("train.py", *SMALL, "push_metrics=127.0.0.1:9", f"hydra.run.dir={tmp_path}/a")
+    assert (done.returncode, "KATIB_TRIAL_NAME" in done.stderr) == (2, True)
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "search-abcd")
+    done = run("train.py", *SMALL, "push_metrics=127.0.0.1:9", f"hydra.run.dir={tmp_path}/b")
+    assert (done.returncode, "push_metrics=127.0.0.1:9: no answer" in done.stderr) == (7, True), done.stderr
+    assert "epoch=" not in done.stdout
+    done = run("train.py", *SMALL, "push_metrics=manager", f"hydra.run.dir={tmp_path}/c")
+    assert (done.returncode, "must be host:port" in done.stderr) == (2, True)
+
+
+def test_what_did_not_arrive_at_the_end_is_said(
+    manager: tuple[Manager, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, address = manager
+    kept.refuse = 100
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "search-abcd")
+    done = run("train.py", *SMALL, f"push_metrics={address}", f"hydra.run.dir={tmp_path}/run")
+    assert (done.returncode, "did not arrive" in done.stderr) == (7, True), done.stderr
+    assert (tmp_path / "run" / "model").is_dir()  # the run itself is whole
+
+
+def test_weights_are_handed_on_in_a_population(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "population"
+    first = run("train.py", *SMALL, f"population_dir={folder}", f"hydra.run.dir={tmp_path}/1")
+    assert first.returncode == 0, first.stderr
+    best = torch.load(tmp_path / "1" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    left = torch.load(folder / "weights.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(left[name], best[name]) for name in best)
+    # The next generation, with another learning rate, begins with them.
+    again = [*SMALL, "optim.lr=1e-12", "optim.weight_decay=0", "trainer.max_steps=1", f"hydra.run.dir={tmp_path}/2"]
+    second = run("train.py", *again, f"population_dir={folder}")
+    assert second.returncode == 0, second.stderr
+    now = torch.load(tmp_path / "2" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(
+        torch.allclose(now[name], best[name], atol=1e-6)
+        for name in best
+        if "running" not in name and "num_" not in name
+    )
+    record = json.loads((tmp_path / "2" / "run.json").read_text())
+    assert record["parent"]["init_from"] == str(folder / "weights.ckpt")
+    done = run("train.py", *SMALL, f"population_dir={folder}", "init_from=x", f"hydra.run.dir={tmp_path}/3")
+    assert (done.returncode, "both say where weights come from" in done.stderr) == (2, True)
+
+
+def started(folder: Path, steps: int = 2) -> None:
+    """Waits until training has begun."""
+    end = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/*.ckpt")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_under_torchrun_an_early_stop_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    longer = [each for each in SMALL if "max_epochs" not in each]
+    command = [
+        str(Path(sys.executable).parent / "torchrun"),
+        "--nproc-per-node=2",
+        "--standalone",
+        "train.py",
+        *longer,
+    ]
+    command += ["trainer.max_epochs=500", "trainer.checkpoint_steps=2", f"hydra.run.dir={folder}"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        started(folder)
+        running.send_signal(signal.SIGTERM)  # the collector knows this process alone
+        _, said = running.communicate(timeout=60)
+    finally:
+        for process in [*psutil.Process(running.pid).children(recursive=True)] if running.poll() is None else []:
+            process.kill()
+        running.kill()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("interrupted", 143), said
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    alive = [each for each in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(each.info["cmdline"] or [])]
+    assert not alive
+
+
+def test_the_pods_hook_ends_training_with_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    longer = [each for each in SMALL if "max_epochs" not in each]
+    line = " ".join(
+        [
+            sys.executable,
+            "train.py",
+            *longer,
+            "trainer.max_epochs=500",
+            "trainer.checkpoint_steps=2",
+            f"hydra.run.dir={folder}",
+        ]
+    )
+    running = subprocess.Popen(
+        ["sh", "-c", f"{line} && echo completed"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        started(folder)
+        mine = {each.pid for each in psutil.Process(running.pid).children(recursive=True)}
+        others = [
+            each.pid
+            for each in psutil.process_iter()
+            if each.pid not in mine and any(word.endswith("train.py") for word in _words(each))
+        ]
+        if others:
+            pytest.skip("other trainings run on this machine, and the hook would end them")
+        done = subprocess.run([sys.executable, "-m", "katib", "stop"], cwd=ROOT, check=False, timeout=60)
+        assert done.returncode == 0
+        assert running.wait(10) == 143
+    finally:
+        running.kill()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("interrupted", 143)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()[:8]
+    except psutil.Error:
+        return []
+
+
+def test_output_in_a_pipe_is_lines_without_colour(run: Run, tmp_path: Path) -> None:
+    done = run("train.py", *SMALL, f"hydra.run.dir={tmp_path}/run", FORCE_COLOR="1")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stdout + done.stderr
+    for line in done.stdout.splitlines():
+        assert line.split(" ")[0].endswith("Z")
