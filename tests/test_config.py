@@ -5,13 +5,15 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from config.check import check
-from config.compose import CONF, choices, compose
+from config.compose import CONF, choices, compose, compose_many
 from config.errors import Refused
 from config.messages import explain
 from config.rules import RULES
@@ -169,3 +171,37 @@ def test_a_target_of_ones_own_is_bound_before_it_is_built() -> None:
     config = compose(["model=resnet18", "data=shapes", "~model.name"])
     with pytest.raises(Refused, match=r"needs name"):
         check_targets(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model=resnet18", "data=shapes", "optim=sgd", "optim.lr=0.2", "data.augment.flip=false"],
+        ["experiment=squad_bert", "optim.lr=1e-5", "data.batch_size=8"],
+        ["+trainer.enable_autolog_hparams=false", "~trainer.detect_anomaly", "++seed=3"],
+        [
+            "model.architecture={model_type:bert,hidden_size:16}",
+            "data.mean=[0.1,0.2,0.3]",
+            "data=shapes",
+            "model=resnet18",
+        ],
+        ["logger=null", "seed=4", "seed=5"],
+        ["optim.rl=1"],
+        ["model=berta"],
+        ["trainer.max_epochs=[1"],
+        ["+seed=3"],
+        ["~trainer.nothing"],
+        ["data.batch_size.x=3"],
+        ["monitor=${task.nothing}"],
+    ],
+)
+def test_many_command_lines_compose_as_one_does(overrides: list[str]) -> None:
+    def told(how: Callable[[Sequence[str]], DictConfig]) -> Any:
+        try:
+            return OmegaConf.to_container(how(overrides), resolve=True)
+        except Exception as error:
+            return explain(error)
+
+    assert told(compose_many) == told(compose)
+    assert told(compose_many) == told(compose)  # what was composed before is not changed by it

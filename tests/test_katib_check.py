@@ -18,7 +18,7 @@ from katib import check, command, documents, hyperband, points
 from katib.experiment import Experiment, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = sorted((ROOT / "katib").glob("*.yaml"))
+SHIPPED = sorted(path for path in (ROOT / "katib").glob("*.yaml") if path.stem != "kustomization")
 LINE = "python train.py optim.lr=${trialParameters.lr} hydra.run.dir=/runs/${trialParameters.trialName}"
 Value = dict[str, Any]
 Change = Callable[[Value], Any]
@@ -426,18 +426,14 @@ def test_shipped_experiments_have_nothing_wrong(tmp_path: Path) -> None:
     assert done.stderr == "16 Experiments checked: 0 refused, 0 warned of\n"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_experiments_are_what_their_own_command_makes(path: Path, tmp_path: Path) -> None:
-    from katib import new
-
-    text = path.read_text(encoding="utf-8")
-    arguments = new.made_by(text)
-    assert arguments
-    copied = tmp_path / path.name
-    copied.write_text(text, encoding="utf-8")
-    done = run("new", "--again", str(copied))
+def test_shipped_experiments_are_what_their_own_commands_make(tmp_path: Path) -> None:
+    for path in SHIPPED:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    done = run("new", "--again", *(str(tmp_path / path.name) for path in SHIPPED))
     assert done.returncode == 0, done.stderr
-    assert copied.read_text(encoding="utf-8").replace(str(copied), f"katib/{path.name}") == text
+    for path in SHIPPED:
+        made = (tmp_path / path.name).read_text(encoding="utf-8").replace(str(tmp_path), "katib")
+        assert made == path.read_text(encoding="utf-8"), path.name
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

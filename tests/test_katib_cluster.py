@@ -222,6 +222,7 @@ def test_delete_waits_until_it_is_gone(api: Api, katib: Katib) -> None:
     assert (done.returncode, f"there is no Experiment {NAME}" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_given_up(api: Api, katib: Katib) -> None:
     filled(api)
     api.faults = [("GET .*/experiments/", "hang")] * 1

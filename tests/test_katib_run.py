@@ -134,7 +134,11 @@ SPACE = [
 
 
 @pytest.mark.parametrize(
-    "name", ["random", "tpe", "multivariate-tpe", "bayesianoptimization", "cmaes", "sobol", "grid", "hyperband"]
+    "name",
+    [
+        *("multivariate-tpe", "bayesianoptimization", "grid", "hyperband"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "tpe", "cmaes", "sobol")),
+    ],
 )
 def test_each_algorithm_searches(name: str, tmp_path: Path) -> None:
     settings = [{"name": "random_state", "value": "3"}] if name not in ("sobol", "hyperband") else []

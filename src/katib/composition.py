@@ -180,13 +180,13 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     from config.check import check
-    from config.compose import compose
+    from config.compose import compose_many
     from config.messages import explain
 
     if flags := [each for each in overrides if each.startswith("-")]:
         return {"message": f"{flags[0]}: a trial takes overrides (key=value) only"}
     try:
-        config = compose([each for each in overrides if not each.startswith("hydra.")])
+        config = compose_many([each for each in overrides if not each.startswith("hydra.")])
         # Hydra's own node asks for values that only a run has: its overrides are composed by themselves.
         _hydra_composes(tuple(each for each in overrides if each.startswith("hydra.")))
         check(config)

@@ -13,7 +13,7 @@ from runs import metric_lines
 from runs.errors import OutOfReach, Refused
 from runs.metric_lines import Line
 
-SECONDS = 20.0  # for the DB manager to answer
+SECONDS = 10.0  # for the DB manager to answer
 
 
 @contextlib.contextmanager
