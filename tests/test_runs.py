@@ -188,6 +188,17 @@ def test_more_epochs_go_on_under_a_horizon_of_their_own(old: Any, new: Any, fine
     assert (folders.differences(changed(**begun | without), changed(**longer | without)) == []) is (old == new)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "fine"),
+    [("constant", 0, True), ("constant", 100, True), ("constant", 0.1, False), ("linear", 0, False)],
+)
+def test_more_epochs_go_on_where_the_schedule_does_not_end(schedule: str, warmup: float, fine: bool) -> None:
+    begun, longer = (
+        {"trainer__max_epochs": count, "optim__schedule": schedule, "optim__warmup": warmup} for count in (1, 3)
+    )
+    assert (folders.differences(changed(**begun), changed(**longer)) == []) is fine
+
+
 def test_a_horizon_that_comes_late_is_a_difference() -> None:
     found = folders.differences(CONFIG, changed(optim__horizon=500, trainer__max_epochs=3))
     assert found == [("optim.horizon", None, 500)]
