@@ -385,6 +385,93 @@ FINE: dict[str, Change] = {
 }
 
 
+def workload(api: str, kind: str, primary: str, body: Value) -> Change:
+    """Another workload, whose primary container runs a program that is not ours."""
+
+    def change(value: Value) -> None:
+        template(value).update(primaryContainerName=primary, trialSpec={"apiVersion": api, "kind": kind, "spec": body})
+        template(value)["trialParameters"] = [{"name": "lr", "reference": "optim.lr"}]
+
+    return change
+
+
+def pod(name: str) -> Value:
+    line = ["python3", "/opt/mnist.py", "--lr=${trialParameters.lr}"]
+    return {"template": {"spec": {"containers": [{"name": name, "image": "mnist", "command": line}]}}}
+
+
+# Shapes of Katib's own examples: what they may be told is a warning or a note, never an error.
+SHAPES: dict[str, Change] = {
+    "tfjob": workload(
+        "kubeflow.org/v1", "TFJob", "tensorflow", {"tfReplicaSpecs": {"Worker": {"replicas": 2, **pod("tensorflow")}}}
+    ),
+    "xgboostjob": workload(
+        "kubeflow.org/v1",
+        "XGBoostJob",
+        "xgboost",
+        {"xgbReplicaSpecs": {"Master": pod("xgboost"), "Worker": {"replicas": 2, **pod("xgboost")}}},
+    ),
+    "mpijob": workload(
+        "kubeflow.org/v1",
+        "MPIJob",
+        "launcher",
+        {
+            "slotsPerWorker": 1,
+            "mpiReplicaSpecs": {"Launcher": pod("launcher"), "Worker": {"replicas": 2, **pod("worker")}},
+        },
+    ),
+    "trainjob": workload(
+        "trainer.kubeflow.org/v1alpha1",
+        "TrainJob",
+        "node",
+        {
+            "runtimeRef": {"name": "torch-distributed"},
+            "trainer": {"numNodes": 2, "image": "mnist", "command": ["python3", "m.py", "--lr=${trialParameters.lr}"]},
+        },
+    ),
+    "config map": lambda v: (
+        template(v).pop("trialSpec"),
+        template(v).update(
+            configMap={"configMapName": "a", "configMapNamespace": "b", "templatePath": "c"},
+            successCondition="status.succeeded",
+            failureCondition="status.failed",
+        ),
+    ),
+    "event files": collector("TensorFlowEvent", fileSystemPath={"path": "/logs", "kind": "Directory"}),
+    "custom collector": lambda v: spec(v).update(
+        metricsCollectorSpec={
+            "collector": {"kind": "Custom", "customCollector": {"name": "mine", "image": "collector"}},
+            "source": {
+                "fileSystemPath": {"path": "/m.log", "kind": "File"},
+                "filter": {"metricsFormat": [r"([\w|-]+)\s*=\s*((-?\d+)(\.\d+)?)"]},
+            },
+        }
+    ),
+    "odd names with a filter": lambda v: (
+        collector("StdOut", filter={"metricsFormat": [r"(\w+\s\w+)\s:\s((-?\d+)(\.\d+)?)"]})(v),
+        line(LINE.replace("train.py", "other.py"))(v),
+        spec(v)["objective"].update(objectiveMetricName="valid_1 auc", additionalMetricNames=[], metricStrategies=[]),
+    ),
+    "quotes for the shell": lambda v: container(v).update(
+        command=["python3", "-u", "trial.py"],
+        args=['--settings="${trialParameters.lr}"', "--name=${trialParameters.trialName}"],
+    ),
+    "network search": lambda v: (
+        spec(v).update(nasConfig={"graphConfig": {"numLayers": 8}}, parameters=[]),
+        spec(v)["algorithm"].update(
+            algorithmName="enas", algorithmSettings=[{"name": "controller_hidden_size", "value": "64"}]
+        ),
+        template(v)["trialParameters"].append({"name": "arch", "reference": "architecture"}),
+        line("python3 -u enas.py --lr=${trialParameters.lr} ${trialParameters.arch} ${trialParameters.trialName}")(v),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_of_katibs_own_examples_are_accepted(name: str) -> None:
+    assert [f"{each.code} {each.path}: {each.message}" for each in found(SHAPES[name]) if each.level == "error"] == []
+
+
 def found(change: Change) -> list[Any]:
     value = base()
     change(value)

@@ -497,6 +497,19 @@ def test_trainings_are_read_exactly(file: str, choice: list[str], tmp_path: Path
         )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["questions-pytorchjob", "images-trainjob"])
+def test_trials_of_several_processes_run_here_too(file: str, tmp_path: Path) -> None:
+    questions = ["model=bert_tiny", "data=squad_sample"]
+    images = ["model.name=test_resnet", "model.stem=standard", "data=shapes"]
+    overrides = [*(questions if file.startswith("questions") else images), *OVERRIDES, "trainer.accelerator=cpu"]
+    (each,) = training(ROOT / "katib" / f"{file}.yaml", tmp_path, "--max-trials", 1, "--parallel", 1, *overrides)
+    assert each["status"] == "Succeeded"
+    record = json.loads((tmp_path / "search" / "runs" / each["name"] / "run.json").read_text())
+    assert record["world_size"] == 2
+    assert len(each["history"]) == 3  # two epochs and the best, each once
+
+
 def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
     overrides = [
         "model=resnet18",
@@ -521,3 +534,57 @@ def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
     mine = json.loads((tmp_path / "search" / "runs" / parent["name"] / "metrics.jsonl").read_text().splitlines()[0])
     assert lines[0] == mine
     assert len({line["epoch"] for line in lines}) == 3
+
+
+def test_trainings_are_stopped_early_with_a_checkpoint(tmp_path: Path) -> None:
+    line = "python train.py model=resnet18 model.name=test_resnet model.stem=standard data=shapes data.sample.train=96 "
+    line += "data.sample.val=16 data.batch_size=8 trainer.max_epochs=5 trainer.accelerator=cpu optim.schedule=constant "
+    line += "optim.lr=${trialParameters.lr} hydra.run.dir=/runs/${trialParameters.trialName}"
+    stopping = {
+        "algorithmName": "medianstop",
+        "algorithmSettings": [{"name": "min_trials_required", "value": "2"}, {"name": "start_step", "value": "2"}],
+    }
+    path = experiment(
+        tmp_path,
+        algorithm={"algorithmName": "grid"},
+        parameters=[("x", "discrete", {"list": ["0.003", "0.002", "0.000000000001"]})],
+        objective={"type": "minimize", "objectiveMetricName": "train_loss"},
+        earlyStopping=stopping,
+        maxTrialCount=3,
+        parallelTrialCount=1,
+    )
+    value = yaml.safe_load(path.read_text())
+    template = value["spec"]["trialTemplate"]
+    template["trialParameters"][1] = {"name": "lr", "reference": "x"}
+    template["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["command"][2] = line
+    path.write_text(yaml.safe_dump(value, width=10_000))
+    found = {each["assignments"]["x"]: each for each in training(path, tmp_path)}
+    assert {x: each["status"] for x, each in found.items()} == {
+        "0.003": "Succeeded",
+        "0.002": "Succeeded",
+        "0.000000000001": "EarlyStopped",
+    }
+    folder = tmp_path / "search" / "runs" / found["0.000000000001"]["name"]
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("interrupted", 143)
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert len(found["0.000000000001"]["history"]) < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which processors are whose")
+def test_parallel_trials_divide_the_processors(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("one processor cannot be divided")
+    path = experiment(tmp_path, maxTrialCount=2)
+    line = 'python -c \'import os, time; print("cores", *sorted(os.sched_getaffinity(0))); time.sleep(1); print("loss=1")\''
+    value = yaml.safe_load(path.read_text())
+    value["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["command"][2] = line
+    value["spec"]["trialTemplate"]["trialParameters"] = [{"name": "x", "reference": "x"}]
+    path.write_text(yaml.safe_dump(value, width=10_000))
+    done = search(path, "--no-check")
+    assert done.returncode == 0, done.stderr
+    logs = [log.read_text().split() for log in (tmp_path / "search" / "trials").glob("*/katib/metrics.log")]
+    shares = [set(map(int, words[1 : words.index("loss=1")])) for words in logs]
+    assert shares[0] | shares[1] == set(cores)
+    assert not shares[0] & shares[1]

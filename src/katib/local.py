@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from config.compose import CONF
 from config.errors import Refused
 from katib import command
 from katib.experiment import TEMPLATE, Experiment, condition, substitute, trial_of
@@ -144,14 +145,16 @@ def launch(
 
 
 def mounted(experiment: Experiment) -> list[str]:
-    """Paths that the primary container mounts."""
+    """Paths that the primary container mounts, and the one that holds the trials' runs if it is none of them."""
     if experiment.kind == "TrainJob":
         found = _overridden_mounts(experiment)
     else:
         found = (experiment.primary[1].get("volumeMounts") if experiment.primary else None) or []
     paths = [str(each.get("mountPath")) for each in found if isinstance(each, dict) and each.get("mountPath")]
-    extra = experiment.settings.get("suggestion_trial_dir")
-    return [*paths, *([extra] if extra else [])]
+    for folder in re.findall(r"hydra\.run\.dir=(/[^\s$'\"]*)/", " ".join(experiment.line)):
+        if not any(folder == path or folder.startswith(path + "/") for path in paths):
+            paths.append(folder)
+    return [path.rstrip("/") for path in paths]
 
 
 def _overridden_mounts(experiment: Experiment) -> list[Any]:
@@ -184,6 +187,11 @@ def _environment(
     if len(gpus) > 1 and "CUDA_VISIBLE_DEVICES" not in found:
         found["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     return found
+
+
+def directory() -> Path:
+    """Where trials run: here, or beside train.py where there is none here."""
+    return Path.cwd() if (Path.cwd() / "train.py").exists() else CONF.parent
 
 
 def cores() -> int:
@@ -255,6 +263,7 @@ class Processes:
                         psutil.Popen(
                             command_,
                             env=environment,
+                            cwd=directory(),
                             stdin=subprocess.DEVNULL,
                             stdout=output,
                             stderr=subprocess.STDOUT,

@@ -109,8 +109,9 @@ def train_command(experiment: Experiment, trial: Trial, more: Sequence[str]) -> 
     overrides = command.overrides(command.script(trial_of(experiment, workload).line))
     if overrides is None:
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
-    own = ("hydra.run.dir=", "metrics_file=", "push_metrics=", "population_dir=")
-    return shlex.join(["python", "train.py", *(each for each in [*overrides, *more] if not each.startswith(own))])
+    own = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir")
+    last = {each.partition("=")[0]: each for each in [*overrides, *more]}  # of one key the last counts
+    return shlex.join(["python", "train.py", *(each for key, each in last.items() if key not in own)])
 
 
 def _report(search: Search, verdict: str, folder: Path) -> None:
