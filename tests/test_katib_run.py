@@ -301,6 +301,20 @@ def test_trials_outlive_a_killed_search_and_are_taken_up(tmp_path: Path) -> None
     assert len(ledger(path, "begin")) == 2  # nothing began again
 
 
+def test_trials_that_end_while_nobody_watches_are_not_repeated(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=2, PAUSE=1)
+    running = subprocess.Popen(command(path, "--folder", tmp_path / "search"), cwd=tmp_path, stderr=subprocess.PIPE)
+    begun(path, 2, "begin")
+    running.kill()
+    running.wait()
+    begun(path, 2)
+    time.sleep(0.5)
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    assert [(each["status"], each["value"] is None) for each in rows(path)] == [("Succeeded", False)] * 2
+    assert len(ledger(path, "begin")) == 2
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_ends_its_trials_and_goes_on_later(number: signal.Signals, code: int, tmp_path: Path) -> None:
     path = experiment(tmp_path, maxTrialCount=3, PAUSE=1)

@@ -67,7 +67,9 @@ def findings(experiment: Experiment) -> Iterator[Finding]:
         if result["message"]:
             messages.setdefault(result["message"], []).append(names)
     for message, at in messages.items():
-        yield found("K401", "error", _blamed(experiment, at, len(results), place), message, "")
+        where = _blamed(experiment, at, len(results), place)
+        mend = "correct the command" if where == place else "change the feasible space, or the parameter's name"
+        yield found("K401", "error", where, message, mend)
     good = next((result for _, result in results if not result["message"]), None)
     if good is None:
         return

@@ -240,10 +240,17 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class _Gone:
+    """A process that has ended while nobody watched."""
+
+    pid: int
+
+
 class Processes:
     """The running processes of a trial."""
 
-    def __init__(self, main: psutil.Popen | psutil.Process, others: Sequence[Any], launch: Launch) -> None:
+    def __init__(self, main: Any, others: Sequence[Any], launch: Launch) -> None:
         self.main, self.others, self.launch = main, list(others), launch
 
     @classmethod
@@ -282,6 +289,9 @@ class Processes:
         Args:
             pids: process ids and when they were created.
             launch: what they were started from.
+
+        Returns:
+            None if they are gone, and had not ended well by themselves.
         """
         found = []
         for pid, created in pids:
@@ -289,9 +299,10 @@ class Processes:
                 process = psutil.Process(pid)
                 if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-        if not found or found[0].pid != pids[0][0]:
-            return None
-        return cls(found[0], found[1:], launch)
+        if found and found[0].pid == pids[0][0]:
+            return cls(found[0], found[1:], launch)
+        gone = cls(_Gone(pids[0][0]), [], launch) if pids else None
+        return gone if gone is not None and gone.mark() == "completed" else None
 
     def ids(self) -> list[tuple[int, float]]:
         """What `adopt` takes."""
@@ -299,7 +310,7 @@ class Processes:
         for process in (self.main, *self.others):
             try:
                 found.append((int(process.pid), float(process.create_time())))
-            except psutil.Error:
+            except (psutil.Error, AttributeError):
                 found.append((int(process.pid), 0.0))
         return found
 
@@ -309,7 +320,11 @@ class Processes:
             code: int | None = self.main.poll()
         else:
             with contextlib.suppress(psutil.Error):
-                if self.main.is_running() and self.main.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    isinstance(self.main, psutil.Process)
+                    and self.main.is_running()
+                    and self.main.status() != psutil.STATUS_ZOMBIE
+                ):
                     return None
             code = 0 if self.mark() in ("completed", "early-stopped") else 1
         if code is not None:
@@ -335,6 +350,8 @@ class Processes:
 
     def kill(self) -> None:
         """SIGKILL to all processes of the trial, and whatever they have started."""
+        if isinstance(self.main, _Gone):
+            return
         for process in (self.main, *self.others):
             with contextlib.suppress(psutil.Error):
                 for child in process.children(recursive=True):
@@ -359,8 +376,16 @@ class Processes:
 
     def alive(self) -> bool:
         """Whether any process of its sessions is still there."""
-        for process in (self.main, *self.others):
+        for process in () if isinstance(self.main, _Gone) else (self.main, *self.others):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, 0)
                 return True
         return False
+
+
+def kill_strays(trial: str) -> None:
+    """Ends what a search that was killed had started for a trial and not yet noted."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("KATIB_TRIAL_NAME") == trial:
+                process.kill()

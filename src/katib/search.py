@@ -158,7 +158,10 @@ class Search:
             slot = len(self.active)
             launch = self._launch(trial, slot)
             processes = Processes.adopt(trial.processes, launch)
-            self._watch(trial, processes or self._start(trial, launch, slot), slot)
+            if processes is None:
+                local.kill_strays(trial.name)
+                processes = self._start(trial, launch, slot)
+            self._watch(trial, processes, slot)
 
     def _begin(self) -> bool:
         """Starts one trial; False if there is none to start now."""
