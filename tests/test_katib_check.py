@@ -221,6 +221,7 @@ BROKEN: list[tuple[str, Change]] = [
     ("K116", collector("TensorFlowEvent", fileSystemPath={"path": "/e", "kind": "Directory", "format": "TEXT"})),
     ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": ["([a=(b)"]})),
     ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": [r"(\w+)=.*"]})),
+    ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": [r"(?<!/)(\w+)=(\d+)"]})),
     ("K118", first(min=0.0001)),
     ("K118", lambda v: spec(v)["algorithm"].update(algorithmSettings=[{"name": "random_state", "value": 1}])),
     ("K118", lambda v: spec(v).update(maxTrialCount="4")),
@@ -243,12 +244,15 @@ BROKEN: list[tuple[str, Change]] = [
     ("K206", lambda v: container(v).update(command=["bash", "-lc", LINE])),
     ("K206", lambda v: container(v).update(command=["sh", "-ec", LINE])),
     ("K206", line(LINE + "\n")),
-    ("K206", line("cd /app\n" + LINE)),
+    ("K206", line(LINE + "\necho done")),
     ("K206", line("exec " + LINE)),
     ("K206", line("cd /app && exec " + LINE)),
     ("K206", line(LINE + "  # train")),
-    ("K206", line("cd /app; " + LINE)),
-    ("K206", line(LINE + " | tee /tmp/log")),
+    ("K206", line(LINE + "; echo done")),
+    ("K206", line(LINE + " && echo done")),
+    ("K206", line(LINE + " || true")),
+    ("K206", line("X=1 exec " + LINE)),
+    ("K206", both(line(LINE + " | tee /tmp/log"), lambda v: spec(v).update(earlyStopping=MEDIAN))),
     ("K206", line(LINE + " &")),
     ("K206", line(LINE + " model.pretrained=${oc.env:WEIGHTS}")),
     ("K206", line(LINE + " data.path=/data/(new)")),
@@ -357,6 +361,14 @@ FINE: dict[str, Change] = {
     "command and args": lambda v: container(v).update(command=["python", "train.py"], args=LINE.split()[2:]),
     "bash": lambda v: container(v).update(command=["bash", "-c", LINE]),
     "two commands": line("cd /app && " + LINE),
+    "two commands, and one": line("set -e; cd $(dirname /app/x; true)\n" + LINE),
+    "defaults of variables": line("export A=${A:-1} B=${B%.*} C=${#B} && " + LINE),
+    "another train.py before": line("test -f train.py && cp train.py /tmp/train.py && " + LINE),
+    "a pipe": line(LINE + " 2>&1 | tee /tmp/log"),
+    "quantities as numbers": lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].update(
+        volumes=[{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": 1073741824}}]
+    ),
+    "empty metadata": lambda v: template(v)["trialSpec"].update(metadata=None),
     "quoted interpolation": line(LINE + " 'model.pretrained=${oc.env:WEIGHTS,null}'"),
     "quoted symbols": line(LINE + """ 'data.path="/a;b (c) & d"'"""),
     "added and removed keys": line(LINE + " ~trainer.detect_anomaly +trainer.enable_autolog_hparams=false"),
@@ -689,7 +701,7 @@ def test_points_are_ends_middles_and_choices() -> None:
 def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
     import shlex
 
-    assert command.commands(shlex.join(words)) == [words]
+    assert [each.words for each in command.commands(shlex.join(words))] == [words]
     assert command.overrides(shlex.join(["python", "train.py", *words])) == words
 
 

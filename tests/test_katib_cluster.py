@@ -69,6 +69,14 @@ def test_submit_creates_what_is_in_the_file(api: Api, katib: Katib) -> None:
     assert sum(each.startswith("POST") for each in api.asked) == 1
 
 
+def test_zero_values_that_the_cluster_drops_are_no_difference(api: Api, katib: Katib, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(FILE.read_text().replace("  trialTemplate:", "  trialTemplate:\n    retain: false"))
+    assert katib("submit", path).returncode == 0
+    del stored(api)["spec"]["trialTemplate"]["retain"]
+    assert "attached to it" in katib("submit", path).stderr
+
+
 def test_a_taken_name_is_refused_with_what_differs(api: Api, katib: Katib, tmp_path: Path) -> None:
     katib("submit", FILE)
     other = tmp_path / "other.yaml"

@@ -95,6 +95,17 @@ def test_json_times_that_are_numbers_are_misread_as_katib_misreads_them(value: o
     assert found[1] == nanoseconds
 
 
+def test_times_that_nobody_can_read_are_none() -> None:
+    (entry,) = collector.parse_line('{"timestamp": 1700000000000, "a": "1"}', ["a"], "JSON", [])
+    assert entry == Entry(collector.NO_TIME, "a", "1")
+
+
+def test_filters_may_have_groups_that_take_no_part() -> None:
+    expression = r"(?:(m)|lr)=([\d.]+)"
+    assert texts("lr=0.1 m=0.5", "m", filters=(expression,)) == ["0.5"]
+    assert not Stopper(Rule("m", 0.1, "less", 1), True, [expression], "TEXT").stops("lr=0.1 m=0.5")
+
+
 def test_without_the_objective_there_is_nothing() -> None:
     found = collector.parse("train_loss=1\n", ["val_loss", "train_loss"], "TEXT", [KATIB_FILTER])
     assert found == [Entry(collector.NO_TIME, "val_loss", collector.UNAVAILABLE)]

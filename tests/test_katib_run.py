@@ -412,6 +412,39 @@ def test_a_folder_belongs_to_one_search_and_one_process(tmp_path: Path) -> None:
     assert len(rows(path)) == 4
 
 
+def test_a_folder_that_the_shell_would_take_apart_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "my searches"
+    folder.mkdir()
+    done = search(experiment(folder))
+    assert (done.returncode, "must be named without blanks" in done.stderr) == (2, True)
+
+
+def test_an_override_of_what_a_parameter_sets_fixes_it(tmp_path: Path) -> None:
+    from katib import local
+    from katib.documents import read
+    from katib.experiment import Experiment
+
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        (ROOT / "katib" / "questions-tpe.yaml")
+        .read_text()
+        .replace("name: optim.lr", "name: lr")
+        .replace("reference: optim.lr", "reference: lr")
+    )
+    assert local.keys(Experiment(read(str(path))[0]))["optim.lr"] == "lr"
+
+
+def test_lines_that_are_drawn_again_are_one_line(tmp_path: Path) -> None:
+    path = experiment(tmp_path, maxTrialCount=1, parallelTrialCount=1)
+    path.write_text(path.read_text().replace("loss={value!r}", ""))
+    script = tmp_path / "trial.py"
+    script.write_text('print("2026-01-01T00:00:01Z loss=0.9\\n2026-01-01T00:00:06Z loss=0.5\\rloss=0.4")')
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    (each,) = rows(path)
+    assert each["metrics"]["loss"] == {"min": "0.4", "max": "0.9", "latest": "0.4"}
+
+
 def test_a_finished_search_says_its_result_again(tmp_path: Path) -> None:
     path = experiment(tmp_path, maxTrialCount=2)
     first = search(path)

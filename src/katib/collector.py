@@ -96,7 +96,10 @@ def _json_time(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         # Katib reads the digits after the point as a count of nanoseconds: .5 is 5 of them.
         whole, _, digits = f"{value:f}".rstrip("0").rstrip(".").partition(".")
-        moment = datetime.fromtimestamp(int(whole), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        try:
+            moment = datetime.fromtimestamp(int(whole), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        except (ValueError, OverflowError, OSError):
+            return NO_TIME  # milliseconds, say: a year that Go writes with five digits, and nobody reads
         return f"{moment}.{int(digits or 0):09d}Z"
     return NO_TIME
 
@@ -196,8 +199,8 @@ class Stopper:
                 # Every value in such a line must be a number, whosever it is.
                 if go_float((match[2] or "").strip()) is None:
                     raise Unreadable(f"{match[1]} is {match[2]!r}, which is no number")
-                if match[1].strip() == self.rule.metric:
-                    found.append(match[2].strip())
+                if (match[1] or "").strip() == self.rule.metric:
+                    found.append((match[2] or "").strip())
         return found
 
 

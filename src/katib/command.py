@@ -4,11 +4,12 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 WRAPPED = ("StdOut", "File", "TensorFlowEvent")  # collectors whose trials run inside a wrapped shell
 SHELLS = ("sh", "bash")
 # What a shell sees where nothing is quoted.
-_TOKEN = re.compile(r"(?P<redirect>\d*[<>]+&?)|(?P<operator>[();&|\n]+)|(?P<word>[^();&|<>\s]+)|\s")
+_TOKEN = re.compile(r"(?P<redirect>\d*[<>]+(?:&[12])?)|(?P<operator>&&|\|\||[;&|()\n])|(?P<word>[^();&|<>\s]+)|\s")
 
 
 def wrap(words: Sequence[str], collector: str, path: str, stops: bool) -> list[str]:
@@ -59,41 +60,94 @@ def script(words: Sequence[str]) -> str:
 
 
 def bare(line: str) -> str:
-    """The line with everything quoted or escaped as x; places stay, and so does a $ in double quotes."""
-    out, quote, escaped = [], "", False
-    for char in line:
+    """The line with what is quoted, escaped or inside `$(...)` as x; places stay, and so does a $ in double quotes."""
+    out, quote, escaped, depth = [], "", False, 0
+    for index, char in enumerate(line):
         if escaped or (char == "\\" and quote != "'"):
             escaped = not escaped
             out.append("x")
         elif quote:
-            out.append(char if quote == '"' and char == "$" else "x")
+            out.append(char if quote == '"' and char == "$" and not depth else "x")
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
+            out.append("x")
+        elif depth or (char == "(" and index and line[index - 1] == "$" and out[-1] == "$"):
+            depth += (char == "(") - (char == ")")
             out.append("x")
         else:
             out.append(char)
     return "".join(out)
 
 
-def commands(line: str) -> list[list[str]]:
-    """The simple commands of a shell line, each as its words; quotes resolved, nothing expanded.
+@dataclass(frozen=True)
+class Simple:
+    """One simple command of a shell line.
+
+    Attributes:
+        operator: what stands before it: "", &&, ||, ;, |, & or a line break.
+        words: quotes resolved, nothing expanded; redirections left out.
+        start, end: where its words begin and end in the line.
+    """
+
+    operator: str
+    words: list[str]
+    start: int
+    end: int
+
+    @property
+    def program(self) -> str:
+        """Its first word that is no assignment and no keyword."""
+        for word in self.words:
+            if not re.fullmatch(r"\w+=.*|then|do|else|if|while|until|time|!|\{", word, re.DOTALL):
+                return word
+        return ""
+
+    @property
+    def overrides(self) -> list[str] | None:
+        """The Hydra overrides, if this calls train.py."""
+        program = posixpath.basename(self.program)
+        if program != "train.py" and not re.fullmatch(r"python[\d.]*|torchrun|accelerate|xvfb-run|nice|env", program):
+            return None
+        for index, word in enumerate(self.words):
+            if posixpath.basename(word) == "train.py":
+                return self.words[index + 1 :]
+        return None
+
+
+def commands(line: str) -> list[Simple]:
+    """The simple commands of a shell line.
 
     Raises:
         ValueError: an open quote.
     """
-    found: list[list[str]] = [[]]
-    target = False
+    found: list[Simple] = []
+    words: list[str] = []
+    operator, start, end, target = "", 0, 0, False
     for token in _TOKEN.finditer(bare(line)):
         if token.lastgroup == "word":
-            words = shlex.split(line[token.start() : token.end()])
-            found[-1] += [] if target else words
+            resolved = shlex.split(line[token.start() : token.end()])
+            if not target:
+                start = start if words else token.start()
+                words += resolved
+                end = token.end()
             target = False
         elif token.lastgroup == "redirect":
-            target = True
+            target = not token[0].endswith("&1") and not token[0].endswith("&2")
         elif token.lastgroup == "operator":
-            found.append([])
-    return [words for words in found if words]
+            if words:
+                found.append(Simple(operator, words, start, end))
+            operator, words = token[0], []
+    return [*found, Simple(operator, words, start, end)] if words else found
+
+
+def training(line: str) -> Simple | None:
+    """The call of our train.py in a shell line, the last if there are several; None if there is none.
+
+    Raises:
+        ValueError: an open quote.
+    """
+    return next((each for each in reversed(commands(line)) if each.overrides is not None), None)
 
 
 def overrides(line: str) -> list[str] | None:
@@ -102,21 +156,5 @@ def overrides(line: str) -> list[str] | None:
     Raises:
         ValueError: an open quote.
     """
-    for words in commands(line):
-        for index, word in enumerate(words):
-            if posixpath.basename(word) == "train.py":
-                return words[index + 1 :]
-    return None
-
-
-def end_of_training(line: str) -> int | None:
-    """Where in a shell line the call of train.py ends; None if there is none."""
-    end, training = None, False
-    for token in _TOKEN.finditer(bare(line)):
-        if token.lastgroup == "word":
-            words = shlex.split(line[token.start() : token.end()])
-            training = training or any(posixpath.basename(word) == "train.py" for word in words)
-            end = token.end() if training else end
-        elif token.lastgroup and training:
-            return end
-    return end
+    found = training(line)
+    return None if found is None else found.overrides

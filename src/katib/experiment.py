@@ -59,9 +59,10 @@ class Parameter:
             return list(self.choices)
         if bounds is None or step is None or step <= 0:
             return []
-        count = math.floor((bounds[1] - bounds[0]) / step + 1e-9) + 1
-        if count > 100_000:
+        ratio = (bounds[1] - bounds[0]) / step + 1e-9
+        if not ratio < 100_000:
             return []
+        count = math.floor(ratio) + 1
         if self.type == "int":
             return [str(int(bounds[0]) + int(step) * i) for i in range(count)]
         return [repr(bounds[0] + step * i) for i in range(count)]
@@ -283,9 +284,8 @@ def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str
         found = json.loads(text)
     except ValueError as error:
         raise ValueError("a value holds a quotation mark or a backslash, which breaks the template's JSON") from error
-    metadata = found.setdefault("metadata", {})
-    metadata["name"], metadata["namespace"] = trial, namespace
-    return dict(found)
+    metadata = found["metadata"] if isinstance(found.get("metadata"), dict) else {}
+    return {**found, "metadata": {**metadata, "name": trial, "namespace": namespace}}
 
 
 def trial_of(experiment: Experiment, workload: Mapping[str, Any]) -> Experiment:
@@ -301,7 +301,8 @@ def meta(template: Mapping[str, Any], reference: str, trial: str, namespace: str
     key = found[1] if found else ""
     if indexed := META_INDEXED.search(key):
         group = {"Labels": "labels", "Annotations": "annotations"}.get(indexed[1], "")
-        values = (template.get("metadata") or {}).get(group) or {}
+        metadata = template.get("metadata")
+        values = (metadata.get(group) if isinstance(metadata, dict) else None) or {}
         return str(values[indexed[2]]) if indexed[2] in values else None
     return {
         "Name": trial,

@@ -112,10 +112,10 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     collected = folder / "katib"
     collected.mkdir(exist_ok=True)
-    places = {**mounts, str(Path(experiment.metrics_path).parent): collected}
+    mapped = {**mounts, str(Path(experiment.metrics_path).parent): collected}
     primary = view.primary[1] if view.primary else {}
     base = _environment(primary, trial, mounts, slot)
-    words = [_local(word, places) for word in view.line]
+    words = [_local(word, mapped) for word in view.line]
     if more:
         words = _with_overrides(words, more)
     wrapped = command.wrap(words, experiment.collector, str(collected / Path(experiment.metrics_path).name), stops)
@@ -132,14 +132,16 @@ def launch(
         environments = [
             {**base, "PET_NNODES": "1", "PET_NPROC_PER_NODE": str(processes), "PET_MASTER_PORT": str(_free_port())}
         ]
-    seconds = view.get(*TEMPLATE, "spec", "activeDeadlineSeconds")
+    places = (("activeDeadlineSeconds",), ("runPolicy", "activeDeadlineSeconds"))
+    limits = [view.get(*TEMPLATE, "spec", *place) for place in places] + [view.pod.get("activeDeadlineSeconds")]
+    seconds = min((each for each in limits if isinstance(each, int)), default=None)
     grace = view.pod.get("terminationGracePeriodSeconds", 30)
     return Launch(
         commands,
         environments,
         collected / Path(experiment.metrics_path).name,
         folder / "output.log",
-        float(seconds) if isinstance(seconds, int) else None,
+        None if seconds is None else float(seconds),
         float(grace),
     )
 
@@ -155,6 +157,17 @@ def mounted(experiment: Experiment) -> list[str]:
         if not any(folder == path or folder.startswith(path + "/") for path in paths):
             paths.append(folder)
     return [path.rstrip("/") for path in paths]
+
+
+def keys(experiment: Experiment) -> dict[str, str]:
+    """The parameter that each Hydra key of the command takes its whole value from."""
+    references = {name: reference for name, reference, _ in experiment.trial_parameters}
+    found = {}
+    for word in command.overrides(command.script(experiment.line)) or []:
+        match = re.fullmatch(r"([^=]+)=\$\{trialParameters\.([^}]+)\}", word)
+        if match and match[2] in references:
+            found[match[1].lstrip("+")] = references[match[2]]
+    return found
 
 
 def _overridden_mounts(experiment: Experiment) -> list[Any]:
@@ -203,7 +216,7 @@ def _local(text: str, places: Mapping[str, Path]) -> str:
     """Paths on volumes as local ones, wherever a word begins with one."""
     for path in sorted(places, key=len, reverse=True):
         local_ = str(places[path]).replace("\\", "\\\\")
-        text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?=/|$|[\s'\"])", local_, text)
+        text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?=/|$|[\s'\"\]}},:;)])", local_, text)
     return text
 
 
@@ -219,10 +232,10 @@ def _with_overrides(words: list[str], more: Sequence[str]) -> list[str]:
             raise Refused("the command does not call train.py, so there is nothing to add overrides to")
         return [*words, *(shlex.quote(each) for each in more)]
     script = " ".join(words[2:])
-    place = command.end_of_training(script)
-    if place is None:
+    call = command.training(script)
+    if call is None:
         raise Refused("the command does not call train.py, so there is nothing to add overrides to")
-    return [*words[:2], f"{script[:place]} {added}{script[place:]}"]
+    return [*words[:2], f"{script[: call.end]} {added}{script[call.end :]}"]
 
 
 def _processes(experiment: Experiment) -> int:
@@ -379,8 +392,18 @@ class Processes:
         for process in () if isinstance(self.main, _Gone) else (self.main, *self.others):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, 0)
-                return True
+                if _lives(process.pid):
+                    return True
         return False
+
+
+def _lives(group: int) -> bool:
+    """Whether a process group has a member that is no zombie: where nobody reaps orphans, those stay."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def kill_strays(trial: str) -> None:

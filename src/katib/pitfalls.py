@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from katib import command, points
@@ -11,6 +11,8 @@ from katib.experiment import META, TEMPLATE, Experiment, Parameter, meta, number
 from katib.rule import Found, Rule
 from katib.schema import EXPERIMENT, job_problems, type_problems, unknown_fields
 from katib.webhook import SOURCE, TRIAL, filter_problems
+
+MARK = "TRIALPARAMETER"  # stands for a placeholder's value where a line is taken apart
 
 
 def _types(experiment: Experiment) -> Iterator[Found]:
@@ -104,34 +106,53 @@ def _form(experiment: Experiment) -> Iterator[Found]:
         yield place, f"Katib does not recognise {shown}: an empty shell runs, and the metrics file stays empty", one
         return
     line = command.script(words)
-    bare = command.bare(line)
-    if "\n" in bare.rstrip("\n"):
-        yield place, "of several lines only the last one's output is collected", "join them with &&"
-    elif line.endswith("\n"):
-        message = "the line ends with a line break: the redirection lands on a line of its own, the file stays empty"
-        yield place, message, "in YAML, write >- instead of | or >"
-    if re.search(r"(^|[;&|]\s*)exec\s", bare):
-        yield place, "exec replaces the shell that would mark the trial as completed", "remove exec"
-    if re.search(r"(^|\s)#", bare):
-        yield place, "a comment swallows what Katib appends to the line", "remove it"
     if len(words) > 3 and command.is_shell(words):
         message = "Katib joins the words after sh -c with spaces: without Katib they would be the script's arguments"
         yield place, message, one
     if not command.is_shell(words) and any(re.search(r"\s", command.bare(word)) for word in words):
         yield place, "Katib joins the words without quotes, and the shell splits them again", one
-    for each in (line, *(_lines(experiment))):
-        blank = command.bare(re.sub(r"\$\{trialParameters\.[^}]*\}", "x", each))
-        if found := re.search(r"\$\{[^}]*[.:]", blank):
-            message = f"{found[0]}…}} outside single quotes is no variable of the shell's: it stops with status 2"
-            yield place, message, "put it in single quotes"
+    if line.endswith("\n"):
+        message = "the line ends with a line break: the redirection lands on a line of its own, the file stays empty"
+        yield place, message, "in YAML, write >- instead of | or >"
+    if re.search(r"(^|\s)#", command.bare(line)):
+        yield place, "a comment swallows what Katib appends to the line", "remove it"
+    try:
+        parts = command.commands(_masked(line))
+        filled = [(each, len(command.commands(each))) for each in _lines(experiment)]
+    except ValueError:
+        return  # K401 says so, or the shell will
+    if any(each.program == "exec" for each in parts):
+        yield place, "exec replaces the shell that would mark the trial as completed", "remove exec"
+    yield from ((place, *found) for found in _order(experiment, parts))
+    for each, count in [(line, len(parts)), *filled]:
+        blank = command.bare(_masked(each))
+        if found := re.search(r"\$\{(?!#?[A-Za-z_]\w*(:?[-=?+]|%|#|/|\}))[^}]*\}?", blank):
+            yield place, f"{found[0]} is no variable of the shell's: it stops with status 2", "put it in single quotes"
             break
-    for each in (line, *(_lines(experiment))):
-        blank = command.bare(re.sub(r"\$\{trialParameters\.[^}]*\}", "x", each)).rstrip("\n")
-        if found := re.search(r"(?<![>&])&(?![&>])|;|\|(?!\|)|\((?<!\$\()", blank):
-            said = {"&": "runs it in the background", "|": "collects only the last command's output"}
-            said |= {";": "collects only the last command's output", "(": "starts a subshell or is an error"}
-            yield place, f"an unquoted {found[0]} {said[found[0]]}", "quote the value, or join commands with &&"
+        if count != len(parts) or re.search(r"[^\s$;&|(]\(", blank):
+            message = f"the shell takes a value apart: {each.strip()[:120]}"
+            yield place, message, "put the value, or its placeholder, in single quotes"
             break
+
+
+def _masked(line: str) -> str:
+    return re.sub(r"\$\{trialParameters\.[^}]*\}", MARK, line)
+
+
+def _order(experiment: Experiment, parts: Sequence[command.Simple]) -> Iterator[tuple[str, str]]:
+    """What follows the training: Katib redirects the last command's output alone, and stops the shell's only child."""
+    with_values = [index for index, each in enumerate(parts) if any(MARK in word for word in each.words)]
+    if any(each.operator == "&" for each in parts[1:]) or experiment.line[-1].rstrip().endswith(("&", ";")):
+        yield "a command in the background is not waited for, and its end is not seen", "remove the & (or ;) behind it"
+    if not with_values:
+        return
+    behind = [each.operator for each in parts[with_values[-1] + 1 :]]
+    if behind and all(operator == "|" for operator in behind):
+        if experiment.early_stopping:
+            yield "Katib stops a shell's only child, and a pipe has several", "write to a file instead of a pipe"
+    elif behind and experiment.collector == "StdOut":
+        message = "Katib collects the last command's output alone, and the one with the parameters is not the last"
+        yield message, "make it the last command"
 
 
 def _lines(experiment: Experiment) -> list[str]:

@@ -135,7 +135,8 @@ def _walk(value: Any, place: Place, kind: str, models: Any) -> Iterator[Found]:
                 yield from _walk(inner, (*place, key), found[2], models)
     elif kind in ("str", "int", "bool", "float", "datetime", "date"):
         wanted = {"int": "int", "bool": "bool", "float": "number"}.get(kind, "str")
-        if not _is(value, wanted):
+        quantity = place[-1] in ("sizeLimit", "divisor") and _is(value, "number")  # the API takes numbers for those
+        if not quantity and not _is(value, wanted):
             quoted = f'quote it: "{str(value).lower() if isinstance(value, bool) else value}"'
             yield place, f"{value!r} must be {_KINDS[wanted]}", quoted if wanted == "str" else f"give {_KINDS[wanted]}"
     else:

@@ -1,6 +1,7 @@
 """An Experiment on this machine: trials as processes, points from Optuna, decisions as Katib makes them."""
 
 import random
+import re
 import shutil
 import string
 import time
@@ -68,6 +69,11 @@ class Search:
         Raises:
             Refused: what cannot run here, or another search's folder.
         """
+        if re.search(r"[^\w./@%+,:=-]", str(folder)):
+            raise Refused(
+                f"{folder}: Katib's shell takes paths without quotes, so the search's folder must be named without blanks and "
+                "symbols; choose one with --folder"
+            )
         local.refuse_what_cannot_run(experiment)
         suggest.refuse_what_cannot_run(experiment)
         self.experiment, self.folder, self.more, self.told = experiment, folder, list(more), told
@@ -76,10 +82,9 @@ class Search:
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
         self.distributions = suggest.distributions(experiment)
-        # An override of a parameter fixes it.
-        names = {each.name for each in experiment.parameters}
+        # An override of what a parameter sets fixes it.
         given = dict(each.split("=", 1) for each in self.more if "=" in each)
-        self.fixed = {name: value for name, value in given.items() if name in names}
+        self.fixed = {name: given[key] for key, name in local.keys(experiment).items() if key in given}
         for name in self.fixed:
             del self.distributions[name]
         self.store = Store(folder, experiment, self.more)
@@ -348,7 +353,7 @@ class Search:
 
     def _entries(self, each: Active) -> tuple[list[Entry], str]:
         try:
-            text = each.processes.launch.metrics_file.read_text(encoding="utf-8", errors="replace")
+            text = each.processes.launch.metrics_file.read_bytes().decode(errors="replace")  # \r is no line break
         except OSError:
             return [], "there is no metrics file"
         try:
