@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from katib.experiment import number
 from katib.table import counts
 from katib.trials import Trial
 
@@ -118,10 +119,12 @@ def _position(parameter: Any, text: str) -> float:
         choices = list(parameter.choices)
         return choices.index(text) / max(1, len(choices) - 1) if text in choices else 0.0
     low, high = parameter.numbers or (0.0, 1.0)
-    value = float(text)
+    value = number(text)
+    if value is None:
+        return 0.0
     if parameter.distribution == "logUniform" and low > 0:
         low, high, value = math.log(low), math.log(high), math.log(max(value, low))
-    return (value - low) / (high - low) if high > low else 0.0
+    return min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.0
 
 
 def _parallel(trials: Sequence[Trial], parameters: Sequence[Any], objective: str, maximize: bool) -> tuple[str, str]:
@@ -196,13 +199,17 @@ def importances(valued: Sequence[Trial], parameters: Sequence[Any], maximize: bo
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     known: dict[str, Any] = {}
     for each in parameters:
-        bounds = each.numbers
+        bounds, seen = each.numbers, {trial.assignments[each.name] for trial in valued}
+        if len(seen) < 2:
+            continue  # fixed by an override, say: it explains nothing
         if each.choices:
-            known[each.name] = CategoricalDistribution(each.choices)
+            known[each.name] = CategoricalDistribution(tuple(sorted({*each.choices, *seen})))
         elif bounds and bounds[0] < bounds[1]:
-            found = [float(trial.assignments[each.name]) for trial in valued]
+            found = [float(text) for text in seen]
             low, high = min(bounds[0], *found), max(bounds[1], *found)
             known[each.name] = FloatDistribution(low, high, log=each.distribution == "logUniform" and low > 0)
+    if not known:
+        return {}
     study = optuna.create_study(direction="maximize" if maximize else "minimize")
     for each in valued:
         values = {
