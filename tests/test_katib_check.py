@@ -639,6 +639,26 @@ def test_repeated_keys_are_found() -> None:
     assert [(each.code, each.path) for each in findings] == [("K201", "spec.maxTrialCount")]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: spec(v)["objective"].update(metricStrategies=[{"name": ["a"], "value": "max"}]),
+        lambda v: template(v)["trialSpec"].update(metadata={"labels": {1.5: 2}}),
+        lambda v: template(v)["trialSpec"].update(metadata=["a"]),
+        lambda v: template(v)["trialSpec"].update(spec=["a"]),
+        lambda v: spec(v).update(parameters={"name": "a"}),
+        lambda v: spec(v).update(algorithm="random"),
+        lambda v: v.update(spec="everything"),
+        lambda v: v.update(metadata="search"),
+        first(step="1e-320"),
+        first(min=[1]),
+        line(""),
+    ],
+)
+def test_odd_shapes_are_findings_and_no_crashes(change: Change) -> None:
+    assert all(each.line > 0 and each.message for each in found(change))
+
+
 def test_numbers_are_those_of_go() -> None:
     value = documents.parse("[1e-5, 1E3, .5e-1, 1.5, 10, '1e-5', 2026-01-01, on]", "a")[0].value
     assert value == [1e-5, 1000.0, 0.05, 1.5, 10, "1e-5", "2026-01-01", True]

@@ -10,6 +10,7 @@ from katib.experiment import Experiment
 from katib.findings import Finding
 
 RULES = (*webhook.RULES, *pitfalls.RULES, *algorithms.RULES, *advice.RULES)
+SHAPES = ("K114", "K118", "K218")  # those about types: what they refuse, others cannot look at
 TITLES = {
     "K001": "the file is YAML",
     "K002": "the document is an Experiment",
@@ -59,7 +60,14 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
 def one(experiment: Experiment) -> list[Finding]:
     """The findings of one Experiment, by line."""
     version = experiment.get("apiVersion")
-    found = [finding for rule in RULES for finding in rule.findings(experiment)]
+    found: list[Finding] = []
+    for rule in sorted(RULES, key=lambda each: each.code not in SHAPES):
+        try:
+            found += rule.findings(experiment)
+        except (TypeError, AttributeError, ValueError, KeyError, OverflowError):
+            # A value of another type than the rule counts on, which has been said. Otherwise the fault is ours.
+            if not any(each.code in SHAPES for each in found):
+                raise
     if version != "kubeflow.org/v1beta1":
         document: Document = experiment.document
         message = f"{version} is not the version that Katib 0.19 has"

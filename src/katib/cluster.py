@@ -27,12 +27,11 @@ class Status(Exception):
     Attributes:
         code: HTTP's.
         message: the server's own words.
-        known: whether the API knows the kind of object at all.
     """
 
-    def __init__(self, code: int, message: str, known: bool) -> None:
+    def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
-        self.code, self.message, self.known = code, message, known
+        self.code, self.message = code, message
 
 
 class Cluster:
@@ -128,7 +127,7 @@ class Cluster:
             )
         if error.status in (400, 422):
             return Refused(f"the cluster refuses to {what}: {message}")
-        return Status(error.status, message, bool(body))
+        return Status(error.status, message)
 
     # --- objects
 

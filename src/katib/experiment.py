@@ -344,6 +344,19 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def leaves(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """Every text in a value, keys included, with its place."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*place, str(key)), str(key)
+            yield from leaves(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from leaves(inner, (*place, index))
+    elif isinstance(value, str):
+        yield place, value
+
+
 def _lists(value: Any, place: Place, key: str) -> Iterator[tuple[Place, list[Any]]]:
     if isinstance(value, dict):
         for name, inner in value.items():

@@ -15,13 +15,6 @@ def width(settings: Mapping[str, str]) -> int | None:
     return math.ceil(eta ** int(math.log(resource) / math.log(eta))) if eta > 1 else None
 
 
-def trials(settings: Mapping[str, str]) -> int | None:
-    """Trials of all brackets of Katib's hyperband together; None if its settings are unusable."""
-    if width(settings) is None:
-        return None
-    return sum(n for bracket in plan(settings) for n, _ in bracket)
-
-
 def plan(settings: Mapping[str, str]) -> list[list[tuple[int, int]]]:
     """Katib's brackets: of each, the rungs as (number of trials, resource of each)."""
     resource, eta = float(settings["r_l"]), float(settings.get("eta") or 3)

@@ -1,13 +1,11 @@
 """What the cluster accepts and what then cannot work, whatever the algorithm: commands, containers, metrics, spaces."""
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from katib import command, points
 from katib.documents import Place
-from katib.experiment import META, TEMPLATE, Experiment, Parameter, meta, number, substitute, trial_of
+from katib.experiment import META, TEMPLATE, Experiment, Parameter, leaves, meta, number, substitute, trial_of
 from katib.rule import Found, Rule
 from katib.schema import EXPERIMENT, job_problems, type_problems, unknown_fields
 from katib.webhook import SOURCE, TRIAL, filter_problems
@@ -234,7 +232,7 @@ def _meta_references(experiment: Experiment) -> Iterator[Found]:
         if META.search(reference) and template and meta(template, reference, "t", "n") is None:
             message = f"{reference} is nothing of the template"
             yield (*place, "reference"), message, "use ${trialSpec.Name}, or a label or annotation that it has"
-    for place, text in _leaves(template, TEMPLATE):
+    for place, text in leaves(template, TEMPLATE):
         if "${trialSpec." in text:
             message = "only ${trialParameters.…} is replaced in the template; this stays as it is"
             yield place, message, "add a trial parameter with this reference, and use its placeholder"
@@ -247,15 +245,6 @@ def _pod_fields(experiment: Experiment) -> Iterator[Found]:
     for place, container in experiment.containers():
         if experiment.kind != "TrainJob":
             yield from job_problems(container, place, "V1Container")
-
-
-def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    if isinstance(value, dict):
-        yield from itertools.chain.from_iterable(_leaves(inner, (*place, str(key))) for key, inner in value.items())
-    elif isinstance(value, list):
-        yield from itertools.chain.from_iterable(_leaves(inner, (*place, index)) for index, inner in enumerate(value))
-    elif isinstance(value, str):
-        yield place, value
 
 
 RULES = (

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import Refused
-from katib import findings as said
 from katib import report, table
-from katib.check import one
 from katib.cluster import LABEL, Cluster, Status, condition, trial
 from katib.documents import Document
 from katib.experiment import Experiment
-from katib.run import COMPLETED_FAILED, only, train_command
+from katib.run import COMPLETED_FAILED, checked, train_command
 from katib.trials import Trial
 from runs import terminal
 from runs.errors import OutOfReach
@@ -25,12 +23,7 @@ WATCH = 20  # seconds of one watch, after which the Experiment is read again in 
 
 def submit(asked: argparse.Namespace) -> int:
     """Checks an Experiment and creates it; one that is there already, and the same, is attached to."""
-    experiment = only(asked.file)
-    found = [each for each in one(experiment) if each.level != "note"]
-    if found:
-        print(said.text(found), file=sys.stderr)
-    if any(each.level == "error" for each in found) and not asked.no_check:
-        raise Refused(f"{asked.file} is refused: mend it, or add --no-check")
+    experiment = checked(asked.file, asked.no_check)
     cluster = Cluster(asked.context, asked.namespace or experiment.get("metadata", "namespace"))
     if cluster.collects() is False:
         raise Refused(
@@ -69,12 +62,12 @@ def watch(asked: argparse.Namespace) -> int:
 
 def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
     end = None if timeout is None else time.monotonic() + timeout
-    value = cluster.the_experiment(name)
-    experiment = Experiment(Document(name, value, {}))
-    live = table.Live(experiment.objective, experiment.maximize, experiment.count("maxTrialCount"))
+    live: table.Live | None = None
     told = ""
     while True:
         value = cluster.the_experiment(name)
+        experiment = Experiment(Document(name, value, {}))
+        live = live or table.Live(experiment.objective, experiment.maximize, experiment.count("maxTrialCount"))
         objects, version = cluster.trials(name)
         trials = [trial(each, experiment) for each in objects]
         state, message = condition(value)

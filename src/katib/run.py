@@ -30,12 +30,7 @@ def run(asked: argparse.Namespace) -> int:
     Returns:
         0 if the Experiment Succeeded, 6 if it Failed.
     """
-    experiment = only(asked.file)
-    found = [each for each in one(experiment) if each.level != "note"]
-    if found:
-        print(said.text(found), file=sys.stderr)
-    if any(each.level == "error" for each in found) and not asked.no_check:
-        raise Refused(f"{asked.file} is refused: mend it, or add --no-check")
+    experiment = checked(asked.file, asked.no_check)
     for name in ("max_trials", "parallel", "deadline"):
         if getattr(asked, name) is not None and getattr(asked, name) <= 0:
             raise Refused(f"--{name.replace('_', '-')} must be above 0")
@@ -84,11 +79,15 @@ def run(asked: argparse.Namespace) -> int:
     return 0 if condition == "Succeeded" else COMPLETED_FAILED
 
 
-def only(file: str) -> Experiment:
-    """The one Experiment of a file.
+def checked(file: str, anyway: bool) -> Experiment:
+    """The one Experiment of a file, once `check` has said what it finds.
+
+    Args:
+        file: its path; `-` reads standard input.
+        anyway: takes one that is refused, too.
 
     Raises:
-        Refused: there is none, or more than one.
+        Refused: there is none, there are several, or it is refused.
     """
     found = [
         Experiment(each)
@@ -97,6 +96,11 @@ def only(file: str) -> Experiment:
     ]
     if len(found) != 1:
         raise Refused(f"{file} has {len(found) or 'no'} Experiments, and this takes one")
+    findings = [each for each in one(found[0]) if each.level != "note"]
+    if findings:
+        print(said.text(findings), file=sys.stderr)
+    if any(each.level == "error" for each in findings) and not anyway:
+        raise Refused(f"{file} is refused: mend it, or add --no-check")
     return found[0]
 
 

@@ -32,7 +32,6 @@ class Active:
     stopper: Stopper | None
     began: float
     offset: int = 0
-    rest: str = ""
     stopped: bool = False
     broken: str = ""
     deadline: float | None = None
@@ -96,7 +95,6 @@ class Search:
         self.rungs = suggest.Rungs(experiment) if experiment.algorithm == "hyperband" else None
         self.active: list[Active] = []
         self.leaving = False
-        self.seconds = 0.0  # of trials, by the wall
 
     # --- the loop
 
@@ -347,7 +345,6 @@ class Search:
             exit_code=code,
             processes=[],
         )
-        self.seconds += time.monotonic() - each.began
         self.store.end(trial, self.study)
         self.told(self.store.trials)
 

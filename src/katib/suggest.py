@@ -10,7 +10,7 @@ from config.errors import Refused
 from katib import hyperband
 from katib.experiment import Experiment, Parameter, number
 
-LOCAL = (*("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband"),)
+LOCAL = ("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband")
 
 
 def refuse_what_cannot_run(experiment: Experiment) -> None:
@@ -162,10 +162,6 @@ class Rungs:
                 if not all(each["ended"] for each in mine):
                     return None
         return None
-
-    def done(self, trials: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether there is nothing left to plan."""
-        return len(trials) >= sum(count for rungs in self.plan for count, _ in rungs)
 
     def _one(
         self, bracket: int, rung: int, resource: int, index: int, trials: Sequence[Mapping[str, Any]]

@@ -3,7 +3,6 @@
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from katib.experiment import (
     ANY_PLACEHOLDER,
@@ -12,6 +11,7 @@ from katib.experiment import (
     Experiment,
     condition,
     is_meta,
+    leaves,
 )
 from katib.rule import Found, Rule
 from katib.schema import job_problems
@@ -176,13 +176,13 @@ def _placeholders(experiment: Experiment) -> Iterator[Found]:
     spec = experiment.get(*TEMPLATE)
     if not isinstance(spec, dict):
         return
-    text = str(_texts(spec))
+    text = "\n".join(text for _, text in leaves(spec, TEMPLATE))
     for name, _, place in experiment.trial_parameters:
         if name and PLACEHOLDER.format(name=name) not in text:
             mend = f"write {PLACEHOLDER.format(name=name)} in the command, or drop the trial parameter"
             yield (*place, "name"), f"the template does not use {name}", mend
     names = {name for name, _, _ in experiment.trial_parameters}
-    for place, value in _leaves(spec, TEMPLATE):
+    for place, value in leaves(spec, TEMPLATE):
         for found in ANY_PLACEHOLDER.findall(value):
             if (name := found[len("${trialParameters.") : -1]) not in names:
                 yield place, f"{found} is no trial parameter", f"add {name} to trialParameters"
@@ -259,23 +259,6 @@ def filter_problems(experiment: Experiment) -> Iterator[Found]:
             continue
         if not re.search(r".*\(.*\).*\(.*\).*", str(text)):
             yield place, "it needs two groups, the name and the value", r"e.g. '([\w-]+)=([+-]?\d+\.?\d*)'"
-
-
-def _texts(value: Any) -> list[str]:
-    return [text for _, text in _leaves(value, ())]
-
-
-def _leaves(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every text in a value, keys included, with its place."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield (*place, str(key)), str(key)
-            yield from _leaves(inner, (*place, str(key)))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, (*place, index))
-    elif isinstance(value, str):
-        yield place, value
 
 
 RULES = (
