@@ -1,6 +1,9 @@
-"""The kustomize base and overlays, rendered by the few rules of kustomize that they use; `kubectl kustomize` is not here."""
+"""The kustomize base and overlays, rendered by the few rules of kustomize that they use, and by kubectl where there is one."""
 
 import copy
+import shutil
+import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ import yaml
 from katib import check, documents
 from katib.experiment import Experiment
 
-KATIB = Path(__file__).resolve().parents[1] / "katib"
+ROOT = Path(__file__).resolve().parents[1]
+KATIB = ROOT / "katib"
 KNOWN = {"apiVersion", "kind", "resources", "patches", "images", "namespace", "labels"}
 
 
@@ -22,6 +26,7 @@ def render(folder: Path) -> list[dict[str, Any]]:
     for resource in given["resources"]:
         path = (folder / resource).resolve()
         if path.is_dir():
+            assert not folder.resolve().is_relative_to(path)  # an overlay inside its base is a cycle to kustomize
             found += render(path)
         else:
             assert path.is_relative_to(folder.resolve())  # kustomize reads no file outside its folder
@@ -70,9 +75,12 @@ def rename(value: Any, image: dict[str, str]) -> None:
             rename(inner, image)
 
 
+def folder_of(name: str) -> Path:
+    return KATIB if name == "base" else ROOT / "overlays" / name
+
+
 def experiments(name: str) -> list[Experiment]:
-    folder = KATIB if name == "base" else KATIB / "overlays" / name
-    found = [each for each in render(folder) if each["kind"] == "Experiment"]
+    found = [each for each in render(folder_of(name)) if each["kind"] == "Experiment"]
     return [Experiment(documents.Document(each["metadata"]["name"], each, {})) for each in found]
 
 
@@ -98,6 +106,21 @@ def test_overlays_change_what_they_say_and_break_nothing(name: str) -> None:
         assert each.get("metadata", "namespace") == ("team" if name == "example" else None)
 
 
+@pytest.mark.parametrize("name", ["base", "gpu", "cpu", "example"])
+def test_kubectl_renders_the_same(name: str) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        warnings.warn("kubectl is not there: overlays are rendered by the tests' own rules alone", stacklevel=1)
+        pytest.skip("no kubectl")
+    made = subprocess.run([kubectl, "kustomize", str(folder_of(name))], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+
+    def key(each: dict[str, Any]) -> tuple[str, str]:
+        return each["kind"], each["metadata"]["name"]
+
+    assert sorted(yaml.safe_load_all(made.stdout), key=key) == sorted(render(folder_of(name)), key=key)
+
+
 def test_the_namespace_gets_volumes_and_rights() -> None:
     found = {each["kind"]: each for each in render(KATIB) if each["metadata"].get("labels", {}).get("isotrain/part")}
     assert set(found) == {"PersistentVolumeClaim", "Role"}
@@ -105,5 +128,5 @@ def test_the_namespace_gets_volumes_and_rights() -> None:
     for each in experiments("base"):
         text = yaml.safe_dump(each.value)
         assert all(f"claimName: {claim}" in text for claim in claims)
-    storage = [each for each in render(KATIB / "overlays" / "example") if each["kind"] == "PersistentVolumeClaim"]
+    storage = [each for each in render(folder_of("example")) if each["kind"] == "PersistentVolumeClaim"]
     assert all(each["spec"]["storageClassName"] == "nfs-client" for each in storage)

@@ -93,7 +93,7 @@ def _head(request: Request, file: str) -> list[str]:
         f"  name: {request.name}",
         "  labels:",
         "    app.kubernetes.io/part-of: isotrain",
-        f"    isotrain/experiment: {request.name}  # kubectl apply -k katib/overlays/gpu -l isotrain/experiment={request.name}",
+        f"    isotrain/experiment: {request.name}  # kubectl apply -k overlays/gpu -l isotrain/experiment={request.name}",
         f"    isotrain/trial: {request.kind}  # overlays patch each kind of trial in its own way",
     ]
 

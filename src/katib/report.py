@@ -71,6 +71,12 @@ def write(
     temporary.replace(path)
 
 
+def import_ahead() -> None:
+    """Imports what the report needs: two seconds that need not come after the last trial."""
+    import matplotlib.pyplot  # noqa: F401
+    import optuna.importance  # noqa: F401
+
+
 def _figure(width: float, height: float) -> Any:
     import matplotlib as mpl
 

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,8 @@ from katib.trials import Trial
 from runs import terminal
 
 COMPLETED_FAILED = 6
+# Seconds after which the first trials have begun: what the report needs is imported while they run.
+AHEAD = 2.0
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -57,6 +60,9 @@ def run(asked: argparse.Namespace) -> int:
         print(f"isotrain: {path} is {place} here", file=sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
+    ahead = threading.Timer(AHEAD, report.import_ahead)
+    ahead.daemon = True
+    ahead.start()
     try:
         condition, reason = search.run()
     except Interrupted as error:
