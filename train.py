@@ -25,6 +25,7 @@ def main(config: DictConfig) -> None:
         if run.finished:
             return run.report()
 
+        from quality.gate import gate
         from trainers import population
         from trainers.build import build, check_targets
         from trainers.fit import fit
@@ -34,6 +35,9 @@ def main(config: DictConfig) -> None:
         check_targets(config)
         with run.phase("data"):
             data = build(config, "data")
+        with run.phase("quality"):
+            run.record(quality=gate(config, data, run.folder))
+        with run.phase("data"):
             data.prepare_data()
             data.setup("fit")
             run.record(data={"fingerprints": data.fingerprints, **data.describe()})

@@ -25,6 +25,12 @@ class Diverged(Exception):
     exit_code = 3
 
 
+class ContractBroken(Exception):
+    """Data that is not what its contract says, or a contract that could not be verified."""
+
+    exit_code = 4
+
+
 class OutOfResources(Exception):
     """No disk or memory left."""
 

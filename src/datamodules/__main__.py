@@ -52,7 +52,7 @@ def _run(command: str, overrides: Sequence[str]) -> dict[str, object]:
 
     from hydra.utils import instantiate
 
-    node = {key: value for key, value in config.data.items() if key != "epochs"}
+    node = {key: value for key, value in config.data.items() if key not in ("epochs", "contract")}
     data = instantiate(OmegaConf.create(node), _convert_="all", _recursive_=False)
     if command == "prepare":
         data.prepare_data()

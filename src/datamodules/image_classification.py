@@ -18,7 +18,7 @@ from datamodules import augment as augmentation
 from datamodules import cache, fingerprint, image_folder, pixels, sources
 from datamodules.arrays import Texts
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
-from datamodules.image_folder import Boxes, Split
+from datamodules.image_folder import Boxes, Problem, Survey
 from datamodules.pixels import Images
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,11 @@ class ImageClassificationData(pl.LightningDataModule):
     # -- what there is -----------------------------------------------------------------------------------
 
     def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
-        """Decodes the splits into the cache, unless they are there."""
+        """Decodes the splits into the cache, unless they are there.
+
+        Raises:
+            Refused: images that no model could be trained on.
+        """
         for split in splits:
             self._folder(split)
 
@@ -208,8 +212,7 @@ class ImageClassificationData(pl.LightningDataModule):
     def _local_fingerprint(self, split: str) -> str:
         cached: dict[str, str] = self.__dict__.setdefault("_fingerprints", {})
         if split not in cached:
-            classes, splits = self._read
-            here = splits[split]
+            classes, here = self.survey.classes, self.survey.splits[split]
             # A file's class may stand in a folder's name above what `of_files` sees.
             rows = zip(here.names, here.labels.tolist(), strict=True)
             labelled = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
@@ -218,13 +221,32 @@ class ImageClassificationData(pl.LightningDataModule):
         return cached[split]
 
     @cached_property
-    def _read(self) -> tuple[list[dict[str, str]], dict[str, Split]]:
+    def survey(self) -> Survey:
+        """All images there are, and what is wrong with their files; nothing is decoded yet."""
         if self._kind == "hub":
             hub = dict(self._hub or {})
             places = {split: sources.hub(hub["repo"], hub["revision"], hub[split]) for split in SPLITS}
-            return image_folder.read(places, self._limits)
+            return image_folder.survey(places, self._limits)
         given = {"path": str(self._sample_folder)} if self._kind == "sample" else self._files
-        return image_folder.read(image_folder.locate(**given), self._limits, given["path"])
+        return image_folder.survey(image_folder.locate(**given), self._limits, given["path"])
+
+    def limit(self, split: str) -> int | None:
+        """How many images of a split count, evenly over the classes; None: all."""
+        return self._limits[split]
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, whatever is there today."""
+        return sources.place(self._kind, self._files, self._hub, "shapes")
+
+    def expected(self, split: str) -> int | None:
+        """How many images there must be, as far as the configuration says it."""
+        return sources.expected(self._sample if self._kind == "sample" else None, self._limits[split], split)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with files of a folder; what is generated or from the Hub has no such files."""
+        return self.survey.problems if self._kind == "path" else []
 
     @cached_property
     def _sample_folder(self) -> Path:
@@ -234,6 +256,8 @@ class ImageClassificationData(pl.LightningDataModule):
 
     def _folder(self, split: str) -> Path:
         if split not in self._folders:
+            if self._kind == "path":
+                self.survey.sound(split)
             key = {
                 "source": self.fingerprint(split),
                 "split": split,
@@ -242,9 +266,9 @@ class ImageClassificationData(pl.LightningDataModule):
             }
 
             def build(folder: Path) -> None:
-                classes, splits = self._read
-                logger.info("decoding %d images of %s", len(splits[split]), splits[split].place)
-                pixels.write(splits[split], classes, self.image_size, folder)
+                found = self.survey.sound(split)
+                logger.info("decoding %d images of %s", len(found), found.place)
+                pixels.write(found, self.survey.classes, self.image_size, folder)
 
             self._folders[split] = cache.entry(self.root, "images", key, build)
         return self._folders[split]

@@ -55,6 +55,62 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What is wrong with the files of a split.
+
+    Attributes:
+        split: "train" or "val".
+        name: the file's, as an image's id.
+        location: the file, "" where there is none.
+        what: "not an image", "not there", "no label", "named twice" or "no training images".
+        label: the class it should have, "" if unknown.
+        message: the whole of it, for people; "" if the file may well be left out.
+    """
+
+    split: str
+    name: str
+    location: str
+    what: str
+    label: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that is found, whatever is wrong with it.
+
+    Attributes:
+        classes: as `read` returns them.
+        splits: as `read` returns them, with the images that have a label.
+        problems: in the order in which they were met.
+    """
+
+    classes: list[dict[str, str]]
+    splits: dict[str, Split]
+    problems: list[Problem]
+
+    def sound(self, split: str) -> Split:
+        """A split, if nothing keeps a model from being trained on this data.
+
+        Raises:
+            Refused: the first problem that does.
+        """
+        for problem in self.problems:
+            if problem.message:
+                raise Refused(problem.message)
+        found = self.splits[split]
+        left_out = [each.name for each in self.problems if each.split == split]
+        if left_out:
+            logger.warning(
+                "%s: %d file(s) that are not images in class folders are left out, such as %s",
+                found.place,
+                len(left_out),
+                left_out[0],
+            )
+        return found
+
+
+@dataclass(frozen=True)
 class _Listing:
     """What stands in a split's place before the classes of all splits are known."""
 
@@ -66,6 +122,7 @@ class _Listing:
     locations: list[str]  # [N] where each image is; for Parquet "": in `tables`
     tables: list[str]
     others: list[str]  # files that are not images but matter: annotations, boxes
+    problems: list[Problem]
 
 
 def locate(path: str | None, train_file: str | None = None, val_file: str | None = None) -> Places:
@@ -106,14 +163,25 @@ def read(
     Raises:
         Refused: nothing to read there, no images, fewer than two classes, or a label without training images.
     """
+    found = survey(places, limits, folder)
+    return found.classes, {split: found.sound(split) for split in found.splits}
+
+
+def survey(places: Places, limits: Mapping[str, int | None] | None = None, folder: str | None = None) -> Survey:
+    """The same as `read` of images with something wrong: each is a problem of its own, and all others are there.
+
+    Raises:
+        Refused: nothing to read there, no images, or fewer than two classes.
+    """
     listings = {name: _listing(name, files) for name, files in places.items()}
     train, val = listings["train"], listings["val"]
-    classes = sorted(set(train.declared), key=_class_order)
-    _check_classes(train, val, classes)
+    problems = [problem for listing in listings.values() for problem in listing.problems]
+    classes, without = _classes(train, val)
+    problems += without
     position = {identity: index for index, identity in enumerate(classes)}
     splits = {name: _split(listing, position, (limits or {}).get(name)) for name, listing in listings.items()}
     words = _words(folder, position)
-    return [{"id": identity, "name": words.get(identity, identity)} for identity in classes], splits
+    return Survey([{"id": identity, "name": words.get(identity, identity)} for identity in classes], splits, problems)
 
 
 def read_bytes(location: str) -> bytes:
@@ -166,27 +234,36 @@ def _class_order(identity: str) -> tuple[int, int, str]:
     return (0, int(identity), "") if identity.isdecimal() and str(int(identity)) == identity else (1, 0, identity)
 
 
-def _check_classes(train: _Listing, val: _Listing, classes: list[str]) -> None:
+def _classes(train: _Listing, val: _Listing) -> tuple[list[str], list[Problem]]:
+    """The classes in the order of their labels, and those that cannot be learned."""
     for listing in (train, val):
         if not listing.names:
-            raise Refused(f"{listing.place} holds no images ({', '.join(SUFFIXES)})")
-    if len(classes) < 2:
-        raise Refused(f"{train.place} has one class only ({', '.join(classes)}); classification needs two or more")
+            why = next((each.message for each in listing.problems if each.message), "")
+            raise Refused(why or f"{listing.place} holds no images ({', '.join(SUFFIXES)})")
+    declared = set(train.declared)
+    if len(declared) < 2:
+        raise Refused(f"{train.place} has one class only ({', '.join(declared)}); classification needs two or more")
     trained = set(train.classes)
     unseen = sorted(set(val.classes) - trained)
+    idle = sorted(declared - trained)
+    problems = []
     if unseen:
-        raise Refused(
+        message = (
             f"{val.place} has images of {_some(unseen)}, of which {train.place} has none; "
             "both splits must have the same classes"
         )
-    idle = [identity for identity in classes if identity not in trained]
+        problems += [Problem("train", each, "", "no training images", each, message) for each in unseen]
     if idle and not train.tables:
-        raise Refused(f"{train.place}: no images in the class folder(s) {_some(idle)}; fill or remove them")
-    if idle:
+        message = f"{train.place}: no images in the class folder(s) {_some(idle)}; fill or remove them"
+        problems += [
+            Problem("train", each, "", "no training images", each, message) for each in idle if each not in unseen
+        ]
+    elif idle:
         logger.warning("%s: no training images of %s", train.place, _some(idle))
-    missing = sorted(set(classes) - set(val.classes))
+    missing = sorted(declared - set(val.classes))
     if missing:
         logger.warning("%s: no validation images of %s", val.place, _some(missing))
+    return sorted(declared | set(unseen), key=_class_order), problems
 
 
 def _split(listing: _Listing, position: Mapping[str, int], limit: int | None) -> Split:
@@ -221,11 +298,11 @@ def _folder(split: str, place: str) -> _Listing:
     folders, files = _entries(place)
     annotations = [file for file in files if file.endswith("_annotations.txt")]
     if annotations:
-        return _annotated(place, annotations[0])
-    listing = _Listing(place, [], [], {}, [], [], [], [])
+        return _annotated(split, place, annotations[0])
+    listing = _Listing(place, [], [], {}, [], [], [], [], [])
     boxes: dict[str, tuple[float, ...]] = {}
     root = PurePosixPath(place).name
-    skipped = [f"{root}/{file}" for file in files]
+    problems = [Problem(split, f"{root}/{file}", f"{place}/{file}", "not an image", "", "") for file in files]
     for identity in folders:
         for inner in _walk(f"{place}/{identity}"):
             name = f"{root}/{identity}/{inner}"
@@ -237,26 +314,22 @@ def _folder(split: str, place: str) -> _Listing:
                 listing.others.append(f"{place}/{identity}/{inner}")
                 _read_boxes(f"{place}/{identity}/{inner}", f"{root}/{identity}/images", boxes)
             else:
-                skipped.append(name)
+                problems.append(Problem(split, name, f"{place}/{identity}/{inner}", "not an image", identity, ""))
     if not folders:
         raise Refused(
             f"{place} holds no class folders; the {split} split needs one folder per class, "
             "or images/ beside an annotations file"
         )
-    if skipped:
-        logger.warning(
-            "%s: %d file(s) that are not images in class folders are left out, such as %s",
-            place,
-            len(skipped),
-            skipped[0],
-        )
-    return _Listing(place, listing.names, listing.classes, boxes, folders, listing.locations, [], listing.others)
+    others = listing.others
+    return _Listing(place, listing.names, listing.classes, boxes, folders, listing.locations, [], others, problems)
 
 
-def _annotated(place: str, annotations: str) -> _Listing:
+def _annotated(split: str, place: str, annotations: str) -> _Listing:
     """A flat folder of images; one file has classes and boxes: name, class, x0 y0 x1 y1, by tabs."""
     file = f"{place}/{annotations}"
     images = set(_walk(f"{place}/images"))
+    unnamed = set(images)
+    problems: list[Problem] = []
     names: list[str] = []
     classes: list[str] = []
     locations: list[str] = []
@@ -266,18 +339,30 @@ def _annotated(place: str, annotations: str) -> _Listing:
         if len(fields) not in (2, 6):
             raise Refused(f"{file}, line {line}: expected image, class and the box's four numbers, by tabs")
         image, identity, *box = fields
-        if image not in images:
-            raise Refused(f"{file}, line {line}: there is no {place}/images/{image}, or it is named twice")
-        images.remove(image)
+        if image not in unnamed:
+            what = "named twice" if image in images else "not there"
+            said = (
+                f"{place}/images/{image} is named twice" if image in images else f"there is no {place}/images/{image}"
+            )
+            message = f"{file}, line {line}: {said}"
+            location = f"{place}/images/{image}" if image in images else ""
+            problems.append(Problem(split, f"{root}/images/{image}", location, what, identity, message))
+            continue
+        unnamed.remove(image)
         names.append(f"{root}/images/{image}")
         locations.append(f"{place}/images/{image}")
         classes.append(identity)
         if box:
             boxes[names[-1]] = _box(box, file, line)
-    unlabelled = sorted(image for image in images if image.lower().endswith(SUFFIXES))
-    if unlabelled:
-        raise Refused(f"{file} names no class for {len(unlabelled)} image(s), such as {unlabelled[0]}")
-    return _Listing(place, names, classes, boxes, sorted(set(classes)), locations, [], [file])
+    unlabelled = sorted(image for image in unnamed if image.lower().endswith(SUFFIXES))
+    for image in sorted(unnamed):
+        name, location = f"{root}/images/{image}", f"{place}/images/{image}"
+        if image in unlabelled:
+            message = f"{file} names no class for {len(unlabelled)} image(s), such as {unlabelled[0]}"
+            problems.append(Problem(split, name, location, "no label", "", message))
+        else:
+            problems.append(Problem(split, name, location, "not an image", "", ""))
+    return _Listing(place, names, classes, boxes, sorted(set(classes)), locations, [], [file], problems)
 
 
 def _read_boxes(file: str, folder: str, boxes: dict[str, tuple[float, ...]]) -> None:
@@ -334,7 +419,7 @@ def _parquet(tables: list[str]) -> _Listing:
             stem = PurePosixPath(table).stem.split("-of-")[0]
             names.extend(f"{stem}/{row}" for row in range(len(classes) - first))
     everything = declared or sorted(set(classes))
-    return _Listing(tables[0], names, classes, {}, list(everything), [""] * len(names), tables, [])
+    return _Listing(tables[0], names, classes, {}, list(everything), [""] * len(names), tables, [], [])
 
 
 def _label_names(schema: Any) -> list[str] | None:

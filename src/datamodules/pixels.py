@@ -140,7 +140,7 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
         if min(original) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]  # JPEG: decode at 1/2, 1/4 or 1/8
         greyscale = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
-        rgb = _rgb(image)
+        rgb = as_rgb(image)
         if rgb.size != (size, size):
             left, top, side = _square(*rgb.size)
             rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
@@ -185,7 +185,7 @@ def _square(width: int, height: int) -> tuple[int, int, int]:
     return (width - side) // 2, (height - side) // 2, side
 
 
-def _rgb(image: "Image") -> "Image":
+def as_rgb(image: "Image") -> "Image":
     from PIL import Image
 
     if image.mode == "RGB":

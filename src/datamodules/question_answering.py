@@ -230,6 +230,19 @@ class QuestionAnsweringData(pl.LightningDataModule):
             cached[split] = fingerprint.of_files(self.files(split), self.root, self._verify)
         return cached[split]
 
+    def limit(self, split: str) -> int | None:
+        """How many questions of a split count, the first ones; None: all."""
+        return self._limit[split]
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, whatever is there today."""
+        return sources.place(self._kind, self._files, self._hub, "squad_sample")
+
+    def expected(self, split: str) -> int | None:
+        """How many questions there must be, as far as the configuration says it."""
+        return sources.expected(self._sample if self._kind == "sample" else None, self._limit[split], split)
+
     def files(self, split: str) -> list[str]:
         """The source files of a split, downloaded or generated if need be."""
         if self._kind == "hub":

@@ -1,6 +1,7 @@
 """Where a data set's files are: in a local or fsspec folder, or on the Hugging Face Hub."""
 
 import inspect
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,19 @@ def sample(root: Path, generator: ModuleType, settings: Mapping[str, Any]) -> Pa
     key = {**settings, "generator": fingerprint.of_files([str(generator.__file__)], root, "full")}
     name = generator.__name__.rpartition(".")[2]
     return cache.entry(root, name, key, lambda folder: generator.write(folder, **settings))
+
+
+def place(kind: str, files: Mapping[str, str | None], hub: Mapping[str, Any] | None, generated: str) -> str:
+    """Where data comes from, whatever is there today: what "the data before" is the data before of."""
+    if kind == "path":
+        return json.dumps([name and (name if "://" in name else str(Path(name).absolute())) for name in files.values()])
+    return str((hub or {})["repo"]) if kind == "hub" else generated
+
+
+def expected(sample: Mapping[str, Any] | None, limit: int | None, split: str) -> int | None:
+    """How many examples a split must have: generated ones are as many as were asked for, no more than the limit."""
+    made = (sample or {}).get(split)
+    return None if made is None else min(int(made), limit or int(made))
 
 
 def fingerprint_of(hub: Mapping[str, Any], split: str) -> str:

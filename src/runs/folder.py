@@ -66,6 +66,8 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "data.workers": _always,
     "data.cache_dir": _always,
     "data.verify": _always,
+    "quality.*": _always,
+    "data.contract": _always,
     "logger": _always,
     "logger.*": _always,
     "metrics_file": _always,

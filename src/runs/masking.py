@@ -7,7 +7,7 @@ from typing import Any
 MASK = "***"
 # The last word of a key decides: `tokenizer`, `max_tokens` and a model's `mask_token` are no secrets.
 _KEY = re.compile(
-    r"(?:^|[_.\-/])(?:password|passwd|passphrase|secret|credentials?|(?:api|access|private|secret)[_-]?key"
+    r"(?:^|[_.\-/])(?:password|passwd|passphrase|secret|webhook|credentials?|(?:api|access|private|secret)[_-]?key"
     r"|(?<!pad_)(?<!cls_)(?<!sep_)(?<!mask_)(?<!unk_)(?<!bos_)(?<!eos_)(?<!class_)(?<!dist_)token)$",
     re.IGNORECASE,
 )

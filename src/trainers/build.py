@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from config.errors import Refused
 
 # Keys of conf/model and conf/data that others read by interpolation; no argument of what the node names.
-READ_ELSEWHERE = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs",)}
+READ_ELSEWHERE = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
 # Arguments that train.py gives beside the node's own.
 GIVEN = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
 

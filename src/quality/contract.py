@@ -1,0 +1,259 @@
+"""A data contract as text: what it checks, and which rows break each check."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.compose import CONF
+from config.errors import Refused
+
+SHIPPED = CONF / "quality" / "contracts"
+KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
+SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
+TABLE = "data/main/facts"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a contract.
+
+    Attributes:
+        path: where it stands, as Soda names it: columns.id.checks.missing.
+        name: what it says, for people.
+        kind: one of `KINDS`.
+        type: Soda's: missing, invalid, duplicate, aggregate, metric, failed_rows, row_count, schema.
+        columns: that it is about.
+        rows: SQL condition that holds for the rows that break it; "" where single rows do not.
+    """
+
+    path: str
+    name: str
+    kind: str
+    type: str
+    columns: tuple[str, ...]
+    rows: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A contract that Soda's own schema accepts.
+
+    Attributes:
+        name: of its file.
+        text: YAML.
+        checks: all of them.
+        digest: SHA-256 (hex) of the text.
+    """
+
+    name: str
+    text: str
+    checks: list[Check]
+    digest: str
+
+
+def read(named: str) -> Contract:
+    """A shipped contract by its name, or a file.
+
+    Raises:
+        Refused: there is none, or it is none that could be broken: not Soda's language, no columns, no checks.
+    """
+    path = SHIPPED / f"{named}.yaml" if "/" not in named and not named.endswith((".yaml", ".yml")) else Path(named)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        shipped = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.yaml")))
+        why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise Refused(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
+    return parse(text, path.stem, str(path))
+
+
+def parse(text: str, name: str, place: str) -> Contract:
+    """A contract from its text.
+
+    Raises:
+        Refused: see `read`.
+    """
+    try:
+        value = yaml.load(text, _Strict)
+    except yaml.YAMLError as error:
+        raise Refused(f"{place} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise Refused(f"{place} is no data contract: expected a mapping with dataset, columns and checks")
+    _refuse_what_soda_would_overlook(value, place)
+    checks = [*_dataset_checks(value), *_column_checks(value)]
+    if not checks:
+        raise Refused(f"{place} has no checks: a contract without any is never broken")
+    for what in ("path", "name"):
+        seen = [getattr(check, what) for check in checks]
+        if twice := sorted({each for each in seen if seen.count(each) > 1}):
+            raise Refused(f"{place}: {twice[0]} twice; give checks of one type and column a qualifier, and all a name")
+    wrong = [check for check in checks if check.kind not in KINDS]
+    if wrong:
+        raise Refused(
+            f"{place}: {wrong[0].path} is of the kind {wrong[0].kind!r}; attributes.kind is one of {', '.join(KINDS)}"
+        )
+    return Contract(name, text, checks, hashlib.sha256(text.encode()).hexdigest())
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, which YAML forbids and PyYAML overlooks."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _refuse_what_soda_would_overlook(value: dict[str, Any], place: str) -> None:
+    """Soda 4.28 ships a JSON schema of its language and does not use it: a misspelt key takes a default there."""
+    import jsonschema
+
+    errors = sorted(jsonschema.Draft202012Validator(_schema()).iter_errors(value), key=lambda each: list(each.path))
+    if errors:
+        where, why = _deepest(errors[0])
+        raise Refused(f"{place}: {where or 'the whole file'}: {why}")
+    if value.get("dataset") != TABLE:
+        raise Refused(f"{place}: dataset is {value.get('dataset')!r}; here it is {TABLE}, the table of facts")
+    for column in value["columns"]:
+        for each in column.get("checks") or []:
+            _refuse_unread(each, f"{place}: column {column['name']}")
+    for each in value.get("checks") or []:
+        _refuse_unread(each, place)
+    if value.get("scopes"):
+        raise Refused(f"{place}: scopes are only in Soda's extensions; use filter: on each check")
+    if not value["columns"]:
+        raise Refused(f"{place}: columns is empty")
+
+
+def _refuse_unread(check: dict[str, Any], place: str) -> None:
+    """Keys that Soda's schema has, and that do nothing, or not what they say."""
+    for type_, body in check.items():
+        if isinstance(body, dict) and "scope" in body:
+            raise Refused(f"{place}: {type_}: scope is only in Soda's extensions; use filter:")
+        if isinstance(body, dict) and "query" in body and "filter" in body:
+            raise Refused(f"{place}: {type_}: a filter has no effect on a query; write it into the query")
+
+
+@cache
+def _schema() -> Any:
+    """Soda's own schema, with what it lacks: Soda does read a filter and attributes of metric and failed_rows."""
+    spec = find_spec("soda_core")  # finds it without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise Refused("data contracts need Soda: pip install 'isotrain[quality]', or set quality=off")
+    text = (Path(spec.submodule_search_locations[0]) / SCHEMA_FILE).read_text(encoding="utf-8")
+
+    def added(mapping: dict[str, Any]) -> dict[str, Any]:
+        for type_ in ("metric", "failed_rows"):
+            for each in mapping[type_].get("oneOf", []) if isinstance(mapping.get(type_), dict) else []:
+                each["properties"] |= {"filter": {"type": "string"}, "attributes": {"type": "object"}}
+        return mapping
+
+    return json.loads(text, object_hook=added)
+
+
+def _deepest(error: Any) -> tuple[str, str]:
+    """Of an error that has several possible causes, the one that got furthest, and its place."""
+    found = error
+    while found.context:
+        # Of the alternatives, the one that failed deepest inside is the one that was meant.
+        found = max(found.context, key=lambda each: (len(each.absolute_path), each.validator != "type"))
+    place = ""
+    for part in found.absolute_path:
+        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return place.lstrip("."), found.message if len(found.message) < 300 else found.message[:300] + " ..."
+
+
+def _dataset_checks(value: dict[str, Any]) -> Iterator[Check]:
+    for each in value.get("checks") or []:
+        for type_, body in each.items():
+            body = body or {}
+            columns = tuple(body.get("columns") or ([body["column"]] if body.get("column") else []))
+            yield _check("checks", type_, body, columns, value)
+
+
+def _column_checks(value: dict[str, Any]) -> Iterator[Check]:
+    for column in value["columns"]:
+        for each in column.get("checks") or []:
+            for type_, body in each.items():
+                yield _check(f"columns.{column['name']}.checks", type_, body or {}, (column["name"],), value)
+
+
+def _check(place: str, type_: str, body: dict[str, Any], columns: tuple[str, ...], value: dict[str, Any]) -> Check:
+    qualifier = body.get("qualifier")
+    path = f"{place}.{type_}" + (f".{qualifier}" if qualifier is not None else "")
+    attributes = body.get("attributes") or {}
+    kind = attributes.get("kind") or {"schema": "schema", "row_count": "volume"}.get(type_, "value")
+    rows = attributes.get("rows") or _rows(type_, body, columns)
+    filters = [each for each in (body.get("filter"), value.get("filter")) if each]
+    if rows and filters:
+        rows = " and ".join(f"({each})" for each in [*filters, rows])
+    shown = tuple(attributes.get("show") or columns)
+    return Check(path, body.get("name") or path, kind, type_, shown, rows)
+
+
+def _rows(type_: str, body: dict[str, Any], columns: tuple[str, ...]) -> str:
+    """The condition that rows meet that break a check, from its own words."""
+    if type_ == "failed_rows":
+        return str(body.get("expression") or "")
+    if not columns:
+        return ""
+    column = f'"{columns[0]}"'
+    missing = [f"{column} is null", *_listed(column, body.get("missing_values"), "in")]
+    missing += [_matches(column, body["missing_format"])] if body.get("missing_format") else []
+    if type_ == "missing":
+        return " or ".join(missing)
+    if type_ == "duplicate":
+        names = ", ".join(f'"{each}"' for each in columns)
+        inside = f"where {body['filter']}" if body.get("filter") else ""
+        return f"({names}) in (select ({names}) from facts {inside} group by {names} having count(*) > 1)"
+    if type_ == "invalid":
+        wrong = list(_invalid(column, body))
+        return f"not ({' or '.join(missing)}) and ({' or '.join(wrong)})" if wrong else ""
+    return ""
+
+
+def _invalid(column: str, body: dict[str, Any]) -> Iterator[str]:
+    yield from _listed(column, body.get("valid_values"), "not in")
+    yield from _listed(column, body.get("invalid_values"), "in")
+    for key, what in (
+        ("valid_min", f"{column} < {{}}"),
+        ("valid_max", f"{column} > {{}}"),
+        ("valid_length", f"length({column}) <> {{}}"),
+        ("valid_min_length", f"length({column}) < {{}}"),
+        ("valid_max_length", f"length({column}) > {{}}"),
+    ):
+        if body.get(key) is not None:
+            yield what.format(body[key])
+    if body.get("valid_format"):
+        yield f"not {_matches(column, body['valid_format'])}"
+    if body.get("invalid_format"):
+        yield _matches(column, body["invalid_format"])
+    if reference := body.get("valid_reference_data"):
+        table = ".".join(reference["dataset"].split("/")[1:])
+        yield f'{column} not in (select "{reference["column"]}" from {table})'
+
+
+def _listed(column: str, values: Any, how: str) -> list[str]:
+    return [f"{column} {how} ({', '.join(_literal(each) for each in values)})"] if values else []
+
+
+def _matches(column: str, form: dict[str, str]) -> str:
+    return f"regexp_matches({column}, {_literal(form['regex'])})"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"

@@ -1,0 +1,273 @@
+"""`python -m quality drift`: new data beside the data that a model was trained on."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from config.errors import Refused
+from quality import distances, drift_report, facts, features, opened, profile, tables
+from runs import folder as folders
+
+DRAWS = 300  # comparisons of the reference with itself
+COMPONENTS = 8  # of features
+Column = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One column of both data sets.
+
+    Attributes:
+        name: of the column.
+        kind: number or category.
+        statistic: which of the two decides: "KS" or "Jensen-Shannon".
+        value, threshold: of it; the threshold is what the reference stays below against itself.
+        p: corrected for the number of columns.
+        effect: of numbers the difference of means in the reference's standard deviations, of categories Cramér's V.
+        psi: population stability index.
+        jensen_shannon: distance, of numbers over ten bins.
+        drifted: beyond its threshold, and p below the level.
+        shown: for the plot: edges and bars, or counts.
+    """
+
+    name: str
+    kind: str
+    statistic: str
+    value: float
+    threshold: float
+    p: float
+    effect: float
+    psi: float
+    jensen_shannon: float
+    drifted: bool
+    shown: dict[str, Any]
+
+
+def command(asked: Any) -> int:
+    """Runs `python -m quality drift`.
+
+    Returns:
+        0, or 4 if it drifted under enforce.
+    """
+    from quality.__main__ import folder_of
+
+    given = [each for each in asked.overrides if each.startswith("reference=")]
+    if len(given) != 1:
+        raise Refused("give one reference=<run folder or fingerprint>")
+    if not 0 < asked.level < 1:
+        raise Refused(f"--level {asked.level}: must be above 0 and below 1")
+    config, data = opened.data([each for each in asked.overrides if each not in given])
+    task = str(config.task.name)
+    name = given[0].removeprefix("reference=")
+    place = reference_of(name, data.root)
+    about = profile.read(place)
+    if about["task"] != task:
+        raise Refused(f"the reference is data of {about['task']}, this is of {task}")
+    found = facts.of(data, task)
+    with tempfile.TemporaryDirectory() as spill:
+        connection = tables.connect(found.path, Path(spill))
+        profile.write(Path(spill), connection, task)
+        old, new = (
+            _sample(each / profile.SAMPLE, split) for each, split in ((place, "train"), (Path(spill), asked.split))
+        )
+        connection.close()
+        if asked.model:
+            looked = _looked(name, asked.model, data, found, asked.split, Path(spill))
+            blocks = [(old, new), looked]
+        else:
+            blocks = [(old, new)]
+    compared = compare(blocks, profile.kinds(task), asked.level)
+    folder = folder_of(asked, "drift")
+    drifted = [each for each in compared if each.drifted]
+    result = {
+        "status": "drifted" if drifted else "stable",
+        "reference": name,
+        "split": asked.split,
+        "rows": {"reference": _rows(old), "new": _rows(new)},
+        "level": asked.level,
+        "columns": [asdict(each) for each in compared],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    folders.write_json(folder / "drift.json", result)
+    drift_report.write(folder, result)
+    worst = ", ".join(each.name for each in drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
+    print(f"{len(drifted)} of {len(compared)} columns drifted{': ' + worst if drifted else ''}")
+    print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
+    if not drifted:
+        return 0
+    from quality import notify
+
+    notify.tell(f"data drifted from {name}: {worst}", folder, config.quality.webhook, config.quality.summary)
+    return 4 if asked.action == "enforce" else 0
+
+
+def reference_of(name: str, root: Path) -> Path:
+    """The folder with the profile of a run's data, or of the data with a fingerprint.
+
+    Raises:
+        Refused: there is none.
+    """
+    run = Path(name)
+    if run.is_dir():
+        for folder in (run / "quality", run):
+            if (folder / profile.SAMPLE).exists():
+                return folder
+        raise Refused(f"reference={name} has no quality/{profile.SAMPLE}: train with quality=enforce or quality=warn")
+    for path in sorted((root / "verdicts").glob("*/verdict.json")):
+        if len(name) >= 8 and json.loads(path.read_text(encoding="utf-8"))["fingerprint"].startswith(name):
+            return path.parent
+    raise Refused(
+        f"reference={name}: neither a run's folder nor the fingerprint of data whose contract was verified here"
+    )
+
+
+def _sample(path: Path, split: str) -> dict[str, Column]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, filters=[("split", "==", split)])
+    if not table.num_rows:
+        raise Refused(f"{path} has no rows of {split}")
+    found: dict[str, Column] = {}
+    for name in table.column_names:
+        values = table.column(name).to_pylist()
+        if pa.types.is_string(table.column(name).type) or pa.types.is_boolean(table.column(name).type):
+            found[name] = np.array([str(value).lower() if isinstance(value, bool) else str(value) for value in values])
+        else:
+            found[name] = np.array([np.nan if value is None else value for value in values], float)
+    del found["split"]
+    return found
+
+
+def _rows(sample: Mapping[str, Column]) -> int:
+    return len(next(iter(sample.values())))
+
+
+def _looked(
+    name: str, model: str, data: Any, found: facts.Facts, split: str, spill: Path
+) -> tuple[dict[str, Column], dict[str, Column]]:
+    """What the model makes of both data sets; the reference's is opened again, as its run had it."""
+    run = Path(name)
+    if not (run / folders.RECORD).exists():
+        raise Refused("--model needs a run's folder as the reference: what it was trained on is looked at, too")
+    before = opened.again(folders.read_record(run)["config"], data.root)
+    folder = features.model_folder(model)
+    old = features.seen(folder, before, facts.of(before, found.task), "train", spill)
+    new = features.seen(folder, data, found, split, spill)
+    first, second = features.principal(old.features, new.features, COMPONENTS)
+    columns: tuple[dict[str, Column], dict[str, Column]] = ({}, {})
+    for which, seen, components in ((0, old, first), (1, new, second)):
+        columns[which]["model: prediction"] = seen.predicted
+        columns[which]["model: confidence"] = seen.confidence
+        for index in range(components.shape[1]):
+            columns[which][f"model: feature {index + 1}"] = components[:, index]
+    return columns
+
+
+def compare(
+    blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], kinds: Mapping[str, str], level: float
+) -> list[Compared]:
+    """Compares columns of a reference and of new data.
+
+    Args:
+        blocks: (reference, new) columns by name; rows of one block belong together.
+        kinds: of known columns; others are what their type says.
+        level: false alarms of one comparison of all columns.
+    """
+    prepared = [_prepared(old, new) for old, new in blocks]
+    p: dict[str, float] = {}
+    limits: dict[str, float] = {}
+    for old, new in prepared:
+        statistics = {name: _statistic(old[name], new[name]) for name in old}
+        limits |= distances.thresholds(old, statistics, _rows(new), level / len(prepared), DRAWS)
+        p |= {name: _p(old[name], new[name]) for name in old}
+    p = distances.holm(p)
+    found = []
+    for old, new in prepared:
+        for name in old:
+            value = _statistic(old[name], new[name])(old[name], new[name])
+            found.append(_compared(name, old[name], new[name], value, limits[name], p[name], level))
+    return sorted(found, key=lambda each: (not each.drifted, -each.value))
+
+
+def _prepared(old: Mapping[str, Column], new: Mapping[str, Column]) -> tuple[dict[str, Column], dict[str, Column]]:
+    """Columns of both; where values are missing, that is a column of its own. One that neither has is left out."""
+    if missing := sorted(set(old) ^ set(new)):
+        raise Refused(f"the reference's profile is of another version: it and the data differ in {', '.join(missing)}")
+    first, second = dict(old), dict(new)
+    for name in old:
+        if old[name].dtype.kind == "f":
+            gone = [np.isnan(each[name]) for each in (old, new)]
+            if any(each.any() for each in gone):
+                first[f"{name} is missing"], second[f"{name} is missing"] = (each.astype(str) for each in gone)
+            if any(each.all() for each in gone):
+                del first[name], second[name]
+    return first, second
+
+
+def _statistic(old: Column, new: Column) -> Callable[[Column, Column], float]:
+    if old.dtype.kind == "f":
+        return lambda one, other: distances.ks(*_present(one, other))
+    names, _, _ = distances.counted(old.tolist(), new.tolist())
+    order = np.array(names)
+
+    def distance(one: Column, other: Column) -> float:
+        counts = [
+            np.bincount(np.searchsorted(order, each), minlength=len(order)).astype(np.float64) for each in (one, other)
+        ]
+        return distances.jensen_shannon(*counts)
+
+    return distance
+
+
+def _present(one: Column, other: Column) -> tuple[Any, Any]:
+    kept = [each[~np.isnan(each)] for each in (one, other)]
+    return tuple(each if len(each) else np.zeros(1) for each in kept)  # type: ignore[return-value]
+
+
+def _p(old: Column, new: Column) -> float:
+    if old.dtype.kind == "f":
+        return distances.ks_p(*_present(old, new))
+    _, one, other = distances.counted(old.tolist(), new.tolist())
+    return distances.chi_square_p(one, other)
+
+
+def _compared(name: str, old: Column, new: Column, value: float, threshold: float, p: float, level: float) -> Compared:
+    drifted = value > threshold and p < level
+    if old.dtype.kind == "f":
+        one, other = _present(old, new)
+        first, second = distances.binned(one, other)
+        spread = float(one.std()) or 1.0
+        effect = float(other.mean() - one.mean()) / spread
+        shown = _bars(one, other)
+        kind, statistic = "number", "KS"
+    else:
+        names, first, second = distances.counted(old.tolist(), new.tolist())
+        effect = distances.cramers_v(first, second)
+        shown = {
+            "counts": {
+                "reference": dict(zip(names, first.tolist(), strict=True)),
+                "new": dict(zip(names, second.tolist(), strict=True)),
+            }
+        }
+        kind, statistic = "category", "Jensen-Shannon"
+    psi, distance = distances.psi(first, second), distances.jensen_shannon(first, second)
+    return Compared(name, kind, statistic, value, threshold, p, effect, psi, distance, drifted, shown)
+
+
+def _bars(one: Column, other: Column) -> dict[str, Any]:
+    both = np.concatenate([one, other])
+    low, high = np.quantile(both, [0.005, 0.995])
+    edges = np.linspace(low, high if high > low else low + 1, profile.BINS + 1)
+    bars = {
+        name: np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0].tolist()
+        for name, each in (("reference", one), ("new", other))
+    }
+    return {"edges": edges.tolist(), "bars": bars}

@@ -1,0 +1,82 @@
+"""The table of facts: what a contract speaks of, one row for each example, made once for each content."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from datamodules import cache
+
+SPLITS = ("train", "val")
+ROWS = 2_048  # written at a time
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A data set's table of facts.
+
+    Attributes:
+        path: its Parquet file, whose columns `quality.questions.SCHEMA` or `quality.images.SCHEMA` describe.
+        fingerprint: of what it was made from.
+        task: "question_answering" or "image_classification".
+        classes: of images, [{"id", "name"}, ...]; empty for questions.
+    """
+
+    path: Path
+    fingerprint: str
+    task: str
+    classes: list[dict[str, str]]
+
+
+def of(data: Any, task: str) -> Facts:
+    """The facts of a data module's content, from the cache or made now.
+
+    Args:
+        data: a data module, nothing of it prepared yet.
+        task: its task.
+
+    Raises:
+        Refused: files that cannot be read as a data set at all.
+    """
+    kind = module(task)
+    source = [data.fingerprint(split) for split in SPLITS]
+    # Files that are no examples are not in the examples' fingerprint.
+    problems = [[each.split, each.name, each.what, each.label] for each in getattr(data, "problems", [])]
+    key = {"format": kind.FORMAT, "task": task, "source": source, "problems": problems, "columns": kind.SCHEMA.names}
+    fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+    def build(folder: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(folder / "rows.parquet", kind.SCHEMA, compression="zstd") as writer:
+            rows = _rows(kind, data)
+            while some := list(islice(rows, ROWS)):
+                writer.write_table(pa.Table.from_pylist(some, schema=kind.SCHEMA))
+        kind.finish(folder / "rows.parquet", folder / "facts.parquet")
+        classes = data.survey.classes if task == "image_classification" else []
+        (folder / "classes.json").write_text(json.dumps(classes, ensure_ascii=False), encoding="utf-8")
+
+    folder = cache.entry(data.root, "facts", key, build)
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return Facts(folder / "facts.parquet", fingerprint, task, classes)
+
+
+def module(task: str) -> ModuleType:
+    """What makes the rows of a task."""
+    if task == "question_answering":
+        from quality import questions
+
+        return questions
+    from quality import images
+
+    return images
+
+
+def _rows(kind: ModuleType, data: Any) -> Iterator[dict[str, Any]]:
+    for split in SPLITS:
+        yield from kind.rows(data, split)

@@ -1,0 +1,273 @@
+"""Every check of every shipped contract: data that is sound passes it, and one corruption breaks it and nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.image_classification import ImageClassificationData
+from datamodules.question_answering import QuestionAnsweringData
+from quality import contract, facts, soda, tables, verdict
+from quality.facts import Facts
+
+QUESTIONS = ("squad", "squad_v2", "squad_sample")
+IMAGES = ("tiny_imagenet", "image_folder", "shapes")
+ONE = "where split = 'train' and number = 0"
+
+EXPECTED = "as many questions as the configuration says"
+# Of a check: what is done to the table, and the other checks that cannot but break with it.
+QUESTION_MUTATIONS: dict[str, tuple[str, set[str]]] = {
+    "the facts have their columns and types": ("alter table facts add column extra integer", set()),
+    "there are training questions": (
+        "delete from facts where split = 'train'",
+        {EXPECTED, "about as many questions as in the data before"},
+    ),
+    "there are validation questions": (
+        "delete from facts where split = 'val'",
+        {EXPECTED, "about as many questions as in the data before"},
+    ),
+    EXPECTED: (f"delete from facts {ONE}", set()),
+    "about as many questions as in the data before": (
+        "delete from facts where split = 'train' and number % 3 = 0",
+        {EXPECTED},
+    ),
+    "ids are unique in their split": (
+        f"update facts set id = (select id from facts where split = 'train' and number = 1) {ONE}",
+        set(),
+    ),
+    "no paragraph is in both splits": (
+        "update facts set context_hash = (select context_hash from facts where split = 'train' limit 1) "
+        "where split = 'val' and number = 0",
+        set(),
+    ),
+    "no article is in both splits": (
+        "update facts set title = (select title from facts where split = 'train' limit 1) "
+        "where split = 'val' and number = 0",
+        set(),
+    ),
+    "no article has most of the questions": (
+        "insert into facts select * exclude (i) replace (concat(id, '-', i) as id, 'one' as title, (hash(id, i) % 4611686018427387904)::bigint as example_hash) "
+        "from (select * replace (0::bigint as example_hash) from facts where split = 'train'), range(1, 40) as copies(i)",
+        {EXPECTED, "about as many questions as in the data before"},
+    ),
+    "every question has a split": (f"update facts set split = null {ONE}", {EXPECTED}),
+    "splits are train and val": (f"update facts set split = 'test' {ONE}", {EXPECTED}),
+    "every question has an id": (f"update facts set id = null {ONE}", set()),
+    "no id is empty": (f"update facts set id = '' {ONE}", set()),
+    "every question has an answer": (f"update facts set answers = 0 {ONE}", set()),
+    "some questions have no answer and some do": ("update facts set answers = 0", set()),
+    "most questions have an answer": ("update facts set answers = 0", set()),
+    "every answer is where it says to be": (f"update facts set misplaced_answers = 1 {ONE}", set()),
+    "no answer has white space around it": (f"update facts set padded_answers = 1 {ONE}", set()),
+    "no answer begins or ends inside a word": (f"update facts set cut_answers = 1 {ONE}", set()),
+    "no answer is empty": (f"update facts set answer_length = 0 {ONE}", set()),
+    "answers are short": ("update facts set answer_length = 500", set()),
+    "answers are anywhere in their paragraphs": ("update facts set answer_position = 0.01", set()),
+    "no question is empty": (f"update facts set question_length = 0 {ONE}", set()),
+    "questions are as long as questions are": ("update facts set question_length = 500", set()),
+    "no paragraph is empty": (f"update facts set context_length = 0 {ONE}", set()),
+    "paragraphs are as long as paragraphs are": ("update facts set context_length = 9999", set()),
+    "questions have words": (f"update facts set question_words = 1 {ONE}", set()),
+    "questions end with a question mark": (f"update facts set question_mark = false {ONE}", set()),
+    "no text was decoded wrongly": (f"update facts set broken_characters = 1 {ONE}", set()),
+    "no question is asked twice of a paragraph": (
+        f"update facts set example_hash = (select example_hash from facts where split = 'train' and number = 1) {ONE}",
+        set(),
+    ),
+    "no text looks like an e-mail address": (f"update facts set emails = 1 {ONE}", set()),
+    "no text looks like a phone number": (f"update facts set phones = 1 {ONE}", set()),
+    "no text looks like a card number": (f"update facts set cards = 1 {ONE}", set()),
+}
+
+AS_MANY = "as many images as the configuration says"
+BEFORE = "about as many images of each class as in the data before"
+BALANCE = "classes have about as many training images as each other"
+IN_LIST = "labels are in the list of classes"
+FIRST = "(select label from facts where split = 'train' and number = 0)"
+IMAGE_MUTATIONS: dict[str, tuple[str, set[str]]] = {
+    "the facts have their columns and types": ("alter table facts alter column bytes type varchar", set()),
+    "there are training images": ("delete from facts where split = 'train'", {AS_MANY, BEFORE, BALANCE}),
+    "there are validation images": ("delete from facts where split = 'val'", {AS_MANY, BEFORE}),
+    AS_MANY: ("delete from facts where split = 'val' and number = 0", set()),
+    BEFORE: (
+        f"delete from facts where split = 'val' and label = {FIRST}",
+        {AS_MANY},
+    ),
+    "every file that should be an image can be decoded": (f"update facts set decodes = false {ONE}", set()),
+    "every image has one class, and every class that is named has its image": (
+        "insert into facts (split, id, problem) values ('train', 'new.jpg', 'no label')",
+        set(),
+    ),
+    "every class has training images": (
+        "insert into facts (split, id, label, problem) values ('train', 'new', 'new', 'no training images')",
+        set(),
+    ),
+    "no file among the images is something else": (
+        "insert into facts (split, id, problem) values ('train', 'new.txt', 'not an image')",
+        set(),
+    ),
+    "no image is in both splits": (
+        f"update facts set near_group = (select near_group from facts {ONE}) "
+        f"where split = 'val' and number = (select min(number) from facts where split = 'val' and label = {FIRST})",
+        set(),
+    ),
+    "no image has two classes": (
+        f"update facts set near_group = (select near_group from facts {ONE}) "
+        f"where split = 'train' and number = (select min(number) from facts where split = 'train' and label <> {FIRST})",
+        {"no image is there twice"},
+    ),
+    "no image is there twice": (
+        f"update facts set near_group = (select near_group from facts {ONE}) "
+        f"where split = 'train' and number = (select max(number) from facts where split = 'train' and label = {FIRST})",
+        set(),
+    ),
+    BALANCE: (
+        f"delete from facts where split = 'train' and number > 0 and label = {FIRST}",
+        {AS_MANY, BEFORE},
+    ),
+    "every image has a split": (f"update facts set split = null {ONE}", {AS_MANY}),
+    "splits are train and val": (f"update facts set split = 'test' {ONE}", {AS_MANY}),
+    "every image has a name": (f"update facts set id = null {ONE}", set()),
+    "names are unique": (
+        f"update facts set id = (select id from facts where split = 'train' and number = 1) {ONE}",
+        set(),
+    ),
+    IN_LIST: (f"update facts set label = 'new' {ONE}", {BALANCE}),
+    "there are two classes or more": (f"update facts set label = {FIRST}", {BEFORE}),
+    "images lie in the folder of the class that they are named after": (f"update facts set named = 'n0' {ONE}", set()),
+    "images are JPEG": (f"update facts set format = 'PNG' {ONE}", set()),
+    "images are RGB or greyscale": (f"update facts set mode = 'CMYK' {ONE}", set()),
+    "images are RGB": (f"update facts set mode = 'L' {ONE}", set()),
+    "images are 64 pixels wide": (f"update facts set width = 63 {ONE}", set()),
+    "images are 64 pixels high": (f"update facts set height = 65 {ONE}", set()),
+    "images are 32 pixels or more wide": (f"update facts set width = 31 {ONE}", set()),
+    "images are 32 pixels or more high": (f"update facts set height = 31 {ONE}", set()),
+    "no image is animated": (f"update facts set frames = 2 {ONE}", set()),
+    "images are stored upright": (f"update facts set orientation = 6 {ONE}", set()),
+    "no image tells where it was taken": (f"update facts set gps = true {ONE}", set()),
+    "no image is black or white": (f"update facts set brightness = 0.999 {ONE}", set()),
+    "images are neither dark nor bright on average": ("update facts set brightness = 0.9", set()),
+    "no image is flat": (f"update facts set contrast = 0.001 {ONE}", set()),
+    "images have a box": (f"update facts set box = false {ONE}", set()),
+    "every box lies inside its image": (f"update facts set box_inside = false {ONE}", set()),
+}
+
+
+def shipped() -> list[Any]:
+    found = []
+    for name in (*QUESTIONS, *IMAGES):
+        found += [pytest.param(name, check, id=f"{name}: {check.name}") for check in contract.read(name).checks]
+    return found
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Facts]:
+    """Facts of generated data, which every contract finds sound."""
+    root = str(tmp_path_factory.mktemp("cache"))
+    questions = QuestionAnsweringData(sample={"seed": 1, "train": 60, "val": 36, "unanswerable": 0.2}, cache_dir=root)
+    answerable = QuestionAnsweringData(sample={"seed": 1, "train": 60, "val": 36}, cache_dir=root)
+    images = ImageClassificationData(sample={"seed": 1, "train": 180, "val": 48, "classes": 12}, cache_dir=root)
+    of_images = facts.of(images, "image_classification")
+    return {
+        "squad": facts.of(answerable, "question_answering"),
+        "squad_v2": facts.of(questions, "question_answering"),
+        "squad_sample": facts.of(questions, "question_answering"),
+        **dict.fromkeys(IMAGES, of_images),
+    }
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Any]:
+    import duckdb
+
+    opened = duckdb.connect(":memory:")
+    yield opened
+    opened.close()
+
+
+def copied(connection: Any, found: Facts) -> None:
+    """The facts as a table that can be changed, and what is beside it."""
+    connection.execute(f"create table facts as select * from read_parquet('{found.path}')")
+    if found.task == "question_answering":
+        # Generated articles are in both splits, and their questions alike: real ones are not.
+        connection.execute(
+            "update facts set title = concat(split, '-', number % 7), example_hash = (hash(id) % 4611686018427387904)::bigint"
+        )
+    rows = tables.rows(connection, "select split, count(*) as n from facts group by split")
+    tables.add(connection, found, {each["split"]: each["n"] for each in rows}, [])
+
+
+def outcomes(name: str, found: Facts, connection: Any, folder: Path) -> verdict.Verdict:
+    return verdict.judged(contract.read(name), found, connection, soda.versions(), folder / "rows.jsonl")
+
+
+@pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])
+def test_sound_data_passes(name: str, sound: dict[str, Facts], connection: Any, tmp_path: Path) -> None:
+    copied(connection, sound[name])
+    found = outcomes(name, sound[name], connection, tmp_path)
+    assert (found.status, found.errors) == ("passed", "")
+    assert len(found.checks) == len(contract.read(name).checks)
+
+
+@pytest.mark.parametrize(("name", "check"), shipped())
+def test_a_corruption_breaks_its_check_and_no_other(
+    name: str, check: contract.Check, sound: dict[str, Facts], connection: Any, tmp_path: Path
+) -> None:
+    mutation, consequences = (QUESTION_MUTATIONS if name in QUESTIONS else IMAGE_MUTATIONS)[check.name]
+    copied(connection, sound[name])
+    connection.execute(mutation)
+    found = outcomes(name, sound[name], connection, tmp_path)
+    broken = {each.name: each for each in found.checks if each.outcome != "passed"}
+    assert check.name in broken
+    assert broken[check.name].outcome in ("failed", "warned"), broken[check.name]
+    assert set(broken) <= {check.name, *consequences}
+    assert found.status in ("failed", "warned")
+    if check.rows and "delete" not in mutation:
+        assert broken[check.name].rows, "its rows are not told"
+
+
+@pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])
+def test_a_missing_column_fails_loudly(name: str, sound: dict[str, Facts], connection: Any, tmp_path: Path) -> None:
+    """It voids every check that Soda computes in one query with it."""
+    copied(connection, sound[name])
+    connection.execute(f"alter table facts drop column {'answers' if name in QUESTIONS else 'width'}")
+    found = outcomes(name, sound[name], connection, tmp_path)
+    assert not found.good
+    unevaluated = [each for each in found.checks if each.outcome == "unevaluated"]
+    assert len(unevaluated) > 5
+    assert "could not be evaluated" in verdict.text(found)
+    assert found.errors
+
+
+@pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])
+def test_every_kind_is_there(name: str) -> None:
+    kinds = {each.kind for each in contract.read(name).checks}
+    assert kinds == set(contract.KINDS)
+
+
+def test_no_mutation_is_left_over() -> None:
+    for names, mutations in ((QUESTIONS, QUESTION_MUTATIONS), (IMAGES, IMAGE_MUTATIONS)):
+        assert {check.name for name in names for check in contract.read(name).checks} == set(mutations)
+
+
+def test_a_copy_in_one_of_a_hundred_validation_images_fails(
+    sound: dict[str, Facts], connection: Any, tmp_path: Path
+) -> None:
+    """The check has two levels: one copy warns, more than one in a hundred fail."""
+    connection.execute(f"create table facts as select * from read_parquet('{sound['shapes'].path}')")
+    connection.execute("insert into facts select * exclude (i) replace (number + 48 * i as number, near_group + i as near_group) from facts, range(1, 20) as copies(i) where split = 'val'")  # fmt: skip
+    tables.add(connection, sound["shapes"], {}, [])
+    one = "update facts set near_group = (select near_group from facts where split = 'train' and number = 0) where split = 'val' and number "
+    for rows, outcome in (("= 0", "warned"), ("< 20", "failed")):
+        connection.execute(one + rows)
+        found = outcomes("shapes", sound["shapes"], connection, tmp_path)
+        assert {each.name: each.outcome for each in found.checks}["no image is in both splits"] == outcome
+
+
+def test_shipped_contracts_are_those_of_the_data_sets() -> None:
+    from config.compose import choices, compose
+
+    assert {compose([f"data={name}", "model=majority"]).data.contract for name in choices("data")} == {
+        each.stem for each in contract.SHIPPED.glob("*.yaml")
+    }
