@@ -1,6 +1,7 @@
 """python -m benchmarks [--data FOLDER] [NAME ...]: every measurement, one after the other, as Markdown on stdout.
 
-NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, search, dropout); all by
+NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, search, dropout,
+quality); all by
 default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
 measured on generated data is.
 """
@@ -14,7 +15,17 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 
-NAMES = ("question_answering", "images_input", "images_training", "startup", "spans", "memory", "search", "dropout")
+NAMES = (
+    "question_answering",
+    "images_input",
+    "images_training",
+    "startup",
+    "spans",
+    "memory",
+    "search",
+    "dropout",
+    "quality",
+)
 
 
 def main() -> int:
@@ -50,6 +61,8 @@ def _images(data: Path, temporary: Path) -> Path | None:
 
 
 def _arguments(name: str, data: Path | None, images: Path | None) -> list[str]:
+    if name == "quality":
+        return ["--data", str(data), "--images", str(images)] if data and images else []
     if name.startswith("images"):
         return ["--data", str(images)] if images else []
     return [] if data is None or name in ("spans", "search", "dropout") else ["--data", str(data)]

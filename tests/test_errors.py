@@ -19,6 +19,7 @@ TINY = [
     "model.vocab_size=300",
     "trainer.accelerator=cpu",
     "trainer.threads=1",
+    "quality=off",  # toy data: what breaks a contract is in test_quality_gate.py
     "logger=none",
 ]
 
@@ -94,6 +95,7 @@ def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
         f"data.path={tmp / 'images'}",
         "data.augment.crop_padding=0",
         "trainer.accelerator=cpu",
+        "quality=off",
         "logger=none",
     ]
 

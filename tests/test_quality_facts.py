@@ -14,7 +14,7 @@ from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
-from quality import facts, images, personal, tables
+from quality import facts, images, looking, personal, tables
 from quality.hashes import hashed, near_groups, near_hashes
 from quality.pictures import Pictures
 
@@ -119,6 +119,12 @@ def drawn(seed: int, size: int = 64) -> Image.Image:
     return Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
 
 
+def looked(contents: list[bytes]) -> list[dict[str, Any]]:
+    columns = looking.look(contents)
+    assert set(columns) == set(looking.COLUMNS)
+    return [{name: values[at] for name, values in columns.items()} for at in range(len(contents))]
+
+
 def test_images(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -139,7 +145,7 @@ def test_images(tmp_path: Path) -> None:
     made["cut"] = made["plain"][: len(made["plain"]) // 2]
     made["text"] = b"not an image"
     made["empty"] = b""
-    found = dict(zip(made, images.look(list(made.values())), strict=True))
+    found = dict(zip(made, looked(list(made.values())), strict=True))
     bad = {name for name, each in found.items() if not each["decodes"]}
     assert bad == {"cut", "text", "empty"}
     assert all(found[name]["problem"].startswith("cannot be decoded") for name in bad)
@@ -159,12 +165,24 @@ def test_images(tmp_path: Path) -> None:
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_near_hashes_bear_light_and_noise(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    ramp = np.cumsum(generator.uniform(0.05, 1, (1, 64, 64)).astype(np.float32), axis=2)
-    luma = ramp / ramp.max()
-    same = near_hashes(np.concatenate([luma, luma * 0.9 + 0.05]))
-    assert same[0] == same[1] == 0  # brighter to the right everywhere
-    assert near_hashes(luma[:, :, ::-1])[0] == -1  # and darker
+    ramp = np.arange(16, dtype=np.float32)[::-1] / 16 * np.ones((1, 16, 1), np.float32)
+    noise = np.random.default_rng(seed).uniform(-0.02, 0.02, (1, 16, 16)).astype(np.float32)
+    darker = near_hashes(np.concatenate([ramp, ramp * 0.9 + 0.05, ramp + noise])).view(np.uint64)
+    assert [hex(each) for each in darker.tolist()] == ["0xfefefefefefefefe"] * 3  # but for the last against the first
+    assert [hex(each) for each in near_hashes(ramp[:, :, ::-1]).view(np.uint64).tolist()] == ["0x101010101010101"]
+    assert near_hashes(noise / 20 + 0.5)[0] == 0  # a plain background
+
+
+def test_threads_and_processes_see_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageClassificationData(
+        sample={"seed": 0, "train": 300, "val": 12, "classes": 12}, cache_dir=str(tmp_path / "c")
+    )
+    threads = list(images.tables(data, "train"))
+    monkeypatch.setattr(images, "MANY", 1)
+    monkeypatch.setattr(images, "FEW", 0)
+    processes = list(images.tables(data, "train"))
+    assert [each.num_rows for each in threads] == [128, 128, 44]
+    assert all(one.equals(other) for one, other in zip(threads, processes, strict=True))
 
 
 def test_near_groups(tmp_path: Path) -> None:
@@ -180,7 +198,7 @@ def test_near_groups(tmp_path: Path) -> None:
         copies = [picture, picture.resize((96, 96), Image.Resampling.BICUBIC), picture]
         contents += [encoded(copy, "JPEG", quality=quality) for copy, quality in zip(copies, (95, 90, 75), strict=True)]
         expected += [3 * number] * 3
-    found = images.look(contents)
+    found = looked(contents)
     means = np.array([[each[name] for name in images._MEANS] for each in found], np.float32)
     groups = near_groups(np.array([each["near_hash"] for each in found]), means)
     assert groups.tolist() == expected
@@ -203,8 +221,8 @@ def test_near_groups_are_connected_components(rows: list[tuple[int, int]]) -> No
 
 def test_chunks_make_no_difference(tmp_path: Path) -> None:
     contents = [encoded(drawn(seed), "JPEG") for seed in range(5)]
-    together = images.look(contents)
-    alone = [images.look([each])[0] for each in contents]
+    together = looked(contents)
+    alone = [looked([each])[0] for each in contents]
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other)
 

@@ -135,7 +135,7 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(content)) as image:
+    with opened(content) as image:
         original = image.size
         if min(original) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]  # JPEG: decode at 1/2, 1/4 or 1/8
@@ -145,6 +145,20 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
             left, top, side = _square(*rgb.size)
             rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
         return np.asarray(rgb), original, greyscale
+
+
+def opened(content: bytes) -> "Image":
+    """An encoded image; nothing is decoded yet.
+
+    Pillow tries formats one after another, and sets an image up for each: where the first bytes tell, only that one.
+    """
+    from PIL import Image
+
+    form = next((name for start, name in _STARTS.items() if content.startswith(start)), None)
+    return Image.open(io.BytesIO(content), formats=None if form is None else (form,))
+
+
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG"}
 
 
 def reason(error: Exception) -> str:

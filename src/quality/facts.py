@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 from datamodules import cache
 
 SPLITS = ("train", "val")
-ROWS = 2_048  # written at a time
 
 
 @dataclass(frozen=True)
@@ -50,13 +47,12 @@ def of(data: Any, task: str) -> Facts:
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
     def build(folder: Path) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         with pq.ParquetWriter(folder / "rows.parquet", kind.SCHEMA, compression="zstd") as writer:
-            rows = _rows(kind, data)
-            while some := list(islice(rows, ROWS)):
-                writer.write_table(pa.Table.from_pylist(some, schema=kind.SCHEMA))
+            for split in SPLITS:
+                for table in kind.tables(data, split):
+                    writer.write_table(table)
         kind.finish(folder / "rows.parquet", folder / "facts.parquet")
         classes = data.survey.classes if task == "image_classification" else []
         (folder / "classes.json").write_text(json.dumps(classes, ensure_ascii=False), encoding="utf-8")
@@ -75,8 +71,3 @@ def module(task: str) -> ModuleType:
     from quality import images
 
     return images
-
-
-def _rows(kind: ModuleType, data: Any) -> Iterator[dict[str, Any]]:
-    for split in SPLITS:
-        yield from kind.rows(data, split)

@@ -1,6 +1,5 @@
 """64-bit hashes that find copies: of texts and files as they are, and of images as they look."""
 
-import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,17 +14,19 @@ def hashed(content: str | bytes) -> int:
 
 
 def near_hashes(luma: Any) -> Any:
-    """Difference hashes: of the luma on 8 x 9 cells, whether each is clearly brighter than its neighbour to the right.
+    """Difference hashes: of the luma on 8 x 8 cells, whether each is clearly brighter than its neighbour to the right.
+
+    The last of a row is held against the first.
 
     Args:
-        luma: float32 [N, S, S].
+        luma: float32 [N, S, S], 0 to 1; S is a multiple of 8.
 
     Returns:
         int64 [N].
     """
-    size = luma.shape[1]
-    cells = _cells(size, 8) @ luma @ _cells(size, 9).T
-    bits = (cells[:, :, :-1] > cells[:, :, 1:] + CLEARLY).reshape(len(luma), 64)
+    size = luma.shape[1] // 8
+    cells = luma.reshape(len(luma), 8, size, 8, size).mean(axis=(2, 4))
+    bits = (cells > np.roll(cells, -1, axis=2) + CLEARLY).reshape(len(luma), 64)
     return np.packbits(bits, axis=1).view(">i8")[:, 0].astype(np.int64)
 
 
@@ -84,13 +85,3 @@ def _pairs(bits: Any, colours: Any) -> Iterator[tuple[int, int]]:
             same = np.bitwise_count(bits[one] ^ bits[other]) <= BITS
             same &= (np.abs(colours[one] - colours[other]) <= COLOUR).all(axis=1)
             yield from zip(one[same].tolist(), other[same].tolist(), strict=True)
-
-
-@functools.cache
-def _cells(size: int, count: int) -> Any:
-    """float32 [count, size] that takes means over equal parts; pixels on an edge count in both by their share."""
-    edges = np.linspace(0, size, count + 1)
-    low, high = edges[:-1, None], edges[1:, None]
-    at = np.arange(size)[None, :]
-    overlap = np.clip(np.minimum(high, at + 1) - np.maximum(low, at), 0, None)
-    return (overlap / (size / count)).astype(np.float32)

@@ -1,12 +1,10 @@
 """The table of facts of image classification: one row for each image, and for each file that should be one."""
 
-import contextlib
-import io
 import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -16,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from config.errors import Refused
-from datamodules import pixels
 from datamodules.image_classification import ImageClassificationData
-from datamodules.image_folder import Split, read_bytes
-from quality.hashes import hashed, near_groups, near_hashes
+from datamodules.image_folder import Split
+from quality.hashes import near_groups
+from quality.looking import Columns, look
 
 FORMAT = 1  # part of the cache's key: raise it when the rows change
 
@@ -56,45 +54,59 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS = 8_192  # read at a time
-SIDE = 64  # of the copy that colours and hashes are taken from, in pixels
-CHUNK = 64  # images a worker looks at before it hands them over
+CHUNK = 128  # images a worker looks at before it hands them over
 MANY = 4_000  # images from which on processes pay for their start
-FLAT = 0.02  # standard deviation of the luma below which an image has nothing to compare
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+FEW = 4  # cores that threads can keep busy: of each image a part needs the interpreter
 _SYNSET = re.compile(r"(n\d{8})[_.]")
-_GPS, _ORIENTATION = 0x8825, 0x0112  # EXIF 2.32, tags of IFD 0
+_MEANS = ("brightness", "red", "green", "blue", "contrast")
 
 
-def rows(data: ImageClassificationData, split: str) -> Iterator[dict[str, Any]]:
+def tables(data: ImageClassificationData, split: str) -> Iterator[pa.Table]:
     """The rows of a split, as many as its limit lets a model see, and those of files with problems."""
     found = data.survey
     here = found.splits[split]
-    classes = [each["id"] for each in found.classes]
+    classes = np.array([each["id"] for each in found.classes])
     without = {each.label for each in found.problems if each.what == "no training images"}
-    for index, seen in enumerate(_seen(here)):
-        label = classes[here.labels[index]]
-        problem = "its class has no training images" if label in without else None
-        yield {
-            "split": split,
-            "number": index,
-            "id": here.names[index].encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-            "label": label,
-            "named": _named(here.names[index]),
+    done = 0
+    for seen in _seen(here):
+        part = slice(done, done := done + len(seen["bytes"]))
+        names, labels = here.names[part], classes[here.labels[part]].tolist()
+        seen["problem"] = [
+            each or ("its class has no training images" if label in without else None)
+            for each, label in zip(seen["problem"], labels, strict=True)
+        ]
+        columns = {
+            "split": [split] * len(names),
+            "number": np.arange(part.start, part.stop),
+            "id": [_printable(name) for name in names],
+            "label": labels,
+            "named": [_named(name) for name in names],
+            **_boxes(here.boxes[part], seen["width"], seen["height"]),
             **seen,
-            **_box(here.boxes[index], seen["width"], seen["height"]),
-            "problem": seen["problem"] or problem,
         }
-    blank = dict.fromkeys(SCHEMA.names)
-    for each in found.problems:
-        if each.split == split:
-            yield {
-                **blank,
-                "split": split,
-                "id": each.name,
-                "label": each.label or None,
-                "named": _named(each.name),
-                "problem": each.what,
-            }
+        yield _table(columns, len(names))
+    bad = [each for each in found.problems if each.split == split]
+    if bad:
+        columns = {
+            "split": [split] * len(bad),
+            "id": [_printable(each.name) for each in bad],
+            "label": [each.label or None for each in bad],
+            "named": [_named(each.name) for each in bad],
+            "problem": [each.what for each in bad],
+        }
+        yield _table(columns, len(bad))
+
+
+def _table(columns: Mapping[str, Any], rows: int) -> pa.Table:
+    arrays = [
+        pa.array(columns[each.name], each.type) if each.name in columns else pa.nulls(rows, each.type)
+        for each in SCHEMA
+    ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def finish(rows: Path, final: Path) -> None:
@@ -117,115 +129,52 @@ def finish(rows: Path, final: Path) -> None:
     rows.unlink()
 
 
-_MEANS = ("brightness", "red", "green", "blue", "contrast")
-
-
 def _named(name: str) -> str | None:
     match = _SYNSET.match(name.rpartition("/")[2])
     return match[1] if match else None
 
 
-def _box(box: Any, width: int | None, height: int | None) -> dict[str, Any]:
-    if np.isnan(box[0]):
-        return {"box": False, "box_inside": None, "box_area": None}
-    if width is None or height is None:
-        return {"box": True, "box_inside": None, "box_area": None}
-    x0, y0, x1, y1 = (float(each) for each in box)
-    area = (x1 - x0 + 1) * (y1 - y0 + 1) / (width * height)
-    return {"box": True, "box_inside": x1 < width and y1 < height, "box_area": area}
+def _boxes(boxes: Any, widths: list[Any], heights: list[Any]) -> dict[str, Any]:
+    """The columns of boxes [N, 4] x0, y0, x1, y1: outermost pixels inside, NaN for none."""
+    wide, high = (np.array([np.nan if each is None else each for each in sides]) for sides in (widths, heights))
+    there = ~np.isnan(boxes[:, 0])
+    known = there & ~np.isnan(wide)
+    with np.errstate(invalid="ignore"):
+        inside = (boxes[:, 2] < wide) & (boxes[:, 3] < high)
+        area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1) / (wide * high)
+    return {
+        "box": there,
+        "box_inside": pa.array(inside, mask=~known),
+        "box_area": pa.array(area, pa.float32(), mask=~known),
+    }
 
 
-def _seen(split: Split) -> Iterator[dict[str, Any]]:
-    """What is seen of each image, in order. All cores look; a few chunks are in memory at a time."""
+def _seen(split: Split) -> Iterator[Columns]:
+    """What is seen of the images, in order, some at a time. All cores look; a few chunks are in memory."""
     from tqdm import tqdm
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    images = iter(zip(split.names, split.images(), strict=True))
-    waiting: deque[Future[list[dict[str, Any]]]] = deque()
+    images = split.images()
+    waiting: deque[Future[Columns]] = deque()
     progress = tqdm(
         total=len(split), desc=f"looking at {split.place}", unit="image", disable=not sys.stderr.isatty(), leave=False
     )
     with _pool(len(split), workers) as pool, progress:
         try:
             while chunk := list(islice(images, CHUNK)):
-                waiting.append(pool.submit(look, [image for _, image in chunk]))
+                waiting.append(pool.submit(look, chunk))
+                progress.update(len(chunk))
                 if len(waiting) > 2 * workers:
-                    done = waiting.popleft().result()
-                    progress.update(len(done))
-                    yield from done
+                    yield waiting.popleft().result()
             while waiting:
-                yield from waiting.popleft().result()
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
 
 
 def _pool(images: int, workers: int) -> Executor:
-    """Threads for few images; processes, which need a second to start, for many: each image has some Python of its own."""
-    if images < MANY or workers == 1:
+    Image.init()  # once, not in every thread
+    if images < MANY or workers <= FEW:
         return ThreadPoolExecutor(workers)
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-
-
-def look(images: Sequence[str | bytes]) -> list[dict[str, Any]]:
-    """What is seen of some images.
-
-    Args:
-        images: encoded, or where they are.
-
-    Returns:
-        For each the columns `problem` to `contrast`, `content_hash` and `near_hash` of `SCHEMA`; what cannot be known is None.
-    """
-    found: list[dict[str, Any]] = []
-    small = np.zeros((len(images), SIDE, SIDE, 3), np.uint8)
-    for index, image in enumerate(images):
-        found.append(_one(image, small[index]))
-    colours = small.mean(axis=(1, 2), dtype=np.float32) / 255
-    luma = (small @ _LUMA) / 255
-    contrast = luma.std(axis=(1, 2))
-    hashes = near_hashes(luma)
-    for index, each in enumerate(found):
-        if each["decodes"]:
-            red, green, blue = (float(value) for value in colours[index])
-            each |= {
-                "red": red,
-                "green": green,
-                "blue": blue,
-                "brightness": float(colours[index] @ _LUMA),
-                "contrast": float(contrast[index]),
-                "near_hash": int(hashes[index]) if contrast[index] >= FLAT else None,
-            }
-    return found
-
-
-def _one(image: str | bytes, small: Any) -> dict[str, Any]:
-    """One image; its pixels go into `small` [SIDE, SIDE, 3]."""
-    from PIL import Image
-
-    seen: dict[str, Any] = dict.fromkeys(_SEEN)
-    seen["decodes"] = False
-    try:
-        content = read_bytes(image) if isinstance(image, str) else image
-    except Refused as error:
-        return seen | {"problem": str(error)}
-    seen |= {"bytes": len(content), "content_hash": hashed(content)}
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            seen |= {"format": opened.format, "mode": opened.mode, "width": opened.width, "height": opened.height}
-            seen |= {"frames": getattr(opened, "n_frames", 1), "orientation": 1, "gps": False}
-            if "exif" in opened.info:
-                with contextlib.suppress(Exception):  # EXIF that cannot be read tells nothing
-                    exif = opened.getexif()
-                    seen |= {"gps": bool(exif.get_ifd(_GPS)), "orientation": exif.get(_ORIENTATION, 1)}
-            rgb = pixels.as_rgb(opened)
-            if rgb.size != (SIDE, SIDE):
-                rgb = rgb.resize((SIDE, SIDE), Image.Resampling.BOX)
-            small[:] = np.asarray(rgb)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise of all kinds on broken content
-        return seen | {"problem": f"cannot be decoded: {pixels.reason(error)}"}
-    return seen | {"decodes": True}
-
-
-_SEEN = [*SCHEMA.names[SCHEMA.names.index("problem") : SCHEMA.names.index("box")], "content_hash", "near_hash"]

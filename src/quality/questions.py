@@ -45,6 +45,7 @@ SCHEMA = pa.schema(
         ("cards", pa.int32()),  # with a right check digit
     ]
 )
+ROWS = 2_048  # written at a time
 _WORD = re.compile(r"\w+")
 _CLOSING = " \t\r\n\"'”’»)]}"  # what may follow a question mark
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -59,16 +60,16 @@ class _Context(NamedTuple):
     personal: tuple[int, int, int]
 
 
-def rows(data: QuestionAnsweringData, split: str) -> Iterator[dict[str, Any]]:
+def tables(data: QuestionAnsweringData, split: str) -> Iterator[pa.Table]:
     """The rows of a split, as many as its limit lets a model see.
 
     Raises:
         Refused: a file that cannot be read as questions at all.
     """
     # As if every question could have no answer: whether it may is for the contract to say.
-    found = squad.read(data.files(split), version_2=True)
-    for number, question in enumerate(islice(found, data.limit(split))):
-        yield _row(split, number, question)
+    found = enumerate(islice(squad.read(data.files(split), version_2=True), data.limit(split)))
+    while rows := [_row(split, number, question) for number, question in islice(found, ROWS)]:
+        yield pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def finish(rows: Path, final: Path) -> None:
