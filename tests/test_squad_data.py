@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -817,3 +818,45 @@ def test_the_real_files_are_whole(shared_data: Path, tmp_path: Path) -> None:
         counts = examples.Examples(entry).counts
         assert (counts["questions"], counts["contexts"], counts["answers"]) == (questions, contexts, answers)
         assert counts["mismatched_answers"] == counts["unanswerable"] == 0
+
+
+# --- CSV
+
+CSV = """id,title,context,question,answer,answer_start
+a,T,"Anna lives in Bonn, Bert in Köln.",Where does Anna live?,Bonn,14
+b,T,"Anna lives in Bonn, Bert in Köln.",Where does Bert live?,Köln,
+"""
+
+
+def test_csv_is_read_with_and_without_offsets(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(CSV, encoding="utf-8-sig")
+    found = list(squad.read([str(tmp_path / "train.csv")]))
+    assert [(each.id, each.title, each.answers) for each in found] == [
+        ("a", "T", [("Bonn", 14)]),
+        ("b", "T", [("Köln", 28)]),
+    ]
+    (tmp_path / "dev.csv").write_text('question,context,answer\n"Who, then?","Two\nlines","lines"\nWhy?,Because.,\n')
+    found = list(squad.read([str(tmp_path / "dev.csv")]))
+    assert [(each.id, each.question, each.context, each.answers) for each in found] == [
+        ("1", "Who, then?", "Two\nlines", [("lines", 4)]),
+        ("2", "Why?", "Because.", []),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("question,answer\nWho?,I\n", "the column 'context' is missing; found question, answer"),
+        ("", "the column 'context' is missing; found none"),
+        ("context,question,answer\nI or I,Who?,I\n", "line 2: the context has the answer 2 times"),
+        ("context,question,answer\nYou,Who?,I\n", "line 2: the context has the answer 0 times"),
+        ("context,question,answer,answer_start\nI,Who?,I,first\n", "must be a whole number, not 'first'"),
+        ("context,question,answer\nI,Who?\n", "fewer columns"),
+        ("context,question,answer\nI,Who?,I,0\n", "more columns"),
+        ('context,question,answer\n"I,Who?,I\n', "not readable as CSV"),
+    ],
+)
+def test_csv_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(Refused, match=re.escape(message)):
+        list(squad.read([str(tmp_path / "train.csv")], version_2=True))

@@ -1,11 +1,13 @@
 """Reads questions with their contexts and answers: SQuAD 1.1 and 2.0 in every layout they come in.
 
-Nested JSON (the official files), flat JSON (a list, or {"data": [...]}), JSON Lines, and Parquet as on the
-Hub. All of them are streamed, article by article or row group by row group: memory does not grow with the
+Nested JSON (the official files), flat JSON (a list, or {"data": [...]}), JSON Lines, Parquet as on the Hub, and
+CSV with one answer a row. All of them are streamed, article by article or row group by row group: memory does not grow with the
 file.
 """
 
 import codecs
+import csv
+import io
 import json
 import re
 import zlib
@@ -16,7 +18,7 @@ from typing import IO, Any, NamedTuple
 from config.errors import Refused
 
 OFFICIAL = {"train": ("train-v1.1.json", "train-v2.0.json"), "val": ("dev-v1.1.json", "dev-v2.0.json")}
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".json.gz", ".jsonl.gz")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz")
 BLOCK = 1 << 20  # bytes read at a time
 LINE = 1 << 20  # longest line that is looked at to tell JSON Lines from other JSON
 _DECODER = json.JSONDecoder()
@@ -63,6 +65,8 @@ def read(files: Sequence[str], version_2: bool | None = None) -> Iterator[Questi
     for file in files:
         if file.endswith(".parquet"):
             yield from _parquet(file, version_2)
+        elif file.endswith((".csv", ".csv.gz")):
+            yield from _csv(file, version_2)
         else:
             yield from _json(file, version_2)
 
@@ -201,6 +205,42 @@ def _parquet(file: str, version_2: bool | None) -> Iterator[Question]:
                     yield _flat(item, f"{file}: row {row}", version_2)
         except pyarrow.ArrowException as error:
             raise Refused(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _csv(file: str, version_2: bool | None) -> Iterator[Question]:
+    """Rows of context, question and answer; id, title and answer_start may be missing."""
+    with _reading(file) as stream:
+        try:
+            rows = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), strict=True)
+            for key in ("context", "question", "answer"):
+                if key not in (rows.fieldnames or []):
+                    raise Refused(
+                        f"{file}: the column {key!r} is missing; found {', '.join(rows.fieldnames or []) or 'none'}"
+                    )
+            for number, row in enumerate(rows, 1):
+                where = f"{file}: line {rows.line_num}"
+                if None in row or None in row.values():
+                    raise Refused(f"{where}: it has {'more' if None in row else 'fewer'} columns than the first line")
+                answers = [] if not row["answer"] else [{"text": row["answer"], "answer_start": _start(row, where)}]
+                flat = {**row, "id": row.get("id") or str(number), "answers": answers}
+                yield _flat(flat, where, version_2)
+        except csv.Error as error:
+            raise Refused(f"{file}: not readable as CSV near line {rows.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise Refused(f"{file}: not UTF-8 text: {error.reason}") from error
+
+
+def _start(row: dict[str, str], where: str) -> int:
+    """Where a row's answer is: as it says, else where the context has it, if that is one place."""
+    told = row.get("answer_start")
+    if told:
+        if not told.strip().isdecimal():
+            raise Refused(f"{where}: 'answer_start' must be a whole number, not {told!r}")
+        return int(told)
+    count = row["context"].count(row["answer"])
+    if count != 1:
+        raise Refused(f"{where}: the context has the answer {count} times; say which with the column answer_start")
+    return row["context"].index(row["answer"])
 
 
 @contextmanager
