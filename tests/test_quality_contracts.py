@@ -108,6 +108,10 @@ IMAGE_MUTATIONS: dict[str, tuple[str, set[str]]] = {
         set(),
     ),
     "no image is in both splits": (
+        f"update facts set content_hash = (select content_hash from facts {ONE}) where split = 'val' and number = 0",
+        set(),
+    ),
+    "no image of validation looks like one of training": (
         f"update facts set near_group = (select near_group from facts {ONE}) "
         f"where split = 'val' and number = (select min(number) from facts where split = 'val' and label = {FIRST})",
         set(),
@@ -129,7 +133,7 @@ IMAGE_MUTATIONS: dict[str, tuple[str, set[str]]] = {
     "every image has a split": (f"update facts set split = null {ONE}", {AS_MANY}),
     "splits are train and val": (f"update facts set split = 'test' {ONE}", {AS_MANY}),
     "every image has a name": (f"update facts set id = null {ONE}", set()),
-    "names are unique": (
+    "names are unique in their split": (
         f"update facts set id = (select id from facts where split = 'train' and number = 1) {ONE}",
         set(),
     ),
@@ -256,9 +260,9 @@ def test_a_copy_in_one_of_a_hundred_validation_images_fails(
 ) -> None:
     """The check has two levels: one copy warns, more than one in a hundred fail."""
     connection.execute(f"create table facts as select * from read_parquet('{sound['shapes'].path}')")
-    connection.execute("insert into facts select * exclude (i) replace (number + 48 * i as number, near_group + i as near_group) from facts, range(1, 20) as copies(i) where split = 'val'")  # fmt: skip
+    connection.execute("insert into facts select * exclude (i) replace (number + 48 * i as number, content_hash + i as content_hash) from facts, range(1, 20) as copies(i) where split = 'val'")  # fmt: skip
     tables.add(connection, sound["shapes"], {}, [])
-    one = "update facts set near_group = (select near_group from facts where split = 'train' and number = 0) where split = 'val' and number "
+    one = "update facts set content_hash = (select content_hash from facts where split = 'train' and number = 0) where split = 'val' and number "
     for rows, outcome in (("= 0", "warned"), ("< 20", "failed")):
         connection.execute(one + rows)
         found = outcomes("shapes", sound["shapes"], connection, tmp_path)

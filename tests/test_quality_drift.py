@@ -99,6 +99,8 @@ def test_what_changed_is_named() -> None:
     new = columns(1, 1000)
     new["constant"][:300] = 1
     assert drifted(columns(0, 1500), new) == {"constant"}
+    new["constant"][30:300] = 0  # three rows of a hundred, where there were none
+    assert drifted(columns(0, 1500), new) == {"constant"}
     new["constant"][1:300] = 0  # one row of a thousand
     assert not drifted(columns(0, 1500), new)
 

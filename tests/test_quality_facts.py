@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def test_the_facts_are_of_the_rows_that_a_model_sees(tmp_path: Path) -> None:
     [
         ("write to a.b+c@example.co.uk now", (1, 0, 0)),
         ("@home is no address, nor is a@b", (0, 0, 0)),
+        ("A" * 200_000 + " @ " + "B" * 200_000, (0, 0, 0)),
         ("call (555) 010-1234 or 555-010-1234 or +1 555 010 1234", (0, 3, 0)),
         ("call +44 20 7946 0958", (0, 1, 0)),
         ("from 1939-1945 and 2015-02-07, 9 + 555", (0, 0, 0)),
@@ -142,6 +144,12 @@ def test_images(tmp_path: Path) -> None:
         "moving": encoded(two[0], "GIF", save_all=True, append_images=two[1:]),
         "flat": encoded(Image.new("RGB", (64, 64), (255, 0, 0)), "PNG"),
     }
+    # One entry, the orientation, as a LONG of 2**32 - 1: no SHORT from 1 to 8.
+    entry = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x0112, 4, 1, 2**32 - 1, 0)
+    made["odd"] = encoded(drawn(7), "JPEG", exif=b"Exif\0\0" + entry)
+    located = Image.Exif()
+    located.get_ifd(0x8825)[1] = "N"
+    made["tiff"] = encoded(drawn(8), "TIFF", exif=located)
     made["cut"] = made["plain"][: len(made["plain"]) // 2]
     made["text"] = b"not an image"
     made["empty"] = b""
@@ -156,6 +164,7 @@ def test_images(tmp_path: Path) -> None:
     assert found["plain"]["content_hash"] != found["copy"]["content_hash"]
     assert [found[name]["mode"] for name in ("grey", "palette", "cmyk")] == ["L", "P", "CMYK"]
     assert (found["turned"]["gps"], found["turned"]["orientation"], found["plain"]["gps"]) == (True, 6, False)
+    assert (found["odd"]["orientation"], found["tiff"]["gps"]) == (0, True)
     assert (found["moving"]["frames"], found["plain"]["frames"]) == (2, 1)
     assert (found["flat"]["near_hash"], found["flat"]["contrast"]) == (None, pytest.approx(0, abs=1e-6))
     assert found["flat"]["red"] == 1
@@ -202,6 +211,16 @@ def test_near_groups(tmp_path: Path) -> None:
     means = np.array([[each[name] for name in images._MEANS] for each in found], np.float32)
     groups = near_groups(np.array([each["near_hash"] for each in found]), means)
     assert groups.tolist() == expected
+
+
+def test_many_frames_of_one_scene_take_no_time(tmp_path: Path) -> None:
+    """Quadratic work on these would be for ever."""
+    random_ = np.random.default_rng(0)
+    frames = 20_000
+    means = np.float32(0.5) + random_.uniform(0, 0.002, (frames, 5)).astype(np.float32)
+    flips = np.left_shift(np.uint64(1), random_.integers(0, 64, frames).astype(np.uint64))
+    found = near_groups((np.full(frames, 0x0F0F0F0F0F0F0F0F, np.uint64) ^ flips).view(np.int64), means)
+    assert set(found.tolist()) == {0}
 
 
 @given(st.lists(st.tuples(st.integers(-8, 8), st.integers(0, 3)), min_size=1, max_size=40))

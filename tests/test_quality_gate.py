@@ -121,15 +121,34 @@ def test_a_verdict_is_remembered(run: Any, tmp_path: Path) -> None:
     assert (changed.returncode, "verifying" in changed.stderr) == (4, True)
 
 
+def test_a_report_takes_nothing_away(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    command = ("-m", "quality", *SMALL[:2], "--folder")
+    assert run(*command, str(folder)).returncode == 0
+    assert run(*command, str(folder)).returncode == 0
+    assert (folder / "thesis.txt").read_text() == "precious"
+    assert {each.name for each in folder.iterdir()} == {
+        "thesis.txt", "report.html", "report.md", "rows.jsonl", "verdict.json", "profile.json", "sample.parquet"
+    }  # fmt: skip
+    done = run(*command, str(folder / "thesis.txt"))
+    assert (done.returncode, "cannot be written to" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
 def test_data_that_shrinks_warns(run: Any, tmp_path: Path) -> None:
     data = questions(tmp_path / "data")
     command = ("-m", "quality", "data=squad", f"data.path={data}", f"data.cache_dir={tmp_path / 'cache'}")
     assert "passed" in run(*command, "--folder", str(tmp_path / "one")).stdout
-    value = json.loads((data / "train-v1.1.json").read_text())
-    (data / "train-v1.1.json").write_text(json.dumps({"data": value["data"][:3]}))
-    done = run(*command, "--folder", str(tmp_path / "two"))
-    assert done.returncode == 0
-    assert "about as many questions as in the data before" in (tmp_path / "two" / "report.md").read_text()
+    whole = (data / "train-v1.1.json").read_text()
+    half = json.dumps({"data": json.loads(whole)["data"][:3]})
+    # Smaller, as large as before, and smaller again: a verdict is remembered together with what it was compared with.
+    for turn, (text, warned) in enumerate(((half, True), (half, False), (whole, True), (half, True))):
+        (data / "train-v1.1.json").write_text(text)
+        done = run(*command, "--folder", str(tmp_path / f"turn{turn}"))
+        assert done.returncode == 0
+        report = (tmp_path / f"turn{turn}" / "report.md").read_text()
+        assert ("about as many questions as in the data before" in report) == warned, turn
 
 
 def test_a_training_that_was_stopped_goes_on_past_the_gate(run: Any, tmp_path: Path) -> None:
@@ -184,6 +203,18 @@ HOLES = {
         changed(columns=[{"name": "n", "checks": [{"invalid": {"valid_maxx": 5}}]}]),
         "valid_maxx",
     ),
+    "misspelt key of a column": (
+        changed(columns=[{"name": "n", "check": [{"invalid": {"valid_max": 5}}]}]),
+        "check is no key",
+    ),
+    "misspelt type of a column": (changed(columns=[{"name": "n", "data_tpye": "bigint"}]), "data_tpye is no key"),
+    "a filter on all and a query": (
+        changed(filter="n = 1", checks=[{"metric": {"query": "select 1", "threshold": {"must_be": 1}}}]),
+        "no effect on a query",
+    ),
+    "a variable": (changed(checks=[{"failed_rows": {"expression": "n > ${var.most}"}}]), "variables"),
+    "a key that is a list": ("dataset: data/main/facts\n? [a, b]\n: c\n", "a key must be a word"),
+    "columns to show that are none": (changed(checks=[{"row_count": {"attributes": {"show": 5}}}]), "attributes.show"),
     "misspelt key of the whole": (changed(colums=[]), "colums"),
     "no checks": (changed(checks=[], columns=[{"name": "n"}]), "checks"),
     "none at all": ("dataset: data/main/facts\ncolumns:\n  - name: n\n", "has no checks"),
@@ -224,7 +255,7 @@ def judged(tmp_path: Path, text: str, table: str) -> verdict.Verdict:
 
     connection = duckdb.connect(":memory:")
     connection.execute(f"create table facts as {table}")
-    of = Facts(tmp_path / "none.parquet", "0" * 64, "question_answering", [])
+    of = Facts(tmp_path / "none.parquet", "0" * 64, "question_answering", [], [])
     return verdict.judged(
         contract.parse(text, "mine", "mine.yaml"), of, connection, soda.versions(), tmp_path / "rows.jsonl"
     )
@@ -258,6 +289,12 @@ UNSEEN = {
         SOUND,
         "inconclusive",
     ),
+    "a filter that leaves nothing": (
+        changed(columns=[{"name": "n", "checks": [{"invalid": {"valid_max": 1, "filter": "split = 'validation'"}}]}]),
+        SOUND,
+        "inconclusive",
+    ),
+    "a filter on all that leaves nothing": (changed(filter="split = 'validation'"), SOUND, "failed"),
     "an empty table": (changed(), SOUND + " where false", "failed"),
 }  # fmt: skip
 

@@ -140,7 +140,8 @@ def planted(root: Path) -> Broken:
     label, path, name = one()  # 18: an image of training in validation
     copy = by_class[label][0]
     write(root / "val" / "images" / copy, path.read_bytes())
-    expected["no image is in both splits"] |= {f"val/images/{copy}", name}
+    for check in ("no image is in both splits", "no image of validation looks like one of training"):
+        expected[check] |= {f"val/images/{copy}", name}
     unnamed = by_class[next(turn)][0]  # 19: without a label, and one that is not there
     lines = [line for line in lines if not line.startswith(unnamed + "\t")]
     lines.append(f"val_none.JPEG\t{classes[0]}\t0\t0\t9\t9")
@@ -162,6 +163,7 @@ def test_planted_defects_are_found_and_nothing_else(tiny_imagenet: Path, tmp_pat
     assert found.status == "warned"
     assert {name: len(ids) for name, ids in before.items()} == {
         "no image is in both splits": 2,  # a fishing rod, and it has another class in each
+        "no image of validation looks like one of training": 2,
         "no image has two classes": 4,
         "no image is there twice": 2,
     }

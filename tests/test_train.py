@@ -142,7 +142,7 @@ def test_the_record_is_complete(finished: dict[str, tuple[Path, str]]) -> None:
         "choices",
     ):
         assert key in record, key
-    assert set(record["timings"]) == {"data", "model", "fit", "export"}
+    assert set(record["timings"]) == {"data", "quality", "model", "fit", "export"}
     assert set(record["data"]["fingerprints"]) == {"train", "val"}
     assert record["choices"]["model"] == "bert_tiny"
     assert {"torch", "lightning", "transformers", "timm", "hydra-core"} <= set(record["packages"])
@@ -186,6 +186,12 @@ def test_transformers_loads_the_model_folder_and_gives_the_same_answers(finished
     assert same == len(rows)
 
 
+def generated(cache: Path, run_folder: Path) -> Path:
+    """The folder of the shapes that a run was trained on."""
+    fingerprint = json.loads((run_folder / "run.json").read_text())["data"]["fingerprints"]["val"]
+    return cache / "shapes" / fingerprint.removeprefix("shapes-").partition(":")[0]
+
+
 def test_timm_loads_the_model_folder_and_gives_the_same_labels(
     finished: dict[str, tuple[Path, str]], cache: Path
 ) -> None:
@@ -202,7 +208,7 @@ def test_timm_loads_the_model_folder_and_gives_the_same_labels(
     transform = create_transform(**resolve_data_config({}, model=model), is_training=False)
     names = json.loads((folder / "model" / "config.json").read_text())["label_names"]
     rows = [json.loads(row) for row in (folder / "predictions.jsonl").read_text().splitlines()]
-    (source,) = {path.parent for path in cache.glob("shapes/*/val") if len(list(path.rglob("*.JPEG"))) == len(rows)}
+    source = generated(cache, folder)
     for row in rows:
         with Image.open(source / row["id"]) as image, torch.inference_mode():
             probabilities = model(transform(image.convert("RGB"))[None]).softmax(1)[0]
@@ -253,7 +259,7 @@ def test_predict_labels_a_folder_of_images(finished: dict[str, tuple[Path, str]]
     rows = {
         Path(row["id"]).name: row for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
     }
-    (source,) = {path for path in cache.glob("shapes/*/val") if len(list(path.rglob("*.JPEG"))) == len(rows)}
+    source = generated(cache, folder) / "val"
     done = run("-m", "trainers", "predict", f"run={folder}", str(source))
     assert done.returncode == 0, done.stderr
     labelled = [json.loads(line) for line in done.stdout.splitlines()]

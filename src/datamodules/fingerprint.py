@@ -194,7 +194,7 @@ class _Index:
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         if self.connection is not None:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeEncodeError):  # a name of any bytes is not remembered
                 return self.connection.execute(query, values).fetchall()
         return []
 
@@ -203,5 +203,5 @@ class _Index:
             try:
                 with self.connection as connection:
                     connection.executemany(query, rows)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeEncodeError) as error:
                 logger.warning("file digests are not remembered in %s: %s", self.path, error)

@@ -237,7 +237,7 @@ class ImageClassificationData(pl.LightningDataModule):
     @property
     def place(self) -> str:
         """Where it comes from, whatever is there today."""
-        return sources.place(self._kind, self._files, self._hub, "shapes")
+        return sources.place(self._kind, self._files, self._sample, self._hub)
 
     def expected(self, split: str) -> int | None:
         """How many images there must be, as far as the configuration says it."""

@@ -237,7 +237,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
     @property
     def place(self) -> str:
         """Where it comes from, whatever is there today."""
-        return sources.place(self._kind, self._files, self._hub, "squad_sample")
+        return sources.place(self._kind, self._files, self._sample, self._hub)
 
     def expected(self, split: str) -> int | None:
         """How many questions there must be, as far as the configuration says it."""

@@ -59,11 +59,13 @@ def sample(root: Path, generator: ModuleType, settings: Mapping[str, Any]) -> Pa
     return cache.entry(root, name, key, lambda folder: generator.write(folder, **settings))
 
 
-def place(kind: str, files: Mapping[str, str | None], hub: Mapping[str, Any] | None, generated: str) -> str:
+def place(
+    kind: str, files: Mapping[str, str | None], sample: Mapping[str, Any] | None, hub: Mapping[str, Any] | None
+) -> str:
     """Where data comes from, whatever is there today: what "the data before" is the data before of."""
     if kind == "path":
         return json.dumps([name and (name if "://" in name else str(Path(name).absolute())) for name in files.values()])
-    return str((hub or {})["repo"]) if kind == "hub" else generated
+    return str((hub or {})["repo"]) if kind == "hub" else json.dumps(dict(sample or {}), sort_keys=True)
 
 
 def expected(sample: Mapping[str, Any] | None, limit: int | None, split: str) -> int | None:

@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from config.errors import Refused
@@ -209,6 +210,7 @@ def _parquet(file: str, version_2: bool | None) -> Iterator[Question]:
 
 def _csv(file: str, version_2: bool | None) -> Iterator[Question]:
     """Rows of context, question and answer; id, title and answer_start may be missing."""
+    csv.field_size_limit(2**31 - 1)  # else no context may have more than 131,072 characters
     with _reading(file) as stream:
         try:
             rows = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), strict=True)
@@ -222,7 +224,13 @@ def _csv(file: str, version_2: bool | None) -> Iterator[Question]:
                 if None in row or None in row.values():
                     raise Refused(f"{where}: it has {'more' if None in row else 'fewer'} columns than the first line")
                 answers = [] if not row["answer"] else [{"text": row["answer"], "answer_start": _start(row, where)}]
-                flat = {**row, "id": row.get("id") or str(number), "answers": answers}
+                flat = {
+                    "id": row.get("id") or f"{PurePosixPath(file).stem}-{number}",
+                    "title": row.get("title"),
+                    "context": row["context"],
+                    "question": row["question"],
+                    "answers": answers,
+                }
                 yield _flat(flat, where, version_2)
         except csv.Error as error:
             raise Refused(f"{file}: not readable as CSV near line {rows.line_num}: {error}") from error
@@ -238,9 +246,9 @@ def _start(row: dict[str, str], where: str) -> int:
             raise Refused(f"{where}: 'answer_start' must be a whole number, not {told!r}")
         return int(told)
     count = row["context"].count(row["answer"])
-    if count != 1:
+    if count > 1:
         raise Refused(f"{where}: the context has the answer {count} times; say which with the column answer_start")
-    return row["context"].index(row["answer"])
+    return row["context"].find(row["answer"])  # -1, nowhere: a misplaced answer, as others are
 
 
 @contextmanager

@@ -70,9 +70,11 @@ def run(asked: argparse.Namespace) -> int:
             signal.signal(number, signal.SIG_DFL)
         running = len(search.active)
         search.interrupt()
+        _imported(ahead)
         _report(search, "", folder)
         message = f"interrupted; {running} trial(s) go on when the same command is given again"
         raise Interrupted(error.exit_code - 128, message) from error
+    _imported(ahead)
     trials = search.store.trials
     print("\n".join(table.lines(trials, experiment.objective, experiment.maximize, terminal.columns())))
     best = search.store.best()
@@ -137,6 +139,12 @@ def _report(search: Search, verdict: str, folder: Path) -> None:
         verdict=verdict or "Unfinished: the same command goes on",
         command=train_command(search.experiment, best, search.more) if best else "",
     )
+
+
+def _imported(ahead: threading.Timer) -> None:
+    """Lets imports that have begun come to their end: half of matplotlib is worse than none."""
+    ahead.cancel()
+    ahead.join()
 
 
 def _interrupted(number: int, _: FrameType | None) -> None:

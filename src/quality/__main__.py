@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -55,7 +56,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
             "fingerprint that a report shows. Exit code 4 if it has drifted.",
             epilog="e.g. python -m quality drift reference=outputs/2026-11-20/23-28-01 data=squad data.path=new/questions",
         )
-        parser.add_argument("--split", choices=("train", "val"), default="train", help="of both; default: train")
+        parser.add_argument(
+            "--split",
+            choices=("train", "val"),
+            default="train",
+            help="of the new data; the reference's is train; default: train",
+        )
         parser.add_argument(
             "--model", metavar="DIR", help="a run or model folder: compare its predictions and features, too"
         )
@@ -80,7 +86,16 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 def folder_of(asked: Any, name: str) -> Path:
     """Where a report goes."""
-    return Path(asked.folder or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}/{name}")
+    if asked.folder:
+        return Path(asked.folder)
+    while True:
+        folder = Path(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}/{name}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # another one began in this second
+            time.sleep(0.1)
+        else:
+            return folder
 
 
 def _verify(asked: Any) -> int:
@@ -89,7 +104,6 @@ def _verify(asked: Any) -> int:
     config, data = opened.data(asked.overrides)
     found, written = verdict.of(data, str(config.task.name), contract.read(str(config.quality.contract)))
     target = folder_of(asked, "quality")
-    target.parent.mkdir(parents=True, exist_ok=True)
     gate.publish(written, target)
     said = verdict.text(found)
     print(said)
@@ -97,7 +111,7 @@ def _verify(asked: Any) -> int:
     if found.good:
         return 0
     notify.tell(said, target, config.quality.webhook, config.quality.summary)
-    return 4 if config.quality.action == "enforce" else 0
+    return 0 if config.quality.action == "warn" else 4
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -30,6 +30,7 @@ class Check:
         kind: one of `KINDS`.
         type: Soda's: missing, invalid, duplicate, aggregate, metric, failed_rows, row_count, schema.
         columns: that it is about.
+        filtered: whether it looks at some rows only.
         rows: SQL condition that holds for the rows that break it; "" where single rows do not.
     """
 
@@ -39,6 +40,7 @@ class Check:
     type: str
     columns: tuple[str, ...]
     rows: str
+    filtered: bool
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key.value, str):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} is there twice", key.start_mark
@@ -124,26 +128,42 @@ def _refuse_what_soda_would_overlook(value: dict[str, Any], place: str) -> None:
     if errors:
         where, why = _deepest(errors[0])
         raise Refused(f"{place}: {where or 'the whole file'}: {why}")
+    known = {
+        name for part in _schema()["properties"]["columns"]["items"]["allOf"] for name in part.get("properties", {})
+    }
+    for column in value["columns"]:  # the schema leaves columns open, and Soda reads over what it does not know
+        if unknown := sorted(set(column) - known):
+            raise Refused(
+                f"{place}: column {column['name']}: {unknown[0]} is no key of a column; known are {', '.join(sorted(known))}"
+            )
+    if value.get("variables") or "${var." in json.dumps(value, default=str):
+        raise Refused(f"{place}: variables have no effect in thresholds, and none here: write the values")
     if value.get("dataset") != TABLE:
         raise Refused(f"{place}: dataset is {value.get('dataset')!r}; here it is {TABLE}, the table of facts")
     for column in value["columns"]:
         for each in column.get("checks") or []:
-            _refuse_unread(each, f"{place}: column {column['name']}")
+            _refuse_unread(each, bool(value.get("filter")), f"{place}: column {column['name']}")
     for each in value.get("checks") or []:
-        _refuse_unread(each, place)
+        _refuse_unread(each, bool(value.get("filter")), place)
     if value.get("scopes"):
         raise Refused(f"{place}: scopes are only in Soda's extensions; use filter: on each check")
     if not value["columns"]:
         raise Refused(f"{place}: columns is empty")
 
 
-def _refuse_unread(check: dict[str, Any], place: str) -> None:
+def _refuse_unread(check: dict[str, Any], filtered: bool, place: str) -> None:
     """Keys that Soda's schema has, and that do nothing, or not what they say."""
     for type_, body in check.items():
         if isinstance(body, dict) and "scope" in body:
             raise Refused(f"{place}: {type_}: scope is only in Soda's extensions; use filter:")
-        if isinstance(body, dict) and "query" in body and "filter" in body:
+        if isinstance(body, dict) and "query" in body and ("filter" in body or filtered):
             raise Refused(f"{place}: {type_}: a filter has no effect on a query; write it into the query")
+        attributes = (body or {}).get("attributes") or {}
+        shown = attributes.get("show", [])
+        if not isinstance(shown, list) or not all(isinstance(each, str) for each in shown):
+            raise Refused(f"{place}: {type_}: attributes.show must be a list of columns")
+        if not isinstance(attributes.get("rows", ""), str):
+            raise Refused(f"{place}: {type_}: attributes.rows must be a condition in SQL")
 
 
 @cache
@@ -195,15 +215,15 @@ def _check(place: str, type_: str, body: dict[str, Any], columns: tuple[str, ...
     path = f"{place}.{type_}" + (f".{qualifier}" if qualifier is not None else "")
     attributes = body.get("attributes") or {}
     kind = attributes.get("kind") or {"schema": "schema", "row_count": "volume"}.get(type_, "value")
-    rows = attributes.get("rows") or _rows(type_, body, columns)
     filters = [each for each in (body.get("filter"), value.get("filter")) if each]
+    rows = attributes.get("rows") or _rows(type_, body, columns, filters)
     if rows and filters:
         rows = " and ".join(f"({each})" for each in [*filters, rows])
     shown = tuple(attributes.get("show") or columns)
-    return Check(path, body.get("name") or path, kind, type_, shown, rows)
+    return Check(path, body.get("name") or path, kind, type_, shown, rows, bool(filters))
 
 
-def _rows(type_: str, body: dict[str, Any], columns: tuple[str, ...]) -> str:
+def _rows(type_: str, body: dict[str, Any], columns: tuple[str, ...], filters: Sequence[str]) -> str:
     """The condition that rows meet that break a check, from its own words."""
     if type_ == "failed_rows":
         return str(body.get("expression") or "")
@@ -216,7 +236,7 @@ def _rows(type_: str, body: dict[str, Any], columns: tuple[str, ...]) -> str:
         return " or ".join(missing)
     if type_ == "duplicate":
         names = ", ".join(f'"{each}"' for each in columns)
-        inside = f"where {body['filter']}" if body.get("filter") else ""
+        inside = f"where {' and '.join(f'({each})' for each in filters)}" if filters else ""
         return f"({names}) in (select ({names}) from facts {inside} group by {names} having count(*) > 1)"
     if type_ == "invalid":
         wrong = list(_invalid(column, body))
@@ -242,7 +262,8 @@ def _invalid(column: str, body: dict[str, Any]) -> Iterator[str]:
         yield _matches(column, body["invalid_format"])
     if reference := body.get("valid_reference_data"):
         table = ".".join(reference["dataset"].split("/")[1:])
-        yield f'{column} not in (select "{reference["column"]}" from {table})'
+        there = f'"{reference["column"]}"'
+        yield f"{column} not in (select {there} from {table} where {there} is not null)"
 
 
 def _listed(column: str, values: Any, how: str) -> list[str]:

@@ -1,6 +1,5 @@
 """`python -m quality drift`: new data beside the data that a model was trained on."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from quality import distances, drift_report, facts, features, opened, profile, tables
+from quality import distances, drift_report, facts, features, opened, profile, tables, verdict
 from runs import folder as folders
 
 DRAWS = 300  # comparisons of the reference with itself
 COMPONENTS = 8  # of features
+FEW = 20  # values of a number up to which it is tested as a category
 Column = npt.NDArray[Any]
 
 
@@ -94,9 +94,12 @@ def command(asked: Any) -> int:
         "level": asked.level,
         "columns": [asdict(each) for each in compared],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    folders.write_json(folder / "drift.json", result)
-    drift_report.write(folder, result)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.write_json(folder / "drift.json", result)
+        drift_report.write(folder, result)
+    except OSError as error:
+        raise Refused(f"the report cannot be written to {folder}: {error.strerror or error}") from error
     worst = ", ".join(each.name for each in drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
     print(f"{len(drifted)} of {len(compared)} columns drifted{': ' + worst if drifted else ''}")
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
@@ -121,7 +124,7 @@ def reference_of(name: str, root: Path) -> Path:
                 return folder
         raise Refused(f"reference={name} has no quality/{profile.SAMPLE}: train with quality=enforce or quality=warn")
     for path in sorted((root / "verdicts").glob("*/verdict.json")):
-        if len(name) >= 8 and json.loads(path.read_text(encoding="utf-8"))["fingerprint"].startswith(name):
+        if len(name) >= 8 and path.parent.suffix != ".tmp" and verdict.read(path).fingerprint.startswith(name):
             return path.parent
     raise Refused(
         f"reference={name}: neither a run's folder nor the fingerprint of data whose contract was verified here"
@@ -158,8 +161,12 @@ def _looked(
     if not (run / folders.RECORD).exists():
         raise Refused("--model needs a run's folder as the reference: what it was trained on is looked at, too")
     before = opened.again(folders.read_record(run)["config"], data.root)
+    then = facts.of(before, found.task)
+    trained = verdict.read(reference_of(name, data.root) / verdict.FILE).fingerprint
+    if then.fingerprint != trained:
+        raise Refused(f"the data that {name} was trained on has changed since: --model cannot look at it any more")
     folder = features.model_folder(model)
-    old = features.seen(folder, before, facts.of(before, found.task), "train", spill)
+    old = features.seen(folder, before, then, "train", spill)
     new = features.seen(folder, data, found, split, spill)
     first, second = features.principal(old.features, new.features, COMPONENTS)
     columns: tuple[dict[str, Column], dict[str, Column]] = ({}, {})
@@ -234,7 +241,10 @@ def _present(one: Column, other: Column) -> tuple[Any, Any]:
 
 def _p(old: Column, new: Column) -> float:
     if old.dtype.kind == "f":
-        return distances.ks_p(*_present(old, new))
+        one, other = _present(old, new)
+        if len(np.unique(np.concatenate([one, other]))) > FEW:
+            return distances.ks_p(one, other)
+        old, new = one, other  # with few values and many ties, that of KS is far too large
     _, one, other = distances.counted(old.tolist(), new.tolist())
     return distances.chi_square_p(one, other)
 

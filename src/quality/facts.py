@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from datamodules import cache
+from quality import tables
 
 SPLITS = ("train", "val")
 
@@ -21,12 +22,14 @@ class Facts:
         fingerprint: of what it was made from.
         task: "question_answering" or "image_classification".
         classes: of images, [{"id", "name"}, ...]; empty for questions.
+        counts: examples by split and, of images, by class.
     """
 
     path: Path
     fingerprint: str
     task: str
     classes: list[dict[str, str]]
+    counts: list[dict[str, Any]]
 
 
 def of(data: Any, task: str) -> Facts:
@@ -55,11 +58,15 @@ def of(data: Any, task: str) -> Facts:
                     writer.write_table(table)
         kind.finish(folder / "rows.parquet", folder / "facts.parquet")
         classes = data.survey.classes if task == "image_classification" else []
-        (folder / "classes.json").write_text(json.dumps(classes, ensure_ascii=False), encoding="utf-8")
+        connection = tables.connect(folder / "facts.parquet", folder / "spill")
+        counts = tables.counts(connection, task)
+        connection.close()
+        about = {"classes": classes, "counts": counts}
+        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
     folder = cache.entry(data.root, "facts", key, build)
-    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    return Facts(folder / "facts.parquet", fingerprint, task, classes)
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    return Facts(folder / "facts.parquet", fingerprint, task, **about)
 
 
 def module(task: str) -> ModuleType:

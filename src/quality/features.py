@@ -59,7 +59,11 @@ def seen(model: Path, data: Any, facts: Facts, split: str, spill: Path) -> Seen:
     connection = tables.connect(facts.path, spill)
     images = facts.task == "image_classification"
     where = "number is not null and " + ("decodes" if images else "true")
-    query = f"select * from facts where split = '{split}' and {where} order by hash(id), id limit {EXAMPLES}"
+    alike = "number" if images else "context_hash"  # as in the profile: one question of each paragraph
+    query = (
+        f"select * from facts where split = '{split}' and {where} "
+        f"qualify row_number() over (partition by {alike} order by hash(id), id) = 1 order by hash(id), id limit {EXAMPLES}"
+    )
     rows = tables.rows(connection, query)
     connection.close()
     if not rows:

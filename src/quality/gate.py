@@ -1,6 +1,7 @@
 """The gate: a report first, then judgement."""
 
 import logging
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from config import process
-from config.errors import ContractBroken
+from config.errors import ContractBroken, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,17 @@ def gate(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
 
 
 def publish(written: Path, target: Path) -> None:
-    """Copies a report from the cache to where people look for it, in place of an older one."""
-    temporary = target.with_name(f"{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(written, temporary, ignore=shutil.ignore_patterns("spill", "key.json"))
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)
+    """Copies a report from the cache to where people look for it, over an older one; whatever else is there stays.
+
+    Raises:
+        Refused: it cannot be written there.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for file in written.iterdir():
+            if file.name != "key.json" and file.is_file():
+                temporary = target / f".{file.name}.{secrets.token_hex(4)}.tmp"
+                shutil.copyfile(file, temporary)
+                temporary.replace(target / file.name)
+    except OSError as error:
+        raise Refused(f"the report cannot be written to {target}: {error.strerror or error}") from error

@@ -1,10 +1,11 @@
 """64-bit hashes that find copies: of texts and files as they are, and of images as they look."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 
 def hashed(content: str | bytes) -> int:
@@ -33,6 +34,7 @@ def near_hashes(luma: Any) -> Any:
 CLEARLY = 0.01  # of 0 to 1: on plain backgrounds anything less is noise
 BITS = 4  # of a difference hash that saving an image again may change
 COLOUR = 0.012  # by which it may change a mean, of 0 to 1
+NEIGHBOURS = 64  # of an image in a band, by brightness: of a thousand frames of one scene not every pair need be seen
 BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # one more than BITS: one of them is the same in both
 
 
@@ -40,7 +42,7 @@ def near_groups(hashes: Any, colours: Any) -> Any:
     """Which images look the same: hashes that differ by a few bits, and means that are about the same.
 
     Either alone is not enough: small objects on plain backgrounds share their hashes, and many images their colours.
-    Copies of copies are one group.
+    Copies of copies are one group. Few small things on one background look the same, too: look at them before you believe it.
 
     Args:
         hashes: int64 [N] of `near_hashes`.
@@ -56,32 +58,31 @@ def near_groups(hashes: Any, colours: Any) -> Any:
         return_index=True,
         return_inverse=True,
     )
-    order = np.argsort(first)  # distinct images in the order in which they come
-    first, place = first[order], np.argsort(order)
-    parent = np.arange(len(first))
-    for one, other in _pairs(bits[first], colours[first]):
-        roots = []
-        for each in (one, other):
-            while parent[each] != each:
-                parent[each] = each = parent[parent[each]]
-            roots.append(each)
-        parent[max(roots)] = min(roots)
-    for each in range(len(parent)):
-        parent[each] = parent[parent[each]]  # parents come before their children
-    return first[parent[place[exact.ravel()]]]
+    count = len(first)
+    one, other = _pairs(bits[first], colours[first])
+    links = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
+    _, component = connected_components(links, directed=False)
+    earliest = np.full(component.max(initial=0) + 1, len(bits), np.int64)
+    np.minimum.at(earliest, component, first)
+    return earliest[component[exact.ravel()]]
 
 
-def _pairs(bits: Any, colours: Any) -> Iterator[tuple[int, int]]:
+def _pairs(bits: Any, colours: Any) -> tuple[Any, Any]:
+    """Positions [P], [P] of pairs that look the same."""
+    ones, others = [], []
     for start, width in BANDS:
         band = (bits >> np.uint64(start)) & np.uint64(2**width - 1)
         order = np.lexsort((colours[:, 0], band))
-        active, step = np.arange(len(order)), 0
-        while len(active):  # each beside its neighbours in the band, as far as the first mean lets it
-            step += 1
+        active = np.arange(len(order))
+        for step in range(
+            1, NEIGHBOURS + 1
+        ):  # each beside its neighbours in the band, as far as the first mean lets it
             active = active[active + step < len(order)]
             one, other = order[active], order[active + step]
             alike = (band[one] == band[other]) & (colours[other, 0] - colours[one, 0] <= COLOUR)
             active, one, other = active[alike], one[alike], other[alike]
             same = np.bitwise_count(bits[one] ^ bits[other]) <= BITS
             same &= (np.abs(colours[one] - colours[other]) <= COLOUR).all(axis=1)
-            yield from zip(one[same].tolist(), other[same].tolist(), strict=True)
+            ones.append(one[same])
+            others.append(other[same])
+    return np.concatenate(ones), np.concatenate(others)

@@ -9,6 +9,7 @@ from typing import Any
 
 from config.errors import Refused
 from quality import contract, facts, opened, profile, tables
+from runs.masking import masked_command
 
 KEPT = 0.8  # of today's rows, before somebody is told
 
@@ -19,6 +20,12 @@ def command(asked: Any) -> int:
     Returns:
         0.
     """
+    path = Path(asked.output) if asked.output else None
+    if path is not None and (path.exists() or not path.absolute().parent.is_dir()):
+        why = (
+            "is there already: choose another name, or remove it" if path.exists() else "has no folder to be written to"
+        )
+        raise Refused(f"{path} {why}")
     config, data = opened.data(asked.overrides)
     task = str(config.task.name)
     base = contract.read(str(config.quality.contract))
@@ -29,14 +36,11 @@ def command(asked: Any) -> int:
         connection.close()
     text = written(base.text, seen, asked.overrides)
     contract.parse(text, "new", asked.output or "the new contract")
-    if asked.output is None:
+    if path is None:
         print(text, end="")
         return 0
-    path = Path(asked.output)
-    if path.exists():
-        raise Refused(f"{path} is there already: choose another name, or remove it")
     path.write_text(text, encoding="utf-8")
-    overrides = shlex.join(asked.overrides)
+    overrides = shlex.join(masked_command(asked.overrides))
     print(f"isotrain: wrote {path}; python -m quality {overrides} quality.contract={path}", file=sys.stderr)
     return 0
 
@@ -57,7 +61,7 @@ def written(base: str, seen: dict[str, Any], overrides: list[str]) -> str:
     yaml.indent(mapping=2, sequence=4, offset=2)
     value = yaml.load(base)
     for split, rows in seen["rows"].items():
-        value["checks"].append(
+        value.setdefault("checks", []).append(
             _flow(
                 yaml,
                 f"""row_count:
@@ -79,7 +83,7 @@ def written(base: str, seen: dict[str, Any], overrides: list[str]) -> str:
     yaml.dump(value, stream)
     text = stream.getvalue()
     body = text[text.index("dataset:") :]
-    given = shlex.join(overrides)
+    given = shlex.join(masked_command(overrides))
     return (
         f"# Made by: python -m quality init {given}\n"
         f"#   python -m quality {given} quality.contract=<this file>    verify it\n"

@@ -79,10 +79,13 @@ def _one(image: str | bytes) -> tuple[tuple[Any, ...], bytes]:
         with pixels.opened(content) as opened:
             form, mode, (width, height) = opened.format, opened.mode, opened.size
             frames, orientation, gps = getattr(opened, "n_frames", 1), 1, False
-            if "exif" in opened.info:
+            if form == "MPO":  # a phone's photo with another one behind it
+                frames = 1
+            if "exif" in opened.info or form == "TIFF":
                 with contextlib.suppress(Exception):  # EXIF that cannot be read tells nothing
                     exif = opened.getexif()
-                    gps, orientation = bool(exif.get_ifd(_GPS)), exif.get(_ORIENTATION, 1)
+                    gps, turned = bool(exif.get_ifd(_GPS)), exif.get(_ORIENTATION, 1)
+                    orientation = turned if isinstance(turned, int) and 0 <= turned < 2**16 else 0
             rgb = pixels.as_rgb(opened)
             if width == height == 4 * SIDE:
                 small = rgb.reduce(4)  # the same, faster

@@ -3,7 +3,7 @@
 import re
 
 # A quick look first: most text has neither an @ nor seven digits.
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,24}")
 # North American, or international with a plus sign and at least seven digits.
 _PHONE = re.compile(
     r"(?<![\w.+-])(?:(?:\+?1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|\+\d{1,3}(?:[ .()-]{0,2}\d){7,12})(?![\w-])"

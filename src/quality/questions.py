@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS = 2_048  # written at a time
+_FAR = 2**31  # characters; an answer that says to be further away is misplaced all the same
 _WORD = re.compile(r"\w+")
 _CLOSING = " \t\r\n\"'”’»)]}"  # what may follow a question mark
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -93,13 +94,13 @@ def _row(split: str, number: int, question: squad.Question) -> dict[str, Any]:
         "question": question.question,
         "context": question.context,
         "answer": text,
-        "answer_start": start,
+        "answer_start": None if start is None else max(-1, min(start, _FAR)),
         "answers": len(placed),
         "misplaced_answers": placed.count("misplaced"),
         "padded_answers": placed.count("padded"),
         "cut_answers": placed.count("cut"),
         "answer_length": None if text is None else len(text),
-        "answer_position": None if start is None else start / max(1, len(question.context)),
+        "answer_position": None if start is None else min(1.0, max(0.0, start / max(1, len(question.context)))),
         "question_length": len(question.question),
         "context_length": len(question.context),
         "question_words": len(question.question.split()),

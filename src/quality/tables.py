@@ -1,13 +1,12 @@
 """The tables that contracts speak of, in DuckDB: facts, expected, previous."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quality.facts import Facts
-
-COUNTS = "select split, label, count(*) as rows from facts where number is not null group by all"
+COUNTS = "select split, label, count(*) as rows from facts where number is not null group by all order by all"
 MEMORY = "1GB"  # beyond it DuckDB works on the disk
 
 
@@ -26,9 +25,7 @@ def connect(facts: Path, spill: Path) -> Any:
     return connection
 
 
-def add(
-    connection: Any, facts: Facts, expected: Mapping[str, int | None], previous: Sequence[Mapping[str, Any]]
-) -> None:
+def add(connection: Any, facts: Any, expected: Mapping[str, int | None], previous: Sequence[Mapping[str, Any]]) -> None:
     """The tables beside the facts.
 
     `expected(split, rows)`: how many examples the configuration says there are, where it does. `previous(split, label,
@@ -41,7 +38,7 @@ def add(
     for split, rows in expected.items():
         if rows is not None:
             connection.execute("insert into expected values (?, ?)", [split, rows])
-    for each in previous or counts(connection, facts.task):
+    for each in previous or facts.counts:
         connection.execute("insert into previous values (?, ?, ?)", [each["split"], each["label"], each["rows"]])
     for each in facts.classes:
         connection.execute("insert into classes values (?)", [each["id"]])
@@ -51,7 +48,9 @@ def counts(connection: Any, task: str) -> list[dict[str, Any]]:
     """Examples by split and, of images, by class."""
     if task == "image_classification":
         return rows(connection, COUNTS)
-    return rows(connection, "select split, null::varchar as label, count(*) as rows from facts group by all")
+    return rows(
+        connection, "select split, null::varchar as label, count(*) as rows from facts group by all order by all"
+    )
 
 
 def rows(connection: Any, query: str) -> list[dict[str, Any]]:
@@ -74,7 +73,7 @@ def quoted(text: str) -> str:
 def remember(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
     """Leaves counts for the next data from the same place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # processes that end at once do not take each other's
     temporary.write_text(json.dumps(list(found), ensure_ascii=False), encoding="utf-8")
     temporary.replace(path)
 

@@ -14,6 +14,7 @@ from quality import profile, report, soda, tables
 from quality.contract import Check, Contract
 from quality.facts import SPLITS, Facts
 from quality.hashes import hashed
+from runs import terminal
 
 logger = logging.getLogger(__name__)
 
@@ -108,21 +109,23 @@ def of(data: Any, task: str, contract: Contract) -> tuple[Verdict, Path]:
     versions = soda.versions()
     found = tables_of_facts.of(data, task)
     expected = {split: data.expected(split) for split in SPLITS}
+    limits = [data.limit(split) for split in SPLITS]
+    before = data.root / "quality" / f"{hashed(json.dumps([contract.name, data.place, limits])) % 2**64:016x}.json"
+    previous = tables.remembered(before)
     key = {
         "format": FORMAT,
         "facts": found.fingerprint,
         "contract": [contract.name, contract.digest],
         "versions": versions,
         "expected": expected,
+        "previous": None if previous == found.counts else previous or None,
     }
-    limits = [data.limit(split) for split in SPLITS]
-    before = data.root / "quality" / f"{hashed(json.dumps([contract.name, data.place, limits])) % 2**64:016x}.json"
 
     def build(folder: Path) -> None:
         logger.info("verifying the data contract %s", contract.name)
         connection = tables.connect(found.path, folder / "spill")
         try:
-            tables.add(connection, found, expected, tables.remembered(before))
+            tables.add(connection, found, expected, previous)
             verdict = judged(contract, found, connection, versions, folder / ROWS)
             (folder / FILE).write_text(json.dumps(asdict(verdict), ensure_ascii=False, default=str), encoding="utf-8")
             seen = profile.write(folder, connection, task)
@@ -132,7 +135,7 @@ def of(data: Any, task: str, contract: Contract) -> tuple[Verdict, Path]:
 
     folder = cache.entry(data.root, "verdicts", key, build)
     verdict = read(folder / FILE)
-    if verdict.good and tables.remembered(before) != verdict.counts:
+    if verdict.good and previous != verdict.counts:
         tables.remember(before, verdict.counts)
     return verdict, folder
 
@@ -160,15 +163,17 @@ def judged(contract: Contract, facts: Facts, connection: Any, versions: Mapping[
         for check in contract.checks:
             found = outcomes.get(check.path)
             outcome = _OUTCOMES.get(found.outcome, "unevaluated") if found else "unevaluated"
+            if found and check.filtered and found.details.get("check_rows_tested") == 0 and check.type != "row_count":
+                checks.append(_judged(check, "unevaluated", found, said="its filter leaves no rows to look at"))
+                continue
             if outcome == "passed":
                 checks.append(_judged(check, outcome, found))
             else:
                 checks.append(_judged(check, outcome, found, **_broken(check, connection, file)))
-    counts = tables.counts(connection, facts.task)
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     status = _status(verified.status, [each.outcome for each in checks], bool(errors))
     return Verdict(
-        status, contract.name, contract.digest, facts.fingerprint, facts.task, checks, "\n".join(errors), counts,
+        status, contract.name, contract.digest, facts.fingerprint, facts.task, checks, "\n".join(errors), facts.counts,
         dict(versions), when,
     )  # fmt: skip
 
@@ -252,5 +257,5 @@ def text(verdict: Verdict) -> str:
 
 def _short(check: Judged) -> str:
     if check.rows:
-        return f"{check.name} ({check.rows} row{'s' * (check.rows != 1)}, e.g. {check.examples[0]['id']})"
+        return f"{check.name} ({check.rows} row{'s' * (check.rows != 1)}, e.g. {terminal.printable(check.examples[0]['id'])})"
     return f"{check.name} ({'none' if check.value is None else f'{check.value:g}'}, must be {check.threshold})"
