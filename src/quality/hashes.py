@@ -4,8 +4,6 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 def hashed(content: str | bytes) -> int:
@@ -51,6 +49,9 @@ def near_groups(hashes: Any, colours: Any) -> Any:
     Returns:
         int64 [N], the position of the first image of each one's group.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     bits = np.ascontiguousarray(hashes).view(np.uint64)
     _, first, exact = np.unique(
         np.column_stack([bits.astype(np.float64), bits % 65_521, *colours.T]),

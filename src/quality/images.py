@@ -54,9 +54,8 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS = 8_192  # read at a time
-CHUNK = 128  # images a worker looks at before it hands them over
-MANY = 4_000  # images from which on processes pay for their start
-FEW = 4  # cores that threads can keep busy: of each image a part needs the interpreter
+CHUNK = 256  # images a worker looks at before it hands them over
+MANY = 4_000  # images from which on processes pay for their start; threads wait for each other, of each image a third is Python
 _SYNSET = re.compile(r"(n\d{8})[_.]")
 _MEANS = ("brightness", "red", "green", "blue", "contrast")
 
@@ -175,6 +174,6 @@ def _seen(split: Split) -> Iterator[Columns]:
 
 def _pool(images: int, workers: int) -> Executor:
     Image.init()  # once, not in every thread
-    if images < MANY or workers <= FEW:
+    if images < MANY or workers == 1:
         return ThreadPoolExecutor(workers)
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
