@@ -42,10 +42,12 @@ def tiny_imagenet(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -
     return target / "tiny-imagenet-200"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One data cache for the whole session, as one machine has."""
-    return tmp_path_factory.mktemp("cache")
+    """One data cache for the whole session, as one machine has; never the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["ISOTRAIN_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import yaml
 
 from config.compose import CONF
 from config.errors import Refused
+from quality.soda import INSTALL
 
 SHIPPED = CONF / "quality" / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
@@ -171,7 +172,7 @@ def _schema() -> Any:
     """Soda's own schema, with what it lacks: Soda does read a filter and attributes of metric and failed_rows."""
     spec = find_spec("soda_core")  # finds it without importing it
     if spec is None or not spec.submodule_search_locations:
-        raise Refused("data contracts need Soda: pip install 'isotrain[quality]', or set quality=off")
+        raise Refused(INSTALL)
     text = (Path(spec.submodule_search_locations[0]) / SCHEMA_FILE).read_text(encoding="utf-8")
 
     def added(mapping: dict[str, Any]) -> dict[str, Any]:

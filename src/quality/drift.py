@@ -83,7 +83,7 @@ def command(asked: Any) -> int:
             blocks = [(old, new), looked]
         else:
             blocks = [(old, new)]
-    compared = compare(blocks, profile.kinds(task), asked.level)
+    compared = compare(blocks, asked.level)
     folder = folder_of(asked, "drift")
     drifted = [each for each in compared if each.drifted]
     result = {
@@ -178,14 +178,11 @@ def _looked(
     return columns
 
 
-def compare(
-    blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], kinds: Mapping[str, str], level: float
-) -> list[Compared]:
+def compare(blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], level: float) -> list[Compared]:
     """Compares columns of a reference and of new data.
 
     Args:
         blocks: (reference, new) columns by name; rows of one block belong together.
-        kinds: of known columns; others are what their type says.
         level: false alarms of one comparison of all columns.
     """
     prepared = [_prepared(old, new) for old, new in blocks]
@@ -246,7 +243,7 @@ def _p(old: Column, new: Column) -> float:
             return distances.ks_p(one, other)
         old, new = one, other  # with few values and many ties, that of KS is far too large
     _, one, other = distances.counted(old.tolist(), new.tolist())
-    return distances.chi_square_p(one, other)
+    return distances.chi_square(one, other)[0]
 
 
 def _compared(name: str, old: Column, new: Column, value: float, threshold: float, p: float, level: float) -> Compared:
@@ -260,7 +257,7 @@ def _compared(name: str, old: Column, new: Column, value: float, threshold: floa
         kind, statistic = "number", "KS"
     else:
         names, first, second = distances.counted(old.tolist(), new.tolist())
-        effect = distances.cramers_v(first, second)
+        effect = distances.chi_square(first, second)[1]
         shown = {
             "counts": {
                 "reference": dict(zip(names, first.tolist(), strict=True)),
