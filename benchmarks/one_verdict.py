@@ -14,14 +14,16 @@ from pathlib import Path
 
 def gate(overrides: list[str]) -> dict[str, float]:
     """A verdict, cold or warm, as the cache says."""
-    from quality import contract, opened, verdict
+    from datamodules import configured
+    from quality import contract, verdict
 
-    config, data = opened.data(overrides)
-    chosen = contract.read(str(config.quality.contract))
+    config = configured.composed(overrides, any_model=True)
+    data = configured.build(config.data)
     began = time.perf_counter()
     for split in ("train", "val"):
         data.fingerprint(split)
     files = time.perf_counter() - began
+    chosen = contract.read(str(config.quality.contract), data.root)
     found, _ = verdict.of(data, str(config.task.name), chosen)
     seconds = time.perf_counter() - began
     return {"files": files, "seconds": seconds, "rows": sum(each["rows"] for each in found.counts)}
@@ -29,9 +31,10 @@ def gate(overrides: list[str]) -> dict[str, float]:
 
 def verify(name: str, file: str, spill: str) -> dict[str, float]:
     """A contract's verification; Soda is imported before."""
+    from datamodules import cache
     from quality import contract, soda, tables
 
-    chosen = contract.read(name)
+    chosen = contract.read(name, cache.root())
     connection = tables.connect(Path(file), Path(spill))
     for table, columns in (("expected", "split varchar, rows bigint"), ("classes", "label varchar")):
         connection.execute(f"create table {table} ({columns})")

@@ -69,13 +69,15 @@ def _judge(overrides: list[str]) -> dict[str, Any]:
 def _verification(data: dict[str, list[str]], folder: Path, repeats: int) -> None:
     import duckdb
 
-    from quality import contract, facts, opened
+    from datamodules import configured
+    from quality import contract, facts
 
     rows = []
     for name, overrides in data.items():
-        config, module = opened.data([*overrides, f"data.cache_dir={folder}"])
+        config = configured.composed([*overrides, f"data.cache_dir={folder}"], any_model=True)
+        module = configured.build(config.data)
         made = facts.of(module, str(config.task.name))
-        chosen = contract.read(str(config.quality.contract))
+        chosen = contract.read(str(config.quality.contract), module.root)
         copies: dict[int, Path] = {}
         for count in ROWS:
             copies[count] = folder / f"{name}-{count}.parquet"
@@ -107,11 +109,11 @@ def _verification(data: dict[str, list[str]], folder: Path, repeats: int) -> Non
 
 def _looking(overrides: list[str], repeats: int) -> None:
     """All that the facts take from images on all cores, against decoding alone on one core times the cores."""
-    from datamodules import pixels
-    from quality import images, opened
+    from datamodules import configured, pixels
+    from quality import images
 
     with tempfile.TemporaryDirectory() as root:
-        _, data = opened.data([*overrides, f"data.cache_dir={root}"])
+        data = configured.build(configured.composed([*overrides, f"data.cache_dir={root}"], any_model=True).data)
         split = data.survey.splits["train"]
         places = list(itertools.islice(split.images(), IMAGES))
         cores = len(os.sched_getaffinity(0))

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -599,6 +600,10 @@ OFFICIAL_PROBLEMS: dict[str, tuple[Change, str]] = {
     "unknown class": (
         rewrite("val/val_annotations.txt", "".join(f"val_{i}.JPEG\tn0{i}\n" for i in range(3))),
         "images of n00, of which .*train has none",
+    ),
+    "class that is no text": (
+        lambda root: (root / "train" / "n01").rename(Path(os.fsdecode(os.fsencode(root / "train") + b"/caf\xe9"))),
+        r"class 'caf\\udce9' is not UTF-8; rename its folder",
     ),
     "empty annotations": (rewrite("val/val_annotations.txt", ""), "no class for 3"),
 }

@@ -168,6 +168,34 @@ def test_images(tmp_path: Path) -> None:
     assert found["flat"]["brightness"] == pytest.approx(0.299)
 
 
+def tiff_of(ifd: list[tuple[int, int, int, bytes]]) -> bytes:
+    """A little-endian TIFF of 8 x 8 grey pixels with further fields: tag, type, count, value of at most 4 bytes."""
+    fields = [
+        (256, 3, 1, b"\x08"),
+        (257, 3, 1, b"\x08"),
+        (258, 3, 1, b"\x08"),
+        (259, 3, 1, b"\x01"),
+        (262, 3, 1, b"\x01"),
+    ]
+    fields += [(273, 4, 1, struct.pack("<I", 8)), (278, 3, 1, b"\x08"), (279, 4, 1, struct.pack("<I", 64)), *ifd]
+    pixels = bytes(range(0, 128, 2))
+    made = b"".join(struct.pack("<HHI", *field[:3]) + field[3].ljust(4, b"\0") for field in sorted(fields))
+    return b"II*\0" + struct.pack("<I", 72) + pixels + struct.pack("<H", len(fields)) + made + bytes(4)
+
+
+def test_a_tiff_tells_where_it_was_taken() -> None:
+    """Its EXIF is its own fields, not a block of it; of those with GPS, most point to a table of their own."""
+    position = struct.pack("<H", 1) + struct.pack("<HHI", 1, 2, 2) + b"N\0\0\0" + bytes(4)
+    plain = tiff_of([(274, 3, 1, b"\x06")])
+    at = len(tiff_of([(274, 3, 1, b"\x06"), (0x8825, 4, 1, bytes(4))]))
+    placed = tiff_of([(274, 3, 1, b"\x06"), (0x8825, 4, 1, struct.pack("<I", at))]) + position
+    seen = looking.look([plain, placed, placed[:-10]])
+    assert seen["decodes"] == [True, True, True]
+    assert seen["format"] == ["TIFF"] * 3
+    assert seen["orientation"][:2] == [6, 6]
+    assert seen["gps"][:2] == [False, True]
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_near_hashes_bear_light_and_noise(seed: int) -> None:

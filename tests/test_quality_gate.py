@@ -225,7 +225,7 @@ HOLES = {
         changed(checks=[{"metric": {"query": "select 1", "filter": "n = 1", "threshold": {"must_be": 1}}}]),
         "no effect on a query",
     ),
-    "a key twice": (changed() + "columns: []\n", "twice"),
+    "a key twice": (changed() + "columns: []\n", "duplicate key"),
     "two of one name": (
         changed(columns=[{"name": "n", "checks": [{"invalid": {"name": "rows", "valid_max": 5}}]}]),
         "rows twice",
@@ -246,6 +246,22 @@ def test_a_contract_that_would_say_nothing_is_refused(hole: str) -> None:
     with pytest.raises(Refused, match=re.escape(message)):
         contract.parse(text, "mine", "mine.yaml")
     assert contract.parse(changed(), "mine", "mine.yaml").checks
+
+
+def test_a_contract_means_what_soda_reads() -> None:
+    """YAML 1.2, as Soda's: in 1.1, which PyYAML reads, these are 448, true and a word."""
+    columns = [{"name": "n", "checks": [{"invalid": {"valid_max": 5, "valid_values": [1]}}]}]
+    text = changed(columns=columns).replace("valid_max: 5", "valid_max: 0700").replace("- 1\n", "- yes\n")
+    [rows] = [each.rows for each in contract.parse(text, "mine", "mine.yaml").checks if each.type == "invalid"]
+    assert "not in ('yes')" in rows
+    assert rows.endswith('"n" > 700)')
+
+
+def test_a_range_that_is_left_out_is_told(tmp_path: Path) -> None:
+    threshold = {"must_be_not_between": {"greater_than": 50, "less_than": 0}}
+    found = judged(tmp_path, changed(checks=[{"row_count": {"threshold": threshold}}]), SOUND)
+    assert [each.threshold for each in found.checks if each.type == "row_count"] == ["> 50 or < 0"]
+    assert found.status == "failed"
 
 
 def judged(tmp_path: Path, text: str, table: str) -> verdict.Verdict:
@@ -378,9 +394,11 @@ def test_a_warm_verdict_costs_milliseconds(tmp_path: Path) -> None:
     data = questions(tmp_path / "data")
     program = (
         "import sys\n"
-        "from quality import contract, opened, verdict\n"
-        "config, data = opened.data(sys.argv[1:])\n"
-        "verdict.of(data, str(config.task.name), contract.read('squad'))\n"
+        "from datamodules import configured\n"
+        "from quality import contract, verdict\n"
+        "config = configured.composed(sys.argv[1:], any_model=True)\n"
+        "data = configured.build(config.data)\n"
+        "verdict.of(data, str(config.task.name), contract.read('squad', data.root))\n"
         "assert ('soda_core' in sys.modules) == (sys.argv[-1] == 'data.seed=1'), 'loaded'\n"
     )
     for extra in ("data.seed=1", "data.seed=2"):
@@ -400,3 +418,21 @@ def test_a_warm_verdict_costs_milliseconds(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_leave_one_whole_report(tmp_path: Path) -> None:
+    """Each file is one of the two's, whole, whoever was last."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from quality.gate import publish
+
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        for name in ("verdict.json", "report.html", "key.json"):
+            (tmp_path / str(number) / name).write_text(f"{number}" * 200_000)
+    target = tmp_path / "quality"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda turn: publish(tmp_path / str(turn % 2), target), range(40)))
+    assert {each.name for each in target.iterdir()} == {"verdict.json", "report.html"}
+    for file in target.iterdir():
+        assert file.read_text() in ("0" * 200_000, "1" * 200_000)

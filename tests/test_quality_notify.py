@@ -74,7 +74,18 @@ def test_slack_and_the_summary_are_told_of_a_failure_alone(run: Any, server: Ser
 
 
 @pytest.mark.parametrize(
-    "where", ["http://127.0.0.1:9/x", "nobody at all", "http://nowhere.invalid/x", "file:///etc/passwd"]
+    "where",
+    [
+        "http://127.0.0.1:9/x",
+        "nobody at all",
+        "http://nowhere.invalid/x",
+        "file:///etc/passwd",
+        "http://",
+        "http://127.0.0.1:no/x",
+        "http://[::1/x",
+        "http://127.0.0.1:9/a b\nc",
+        "https://\u00fc\u0000.example/x",
+    ],
 )
 def test_nobody_there_is_only_said(where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     notify.tell("broken", tmp_path, where, None)

@@ -21,7 +21,7 @@ Broken = dict[str, set[str]]
 
 def verified(data: Any, task: str, name: str, folder: Path) -> tuple[verdict.Verdict, Broken]:
     """The verdict, and the ids of all rows by check, from the report."""
-    found, written = verdict.of(data, task, contract.read(name))
+    found, written = verdict.of(data, task, contract.read(name, data.root))
     gate.publish(written, folder)
     broken: Broken = defaultdict(set)
     for line in (folder / "rows.jsonl").read_text().splitlines():

@@ -33,27 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(command: str, overrides: Sequence[str]) -> dict[str, object]:
     import logging
 
-    from omegaconf import OmegaConf
-
-    from config.check import check
-    from config.compose import compose
-
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    config = compose(overrides)
-    # What loggers refer to exists in a run alone, and none is needed here.
-    OmegaConf.update(config, "logger", None, force_add=True)
-    check(config)
-
+    from datamodules import configured
     from datamodules.hub_needs import refuse_early
 
+    config = configured.composed(overrides)
     if command == "prepare":
         # Before the imports, which take seconds.
         refuse_early(config.data, config.model)
 
-    from hydra.utils import instantiate
-
-    node = {key: value for key, value in config.data.items() if key not in ("epochs", "contract")}
-    data = instantiate(OmegaConf.create(node), _convert_="all", _recursive_=False)
+    data = configured.build(config.data)
     if command == "prepare":
         data.prepare_data()
         data.setup("fit")

@@ -241,6 +241,9 @@ def _classes(train: _Listing, val: _Listing) -> tuple[list[str], list[Problem]]:
             why = next((each.message for each in listing.problems if each.message), "")
             raise Refused(why or f"{listing.place} holds no images ({', '.join(SUFFIXES)})")
     declared = set(train.declared)
+    for each in sorted(declared | set(val.classes)):
+        if each != each.encode("utf-8", "replace").decode():  # a trained model names its classes, in JSON
+            raise Refused(f"{train.place}: the name of the class {each!a} is not UTF-8; rename its folder")
     if len(declared) < 2:
         raise Refused(f"{train.place} has one class only ({', '.join(declared)}); classification needs two or more")
     trained = set(train.classes)

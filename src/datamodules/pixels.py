@@ -4,9 +4,8 @@ import io
 import json
 import os
 import sys
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from config.errors import Refused
 from datamodules.arrays import Texts, TextWriter, load
 from datamodules.image_folder import Boxes, Split, read_bytes
+from datamodules.parallel import ordered
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -217,21 +217,10 @@ def _decoded(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, 
     """Decoded chunks in order. Pillow decodes without the interpreter lock, so threads are enough."""
     from PIL import Image
 
-    Image.init()
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    Image.init()  # once, not in every thread
     images = iter(zip(split.names, split.images(), strict=True))
-    waiting: deque[Future[tuple[Pixels, list[tuple[int, int]], int]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while chunk := list(islice(images, CHUNK)):
-                waiting.append(pool.submit(_decode_chunk, chunk, size))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    chunks = iter(lambda: list(islice(images, CHUNK)), [])
+    yield from ordered(partial(_decode_chunk, size=size), chunks)
 
 
 def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixels, list[tuple[int, int]], int]:

@@ -99,10 +99,12 @@ def folder_of(asked: Any, name: str) -> Path:
 
 
 def _verify(asked: Any) -> int:
-    from quality import contract, gate, notify, opened, verdict
+    from datamodules import configured
+    from quality import contract, gate, notify, verdict
 
-    config, data = opened.data(asked.overrides)
-    found, written = verdict.of(data, str(config.task.name), contract.read(str(config.quality.contract)))
+    config = configured.composed(asked.overrides, any_model=True)
+    data = configured.build(config.data)
+    found, written = verdict.of(data, str(config.task.name), contract.read(str(config.quality.contract), data.root))
     target = folder_of(asked, "quality")
     gate.publish(written, target)
     said = verdict.text(found)

@@ -3,18 +3,18 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config.compose import CONF
 from config.errors import Refused
-from quality.soda import INSTALL
+from datamodules import cache
+from quality import soda
 
+FORMAT = 1  # part of the cache's key: raise it when checks are read in another way
 SHIPPED = CONF / "quality" / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
@@ -61,8 +61,12 @@ class Contract:
     digest: str
 
 
-def read(named: str) -> Contract:
-    """A shipped contract by its name, or a file.
+def read(named: str, root: Path) -> Contract:
+    """A shipped contract by its name, or a file; read as YAML and validated once for each text.
+
+    Args:
+        named: the name, or the file's path.
+        root: of the cache.
 
     Raises:
         Refused: there is none, or it is none that could be broken: not Soda's language, no columns, no checks.
@@ -74,7 +78,16 @@ def read(named: str) -> Contract:
         shipped = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.yaml")))
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise Refused(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
-    return parse(text, path.stem, str(path))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    key = {"format": FORMAT, "digest": digest, "versions": soda.versions()}
+
+    def build(folder: Path) -> None:
+        checks = [asdict(each) for each in parse(text, path.stem, str(path)).checks]
+        (folder / "checks.json").write_text(json.dumps(checks), encoding="utf-8")
+
+    remembered = json.loads((cache.entry(root, "contracts", key, build) / "checks.json").read_text(encoding="utf-8"))
+    checks = [Check(**{**each, "columns": tuple(each["columns"])}) for each in remembered]
+    return Contract(path.stem, text, checks, digest)
 
 
 def parse(text: str, name: str, place: str) -> Contract:
@@ -83,10 +96,7 @@ def parse(text: str, name: str, place: str) -> Contract:
     Raises:
         Refused: see `read`.
     """
-    try:
-        value = yaml.load(text, _Strict)
-    except yaml.YAMLError as error:
-        raise Refused(f"{place} is not YAML: {' '.join(str(error).split())}") from error
+    value = _loaded(text, place)
     if not isinstance(value, dict):
         raise Refused(f"{place} is no data contract: expected a mapping with dataset, columns and checks")
     _refuse_what_soda_would_overlook(value, place)
@@ -105,20 +115,26 @@ def parse(text: str, name: str, place: str) -> Contract:
     return Contract(name, text, checks, hashlib.sha256(text.encode()).hexdigest())
 
 
-class _Strict(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, which YAML forbids and PyYAML overlooks."""
+def _loaded(text: str, place: str) -> Any:
+    """As Soda reads it: in YAML 1.2, where `yes` is a word and 0700 is seven hundred, and no key is there twice."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key.value, str):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is there twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        said = str(error).partition("To suppress this check")[0]  # advice to programmers
+        raise Refused(f"{place} is not YAML: {' '.join(said.split())}") from error
+
+    def check(inside: Any) -> None:
+        for key in inside if isinstance(inside, dict) else ():
+            if not isinstance(key, str):
+                raise Refused(f"{place}: {key!r} is a key: a key must be a word")
+        for each in inside.values() if isinstance(inside, dict) else inside if isinstance(inside, list) else ():
+            check(each)
+
+    check(value)
+    return value
 
 
 def _refuse_what_soda_would_overlook(value: dict[str, Any], place: str) -> None:
@@ -167,12 +183,12 @@ def _refuse_unread(check: dict[str, Any], filtered: bool, place: str) -> None:
             raise Refused(f"{place}: {type_}: attributes.rows must be a condition in SQL")
 
 
-@cache
+@lru_cache
 def _schema() -> Any:
     """Soda's own schema, with what it lacks: Soda does read a filter and attributes of metric and failed_rows."""
     spec = find_spec("soda_core")  # finds it without importing it
     if spec is None or not spec.submodule_search_locations:
-        raise Refused(INSTALL)
+        raise Refused(soda.INSTALL)
     text = (Path(spec.submodule_search_locations[0]) / SCHEMA_FILE).read_text(encoding="utf-8")
 
     def added(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from quality import distances, drift_report, facts, features, opened, profile, tables, verdict
+from datamodules import configured
+from quality import distances, drift_report, facts, features, profile, tables, verdict
 from runs import folder as folders
 
 DRAWS = 300  # comparisons of the reference with itself
@@ -63,7 +64,8 @@ def command(asked: Any) -> int:
         raise Refused("give one reference=<run folder or fingerprint>")
     if not 0 < asked.level < 1:
         raise Refused(f"--level {asked.level}: must be above 0 and below 1")
-    config, data = opened.data([each for each in asked.overrides if each not in given])
+    config = configured.composed([each for each in asked.overrides if each not in given], any_model=True)
+    data = configured.build(config.data)
     task = str(config.task.name)
     name = given[0].removeprefix("reference=")
     place = reference_of(name, data.root)
@@ -160,7 +162,7 @@ def _looked(
     run = Path(name)
     if not (run / folders.RECORD).exists():
         raise Refused("--model needs a run's folder as the reference: what it was trained on is looked at, too")
-    before = opened.again(folders.read_record(run)["config"], data.root)
+    before = configured.build(folders.read_record(run)["config"]["data"], cache_dir=str(data.root))
     then = facts.of(before, found.task)
     trained = verdict.read(reference_of(name, data.root) / verdict.FILE).fingerprint
     if then.fingerprint != trained:

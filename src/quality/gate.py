@@ -36,7 +36,7 @@ def gate(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
         return {"action": action}
     from quality import contract, notify, verdict
 
-    chosen = contract.read(str(config.quality.contract))
+    chosen = contract.read(str(config.quality.contract), data.root)
     found, written = verdict.of(data, str(config.task.name), chosen)
     target = folder / FOLDER
     if process.rank() == 0:

@@ -1,13 +1,9 @@
 """The table of facts of image classification: one row for each image, and for each file that should be one."""
 
-import os
 import re
 import sys
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
 from datamodules.image_folder import Split
+from datamodules.parallel import ordered
 from quality.hashes import near_groups
 from quality.looking import Columns, look
 
@@ -55,6 +52,7 @@ SCHEMA = pa.schema(
 )
 ROWS = 8_192  # read at a time
 CHUNK = 256  # images a worker looks at before it hands them over
+AHEAD = 32  # chunks that this process looks at while others start
 MANY = 4_000  # images from which on processes pay for their start; threads wait for each other, of each image a third is Python
 _SYNSET = re.compile(r"(n\d{8})[_.]")
 _MEANS = ("brightness", "red", "green", "blue", "contrast")
@@ -152,28 +150,13 @@ def _seen(split: Split) -> Iterator[Columns]:
     """What is seen of the images, in order, some at a time. All cores look; a few chunks are in memory."""
     from tqdm import tqdm
 
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    images = split.images()
-    waiting: deque[Future[Columns]] = deque()
-    progress = tqdm(
-        total=len(split), desc=f"looking at {split.place}", unit="image", disable=not sys.stderr.isatty(), leave=False
-    )
-    with _pool(len(split), workers) as pool, progress:
-        try:
-            while chunk := list(islice(images, CHUNK)):
-                waiting.append(pool.submit(look, chunk))
-                progress.update(len(chunk))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _pool(images: int, workers: int) -> Executor:
     Image.init()  # once, not in every thread
-    if images < MANY or workers == 1:
-        return ThreadPoolExecutor(workers)
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    images = split.images()
+    chunks = iter(lambda: list(islice(images, CHUNK)), [])
+    hidden = not sys.stderr.isatty()
+    with tqdm(
+        total=len(split), desc=f"looking at {split.place}", unit="image", disable=hidden, leave=False
+    ) as progress:
+        for seen in ordered(look, chunks, processes=len(split) >= MANY, ahead=AHEAD):
+            progress.update(len(seen["bytes"]))
+            yield seen

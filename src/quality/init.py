@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import Refused
-from quality import contract, facts, opened, profile, tables
+from datamodules import configured
+from quality import contract, facts, profile, tables
 from runs.masking import masked_command
 
 KEPT = 0.8  # of today's rows, before somebody is told
@@ -26,9 +27,10 @@ def command(asked: Any) -> int:
             "is there already: choose another name, or remove it" if path.exists() else "has no folder to be written to"
         )
         raise Refused(f"{path} {why}")
-    config, data = opened.data(asked.overrides)
+    config = configured.composed(asked.overrides, any_model=True)
+    data = configured.build(config.data)
     task = str(config.task.name)
-    base = contract.read(str(config.quality.contract))
+    base = contract.read(str(config.quality.contract), data.root)
     found = facts.of(data, task)
     with tempfile.TemporaryDirectory() as spill:
         connection = tables.connect(found.path, Path(spill))

@@ -151,6 +151,8 @@ def _range(threshold: Any) -> str:
         ("must_be_less_than", "<"),
         ("must_be_less_than_or_equal", "<="),
     )
-    return " and ".join(
-        f"{sign} {getattr(threshold, key):g}" for key, sign in signs if getattr(threshold, key, None) is not None
-    )
+    given = {sign: value for key, sign in signs if (value := getattr(threshold, key, None)) is not None}
+    above, below = (given.get(sign, given.get(sign + "=")) for sign in "><")
+    # must_be_not_between is told by its ends alone: above the upper one or below the lower one.
+    outside = above is not None and below is not None and above >= below
+    return (" or " if outside else " and ").join(f"{sign} {value:g}" for sign, value in given.items())

@@ -9,9 +9,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from config.errors import Refused
+from datamodules import configured
 
 # Keys of conf/model and conf/data that others read by interpolation; no argument of what the node names.
-READ_ELSEWHERE = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
+READ_ELSEWHERE = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": configured.READ_ELSEWHERE}
 # Arguments that train.py gives beside the node's own.
 GIVEN = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
 
