@@ -36,7 +36,7 @@ lock: $(DEV)  ## resolve the dependencies anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	  --custom-compile-command "make lock" pyproject.toml --all-extras --group dev -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --custom-compile-command "make lock" pyproject.toml --extra katib --extra quality -c requirements-dev.lock -o requirements.lock
+	  --custom-compile-command "make lock" pyproject.toml --extra katib --extra quality --extra explain -c requirements-dev.lock -o requirements.lock
 
 clean:  ## remove the environment and what tools cached
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
