@@ -14,6 +14,7 @@ from scipy.spatial.distance import jensenshannon
 
 from config.errors import Refused
 from quality import distances, drift
+from runs.statistics import holm
 
 floats = st.floats(-1e6, 1e6, width=32)
 samples = arrays.arrays(np.float64, st.integers(1, 60), elements=floats)
@@ -54,7 +55,7 @@ def test_psi_by_hand() -> None:
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=8))
 def test_holm(values: dict[str, float]) -> None:
-    found = distances.holm(values)
+    found = holm(values)
     order = sorted(values, key=lambda each: values[each])
     assert all(values[name] <= found[name] <= 1 for name in values)
     assert [found[name] for name in order] == sorted(found.values())
@@ -108,7 +109,7 @@ def test_what_changed_is_named() -> None:
 def test_other_columns_are_refused() -> None:
     with pytest.raises(Refused, match="flag"):
         drift.compare(
-            [(columns(0, 50), {name: value for name, value in columns(1, 50).items() if name != "flag"})], {}, 0.05
+            [(columns(0, 50), {name: value for name, value in columns(1, 50).items() if name != "flag"})], 0.05
         )
 
 

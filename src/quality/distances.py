@@ -87,16 +87,6 @@ def counted(reference: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], Co
     return names, one, other
 
 
-def holm(values: Mapping[str, float]) -> dict[str, float]:
-    """p-values corrected for their number (Holm 1979): each is at most the chance of any false alarm among all."""
-    found: dict[str, float] = {}
-    highest = 0.0
-    for place, name in enumerate(sorted(values, key=lambda each: values[each])):
-        highest = max(highest, min(1.0, (len(values) - place) * values[name]))
-        found[name] = highest
-    return found
-
-
 def thresholds(
     reference: Mapping[str, npt.NDArray[Any]],
     statistics: Mapping[str, Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]],

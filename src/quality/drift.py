@@ -14,6 +14,7 @@ from config.errors import Refused
 from datamodules import configured
 from quality import distances, drift_report, facts, features, profile, tables, verdict
 from runs import folder as folders
+from runs.statistics import holm
 
 DRAWS = 300  # comparisons of the reference with itself
 COMPONENTS = 8  # of features
@@ -194,7 +195,7 @@ def compare(blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]],
         statistics = {name: _statistic(old[name], new[name]) for name in old}
         limits |= distances.thresholds(old, statistics, _rows(new), level / len(prepared), DRAWS)
         p |= {name: _p(old[name], new[name]) for name in old}
-    p = distances.holm(p)
+    p = holm(p)
     found = []
     for old, new in prepared:
         for name in old:

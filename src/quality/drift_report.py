@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quality import page
-from quality.page import badge, escaped, number
+from runs import page
+from runs.page import badge, escaped, number
 
 HEADER = ("column", "statistic", "value", "threshold", "p", "effect", "PSI", "JS")
 _KINDS = ("i", "", "n", "n", "n", "n", "n", "n")

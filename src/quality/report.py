@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quality import page
-from quality.page import badge, escaped, number
 from quality.pictures import Pictures
+from runs import page
+from runs.page import badge, escaped, number
 
 if TYPE_CHECKING:
     from quality.verdict import Judged, Verdict

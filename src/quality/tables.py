@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 COUNTS = "select split, label, count(*) as rows from facts where number is not null group by all order by all"
-MEMORY = "128MB"  # beyond it DuckDB works on the disk
+MEMORY = "64MB"  # beyond it DuckDB works on the disk
 
 
 def connect(facts: Path, spill: Path) -> Any:

@@ -67,6 +67,8 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "data.cache_dir": _always,
     "data.verify": _always,
     "quality.*": _always,
+    "explain": _always,
+    "explain.*": _always,
     "data.contract": _always,
     "logger": _always,
     "logger.*": _always,

@@ -11,10 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from config.errors import Refused
+from datamodules.imports import quick_transformers
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import answers
 from trainers import dropout as fast_dropout
-from trainers.imports import quick_transformers
 from trainers.spans import Candidates, collect
 from trainers.task import Result, Task
 

@@ -105,7 +105,7 @@ def session(config: DictConfig) -> Iterator[Run]:
             from datamodules.hub_needs import refuse_early
 
             refuse_early(config.data, config.model)
-        from trainers.imports import quick
+        from datamodules.imports import quick
 
         quick()
         from trainers import cpu, distributed, hardware

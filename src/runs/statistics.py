@@ -1,0 +1,107 @@
+"""What is said of a mean, and of many of them: intervals and corrected p-values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean and how well it is known.
+
+    Attributes:
+        value: of all examples; NaN of none.
+        low, high: 95 % interval.
+        p: chance of such a mean, or a higher one, if the true one were the bound.
+        examples: that it is of.
+        clusters: that these belong to.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    examples: int
+    clusters: int
+
+
+def mean(values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, draws: int = DRAWS) -> Mean:
+    """A mean with a bootstrap interval, whole clusters drawn: examples of one document, or class, are alike.
+
+    The interval is the percentiles' (Efron and Tibshirani 1993, chapter 13), the p-value the share of draws at or below
+    the bound, with one added above and below (Davison and Hinkley 1997, section 4.2).
+
+    Args:
+        values: [N]; those that are NaN were not measured, and are left out.
+        clusters: [N], whatever names each example's; None: each is one of its own.
+        bound: that the mean is tested against.
+        seed: of the draws.
+        draws: how many.
+    """
+    array = np.asarray(values, np.float64)
+    kept = ~np.isnan(array)
+    array = array[kept]
+    names = np.arange(len(kept)) if clusters is None else np.asarray(clusters)
+    _, of = np.unique(names[kept], return_inverse=True)
+    count = int(of.max(initial=-1)) + 1
+    if not len(array):
+        return Mean(np.nan, np.nan, np.nan, 1.0, 0, 0)
+    value = float(array.mean())
+    if count < 2:  # nothing to draw from
+        return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
+    sums, sizes = np.bincount(of, array, count), np.bincount(of, minlength=count)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+    means = (drawn @ sums) / (drawn @ sizes)
+    low, high = np.quantile(means, (0.025, 0.975))
+    p = (1 + int((means <= bound).sum())) / (draws + 1)
+    return Mean(value, float(low), float(high), p, len(array), count)
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """p-values corrected for their number (Holm 1979): each is at most the chance of any false alarm among all."""
+    found: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(sorted(values, key=lambda each: values[each])):
+        highest = max(highest, min(1.0, (len(values) - place) * values[name]))
+        found[name] = highest
+    return found
+
+
+def difference(values: Any, chosen: Any, clusters: Any = None, seed: int = 0, draws: int = DRAWS) -> Mean:
+    """How far the mean of some examples lies below that of the others, with a bootstrap interval as in `mean`.
+
+    Args:
+        values: [N].
+        chosen: bool [N], the examples that may lie below.
+        clusters: [N].
+        seed: of the draws.
+        draws: how many; those in which either side is empty are left out.
+    """
+    array, some = np.asarray(values, np.float64), np.asarray(chosen, bool)
+    names = np.arange(len(array)) if clusters is None else np.asarray(clusters)
+    _, of = np.unique(names, return_inverse=True)
+    count = int(of.max(initial=-1)) + 1
+    if not some.any() or some.all():
+        return Mean(np.nan, np.nan, np.nan, 1.0, len(array), count)
+    value = float(array[~some].mean() - array[some].mean())
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+    means = []
+    for side in (~some, some):
+        total = drawn @ np.bincount(of, np.where(side, array, 0), count)
+        size = drawn @ np.bincount(of, side, count)
+        means.append(np.divide(total, size, out=np.full(draws, np.nan), where=size > 0))
+    gaps = means[0] - means[1]
+    gaps = gaps[~np.isnan(gaps)]
+    if len(gaps) < draws / 2:
+        return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
+    low, high = np.quantile(gaps, (0.025, 0.975))
+    return Mean(value, float(low), float(high), (1 + int((gaps <= 0).sum())) / (len(gaps) + 1), len(array), count)
