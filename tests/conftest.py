@@ -1,9 +1,14 @@
 """What several tests need: the command line as a user types it, and the real data where it is there."""
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,9 +55,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of tests/warm.py."""
+    path = tmp_path_factory.mktemp("warm") / "socket"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, str(ROOT / "tests" / "warm.py"), str(path)]
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    while not path.exists():
+        assert server.poll() is None
+        time.sleep(0.05)
+    yield path
+    server.kill()
+    server.wait()
+
+
 @pytest.fixture
-def run(cache: Path, tmp_path: Path) -> Run:
-    """Runs a command line of ours, as a user does: run("train.py", "model=bert_tiny") or run("-m", "runs", "list")."""
+def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
+    """Runs a command line of ours, as a user does: run("train.py", "model=bert_tiny") or run("-m", "runs", "list").
+
+    It is forked from a process that has imported torch, unless it is given a PYTHONPATH, which is read at the start.
+    """
 
     def call(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         env = {
@@ -64,8 +87,13 @@ def run(cache: Path, tmp_path: Path) -> Run:
             **environment,
         }
         head = [str(ROOT / "train.py")] if arguments[0] == "train.py" else [arguments[0]]
+        command = [*head, *arguments[1:]]
+        if "PYTHONPATH" not in environment and (
+            arguments[0] == "train.py" or arguments[:2] in (("-m", "quality"), ("-m", "explain"))
+        ):
+            return forked(warm, command, tmp_path, env, timeout)
         return subprocess.run(
-            [sys.executable, *head, *arguments[1:]],
+            [sys.executable, *command],
             cwd=tmp_path,
             env=env,
             text=True,
@@ -75,3 +103,24 @@ def run(cache: Path, tmp_path: Path) -> Run:
         )
 
     return call
+
+
+def forked(
+    warm: Path, command: list[str], folder: Path, environment: dict[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command line in a process of tests/warm.py."""
+    with tempfile.TemporaryDirectory() as said, socket.socket(socket.AF_UNIX) as connection:
+        asked = {"arguments": command, "folder": str(folder), "environment": environment}
+        asked |= {name: f"{said}/{name}" for name in ("stdout", "stderr")}
+        connection.settimeout(timeout)
+        connection.connect(str(warm))
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        answers = connection.makefile()
+        child = int(answers.readline())
+        try:
+            code = int(answers.readline())
+        except TimeoutError:
+            os.kill(child, signal.SIGKILL)
+            raise
+        stdout, stderr = (Path(said, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess([sys.executable, *command], code, stdout, stderr)
