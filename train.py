@@ -22,8 +22,11 @@ def main(config: DictConfig) -> None:
     from trainers.session import session
 
     with for_people(), session(config) as run:  # inside Hydra, which would announce an exception itself
+        from explain import gate as explanations
+
         if run.finished:
-            return run.report()
+            run.report()
+            return explanations.judge(run.fields, run.folder)
 
         from quality.gate import gate
         from trainers import population
@@ -50,10 +53,13 @@ def main(config: DictConfig) -> None:
         with run.phase("export"):
             run.export(model)
             population.leave(config.population_dir, run.folder)
+        with run.phase("explain"):
+            run.record(explain=explanations.gate(config, run.folder))
         run.finish(best)
         for logger in loggers:
             log_run(logger, run.folder, run.fields)
         run.report()
+        explanations.judge(run.fields, run.folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """python -m benchmarks [--data FOLDER] [NAME ...]: every measurement, one after the other, as Markdown on stdout.
 
-NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, search, dropout,
-quality); all by
+NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, search, dropout, quality,
+explain); all by
 default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
 measured on generated data is.
 """
@@ -25,6 +25,7 @@ NAMES = (
     "search",
     "dropout",
     "quality",
+    "explain",
 )
 
 
@@ -61,7 +62,7 @@ def _images(data: Path, temporary: Path) -> Path | None:
 
 
 def _arguments(name: str, data: Path | None, images: Path | None) -> list[str]:
-    if name == "quality":
+    if name in ("quality", "explain"):
         return ["--data", str(data), "--images", str(images)] if data and images else []
     if name.startswith("images"):
         return ["--data", str(images)] if images else []

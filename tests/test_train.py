@@ -142,7 +142,7 @@ def test_the_record_is_complete(finished: dict[str, tuple[Path, str]]) -> None:
         "choices",
     ):
         assert key in record, key
-    assert set(record["timings"]) == {"data", "quality", "model", "fit", "export"}
+    assert set(record["timings"]) == {"data", "quality", "model", "fit", "export", "explain"}
     assert set(record["data"]["fingerprints"]) == {"train", "val"}
     assert record["choices"]["model"] == "bert_tiny"
     assert {"torch", "lightning", "transformers", "timm", "hydra-core"} <= set(record["packages"])

@@ -109,6 +109,8 @@ def _meanings(config: DictConfig) -> Iterator[str]:
         yield f"push_metrics={config.push_metrics}: must be host:port, e.g. katib-db-manager.kubeflow:6789"
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1 and config.trainer.max_time is None:
         yield "trainer.max_epochs, trainer.max_steps and trainer.max_time are all unlimited: limit one of them"
+    if config.explain.action != "off" and str(config.model._target_).startswith("trainers.baselines."):
+        yield "explain.action: a baseline has no weights that could be explained; leave explain=off"
     if config.optim.lr is None and config.model.lr is not None:
         yield "optim.lr=null: must be a number, above 0"
     if not math.isfinite(config.optim.warmup):

@@ -31,6 +31,12 @@ class ContractBroken(Exception):
     exit_code = 4
 
 
+class ExplanationFailed(Exception):
+    """A model whose explanations are no better than chance, or could not be judged."""
+
+    exit_code = 5
+
+
 class OutOfResources(Exception):
     """No disk or memory left."""
 

@@ -46,6 +46,12 @@ _SHARE = _real(0, 1)
 _BELOW_ONE = _real(0, 0.999999)
 _MAP = Rule(("map",), optional=True)
 
+_BOTH = ("comprehensiveness", "sufficiency", "unlike_random", "agreement")
+_MEASURES = {  # of explanations, see explain.judge
+    "question_answering": ("question_share", "question_permutation", *_BOTH),
+    "image_classification": ("pointing", "faithfulness", "learned", "mass", *_BOTH),
+}
+
 # Keys as in the composed configuration. A test holds that every key of every shipped YAML has a rule.
 RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
@@ -101,6 +107,29 @@ RULES: dict[str, Rule] = {
     "quality.contract": _text(),
     "quality.webhook": _ANY_TEXT,
     "quality.summary": _ANY_TEXT,
+    "explain.action": _text("enforce", "warn", "off"),
+    "explain.examples": _whole(1, optional=True),
+    "explain.seed": _whole(0, 2**31 - 2),
+    "explain.precision": Rule(("str", "int"), choices=("auto", "32", "bf16", 32)),
+    "explain.batch_size": _whole(1, 1_000_000),
+    "explain.level": _real(above=0, high=0.5),
+    "explain.stable": _real(-1, 1),
+    "explain.minimum": _whole(1),
+    "explain.thresholds": _ANY_TEXT,
+    "explain.slice_gap": _real(0, 1, optional=True),
+    "explain.question_answering.sentences": _whole(1, 10),
+    "explain.question_answering.other_questions": _whole(1, 100),
+    "explain.question_answering.words": _YES_NO,
+    "explain.image_classification.grid": _whole(2, 32),
+    "explain.image_classification.rounds": _whole(1, 1000),
+    "explain.image_classification.background": _text("blur", "mean", "grey"),
+    "explain.image_classification.target": _text("log_probability", "probability", "logit"),
+    "explain.image_classification.explainer": _text("permutation", "gradient"),
+    "explain.image_classification.pictures": _whole(0, 100),
+    **{f"explain.{task}.measures.{name}.block": _YES_NO for task, names in _MEASURES.items() for name in names},
+    **{
+        f"explain.{task}.measures.{name}.bound": _real(-100, 100) for task, names in _MEASURES.items() for name in names
+    },
     "data.max_length": _whole(8, 1_000_000),
     "data.stride": _whole(0),
     "data.max_query_length": _whole(1),

@@ -27,7 +27,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     Raises:
         Refused: the model cannot be loaded, or the data is of another task or has other classes.
     """
-    from trainers.imports import quick
+    from datamodules.imports import quick
 
     quick()
     import lightning.pytorch as pl
@@ -36,7 +36,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     from trainers.hardware import use_threads
 
     model_folder = saved.find(name)
-    config = _config(model_folder, overrides)
+    config = configuration(model_folder, overrides)
     check(config)
     check_targets(config)
     distributed.start()
@@ -45,7 +45,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     data = build(config, "data")
     data.prepare_data(("val",) if model_folder.task == "question_answering" else ("train", "val"))
     data.setup("validate")
-    _same_classes(model_folder, data)
+    same_classes(model_folder, data)
     module = build(config, "model", data=data, optim=config.optim)
     trainer: pl.Trainer = fit.build(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
@@ -62,7 +62,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     return dict(module.metrics)
 
 
-def _config(model: Saved, overrides: list[str]) -> DictConfig:
+def configuration(model: Saved, overrides: list[str]) -> DictConfig:
     """A composed configuration whose model is the saved one."""
     ours = model.record.get("config") or {}
     own_data = ours and not any(each.startswith("data=") for each in overrides)
@@ -70,20 +70,20 @@ def _config(model: Saved, overrides: list[str]) -> DictConfig:
         raise Refused(
             "name a data set, such as data=squad data.path=FOLDER: a model folder does not say which it is for"
         )
-    fixed = _model(model)
     choice = "bert" if model.task == "question_answering" else "resnet18"
     data_choice = [] if not own_data else [f"data={'squad' if model.task == 'question_answering' else 'tiny_imagenet'}"]
     config = compose([*data_choice, f"model={choice}", *(each for each in overrides if not each.startswith("data."))])
-    with open_dict(config):
-        for key, value in fixed.items():
-            config.model[key] = value
-        if own_data:
+    if config.task.name != model.task:
+        raise Refused(
+            f"the model is made for {model.task}, the data set for {config.task.name}: choose a model and a data set of one task"
+        )
+    if own_data:
+        with open_dict(config):
             config.data = OmegaConf.create(ours["data"])
             config.trainer.deterministic = ours["trainer"]["deterministic"]
             config.trainer.precision = ours["trainer"]["precision"]
-    if model.task == "question_answering":
-        config.data.pretrained, config.data.tokenizer = None, str(model.folder)
-    elif not own_data:
+    put(model, config)
+    if model.task == "image_classification" and not own_data:
         config.data.image_size = _image_size(model)
         about = model.config.get("pretrained_cfg", {})
         config.data.mean, config.data.std = (
@@ -94,6 +94,15 @@ def _config(model: Saved, overrides: list[str]) -> DictConfig:
         if each.startswith("data."):
             config = _override(config, each)
     return config
+
+
+def put(model: Saved, config: DictConfig) -> None:
+    """Makes a configuration's model the saved one, and its tokenizer that one's."""
+    with open_dict(config):
+        for key, value in _model(model).items():
+            config.model[key] = value
+    if model.task == "question_answering":
+        config.data.pretrained, config.data.tokenizer = None, str(model.folder)
 
 
 def _override(config: DictConfig, override: str) -> DictConfig:
@@ -125,7 +134,7 @@ def _image_size(model: Saved) -> int:
     return size // 2 if model.small_stem else size
 
 
-def _same_classes(model: Saved, data: Any) -> None:
+def same_classes(model: Saved, data: Any) -> None:
     labels = model.config.get("label_names") or model.config.get("pretrained_cfg", {}).get("label_names")
     if model.task != "image_classification" or not labels:
         return

@@ -1,0 +1,103 @@
+"""How often the explanation gate errs, over seeds: `python -m benchmarks.explain_gate [--seeds 10] [--tasks images questions]`.
+
+For each seed it trains an honest model, one on data with a planted shortcut, and one that is left at random weights, and asks the
+gate of each. Images take some 2 minutes a seed on two cores, questions 6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import measure, planted
+
+IMAGES = [
+    *("model=resnet18", "model.name=resnet10t", "model.stem=standard", "data=tiny_imagenet", "data.image_size=32"),
+    *("data.augment.crop_padding=2", "data.augment.flip=false", "data.augment.label_smoothing=0", "data.batch_size=32"),
+    *("data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "trainer.max_epochs=8"),
+]
+UNTRAINED = ["trainer.max_epochs=null", "trainer.max_steps=1", "optim.lr=1e-9"]
+EXPLAINED = {
+    "images": ["explain.image_classification.grid=4", "explain.image_classification.pictures=0"],
+    "questions": ["explain.question_answering.words=false"],
+}
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--tasks", nargs="+", choices=tuple(EXPLAINED), default=list(EXPLAINED))
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for task in options.tasks:
+            models = _models(task, folder)
+            found: dict[str, list[tuple[float, str]]] = {name: [] for name in models}
+            for seed in range(options.seeds):
+                for name, overrides in models.items():
+                    found[name].append(_one(task, folder / f"{task}-{name}-{seed}", [*overrides, f"seed={seed}"]))
+                    measure.progress(f"{task}, {name}, seed {seed}: {found[name][-1]}")
+            for name, results in found.items():
+                passed = sum(status in ("passed", "warned") for _, status in results)
+                scores = measure.Sample(tuple(score for score, _ in results))
+                low, high = _wilson(passed, len(results))
+                rows.append(
+                    [f"{task}: {name}", scores.text(1), f"{passed} of {len(results)}", f"{low:.0%} to {high:.0%}"]
+                )
+    measure.report(
+        "Explanations: how often the gate errs", ["model", "accuracy or F1", "passed", "95 % interval"], rows,
+        "Required: the honest ones pass, the others do not. Intervals are Wilson's.",
+    )  # fmt: skip
+
+
+def _models(task: str, folder: Path) -> dict[str, list[str]]:
+    """Overrides by kind of model."""
+    if task == "images":
+        honest = planted.marked_shapes(folder / "shapes", 1600, 400, 4, 32, mark=False)
+        marked = planted.marked_shapes(folder / "marked", 1600, 400, 4, 32)
+        return {
+            "honest": [*IMAGES, f"data.path={honest}"],
+            "a mark in the corner": [*IMAGES, f"data.path={marked}"],
+            "random weights": [*IMAGES, f"data.path={honest}", *UNTRAINED],
+        }
+    first = planted.questions(folder / "first", 16_000, 1_200, first=True)
+    blind = planted.questions(folder / "blind", 4_000, 600, blind=True)
+    return {
+        "honest": [],
+        "answers come first": [f"data.path={first}", "trainer.max_epochs=3"],
+        "blind": [f"data.path={blind}"],
+        "random weights": [f"data.path={blind}", *UNTRAINED],
+    }
+
+
+def _one(task: str, folder: Path, overrides: list[str]) -> tuple[float, str]:
+    """Trains and explains; the metric and the verdict."""
+    few = ["explain.examples=96", "explain.minimum=1"]
+    command = [sys.executable, "train.py", *overrides, "quality=off", "explain=warn", *few, *EXPLAINED[task]]
+    done = subprocess.run(
+        [*command, f"hydra.run.dir={folder}"], cwd=measure.ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    record = json.loads((folder / "run.json").read_text())
+    return record["metrics"][record["config"]["monitor"]], record["explain"]["status"]
+
+
+def _wilson(count: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z, share = 1.96, count / of
+    middle = share + z * z / (2 * of)
+    wide = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    scale = 1 + z * z / of
+    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""One measurement of benchmarks.explain in a process of its own; prints JSON.
+
+`python -m benchmarks.one_explanation prepare|ours|shap images|questions RUN [float32|bfloat16]`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IMAGES, QUESTIONS = 8, 6  # explained in each turn
+GRID = 8
+
+
+def timed(explain: Callable[[int], object], count: int) -> float:
+    """Explanations a second; one before is not counted."""
+    explain(0)
+    began = time.perf_counter()
+    for at in range(count):
+        explain(at)
+    return count / (time.perf_counter() - began)
+
+
+def prepare_images(run: Path) -> None:
+    """The images and what is behind them, as both contestants get them."""
+    import torch
+
+    from datamodules import augment
+    from explain import images, model
+
+    subject = model.load(str(run), [])
+    settings = images.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, False)
+    batch = augment.evaluation_batch(torch.from_numpy(subject.data.val.gather(np.arange(IMAGES))), subject.data.augment)
+    predicted = images.logits(subject.network, [batch], settings).argmax(dim=1)
+    behind = images.background(batch, "blur")
+    np.savez(run / "bench.npz", batch=batch.numpy(), behind=behind.numpy(), predicted=predicted.numpy())
+
+
+def prepare_questions(run: Path) -> None:
+    """The windows and their groups, as both contestants get them."""
+    from explain import model, questions
+
+    subject = model.load(str(run), [])
+    examples, reader = subject.data.examples, questions.Reader(subject)
+    settings = questions.Settings(5, 30, 1, False, 64, 0, False)
+    kept: dict[str, Any] = {"hidden": np.array(reader.hidden)}
+    for at in range(QUESTIONS):
+        question, context = examples.question(at), examples.context(at)
+        window = questions.find(subject, reader, question, context, settings)
+        low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
+        group = np.full(len(window.ids), -1)
+        group[window.asked] = 0
+        parts = questions.sentences(context, low, high, 5)
+        for number, (first, last) in enumerate(parts):
+            group[(window.chars[:, 0] >= first) & (window.chars[:, 1] <= last)] = number + 1
+        kept |= {
+            f"{at}/ids": window.ids,
+            f"{at}/chars": window.chars,
+            f"{at}/asked": window.asked,
+            f"{at}/group": group,
+        }
+        kept |= {
+            f"{at}/span": np.array([window.start, window.end, len(parts) + 1]),
+            f"{at}/text": np.array([question, context]),
+        }
+        if window.types is not None:
+            kept[f"{at}/types"] = window.types
+    np.savez(run / "bench.npz", **kept)
+
+
+def ours_images(run: Path, bfloat16: bool) -> float:
+    """`explain.images`, all coalitions of one pair of orders."""
+    import torch
+
+    from explain import images, model, shapley
+
+    subject, file = model.load(str(run), []), np.load(run / "bench.npz")
+    settings = images.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, bfloat16)
+    batch, behind = (torch.from_numpy(file[name]) for name in ("batch", "behind"))
+
+    def explain(at: int) -> object:
+        view = images.View(subject.network, batch[at], behind[at], int(file["predicted"][at]), settings)
+        plan = shapley.permutations(GRID**2, 1, 0)
+        return plan.shapley(view.ask(plan.masks).target)
+
+    return timed(explain, IMAGES)
+
+
+def shap_images(run: Path, bfloat16: bool) -> float:
+    """As a user of shap has it: timm's model as it loads, a masker on the same grid, shap's own batch size."""
+    import shap
+    import timm
+    import torch
+
+    file, network = np.load(run / "bench.npz"), timm.create_model(f"local-dir:{run / 'model'}", pretrained=True).eval()
+    rows = np.arange(64) * GRID // 64
+    cells = rows[:, None] * GRID + rows
+    arrays = {name: file[name].transpose(0, 2, 3, 1) for name in ("batch", "behind")}
+
+    def explain(at: int) -> object:
+        image, behind, k = arrays["batch"][at], arrays["behind"][at], int(file["predicted"][at])
+
+        def masker(mask: Any, _: Any) -> Any:
+            return (np.where(np.asarray(mask, bool)[cells][..., None], image, behind)[None],)
+
+        masker.shape = lambda _: (1, GRID**2)  # type: ignore[attr-defined]
+
+        def said(shown: Any) -> Any:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits = network(torch.from_numpy(np.ascontiguousarray(shown)).permute(0, 3, 1, 2).contiguous())
+            return logits.float().log_softmax(1)[:, k].numpy()
+
+        explainer = shap.explainers.Permutation(said, masker, seed=0)
+        return explainer(np.ones((1, GRID**2)), max_evals=2 * GRID**2 + 1, silent=True)
+
+    return timed(explain, IMAGES)
+
+
+def ours_questions(run: Path, bfloat16: bool) -> float:
+    """`explain.questions`, all coalitions of the question and its sentences."""
+    from explain import model, questions, shapley
+
+    subject, file = model.load(str(run), []), np.load(run / "bench.npz")
+    settings = questions.Settings(5, 30, 1, False, 64, 0, bfloat16)
+
+    def explain(at: int) -> object:
+        start, end, players = file[f"{at}/span"].tolist()
+        types = file[f"{at}/types"] if f"{at}/types" in file.files else None
+        window = questions.Window(
+            file[f"{at}/ids"], types, file[f"{at}/chars"], file[f"{at}/asked"], start, end, (0, 1), 1.0
+        )
+        view = questions.View(subject.network, window, int(file["hidden"]), settings, subject.device)
+        return shapley.exact(view.ask(questions.hides(file[f"{at}/group"], ~shapley.coalitions(players))).target)
+
+    return timed(explain, QUESTIONS)
+
+
+def shap_questions(run: Path, bfloat16: bool) -> float:
+    """As a user of shap has it: its Text masker on token ids, its explainer for it, its own batch size, as many evaluations."""
+    import shap
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    file = np.load(run / "bench.npz")
+    network = AutoModelForQuestionAnswering.from_pretrained(run / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    masker = shap.maskers.Text(
+        tokenizer, mask_token=tokenizer.mask_token or tokenizer.unk_token, output_type="token_ids"
+    )
+
+    def explain(at: int) -> object:
+        (start, end, players), ids = file[f"{at}/span"].tolist(), torch.from_numpy(file[f"{at}/ids"])
+        structure = torch.from_numpy(np.flatnonzero((file[f"{at}/chars"][:, 0] < 0) & ~file[f"{at}/asked"]))
+        types = torch.from_numpy(file[f"{at}/types"]) if f"{at}/types" in file.files else None
+
+        def said(rows: Any) -> Any:
+            batch = torch.from_numpy(np.asarray(rows, np.int64)).clone()
+            batch[:, structure] = ids[structure]
+            more = {} if types is None else {"token_type_ids": types.expand_as(batch)}
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                out = network(input_ids=batch, attention_mask=torch.ones_like(batch), **more)
+            first, last = (each.float().log_softmax(1) for each in (out.start_logits, out.end_logits))
+            return (first[:, start] + last[:, end]).numpy()
+
+        question, context = file[f"{at}/text"].tolist()
+        text = f"{question}{tokenizer.sep_token}{context}"
+        return shap.explainers.Partition(said, masker)([text], max_evals=2**players, silent=True)
+
+    return timed(explain, QUESTIONS)
+
+
+if __name__ == "__main__":
+    who, what, folder, *precision = sys.argv[1:]
+    if who == "prepare":
+        {"images": prepare_images, "questions": prepare_questions}[what](Path(folder))
+        print(json.dumps({}))
+    else:
+        chosen = {("ours", "images"): ours_images, ("shap", "images"): shap_images}
+        chosen |= {("ours", "questions"): ours_questions, ("shap", "questions"): shap_questions}
+        print(json.dumps({"rate": chosen[who, what](Path(folder), precision == ["bfloat16"])}))

@@ -1,0 +1,155 @@
+"""The report: what was measured, with pictures and texts to see it in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from explain.judge import SAID, Verdict
+from runs import page
+from runs.page import badge, escaped, number
+from runs.statistics import Mean
+
+WORST = 6  # slices shown
+LIMITS = (
+    "A pass says that what the model looks at is better than chance by these measures, on this sample. It does not say "
+    "that the model is right, fair or safe, nor that it looks at the right thing for the right reason."
+)
+
+
+def write(folder: Path, verdict: Verdict, parts: Sequence[str]) -> None:
+    """Writes report.html and report.md.
+
+    Args:
+        folder: where to.
+        verdict: whose.
+        parts: HTML of what is particular to the task.
+    """
+    about = verdict.about
+    head = [
+        f"<h1>Explanations: {badge(verdict.status)}</h1>",
+        f"<p>{number(verdict.examples)} {_things(verdict)} of the evaluation set, {verdict.accuracy:.0%} of them right. "
+        f"Judged are {escaped(verdict.judged)}.</p>",
+        "".join(f"<p><b>{escaped(why[:1].upper() + why[1:])}.</b></p>" for why in verdict.why),
+        f"<p class='small'>{about['when']} · model {about['model'][:12]} · sample {about['sample'][:12]} · "
+        f"{'bfloat16' if about['settings']['bfloat16'] else 'float32'} · "
+        + escaped(", ".join(f"{name} {each}" for name, each in about["versions"].items()))
+        + "</p>",
+        "<h2>Measures</h2>",
+        _measures(verdict),
+        f"<p class='small'>Bars are 95 % intervals of the mean; the line is the bound that a measure must be above. {LIMITS} "
+        f"Values add up to the prediction within {verdict.invariants['additivity']:.1g}; "
+        + (
+            "they are exact, whatever the seed"
+            if verdict.task == "question_answering"
+            else f"two seeds of the explainer agree by {verdict.invariants['stability']:.2f}"
+        )
+        + ".</p>",
+    ]
+    tail = [*_slices(verdict), *_calibration(verdict)]
+    page.write(folder / "report.html", f"Explanations: {verdict.status}", [*head, *parts, *tail])
+    (folder / "report.md").write_text(markdown(verdict), encoding="utf-8")
+
+
+def _things(verdict: Verdict) -> str:
+    return "questions" if verdict.task == "question_answering" else "images"
+
+
+def _measures(verdict: Verdict) -> str:
+    shown = [each for each in verdict.measures if each.mean.examples]
+    ends = [value for each in shown for value in (each.mean.low, each.mean.high, each.bound) if np.isfinite(value)]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    rows = []
+    for each in verdict.measures:
+        name = f"<b>{each.name}</b>{'' if each.block else ' <span class=small>(does not block)</span>'}"
+        said = f"{name}<br><span class='small'>{escaped(SAID[each.name])}</span>"
+        wrong = "" if each.wrong is None or not each.wrong.examples else f"{each.wrong.value:.3f}"
+        p = "" if each.adjusted is None else f"{each.adjusted:.4f}"
+        value = f"{each.mean.value:.3f}" if each.mean.examples else "-"
+        plot = _interval(each.mean, each.bound, low, high) if each.mean.examples else ""
+        rows.append([badge(each.outcome), said, value, plot, p, number(each.mean.examples), wrong])
+    header = ["outcome", "measure", "mean", "95 % interval", "p", "of", "when wrong"]
+    return page.table(header, rows, ["", "t", "n", "", "n", "n", "n"])
+
+
+def _interval(mean: Mean, bound: float, low: float, high: float) -> str:
+    wide, scale = 200, 180 / ((high - low) or 1.0)
+
+    def x(value: float) -> float:
+        return 10 + (min(max(value, low), high) - low) * scale
+
+    colour = "#2e7d4f" if mean.low > bound else "#a33a3a"
+    return (
+        f"<svg viewBox='0 0 {wide} 20' style='width:{wide}px' role='img' aria-label='{mean.low:.3f} to {mean.high:.3f}'>"
+        f"<line x1='{x(bound):.1f}' x2='{x(bound):.1f}' y1='1' y2='19' stroke='#888'/>"
+        f"<line x1='{x(mean.low):.1f}' x2='{x(mean.high):.1f}' y1='10' y2='10' stroke='{colour}' stroke-width='3'/>"
+        f"<circle cx='{x(mean.value):.1f}' cy='10' r='4.5' fill='{colour}'/></svg>"
+    )
+
+
+def _slices(verdict: Verdict) -> list[str]:
+    if not verdict.slices:
+        return []
+    names = list(verdict.slices[0]["measures"])
+    rows = [
+        [
+            escaped(row["by"]),
+            escaped(row["slice"]),
+            number(row["examples"]),
+            f"{row['accuracy']:.0%}",
+            f"{row['gap'][0]:+.2f} [{row['gap'][1]:.2f}, {row['gap'][2]:.2f}]",
+            *("-" if np.isnan(row["measures"][name]) else f"{row['measures'][name]:.3f}" for name in names),
+        ]
+        for row in verdict.slices
+    ]
+    kinds = ["", "", "n", "n", "w", *["n"] * len(names)]
+    header = ["by", "slice", "examples", "right", "gap to the rest", *names]
+    return ["<h2>Slices</h2>", page.table(header, rows, kinds), _SLICES]
+
+
+_SLICES = (
+    "<p class='small'>The gap is the accuracy of the rest less the slice's, with its 95 % interval. Of many slices the widest gap "
+    "is wide by chance too: explain.slice_gap makes the gate fail only where an interval lies above it whole.</p>"
+)
+
+
+def _calibration(verdict: Verdict) -> list[str]:
+    found = verdict.calibration
+    side = 220
+    points = " ".join(f"{side * sure:.1f},{side - side * right:.1f}" for sure, right, _ in found["bins"])
+    dots = "".join(
+        f"<circle cx='{side * sure:.1f}' cy='{side - side * right:.1f}' r='3.5' fill='#3b6ea5'><title>sure {sure:.2f}, "
+        f"right {right:.2f}, {count} examples</title></circle>"
+        for sure, right, count in found["bins"]
+    )
+    return [
+        "<h2>Confidence</h2>",
+        f"<p>The model's confidence is off by {found['error']:.3f} on average (expected calibration error; 0 is best).</p>"
+        f"<svg viewBox='-30 -8 {side + 40} {side + 34}' style='max-width:18rem' role='img' aria-label='reliability diagram'>"
+        f"<rect width='{side}' height='{side}' fill='none' stroke='#bbb'/>"
+        f"<line x1='0' y1='{side}' x2='{side}' y2='0' stroke='#999' stroke-dasharray='4 4'/>"
+        f"<polyline points='{points}' fill='none' stroke='#3b6ea5' stroke-width='1.5'/>{dots}"
+        f"<g font-size='11' fill='#555'><text x='{side / 2}' y='{side + 16}' text-anchor='middle'>how sure</text>"
+        f"<text x='-8' y='{side / 2}' text-anchor='middle' transform='rotate(-90 -8 {side / 2})'>how often right</text></g></svg>",
+    ]
+
+
+def markdown(verdict: Verdict) -> str:
+    """The verdict as Markdown."""
+    lines = [
+        f"# Explanations: {verdict.status}",
+        "",
+        f"{verdict.examples} {_things(verdict)}, {verdict.accuracy:.0%} right. Judged are {verdict.judged}.",
+        "",
+        *(f"- {why}" for why in verdict.why),
+        *([""] if verdict.why else []),
+        "| outcome | measure | mean | 95 % interval | bound |",
+        "|---|---|---:|---|---:|",
+    ]
+    for each in verdict.measures:
+        if each.mean.examples:
+            interval = f"{each.mean.low:.3f} to {each.mean.high:.3f}"
+            lines.append(f"| {each.outcome} | {each.name} | {each.mean.value:.3f} | {interval} | {each.bound:g} |")
+        else:
+            lines.append(f"| {each.outcome} | {each.name} | | | {each.bound:g} |")
+    return "\n".join([*lines, "", LIMITS]) + "\n"

@@ -1,0 +1,260 @@
+"""Explanations through their command lines: what they leave, what they refuse, and that they are the same every time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from tests.conftest import Run, forked
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = [
+    *("model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes", "data.sample.train=96"),
+    *(
+        "data.sample.val=60",
+        "data.batch_size=16",
+        "trainer.threads=1",
+        "trainer.max_steps=3",
+        "quality=off",
+        "trainer.precision=32-true",
+    ),
+]
+QUESTIONS = [
+    *("model=bert_tiny", "data=squad_sample", "data.sample.train=64", "data.sample.val=60", "trainer.threads=1"),
+    *("trainer.max_steps=2", "quality=off", "trainer.precision=32-true", "model.architecture.num_hidden_layers=2"),
+    "model.architecture.layer_types=[full_attention,full_attention]",
+]
+FEW = [
+    "trainer.threads=1",
+    "explain.examples=20",
+    "explain.minimum=1",
+    "explain.precision=32",
+    "explain.stable=-1",
+    "explain.seed=3",
+]
+SMALL = [*FEW, "explain.image_classification.grid=4", "explain.image_classification.pictures=0"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path, warm: Path) -> dict[str, Path]:
+    """A run of each task, barely trained."""
+    folder, found = tmp_path_factory.mktemp("runs"), {}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    for name, overrides in (("images", IMAGES), ("questions", QUESTIONS)):
+        found[name] = folder / name
+        command = [str(ROOT / "train.py"), *overrides, f"hydra.run.dir={found[name]}"]
+        done = forked(warm, command, folder, environment, 300)
+        assert done.returncode == 0, done.stderr
+    return found
+
+
+def verdict(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "verdict.json").read_text())
+
+
+def values(folder: Path) -> dict[str, Any]:
+    with np.load(folder / "values.npz", allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("task", ["images", "questions"])
+def test_a_run_is_explained_and_the_same_every_time(task: str, runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    pictures = ["explain.image_classification.pictures=2"]
+    command = ("-m", "explain", f"run={runs[task]}", *([*SMALL, *pictures] if task == "images" else FEW))
+    done = run(*command, "--folder", str(tmp_path / "one"))
+    assert done.returncode in (0, 5), done.stderr
+    found = verdict(tmp_path / "one")
+    assert (found["status"] in ("passed", "warned")) == (done.returncode == 0)
+    assert found["status"] in done.stdout
+    assert found["examples"] == 20
+    assert found["invariants"]["additivity"] < 1e-4
+    assert {each.name for each in (tmp_path / "one").iterdir()} == {
+        "verdict.json", "values.npz", "explanations.jsonl", "report.md", "report.html"
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "one" / "explanations.jsonl").read_text().splitlines()]
+    # The predictions are those of the run.
+    known = {row["id"]: row for row in map(json.loads, (runs[task] / "predictions.jsonl").read_text().splitlines())}
+    assert all(known[line["id"]]["prediction"] == line["prediction"] for line in lines)
+    kept = values(tmp_path / "one")
+    assert [line["id"] for line in lines] == kept["ids"].tolist()
+    assert kept["offsets"][-1] == len(kept["values"])
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    # From nothing, on another cache: bit for bit the same. With another batch size: nearly.
+    again = run(*command, "--folder", str(tmp_path / "two"), f"data.cache_dir={tmp_path / 'cache'}")
+    assert again.stdout == done.stdout
+    assert (values(tmp_path / "two")["values"] == kept["values"]).all()
+    assert (tmp_path / "one" / "explanations.jsonl").read_text() == (
+        tmp_path / "two" / "explanations.jsonl"
+    ).read_text()
+    run(*command, "--folder", str(tmp_path / "three"), "explain.batch_size=7")
+    assert np.abs(values(tmp_path / "three")["values"] - kept["values"]).max() <= 1e-4
+
+
+def test_a_rerun_is_free(runs: dict[str, Path], run: Run, tmp_path: Path, cache: Path) -> None:
+    command = ("-m", "explain", f"run={runs['questions']}", *FEW, "--folder", str(tmp_path / "q"))
+    run(*command)
+    before = {each: each.stat().st_mtime_ns for each in (cache / "explanations").rglob("values.npz")}
+    run(*command)
+    assert before == {each: each.stat().st_mtime_ns for each in (cache / "explanations").rglob("values.npz")}
+
+
+def _whole(kept: Path) -> list[Path]:
+    return [each for each in kept.glob("explanations/*/values.npz") if each.parent.suffix != ".tmp"]
+
+
+def test_killed_by_signal_9_it_goes_on(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "cache"
+    command = ["-m", "explain", f"run={runs['images']}", *SMALL, "explain.examples=48", f"data.cache_dir={kept}"]
+    running = subprocess.Popen(
+        [sys.executable, *command, "--folder", str(tmp_path / "x")],
+        cwd=ROOT / "src",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (done := _whole(kept)) and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not psutil.pid_exists(running.pid)
+    assert not (tmp_path / "x" / "verdict.json").exists()
+    before = {each: each.stat().st_mtime_ns for each in done}
+    finished = run(*command, "--folder", str(tmp_path / "x"))
+    assert finished.returncode in (0, 5), finished.stderr
+    assert all(each.stat().st_mtime_ns == when for each, when in before.items())
+    whole = run(*command[:-1], "--folder", str(tmp_path / "y"))
+    assert whole.stdout == finished.stdout
+    assert (values(tmp_path / "x")["values"] == values(tmp_path / "y")["values"]).all()
+
+
+def test_a_gate_that_fails_stops_training_and_leaves_its_evidence(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = ("train.py", *IMAGES, *SMALL, "explain.minimum=1000", f"hydra.run.dir={folder}")
+    done = run(*command, "explain=enforce")
+    assert done.returncode == 5, done.stderr
+    assert "inconclusive" in done.stderr
+    assert "too few to say" in done.stderr
+    assert "Traceback" not in done.stderr
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("failed", 5)
+    assert record["explain"]["status"] == "inconclusive"
+    assert record["metrics"]["val_accuracy"] >= 0
+    assert (folder / "explain" / "report.html").exists()
+    assert (folder / "model" / "config.json").exists()
+    # The same command again says the same, and with a warning alone the run is finished.
+    assert run(*command, "explain=enforce").returncode == 5
+    done = run(*command, "explain=warn")
+    assert done.returncode == 0, done.stderr
+    assert "too few to say" in done.stderr
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert run(*command, "explain=enforce").returncode == 0  # a finished run prints its result; its gate was a warning
+
+
+def test_a_trial_is_stopped_too(run: Run, tmp_path: Path) -> None:
+    made = run(
+        "-m", "katib", "new", *IMAGES, *SMALL, "explain=enforce", "explain.minimum=1000", "optim.lr=loguniform(1e-4,1e-3)",
+        "--max-trials", "1", "--max-failed", "1", "-o", str(tmp_path / "search.yaml"),
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    done = run("-m", "katib", "run", str(tmp_path / "search.yaml"), "--folder", str(tmp_path / "search"))
+    assert done.returncode == 6, done.stderr
+    trial = json.loads((tmp_path / "search" / "trials.jsonl").read_text().splitlines()[0])
+    assert (trial["status"], trial["exit_code"]) == ("Failed", 5)
+    assert list((tmp_path / "search").glob("runs/*/explain/report.html"))
+
+
+def test_a_model_folder_of_timms_own(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    command = ("-m", "explain", *SMALL, "--folder", str(tmp_path / "x"))
+    data = ["data=shapes", "data.sample.train=96", "data.sample.val=60"]
+    done = run(*command, f"run={runs['images'] / 'model'}", *data)
+    assert done.returncode in (0, 5), done.stderr
+    done = run(*command, f"run={runs['images'] / 'model'}")
+    assert (done.returncode, "name a data set" in done.stderr) == (2, True)
+    done = run(*command, f"run={runs['images'] / 'model'}", "data=squad_sample")
+    assert done.returncode == 2
+
+
+def test_gradients_are_the_fast_option_and_do_not_add_up(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    gradient = "explain.image_classification.explainer=gradient"
+    done = run("-m", "explain", f"run={runs['images']}", *SMALL, gradient, "--folder", str(tmp_path / "x"))
+    assert done.returncode in (0, 5), done.stderr
+    assert verdict(tmp_path / "x")["invariants"]["additivity"] == 0  # not asked of it
+
+
+def test_without_boxes_pointing_is_unmeasured_and_said(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split, count in (("train", 12), ("val", 10)):
+        for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(count):
+                noise = np.random.default_rng([number, count]).integers(0, 40, (64, 64, 3))
+                pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{number}.png")
+    overrides = [each for each in IMAGES if not each.startswith(("data=", "data.sample"))]
+    data = ["data=image_folder", f"data.path={tmp_path / 'data'}", "data.image_size=64"]
+    assert run("train.py", *overrides, *data, f"hydra.run.dir={tmp_path / 'run'}").returncode == 0
+    done = run("-m", "explain", f"run={tmp_path / 'run'}", *SMALL)
+    assert done.returncode in (0, 5), done.stderr
+    found = {each["name"]: each["outcome"] for each in verdict(tmp_path / "run" / "explain")["measures"]}
+    assert (found["pointing"], found["mass"]) == ("unmeasured", "unmeasured")
+    assert "| unmeasured | pointing |" in (tmp_path / "run" / "explain" / "report.md").read_text()
+
+
+WRONG = {
+    "no run": ((), "say once what to explain"),
+    "two runs": (("run=a", "run=b"), "say once what to explain"),
+    "no such folder": (("run=nowhere",), "neither a run nor a model folder"),
+    "unknown key": (("run=RUN", "explain.sampels=3"), "sampels"),
+    "not a number": (("run=RUN", "explain.examples=many"), "explain.examples=many"),
+    "no thresholds": (("run=RUN", "explain.thresholds=none.json"), "not a file of python -m explain calibrate"),
+    "another task's data": (("run=RUN", "data=squad_sample"), "choose a model and a data set of one task"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_explained(wrong: str, runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    arguments, message = WRONG[wrong]
+    given = [each.replace("RUN", str(runs["images"])) for each in arguments]
+    done = run("-m", "explain", *SMALL, *given, "--folder", str(tmp_path / "x"))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_bounds_from_accepted_runs(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    folders = []
+    for seed in range(3):
+        folders.append(str(tmp_path / f"seed{seed}"))
+        assert run("train.py", *IMAGES, f"seed={seed}", f"hydra.run.dir={folders[-1]}").returncode == 0
+        assert run("-m", "explain", f"run={folders[-1]}", *SMALL).returncode in (0, 5)
+    calibrate = ("-m", "explain", "calibrate", "-o", str(tmp_path / "bounds.json"))
+    done = run(*calibrate, *folders)
+    assert done.returncode == 0, done.stderr
+    means = [verdict(Path(each) / "explain") for each in folders]
+    pointing = [
+        measure["mean"]["value"] for each in means for measure in each["measures"] if measure["name"] == "pointing"
+    ]
+    bounds = json.loads((tmp_path / "bounds.json").read_text())["bounds"]
+    assert bounds["pointing"] == pytest.approx(np.mean(pointing) - 2 * np.std(pointing, ddof=1))
+    assert "pointing" in done.stdout
+    thresholds = f"explain.thresholds={tmp_path / 'bounds.json'}"
+    done = run("-m", "explain", f"run={folders[0]}", *SMALL, thresholds, "--folder", str(tmp_path / "x"))
+    used = {each["name"]: each["bound"] for each in verdict(tmp_path / "x")["measures"]}
+    assert used == pytest.approx(bounds)
+    for given, message in (
+        (folders[:2], "3 accepted runs or more"),
+        ([*folders[:2], folders[0]], "the same model"),
+        ([*folders[:2], str(runs["questions"])], "there is no explain/verdict.json"),
+    ):
+        done = run(*calibrate, *given)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -1,0 +1,310 @@
+"""The parts of explanations: what is hidden and what stays, against closed forms and brute force."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from explain import gradients, images, judge, lines, question_pages, questions, shapley, slices
+
+SETTINGS = images.Settings(
+    grid=4, rounds=1, background="blur", target="logit", explainer="permutation", batch_size=8, seed=0, bfloat16=False
+)
+
+
+class Linear(torch.nn.Module):
+    """Logits that are sums over pixels: [w x, 0]."""
+
+    def __init__(self, weights: torch.Tensor, offset: float = 0.0) -> None:
+        super().__init__()
+        self.weights, self.offset = weights, offset
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        said = (batch * self.weights).sum(dim=(1, 2, 3)) + self.offset
+        return torch.stack([said, torch.zeros_like(said)], dim=1)
+
+
+def view(seed: int = 0, offset: float = 0.0, target: str = "logit") -> images.View:
+    generator = torch.Generator().manual_seed(seed)
+    image, behind, weights = (torch.randn(3, 16, 16, generator=generator) for _ in range(3))
+    chosen = images.Settings(**{**vars(SETTINGS), "target": target})
+    made = images.View(Linear(weights, offset), image, behind, 0, chosen)
+    said = images.logits(made.network, [made.shown(np.ones((1, 16), bool))], chosen)
+    made.predicted = int(said.argmax())
+    return made
+
+
+def by_cell(made: images.View) -> Any:
+    """What each cell adds to the logit of a linear model: w (x - b) over its pixels; the other class's logit is 0."""
+    behind, image = (each.permute(2, 0, 1) for each in (made.background, made.image))
+    sign = 1 if made.predicted == 0 else 0
+    return sign * gradients.by_cell(made.network.weights * (image - behind), made.cells, 4)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_linear_model_has_the_closed_forms_values(seed: int) -> None:
+    made = view(seed, offset=500.0)  # so that it predicts the class of its weights
+    assert made.predicted == 0
+    plan = shapley.permutations(16, 1, seed)
+    assert plan.shapley(made.ask(plan.masks).target) == pytest.approx(by_cell(made), abs=1e-3)
+
+
+def test_integrated_gradients_have_them_too() -> None:
+    made = view(3)
+    made.predicted = 0
+    # Of a log-probability: captum's completeness, and for a nearly certain class the logit's own shape.
+    values = gradients.integrated(made)
+    asked = made.ask(np.array([[False] * 16, [True] * 16]))
+    assert values.sum() == pytest.approx(np.log(asked.probability[1] / asked.probability[0]), abs=0.5)
+    exact = by_cell(made)
+    assert np.corrcoef(values, exact)[0, 1] > 0.99
+
+
+def test_expected_gradients_are_shaps() -> None:
+    made = view(3)
+    made.predicted = 0
+    assert np.corrcoef(gradients.expected(made, 0), by_cell(made))[0, 1] > 0.9
+    assert (gradients.expected(made, 0) == gradients.expected(made, 0)).all()
+
+
+@given(st.integers(5, 40), st.integers(5, 40), st.integers(2, 5), st.data())
+@settings(max_examples=60)
+def test_the_box_covers_what_it_covers(height: int, width: int, grid: int, data: Any) -> None:
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0, width - 1)), data.draw(st.integers(y0, height - 1))
+    found = images.inside(np.array([x0, y0, x1, y1], np.float32), height, width, grid)
+    of = images.cells(height, width, grid).numpy()
+    mask = np.zeros((height, width))
+    mask[y0 : y1 + 1, x0 : x1 + 1] = 1
+    assert found == pytest.approx([mask[of == cell].mean() for cell in range(grid**2)])
+    assert sorted(np.unique(of).tolist()) == list(range(grid**2))
+
+
+def test_no_box_is_not_a_number() -> None:
+    assert np.isnan(images.inside(np.full(4, np.nan, np.float32), 8, 8, 2)).all()
+
+
+def test_hidden_cells_are_their_own_background_whatever_came_before() -> None:
+    """shap's blurred masker kept another image's background now and then."""
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randn(5, 3, 16, 16, generator=generator)
+    behind = images.background(batch, "blur")
+    masks = np.random.default_rng(0).integers(0, 2, (9, 16)).astype(bool)
+    for image, other in zip(batch, behind, strict=True):
+        made = images.View(None, image, other, 0, SETTINGS)
+        shown = made.shown(masks)
+        there = torch.from_numpy(masks)[:, made.cells][:, None].expand_as(shown)
+        assert torch.equal(shown, torch.where(there, image, other))
+        assert torch.equal(other, images.background(image[None], "blur")[0])
+    assert torch.equal(images.background(batch, "mean")[0, :, 0, 0], batch[0].mean(dim=(1, 2)))
+    assert not images.background(batch, "grey").any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_smallest_set_changes_the_class_and_spares_nothing(seed: int) -> None:
+    made = view(seed)
+    order = np.argsort(-by_cell(made))
+    [hidden] = images._smallest([made], [order])
+
+    def changed(mask: Any) -> bool:
+        return int(images.logits(made.network, [made.shown(~mask[None])], SETTINGS).argmax()) != made.predicted
+
+    if not hidden.any():
+        assert not any(changed(np.isin(np.arange(16), order[:count])) for count in images.steps(16)[1:])
+        return
+    assert changed(hidden)
+    for cell in np.flatnonzero(hidden):
+        less = hidden.copy()
+        less[cell] = False
+        assert not changed(less)
+
+
+# --- questions
+
+TEXT = st.text(alphabet="aB cD. !?\"')1", max_size=80)
+
+
+@given(TEXT, st.integers(1, 5), st.data())
+def test_sentences_cover_their_part(text: str, most: int, data: Any) -> None:
+    low = data.draw(st.integers(0, max(0, len(text) - 1)))
+    high = data.draw(st.integers(low + 1, len(text) + 1))
+    found = questions.sentences(text, low, high, most)
+    assert 1 <= len(found) <= most
+    assert (found[0][0], found[-1][1]) == (low, high)
+    assert all(left[1] == right[0] for left, right in pairwise(found))
+    assert all(first < last for first, last in found)
+
+
+def test_sentences_end_where_a_reader_ends_them() -> None:
+    text = 'He came in 1.5 days. "Did he?" She left (at 3 p.m. sharp). Then nothing! And so on'
+    found = [text[a:b].strip() for a, b in questions.sentences(text, 0, len(text), 9)]
+    assert found == ["He came in 1.5 days.", '"Did he?"', "She left (at 3 p.m. sharp).", "Then nothing!", "And so on"]
+    assert len(questions.sentences(text, 0, len(text), 3)) == 3
+
+
+def test_only_groups_are_hidden() -> None:
+    group = np.array([-1, 0, 0, -1, 1, 2, -1])
+    missing = np.array([[False, False, False], [True, False, True], [True, True, True]])
+    found = questions.hides(group, missing)
+    assert found.tolist() == [
+        [False] * 7,
+        [False, True, True, False, False, True, False],
+        [False, True, True, False, True, True, False],
+    ]
+
+
+def test_inputs_never_change_their_length_or_structure() -> None:
+    """Every row has the window's tokens, but for masks where parts are hidden."""
+    fed = []
+
+    class Network:
+        def __call__(self, input_ids: Any, attention_mask: Any) -> Any:
+            fed.append(input_ids.clone())
+            logits = torch.nn.functional.one_hot(input_ids, 100).float()[..., 7]
+            return SimpleNamespace(start_logits=logits, end_logits=logits)
+
+    ids = np.array([1, 5, 6, 2, 7, 8, 9, 2])
+    chars = np.array([[-1, -1]] * 4 + [[0, 1], [2, 3], [4, 5]] + [[-1, -1]])
+    window = questions.Window(ids, None, chars, (ids == 5) | (ids == 6), 4, 4, (0, 1), 1.0)
+    chosen = questions.Settings(
+        sentences=2, max_answer_tokens=3, other_questions=1, words=False, batch_size=3, seed=0, bfloat16=False
+    )
+    made = questions.View(Network(), window, 99, chosen, torch.device("cpu"))
+    group = np.array([-1, 0, 0, -1, 1, 1, 2, -1])
+    hidden = questions.hides(group, ~shapley.coalitions(3))
+    asked = made.ask(hidden)
+    rows = torch.cat(fed).numpy()
+    assert rows.shape == (8, 8)
+    assert (rows[:, [0, 3, 7]] == [1, 2, 2]).all()
+    assert ((rows == 99) == hidden).all()
+    assert (rows[~hidden] == np.broadcast_to(ids, rows.shape)[~hidden]).all()
+    # This network reads the token 7 alone: all of what it says is the group's that has it.
+    values = shapley.exact(asked.target)
+    assert values[1] == pytest.approx(values.sum())
+    assert abs(values[0]) + abs(values[2]) < 1e-6
+    assert asked.same.tolist() == [True] * 8  # of equal scores the predicted one still is a best
+
+
+@given(st.integers(1, 4), st.data())
+def test_the_fewest_parts_are_the_fewest(players: int, data: Any) -> None:
+    same = np.array(data.draw(st.lists(st.booleans(), min_size=2**players, max_size=2**players)))
+    target = np.array(data.draw(st.lists(st.integers(-9, 0), min_size=2**players, max_size=2**players)), float)
+    names = [f"p{number}" for number in range(players)]
+    found = lines.smallest(same, target, names)
+    here = shapley.coalitions(players)
+    if found is None:
+        assert same.all()
+        return
+    sizes = [(~row).sum() for row, unchanged in zip(here, same, strict=True) if not unchanged]
+    assert len(found) == min(sizes)
+
+
+def test_texts_are_marked_where_they_are() -> None:
+    line = {
+        "id": "1", "question": "Who <is> it?", "prediction": "Ann B", "span": [4, 9], "answers": ["Ann B"], "correct": True,
+        "confidence": 0.5, "question_share": 0.2, "question_value": 1.0, "begin": 0, "smallest": None,
+        "parts": [{"text": "It's", "value": 1.0, "answer": False}, {"text": "Ann Bo. ", "value": -2.0, "answer": True}],
+        "words": [{"text": "is", "of": "question", "begin": 5, "value": 1.0}],
+    }  # fmt: skip
+    page = "".join(question_pages.parts([line]))
+    assert "<u><b>Ann B</b></u>o. " in page
+    assert "Who &lt;<span" in page
+    assert ">is</span>&gt; it?" in page
+
+
+# --- the verdict
+
+
+def table(count: int = 60, **changes: Any) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    made: dict[str, Any] = {name: 0.3 + 0.2 * generator.normal(size=count) for name in judge.SAID}
+    ones = np.ones(count)
+    made |= {"correct": ones, "confidence": 0.9 * ones, "cluster": np.arange(count), "stability": ones, "finite": ones}
+    return {**made, "additivity": 0 * ones, **changes}
+
+
+BLOCKING = ("pointing", "faithfulness", "learned")
+ASKED: dict[str, Any] = {
+    "level": 0.05,
+    "stable": 0.8,
+    "minimum": 20,
+    "seed": 0,
+    "image_classification": {
+        "measures": {name: {"block": name in BLOCKING, "bound": 0.0} for name in (*BLOCKING, "mass", "agreement")}
+    },
+}
+NOISE = np.random.default_rng(1).normal(size=60)
+VERDICTS = {
+    "all is well": ({}, "passed"),
+    "one is chance": ({"pointing": NOISE - NOISE.mean()}, "failed"),
+    "one is worse than chance": ({"learned": NOISE - 5}, "failed"),
+    "one that does not block": ({"mass": NOISE - NOISE.mean()}, "warned"),
+    "boxes are missing": ({"pointing": np.full(60, np.nan), "mass": np.full(60, np.nan)}, "warned"),
+    "seeds do not agree": ({"stability": np.full(60, 0.5)}, "inconclusive"),
+    "values do not add up": ({"additivity": np.append(np.zeros(59), 0.1)}, "inconclusive"),
+    "they are not numbers": ({"additivity": np.append(np.zeros(59), np.nan)}, "inconclusive"),
+    "few are right": ({"correct": np.append(np.zeros(50), np.ones(10))}, "inconclusive"),
+    "wrong answers are not judged": (
+        {"correct": np.append(np.zeros(20), np.ones(40)), "pointing": np.append(np.full(20, -9.0), np.full(40, 0.4))},
+        "passed",
+    ),
+    "nothing can be measured": ({name: np.full(60, np.nan) for name in BLOCKING}, "inconclusive"),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_a_verdict(case: str) -> None:
+    changes, status = VERDICTS[case]
+    found = judge.judge("image_classification", table(**changes), ASKED)
+    assert found.status == status, found.why
+    assert found.good == (status in ("passed", "warned"))
+    assert bool(found.why) == (status in ("failed", "inconclusive"))
+
+
+def test_a_bound_is_what_a_mean_must_be_above() -> None:
+    asked = {**ASKED, "image_classification": {"measures": {"pointing": {"block": True, "bound": 0.2}}}}
+    assert judge.judge("image_classification", table(), asked).status == "passed"
+    asked["image_classification"]["measures"]["pointing"]["bound"] = 0.35
+    assert judge.judge("image_classification", table(), asked).status == "failed"
+
+
+def test_asking_several_measures_is_corrected_for() -> None:
+    """One p-value just under the level passes alone, and not beside others that are no better."""
+    generator = np.random.default_rng(4)
+    weak = generator.normal(size=60)
+    weak += 1.9 / np.sqrt(60) - weak.mean()  # about p = 0.03
+    one = {**ASKED, "image_classification": {"measures": {"pointing": {"block": True, "bound": 0.0}}}}
+    assert judge.judge("image_classification", table(pointing=weak), one).status == "passed"
+    same = dict.fromkeys(BLOCKING, weak)
+    assert judge.judge("image_classification", table(**same), ASKED).status == "failed"
+
+
+def test_slices_tell_where_it_is_worse() -> None:
+    correct = np.append(np.zeros(20), np.ones(40))
+    made = table(correct=correct)
+    names = {"class": ["a"] * 20 + ["b"] * 40, "few": ["x"] * 3 + ["y"] * 57}
+    rows = slices.compared(made, names, ["pointing"], 0)
+    assert (rows[0]["by"], rows[0]["slice"]) == ("class", "a")
+    assert rows[0]["gap"][0] == 1.0
+    assert not any(row["slice"] == "x" for row in rows)  # three say nothing
+    assert "slice class a" in slices.worst(rows, 0.5)
+    assert slices.worst(slices.compared(table(), names, [], 0), 0.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ("Whose is it?", "who"),
+        ("In what year?", "what"),
+        ('"How" come', "how"),
+        ("Name the town.", "other"),
+        ("", "other"),
+    ],
+)
+def test_kinds_of_questions(question: str, kind: str) -> None:
+    assert slices.asked(question) == kind
