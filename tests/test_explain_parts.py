@@ -248,6 +248,7 @@ VERDICTS = {
     "seeds do not agree": ({"stability": np.full(60, 0.5)}, "inconclusive"),
     "values do not add up": ({"additivity": np.append(np.zeros(59), 0.1)}, "inconclusive"),
     "they are not numbers": ({"additivity": np.append(np.zeros(59), np.nan)}, "inconclusive"),
+    "some are infinite": ({"finite": np.append(np.ones(59), 0)}, "inconclusive"),
     "few are right": ({"correct": np.append(np.zeros(50), np.ones(10))}, "inconclusive"),
     "wrong answers are not judged": (
         {"correct": np.append(np.zeros(20), np.ones(40)), "pointing": np.append(np.full(20, -9.0), np.full(40, 0.4))},

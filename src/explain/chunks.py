@@ -88,7 +88,9 @@ def all_of(job: Job, chosen: Settings, progress: Callable[[], None], done: Calla
 def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], None]) -> Explained:
     subject = job.subject
     kind = images if isinstance(chosen, images.Settings) else questions
-    against = [at for at in part if at in _against(job)]
+    known = _against(job)
+    against = [at for at in part if at in known]
+    others = _others(job, part) if isinstance(chosen, questions.Settings) else []
     key = {
         "format": kind.FORMAT,
         "model": subject.digest,
@@ -96,6 +98,8 @@ def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], N
         "prepared": _prepared(subject),
         "ids": [job.ids[at].encode("utf-8", "backslashreplace").decode() for at in part],
         "against": [part.index(at) for at in against],
+        # They are of the whole sample: of another one they are others.
+        "others": [[job.ids[at] for at in each] for each in others],
         "settings": asdict(chosen),
         "on": [subject.device.type, torch.__version__],
     }
@@ -104,7 +108,7 @@ def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], N
         if isinstance(chosen, images.Settings):
             made = images.explain(subject, job.null, part, against, chosen, progress)
         else:
-            made = questions.explain(subject, job.null, part, _others(job, part), chosen, progress)
+            made = questions.explain(subject, job.null, part, others, chosen, progress)
         arrays = {f"{number}/{name}": value for number, each in enumerate(made) for name, value in each.items()}
         np.savez(folder / FILE, allow_pickle=False, **arrays)
 
@@ -144,4 +148,5 @@ def _prepared(subject: Subject) -> list[Any]:
         data.limits.max_length,
         data.limits.stride,
         data.limits.max_query_length,
+        data.answerable_only,
     ]

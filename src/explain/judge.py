@@ -113,7 +113,7 @@ def of_images(explained: Sequence[Mapping[str, Any]]) -> Table:
             "sufficiency": float(measures.kept(random[1], random[0], at) - measures.kept(curves[1], curves[0], at)),
             "unlike_random": 1 - unlike,
             "agreement": float(measures.alike(values, each["gradients"])),
-            "finite": float(np.isfinite(values).all() and np.ptp(values) > 0),
+            "finite": float(np.isfinite(values).all()),
         }
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
@@ -148,7 +148,7 @@ def of_questions(explained: Sequence[Mapping[str, Any]]) -> Table:
             "sufficiency": float(measures.kept(middle[::-1], middle, at) - measures.kept(deletion, insertion, at)),
             "unlike_random": 1 - float(measures.alike(values, each["null"])),
             "agreement": float(measures.alike(values, each["gradients"])),
-            "finite": float(np.isfinite(values).all() and np.ptp(values) > 0),
+            "finite": float(np.isfinite(values).all()),
         }
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
@@ -210,6 +210,8 @@ def judge(task: str, table: Table, settings: Mapping[str, Any]) -> Verdict:
         doubts.append(
             f"values do not add up to the prediction (off by {invariants['additivity']:.2g}): nothing is judged"
         )
+    if invariants["finite"] < 1:
+        doubts.append(f"{1 - invariants['finite']:.0%} of the explanations have values that are no numbers")
     if invariants["stability"] < settings["stable"]:
         doubts.append(
             f"two explainer seeds agree by {invariants['stability']:.2f} only (explain.stable={settings['stable']:g}): "

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules import augment
-from trainers import dropout, evaluate, hardware, saved
+from trainers import dropout, evaluate, hardware, image_classification, saved
 from trainers import stem as stems
 from trainers.build import build, check_targets
 from trainers.saved import Saved
@@ -101,11 +101,9 @@ def random(subject: Subject, seed: int) -> Any:
             config = copy.deepcopy(subject.network.config)
             network = AutoModelForQuestionAnswering.from_config(config, attn_implementation="sdpa")
         else:
-            import timm
-
             about = subject.saved.config
-            network = timm.create_model(
-                about["architecture"], num_classes=subject.data.num_classes, **about.get("model_args", {})
+            network = image_classification.network(
+                about["architecture"], False, dict(about.get("model_args") or {}), subject.data
             )
             if subject.saved.small_stem:
                 stems.make_small(network)

@@ -1,7 +1,7 @@
 """Explains a sample of the evaluation set, judges it, and writes the report."""
 
+import copy
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +17,6 @@ from explain import chunks, image_pages, images, judge, lines, question_pages, r
 from explain.chunks import Explained
 from explain.judge import Verdict
 from explain.model import Subject, random
-
-logger = logging.getLogger(__name__)
 
 FILE = "verdict.json"
 VALUES = "values.npz"
@@ -96,14 +94,14 @@ def _finite(value: Any) -> Any:
 
 def calibrated(asked: Mapping[str, Any], task: str) -> dict[str, Any]:
     """conf/explain with the bounds of its file of thresholds, if it names one."""
-    settings = json.loads(json.dumps(asked))
+    settings: dict[str, Any] = copy.deepcopy(dict(asked))
     if asked["thresholds"] is not None:
         from explain import calibrate
 
         for name, bound in calibrate.read(str(asked["thresholds"]), task).items():
             if name in settings[task]["measures"]:
                 settings[task]["measures"][name]["bound"] = bound
-    return dict(settings)
+    return settings
 
 
 def _examples(data: Any, task: str) -> tuple[list[str], list[Any]]:

@@ -56,7 +56,7 @@ class ImageClassification(Task):
             self.arguments["drop_rate"] = dropout
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
-        self.model = _network(name, pretrained, self.arguments, data)
+        self.model = network(name, pretrained, self.arguments, data)
         if stem == "small":
             stems.make_small(self.model)
         self.model.to(memory_format=torch.channels_last)
@@ -145,7 +145,12 @@ class ImageClassification(Task):
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:
+def network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:
+    """A timm model for this data: of its classes, and of its image size where the architecture fixes one.
+
+    Raises:
+        Refused: a name that timm does not know, weights that cannot be had, or arguments it does not take.
+    """
     import timm
 
     given = {**arguments, "num_classes": data.num_classes}
