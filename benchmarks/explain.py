@@ -25,11 +25,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     questions = (
-        ["data=squad", f"data.path={options.data / 'squad'}"]
+        ["data=squad", f"data.path={(options.data / 'squad').resolve()}"]
         if options.data
         else ["data=squad_sample", "data.sample.val=400"]
     )
-    images = ["data=tiny_imagenet", f"data.path={options.images}"] if options.images else ["data=shapes"]
+    images = ["data=tiny_imagenet", f"data.path={options.images.resolve()}"] if options.images else ["data=shapes"]
     with tempfile.TemporaryDirectory() as folder:
         runs = _trained(Path(folder), images, questions)
         _compare("images", runs[0], options.repeats, 3)
@@ -88,28 +88,25 @@ def _whole(runs: tuple[Path, Path]) -> None:
     import subprocess
     import sys
 
-    rows, total = [], 0.0
-    for name, run in zip(("256 images", "128 questions"), runs, strict=True):
+    def seconds(run: Path, precision: str) -> float:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as kept:
-            command = [
-                sys.executable,
-                "-m",
-                "explain",
-                f"run={run}",
-                f"data.cache_dir={kept}",
-                "explain.stable=-1",
-                "explain=warn",
-            ]
-            done = subprocess.run(command, cwd=measure.ROOT / "src", capture_output=True, text=True, check=False)
+            command = [sys.executable, "-m", "explain", f"run={run}", f"data.cache_dir={kept}", "explain=warn"]
+            more = ["explain.stable=-1", f"explain.precision={precision}"]
+            done = subprocess.run(
+                [*command, *more], cwd=measure.ROOT / "src", capture_output=True, text=True, check=False
+            )
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
-        seconds = time.perf_counter() - began
-        total += seconds
-        rows.append([name, f"{seconds:.0f}"])
-    measure.report(
-        "Explanations: the whole gate", ["", "seconds"], [*rows, ["both", f"{total:.0f}"]], "Required: 300 for both."
-    )
+        return time.perf_counter() - began
+
+    rows = []
+    for precision in ("bf16", "32"):
+        took = [seconds(run, precision) for run in runs]
+        rows.append([precision, *(f"{each:.0f}" for each in (*took, sum(took)))])
+        measure.progress(f"the whole gate: {rows[-1]}")
+    head = ["the whole gate, seconds", "256 images", "128 questions", "both"]
+    measure.report("Explanations: the whole gate", head, rows, "Required: 300 for both.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How often the explanation gate errs, over seeds: `python -m benchmarks.explain_gate [--seeds 10] [--tasks images questions]`.
 
 For each seed it trains an honest model, one on data with a planted shortcut, and one that is left at random weights, and asks the
-gate of each. Images take some 2 minutes a seed on two cores, questions 6.
+gate of each. Images take some 2 minutes a seed on two cores, questions 6. With `--keep FOLDER` what was done stays there, and is not
+done again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks import measure, planted
 
@@ -24,7 +26,7 @@ IMAGES = [
 UNTRAINED = ["trainer.max_epochs=null", "trainer.max_steps=1", "optim.lr=1e-9"]
 EXPLAINED = {
     "images": ["explain.image_classification.grid=4", "explain.image_classification.pictures=0"],
-    "questions": ["explain.question_answering.words=false"],
+    "questions": ["explain.question_answering.words=0"],
 }
 
 
@@ -33,16 +35,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--tasks", nargs="+", choices=tuple(EXPLAINED), default=list(EXPLAINED))
+    parser.add_argument("--keep", type=Path, help="folder for data and runs")
+    parser.add_argument("overrides", nargs="*", help="of every training, trainer.threads=1 say")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = (options.keep or Path(temporary)).resolve()
         for task in options.tasks:
             models = _models(task, folder)
             found: dict[str, list[tuple[float, str]]] = {name: [] for name in models}
             for seed in range(options.seeds):
                 for name, overrides in models.items():
-                    found[name].append(_one(task, folder / f"{task}-{name}-{seed}", [*overrides, f"seed={seed}"]))
+                    of = folder / f"{task}-{name.replace(' ', '-')}-{seed}"
+                    found[name].append(_one(task, of, [*overrides, f"seed={seed}", *options.overrides]))
                     measure.progress(f"{task}, {name}, seed {seed}: {found[name][-1]}")
             for name, results in found.items():
                 passed = sum(status in ("passed", "warned") for _, status in results)
@@ -60,15 +65,20 @@ def main() -> None:
 def _models(task: str, folder: Path) -> dict[str, list[str]]:
     """Overrides by kind of model."""
     if task == "images":
-        honest = planted.marked_shapes(folder / "shapes", 1600, 400, 4, 32, mark=False)
-        marked = planted.marked_shapes(folder / "marked", 1600, 400, 4, 32)
+        honest, marked = folder / "shapes", folder / "marked"
+        for made in (honest, marked):
+            if not made.exists():
+                planted.marked_shapes(made, 1600, 400, 4, 32, mark=made == marked)
         return {
             "honest": [*IMAGES, f"data.path={honest}"],
             "a mark in the corner": [*IMAGES, f"data.path={marked}"],
             "random weights": [*IMAGES, f"data.path={honest}", *UNTRAINED],
         }
-    first = planted.questions(folder / "first", 16_000, 1_200, first=True)
-    blind = planted.questions(folder / "blind", 4_000, 600, blind=True)
+    first, blind = folder / "first", folder / "blind"
+    if not first.exists():
+        planted.questions(first, 16_000, 1_200, first=True)
+    if not blind.exists():
+        planted.questions(blind, 4_000, 600, blind=True)
     return {
         "honest": [],
         "answers come first": [f"data.path={first}", "trainer.max_epochs=3"],
@@ -78,16 +88,24 @@ def _models(task: str, folder: Path) -> dict[str, list[str]]:
 
 
 def _one(task: str, folder: Path, overrides: list[str]) -> tuple[float, str]:
-    """Trains and explains; the metric and the verdict."""
+    """Trains and explains, unless that was done; the metric and the verdict."""
     few = ["explain.examples=96", "explain.minimum=1"]
     command = [sys.executable, "train.py", *overrides, "quality=off", "explain=warn", *few, *EXPLAINED[task]]
-    done = subprocess.run(
-        [*command, f"hydra.run.dir={folder}"], cwd=measure.ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    record = json.loads((folder / "run.json").read_text())
+    if not _recorded(folder):
+        done = subprocess.run(
+            [*command, f"hydra.run.dir={folder}"], cwd=measure.ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+    record = _recorded(folder)
     return record["metrics"][record["config"]["monitor"]], record["explain"]["status"]
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The record of a finished run; empty if there is none."""
+    path = folder / "run.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record if record.get("status") == "finished" else {}
 
 
 def _wilson(count: int, of: int) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def prepare_questions(run: Path) -> None:
 
     subject = model.load(str(run), [])
     examples, reader = subject.data.examples, questions.Reader(subject)
-    settings = questions.Settings(5, 30, 1, False, 64, 0, False)
+    settings = questions.Settings(5, 30, 1, 64, 0, False)
     kept: dict[str, Any] = {"hidden": np.array(reader.hidden)}
     for at in range(QUESTIONS):
         question, context = examples.question(at), examples.context(at)
@@ -127,7 +127,7 @@ def ours_questions(run: Path, bfloat16: bool) -> float:
     from explain import model, questions, shapley
 
     subject, file = model.load(str(run), []), np.load(run / "bench.npz")
-    settings = questions.Settings(5, 30, 1, False, 64, 0, bfloat16)
+    settings = questions.Settings(5, 30, 1, 64, 0, bfloat16)
 
     def explain(at: int) -> object:
         start, end, players = file[f"{at}/span"].tolist()

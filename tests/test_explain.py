@@ -111,6 +111,28 @@ def _whole(kept: Path) -> list[Path]:
     return [each for each in kept.glob("explanations/*/values.npz") if each.parent.suffix != ".tmp"]
 
 
+def test_another_sample_never_finds_this_ones_values(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    """What is asked in a question's place, and of which questions words are told, is of the sample: so is the cache's key."""
+    command = ("-m", "explain", f"run={runs['questions']}", *FEW, f"data.cache_dir={tmp_path / 'cache'}")
+    run(*command, "explain.examples=9", "--folder", str(tmp_path / "few"))
+    run(*command, "explain.examples=17", "--folder", str(tmp_path / "after"))
+    fresh = (*command[:-1], f"data.cache_dir={tmp_path / 'fresh'}")
+    run(*fresh, "explain.examples=17", "--folder", str(tmp_path / "alone"))
+    after, alone = (verdict(tmp_path / name) for name in ("after", "alone"))
+    assert after["measures"] == alone["measures"]
+    lines_ = [(tmp_path / name / "explanations.jsonl").read_text() for name in ("after", "alone")]
+    assert lines_[0] == lines_[1]
+
+
+def test_words_and_random_weights_are_asked_of_a_part(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    command = ("-m", "explain", f"run={runs['questions']}", *FEW, "--folder", str(tmp_path))
+    assert run(*command, "explain.question_answering.words=5").returncode in (0, 5)
+    lines_ = [json.loads(line) for line in (tmp_path / "explanations.jsonl").read_text().splitlines()]
+    assert len(lines_) == 20
+    assert sum(bool(line["words"]) for line in lines_) == 5
+    assert "<h2>Answers</h2>" in (tmp_path / "report.html").read_text()
+
+
 def test_killed_by_signal_9_it_goes_on(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     kept = tmp_path / "cache"
     command = ["-m", "explain", f"run={runs['images']}", *SMALL, "explain.examples=48", f"data.cache_dir={kept}"]

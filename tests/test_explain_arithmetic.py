@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import auc
 
 from explain import measures, sample, shapley
-from runs import statistics
+from runs import calibration, statistics
 
 NUMBERS = st.floats(-10, 10, allow_nan=False, width=32)
 
@@ -151,11 +151,11 @@ def test_reliability_is_of_the_mean() -> None:
 
 
 def test_calibration_error() -> None:
-    assert measures.calibration_error([0.5] * 10, [1, 0] * 5, bins=1) == 0
-    assert measures.calibration_error([0.9] * 10, [0] * 10) == pytest.approx(0.9)
+    assert calibration.error(calibration.bins([0.5] * 10, [1, 0] * 5, 1)) == 0
+    assert calibration.error(calibration.bins([0.9] * 10, [0] * 10)) == pytest.approx(0.9)
     generator = np.random.default_rng(0)
     sure = generator.uniform(size=50_000)
-    assert measures.calibration_error(sure, generator.uniform(size=50_000) < sure) < 0.02
+    assert calibration.error(calibration.bins(sure, generator.uniform(size=50_000) < sure)) < 0.02
 
 
 # --- intervals

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explain import gradients, images, judge, lines, question_pages, questions, shapley, slices
+from explain import gradients, images, judge, lines, measures, question_pages, questions, shapley, slices
+from runs.questions import asked
 
 SETTINGS = images.Settings(
     grid=4, rounds=1, background="blur", target="logit", explainer="permutation", batch_size=8, seed=0, bfloat16=False
@@ -63,6 +64,46 @@ def test_integrated_gradients_have_them_too() -> None:
     assert values.sum() == pytest.approx(np.log(asked.probability[1] / asked.probability[0]), abs=0.5)
     exact = by_cell(made)
     assert np.corrcoef(values, exact)[0, 1] > 0.99
+
+
+def test_deletion_is_quantus_pixel_flipping() -> None:
+    """Cells of one pixel, hidden by 0: the same probabilities, the highest value first; and randomisation's likeness."""
+    import quantus
+    from quantus.functions.similarity_func import correlation_spearman
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Parameter(torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(1)))
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            said = (batch * self.weights).sum(dim=(1, 2, 3))
+            return torch.stack([said, torch.zeros_like(said)], dim=1)
+
+    network = Net().eval()
+    image = torch.randn(
+        1, 4, 4, generator=torch.Generator().manual_seed(2)
+    )  # of several channels Quantus hides the first
+    image = image * torch.sign(network(image[None])[0, 0].detach())  # so that it is of the first class
+    made = images.View(network, image, torch.zeros(1, 4, 4), 0, SETTINGS)
+    plan = shapley.permutations(16, 1, 0)
+    asked = made.ask(plan.masks)
+    values = plan.shapley(asked.target)
+    flipping = quantus.PixelFlipping(
+        features_in_step=1, perturb_baseline=0.0, abs=False, normalise=False, disable_warnings=True
+    )
+    theirs = flipping(
+        model=network,
+        x_batch=image[None].numpy(),
+        y_batch=np.array([0]),
+        a_batch=values.reshape(1, 1, 4, 4),
+        device="cpu",
+    )
+    counts = images.steps(16)
+    ours = images._curves(made, values, asked, counts)[1]
+    assert ours[1:] == pytest.approx(np.array(theirs[0])[counts[1:] - 1], abs=1e-5)
+    other = np.random.default_rng(0).normal(size=16)
+    assert measures.alike(values, other) == pytest.approx(correlation_spearman(values, other), abs=1e-12)
 
 
 def test_expected_gradients_are_shaps() -> None:
@@ -172,7 +213,7 @@ def test_inputs_never_change_their_length_or_structure() -> None:
     chars = np.array([[-1, -1]] * 4 + [[0, 1], [2, 3], [4, 5]] + [[-1, -1]])
     window = questions.Window(ids, None, chars, (ids == 5) | (ids == 6), 4, 4, (0, 1), 1.0)
     chosen = questions.Settings(
-        sentences=2, max_answer_tokens=3, other_questions=1, words=False, batch_size=3, seed=0, bfloat16=False
+        sentences=2, max_answer_tokens=3, other_questions=1, batch_size=3, seed=0, bfloat16=False
     )
     made = questions.View(Network(), window, 99, chosen, torch.device("cpu"))
     group = np.array([-1, 0, 0, -1, 1, 1, 2, -1])
@@ -308,4 +349,4 @@ def test_slices_tell_where_it_is_worse() -> None:
     ],
 )
 def test_kinds_of_questions(question: str, kind: str) -> None:
-    assert slices.asked(question) == kind
+    assert asked(question) == kind

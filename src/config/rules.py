@@ -119,7 +119,7 @@ RULES: dict[str, Rule] = {
     "explain.slice_gap": _real(0, 1, optional=True),
     "explain.question_answering.sentences": _whole(1, 10),
     "explain.question_answering.other_questions": _whole(1, 100),
-    "explain.question_answering.words": _YES_NO,
+    "explain.question_answering.words": _whole(0, 10**6),
     "explain.image_classification.grid": _whole(2, 32),
     "explain.image_classification.rounds": _whole(1, 1000),
     "explain.image_classification.background": _text("blur", "mean", "grey"),

@@ -17,9 +17,9 @@ from trainers import hardware
 logger = logging.getLogger(__name__)
 
 FILE = "values.npz"
-SIZE = {"question_answering": 8, "image_classification": 16}
+SIZE = {"question_answering": 8, "image_classification": 32}
 AGREE = 0.98  # rank correlation of values in bfloat16 and float32 from which on the former will do
-NULL = 64  # images that the random weights are asked about
+NULL = 64  # examples that the random weights are asked about: a null is known well enough from fewer
 
 Settings = questions.Settings | images.Settings
 Explained = list[dict[str, Any]]
@@ -35,6 +35,7 @@ class Job:
         ids: of the whole evaluation set.
         chosen: positions of the sample.
         settings: as configured.
+        words: questions of the sample whose words are explained.
     """
 
     subject: Subject
@@ -42,6 +43,7 @@ class Job:
     ids: Sequence[str]
     chosen: Sequence[int]
     settings: Settings
+    words: int = 0
 
     @property
     def parts(self) -> list[list[int]]:
@@ -57,7 +59,7 @@ def settings(subject: Subject, asked: Mapping[str, Any]) -> Settings:
     if task == "image_classification":
         names: tuple[str, ...] = ("grid", "rounds", "background", "target", "explainer")
         return images.Settings(**{name: asked[task][name] for name in names}, **common)
-    names = ("sentences", "other_questions", "words")
+    names = ("sentences", "other_questions")
     own = {name: asked[task][name] for name in names}
     return questions.Settings(**own, max_answer_tokens=subject.config.model.max_answer_tokens, **common)
 
@@ -88,8 +90,8 @@ def all_of(job: Job, chosen: Settings, progress: Callable[[], None], done: Calla
 def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], None]) -> Explained:
     subject = job.subject
     kind = images if isinstance(chosen, images.Settings) else questions
-    known = _against(job)
-    against = [at for at in part if at in known]
+    against = _spread(job, NULL, part)
+    words = _spread(job, job.words, part)
     others = _others(job, part) if isinstance(chosen, questions.Settings) else []
     key = {
         "format": kind.FORMAT,
@@ -98,6 +100,7 @@ def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], N
         "prepared": _prepared(subject),
         "ids": [job.ids[at].encode("utf-8", "backslashreplace").decode() for at in part],
         "against": [part.index(at) for at in against],
+        "words": [part.index(at) for at in words],
         # They are of the whole sample: of another one they are others.
         "others": [[job.ids[at] for at in each] for each in others],
         "settings": asdict(chosen),
@@ -108,7 +111,7 @@ def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], N
         if isinstance(chosen, images.Settings):
             made = images.explain(subject, job.null, part, against, chosen, progress)
         else:
-            made = questions.explain(subject, job.null, part, others, chosen, progress)
+            made = questions.explain(subject, job.null, part, others, against, words, chosen, progress)
         arrays = {f"{number}/{name}": value for number, each in enumerate(made) for name, value in each.items()}
         np.savez(folder / FILE, allow_pickle=False, **arrays)
 
@@ -120,10 +123,11 @@ def _chunk(job: Job, chosen: Settings, part: list[int], progress: Callable[[], N
     return found
 
 
-def _against(job: Job) -> set[int]:
-    """The part of the sample, evenly spread, that random weights are asked about."""
-    places = np.linspace(0, len(job.chosen), min(NULL, len(job.chosen)), endpoint=False).astype(int)
-    return {job.chosen[at] for at in places.tolist()}
+def _spread(job: Job, count: int, part: list[int]) -> list[int]:
+    """Those of a part of the sample that are among so many of it, evenly spread: where not all are asked something."""
+    places = np.linspace(0, len(job.chosen), min(count, len(job.chosen)), endpoint=False).astype(int)
+    among = {job.chosen[at] for at in places.tolist()}
+    return [at for at in part if at in among]
 
 
 def _others(job: Job, part: list[int]) -> list[list[int]]:

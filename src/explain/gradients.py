@@ -33,7 +33,8 @@ def integrated(view: "images.View") -> Values:
 
     image, behind = (each.permute(2, 0, 1)[None].contiguous() for each in (view.image, view.background))
     method = IntegratedGradients(_Target(view.network, view.predicted, single=False))
-    values = method.attribute(image, baselines=behind, n_steps=STEPS, internal_batch_size=view.settings.batch_size)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=view.settings.bfloat16):
+        values = method.attribute(image, baselines=behind, n_steps=STEPS, internal_batch_size=view.settings.batch_size)
     return by_cell(values[0], view.cells, view.settings.grid)
 
 
@@ -83,9 +84,10 @@ def of_groups(view: "questions.View", group: npt.NDArray[np.int64], players: int
         start, end = output.start_logits.float().log_softmax(1), output.end_logits.float().log_softmax(1)
         return torch.add(start[:, window.start], end[:, window.end])
 
-    values = IntegratedGradients(target).attribute(
-        embed(ids), baselines=embed(hidden), n_steps=STEPS, internal_batch_size=view.settings.batch_size
-    )
+    with torch.autocast(view.device.type, torch.bfloat16, enabled=view.settings.bfloat16):
+        values = IntegratedGradients(target).attribute(
+            embed(ids), baselines=embed(hidden), n_steps=STEPS, internal_batch_size=view.settings.batch_size
+        )
     found = np.zeros(players)
     np.add.at(found, group[group >= 0], values[0].sum(dim=1).double().cpu().numpy()[group >= 0])
     return found

@@ -14,7 +14,7 @@ from explain.lines import Line
 from explain.model import Subject, arithmetic
 from runs.page import escaped
 
-EVALUATIONS = 500  # of a fine picture
+EVALUATIONS = 400  # of a fine picture
 CLASSES = 12
 CONFUSED = 6
 
@@ -103,7 +103,7 @@ def _fine(subject: Subject, settings: images.Settings, pixels: Any, predicted: i
 
     def model(batch: Any) -> Any:
         inputs = torch.from_numpy(np.asarray(batch, np.float32)).permute(0, 3, 1, 2).to(subject.device)
-        with arithmetic(subject.device, False):
+        with arithmetic(subject.device, settings.bfloat16):
             said: Any = subject.network(inputs).float().log_softmax(dim=1)[:, predicted].cpu().numpy()
         return said
 

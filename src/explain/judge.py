@@ -134,19 +134,20 @@ def of_questions(explained: Sequence[Mapping[str, Any]]) -> Table:
         probability = np.exp(each["coalitions"])
         insertion, deletion = paths(values, probability)
         middle, at = shapley.by_size(probability), np.arange(len(values) + 1)
+        null = each.get("null", np.full(len(values), np.nan))
         row = {
             "correct": float(each["correct"]),
             "confidence": float(each["confidence"]),
             "cluster": each["cluster"],
             "stability": 1.0,  # exact: there is no seed
             "additivity": _additivity(values, each["coalitions"][0], each["coalitions"][-1]),
-            "question_share": float(measures.share(values) - measures.share(each["null"])),
+            "question_share": float(measures.share(values) - measures.share(null)),
             "question_permutation": float(probability[-1] - np.nanmean(np.exp(each["asked"])))
             if np.isfinite(each["asked"]).any()
             else np.nan,
             "comprehensiveness": float(measures.removed(deletion, at) - measures.removed(middle[::-1], at)),
             "sufficiency": float(measures.kept(middle[::-1], middle, at) - measures.kept(deletion, insertion, at)),
-            "unlike_random": 1 - float(measures.alike(values, each["null"])),
+            "unlike_random": 1 - float(measures.alike(values, null)) if "null" in each else np.nan,
             "agreement": float(measures.alike(values, each["gradients"])),
             "finite": float(np.isfinite(values).all()),
         }

@@ -118,17 +118,3 @@ def reliability(one: Any, other: Any) -> Floats:
     """
     r = alike(one, other)
     return np.asarray(np.where(r > -1, 2 * r / np.maximum(1 + r, 1e-12), -1.0))
-
-
-def calibration_error(confidence: Any, correct: Any, bins: int = 10) -> float:
-    """Expected calibration error: the mean distance of confidence and accuracy over bins of as many examples each.
-
-    Args:
-        confidence: [N] 0 to 1.
-        correct: [N] 0 or 1.
-        bins: of as nearly the same number of examples as can be (Nguyen and O'Connor 2015: adaptive bins).
-    """
-    order = np.argsort(np.asarray(confidence, np.float64), kind="stable")
-    sure, right = np.asarray(confidence, np.float64)[order], np.asarray(correct, np.float64)[order]
-    parts = [part for part in np.array_split(np.arange(len(order)), bins) if len(part)]
-    return float(sum(len(part) * abs(sure[part].mean() - right[part].mean()) for part in parts) / max(1, len(order)))

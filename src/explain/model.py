@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules import augment
+from runs.lineage import digest
 from trainers import dropout, evaluate, hardware, image_classification, saved
 from trainers import stem as stems
 from trainers.build import build, check_targets
@@ -80,7 +80,7 @@ def _opened(found: Saved, config: DictConfig) -> Subject:
     evaluate.same_classes(found, data)
     module = build(config, "model", data=data, optim=config.optim)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    return Subject(found, config, data, _ready(module.model, device), _digest(found), device)
+    return Subject(found, config, data, _ready(module.model, device), digest(found.folder), device)
 
 
 def random(subject: Subject, seed: int) -> Any:
@@ -133,15 +133,6 @@ def _ready(network: Any, device: torch.device) -> Any:
     if device.type == "cpu":
         dropout.enable(network)  # its attention is the quicker one
     return network
-
-
-def _digest(found: Saved) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(each for each in found.folder.iterdir() if each.is_file()):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

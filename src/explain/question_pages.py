@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from explain import slices
 from explain.lines import Line
 from runs import page
 from runs.page import escaped
+from runs.questions import asked
 
 SHOWN = 8  # texts
 WORDS = 20
@@ -102,7 +102,7 @@ def _border(strength: float) -> str:
 def _kinds(lines: Sequence[Line]) -> list[str]:
     groups: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
-        groups[slices.asked(line["question"])].append(line)
+        groups[asked(line["question"])].append(line)
         groups["all right" if line["correct"] else "all wrong"].append(line)
     rows = []
     for name in sorted(groups, key=lambda each: (each.startswith("all"), -len(groups[each]))):

@@ -3,7 +3,7 @@
 import inspect
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 
 from datamodules.windows import Encoder, Limits, Windows
 from explain import gradients, shapley
-from explain.images import hash_of
+from explain.images import evenly, hash_of
 from explain.model import Subject, arithmetic
 from trainers import answers, squad_metrics
 from trainers.spans import Candidates
 
-FORMAT = 2  # part of the cache's key: raise it when what is found changes
-WORDS = 24  # of the question and the chosen sentence; the rest of longer ones stays shown
+FORMAT = 3  # part of the cache's key: raise it when what is found changes
+WORDS = 48  # of the question and the chosen sentence; the rest of longer ones stays shown
 N_BEST = 20
 RIGHT = 0.5  # F1 from which on an answer counts as right
 
@@ -39,7 +39,6 @@ class Settings:
     sentences: int
     max_answer_tokens: int
     other_questions: int
-    words: bool
     batch_size: int
     seed: int
     bfloat16: bool
@@ -124,10 +123,10 @@ class View:
 
     def ask(self, hidden: Bools) -> Asked:
         """What the network says with these tokens [E, L] hidden."""
-        window, size = self.window, self.settings.batch_size
+        window = self.window
         targets, same = [], []
-        for at in range(0, len(hidden), size):
-            part = torch.from_numpy(hidden[at : at + size]).to(self.device)
+        for rows in evenly(hidden, self.settings.batch_size):
+            part = torch.from_numpy(rows).to(self.device)
             ids = torch.from_numpy(window.ids).to(self.device).expand(len(part), -1).masked_fill(part, self.mask_id)
             start, end = self.logits(ids)
             said = start.log_softmax(1)[:, window.start] + end.log_softmax(1)[:, window.end]
@@ -159,8 +158,8 @@ class View:
 
 
 def explain(
-    subject: Subject, null: Any, chosen: Sequence[int], others: Sequence[Sequence[int]], settings: Settings,
-    progress: Callable[[], None],
+    subject: Subject, null: Any, chosen: Sequence[int], others: Sequence[Sequence[int]], against: Container[int],
+    worded: Container[int], settings: Settings, progress: Callable[[], None],
 ) -> list[Arrays]:  # fmt: skip
     """Explains the answers to some questions of the validation split.
 
@@ -169,24 +168,30 @@ def explain(
         null: the same architecture at random weights.
         chosen: positions of the questions.
         others: for each, positions of questions to ask in its place.
+        against: those that the random weights are asked about too.
+        worded: those whose words are explained too.
         settings: of the explanation.
         progress: called after each.
 
     Returns:
         For each question, with k = 1 + its sentences: `values` [k] exact (the question first), `coalitions` [2**k] of the
         target, `same` [2**k], `sentences` [k - 1, 2] their characters, `answer` the group with the answer (-1: none of
-        them), `null` [k] of the random weights, `gradients` [k], `asked` [R] target with other questions, `words` [w] and
+        them), `null` [k] of the random weights if they were asked, `gradients` [k], `asked` [R] target with other questions, `words` [w] and
         `word_chars` [w, 3] (0 question, 1 paragraph; first, last + 1), `span` [2] (-1: no answer), `confidence`, `correct`, `cluster` (its
         document).
     """
     reader, found = Reader(subject), []
     for index, others_of in zip(chosen, others, strict=True):
-        found.append(_one(subject, reader, null, index, others_of, settings))
+        found.append(
+            _one(subject, reader, null if index in against else None, index, others_of, index in worded, settings)
+        )
         progress()
     return found
 
 
-def _one(subject: Subject, reader: Reader, null: Any, index: int, others: Sequence[int], settings: Settings) -> Arrays:
+def _one(
+    subject: Subject, reader: Reader, null: Any, index: int, others: Sequence[int], worded: bool, settings: Settings
+) -> Arrays:
     examples = subject.data.examples
     question, context = examples.question(index), examples.context(index)
     window = find(subject, reader, question, context, settings)
@@ -202,20 +207,22 @@ def _one(subject: Subject, reader: Reader, null: Any, index: int, others: Sequen
     hidden = hides(group, ~shapley.coalitions(players))
     asked = view.ask(hidden)
     values = shapley.exact(asked.target)
-    strange = View(null, window, reader.hidden, settings, subject.device)
+    strange = View(null, window, reader.hidden, settings, subject.device) if null is not None else None
     answer, text = -1, "" if window.span is None else context[slice(*window.span)]
     gold = answers.golds(examples, index)
     if window.span is not None:
         answer = next((n for n, (a, b) in enumerate(parts) if a <= window.span[0] < b), -1)
     swapped = [_asked_instead(subject, reader, window, examples.question(other), context, settings) for other in others]
-    words, places = _words(view, reader, question, group, values, parts, context, index)
+    words, places = np.empty(0), np.empty((0, 3), np.int64)
+    if worded:
+        words, places = _words(view, reader, question, group, values, parts, context, index)
     return {
         "values": values,
         "coalitions": asked.target,
         "same": asked.same,
         "sentences": np.array(parts, np.int64),
         "answer": np.array(answer),
-        "null": shapley.exact(strange.ask(hidden).target),
+        **({"null": shapley.exact(strange.ask(hidden).target)} if strange else {}),
         "gradients": gradients.of_groups(view, group, players),
         "asked": np.array(swapped),
         "words": words,
@@ -223,7 +230,7 @@ def _one(subject: Subject, reader: Reader, null: Any, index: int, others: Sequen
         "span": np.array(window.span or (-1, -1), np.int64),
         "confidence": np.array(window.confidence),
         "correct": np.array(squad_metrics.score(text, gold, no_answer=reader.no_answer).f1 >= RIGHT),
-        "cluster": np.array(examples.title(index) or f"paragraph {examples.context_of[index]}"),
+        "cluster": np.array(examples.document(index)),
     }
 
 
@@ -336,9 +343,6 @@ def _words(
     parts: Sequence[tuple[int, int]], context: str, index: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:  # fmt: skip
     """Values of the words of the question and of the sentence that says most, while all else is shown."""
-    nothing = np.empty(0), np.empty((0, 3), np.int64)
-    if not view.settings.words:
-        return nothing
     window, sentence = view.window, int(np.abs(values[1:]).argmax())
     places = [(0, *match.span()) for match in _WORD.finditer(question)]
     places += [(1, *match.span()) for match in _WORD.finditer(context, *parts[sentence])]
@@ -353,7 +357,7 @@ def _words(
             owner[within & (group == sentence + 1)] = number
     kept = np.unique(owner[owner >= 0])[:WORDS]
     if len(kept) < 2:
-        return nothing
+        return np.empty(0), np.empty((0, 3), np.int64)
     rank = np.full(len(places) + 1, -1)  # one more: no word (-1) has no rank
     rank[kept] = np.arange(len(kept))
     seed = hash_of(view.settings.seed, zlib.crc32(str(index).encode()))

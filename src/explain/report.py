@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from explain.judge import SAID, Verdict
-from runs import page
+from runs import charts, page
 from runs.page import badge, escaped, number
 from runs.statistics import Mean
 
@@ -81,7 +81,7 @@ def _interval(mean: Mean, bound: float, low: float, high: float) -> str:
     colour = "#2e7d4f" if mean.low > bound else "#a33a3a"
     return (
         f"<svg viewBox='0 0 {wide} 20' style='width:{wide}px' role='img' aria-label='{mean.low:.3f} to {mean.high:.3f}'>"
-        f"<line x1='{x(bound):.1f}' x2='{x(bound):.1f}' y1='1' y2='19' stroke='#888'/>"
+        f"<line x1='{x(bound):.1f}' x2='{x(bound):.1f}' y1='1' y2='19' class='grid-line'/>"
         f"<line x1='{x(mean.low):.1f}' x2='{x(mean.high):.1f}' y1='10' y2='10' stroke='{colour}' stroke-width='3'/>"
         f"<circle cx='{x(mean.value):.1f}' cy='10' r='4.5' fill='{colour}'/></svg>"
     )
@@ -115,22 +115,10 @@ _SLICES = (
 
 def _calibration(verdict: Verdict) -> list[str]:
     found = verdict.calibration
-    side = 220
-    points = " ".join(f"{side * sure:.1f},{side - side * right:.1f}" for sure, right, _ in found["bins"])
-    dots = "".join(
-        f"<circle cx='{side * sure:.1f}' cy='{side - side * right:.1f}' r='3.5' fill='#3b6ea5'><title>sure {sure:.2f}, "
-        f"right {right:.2f}, {count} examples</title></circle>"
-        for sure, right, count in found["bins"]
-    )
     return [
         "<h2>Confidence</h2>",
-        f"<p>The model's confidence is off by {found['error']:.3f} on average (expected calibration error; 0 is best).</p>"
-        f"<svg viewBox='-30 -8 {side + 40} {side + 34}' style='max-width:18rem' role='img' aria-label='reliability diagram'>"
-        f"<rect width='{side}' height='{side}' fill='none' stroke='#bbb'/>"
-        f"<line x1='0' y1='{side}' x2='{side}' y2='0' stroke='#999' stroke-dasharray='4 4'/>"
-        f"<polyline points='{points}' fill='none' stroke='#3b6ea5' stroke-width='1.5'/>{dots}"
-        f"<g font-size='11' fill='#555'><text x='{side / 2}' y='{side + 16}' text-anchor='middle'>how sure</text>"
-        f"<text x='-8' y='{side / 2}' text-anchor='middle' transform='rotate(-90 -8 {side / 2})'>how often right</text></g></svg>",
+        f"<p>The model's confidence is off by {found['error']:.3f} on average (expected calibration error; 0 is best).</p>",
+        charts.reliability(found["bins"]),
     ]
 
 

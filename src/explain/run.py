@@ -39,9 +39,12 @@ def run(subject: Subject, asked: Mapping[str, Any], folder: Path) -> Verdict:
     bounds = calibrated(asked, task)
     ids, strata = _examples(data, task)
     chosen = sample.choose(ids, strata, asked["examples"] or EXAMPLES[task], asked["seed"])
-    job = chunks.Job(subject, random(subject, asked["seed"] + 1), ids, chosen, chunks.settings(subject, asked))
+    settings = chunks.settings(subject, asked)
+    words = asked[task]["words"] if task == "question_answering" else 0
+    job = chunks.Job(subject, random(subject, asked["seed"] + 1), ids, chosen, settings, words)
     with _bar(len(chosen)) as (step, done):
-        settings = chunks.precise(job, step) if asked["precision"] == "auto" else job.settings
+        if asked["precision"] == "auto":
+            settings = chunks.precise(job, step)
         explained = list(chunks.all_of(job, settings, step, done))
     if task == "image_classification":
         table = judge.of_images(explained)
@@ -67,7 +70,7 @@ def run(subject: Subject, asked: Mapping[str, Any], folder: Path) -> Verdict:
         "versions": {name: version(name) for name in ("torch", "shap", "captum")},
         "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    verdict = replace(verdict, about=about, slices=compared, calibration=slices.calibration(table))
+    verdict = replace(verdict, about=about, slices=compared, calibration=slices.calibrated(table))
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / VALUES, [each["id"] for each in told], explained)
     text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in told)
@@ -110,7 +113,7 @@ def _examples(data: Any, task: str) -> tuple[list[str], list[Any]]:
         return [data.names[at] for at in range(len(data.val))], data.val.labels.tolist()
     examples = data.examples
     count = range(len(examples))
-    return [examples.id(at) for at in count], [examples.title(at) or examples.context_of[at].item() for at in count]
+    return [examples.id(at) for at in count], [examples.document(at) for at in count]
 
 
 def _save(path: Path, ids: Sequence[str], explained: Explained) -> None:

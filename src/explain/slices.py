@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from explain import measures
 from explain.judge import Table
+from runs import calibration
+from runs.questions import asked
 from runs.statistics import difference, mean
 
 FEWEST = 8  # examples of a slice that is shown
 CLASSES = 24  # more than so many are too many slices
-BINS = 10
-ASKED = ("what", "who", "when", "where", "why", "which", "how")
 
 Names = dict[str, list[str]]
 
@@ -24,13 +23,6 @@ def of_questions(questions: Sequence[str], golds: Sequence[str]) -> Names:
         "question": [asked(each) for each in questions],
         "answer": [_length(len(each.split())) for each in golds],
     }
-
-
-def asked(question: str) -> str:
-    """The first question word of a question, or "other"."""
-    words = [word.strip("\"'“,.?!").lower() for word in question.split()]
-    found = next((word for word in words if word in ASKED or word in ("whom", "whose")), "other")
-    return "who" if found in ("whom", "whose") else found
 
 
 def _length(words: int) -> str:
@@ -85,15 +77,10 @@ def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> lis
     return sorted(rows, key=lambda row: -row["gap"][0])
 
 
-def calibration(table: Table) -> dict[str, Any]:
+def calibrated(table: Table) -> dict[str, Any]:
     """How sure the model is against how often it is right: bins [sure, right, examples], and the expected error."""
-    sure, right = table["confidence"], table["correct"]
-    order = np.argsort(sure, kind="stable")
-    bins = [part for part in np.array_split(order, BINS) if len(part)]
-    return {
-        "error": measures.calibration_error(sure, right, BINS),
-        "bins": [[float(sure[part].mean()), float(right[part].mean()), len(part)] for part in bins],
-    }
+    found = calibration.bins(table["confidence"], table["correct"])
+    return {"error": calibration.error(found), "bins": [list(each) for each in found]}
 
 
 def worst(rows: Sequence[Mapping[str, Any]], gap: float) -> str:

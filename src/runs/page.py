@@ -1,28 +1,82 @@
-"""Pieces of a self-contained HTML page: no script, nothing from elsewhere, readable on a phone."""
+"""Pieces of a self-contained HTML page: nothing from elsewhere, light or dark, readable on a phone and on paper."""
 
 import html
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from runs.folder import replacing
 
 COLOURS = {"train": "#3b6ea5", "val": "#c8862a", "reference": "#3b6ea5", "new": "#c8862a"}
+GOOD, FAIR, BAD = "#2e7d4f", "#9a6a00", "#a33a3a"
 BADGES = {
-    "passed": "#2e7d4f", "warned": "#9a6a00", "failed": "#a33a3a", "inconclusive": "#a33a3a", "unevaluated": "#a33a3a",
-    "drifted": "#a33a3a", "stable": "#2e7d4f",
+    "passed": GOOD, "warned": FAIR, "failed": BAD, "inconclusive": BAD, "unevaluated": BAD, "drifted": BAD, "stable": GOOD,
+    "finished": GOOD, "running": "#3b6ea5", "interrupted": FAIR, "stopped": FAIR, "damaged": BAD, "incomplete": FAIR,
 }  # fmt: skip
+# Colours follow the reader's system, light or dark; paper is light.
 _STYLE = """
-*{box-sizing:border-box} body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:64rem;padding:1rem;color:#222}
+:root{color-scheme:light dark} *{box-sizing:border-box}
+body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:64rem;padding:1rem;color:light-dark(#222,#ddd);background:light-dark(#fff,#16181b)}
 h1{font-size:1.35rem;line-height:1.3} h2{font-size:1.1rem;margin:2rem 0 .5rem} h3{font-size:.95rem;margin:1.2rem 0 .3rem}
+a{color:light-dark(#2a5d94,#8ab4e0)} pre{white-space:pre-wrap;overflow-wrap:anywhere;background:light-dark(#f5f5f3,#22252a);padding:.6rem;font-size:12.5px}
+code{overflow-wrap:anywhere;font-size:.92em}
 table{border-collapse:collapse;font-size:13px} td,th{padding:.25rem .6rem;text-align:left;vertical-align:top}
-th{border-bottom:1px solid #999;white-space:nowrap} tr:nth-child(even) td{background:#f5f5f3}
+th{border-bottom:1px solid #999;white-space:nowrap} tr:nth-child(even) td{background:light-dark(#f5f5f3,#1e2125)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums} .scroll{overflow-x:auto;max-width:100%}
+th[data-at]{cursor:pointer} th[aria-sort]::after{content:" ▾"} th[aria-sort=ascending]::after{content:" ▴"}
 .badge{color:#fff;border-radius:.25rem;padding:.05rem .45rem;font-size:.85em;white-space:nowrap}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:1rem}
-.card{border:1px solid #ddd;border-radius:.3rem;padding:.5rem .6rem;min-width:0} .card td,.card th{padding:.15rem .35rem} .card h3{margin-top:0;overflow-wrap:anywhere}
-.small{font-size:12.5px;color:#555} td.t{min-width:16rem;max-width:34rem;overflow-wrap:anywhere} td.i{overflow-wrap:anywhere;min-width:9rem;max-width:16rem} td.w{white-space:nowrap}
-mark{background:#ffe58a} svg{width:100%;height:auto;display:block} img{image-rendering:auto;border:1px solid #ccc;background:#eee}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1.5rem}
+.card{border:1px solid light-dark(#ddd,#3a3d42);border-radius:.3rem;padding:.5rem .6rem;min-width:0} .card td,.card th{padding:.15rem .35rem} .card h3{margin-top:0;overflow-wrap:anywhere}
+.small{font-size:12.5px;color:light-dark(#555,#aaa)} td.t{min-width:16rem;max-width:34rem;overflow-wrap:anywhere} td.i{overflow-wrap:anywhere;min-width:7rem;max-width:16rem} td.w{white-space:nowrap}
+mark{background:light-dark(#ffe58a,#6b5a12);color:inherit} svg{width:100%;height:auto;display:block} svg text{font-size:11px;fill:light-dark(#555,#aaa)} .grid-line{stroke:light-dark(#ccc,#4a4d52)}
+img{image-rendering:auto;border:1px solid light-dark(#ccc,#444);background:light-dark(#eee,#333)}
 .pictures{display:flex;flex-wrap:wrap;gap:.5rem} figure{margin:0;width:5.6rem;font-size:11px;overflow-wrap:anywhere} figure img{width:100%}
-summary{cursor:pointer} .key i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .8em}
+summary{cursor:pointer} .key i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .8em} .bar{display:block;height:.6rem;background:#3b6ea5;border-radius:1px}
+.found .scroll{max-height:36rem;overflow-y:auto} .found th{position:sticky;top:0;background:light-dark(#fff,#16181b)}
+.find{margin:.4rem 0} .find input,.find select{font:inherit;font-size:13px;max-width:14rem}
+@media print{:root{color-scheme:light} .find{display:none} .found .scroll{max-height:none} tr,.card,figure{break-inside:avoid} body{max-width:none}}
+"""
+# Tables that have rows to find: sorted by a click on a column, filtered by text and by slice.
+SCRIPT = """
+for (const box of document.querySelectorAll('.found')) {
+  const body = box.querySelector('tbody'), rows = [...body.rows], heads = [...box.querySelectorAll('th')];
+  const value = (row, at) => {
+    const cell = row.cells[at], own = cell.querySelector('[data-v]'), text = (own ? own.dataset.v : cell.textContent).trim();
+    const number = parseFloat(text.replace(/,/g, ''));
+    return /^[-+]?[\\d.]/.test(text) && !isNaN(number) ? number : text;
+  };
+  const sort = (head, at) => {
+    const up = head.getAttribute('aria-sort') === 'descending';
+    heads.forEach(each => each.removeAttribute('aria-sort'));
+    head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+    rows.sort((a, b) => {
+      const x = value(a, at), y = value(b, at), mixed = typeof x !== typeof y;
+      const less = mixed ? (typeof x === 'number' ? 1 : -1) : x < y ? -1 : x > y ? 1 : 0;
+      return up ? less : -less;
+    });
+    body.append(...rows);
+  };
+  heads.forEach((head, at) => {
+    if (!head.textContent) return;
+    head.dataset.at = at; head.tabIndex = 0;
+    head.onclick = () => sort(head, at);
+    head.onkeydown = event => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); sort(head, at); } };
+  });
+  const text = box.querySelector('input'), slice = box.querySelector('select'), said = box.querySelector('output');
+  const filter = () => {
+    let shown = 0;
+    for (const row of rows) {
+      const fits = (!slice || !slice.value || row.dataset.slice === slice.value) && row.textContent.toLowerCase().includes(text.value.toLowerCase());
+      row.hidden = !fits; shown += fits;
+    }
+    said.textContent = shown === rows.length ? '' : `${shown} of ${rows.length}`;
+  };
+  text.oninput = filter; if (slice) slice.onchange = filter;
+}
 """
 
 
@@ -54,14 +108,59 @@ def short(value: Any) -> str:
     return f"{value:.3g}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str]) -> str:
-    """A table of cells that are HTML; kinds are the classes of its columns ("", "n", "t", "i")."""
+def exact(value: Any) -> str:
+    """A metric in five significant digits."""
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1e5 else f"{value:.5g}"
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A value of a record that should be a mapping; empty if it is not."""
+    return value if isinstance(value, dict) else {}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def bar(share: float) -> str:
+    """A share of a whole, as a bar."""
+    return f"<span class='bar' style='width:{8 * min(1.0, max(0.0, share)):.2f}rem'></span>"
+
+
+def address(path: str) -> str:
+    """A relative path as an address."""
+    return quote(path.replace(os.sep, "/"))
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], slices: Sequence[str] | None = None
+) -> str:
+    """A table.
+
+    Args:
+        header: titles.
+        rows: cells that are HTML.
+        kinds: the classes of its columns ("", "n", "t", "i", "w").
+        slices: what each row belongs to: the table can be sorted, and filtered by these and by text. Needs `SCRIPT`.
+    """
+    of = slices if slices is not None else [""] * len(rows)
+    marks = [f" data-slice='{escaped(name)}'" if slices is not None else "" for name in of]
     head = "".join(f"<th class='{kind}'>{escaped(name)}</th>" for name, kind in zip(header, kinds, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td class='{kind}'>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in rows
+        f"<tr{mark}>"
+        + "".join(f"<td class='{kind}'>{cell}</td>" for cell, kind in zip(row, kinds, strict=True))
+        + "</tr>"
+        for row, mark in zip(rows, marks, strict=True)
     )
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    whole = f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    if slices is None:
+        return whole
+    names = sorted(set(slices))
+    options = "".join(f"<option>{escaped(name)}</option>" for name in names)
+    choose = f" <select aria-label='only'><option value=''>all</option>{options}</select>" if len(names) > 1 else ""
+    find = f"<p class='find'><input type='search' placeholder='find' aria-label='find'>{choose} <output class='small'></output></p>"
+    return f"<div class='found'>{find}{whole}</div>"
 
 
 def key(names: Sequence[str]) -> str:
@@ -93,11 +192,9 @@ def histogram(edges: Sequence[float], bars: Mapping[str, Sequence[int]]) -> str:
         parts.append(
             f"<polygon points='{points} {wide},{high}' fill='{fill}' fill-opacity='.35' stroke='{COLOURS[name]}' stroke-width='1.2'/>"
         )
-    parts.append(f"<line x1='0' x2='{wide}' y1='{high}' y2='{high}' stroke='#888'/>")
+    parts.append(f"<line x1='0' x2='{wide}' y1='{high}' y2='{high}' class='grid-line'/>")
     for x, value, anchor in ((0, edges[0], "start"), (wide, edges[-1], "end")):
-        parts.append(
-            f"<text x='{x}' y='{high + 13}' font-size='11' fill='#555' text-anchor='{anchor}'>{number(value)}</text>"
-        )
+        parts.append(f"<text x='{x}' y='{high + 13}' text-anchor='{anchor}'>{number(value)}</text>")
     return "".join(parts) + "</svg>"
 
 
@@ -131,10 +228,10 @@ def balance(counts: Mapping[str, Mapping[str, int]]) -> str:
     return "".join(parts) + "</svg>"
 
 
-def write(path: Path, title: str, parts: Sequence[str]) -> None:
+def write(path: Path, title: str, parts: Sequence[str], script: str = "") -> None:
     """Writes a page, all of it or nothing."""
     head = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escaped(title)}</title>"
     head += f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{_STYLE}</style></head><body>"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(head + "\n".join(parts) + "</body></html>\n", encoding="utf-8")
-    temporary.replace(path)
+    end = f"<script>{script}</script></body></html>\n" if script else "</body></html>\n"
+    with replacing(path) as file:
+        file.write((head + "\n".join(parts) + end).encode(errors="backslashreplace"))

@@ -1,0 +1,43 @@
+"""Where a model comes from: data, code, environment and parent, each with its hash."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runs import folder as folders
+
+
+def lineage(folder: Path, record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What a run was made from and what it made: kind, name, hash; what is not known is left out."""
+    found: list[tuple[str, str, str]] = []
+    prints = _mapping(_mapping(record.get("data")).get("fingerprints"))
+    found += [("data", str(split), str(mark)) for split, mark in prints.items()]
+    git = _mapping(record.get("git"))
+    if git.get("revision"):
+        found.append(("code", "with uncommitted changes" if git.get("dirty") else "as committed", str(git["revision"])))
+    if record.get("lock_hash"):
+        found.append(("packages", "requirements.lock", str(record["lock_hash"])))
+    if record.get("config_hash"):
+        found.append(("configuration", "as resolved", str(record["config_hash"])))
+    parent = record.get("parent")
+    if isinstance(parent, dict):
+        found.append(("parent", str(parent.get("init_from")), str(parent.get("config_hash") or "")))
+    model = folder / folders.MODEL
+    if model.is_dir():
+        found.append(("model", folders.MODEL, digest(model)))
+    return found
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 (hex) of a folder's files: of their names and contents, by name."""
+    whole = hashlib.sha256()
+    for path in sorted(each for each in folder.iterdir() if each.is_file()):
+        whole.update(path.name.encode())
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
