@@ -230,6 +230,10 @@ def test_evaluating_the_run_and_its_plain_model_folder_gives_the_trained_metrics
     }
     assert line.values == declared
     assert (tmp_path / "out" / "predictions.jsonl").read_text() == (folder / "predictions.jsonl").read_text()
+    compared = run("-m", "runs", "compare", str(folder), "out", "--json")
+    assert compared.returncode == 0, compared.stderr
+    assert all(each["difference"]["value"] == 0 for each in json.loads(compared.stdout)["results"])
+    assert run("train.py", "hydra.run.dir=out").returncode == 2  # an evaluation is nothing to go on with
 
 
 def test_predict_answers_from_standard_input(finished: dict[str, tuple[Path, str]], run: Run, tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ class Examples:
         """The article's title, or ""."""
         return self._texts["titles"][int(self.context_of[index])]
 
+    def document(self, index: int) -> str:
+        """What a question is about: the article, or the paragraph where articles have no titles."""
+        return self.title(index) or f"paragraph {int(self.context_of[index])}"
+
     def answers(self, index: int) -> list[Answer]:
         """All gold answers; none for an unanswerable question."""
         return [{"text": text, "answer_start": start} for text, start in json.loads(self._texts["answers"][index])]

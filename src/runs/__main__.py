@@ -1,12 +1,14 @@
-"""What runs left behind: `python -m runs show <folder>` and `python -m runs list [folder ...]`."""
+"""What runs left behind: `python -m runs show <folder>`, `list`, `compare A B`, `report` and `register`."""
 
 import argparse
 import json
 import os
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from runs.errors import Refused
+from runs.errors import OutOfReach, Refused
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,15 +18,20 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: those after `python -m runs`; sys.argv's if not given.
 
     Returns:
-        Exit code: 0 done, 2 refused.
+        Exit code: 0 done, 2 refused, 7 a server does not answer.
     """
     asked = _parser().parse_args(arguments)
     # A folder's name may hold bytes that are not UTF-8, and a terminal may know less than that.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print(_show(asked) if asked.command == "show" else _list(asked), flush=True)
-    except Refused as error:
+        print(
+            {"show": _show, "list": _list, "compare": _compare, "report": _report, "register": _register}[
+                asked.command
+            ](asked),
+            flush=True,
+        )
+    except (Refused, OutOfReach) as error:
         print(f"isotrain: {str(error).encode('ascii', 'backslashreplace').decode()}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `| head` has seen enough; Python would complain again while it flushes
@@ -38,6 +45,12 @@ def _show(asked: argparse.Namespace) -> str:
     from runs.terminal import columns
 
     record = read_record(asked.folder)
+    if asked.again:
+        from runs.command import again
+
+        found = again(Path(asked.folder), record)
+        print(*(f"# {note}" for note in found.notes), sep="\n", file=sys.stderr)
+        return shlex.join(found.command)
     return json.dumps(record, indent=2) if asked.json else as_text(asked.folder, record, columns())
 
 
@@ -58,16 +71,133 @@ def _list(asked: argparse.Namespace) -> str:
     return as_table(rows, columns())
 
 
+def _compare(asked: argparse.Namespace) -> str:
+    from runs.compare import as_json, as_text, compare
+    from runs.terminal import columns
+
+    found = compare(asked.sides, asked.metric, asked.margin, asked.seed, asked.resamples)
+    return json.dumps(as_json(found), indent=2) if asked.json else as_text(found, columns())
+
+
+def _report(asked: argparse.Namespace) -> str:
+    from runs import report, report_index
+    from runs.listing import find
+
+    if len(asked.folders) == 1 and (Path(asked.folders[0]) / "run.json").exists():
+        return str(report.write(Path(asked.folders[0]), Path(asked.against) if asked.against else None))
+    if missing := [name for name in asked.folders if not Path(name).exists()]:
+        raise Refused(f"there is no folder {missing[0]}")
+    summaries = find(asked.folders)
+    if not summaries:
+        raise Refused(f"there are no runs in {', '.join(asked.folders)}")
+    for number, each in enumerate(summaries, 1):
+        _progress(number, len(summaries))
+        if each["status"] in ("damaged", "foreign", "incomplete"):
+            continue
+        try:
+            report.write(Path(each["folder"]), Path(asked.against) if asked.against else None)
+        except (Refused, OSError) as error:  # one run's trouble is told in its row and takes no other's page
+            each["problem"] = str(error)
+    target = Path(
+        asked.output or Path(os.path.commonpath([Path(name).absolute() for name in asked.folders])) / report.FILE
+    )
+    report_index.write(target, summaries)
+    return os.path.relpath(target)
+
+
+def _register(asked: argparse.Namespace) -> str:
+    from runs import registry
+
+    if asked.rollback:
+        if asked.run or not asked.name:
+            raise Refused("--rollback takes no run, and the --name of the registered model")
+        found = registry.rollback(asked.name, asked.server)
+    elif not asked.run:
+        raise Refused("name a run to register: python -m runs register outputs/…")
+    else:
+        found = registry.register(
+            Path(asked.run), asked.name, asked.server, asked.champion, asked.use, asked.licence, asked.despite_gates
+        )
+    if asked.json:
+        return json.dumps(asdict(found))
+    was = "" if found.new or asked.rollback else ", which was there already"
+    return f"{found.name} version {found.version}{was}: {', '.join(found.aliases)}"
+
+
+def _progress(number: int, of: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{number} of {of} runs", end="\n" if number == of else "", file=sys.stderr, flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runs", description="What runs left behind.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     show = commands.add_parser("show", help="one run, readably", description="Prints one run readably.")
     show.add_argument("folder", help="a run's folder (its hydra.run.dir)")
+    show.add_argument("--command", dest="again", action="store_true", help="print the command that does it again")
     show.add_argument("--json", action="store_true", help="print its run.json")
     several = commands.add_parser("list", help="a table of runs", description="Tabulates runs, newest first.")
     several.add_argument("folders", nargs="*", help="runs, or folders above them (default: outputs and multirun)")
     several.add_argument("--json", action="store_true", help="print a JSON list, with all metrics of each run")
+    compare = commands.add_parser(
+        "compare",
+        help="models on the same examples, pair by pair",
+        description="Compares models on the same evaluation examples, pair by pair, with the first.",
+    )
+    compare.add_argument(
+        "sides",
+        nargs="+",
+        metavar="SIDE",
+        help="a run's folder; or runs of several seeds: a folder above them (--multirun makes one), or a,b,c",
+    )
+    compare.add_argument("--metric", action="append", default=[], help="only this one (again for others)")
+    compare.add_argument("--margin", type=_positive, help="how much worse may count as no worse, in the metric's unit")
+    compare.add_argument("--seed", type=int, default=0, help="of what is drawn again (default: 0)")
+    compare.add_argument("--resamples", type=_many, default=10_000, help="how often (default: 10000)")
+    compare.add_argument("--json", action="store_true", help="print everything as JSON")
+    report = commands.add_parser(
+        "report",
+        help="a page for a run, or for many",
+        description="Writes report.html into each run's folder and, of several, a page above them.",
+    )
+    report.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders above them")
+    report.add_argument("--against", metavar="RUN", help="say what the configuration differs from this one's by")
+    report.add_argument(
+        "-o", "--output", metavar="FILE", help="the page of several runs (default: report.html above them)"
+    )
+    register = commands.add_parser(
+        "register",
+        help="a run's model into MLflow's registry",
+        description="Registers a run's model, with its card and lineage, as a candidate or as the champion.",
+    )
+    register.add_argument("run", nargs="?", help="a finished run's folder")
+    register.add_argument("--name", help="of the registered model (default: task and data)")
+    register.add_argument(
+        "--server", metavar="URI", help="MLflow (default: MLFLOW_TRACKING_URI, or outputs/mlflow/mlflow.db)"
+    )
+    register.add_argument(
+        "--champion", action="store_true", help="take the champion's place, which becomes the previous one"
+    )
+    register.add_argument("--rollback", action="store_true", help="put the previous champion back")
+    register.add_argument("--use", help="what the model is meant for, for its card")
+    register.add_argument("--licence", help="of the model, for its card")
+    register.add_argument("--despite-gates", action="store_true", help="also a model that a gate failed")
+    register.add_argument("--json", action="store_true", help="print a JSON object")
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("a margin is 0 or more")
+    return value
+
+
+def _many(text: str) -> int:
+    value = int(text)
+    if not 100 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError("100 to 1,000,000")
+    return value
 
 
 if __name__ == "__main__":

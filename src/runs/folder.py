@@ -20,6 +20,7 @@ from runs.masking import masked, masked_command, masked_text
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
+PICTURES = "pictures.npz"
 CHECKPOINTS = "checkpoints"
 LAST, BEFORE_LAST, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
 MODEL = "model"
@@ -148,6 +149,8 @@ def state(folder: str | os.PathLike[str]) -> State:
         try:
             status = read_record(folder).get("status")
         except Refused:
+            return "foreign"
+        if status == "evaluated":  # of `python -m trainers evaluate`: there is nothing to go on with
             return "foreign"
         return "finished" if status == "finished" else "unfinished"
     for entry in folder.iterdir():

@@ -30,11 +30,11 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         folder, status (as in run.json; "stopped" for one that says running while no process is there;
-        "damaged", "incomplete" or "foreign" where there is no record to read), problem, model, data, monitor
-        (name) and value, metrics, started, duration_seconds, restarts, trial.
+        "damaged", "incomplete" or "foreign" where there is no record to read), problem, model, data, fingerprint
+        (of the evaluation data), monitor (name) and value, metrics, started, duration_seconds, restarts, trial.
     """
     empty = dict.fromkeys(
-        ("model", "data", "monitor", "value", "started", "duration_seconds", "restarts", "trial"), None
+        ("model", "data", "fingerprint", "monitor", "value", "started", "duration_seconds", "restarts", "trial"), None
     )
     row: dict[str, Any] = {"folder": os.fspath(folder), "status": "", "problem": None, **empty, "metrics": {}}
     path = Path(folder)
@@ -56,6 +56,7 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "problem": record.get("reason"),
         "model": choice(record, "model"),
         "data": choice(record, "data"),
+        "fingerprint": _mapping(_mapping(record.get("data")).get("fingerprints")).get("val"),
         "monitor": monitor,
         "value": metrics.get(monitor) if monitor else None,
         "metrics": metrics,

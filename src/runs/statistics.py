@@ -10,6 +10,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 10_000
+MANY = 1000  # clusters
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,15 @@ def mean(values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, d
         return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
     sums, sizes = np.bincount(of, array, count), np.bincount(of, minlength=count)
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
-    means = (drawn @ sums) / (drawn @ sizes)
+    if count <= MANY:
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+        means = (drawn @ sums) / (drawn @ sizes)
+    else:  # the same with less memory, and quicker where clusters are many
+        parts = []
+        for at in range(0, draws, step := max(1, 2**21 // count)):
+            rows = generator.integers(count, size=(min(step, draws - at), count), dtype=np.int32)
+            parts.append(sums[rows].sum(axis=1) / sizes[rows].sum(axis=1))
+        means = np.concatenate(parts)
     low, high = np.quantile(means, (0.025, 0.975))
     p = (1 + int((means <= bound).sum())) / (draws + 1)
     return Mean(value, float(low), float(high), p, len(array), count)

@@ -37,16 +37,17 @@ def shortened(text: str, room: int, keep: str = "head") -> str:
     return "..." + "".join(chars) if keep == "tail" else "".join(chars) + "..."
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], room: int, limit: int = 16) -> str:
     """Aligned columns, two blanks apart; the first, a path, gives way where they do not fit.
 
     Args:
         header: column titles.
         rows: printable cells, as many each as there are titles.
         room: columns of the terminal.
+        limit: of each column but the first.
     """
     widths = [max(width(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    widths = [widths[0], *(min(wide, 16) for wide in widths[1:])]
+    widths = [widths[0], *(min(wide, limit) for wide in widths[1:])]
     widths[0] = max(8, min(widths[0], room - sum(widths[1:]) - 2 * (len(header) - 1)))
     lines = []
     for row in [header, *rows]:

@@ -131,7 +131,13 @@ def rows(examples: Examples, found: Answers, scores: Sequence[Score], no_answer:
         else:
             confidence = float(found.null[i]) if no_answer else 0.0
         doubt = float(found.no_answer_score[i]) if no_answer else None
-        yield row(examples, i, span, confidence, one, doubt)
+        yield row(examples, i, span, confidence, one, doubt, _probability(found, i))
+
+
+def _probability(found: Answers, i: int) -> float:
+    """Of what was answered, among the n best; 0 where that is not one of them."""
+    entries = np.array([found.best[i]]) if found.answered[i] else np.flatnonzero(found.start[i, : found.count[i]] < 0)
+    return float(found.probability[i, entries[0]]) if len(entries) else 0.0
 
 
 def row(
@@ -141,6 +147,7 @@ def row(
     score: float,
     one: Score,
     no_answer_score: float | None,
+    probability: float | None = None,
 ) -> dict[str, Any]:
     """One row.
 
@@ -151,10 +158,14 @@ def row(
         score: the model's, of what it answered.
         one: the answer's exact match and F1.
         no_answer_score: SQuAD 2.0: the higher, the less likely an answer. None leaves it out.
+        probability: of what was answered, 0 to 1. None leaves it out.
     """
     start, end = (None, None) if span is None else span
+    known = {"no_answer_score": no_answer_score, "probability": probability}
     return {
         "id": examples.id(i),
+        "document": examples.document(i),
+        "question": examples.question(i),
         "prediction": "" if span is None else examples.context(i)[start:end],
         "score": score,
         "answers": golds(examples, i),
@@ -162,7 +173,7 @@ def row(
         "f1": one.f1,
         "start": start,
         "end": end,
-    } | ({} if no_answer_score is None else {"no_answer_score": no_answer_score})
+    } | {name: value for name, value in known.items() if value is not None}
 
 
 def details(examples: Examples, found: Answers) -> dict[str, float]:

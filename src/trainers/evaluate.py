@@ -11,6 +11,7 @@ from config.compose import compose
 from config.errors import Refused
 from runs import folder as folders
 from runs import metric_lines, predictions
+from runs.masking import masked
 from trainers import saved
 from trainers.build import build, check_targets
 from trainers.saved import Saved
@@ -22,7 +23,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     Args:
         name: a run's folder or a model folder.
         overrides: Hydra overrides; `data=` for another data set than the run's.
-        output: folder for predictions.jsonl, details.json and metrics.jsonl; None writes none.
+        output: folder for predictions.jsonl, metrics.jsonl and a run.json (status "evaluated") that runs compare; None writes none.
 
     Raises:
         Refused: the model cannot be loaded, or the data is of another task or has other classes.
@@ -54,12 +55,27 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             predictions.write(Path(output) / folders.PREDICTIONS, module.rows)
-            folders.write_json(Path(output) / "details.json", module.details)
+            folders.write_json(Path(output) / folders.RECORD, _record(name, config, data, module))
             file = Path(output) / folders.METRICS
         best: dict[str, Any] = model_folder.record.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=file)
     distributed.stop()
     return dict(module.metrics)
+
+
+def _record(name: str, config: DictConfig, data: Any, module: Any) -> dict[str, Any]:
+    """What `python -m runs` asks of an evaluation: which model, on which data, with which metrics."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return {
+        "status": "evaluated",
+        "command": sys.argv,
+        "metrics": dict(module.metrics),
+        "details": module.details,
+        "data": {"fingerprints": {"val": data.fingerprint("val")}},
+        "parent": {"init_from": str(Path(name).absolute())},
+        "choices": {"model": name},
+        "config": masked(plain),
+    }
 
 
 def configuration(model: Saved, overrides: list[str]) -> DictConfig:

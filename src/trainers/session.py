@@ -19,6 +19,7 @@ from runs import folder as folders
 from runs import metric_lines
 from runs import record as records
 from runs.push import pushed
+from trainers import mistakes
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,10 @@ class Run:
         return [] if opened is None else [opened]
 
     def export(self, model: Any) -> None:
-        """Writes model/, all of it or nothing."""
+        """Writes model/, all of it or nothing, and the pictures of its mistakes."""
         if self._record is None:
             return
+        mistakes.keep(model, self.folder)
         target, temporary = self.folder / folders.MODEL, self.folder / f"{folders.MODEL}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         model.export(str(temporary))
@@ -77,6 +79,12 @@ class Run:
         metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=self.metrics_file)
         self.record(best={"epoch": best["epoch"], "step": best["step"]}, details=best["details"])
         self._record.end("finished", metrics=best["metrics"])
+        from runs import report
+
+        try:
+            report.write(self.folder)
+        except Exception as error:  # the run is finished, with or without its page
+            logger.warning("no %s was written: %s; python -m runs report %s says why", report.FILE, error, self.folder)
 
     def report(self) -> None:
         """Says where the run is, and its result when it had been finished before."""

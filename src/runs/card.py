@@ -1,0 +1,115 @@
+"""A model's card: what it is for, what it was made from, how good it is and how well that is known, and what it cannot do."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runs import folder as folders
+from runs import rows
+from runs.command import again
+from runs.errors import Refused
+from runs.lineage import lineage
+from runs.listing import choice
+from runs.page import exact, is_number, mapping
+from runs.statistics import Mean, mean
+
+USES = {
+    "question_answering": "Answers a question with a span of a text that is given with it.",
+    "image_classification": "Tells which of its classes an image shows.",
+}
+LIMITS = {
+    "question_answering": "It answers from the text alone, whether or not that is true, and in spans of it. It was scored on texts "
+    "of the kind of its evaluation data; of others nothing is known.",
+    "image_classification": "It names one of its classes, whatever the image shows. It was scored on images of the kind of its "
+    "evaluation data; of others nothing is known.",
+}
+GATES = (("quality", "Data contract"), ("explain", "Explanations"))
+
+
+def verdict(folder: Path, record: Mapping[str, Any], gate: str) -> str:
+    """What a gate said of a run: its verdict's status, that it was off, or that it was not asked."""
+    try:
+        found = mapping(json.loads((folder / gate / "verdict.json").read_text(encoding="utf-8"))).get("status")
+    except (OSError, ValueError):
+        found = None
+    own = mapping(record.get(gate))
+    return str(found or own.get("status") or own.get("action") or "not asked")
+
+
+def as_markdown(folder: Path, record: Mapping[str, Any], use: str | None = None, licence: str | None = None) -> str:
+    """The card.
+
+    Args:
+        folder: the run's.
+        record: its run.json.
+        use: what it is meant for, in words; None: what its task is.
+        licence: of the model; None: it is said that none is stated.
+    """
+    task = str(mapping(mapping(record.get("config")).get("task")).get("name"))
+    model, data = choice(record, "model") or "a model", choice(record, "data") or "its data"
+    counts = [
+        f"{split}: {number:,} {what}"
+        for split in ("train", "val")
+        for what, number in mapping(mapping(record.get("data")).get(split)).items()
+        if what in ("questions", "images") and isinstance(number, int)
+    ]
+    known = _intervals(folder)
+    metrics = {name: value for name, value in mapping(record.get("metrics")).items() if is_number(value)}
+    lines = [
+        f"# {model} on {data}",
+        "",
+        use or USES.get(task, ""),
+        "",
+        "## Metrics",
+        "",
+        "| metric | value | 95 % interval |",
+        "|---|---:|---|",
+        *(f"| {name} | {exact(value)} | {_said(known.get(name))} |" for name, value in metrics.items()),
+        "",
+        "Intervals are for other examples of the same kind, not for other seeds.",
+        "",
+        "## Data",
+        "",
+        f"{data}. {'; '.join(counts)}{'.' if counts else ''}",
+        "",
+        "## Gates",
+        "",
+        *(f"- {what}: {verdict(folder, record, gate)}" for gate, what in GATES),
+        "",
+        "## Limits",
+        "",
+        LIMITS.get(task, ""),
+        "",
+        "## Licence",
+        "",
+        licence or "None is stated.",
+        "",
+        "## Where it comes from",
+        "",
+        "| | what | SHA-256 or revision |",
+        "|---|---|---|",
+        *(f"| {what} | {name} | `{mark}` |" for what, name, mark in lineage(folder, record)),
+        "",
+        "```bash",
+        " ".join(again(folder, record).command),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _intervals(folder: Path) -> dict[str, Mean]:
+    if not (folder / folders.PREDICTIONS).exists():
+        return {}
+    try:
+        columns = rows.read(folder)
+    except Refused:
+        return {}
+    clusters = rows.clustered(columns.clusters)
+    return {name: mean(values, clusters) for name, values in columns.values.items()}
+
+
+def _said(found: Mean | None) -> str:
+    return f"{found.low:.2f} to {found.high:.2f}" if found is not None and np.isfinite(found.low) else ""

@@ -1,0 +1,204 @@
+"""The difference of two models on the same examples: how large it is, how well it is known, whether it is chance.
+
+What is drawn again are whole clusters (examples of one document, or class, are alike) and, where a side has several runs,
+its runs too: an interval then holds for other examples and for other seeds. With one run a side it holds for other examples
+only.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 10_000
+POWER = 0.8  # chance to find a difference as large as the smallest that could have been shown
+_AT_ONCE = 2**21  # numbers drawn at once
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Examples that one side has right and the other wrong.
+
+    Attributes:
+        only_a, only_b: how many.
+        p: exact, two-sided: that so uneven a split of them is chance (McNemar 1947; binomial).
+    """
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Side b less side a.
+
+    Attributes:
+        a, b: means of the two.
+        value: b - a.
+        low, high: its 95 % interval.
+        p: that so large a difference, either way, is chance.
+        test: what gave p: "permutation" of the sides, cluster by cluster, or "seeds": Welch's t over both variances.
+        mcnemar: of values that are right or wrong, one run a side; else None.
+        effect: mean of the examples' differences over their standard deviation (Cohen's d for pairs); 0 if all are alike.
+        detectable: smallest true difference that this sample would have shown (p < 0.05) with a chance of 80 %.
+        examples, clusters: compared.
+        runs: of side a and of side b.
+    """
+
+    a: float
+    b: float
+    value: float
+    low: float
+    high: float
+    p: float
+    test: str
+    mcnemar: McNemar | None
+    effect: float
+    detectable: float
+    examples: int
+    clusters: int
+    runs: tuple[int, int]
+
+
+def difference(a: Any, b: Any, clusters: Any = None, seed: int = 0, draws: int = DRAWS) -> Difference:
+    """Compares two models on the same examples.
+
+    The interval is BCa (Efron 1987): percentiles of the draws, corrected for bias and skewness, the latter from leaving out one
+    cluster after another. Its percentiles are those of Student's t, and widened by what drawing few clusters or runs again
+    loses of their variance (expanded percentiles: Hesterberg 2015, section 4.5; degrees of freedom: Satterthwaite 1946).
+    Where only one side has several runs, the other's are taken to spread as much.
+
+    Args:
+        a: [R, N] or [N], of each run and example.
+        b: [S, N] or [N].
+        clusters: [N], whatever names each example's; None: each is one of its own.
+        seed: of the draws.
+        draws: how many.
+    """
+    sides = [np.atleast_2d(np.asarray(each, np.float64)) for each in (a, b)]
+    count = sides[0].shape[1]
+    names = np.arange(count) if clusters is None else np.asarray(clusters)
+    groups, of = np.unique(names, return_inverse=True)
+    sizes = np.bincount(of).astype(np.float64)
+    means = [each.mean(axis=1) for each in sides]
+    gaps = sides[1].mean(axis=0) - sides[0].mean(axis=0)
+    value, (low, high, error, freedom) = float(gaps.mean()), _interval(sides, of, sizes, seed, draws)
+    runs = (len(sides[0]), len(sides[1]))
+    if max(runs) == 1:
+        p, test = permutation(np.bincount(of, gaps), seed, draws), "permutation"
+    else:
+        p, test = (
+            (1.0 if not value else 2 * float(special.stdtr(freedom, -abs(value) / error)) if error else 0.0),
+            "seeds",
+        )
+    spread = float(gaps.std(ddof=1)) if count > 1 else 0.0
+    needed = float(special.stdtrit(freedom, 0.975) + special.ndtri(POWER)) * error if len(groups) > 1 else math.inf
+    return Difference(
+        a=float(means[0].mean()), b=float(means[1].mean()), value=value, low=low, high=high, p=p, test=test,
+        mcnemar=mcnemar(sides[0][0], sides[1][0]) if max(runs) == 1 else None,
+        effect=value / spread if spread else 0.0, detectable=needed,
+        examples=count, clusters=len(groups), runs=runs,
+    )  # fmt: skip
+
+
+def _interval(
+    sides: list[Floats], of: npt.NDArray[np.intp], sizes: Floats, seed: int, draws: int
+) -> tuple[float, float, float, float]:
+    """Ends of the interval, the standard error of the difference, its degrees of freedom."""
+    clusters = len(sizes)
+    sums = [np.stack([np.bincount(of, run) for run in side], axis=1).astype(np.float64) for side in sides]
+    gaps = sums[1].mean(axis=1) - sums[0].mean(axis=1)
+    value = float(gaps.sum() / sizes.sum())
+    if clusters < 2:
+        return -math.inf, math.inf, math.inf, 1.0
+    drawn, fixed = _drawn(sums, gaps, sizes, seed, draws)
+    examples = float(fixed.var()) * clusters / (clusters - 1)
+    of_runs = _of_runs([side.sum(axis=0) / sizes.sum() for side in sums])
+    variance = examples + sum(each for each, _ in of_runs)
+    if variance <= (1e-12 * max(1.0, abs(value))) ** 2:  # every example differs by the same
+        return value, value, 0.0, clusters - 1.0
+    parts = [(examples, clusters - 1), *of_runs]
+    freedom = variance**2 / sum(each**2 / free for each, free in parts if each)
+    wide = math.sqrt(variance / float(drawn.var())) * float(special.stdtrit(freedom, 0.975))
+    below = ((drawn < value).mean() + (drawn <= value).mean()) / 2
+    bias = float(special.ndtri(np.clip(below, 1 / draws, 1 - 1 / draws)))
+    left_out = (gaps.sum() - gaps) / (sizes.sum() - sizes)
+    off = left_out.mean() - left_out
+    scale = float((off**2).sum()) ** 1.5
+    skewness = float((off**3).sum()) / (6 * scale) if scale else 0.0
+    ends = [float(special.ndtr(bias + (bias + z) / max(1e-3, 1 - skewness * (bias + z)))) for z in (-wide, wide)]
+    low, high = np.quantile(drawn, ends)
+    return float(low), float(high), math.sqrt(variance), freedom
+
+
+def _drawn(sums: list[Floats], gaps: Floats, sizes: Floats, seed: int, draws: int) -> tuple[Floats, Floats]:
+    """Differences [draws] with clusters and runs drawn again, and with the runs as they are."""
+    generator, clusters = np.random.default_rng(seed), len(sizes)
+    several = max(side.shape[1] for side in sums) > 1
+    equal = bool((sizes == sizes[0]).all())
+    drawn, fixed = [], []
+    for at in range(0, draws, step := max(1, _AT_ONCE // clusters)):
+        count = min(step, draws - at)
+        rows = generator.integers(clusters, size=(count, clusters), dtype=np.int32)
+        total = sizes[0] * clusters if equal else sizes[rows].sum(axis=1)
+        fixed.append(gaps[rows].sum(axis=1) / total)
+        if several:
+            means = []
+            for side in sums:
+                runs = side.shape[1]
+                often = generator.multinomial(runs, np.full(runs, 1 / runs), size=count) / runs
+                means.append(sum(side[:, run][rows].sum(axis=1) * often[:, run] for run in range(runs)))
+            drawn.append((means[1] - means[0]) / total)
+    same = np.concatenate(fixed)
+    return (np.concatenate(drawn) if several else same), same
+
+
+def _of_runs(means: list[Floats]) -> list[tuple[float, int]]:
+    """For each side, the variance of its mean over its runs [R], and degrees of freedom; nothing if each has one run."""
+    known = [float(each.var(ddof=1)) for each in means if len(each) > 1]
+    if not known:
+        return []
+    free = max(len(each) for each in means) - 1
+    return [
+        (float(each.var(ddof=1)) / len(each), len(each) - 1) if len(each) > 1 else (known[0], free) for each in means
+    ]
+
+
+def permutation(gaps: Any, seed: int = 0, draws: int = DRAWS) -> float:
+    """Chance of sums as far from 0 if the sides could as well be swapped, cluster by cluster (Fisher 1935).
+
+    Args:
+        gaps: [C] sums of the differences in each cluster.
+        seed: of the draws.
+        draws: how many; one is added, the sides as they are (Phipson and Smyth 2010).
+    """
+    array = np.asarray(gaps, np.float64)
+    array = array[array != 0]  # to swap these changes nothing
+    if not len(array):
+        return 1.0
+    generator = np.random.default_rng(seed)
+    least = abs(float(array.sum())) - 1e-9 * float(np.abs(array).sum())
+    found, bytes_ = 0, -(-len(array) // 8)
+    for at in range(0, draws, step := max(1, _AT_ONCE // len(array))):
+        count = min(step, draws - at)
+        bits = np.frombuffer(generator.bytes(count * bytes_), np.uint8).reshape(count, bytes_)
+        swapped = np.unpackbits(bits, axis=1, count=len(array)).astype(np.float64)
+        found += int((np.abs(array.sum() - 2 * (swapped @ array)) >= least).sum())
+    return (1 + found) / (draws + 1)
+
+
+def mcnemar(a: Any, b: Any) -> McNemar | None:
+    """McNemar's exact test; None where values [N] are not all 0 or one other number, right or wrong."""
+    one, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if len(np.setdiff1d(np.concatenate([one, other]), [0.0])) > 1:
+        return None
+    only_a, only_b = int(((one > 0) & (other == 0)).sum()), int(((one == 0) & (other > 0)).sum())
+    discordant = only_a + only_b
+    p = min(1.0, 2 * float(special.bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
+    return McNemar(only_a, only_b, p)

@@ -1,0 +1,227 @@
+"""`python -m runs register`: a run's model in MLflow's registry, with its card, lineage and aliases."""
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runs import card
+from runs import folder as folders
+from runs.errors import OutOfReach, Refused
+from runs.lineage import digest, lineage
+from runs.listing import choice
+from runs.page import is_number, mapping
+
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+SERVER = "sqlite:///outputs/mlflow/mlflow.db"
+EXPERIMENT = "isotrain-registry"
+_DIGEST = "model_sha256"
+_STOP = ("failed", "inconclusive", "unevaluated")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry.
+
+    Attributes:
+        name: of the model.
+        version: its number.
+        aliases: that it has now.
+        new: whether it was not there before.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    new: bool
+
+
+def register(
+    folder: Path,
+    name: str | None = None,
+    server: str | None = None,
+    champion: bool = False,
+    use: str | None = None,
+    licence: str | None = None,
+    despite: bool = False,
+) -> Registered:
+    """Registers a run's model as a candidate, or as the champion.
+
+    A model that is there already, file by file, is not put there twice; it gets the alias.
+
+    Args:
+        folder: a finished run's.
+        name: of the registered model; None: its task and data.
+        server: of MLflow, an address or sqlite:///FILE; None: MLFLOW_TRACKING_URI, or the file that logger=mlflow uses.
+        champion: take the champion's place; who had it becomes the previous one.
+        use: what the model is meant for, for its card.
+        licence: of the model, for its card.
+        despite: register a model that a gate failed.
+
+    Raises:
+        Refused: the run is not finished, has no model, or a gate failed it.
+        OutOfReach: the server does not answer.
+    """
+    record = folders.read_record(folder)
+    if record["status"] != "finished":
+        raise Refused(f"{folder} is {record['status']}, not finished: there is no final model to register")
+    model = folder / folders.MODEL
+    if not model.is_dir():
+        raise Refused(f"{folder} has no {folders.MODEL}/ to register (a baseline has none)")
+    for gate, what in card.GATES:
+        said = card.verdict(folder, record, gate)
+        if said in _STOP and not despite:
+            raise Refused(
+                f"{what.lower()} of {folder}: {said}; see {folder / gate / 'report.html'}. --despite-gates registers it all the same"
+            )
+    task = str(mapping(mapping(record.get("config")).get("task")).get("name"))
+    name = name or f"{task}-{choice(record, 'data') or 'data'}"
+    mark = digest(model)
+    text = card.as_markdown(folder, record, use, licence)
+    with _client(server) as client:
+        _named(client, name, task)
+        found = next((each for each in _versions(client, name) if each.tags.get(_DIGEST) == mark), None)
+        version = str(found.version) if found is not None else _put(client, name, folder, record, mark, text)
+        if champion:
+            _promote(client, name, version)
+        else:
+            client.set_registered_model_alias(name, CANDIDATE, version)
+        return Registered(name, version, _aliases(client, name, version), found is None)
+
+
+def rollback(name: str, server: str | None = None) -> Registered:
+    """Puts the previous champion back; who was champion becomes the previous one.
+
+    Raises:
+        Refused: there is no previous champion.
+        OutOfReach: the server does not answer.
+    """
+    with _client(server) as client:
+        back = _alias(client, name, PREVIOUS)
+        if back is None:
+            raise Refused(f"{name} has no previous champion to go back to")
+        _promote(client, name, back)
+        return Registered(name, back, _aliases(client, name, back), False)
+
+
+def _promote(client: Any, name: str, version: str) -> None:
+    before = _alias(client, name, CHAMPION)
+    if before == version:
+        return
+    # The old champion gets its name first: killed in between, none is lost.
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    if _alias(client, name, CANDIDATE) == version:
+        client.delete_registered_model_alias(name, CANDIDATE)
+
+
+def _alias(client: Any, name: str, alias: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            return None
+        raise
+
+
+def _aliases(client: Any, name: str, version: str) -> tuple[str, ...]:
+    return tuple(each for each in (CHAMPION, PREVIOUS, CANDIDATE) if _alias(client, name, each) == version)
+
+
+def _named(client: Any, name: str, task: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, tags={"task": task})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _versions(client: Any, name: str) -> list[Any]:
+    quote = '"' if "'" in name else "'"  # MLflow's filters know no escapes
+    if quote in name:
+        raise Refused(f"--name={name}: MLflow cannot find a name with both kinds of quotes")
+    return list(client.search_model_versions(f"name={quote}{name}{quote}", max_results=1000))
+
+
+def _put(client: Any, name: str, folder: Path, record: Mapping[str, Any], mark: str, text: str) -> str:
+    """Uploads what belongs to a version, and makes it."""
+    tags = {_DIGEST: mark, "run": str(folder.resolve())}
+    tags |= {
+        f"{what}_{which}".replace(" ", "_"): value for what, which, value in lineage(folder, record) if what != "model"
+    }
+    tags |= {gate: card.verdict(folder, record, gate) for gate, _ in card.GATES}
+    run = client.create_run(_experiment(client), run_name=folder.resolve().name, tags=tags).info.run_id
+    for metric, value in mapping(record.get("metrics")).items():
+        if is_number(value):
+            client.log_metric(run, metric, float(value))
+    client.log_artifacts(run, str(folder / folders.MODEL), folders.MODEL)
+    for part in (folders.RECORD, folders.PREDICTIONS, folders.METRICS):
+        if (folder / part).exists():
+            client.log_artifact(run, str(folder / part))
+    for gate, _ in card.GATES:
+        for part in ("verdict.json", "report.html"):
+            if (folder / gate / part).exists():
+                client.log_artifact(run, str(folder / gate / part), gate)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "README.md"
+        path.write_text(text, encoding="utf-8")
+        client.log_artifact(run, str(path), folders.MODEL)
+    client.set_terminated(run, "FINISHED")
+    made = client.create_model_version(name, f"runs:/{run}/{folders.MODEL}", run, tags=tags, description=text)
+    return str(made.version)
+
+
+def _experiment(client: Any) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    store = str(client.tracking_uri)
+    # MLflow would put files into ./mlruns of whoever comes first: they belong beside the store.
+    beside = (
+        Path(store.removeprefix("sqlite:///")).absolute().parent / "artifacts"
+        if store.startswith("sqlite:///")
+        else None
+    )
+    return str(client.create_experiment(EXPERIMENT, artifact_location=beside.as_uri() if beside else None))
+
+
+@contextlib.contextmanager
+def _client(server: str | None) -> Iterator[Any]:
+    """A client; what the server does wrong becomes a message for people."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    address = server or os.environ.get("MLFLOW_TRACKING_URI") or SERVER
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ModuleNotFoundError:
+        raise Refused("the registry needs MLflow: pip install 'isotrain[mlflow]'") from None
+    if address.startswith("sqlite:///"):
+        Path(address.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        yield MlflowClient(tracking_uri=address, registry_uri=address)
+    except MlflowException as error:
+        message = str(error).splitlines()[0]
+        if (
+            "Max retries" in str(error)
+            or "failed with exception" in str(error)
+            or error.error_code == "TEMPORARILY_UNAVAILABLE"
+        ):
+            raise OutOfReach(f"MLflow at {address} does not answer: {message}") from None
+        raise Refused(f"MLflow at {address} refused it: {message}") from None
+    except OSError as error:
+        raise OutOfReach(f"MLflow at {address} cannot be used: {error}") from None

@@ -1,0 +1,104 @@
+"""A page for many runs: a table to sort and filter, and how they compare, without any server."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runs import charts, metric_lines, page, report
+from runs import folder as folders
+from runs.errors import Refused
+from runs.page import badge, escaped, number
+from runs.rows import LOWER_IS_BETTER
+from runs.terminal import duration, when
+
+BEST = 8  # runs whose curves are drawn
+
+
+def write(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the page.
+
+    Args:
+        path: the page; it links to each run's own, if that is there.
+        summaries: of `runs.listing.find`.
+    """
+    fine = [each for each in summaries if each["value"] is not None]
+    words = [f"{len(summaries)} runs" if len(summaries) != 1 else "1 run", *_counts(summaries)]
+    parts = [
+        "<h1>Runs</h1>",
+        f"<p>{escaped(', '.join(words))}. A click on a column sorts by it.</p>",
+        _table(path, summaries),
+        *_groups(path, fine),
+    ]
+    page.write(path, "Runs", parts, page.SCRIPT)
+
+
+def _counts(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    found: dict[str, int] = defaultdict(int)
+    for each in summaries:
+        found[each["status"]] += 1
+    return [f"{count} {status}" for status, count in sorted(found.items())]
+
+
+def _table(path: Path, summaries: Sequence[Mapping[str, Any]]) -> str:
+    cells, slices = [], []
+    for each in summaries:
+        folder = Path(each["folder"])
+        name = escaped(_name(path, folder))
+        own = folder / report.FILE
+        shown = (
+            f"<a href='{escaped(page.address(os.path.relpath(own, path.parent)))}'>{name}</a>" if own.exists() else name
+        )
+        problem = f"<br><span class='small'>{escaped(each['problem'])}</span>" if each["problem"] else ""
+        cells.append([
+            f"{shown}{problem}", badge(each["status"]), escaped(each["model"] or "-"), escaped(each["data"] or "-"),
+            escaped(each["monitor"] or "-"), page.exact(each["value"]) if each["value"] is not None else "-",
+            f"<span data-v='{each['duration_seconds'] or 0}'>{duration(each['duration_seconds'])}</span>",
+            f"<span class='small'>{escaped(when(each['started']))}</span>",
+        ])  # fmt: skip
+        slices.append(each["data"] or each["status"])
+    header = ["run", "status", "model", "data", "metric", "value", "time", "started"]
+    return page.table(header, cells, ["i", "", "i", "i", "w", "n", "n", "w"], slices=slices)
+
+
+def _name(path: Path, folder: Path) -> str:
+    try:
+        return str(folder.resolve().relative_to(path.parent.resolve()))
+    except ValueError:
+        return str(folder)
+
+
+def _groups(path: Path, fine: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Runs on the same data, by the same metric."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for each in fine:
+        groups[each["data"] or "?", each["monitor"], str(each["fingerprint"])].append(each)
+    parts = []
+    for (data, monitor, _), of in sorted(groups.items()):
+        if len(of) < 2:
+            continue
+        lower = monitor in LOWER_IS_BETTER
+        best = sorted(of, key=lambda each: each["value"] if lower else -each["value"])
+        curves = {_name(path, Path(each["folder"])): _curve(Path(each["folder"]), monitor) for each in best[:BEST]}
+        points = [(each["duration_seconds"] or 0.0, each["value"], _name(path, Path(each["folder"]))) for each in of]
+        first, last = (_name(path, Path(each["folder"])) for each in (best[0], best[-1]))
+        said = (
+            f"<p>Of {number(len(of))} runs the best is {escaped(first)} ({page.exact(best[0]['value'])}). Whether that is more than chance: "
+            f"<code>python -m runs compare {escaped(last)} {escaped(first)}</code></p>"
+        )
+        title = f"{monitor} of the best {min(BEST, len(of))}" if len(of) > BEST else monitor
+        parts += [
+            f"<h2>{escaped(data)}: {escaped(monitor)}</h2>", said, "<div class='grid'>",
+            f"<div class='card'><h3>{escaped(title)}</h3>{charts.curves(curves, 'step')}</div>",
+            f"<div class='card'><h3>{escaped(monitor)} and time</h3>{charts.scatter(points, 'seconds')}</div>", "</div>",
+        ]  # fmt: skip
+    return parts
+
+
+def _curve(folder: Path, monitor: str) -> list[tuple[float, float]]:
+    try:
+        lines = metric_lines.read(folder / folders.METRICS)
+    except (Refused, OSError, ValueError):
+        return []
+    return [(float(line.step), float(line.values[monitor])) for line in lines if monitor in line.values]

@@ -1,0 +1,36 @@
+"""The images that a model is furthest off on, kept for its report: the data may be elsewhere by then."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runs import folder as folders
+from runs import predictions
+
+KEPT = 96
+SIDE = 96  # pixels at most; larger images are shrunk
+
+
+def keep(module: Any, folder: Path) -> None:
+    """Writes pictures.npz: `ids` [N] and `pixels` uint8 [N, H, W, 3] of the wrong ones with the highest loss.
+
+    Args:
+        module: whose; nothing is written for one that does not classify images.
+        folder: the run's, with its predictions.
+    """
+    from trainers.image_classification import ImageClassification
+
+    path = folder / folders.PREDICTIONS
+    if not isinstance(module, ImageClassification) or not path.exists():
+        return
+    wrong = sorted((row for row in predictions.read(path) if not row["correct"]), key=lambda row: -row["loss"])[:KEPT]
+    names = module.data.names
+    places = {names[at]: at for at in range(len(names))}
+    index = np.array([places[row["id"]] for row in wrong], np.int64)
+    pixels = module.data.val.gather(index)
+    step = -(-max(pixels.shape[1:3], default=1) // SIDE)
+    with folders.replacing(folder / folders.PICTURES) as file:
+        np.savez_compressed(
+            file, allow_pickle=False, ids=np.array([row["id"] for row in wrong]), pixels=pixels[:, ::step, ::step]
+        )

@@ -1,0 +1,168 @@
+"""`python -m runs register`: a real MLflow, its store a SQLite file, and once its server."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import made_runs
+from tests.conftest import Run
+
+from runs import card, lineage
+from runs import folder as folders
+
+mlflow = pytest.importorskip("mlflow")
+
+
+def made(folder: Path, seed: int = 1, **verdicts: str) -> Path:
+    """A finished run with a model folder, and verdicts of gates."""
+    made_runs.write(folder, made_runs.questions(60, 0.6, seed))
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "model" / "model.safetensors").write_bytes(bytes([seed]) * 1000)
+    for gate, status in verdicts.items():
+        (folder / gate).mkdir()
+        (folder / gate / "verdict.json").write_text(json.dumps({"status": status}))
+        (folder / gate / "report.html").write_text("evidence")
+    return folder
+
+
+def client(server: str) -> Any:
+    return mlflow.MlflowClient(tracking_uri=server, registry_uri=server)
+
+
+def registered(run: Run, *arguments: str | Path) -> Any:
+    done = run("-m", "runs", "register", *map(str, arguments), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_model_is_registered_with_its_card_and_lineage(run: Run, tmp_path: Path) -> None:
+    folder, server = made(tmp_path / "a", quality="passed", explain="warned"), f"sqlite:///{tmp_path}/m/mlflow.db"
+    found = registered(run, folder, "--server", server, "--licence", "MIT", "--use", "Answers about ships.")
+    assert found == {"name": "question_answering-squad_sample", "version": "1", "aliases": ["candidate"], "new": True}
+    version = client(server).get_model_version(found["name"], "1")
+    assert version.tags["model_sha256"] == lineage.digest(folder / "model")
+    assert version.tags["data_val"] == made_runs.MARK
+    assert (version.tags["quality"], version.tags["explain"]) == ("passed", "warned")
+    back = Path(
+        mlflow.artifacts.download_artifacts(run_id=version.run_id, tracking_uri=server, dst_path=str(tmp_path / "back"))
+    )
+    for name in ("config.json", "model.safetensors"):
+        assert (back / "model" / name).read_bytes() == (folder / "model" / name).read_bytes()
+    assert (back / "run.json").read_bytes() == (folder / "run.json").read_bytes()
+    assert (back / "explain" / "report.html").read_text() == "evidence"
+    text = (back / "model" / "README.md").read_text()
+    assert "Answers about ships." in text
+    assert "MIT" in text
+    metrics = folders.read_record(folder)["metrics"]
+    assert f"| val_f1 | {metrics['val_f1']:.5g} | " in text
+    assert "- Explanations: warned" in text
+    assert version.tags["model_sha256"] in text
+    logged = client(server).get_run(version.run_id).data.metrics
+    assert logged == pytest.approx(metrics)
+
+
+def test_aliases_move_and_go_back(run: Run, tmp_path: Path) -> None:
+    server = ["--server", f"sqlite:///{tmp_path}/mlflow.db", "--name", "it's mine"]
+    one, two, three = (made(tmp_path / name, seed) for seed, name in enumerate("abc", 1))
+    assert registered(run, one, "--champion", *server)["aliases"] == ["champion"]
+    assert registered(run, two, *server)["aliases"] == ["candidate"]
+    assert registered(run, two, "--champion", *server) == {
+        "name": "it's mine",
+        "version": "2",
+        "aliases": ["champion"],
+        "new": False,
+    }
+    assert registered(run, one, *server)["aliases"] == ["previous", "candidate"]
+    assert registered(run, three, "--champion", *server)["version"] == "3"
+    back = registered(run, "--rollback", *server)
+    assert (back["version"], back["aliases"]) == ("2", ["champion"])
+    known = client(server[1]).get_registered_model("it's mine").aliases
+    assert {name: str(version) for name, version in known.items()} == {
+        "champion": "2",
+        "previous": "3",
+        "candidate": "1",
+    }
+    assert len(client(server[1]).search_model_versions('name="it\'s mine"')) == 3
+
+
+@pytest.mark.parametrize(
+    ("gate", "status"), [("quality", "failed"), ("quality", "unevaluated"), ("explain", "inconclusive")]
+)
+def test_what_a_gate_failed_is_not_registered(gate: str, status: str, run: Run, tmp_path: Path) -> None:
+    folder, server = made(tmp_path / "a", **{gate: status}), f"sqlite:///{tmp_path}/mlflow.db"
+    done = run("-m", "runs", "register", str(folder), "--server", server)
+    assert (done.returncode, status in done.stderr, "report.html" in done.stderr) == (2, True, True)
+    assert not (tmp_path / "mlflow.db").exists()
+    assert registered(run, folder, "--server", server, "--despite-gates")["version"] == "1"
+
+
+def test_what_cannot_be_registered(run: Run, tmp_path: Path) -> None:
+    server = ("--server", f"sqlite:///{tmp_path}/mlflow.db")
+    bare = made_runs.write(tmp_path / "bare", made_runs.questions(10, 0.5, 1))
+    running = made(tmp_path / "running")
+    folders.write_json(running / "run.json", folders.read_record(running) | {"status": "failed"})
+    for arguments, said in (
+        ([bare, *server], "no model/"),
+        ([running, *server], "not finished"),
+        ([tmp_path / "none", *server], "no such folder"),
+        ([*server], "name a run"),
+        (["--rollback", *server], "--name"),
+        (["--rollback", "--name", "x", *server], "no previous champion"),
+    ):
+        done = run("-m", "runs", "register", *map(str, arguments))
+        assert (done.returncode, said in done.stderr) == (2, True), (said, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None:
+    folder = made(tmp_path / "a")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    done = run("-m", "runs", "register", str(folder), "--server", address)
+    assert (done.returncode, "does not answer" in done.stderr) == (7, True), done.stderr
+    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/s.db", "--artifacts-destination", str(tmp_path / "files")]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *store,
+    ]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        end = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2)
+                break
+            except OSError:
+                assert time.monotonic() < end, (tmp_path / "log").read_text()
+                assert server.poll() is None
+                time.sleep(0.3)
+        assert registered(run, folder, "--server", address, "--champion")["aliases"] == ["champion"]
+        version = client(address).get_model_version_by_alias("question_answering-squad_sample", "champion")
+        assert version.tags["model_sha256"] == lineage.digest(folder / "model")
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_a_card_lives_with_any_record(tmp_path: Path) -> None:
+    for strange in ({}, {"metrics": 3, "data": {"train": 4}, "config": {"task": []}, "explain": "x"}):
+        assert card.as_markdown(tmp_path, {"status": "finished", **strange}).startswith("# a model on its data")

@@ -1,0 +1,281 @@
+"""`python -m runs report`: its pages, in a real browser."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests import made_runs
+from tests.browser import asked, needs_nothing
+from tests.conftest import Run
+
+from runs import charts, lineage
+from runs import folder as folders
+
+HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>\"'&amp; \u202e\x07"
+TABLES = """
+const tables = {};
+for (const table of document.querySelectorAll('table')) {
+  const heads = [...table.querySelectorAll('th')].map(each => each.textContent);
+  tables[heads.join('|')] = [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => [...row.cells].map(cell => cell.innerText.trim()));
+}
+"""
+
+
+def report(run: Run, *arguments: str | Path) -> str:
+    done = run("-m", "runs", "report", *map(str, arguments))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def tables(page: Path, before: str = "", **more: Any) -> dict[str, list[list[str]]]:
+    found: dict[str, list[list[str]]] = asked(page, f"{before}; {TABLES}; return tables;", **more)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path, warm: Path) -> Path:
+    """A run of images, trained and explained, and one of questions."""
+    from tests.conftest import forked
+
+    root = tmp_path_factory.mktemp("trained")
+    common = ["trainer.threads=1", "trainer.max_steps=4", "explain=warn", "explain.examples=8", "explain.minimum=1"]
+    small = ["explain.image_classification.grid=2", "explain.image_classification.pictures=0", "quality=warn"]
+    for name, arguments in (
+        (
+            "images",
+            ["model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes", "data.sample.train=60"],
+        ),
+        ("questions", ["data.sample.train=60"]),
+    ):
+        command = [str(Path(__file__).parents[1] / "train.py"), *arguments, "data.sample.val=60", *common, *small]
+        done = forked(
+            warm, [*command, f"hydra.run.dir={root / name}"], root, {**os.environ, "HF_HUB_OFFLINE": "1"}, 300
+        )
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("task", ["images", "questions"])
+def test_a_trained_runs_page(task: str, trained: Path, run: Run) -> None:
+    folder = trained / task
+    assert report(run, folder) == str(folder / "report.html")
+    record = folders.read_record(folder)
+    page = folder / "report.html"
+    assert needs_nothing(page)
+    found = tables(page)
+    metrics = {row[0]: row[1] for row in found["metric|value|95 % interval|of 0 to 100"]}
+    assert {name: float(value.replace(",", "")) for name, value in metrics.items()} == {
+        name: pytest.approx(value, rel=1e-4) for name, value in record["metrics"].items()
+    }
+    gates = {row[0]: row[1] for row in found["|verdict|why|"]}
+    assert gates["data contract"] == record["quality"]["status"]
+    assert gates["explanations"] == record["explain"]["status"]
+    origin = {
+        row[0]: row[2] for row in found["|what|SHA-256 or revision"] if row[0] in ("model", "configuration", "data")
+    }
+    assert origin["model"] == lineage.digest(folder / "model")
+    assert origin["configuration"] == record["config_hash"]
+    assert origin["data"] in record["data"]["fingerprints"].values()
+    said = asked(page, "return document.body.innerText")
+    for title in ("Metrics", "Mistakes", "Confidence", "Time and machine", "Gates", "Configuration", "To do it again"):
+        assert title in said
+    if task == "images":
+        wrong = sum(
+            not row["correct"] for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+        )
+        assert f"{wrong} of 60 examples are not right" in said
+        loaded = "return [...document.images].map(each => each.naturalWidth)"
+        widths = asked(page, loaded)
+        assert len(widths) == wrong
+        assert all(widths)  # the browser could read every one of them
+    else:
+        assert "What" in said or "Where" in said
+
+
+def test_it_reads_at_any_width_light_and_dark(trained: Path, run: Run) -> None:
+    page = trained / "images" / "report.html"
+    report(run, trained / "images")
+    wide = "return [document.documentElement.scrollWidth, innerWidth]"
+    for width in (500, 1100):
+        reach, room = asked(page, wide, width=width)
+        assert reach <= room, f"at {width} pixels the page is {reach} wide"
+    colours = {
+        dark: asked(page, "return getComputedStyle(document.body).backgroundColor", dark=dark) for dark in (False, True)
+    }
+    assert colours[False] == "rgb(255, 255, 255)"
+    assert colours[True] != colours[False]
+
+
+def test_mistakes_are_found_and_sorted(run: Run, tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "a", made_runs.images(240, 0.5, 1))
+    report(run, folder)
+    page, head = folder / "report.html", "loss|sure||true|it says|image"
+    rows = tables(page)[head]
+    losses = [float(row[0]) for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert all(row[3] != row[4] for row in rows)
+    kept = "const s = document.querySelector('.found select'); s.value = 'n03'; s.onchange();"
+    assert {row[3] for row in tables(page, kept)[head]} == {"n03"}
+    typed = "const i = document.querySelector('.found input'); i.value = 'N05'; i.oninput();"
+    assert all("n05" in row[3] + row[4] for row in tables(page, typed)[head])
+    clicked = "[...document.querySelectorAll('.found th')].find(each => each.textContent === 'true').click();"
+    names = [row[3] for row in tables(page, clicked)[head]]
+    assert names == sorted(names, reverse=True)
+    twice = [float(row[0]) for row in tables(page, clicked.replace("'true'", "'loss'") * 2)[head]]
+    assert twice == sorted(losses)
+
+
+def test_hostile_text_stays_text(run: Run, tmp_path: Path) -> None:
+    questions = [
+        row | {"question": HOSTILE, "prediction": HOSTILE, "document": HOSTILE}
+        for row in made_runs.questions(40, 0.4, 1)
+    ]
+    images = [
+        row | {"id": f"{HOSTILE} {number}", "label": HOSTILE, "prediction": "cat", "correct": False}
+        for number, row in enumerate(made_runs.images(40, 0.4, 1))
+    ]
+    for name, rows in (("<b>&'q", questions), ("i", images)):
+        folder = made_runs.write(tmp_path / name, rows, note=HOSTILE)
+        record = folders.read_record(folder)
+        record |= {
+            "reason": HOSTILE,
+            "details": {"confusion": {HOSTILE: {"cat": 40}}, "class_accuracy": {HOSTILE: 0.0}},
+        }
+        record["choices"] = {"model": HOSTILE, "data": HOSTILE}
+        folders.write_json(folder / "run.json", record)
+        report(run, folder)
+        assert asked(folder / "report.html", "return window.hacked ?? 0") == 0
+        assert "<script>window.hacked=1</script>" in asked(folder / "report.html", "return document.body.innerText")
+        assert asked(folder / "report.html", "return document.querySelectorAll('img[src=x]').length") == 0
+    report(run, tmp_path)
+    assert asked(tmp_path / "report.html", "return window.hacked ?? 0") == 0
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 runs, a few of them in trouble."""
+    root = tmp_path_factory.mktemp("many")
+    for number in range(197):
+        made_runs.write(root / f"{number:03}", made_runs.questions(30, 0.3 + number / 400, number), seed=number)
+    made_runs.write(root / "torn", made_runs.questions(30, 0.5, 1))
+    (root / "torn" / "run.json").write_text('{"status": "fin')
+    made_runs.write(root / "half", made_runs.questions(30, 0.5, 1))
+    with (root / "half" / "predictions.jsonl").open("a") as file:
+        file.write('{"id": "x", "predi')
+    (root / "foreign").mkdir()
+    (root / "foreign" / "thesis.doc").write_text("mine")
+    return root
+
+
+def test_an_index_of_200_runs(many: Path, run: Run) -> None:
+    report(run, many)
+    page, head = many / "report.html", "run|status|model|data|metric|value|time|started"
+    assert needs_nothing(page)
+    rows = {row[0].splitlines()[0]: row for row in tables(page)[head]}
+    assert len(rows) == 200
+    assert (rows["torn"][1], rows["foreign"][1]) == ("damaged", "foreign")
+    assert "cannot be read" in asked(many / "half" / "report.html", "return document.body.innerText")
+    for name in ("000", "196", "half"):
+        record = folders.read_record(many / name)
+        assert float(rows[name][5]) == pytest.approx(record["metrics"]["val_f1"], rel=1e-4)
+    links = asked(page, "return [...document.querySelectorAll('a')].map(each => each.getAttribute('href'))")
+    assert len(links) == 198
+    assert all((many / link).exists() for link in links)
+    clicked = "[...document.querySelectorAll('th')].find(each => each.textContent === 'value').click();"
+    values = [float(row[5]) for row in tables(page, clicked)[head] if row[5] != "-"]
+    assert values == sorted(values, reverse=True)
+    reach, room = asked(page, "return [document.documentElement.scrollWidth, innerWidth]", width=500)
+    assert reach <= room
+    best = max(range(197), key=lambda number: folders.read_record(many / f"{number:03}")["metrics"]["val_f1"])
+    said = asked(page, "return document.body.innerText")
+    assert re.search(rf"python -m runs compare \d+ {best:03}", said) or "half" in said
+
+
+def test_one_run_above_its_folder_and_what_it_differs_by(run: Run, tmp_path: Path) -> None:
+    made_runs.write(tmp_path / "runs" / "a", made_runs.questions(30, 0.5, 1), optim={"lr": 0.5})
+    other = made_runs.write(tmp_path / "b", made_runs.questions(30, 0.5, 1))
+    report(run, tmp_path / "runs", "--against", other, "-o", tmp_path / "out.html")
+    assert len(tables(tmp_path / "out.html")["run|status|model|data|metric|value|time|started"]) == 1
+    changed = tables(tmp_path / "runs" / "a" / "report.html")["setting|there|here"]
+    assert changed == [["optim.lr", "0.001", "0.5"]]
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "empty", "damaged"])
+def test_what_has_no_report(wrong: str, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    if wrong != "nothing":
+        folder.mkdir()
+    if wrong == "damaged":
+        (folder / "run.json").write_text("{")
+    done = run("-m", "runs", "report", str(folder))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (folder / "report.html").exists()
+
+
+def test_records_of_any_shape_have_a_page(run: Run, tmp_path: Path) -> None:
+    """What a record lacks, or has in another shape, is left out."""
+    for number, strange in enumerate(
+        (
+            {},
+            {"metrics": 3, "config": [], "details": "x", "timings": {"fit": "long"}},
+            {"hardware": {"gpus": 3}, "git": None, "best": [1]},
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        folders.write_json(folder / "run.json", {"status": "finished", **strange})
+        report(run, folder)
+        assert "finished" in asked(folder / "report.html", "return document.body.innerText")
+
+
+def test_the_command_does_it_again(trained: Path, run: Run, tmp_path: Path) -> None:
+    for task in ("images", "questions"):
+        done = run("-m", "runs", "show", str(trained / task), "--command")
+        assert done.returncode == 0, done.stderr
+        words = shlex.split(done.stdout)
+        assert words[:2] == ["python", "train.py"]
+        assert "# data: val with the fingerprint" in done.stderr
+        again = [word for word in words[2:] if not word.startswith("hydra.run.dir=")]
+        folder = tmp_path / task
+        done = run("train.py", *again, f"hydra.run.dir={folder}")
+        assert done.returncode == 0, done.stderr
+        assert folders.read_record(folder)["metrics"] == folders.read_record(trained / task)["metrics"]
+        assert (folder / "predictions.jsonl").read_bytes() == (trained / task / "predictions.jsonl").read_bytes()
+
+
+def test_one_run_of_a_sweep_is_done_again_alone(run: Run, tmp_path: Path) -> None:
+    arguments = [
+        "data.sample.train=40",
+        "data.sample.val=40",
+        "trainer.max_steps=1",
+        "quality=off",
+        "trainer.threads=1",
+    ]
+    done = run("train.py", "--multirun", *arguments, "seed=3,4", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    folder = next(
+        each.parent for each in tmp_path.glob("*/run.json") if folders.read_record(each.parent)["seeds"]["seed"] == 4
+    )
+    words = shlex.split(run("-m", "runs", "show", str(folder), "--command").stdout)
+    assert "seed=4" in words
+    assert "--multirun" not in words
+
+
+def test_charts_leave_out_what_is_no_number() -> None:
+    drawn = charts.curves({"a": [(1, 2), (2, np.nan), (3, np.inf)], "b": []}, "step")
+    assert drawn.count("<circle") == 1
+    assert "nan" not in drawn
+    assert "no values" in charts.curves({}, "step")
+
+
+def test_confusions_of_many_classes_fit(tmp_path: Path) -> None:
+    counts = {f"c{number}": {f"c{number}": 3, f"c{(number + 1) % 200}": 1} for number in range(200)}
+    assert charts.confusion(counts).count("<rect") == 401
+    assert sys.getsizeof(charts.confusion(counts)) < 200_000
