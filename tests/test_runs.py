@@ -597,6 +597,35 @@ def test_list(tmp_path: Path, runs: Runs) -> None:
     assert [row["folder"] for row in again].count("outputs/killed") == 1
 
 
+def test_list_filters_and_sorts(tmp_path: Path, runs: Runs) -> None:
+    for name, value in (("a", 10.0), ("b", 30.0), ("c", 20.0)):
+        finished(tmp_path / name, val_f1=value)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "run.json").write_text("{")
+
+    def names(*arguments: str) -> list[str]:
+        done = runs("list", str(tmp_path), *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return [Path(row["folder"]).name for row in json.loads(done.stdout)]
+
+    assert names("--sort", "val_f1") == ["b", "c", "a", "d"]
+    assert names("--sort=-value") == ["a", "c", "b", "d"]
+    assert names("--sort", "val_f1", "-n", "1") == ["b"]
+    assert names("--sort=folder") == ["a", "b", "c", "d"]
+    assert sorted(names("--where", "val_f1>=20")) == ["b", "c"]
+    assert sorted(names("--where", "status=finished", "--where", "value!=30")) == ["a", "c"]
+    assert names("--where", "status=damaged") == ["d"]
+    for arguments, said in (
+        (["--where", "val_f1"], "a name, one of"),
+        (["--where", "val_g=1"], "no val_g"),
+        (["--where", "val_f1>much"], "not a number"),
+        (["--sort", "x"], "no x"),
+    ):
+        done = runs("list", str(tmp_path), *arguments)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert "no such runs" in runs("list", str(tmp_path), "--where", "model=other").stdout
+
+
 def test_list_where_there_is_nothing(tmp_path: Path, runs: Runs) -> None:
     done = runs("list")
     assert done.returncode == 0

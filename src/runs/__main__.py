@@ -55,19 +55,19 @@ def _show(asked: argparse.Namespace) -> str:
 
 
 def _list(asked: argparse.Namespace) -> str:
-    from runs.listing import as_table, find
+    from runs.listing import as_table, chosen, find
     from runs.terminal import columns
 
     roots = asked.folders or [name for name in ("outputs", "multirun") if Path(name).is_dir()]
     missing = [name for name in roots if not Path(name).exists()]
     if missing:
         raise Refused(f"there is no folder {missing[0]}")
-    rows = find(roots)
+    rows = chosen(find(roots), asked.where, asked.sort, asked.most)
     if asked.json:
         return json.dumps(rows, indent=2)
     if not rows:
         where = " or ".join(roots) if roots else "outputs or multirun here"
-        return f"no runs in {where}; python train.py makes one"
+        return f"no such runs in {where}" if asked.where else f"no runs in {where}; python train.py makes one"
     return as_table(rows, columns())
 
 
@@ -138,6 +138,17 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="print its run.json")
     several = commands.add_parser("list", help="a table of runs", description="Tabulates runs, newest first.")
     several.add_argument("folders", nargs="*", help="runs, or folders above them (default: outputs and multirun)")
+    several.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only those: model=bert, status=finished, 'val_f1>80'",
+    )
+    several.add_argument(
+        "--sort", metavar="NAME", help="by a metric or value, largest first; --sort=-NAME turns it round"
+    )
+    several.add_argument("-n", dest="most", type=int, metavar="N", help="at most so many")
     several.add_argument("--json", action="store_true", help="print a JSON list, with all metrics of each run")
     compare = commands.add_parser(
         "compare",

@@ -1,6 +1,7 @@
 """Runs found under folders, one summary each; what is damaged or no run says so and breaks nothing."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,72 @@ def find(roots: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     found = {row["folder"]: row for root in roots for row in _walk(Path(root))}
     rows = sorted(found.values(), key=lambda row: str(row["folder"]))
     return sorted(rows, key=lambda row: row["started"] or "", reverse=True)
+
+
+def chosen(
+    rows: Sequence[dict[str, Any]], where: Sequence[str], by: str | None, most: int | None
+) -> list[dict[str, Any]]:
+    """Some of the summaries, in another order.
+
+    Args:
+        rows: of `find`.
+        where: conditions that all must hold: `model=bert`, `status=finished`, `trial=x`, `val_f1>80`, `duration_seconds<60`.
+        by: a value or metric; numbers come largest first, `-` in front turns it round, what has none comes last.
+        most: rows at most.
+
+    Raises:
+        Refused: a condition that is none, or a name that no row has.
+    """
+    found = [row for row in rows if all(_holds(row, condition, rows) for condition in where)]
+    if by is not None:
+        name = by.removeprefix("-")
+        _known(rows, name)
+        have = [row for row in found if _value(row, name) is not None]
+        numbers = all(_is_number(_value(row, name)) for row in have)
+        have.sort(
+            key=lambda row: _value(row, name) if numbers else str(_value(row, name)), reverse=numbers != (by != name)
+        )
+        found = have + [row for row in found if _value(row, name) is None]
+    return found[:most]
+
+
+def _holds(row: Mapping[str, Any], condition: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    match = re.fullmatch(r"([\w.\-]+)(!=|>=|<=|=|>|<)(.*)", condition)
+    if match is None:
+        raise Refused(
+            f"--where {condition}: a name, one of = != > < >= <=, and a value, such as model=bert or 'val_f1>80'"
+        )
+    name, sign, wanted = match.groups()
+    _known(rows, name)
+    value = _value(row, name)
+    if sign in ("=", "!="):
+        return (str(value) == wanted or (_is_number(value) and _number(wanted) == value)) == (sign == "=")
+    bound = _number(wanted)
+    if bound is None:
+        raise Refused(f"--where {condition}: {wanted!r} is not a number")
+    if not _is_number(value):
+        return False
+    return bool({">": value > bound, "<": value < bound, ">=": value >= bound, "<=": value <= bound}[sign])
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    return row[name] if name in row else row["metrics"].get(name)
+
+
+def _known(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    if not rows:
+        return
+    metrics = sorted({metric for row in rows for metric in row["metrics"]})
+    names = [each for each in rows[0] if each != "metrics"]
+    if name not in [*names, *metrics]:
+        raise Refused(f"runs have no {name}; they have {', '.join([*names, *metrics])}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
