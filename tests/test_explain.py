@@ -204,6 +204,41 @@ def test_a_model_folder_of_timms_own(runs: dict[str, Path], run: Run, tmp_path: 
     assert done.returncode == 2
 
 
+def test_a_model_folder_of_transformers_own(run: Run, tmp_path: Path) -> None:
+    """A DistilBERT and its tokenizer as transformers saves them: nothing in it is ours."""
+    from tokenizers import BertWordPieceTokenizer
+    from tokenizers.processors import BertProcessing
+    from transformers import DistilBertConfig, DistilBertForQuestionAnswering, PreTrainedTokenizerFast
+
+    words = BertWordPieceTokenizer()
+    words.train_from_iterator(
+        ["What colour is the house of Anna Smith? It is green, and 42 years old."] * 4, vocab_size=200, min_frequency=1
+    )
+    ends = [(name, words.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
+    words._tokenizer.post_processor = BertProcessing(*ends)
+    special = {
+        name: f"[{name.split('_')[0].upper()}]"
+        for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    }
+    PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, **special).save_pretrained(tmp_path / "model")
+    config = DistilBertConfig(vocab_size=words.get_vocab_size(), dim=32, hidden_dim=64, n_layers=2, n_heads=2)
+    DistilBertForQuestionAnswering(config).save_pretrained(tmp_path / "model")
+    command = (
+        "-m",
+        "explain",
+        f"run={tmp_path / 'model'}",
+        "data=squad_sample",
+        "data.sample.train=64",
+        "data.sample.val=60",
+    )
+    done = run(*command, *FEW, "--folder", str(tmp_path / "out"))
+    assert done.returncode in (0, 5), done.stderr
+    found = verdict(tmp_path / "out")
+    assert found["examples"] == 20
+    assert found["invariants"]["additivity"] < 1e-4
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_gradients_are_the_fast_option_and_do_not_add_up(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     gradient = "explain.image_classification.explainer=gradient"
     done = run("-m", "explain", f"run={runs['images']}", *SMALL, gradient, "--folder", str(tmp_path / "x"))

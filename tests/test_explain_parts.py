@@ -59,7 +59,8 @@ def test_integrated_gradients_have_them_too() -> None:
     made = view(3)
     made.predicted = 0
     # Of a log-probability: captum's completeness, and for a nearly certain class the logit's own shape.
-    values = gradients.integrated(made)
+    whole, behind = (each.permute(2, 0, 1)[None] for each in (made.image, made.background))
+    (values,) = gradients.integrated(made.network, whole, behind, [0], made.cells, SETTINGS)
     asked = made.ask(np.array([[False] * 16, [True] * 16]))
     assert values.sum() == pytest.approx(np.log(asked.probability[1] / asked.probability[0]), abs=0.5)
     exact = by_cell(made)

@@ -16,26 +16,38 @@ Values = npt.NDArray[np.float64]
 
 
 class _Target(nn.Module):
-    """A classifier's explained value: log-probability of one class, [B]."""
+    """A classifier's explained value: log-probabilities, [B, C], or of one class, [B, 1]."""
 
-    def __init__(self, network: Any, predicted: int, single: bool) -> None:
+    def __init__(self, network: Any, predicted: int | None = None) -> None:
         super().__init__()
-        self.network, self.predicted, self.single = network, predicted, single
+        self.network, self.predicted = network, predicted
 
     def forward(self, images: Tensor) -> Tensor:
-        said: Tensor = self.network(images).float().log_softmax(dim=1)[:, self.predicted]
-        return said[:, None] if self.single else said
+        said: Tensor = self.network(images).float().log_softmax(dim=1)
+        return said if self.predicted is None else said[:, self.predicted, None]
 
 
-def integrated(view: "images.View") -> Values:
-    """Integrated gradients (Sundararajan et al. 2017) from the background to the image, added up by cell [K]; captum's."""
+def integrated(
+    network: Any, whole: Tensor, behind: Tensor, predicted: list[int], cells: Tensor, settings: "images.Settings"
+) -> list[Values]:
+    """Integrated gradients (Sundararajan et al. 2017) from backgrounds to images, added up by cell, [K] for each; captum's.
+
+    Args:
+        network: of timm.
+        whole: images [B, 3, H, W], normalised.
+        behind: their backgrounds.
+        predicted: their classes.
+        cells: [H, W], the cell of each pixel.
+        settings: of the explanation.
+    """
     from captum.attr import IntegratedGradients
 
-    image, behind = (each.permute(2, 0, 1)[None].contiguous() for each in (view.image, view.background))
-    method = IntegratedGradients(_Target(view.network, view.predicted, single=False))
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=view.settings.bfloat16):
-        values = method.attribute(image, baselines=behind, n_steps=STEPS, internal_batch_size=view.settings.batch_size)
-    return by_cell(values[0], view.cells, view.settings.grid)
+    classes = torch.tensor(predicted, device=whole.device)
+    with torch.autocast(whole.device.type, torch.bfloat16, enabled=settings.bfloat16):
+        found = IntegratedGradients(_Target(network)).attribute(
+            whole, baselines=behind, target=classes, n_steps=STEPS, internal_batch_size=settings.batch_size
+        )
+    return [by_cell(each, cells, settings.grid) for each in found]
 
 
 def expected(view: "images.View", seed: int) -> Values:
@@ -46,7 +58,7 @@ def expected(view: "images.View", seed: int) -> Values:
     import shap
 
     image, behind = (each.permute(2, 0, 1)[None].contiguous() for each in (view.image, view.background))
-    explainer = shap.GradientExplainer(_Target(view.network, view.predicted, single=True), behind)
+    explainer = shap.GradientExplainer(_Target(view.network, view.predicted), behind)
     values = explainer.shap_values(image, nsamples=SAMPLES, rseed=seed % 2**32)
     return by_cell(
         torch.from_numpy(np.asarray(values, np.float64).reshape(image.shape[1:])), view.cells, view.settings.grid
