@@ -44,10 +44,11 @@ def test_questions(tmp_path: Path) -> None:
         {"id": "3", "question": 'Which year ("roughly?")', "answers": [{"text": " 1923 ", "answer_start": 11}]},
         {"id": "4", "question": "Which part?", "answers": [{"text": "caf", "answer_start": 4}]},
         {"id": "5", "question": "Nothing?", "answers": [], "is_impossible": True},
+        {"id": "6", "question": " \t ", "answers": [{"text": " ", "answer_start": 3}]},
     ]
     data = QuestionAnsweringData(path=str(squad(tmp_path / "d", qas, context)), cache_dir=str(tmp_path / "c"))
     found = rows(data, "question_answering", tmp_path)
-    assert len(found) == 10
+    assert len(found) == 12
     one = found["t1"]
     assert (one["split"], one["number"], one["title"], one["answers"]) == ("train", 0, "T", 1)
     assert (one["misplaced_answers"], one["padded_answers"], one["cut_answers"]) == (0, 0, 0)
@@ -65,6 +66,7 @@ def test_questions(tmp_path: Path) -> None:
     assert (found["t3"]["padded_answers"], found["t3"]["misplaced_answers"]) == (1, 0)
     assert found["t4"]["cut_answers"] == 1
     assert (found["t5"]["answers"], found["t5"]["answer"], found["t5"]["answer_length"]) == (0, None, None)
+    assert (found["t6"]["question_length"], found["t6"]["answer_length"]) == (0, 0)  # blanks are nothing to read
 
 
 def test_the_facts_are_of_the_rows_that_a_model_sees(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from datamodules.question_answering import QuestionAnsweringData
 from quality import personal
 from quality.hashes import hashed
 
-FORMAT = 2  # part of the cache's key: raise it when the rows change
+FORMAT = 3  # part of the cache's key: raise it when the rows change
 
 SCHEMA = pa.schema(
     [
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("misplaced_answers", pa.int32()),  # those that are not where they say
         ("padded_answers", pa.int32()),  # those that are, but for white space around them
         ("cut_answers", pa.int32()),  # those that begin or end inside a word or a number
-        ("answer_length", pa.int32()),  # characters
+        ("answer_length", pa.int32()),  # characters, blanks at the ends not counted: only they are nothing to read
         ("answer_position", pa.float32()),  # 0: at the beginning of its context, 1: at the end
         ("question_length", pa.int32()),
         ("context_length", pa.int32()),
@@ -99,10 +99,10 @@ def _row(split: str, number: int, question: squad.Question) -> dict[str, Any]:
         "misplaced_answers": placed.count("misplaced"),
         "padded_answers": placed.count("padded"),
         "cut_answers": placed.count("cut"),
-        "answer_length": None if text is None else len(text),
+        "answer_length": None if text is None else len(text.strip()),
         "answer_position": None if start is None else min(1.0, max(0.0, start / max(1, len(question.context)))),
-        "question_length": len(question.question),
-        "context_length": len(question.context),
+        "question_length": len(question.question.strip()),
+        "context_length": len(question.context.strip()),
         "question_words": len(question.question.split()),
         "question_mark": question.question.rstrip(_CLOSING).endswith(("?", "？", "؟", "\u037e")),
         "broken_characters": context.broken + len(_BROKEN.findall(question.question)),
