@@ -4,10 +4,13 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from tests import made_runs
@@ -166,3 +169,69 @@ def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None
 def test_a_card_lives_with_any_record(tmp_path: Path) -> None:
     for strange in ({}, {"metrics": 3, "data": {"train": 4}, "config": {"task": []}, "explain": "x"}):
         assert card.as_markdown(tmp_path, {"status": "finished", **strange}).startswith("# a model on its data")
+
+
+class KubeflowRegistry(BaseHTTPRequestHandler):
+    """As much of a Kubeflow Model Registry's REST API (v1) as registering asks for."""
+
+    known: dict[str, list[dict[str, Any]]]
+
+    def do_GET(self) -> None:
+        path = urlparse(self.path)
+        kind, asked = path.path.rsplit("/", 1)[1], {name: each[0] for name, each in parse_qs(path.query).items()}
+        if kind == "registered_models":
+            found = self.known["registered_models"]
+            self._say({"items": found, "size": len(found), "pageSize": 1, "nextPageToken": ""})
+            return
+        parent = asked.get("parentResourceId")
+        for each in self.known[f"{kind}s"]:
+            if each["name"] == asked["name"] and parent in (None, each.get("registeredModelId")):
+                self._say(each)
+                return
+        self._say({"code": "404", "message": "no such thing"}, 404)
+
+    def do_POST(self) -> None:
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        kind = urlparse(self.path).path.rsplit("/", 1)[1]
+        made = content | {
+            "id": str(len(self.known[kind]) + 1),
+            "createTimeSinceEpoch": "1",
+            "lastUpdateTimeSinceEpoch": "1",
+        }
+        self.known[kind].append(made)
+        self._say(made, 201)
+
+    def _say(self, content: Any, code: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+def test_a_kubeflow_model_registry_is_told(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("model_registry")
+    known: dict[str, list[dict[str, Any]]] = {"registered_models": [], "model_versions": [], "artifacts": []}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (KubeflowRegistry,), {"known": known}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    folder, address = made(tmp_path / "a"), f"http://127.0.0.1:{server.server_address[1]}"
+    arguments = (folder, "--server", f"sqlite:///{tmp_path}/mlflow.db", "--kubeflow", address, "--name", "ships")
+    assert registered(run, *arguments)["version"] == "1"
+    assert [each["name"] for each in known["registered_models"]] == ["ships"]
+    (version,) = known["model_versions"]
+    assert (version["name"], version["registeredModelId"]) == ("1", "1")
+    assert version["customProperties"]["model_sha256"]["string_value"] == lineage.digest(folder / "model")
+    assert "## Metrics" in version["description"]
+    (artifact,) = known["artifacts"]
+    files = Path(urlparse(artifact["uri"]).path)
+    assert (files / "model.safetensors").read_bytes() == (folder / "model" / "model.safetensors").read_bytes()
+    registered(run, *arguments)  # it is there already
+    assert len(known["model_versions"]) == 1
+    server.shutdown()
+    server.server_close()
+    done = run("-m", "runs", "register", *map(str, arguments))
+    assert (done.returncode, "does not answer" in done.stderr) == (7, True), done.stderr

@@ -116,7 +116,14 @@ def _register(asked: argparse.Namespace) -> str:
         raise Refused("name a run to register: python -m runs register outputs/…")
     else:
         found = registry.register(
-            Path(asked.run), asked.name, asked.server, asked.champion, asked.use, asked.licence, asked.despite_gates
+            Path(asked.run),
+            asked.name,
+            asked.server,
+            asked.champion,
+            asked.use,
+            asked.licence,
+            asked.despite_gates,
+            asked.kubeflow,
         )
     if asked.json:
         return json.dumps(asdict(found))
@@ -192,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("--rollback", action="store_true", help="put the previous champion back")
     register.add_argument("--use", help="what the model is meant for, for its card")
     register.add_argument("--licence", help="of the model, for its card")
+    register.add_argument("--kubeflow", metavar="ADDRESS", help="tell a Kubeflow Model Registry of it, too")
     register.add_argument("--despite-gates", action="store_true", help="also a model that a gate failed")
     register.add_argument("--json", action="store_true", help="print a JSON object")
     return parser

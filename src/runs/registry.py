@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs import card
+from runs import card, kubeflow_registry
 from runs import folder as folders
 from runs.errors import OutOfReach, Refused
 from runs.lineage import digest, lineage
@@ -48,6 +48,7 @@ def register(
     use: str | None = None,
     licence: str | None = None,
     despite: bool = False,
+    kubeflow: str | None = None,
 ) -> Registered:
     """Registers a run's model as a candidate, or as the champion.
 
@@ -61,6 +62,7 @@ def register(
         use: what the model is meant for, for its card.
         licence: of the model, for its card.
         despite: register a model that a gate failed.
+        kubeflow: address of a Kubeflow Model Registry that is told of the version.
 
     Raises:
         Refused: the run is not finished, has no model, or a gate failed it.
@@ -90,6 +92,10 @@ def register(
             _promote(client, name, version)
         else:
             client.set_registered_model_alias(name, CANDIDATE, version)
+        if kubeflow is not None:
+            made = client.get_model_version(name, version)
+            uri = f"{client.get_run(made.run_id).info.artifact_uri}/{folders.MODEL}"  # the version's own is runs:/…, known to MLflow alone
+            kubeflow_registry.tell(kubeflow, name, version, uri, made.tags, text)
         return Registered(name, version, _aliases(client, name, version), found is None)
 
 
