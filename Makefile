@@ -9,7 +9,7 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint bench lock clean
+.PHONY: help train test test-slow lint studies bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ lint: $(DEV)  ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+studies: $(DEV)  ## the project's five questions, with data (half an hour); ARGS="search" for one; writes docs/studies.md
+	$(BIN)/python -m studies $(ARGS)
 
 bench: $(DEV)  ## measure against peers, side by side; DATA=../shared/data for real data
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from studies.common import wilson
 
 from benchmarks import measure, planted
 
@@ -42,17 +43,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).resolve()
         for task in options.tasks:
-            models = _models(task, folder)
-            found: dict[str, list[tuple[float, str]]] = {name: [] for name in models}
+            kinds = models(task, folder)
+            found: dict[str, list[tuple[float, str]]] = {name: [] for name in kinds}
             for seed in range(options.seeds):
-                for name, overrides in models.items():
+                for name, overrides in kinds.items():
                     of = folder / f"{task}-{name.replace(' ', '-')}-{seed}"
-                    found[name].append(_one(task, of, [*overrides, f"seed={seed}", *options.overrides]))
+                    found[name].append(one(task, of, [*overrides, f"seed={seed}", *options.overrides]))
                     measure.progress(f"{task}, {name}, seed {seed}: {found[name][-1]}")
             for name, results in found.items():
                 passed = sum(status in ("passed", "warned") for _, status in results)
                 scores = measure.Sample(tuple(score for score, _ in results))
-                low, high = _wilson(passed, len(results))
+                low, high = wilson(passed, len(results))
                 rows.append(
                     [f"{task}: {name}", scores.text(1), f"{passed} of {len(results)}", f"{low:.0%} to {high:.0%}"]
                 )
@@ -62,7 +63,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _models(task: str, folder: Path) -> dict[str, list[str]]:
+def models(task: str, folder: Path) -> dict[str, list[str]]:
     """Overrides by kind of model."""
     if task == "images":
         honest, marked = folder / "shapes", folder / "marked"
@@ -87,9 +88,9 @@ def _models(task: str, folder: Path) -> dict[str, list[str]]:
     }
 
 
-def _one(task: str, folder: Path, overrides: list[str]) -> tuple[float, str]:
+def one(task: str, folder: Path, overrides: list[str], examples: int = 96) -> tuple[float, str]:
     """Trains and explains, unless that was done; the metric and the verdict."""
-    few = ["explain.examples=96", "explain.minimum=1"]
+    few = [f"explain.examples={examples}", "explain.minimum=1"]
     command = [sys.executable, "train.py", *overrides, "quality=off", "explain=warn", *few, *EXPLAINED[task]]
     if not _recorded(folder):
         done = subprocess.run(
@@ -106,15 +107,6 @@ def _recorded(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return record if record.get("status") == "finished" else {}
-
-
-def _wilson(count: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z, share = 1.96, count / of
-    middle = share + z * z / (2 * of)
-    wide = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    scale = 1 + z * z / of
-    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)
 
 
 if __name__ == "__main__":

@@ -86,8 +86,12 @@ def test_squad_1(tmp_path):
         "val_exact_match": pytest.approx(200 / 3),
         "val_f1": pytest.approx(200 / 3),
     }
+    said = rows[0].pop("probability")  # among the n best
+    assert 0.4 < said < 0.6  # Anna twice, in both windows
     assert rows[0] == {
         "id": "q0",
+        "document": "paragraph 0",  # articles have no titles here
+        "question": ASKED[0][1],
         "prediction": "Anna",
         "score": 8.0,
         "answers": ["Anna"],

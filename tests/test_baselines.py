@@ -91,6 +91,8 @@ def test_majority_answers(tmp_path):
     assert metrics["val_exact_match"] == metrics["val_f1"] == 50.0
     assert rows[2] | {"score": 0} == {
         "id": "0-2",
+        "document": rows[0]["document"],
+        "question": "Where does Anna live?",
         "prediction": "Rome",
         "score": 0,
         "answers": ["Rome"],

@@ -1,0 +1,78 @@
+"""The five questions of this project, each with a study: `python -m studies [NAME …]`.
+
+What was measured is kept (`--keep`), so that a study goes on where it was stopped; docs/studies.md is written from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from benchmarks import measure
+
+from studies import defects, environment, explanations, pipelines, search
+
+STUDIES: dict[str, ModuleType] = {
+    "pipelines": pipelines, "environment": environment, "explanations": explanations, "defects": defects, "search": search
+}  # fmt: skip
+HEAD = """# Five questions, with data
+
+`make studies` does all of this again, small, on this machine; `studies/cluster.yaml` has sizes for a cluster. The hypotheses were written
+down before; sizes, arms and seeds are in the configuration. Each answer says what its data cannot show.
+"""
+
+
+def main() -> int:
+    """Runs the studies and writes the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(STUDIES)}; default: all")
+    parser.add_argument(
+        "--config", type=Path, default=measure.ROOT / "studies" / "small.yaml", help="sizes, arms, seeds"
+    )
+    parser.add_argument("--keep", type=Path, default=measure.ROOT / "outputs" / "studies", help="what was measured")
+    parser.add_argument("--report", type=Path, default=measure.ROOT / "docs" / "studies.md")
+    parser.add_argument(
+        "--only-report", action="store_true", help="write the report of what is kept, and measure nothing"
+    )
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in STUDIES]:
+        print(f"isotrain: there is no study {unknown[0]}; there are {', '.join(STUDIES)}", file=sys.stderr)
+        return 2
+    settings: dict[str, Any] = yaml.safe_load(options.config.read_text())
+    chosen = options.names or list(STUDIES)
+    parts = [HEAD, f"{measure.machine()}."]
+    for name, study in STUDIES.items():
+        folder = options.keep.resolve() / name
+        if name in chosen and not options.only_report:
+            rows = study.run(settings, folder)
+            _keep(folder / "rows.yaml", rows)
+        elif (folder / "rows.yaml").exists():
+            rows = yaml.safe_load((folder / "rows.yaml").read_text())
+        else:
+            continue
+        body = study.report(rows, options.report.parent / "studies")
+        parts.append(f"## {study.TITLE}\n\n**Hypothesis.** {study.HYPOTHESIS}\n\n{body}{_answer(options.report, name)}")
+    options.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(options.report)
+    return 0
+
+
+def _keep(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(rows, sort_keys=False))
+
+
+def _answer(report: Path, name: str) -> str:
+    """What a person concluded: kept in studies/answers, because numbers do not write it."""
+    path = measure.ROOT / "studies" / "answers" / f"{name}.md"
+    return f"\n\n**Answer.** {path.read_text(encoding='utf-8').strip()}" if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
