@@ -170,9 +170,55 @@ def test_arguments_that_make_no_sense(run: Run, tmp_path: Path) -> None:
         ([a, b, "--metric", "val_f2"], "there is no val_f2"),
         ([a, b, "--margin", "-1"], "0 or more"),
         ([a, b, "--resamples", "3"], "100 to"),
+        ([a, b, "--seed", "-1"], "0 to"),
+        ([f"{a},", b], "no folder"),
     ):
         done = run("-m", "runs", "compare", *map(str, arguments))
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_run_is_compared_once(run: Run, tmp_path: Path) -> None:
+    a, b = two(tmp_path, 20)
+    for sides in ([a, a], [f"{a},{a}", b], [a, b, b], [a, tmp_path]):
+        done = run("-m", "runs", "compare", *map(str, sides))
+        assert (done.returncode, "compared once" in done.stderr) == (2, True), done.stderr
+
+
+def test_one_run_against_several_says_what_is_assumed(run: Run, tmp_path: Path) -> None:
+    a, b = two(tmp_path, 60)
+    c = made_runs.write(tmp_path / "c", made_runs.questions(60, 0.6, 5))
+    assert "taken to spread" in " ".join(compared(run, a, f"{b},{c}")["notes"])
+
+
+def test_a_margin_is_of_points_and_not_certain_of_few(run: Run, tmp_path: Path) -> None:
+    rows = made_runs.images(60, 0.7, 1)
+    a, b = (made_runs.write(tmp_path / name, rows) for name in "ab")
+    found = {each["metric"]: each["non_inferior"] for each in compared(run, a, b, "--margin", "0.5")["results"]}
+    # 60 alike examples do not rule out that one in twenty differs.
+    assert found == {"val_accuracy": False, "val_top5_accuracy": False, "val_loss": None}
+    found = {each["metric"]: each["non_inferior"] for each in compared(run, a, b, "--margin", "26")["results"]}
+    assert found["val_accuracy"] is True  # three classes in twelve
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder, rows: folders.write_json(
+            folder / "run.json", folders.read_record(folder) | {"data": [1], "config": []}
+        ),
+        lambda folder, rows: predictions.write(
+            folder / "predictions.jsonl", [{**rows[0], "probability": "x"}, *rows[1:]]
+        ),
+        lambda folder, rows: predictions.write(folder / "predictions.jsonl", [*rows, *made_runs.images(3, 0.5, 1)]),
+    ],
+)
+def test_strange_files_are_refused(spoil: Any, run: Run, tmp_path: Path) -> None:
+    a, b = two(tmp_path, 20)
+    spoil(b, made_runs.questions(20, 0.6, 2))
+    for sides in ([a, b], [a, "x" * 300 + "," + "y" * 300]):
+        done = run("-m", "runs", "compare", *map(str, sides))
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
 
 
 def test_rows_of_older_runs_have_no_documents(run: Run, tmp_path: Path) -> None:

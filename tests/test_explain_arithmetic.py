@@ -152,6 +152,8 @@ def test_reliability_is_of_the_mean() -> None:
 
 def test_calibration_error() -> None:
     assert calibration.error(calibration.bins([0.5] * 10, [1, 0] * 5, 1)) == 0
+    # Equal confidences are one bin's worth, in whatever order the rows come.
+    assert calibration.error(calibration.bins([0.1] * 100, [1] * 10 + [0] * 90)) == pytest.approx(0, abs=1e-12)
     assert calibration.error(calibration.bins([0.9] * 10, [0] * 10)) == pytest.approx(0.9)
     generator = np.random.default_rng(0)
     sure = generator.uniform(size=50_000)

@@ -117,14 +117,16 @@ def test_of_several_seeds_their_spread_counts() -> None:
     ends = welch.confidence_interval()
     assert ours.p == pytest.approx(welch.pvalue, rel=1e-6)
     assert ours.runs == (4, 6)
-    assert (ours.high - ours.low) == pytest.approx(ends.high - ends.low, rel=0.2)
+    assert (ours.low, ours.high) == pytest.approx((ends.low, ends.high), rel=1e-3)
     assert ours.mcnemar is None
 
 
 def test_seeds_that_do_not_spread_change_nothing() -> None:
     a, b = skewed(300)
     one, several = paired.difference(a, b), paired.difference(np.stack([a] * 3), np.stack([b] * 3))
-    assert (several.low, several.high) == pytest.approx((one.low, one.high), rel=0.03)
+    assert several.high - several.low == pytest.approx(
+        one.high - one.low, rel=0.05
+    )  # the one is BCa, the other symmetric
 
 
 def rates(sample: Any, truth: float, times: int, **more: Any) -> tuple[float, float]:
@@ -153,21 +155,66 @@ def one_leans_by_document(generator: Any) -> Any:
     return np.zeros(len(of)), generator.normal(size=40)[of] + generator.normal(size=len(of)), of
 
 
-def seeds(generator: Any) -> Any:
-    """Five runs a side, which differ among themselves as they differ from the other side's."""
-    shared = generator.normal(size=200)
-    sides = [shared + generator.normal(0, 0.15, size=(5, 1)) + generator.normal(0, 0.5, size=(5, 200)) for _ in "ab"]
-    return sides[0], sides[1], None
+def seeds(runs: tuple[int, int], spread: float = 0.15) -> Any:
+    """Several runs a side, which differ among themselves as they differ from the other side's."""
+
+    def sample(generator: Any) -> Any:
+        shared = generator.normal(size=200)
+        sides = [
+            shared + generator.normal(0, spread, size=(count, 1)) + generator.normal(0, 0.5, size=(count, 200))
+            for count in runs
+        ]
+        return sides[0], sides[1], None
+
+    return sample
 
 
-@pytest.mark.parametrize("sample", [right_or_wrong, one_leans_by_document, seeds])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        right_or_wrong,
+        one_leans_by_document,
+        seeds((5, 5)),
+        seeds((3, 3)),
+        seeds((2, 2)),
+        seeds((5, 1)),
+        seeds((3, 6)),
+    ],
+)
 def test_under_no_difference_alarms_and_coverage_are_nominal(sample: Any) -> None:
     times = 600
     alarms, held = rates(sample, 0.0, times)
     error = 3 * math.sqrt(0.05 * 0.95 / times)
     assert alarms <= 0.05 + error
-    assert alarms >= 0.05 - error - 0.01  # not by never saying anything
-    assert abs(held - 0.95) <= error + 0.005
+    assert alarms >= 0.05 - error - 0.015  # not by never saying anything
+    assert held >= 0.95 - error - 0.005
+    assert held <= 0.95 + error + 0.015
+
+
+def test_of_one_run_against_three_alarms_are_a_little_too_many() -> None:
+    """One side's spread is assumed, and known from three values: docs/runs.md says so."""
+    alarms, held = rates(seeds((1, 3)), 0.0, 600)
+    assert alarms <= 0.11
+    assert held >= 0.89
+
+
+def test_what_seeds_flip_is_counted_once() -> None:
+    """Runs that differ on single examples alone: that is in the examples' variance already."""
+    alarms, held = rates(seeds((5, 5), spread=0.0), 0.0, 400)
+    assert alarms >= 0.015
+    assert held <= 0.985
+
+
+def test_the_interval_and_p_agree_with_several_runs() -> None:
+    for number in range(100):
+        a, b, _ = seeds((2, 3))(np.random.default_rng(number))
+        found = paired.difference(a, b, draws=300)
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_two_runs_that_disagree_wholly_are_no_certainty() -> None:
+    found = paired.difference(np.zeros((2, 50)), np.stack([np.zeros(50), np.ones(50)]))
+    assert (found.low, found.high) == pytest.approx((0.5 - 6.35, 0.5 + 6.35), abs=0.01)
 
 
 def test_skewed_differences_are_covered_too() -> None:

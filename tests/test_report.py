@@ -1,5 +1,6 @@
 """`python -m runs report`: its pages, in a real browser."""
 
+import io
 import json
 import os
 import re
@@ -14,8 +15,10 @@ from tests import made_runs
 from tests.browser import asked, needs_nothing
 from tests.conftest import Run
 
-from runs import charts, lineage
+from runs import charts, lineage, metric_lines
 from runs import folder as folders
+from runs import report as report_of
+from runs.command import again
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>\"'&amp; \u202e\x07"
 TABLES = """
@@ -241,13 +244,67 @@ def test_the_command_does_it_again(trained: Path, run: Run, tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         words = shlex.split(done.stdout)
         assert words[:2] == ["python", "train.py"]
+        assert words[-1].startswith(f"hydra.run.dir=outputs/{task}-")
         assert "# data: val with the fingerprint" in done.stderr
-        again = [word for word in words[2:] if not word.startswith("hydra.run.dir=")]
+        words_again = [word for word in words[2:] if not word.startswith("hydra.run.dir=")]
         folder = tmp_path / task
-        done = run("train.py", *again, f"hydra.run.dir={folder}")
+        done = run("train.py", *words_again, f"hydra.run.dir={folder}")
         assert done.returncode == 0, done.stderr
         assert folders.read_record(folder)["metrics"] == folders.read_record(trained / task)["metrics"]
         assert (folder / "predictions.jsonl").read_bytes() == (trained / task / "predictions.jsonl").read_bytes()
+
+
+def test_a_trials_command_leaves_its_own_files_alone(tmp_path: Path) -> None:
+    """A Katib trial's metrics file, population and server are that trial's."""
+    folder = made_runs.write(tmp_path / "seed=1,lr=2", made_runs.questions(10, 0.5, 1))
+    (folder / ".hydra").mkdir()
+    given = [
+        "model=bert_tiny",
+        "metrics_file=/x/m.jsonl",
+        "population_dir=/p",
+        "push_metrics=host:1",
+        "~logger",
+        "+data.x='a b'",
+    ]
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(given))
+    found = again(folder, folders.read_record(folder)).command
+    assert found[:5] == ["python", "train.py", "model=bert_tiny", "~logger", "+data.x='a b'"]
+    assert re.fullmatch(r"hydra.run.dir=outputs/seed_1_lr_2-\w+", found[-1])
+
+
+def test_the_line_that_says_the_best_again_is_no_point_of_a_curve(run: Run, tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "a", made_runs.questions(10, 0.5, 1))
+    metric_lines.write({"val_f1": 99.0}, 2, 20, stream=io.StringIO(), jsonl_path=folder / "metrics.jsonl")
+    assert [line.step for line in report_of.later(metric_lines.read(folder / "metrics.jsonl"))] == [10, 20, 30]
+
+
+ODD_ROWS = [
+    {"probability": "x"}, {"probability": [1]}, {"answers": {"a": 1}}, {"id": ["x"]}, {"f1": None}, {"prediction": None}, {"question": 3},
+]  # fmt: skip
+ODD_RECORDS = [
+    {"metrics": {"val_f1": None}}, {"metrics": {"val_f1": "80"}}, {"best": {"step": 5}}, {"metrics": {"val_f1": 10**400}},
+    {"timings": {"fit": 1e308}},
+]  # fmt: skip
+
+
+def test_one_odd_run_takes_no_other_page(run: Run, tmp_path: Path) -> None:
+    rows = made_runs.questions(10, 0.5, 1)
+    made_runs.write(tmp_path / "fine", rows)
+    for number, odd in enumerate(ODD_ROWS):
+        folder = made_runs.write(tmp_path / f"row{number}", rows)
+        lines_ = [json.dumps({**rows[0], **odd}), *(json.dumps(row) for row in rows[1:])]
+        (folder / "predictions.jsonl").write_text("\n".join(lines_))
+    for number, odd in enumerate(ODD_RECORDS):
+        folder = made_runs.write(tmp_path / f"record{number}", rows)
+        (folder / "run.json").write_text(json.dumps(folders.read_record(folder) | odd))
+    torn = made_runs.write(tmp_path / "torn", made_runs.images(10, 0.5, 1))
+    (torn / "pictures.npz").write_bytes(b"PK\x03\x04 no zip")
+    report(run, tmp_path)
+    assert (tmp_path / "fine" / "report.html").exists()
+    assert (torn / "report.html").exists()
+    assert len(tables(tmp_path / "report.html")["run|status|model|data|metric|value|time|started"]) == 2 + len(
+        ODD_ROWS
+    ) + len(ODD_RECORDS)
 
 
 def test_one_run_of_a_sweep_is_done_again_alone(run: Run, tmp_path: Path) -> None:

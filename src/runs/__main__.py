@@ -83,7 +83,7 @@ def _report(asked: argparse.Namespace) -> str:
     from runs import report, report_index
     from runs.listing import find
 
-    if len(asked.folders) == 1 and (Path(asked.folders[0]) / "run.json").exists():
+    if len(asked.folders) == 1 and (Path(asked.folders[0]) / "run.json").exists() and asked.output is None:
         return str(report.write(Path(asked.folders[0]), Path(asked.against) if asked.against else None))
     if missing := [name for name in asked.folders if not Path(name).exists()]:
         raise Refused(f"there is no folder {missing[0]}")
@@ -96,12 +96,15 @@ def _report(asked: argparse.Namespace) -> str:
             continue
         try:
             report.write(Path(each["folder"]), Path(asked.against) if asked.against else None)
-        except (Refused, OSError) as error:  # one run's trouble is told in its row and takes no other's page
-            each["problem"] = str(error)
+        except Exception as error:  # one run's trouble is told in its row and takes no other's page
+            each["problem"] = f"no report: {type(error).__name__}: {error}"
     target = Path(
         asked.output or Path(os.path.commonpath([Path(name).absolute() for name in asked.folders])) / report.FILE
     )
-    report_index.write(target, summaries)
+    try:
+        report_index.write(target, summaries)
+    except OSError as error:
+        raise Refused(f"cannot write {target}: {error.strerror}") from None
     return os.path.relpath(target)
 
 
@@ -170,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--metric", action="append", default=[], help="only this one (again for others)")
     compare.add_argument("--margin", type=_positive, help="how much worse may count as no worse, in the metric's unit")
-    compare.add_argument("--seed", type=int, default=0, help="of what is drawn again (default: 0)")
+    compare.add_argument("--seed", type=_seed, default=0, help="of what is drawn again (default: 0)")
     compare.add_argument("--resamples", type=_many, default=10_000, help="how often (default: 10000)")
     compare.add_argument("--json", action="store_true", help="print everything as JSON")
     report = commands.add_parser(
@@ -209,6 +212,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError("a margin is 0 or more")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError("0 to 4294967295")
     return value
 
 

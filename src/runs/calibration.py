@@ -16,6 +16,9 @@ def bins(confidence: Any, correct: Any, count: int = BINS) -> list[tuple[float, 
         count: of bins; none is empty.
     """
     sure, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    # Of examples with one confidence none is before the others: each counts as their mean.
+    _, of = np.unique(sure, return_inverse=True)
+    right = (np.bincount(of, right) / np.maximum(1, np.bincount(of)))[of]
     parts = np.array_split(np.argsort(sure, kind="stable"), count)
     return [(float(sure[part].mean()), float(right[part].mean()), len(part)) for part in parts if len(part)]
 

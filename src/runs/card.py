@@ -1,6 +1,7 @@
 """A model's card: what it is for, what it was made from, how good it is and how well that is known, and what it cannot do."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def as_markdown(folder: Path, record: Mapping[str, Any], use: str | None = None,
         *(f"| {what} | {name} | `{mark}` |" for what, name, mark in lineage(folder, record)),
         "",
         "```bash",
-        " ".join(again(folder, record).command),
+        shlex.join(again(folder, record).command),
         "```",
     ]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,10 @@ from typing import Any
 from runs import folder as folders
 from runs.masking import MASK
 
-_OWN = re.compile(r"\+*(hydra\.(run|sweep|job|launcher|sweeper)|hydra/|trainer\.threads=)")
+# Where a run happens and who is told is its own: a trial's metrics file, or population, is not the new run's.
+_OWN = re.compile(
+    r"[+~]*(hydra\.(run|sweep|job|launcher|sweeper)|hydra/|trainer\.threads=|metrics_file=|push_metrics=|population_dir=)"
+)
 _SCRIPT = "train.py"
 
 
@@ -36,7 +39,11 @@ def again(folder: Path, record: Mapping[str, Any]) -> Again:
         folder: the run's.
         record: its run.json.
     """
-    overrides = [each for each in _overrides(folder, record) if not _OWN.match(each)]
+    if record.get("status") == "evaluated":
+        words = [str(each) for each in record["command"]] if isinstance(record.get("command"), list) else []
+        return Again(["python", "-m", "trainers", *words[1:]], [])
+    given = _overrides(folder, record)
+    overrides = [each for each in given if not _OWN.match(each)]
     threads = record.get("threads")
     more = [f"trainer.threads={threads}"] if isinstance(threads, int) else []
     notes = []
@@ -57,8 +64,14 @@ def again(folder: Path, record: Mapping[str, Any]) -> Again:
     world = record.get("world_size")
     if isinstance(world, int) and world > 1:
         notes.append(f"it ran in {world} processes: put torchrun --nproc-per-node {world} in python's place")
-    name = folder.resolve().name
-    return Again(["python", _SCRIPT, *overrides, *more, f"hydra.run.dir=outputs/{name}-again"], notes)
+    if any(each.startswith("population_dir=") for each in given) and isinstance(record.get("parent"), dict):
+        notes.append(f"it began with the weights of its parent: {record['parent'].get('init_from')}")
+    if record.get("directory"):
+        notes.append(f"relative paths were seen from {record['directory']}")
+    # Hydra has its own meaning for = , ( $ { in a value, and each sweep has a run called 0.
+    name = re.sub(r"[^\w.-]", "_", folder.resolve().name)
+    mark = str(record.get("config_hash") or "")[:6]
+    return Again(["python", _SCRIPT, *overrides, *more, f"hydra.run.dir=outputs/{name}-{mark or 'again'}"], notes)
 
 
 def _overrides(folder: Path, record: Mapping[str, Any]) -> list[str]:
@@ -75,4 +88,4 @@ def _overrides(folder: Path, record: Mapping[str, Any]) -> list[str]:
     command = record.get("command")
     words = [str(each) for each in command] if isinstance(command, list) else []
     place = next((at for at, word in enumerate(words) if word.endswith(_SCRIPT)), -1)
-    return [word for word in words[place + 1 :] if "=" in word]
+    return [word for word in words[place + 1 :] if "=" in word or word.startswith("~")]

@@ -1,6 +1,7 @@
 """`python -m runs compare`: two or more models on the same evaluation examples, pair by pair."""
 
 import math
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from runs import folder as folders
 from runs import rows
 from runs.errors import Refused
+from runs.page import mapping
 from runs.paired import Difference, difference
 from runs.statistics import holm
 from runs.terminal import printable, table
@@ -49,7 +51,7 @@ class Compared:
         difference: of the side less the first.
         adjusted: p-value corrected over all of this comparison's (Holm 1979).
         verdict: better, worse, or "no difference shown".
-        non_inferior: whether the interval's worse end lies within the margin; None without one.
+        non_inferior: whether the interval's lower end lies within the margin; None without one, and of losses.
     """
 
     side: str
@@ -103,6 +105,7 @@ def compare(
     if len(names) < 2:
         raise Refused("compare takes two runs or more: python -m runs compare outputs/a outputs/b")
     sides = [side(name) for name in names]
+    _apart(sides)
     every = [run for each in sides for run in each.runs]
     fingerprint = _fingerprint(every)
     ids, notes = _common(every)
@@ -112,7 +115,7 @@ def compare(
     if unknown := [metric for metric in metrics if metric not in known]:
         raise Refused(f"there is no {unknown[0]} in all of them; there is {', '.join(known)}")
     wanted = [metric for metric in known if not metrics or metric in metrics]
-    clusters, by = _clusters(every[0], ids)
+    clusters, by = _clusters(every, ids)
     arrays = [{metric: _values(each.runs, metric, ids) for metric in wanted} for each in sides]
     found: list[tuple[str, str, Difference]] = []
     for each, values in zip(sides[1:], arrays[1:], strict=True):
@@ -124,8 +127,12 @@ def compare(
     results = [_judged(name, metric, one, adjusted[f"{name}\0{metric}"], margin) for name, metric, one in found]
     for each in sides:
         notes += _beyond_seeds(each)
-    if max(len(each.runs) for each in sides) == 1:
-        notes.append("One run a side: this holds for other examples, not for other seeds.")
+    runs = {one.runs for _, _, one in found}
+    if (1, 1) in runs:
+        one = "One run a side" if len(runs) == 1 else "Where a side is one run against one"
+        notes.append(f"{one}: this holds for other examples, not for other seeds.")
+    if any(1 in each and each != (1, 1) for each in runs):
+        notes.append("One run against several: its seeds are taken to spread as much as the others'.")
     about = {each.name: [str(run.folder) for run in each.runs] for each in sides}
     return Comparison(about, fingerprint, len(ids), by, notes, margin, results)
 
@@ -137,9 +144,10 @@ def side(name: str) -> Side:
         Refused: there are none, or one has no predictions.
     """
     found: list[Path] = []
-    for part in name.split(",") if not Path(name).exists() else [name]:
+    # Path raises where a name is longer than a file system allows.
+    for part in [name] if os.path.exists(name) else name.split(","):  # noqa: PTH110
         path = Path(part)
-        if not path.is_dir():
+        if not part or not os.path.isdir(part):  # noqa: PTH112
             raise Refused(f"there is no folder {printable(part)}")
         inside = [path] if (path / folders.PREDICTIONS).exists() else sorted(
             each.parent for each in path.glob(f"*/{folders.PREDICTIONS}")
@@ -156,7 +164,7 @@ def _fingerprint(runs: Sequence[Run]) -> str:
     """The evaluation data's, which all must share."""
     marks = []
     for run in runs:
-        prints = (run.record.get("data") or {}).get("fingerprints") or {}
+        prints = mapping(mapping(run.record.get("data")).get("fingerprints"))
         if not isinstance(mark := prints.get("val"), str):
             raise Refused(
                 f"{run.folder} does not say which data it was evaluated on (data.fingerprints.val in {folders.RECORD})"
@@ -186,8 +194,22 @@ def _common(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     return [each for each in runs[0].columns.ids if each in shared], notes
 
 
-def _clusters(run: Run, ids: Sequence[str]) -> tuple[list[str] | None, str]:
-    """What is drawn again: clusters of the ids, or None for single examples."""
+def _apart(sides: Sequence[Side]) -> None:
+    """Refuses a run that is there twice: compared with itself, or counted as two seeds."""
+    seen: dict[Path, str] = {}
+    for each in sides:
+        for run in each.runs:
+            place = run.folder.resolve()
+            if place in seen:
+                raise Refused(
+                    f"{printable(str(run.folder))} is in {printable(seen[place])} and in {printable(each.name)}: a run is compared once"
+                )
+            seen[place] = each.name
+
+
+def _clusters(runs: Sequence[Run], ids: Sequence[str]) -> tuple[list[str] | None, str]:
+    """What is drawn again: clusters of the ids, by the first run that tells them, or None for single examples."""
+    run = next((each for each in runs if each.columns.clusters), runs[0])
     of = dict(zip(run.columns.ids, run.columns.clusters, strict=False))
     found = rows.clustered(of[each] for each in ids if each in of)
     return found, run.columns.by if found else "example"
@@ -206,16 +228,20 @@ def _judged(name: str, metric: str, found: Difference, adjusted: float, margin: 
     higher = metric not in rows.LOWER_IS_BETTER
     gain = found.value if higher else -found.value
     verdict = UNSHOWN if adjusted > LEVEL or not gain else "better" if gain > 0 else "worse"
-    worst = found.low if higher else -found.high
-    return Compared(name, metric, higher, found, adjusted, verdict, None if margin is None else worst > -margin)
+    worst = found.low
+    if found.low == found.high:  # nothing differs by more or less: at most three in so many might (the rule of three)
+        worst -= 100 * 3 / found.clusters
+    # A margin is in points; of a loss there is none.
+    asked = margin is not None and higher
+    return Compared(name, metric, higher, found, adjusted, verdict, worst > -(margin or 0.0) if asked else None)
 
 
 def _beyond_seeds(one: Side) -> list[str]:
     """What runs of one side differ by, beside their seed."""
     keys: set[str] = set()
-    first = one.runs[0].record.get("config") or {}
+    first = mapping(one.runs[0].record.get("config"))
     for run in one.runs[1:]:
-        found = folders.differences(first, run.record.get("config") or {})
+        found = folders.differences(first, mapping(run.record.get("config")))
         keys |= {key for key, _, _ in found if key.rpartition(".")[2] != "seed"}
     if not keys:
         return []
@@ -293,12 +319,11 @@ def _said(each: Compared, margin: float | None) -> str:
         parts.append(f"a difference of {one.detectable:.2f} would have been shown four times in five")
     if one.mcnemar is not None:
         parts.append(
-            f"it alone is right on {one.mcnemar.only_b:,}, A alone on {one.mcnemar.only_a:,} (McNemar p {_p(one.mcnemar.p)})"
+            f"it alone is right on {one.mcnemar.only_b:,}, A alone on {one.mcnemar.only_a:,} (McNemar p {_p(one.mcnemar.p)}, each example on its own)"
         )
     if each.non_inferior is not None:
-        worst = one.low if each.higher_is_better else -one.high
         parts.append(
             f"{'no worse than A' if each.non_inferior else 'not shown to be no worse than A'} by a margin of {margin:g} "
-            f"(at worst {worst:+.2f})"
+            f"(at worst {one.low:+.2f})"
         )
     return "; ".join(parts) + "."

@@ -1,7 +1,6 @@
 """Pieces of a self-contained HTML page: nothing from elsewhere, light or dark, readable on a phone and on paper."""
 
 import html
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,7 +119,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 def is_number(value: Any) -> bool:
     """Whether a value of a record is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def bar(share: float) -> str:
@@ -130,7 +129,7 @@ def bar(share: float) -> str:
 
 def address(path: str) -> str:
     """A relative path as an address."""
-    return quote(path.replace(os.sep, "/"))
+    return quote(os.fsencode(path.replace(os.sep, "/")))
 
 
 def table(
@@ -157,7 +156,7 @@ def table(
     if slices is None:
         return whole
     names = sorted(set(slices))
-    options = "".join(f"<option>{escaped(name)}</option>" for name in names)
+    options = "".join(f"<option value='{escaped(name)}'>{escaped(name)}</option>" for name in names)
     choose = f" <select aria-label='only'><option value=''>all</option>{options}</select>" if len(names) > 1 else ""
     find = f"<p class='find'><input type='search' placeholder='find' aria-label='find'>{choose} <output class='small'></output></p>"
     return f"<div class='found'>{find}{whole}</div>"

@@ -1,8 +1,8 @@
 """The difference of two models on the same examples: how large it is, how well it is known, whether it is chance.
 
-What is drawn again are whole clusters (examples of one document, or class, are alike) and, where a side has several runs,
-its runs too: an interval then holds for other examples and for other seeds. With one run a side it holds for other examples
-only.
+What is drawn again are whole clusters, for examples of one document, or class, are alike. Where a side has several runs their
+variance counts too: an interval then holds for other examples and for other seeds. With one run a side it holds for other
+examples only.
 """
 
 import math
@@ -46,7 +46,7 @@ class Difference:
         test: what gave p: "permutation" of the sides, cluster by cluster, or "seeds": Welch's t over both variances.
         mcnemar: of values that are right or wrong, one run a side; else None.
         effect: mean of the examples' differences over their standard deviation (Cohen's d for pairs); 0 if all are alike.
-        detectable: smallest true difference that this sample would have shown (p < 0.05) with a chance of 80 %.
+        detectable: smallest true difference that this sample would have shown (p < 0.05, uncorrected) with a chance of 80 %.
         examples, clusters: compared.
         runs: of side a and of side b.
     """
@@ -69,10 +69,14 @@ class Difference:
 def difference(a: Any, b: Any, clusters: Any = None, seed: int = 0, draws: int = DRAWS) -> Difference:
     """Compares two models on the same examples.
 
-    The interval is BCa (Efron 1987): percentiles of the draws, corrected for bias and skewness, the latter from leaving out one
-    cluster after another. Its percentiles are those of Student's t, and widened by what drawing few clusters or runs again
-    loses of their variance (expanded percentiles: Hesterberg 2015, section 4.5; degrees of freedom: Satterthwaite 1946).
-    Where only one side has several runs, the other's are taken to spread as much.
+    With one run a side the interval is BCa (Efron 1987): percentiles of draws of whole clusters, corrected for bias and skewness, the
+    latter from leaving out one cluster after another. Its percentiles are those of Student's t, and widened by what drawing few
+    clusters loses of their variance (expanded percentiles: Hesterberg 2015, section 4.5).
+
+    With several runs it is Student's over both levels: the draws' variance, of other examples, and the runs', of other seeds, which is
+    estimated and not drawn, for of three runs too few different ones can be drawn. What runs differ by on single examples is in
+    both, and counted once. Degrees of freedom are Satterthwaite's (1946). Where only one side has several runs, the other's are
+    taken to spread as much.
 
     Args:
         a: [R, N] or [N], of each run and example.
@@ -86,88 +90,97 @@ def difference(a: Any, b: Any, clusters: Any = None, seed: int = 0, draws: int =
     names = np.arange(count) if clusters is None else np.asarray(clusters)
     groups, of = np.unique(names, return_inverse=True)
     sizes = np.bincount(of).astype(np.float64)
+    sums = [np.stack([np.bincount(of, run) for run in side], axis=1).astype(np.float64) for side in sides]
     means = [each.mean(axis=1) for each in sides]
     gaps = sides[1].mean(axis=0) - sides[0].mean(axis=0)
-    value, (low, high, error, freedom) = float(gaps.mean()), _interval(sides, of, sizes, seed, draws)
-    runs = (len(sides[0]), len(sides[1]))
-    if max(runs) == 1:
+    value, runs = float(gaps.mean()), (len(sides[0]), len(sides[1]))
+    found = _interval(sums, sizes, seed, draws)
+    if max(runs) == 1 or not found.error or not math.isfinite(found.error):
         p, test = permutation(np.bincount(of, gaps), seed, draws), "permutation"
     else:
-        p, test = (
-            (1.0 if not value else 2 * float(special.stdtr(freedom, -abs(value) / error)) if error else 0.0),
-            "seeds",
-        )
+        p, test = 2 * float(special.stdtr(found.freedom, -abs(value) / found.error)), "seeds"
     spread = float(gaps.std(ddof=1)) if count > 1 else 0.0
-    needed = float(special.stdtrit(freedom, 0.975) + special.ndtri(POWER)) * error if len(groups) > 1 else math.inf
+    alike = spread <= 1e-12 * max(1.0, abs(value))
+    needed = float(special.stdtrit(found.freedom, 0.975) + special.stdtrit(found.freedom, POWER)) * found.error
     return Difference(
-        a=float(means[0].mean()), b=float(means[1].mean()), value=value, low=low, high=high, p=p, test=test,
+        a=float(means[0].mean()), b=float(means[1].mean()), value=value, low=found.low, high=found.high, p=p, test=test,
         mcnemar=mcnemar(sides[0][0], sides[1][0]) if max(runs) == 1 else None,
-        effect=value / spread if spread else 0.0, detectable=needed,
+        effect=0.0 if alike else value / spread, detectable=needed if len(groups) > 1 else math.inf,
         examples=count, clusters=len(groups), runs=runs,
     )  # fmt: skip
 
 
-def _interval(
-    sides: list[Floats], of: npt.NDArray[np.intp], sizes: Floats, seed: int, draws: int
-) -> tuple[float, float, float, float]:
-    """Ends of the interval, the standard error of the difference, its degrees of freedom."""
-    clusters = len(sizes)
-    sums = [np.stack([np.bincount(of, run) for run in side], axis=1).astype(np.float64) for side in sides]
+@dataclass(frozen=True)
+class _Interval:
+    """Its ends, the standard error of the difference, and its degrees of freedom."""
+
+    low: float
+    high: float
+    error: float
+    freedom: float
+
+
+def _interval(sums: list[Floats], sizes: Floats, seed: int, draws: int) -> _Interval:
+    """Of a difference, from sums [C, R] of each side by cluster and run."""
+    clusters, total = len(sizes), float(sizes.sum())
     gaps = sums[1].mean(axis=1) - sums[0].mean(axis=1)
-    value = float(gaps.sum() / sizes.sum())
+    value = float(gaps.sum() / total)
     if clusters < 2:
-        return -math.inf, math.inf, math.inf, 1.0
-    drawn, fixed = _drawn(sums, gaps, sizes, seed, draws)
-    examples = float(fixed.var()) * clusters / (clusters - 1)
-    of_runs = _of_runs([side.sum(axis=0) / sizes.sum() for side in sums])
-    variance = examples + sum(each for each, _ in of_runs)
+        return _Interval(-math.inf, math.inf, math.inf, 1.0)
+    drawn = _drawn(gaps, sizes, seed, draws)
+    examples = float(drawn.var()) * clusters / (clusters - 1)
+    of_runs = _of_runs([side.sum(axis=0) / total for side in sums])
+    runs = sum(each for each, _ in of_runs)
+    variance = max(examples, runs, examples + runs - _shared(sums, sizes))
     if variance <= (1e-12 * max(1.0, abs(value))) ** 2:  # every example differs by the same
-        return value, value, 0.0, clusters - 1.0
-    parts = [(examples, clusters - 1), *of_runs]
-    freedom = variance**2 / sum(each**2 / free for each, free in parts if each)
-    wide = math.sqrt(variance / float(drawn.var())) * float(special.stdtrit(freedom, 0.975))
+        return _Interval(value, value, 0.0, clusters - 1.0)
+    freedom = variance**2 / sum(each**2 / free for each, free in [(examples, clusters - 1), *of_runs] if each)
+    error = math.sqrt(variance)
+    percentile = float(special.stdtrit(freedom, 0.975))
+    if of_runs:
+        return _Interval(value - percentile * error, value + percentile * error, error, freedom)
+    wide = error / float(drawn.std()) * percentile
     below = ((drawn < value).mean() + (drawn <= value).mean()) / 2
     bias = float(special.ndtri(np.clip(below, 1 / draws, 1 - 1 / draws)))
-    left_out = (gaps.sum() - gaps) / (sizes.sum() - sizes)
+    left_out = (gaps.sum() - gaps) / (total - sizes)
     off = left_out.mean() - left_out
     scale = float((off**2).sum()) ** 1.5
     skewness = float((off**3).sum()) / (6 * scale) if scale else 0.0
     ends = [float(special.ndtr(bias + (bias + z) / max(1e-3, 1 - skewness * (bias + z)))) for z in (-wide, wide)]
     low, high = np.quantile(drawn, ends)
-    return float(low), float(high), math.sqrt(variance), freedom
+    return _Interval(float(low), float(high), error, freedom)
 
 
-def _drawn(sums: list[Floats], gaps: Floats, sizes: Floats, seed: int, draws: int) -> tuple[Floats, Floats]:
-    """Differences [draws] with clusters and runs drawn again, and with the runs as they are."""
+def _drawn(gaps: Floats, sizes: Floats, seed: int, draws: int) -> Floats:
+    """Differences [draws] with clusters drawn again."""
     generator, clusters = np.random.default_rng(seed), len(sizes)
-    several = max(side.shape[1] for side in sums) > 1
     equal = bool((sizes == sizes[0]).all())
-    drawn, fixed = [], []
+    found = []
     for at in range(0, draws, step := max(1, _AT_ONCE // clusters)):
-        count = min(step, draws - at)
-        rows = generator.integers(clusters, size=(count, clusters), dtype=np.int32)
-        total = sizes[0] * clusters if equal else sizes[rows].sum(axis=1)
-        fixed.append(gaps[rows].sum(axis=1) / total)
-        if several:
-            means = []
-            for side in sums:
-                runs = side.shape[1]
-                often = generator.multinomial(runs, np.full(runs, 1 / runs), size=count) / runs
-                means.append(sum(side[:, run][rows].sum(axis=1) * often[:, run] for run in range(runs)))
-            drawn.append((means[1] - means[0]) / total)
-    same = np.concatenate(fixed)
-    return (np.concatenate(drawn) if several else same), same
+        rows = generator.integers(clusters, size=(min(step, draws - at), clusters), dtype=np.int32)
+        found.append(gaps[rows].sum(axis=1) / (sizes[0] * clusters if equal else sizes[rows].sum(axis=1)))
+    return np.concatenate(found)
 
 
 def _of_runs(means: list[Floats]) -> list[tuple[float, int]]:
-    """For each side, the variance of its mean over its runs [R], and degrees of freedom; nothing if each has one run."""
-    known = [float(each.var(ddof=1)) for each in means if len(each) > 1]
-    if not known:
-        return []
-    free = max(len(each) for each in means) - 1
-    return [
-        (float(each.var(ddof=1)) / len(each), len(each) - 1) if len(each) > 1 else (known[0], free) for each in means
-    ]
+    """Variances that runs [R] give to the difference, with degrees of freedom; none if each side has one."""
+    known = [(float(each.var(ddof=1)), len(each)) for each in means if len(each) > 1]
+    if len(known) == 1 and min(map(len, means)) == 1:  # one estimate for both sides
+        spread, count = known[0]
+        return [(spread * (1 + 1 / count), count - 1)]
+    return [(spread / count, count - 1) for spread, count in known]
+
+
+def _shared(sums: list[Floats], sizes: Floats) -> float:
+    """What the variance of examples and that of runs both hold: how runs differ by cluster, beyond their means."""
+    clusters, total = len(sizes), float(sizes.sum())
+    found = 0.0
+    for side in sums:
+        runs = side.shape[1]
+        if runs > 1:
+            own = side - sizes[:, None] * (side.sum(axis=0) / total)
+            found += float(own.var(axis=1, ddof=1).sum()) / runs * clusters / (clusters - 1) / total**2
+    return found
 
 
 def permutation(gaps: Any, seed: int = 0, draws: int = DRAWS) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def register(
         OutOfReach: the server does not answer.
     """
     record = folders.read_record(folder)
-    if record["status"] != "finished":
+    # A gate may have ended a run whose model is whole: what it said is looked at below.
+    if record["status"] != "finished" and record.get("exit_code") != 5:
         raise Refused(f"{folder} is {record['status']}, not finished: there is no final model to register")
     model = folder / folders.MODEL
     if not model.is_dir():
@@ -90,7 +92,7 @@ def register(
         version = str(found.version) if found is not None else _put(client, name, folder, record, mark, text)
         if champion:
             _promote(client, name, version)
-        else:
+        elif _alias(client, name, CHAMPION) != version:
             client.set_registered_model_alias(name, CANDIDATE, version)
         if kubeflow is not None:
             made = client.get_model_version(name, version)
@@ -108,22 +110,26 @@ def rollback(name: str, server: str | None = None) -> Registered:
     """
     with _client(server) as client:
         back = _alias(client, name, PREVIOUS)
-        if back is None:
+        now = _alias(client, name, CHAMPION)
+        if back is None or back == now:
             raise Refused(f"{name} has no previous champion to go back to")
-        _promote(client, name, back)
+        # The new champion first: killed in between, one is in place, and the other is still there by its number.
+        client.set_registered_model_alias(name, CHAMPION, back)
+        if now is not None:
+            client.set_registered_model_alias(name, PREVIOUS, now)
         return Registered(name, back, _aliases(client, name, back), False)
 
 
 def _promote(client: Any, name: str, version: str) -> None:
     before = _alias(client, name, CHAMPION)
+    if _alias(client, name, CANDIDATE) == version:
+        client.delete_registered_model_alias(name, CANDIDATE)
     if before == version:
         return
     # The old champion gets its name first: killed in between, none is lost.
     if before is not None:
         client.set_registered_model_alias(name, PREVIOUS, before)
     client.set_registered_model_alias(name, CHAMPION, version)
-    if _alias(client, name, CANDIDATE) == version:
-        client.delete_registered_model_alias(name, CANDIDATE)
 
 
 def _alias(client: Any, name: str, alias: str) -> str | None:
@@ -161,9 +167,11 @@ def _versions(client: Any, name: str) -> list[Any]:
 def _put(client: Any, name: str, folder: Path, record: Mapping[str, Any], mark: str, text: str) -> str:
     """Uploads what belongs to a version, and makes it."""
     tags = {_DIGEST: mark, "run": str(folder.resolve())}
-    tags |= {
-        f"{what}_{which}".replace(" ", "_"): value for what, which, value in lineage(folder, record) if what != "model"
-    }
+    for what, which, value in lineage(folder, record):
+        if what == "parent":
+            tags["parent"] = f"{which} {value}".strip()[:4000]
+        elif what != "model":
+            tags[re.sub(r"[^\w.-]", "_", f"{what}_{which}")] = value
     tags |= {gate: card.verdict(folder, record, gate) for gate, _ in card.GATES}
     run = client.create_run(_experiment(client), run_name=folder.resolve().name, tags=tags).info.run_id
     for metric, value in mapping(record.get("metrics")).items():

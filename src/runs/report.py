@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import shlex
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,13 +82,13 @@ def _summary(folder: Path, record: Mapping[str, Any], found: Mapping[str, Mean],
     monitor = config.get("monitor") or task.get("monitor") or ""
     metrics = page.mapping(record.get("metrics"))
     said = []
-    if monitor in metrics:
+    if isinstance(monitor, str) and page.is_number(metrics.get(monitor)):
         interval = ""
         if monitor in found:
             one = found[monitor]
             interval = f" (95 % interval {one.low:.2f} to {one.high:.2f}, over {one.examples:,} examples)"
         best = page.mapping(record.get("best"))
-        at = f" after epoch {best['epoch']} and {best['step']:,} steps" if isinstance(best.get("step"), int) else ""
+        at = f" after epoch {best.get('epoch')} and {best['step']:,} steps" if isinstance(best.get("step"), int) else ""
         said.append(f"it reached {monitor} {page.exact(metrics[monitor])}{interval}{at}")
     hardware = page.mapping(record.get("hardware"))
     gpus = hardware.get("gpus") if isinstance(hardware.get("gpus"), list) else []
@@ -138,7 +140,7 @@ def _curves(folder: Path) -> list[str]:
     except (Refused, OSError, ValueError):
         return []
     series: dict[str, list[tuple[float, float]]] = {}
-    for line in lines:
+    for line in later(lines):
         for name, value in line.values.items():
             series.setdefault(name, []).append((float(line.step), float(value)))
     if not any(len(points) > 1 for points in series.values()):
@@ -155,6 +157,15 @@ def _curves(folder: Path) -> list[str]:
         if each
     )
     return ["<h2>Learning curves</h2>", f"<div class='grid'>{cards}</div>"]
+
+
+def later(lines: Sequence[metric_lines.Line]) -> list[metric_lines.Line]:
+    """Lines of a curve: the last one, which says the best once more, is of a step that was before."""
+    found: list[metric_lines.Line] = []
+    for line in lines:
+        if not found or line.step > found[-1].step:
+            found.append(line)
+    return found
 
 
 def _confusion(record: Mapping[str, Any]) -> list[str]:
@@ -250,7 +261,15 @@ def _pictures(folder: Path) -> dict[str, str]:
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
                 found[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    except (OSError, ValueError, KeyError, TypeError):  # a torn file takes the pictures away, not the report
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):  # a torn file takes the pictures away, not the report
         return {}
     return found
 

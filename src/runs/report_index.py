@@ -1,6 +1,7 @@
 """A page for many runs: a table to sort and filter, and how they compare, without any server."""
 
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def _groups(path: Path, fine: Sequence[Mapping[str, Any]]) -> list[str]:
         groups[each["data"] or "?", each["monitor"], str(each["fingerprint"])].append(each)
     parts = []
     for (data, monitor, _), of in sorted(groups.items()):
-        if len(of) < 2:
+        if len(of) < 2 or of[0]["fingerprint"] is None:
             continue
         lower = monitor in LOWER_IS_BETTER
         best = sorted(of, key=lambda each: each["value"] if lower else -each["value"])
@@ -85,7 +86,7 @@ def _groups(path: Path, fine: Sequence[Mapping[str, Any]]) -> list[str]:
         first, last = (_name(path, Path(each["folder"])) for each in (best[0], best[-1]))
         said = (
             f"<p>Of {number(len(of))} runs the best is {escaped(first)} ({page.exact(best[0]['value'])}). Whether that is more than chance: "
-            f"<code>python -m runs compare {escaped(last)} {escaped(first)}</code></p>"
+            f"<code>{escaped(shlex.join(['python', '-m', 'runs', 'compare', last, first]))}</code> from this page's folder.</p>"
         )
         title = f"{monitor} of the best {min(BEST, len(of))}" if len(of) > BEST else monitor
         parts += [
@@ -101,4 +102,4 @@ def _curve(folder: Path, monitor: str) -> list[tuple[float, float]]:
         lines = metric_lines.read(folder / folders.METRICS)
     except (Refused, OSError, ValueError):
         return []
-    return [(float(line.step), float(line.values[monitor])) for line in lines if monitor in line.values]
+    return [(float(line.step), float(line.values[monitor])) for line in report.later(lines) if monitor in line.values]

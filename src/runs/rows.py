@@ -54,21 +54,26 @@ def read(folder: Path) -> Columns:
     ids = [str(row["id"]) for row in rows]
     if len(set(ids)) < len(ids):
         raise Refused(f"{path} has an id twice")
+    clusters = _all(rows, "document" if "exact_match" in rows[0] else "label")
+    sure = _all(rows, "probability")
     try:
         measured = [_measured(row) for row in rows]
+        confidence = np.array(sure, np.float64) if sure else None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise Refused(f"{path} has a row that is no prediction of ours: {type(error).__name__}: {error}") from None
+    if not all(isinstance(row["id"], str | int) for row in rows):
+        raise Refused(f"{path} has an id that is no text")
     names = [name for name in measured[0] if all(name in each for each in measured)]
+    if not names:
+        raise Refused(f"{path} has rows of questions and of images")
     values = {name: np.array([each[name] for each in measured], np.float64) for name in names}
     if any(not np.isfinite(column).all() for column in values.values()):
         raise Refused(f"{path} has a value that is no number")
     questions = "val_exact_match" in values
     right = values["val_exact_match" if questions else "val_accuracy"] / 100
-    clusters = _all(rows, "document" if questions else "label")
-    sure = _all(rows, "probability")
     return Columns(
         rows, ids, values, [str(each) for each in clusters], "document" if questions else "class",
-        np.array(sure, np.float64) if sure else None, right,
+        confidence, right,
     )  # fmt: skip
 
 

@@ -100,14 +100,18 @@ def difference(values: Any, chosen: Any, clusters: Any = None, seed: int = 0, dr
     if not some.any() or some.all():
         return Mean(np.nan, np.nan, np.nan, 1.0, len(array), count)
     value = float(array[~some].mean() - array[some].mean())
+    if count < 2:  # nothing to draw from
+        return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
-    means = []
-    for side in (~some, some):
-        total = drawn @ np.bincount(of, np.where(side, array, 0), count)
-        size = drawn @ np.bincount(of, side, count)
-        means.append(np.divide(total, size, out=np.full(draws, np.nan), where=size > 0))
-    gaps = means[0] - means[1]
+    sums = np.stack([np.bincount(of, np.where(side, array, 0), count) for side in (~some, some)], axis=1)
+    sizes = np.stack([np.bincount(of, side, count) for side in (~some, some)], axis=1)
+    parts = []
+    for at in range(0, draws, step := max(1, 2**22 // count)):
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(step, draws - at)).astype(np.float64)
+        total, size = drawn @ sums, drawn @ sizes
+        means = np.divide(total, size, out=np.full(total.shape, np.nan), where=size > 0)
+        parts.append(means[:, 0] - means[:, 1])
+    gaps = np.concatenate(parts)
     gaps = gaps[~np.isnan(gaps)]
     if len(gaps) < draws / 2:
         return Mean(value, -np.inf, np.inf, 1.0, len(array), count)

@@ -11,7 +11,7 @@ from config.compose import compose
 from config.errors import Refused
 from runs import folder as folders
 from runs import metric_lines, predictions
-from runs.masking import masked
+from runs.masking import masked, masked_command
 from trainers import saved
 from trainers.build import build, check_targets
 from trainers.saved import Saved
@@ -30,6 +30,8 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     """
     from datamodules.imports import quick
 
+    if output is not None and folders.state(output) in ("unfinished", "finished"):
+        raise Refused(f"--output {output} holds a run; its record would be lost: give another folder")
     quick()
     import lightning.pytorch as pl
 
@@ -57,6 +59,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
             predictions.write(Path(output) / folders.PREDICTIONS, module.rows)
             folders.write_json(Path(output) / folders.RECORD, _record(name, config, data, module))
             file = Path(output) / folders.METRICS
+            file.unlink(missing_ok=True)  # of an earlier evaluation
         best: dict[str, Any] = model_folder.record.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=file)
     distributed.stop()
@@ -68,7 +71,7 @@ def _record(name: str, config: DictConfig, data: Any, module: Any) -> dict[str, 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
         "status": "evaluated",
-        "command": sys.argv,
+        "command": masked_command(sys.argv),
         "metrics": dict(module.metrics),
         "details": module.details,
         "data": {"fingerprints": {"val": data.fingerprint("val")}},

@@ -65,12 +65,15 @@ class Run:
         """Writes model/, all of it or nothing, and the pictures of its mistakes."""
         if self._record is None:
             return
-        mistakes.keep(model, self.folder)
         target, temporary = self.folder / folders.MODEL, self.folder / f"{folders.MODEL}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         model.export(str(temporary))
         shutil.rmtree(target, ignore_errors=True)
         temporary.replace(target)
+        try:
+            mistakes.keep(model, self.folder)
+        except Exception as error:  # the model is there, with or without pictures for its report
+            logger.warning("no pictures of mistakes were kept for the report: %s", error)
 
     def finish(self, best: Mapping[str, Any]) -> None:
         """Says the result: the last metric line, and the final metrics in run.json."""
@@ -202,6 +205,11 @@ def _end(record: records.Record, error: BaseException) -> None:
         record.end(
             "interrupted" if interrupted else "failed", exit_code=int(code), reason=str(error) or type(error).__name__
         )
+    if (record.folder / "report.html").exists():  # written when it had finished, before its explanations were judged
+        from runs import report
+
+        with contextlib.suppress(Exception):
+            report.write(record.folder)
 
 
 def _remove_if_empty(folder: Path) -> None:
