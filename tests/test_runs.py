@@ -457,6 +457,27 @@ def test_hydra_files_hold_no_secrets(tmp_path: Path) -> None:
     assert ",model=bert" in texts["hydra.yaml"]
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "logger.api_key='a: bS'",
+        "logger.hf_token=a\\,bS",
+        "+wandb.token=a'bS",
+        "logger={api_key:abcS}",
+        "logger={api_key: abcS,x: 1}",
+        "~a.token=bS",
+    ],
+)
+def test_overrides_hold_no_secrets_however_they_are_quoted(override: str, tmp_path: Path) -> None:
+    import yaml
+
+    others = ["model=bert", "model.arguments={depth: 5, x: 'a: b'}", "data.path=a b"]
+    folders.write_hydra(tmp_path, config="", hydra="", overrides=yaml.safe_dump([override, *others]))
+    found = yaml.safe_load((tmp_path / ".hydra" / "overrides.yaml").read_text())
+    assert found == [f"{override.partition('=')[0]}=***", *others]
+    assert masking.masked_command([override]) == found[:1]
+
+
 # Predictions
 
 rows_strategy = st.lists(

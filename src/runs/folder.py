@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from runs.errors import Refused
-from runs.masking import masked, masked_command, masked_text
+from runs.masking import masked, masked_command, masked_override, masked_text
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -260,8 +260,13 @@ def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, over
         hydra: Hydra's own configuration as YAML.
         overrides: the task overrides as a YAML list.
     """
-    for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
+    for name, text in (("config", config), ("hydra", hydra)):
         write_text(Path(folder) / HYDRA / f"{name}.yaml", masked_text(text))
+    import yaml
+
+    # One by one: in the text of the list quotes and blanks would hide a secret's end.
+    words = [masked_override(str(each)) for each in yaml.safe_load(overrides) or []]
+    write_text(Path(folder) / HYDRA / "overrides.yaml", yaml.safe_dump(words, width=10**6, allow_unicode=True))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ _KEY = re.compile(
     re.IGNORECASE,
 )
 _IN_ADDRESS = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)", re.IGNORECASE)
+_KEYS = re.compile(r"([\w.\-/]+)['\"]?\s*:")
 # `key: value` to the end of the line, as YAML has it; `key=value` to what ends an override.
 _IN_YAML = re.compile(r"(?P<key>[\w.\-/]+)(?P<sign>['\"]?:[ \t]+)(?P<value>\S[^\n]*)")
 _IN_OVERRIDE = re.compile(r"(?P<key>[\w.\-/]+)(?P<sign>=)(?P<value>\"[^\"]*\"|'[^']*'|[^\n,'\"\]}]+)")
@@ -50,11 +51,14 @@ def masked_command(arguments: Sequence[str]) -> list[str]:
     out: list[str] = []
     for argument in arguments:
         after_secret = bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
-        head, sign, value = argument.partition("=")
-        if after_secret:
-            out.append(MASK)
-        elif sign and value and is_secret(head.lstrip("-+~")):
-            out.append(f"{head}={MASK}")
-        else:
-            out.append(_IN_ADDRESS.sub(rf"\g<head>{MASK}", argument))
+        out.append(MASK if after_secret else masked_override(argument))
     return out
+
+
+def masked_override(text: str) -> str:
+    """One override, whose whole value reads `***` where its key, or a key in a value such as {api_key: x}, is a secret's."""
+    head, sign, value = text.partition("=")
+    inner = _KEYS.findall(value) if "{" in value else []
+    if sign and value and (is_secret(head.lstrip("-+~")) or any(map(is_secret, inner))):
+        return f"{head}={MASK}"
+    return _IN_ADDRESS.sub(rf"\g<head>{MASK}", text)
