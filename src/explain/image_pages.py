@@ -14,7 +14,7 @@ from explain.lines import Line
 from explain.model import Subject, arithmetic
 from runs.page import escaped
 
-EVALUATIONS = 400  # of a fine picture
+EVALUATIONS = 256  # of a fine picture
 CLASSES = 12
 CONFUSED = 6
 
