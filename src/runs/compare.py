@@ -47,7 +47,7 @@ class Compared:
     Attributes:
         side: its name.
         metric: as in run.json.
-        better: whether higher values are better.
+        higher_is_better: whether higher values are better.
         difference: of the side less the first.
         adjusted: p-value corrected over all of this comparison's (Holm 1979).
         verdict: better, worse, or "no difference shown".
@@ -228,12 +228,14 @@ def _judged(name: str, metric: str, found: Difference, adjusted: float, margin: 
     higher = metric not in rows.LOWER_IS_BETTER
     gain = found.value if higher else -found.value
     verdict = UNSHOWN if adjusted > LEVEL or not gain else "better" if gain > 0 else "worse"
-    worst = found.low
-    if found.low == found.high:  # nothing differs by more or less: at most three in so many might (the rule of three)
-        worst -= 100 * 3 / found.clusters
     # A margin is in points; of a loss there is none.
     asked = margin is not None and higher
-    return Compared(name, metric, higher, found, adjusted, verdict, worst > -(margin or 0.0) if asked else None)
+    return Compared(name, metric, higher, found, adjusted, verdict, _worst(found) > -(margin or 0.0) if asked else None)
+
+
+def _worst(found: Difference) -> float:
+    """The interval's lower end; where nothing differs by more or less, three in so many might (the rule of three)."""
+    return found.low - (100 * 3 / found.clusters if found.low == found.high else 0.0)
 
 
 def _beyond_seeds(one: Side) -> list[str]:
@@ -324,6 +326,6 @@ def _said(each: Compared, margin: float | None) -> str:
     if each.non_inferior is not None:
         parts.append(
             f"{'no worse than A' if each.non_inferior else 'not shown to be no worse than A'} by a margin of {margin:g} "
-            f"(at worst {one.low:+.2f})"
+            f"(at worst {_worst(one):+.2f})"
         )
     return "; ".join(parts) + "."
