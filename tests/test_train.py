@@ -234,6 +234,10 @@ def test_evaluating_the_run_and_its_plain_model_folder_gives_the_trained_metrics
     assert compared.returncode == 0, compared.stderr
     assert all(each["difference"]["value"] == 0 for each in json.loads(compared.stdout)["results"])
     assert run("train.py", "hydra.run.dir=out").returncode == 2  # an evaluation is nothing to go on with
+    before = (folder / "run.json").read_bytes()
+    refused = run("-m", "trainers", "evaluate", f"run={folder}", "--output", str(folder))
+    assert (refused.returncode, "its record would be lost" in refused.stderr) == (2, True), refused.stderr
+    assert (folder / "run.json").read_bytes() == before
 
 
 def test_predict_answers_from_standard_input(finished: dict[str, tuple[Path, str]], run: Run, tmp_path: Path) -> None:
