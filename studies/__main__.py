@@ -6,6 +6,8 @@ What was measured is kept (`--keep`), so that a study goes on where it was stopp
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ from typing import Any
 import yaml
 from benchmarks import measure
 
-from studies import defects, environment, explanations, pipelines, search
+from studies import common, defects, environment, explanations, pipelines, search
 
 STUDIES: dict[str, ModuleType] = {
     "pipelines": pipelines, "environment": environment, "explanations": explanations, "defects": defects, "search": search
@@ -48,10 +50,10 @@ def main() -> int:
     chosen = options.names or list(STUDIES)
     parts = [HEAD, f"{measure.machine()}."]
     for name, study in STUDIES.items():
-        folder = options.keep.resolve() / name
+        folder = options.keep.resolve() / name / _sizes(name, settings)
         if name in chosen and not options.only_report:
             rows = study.run(settings, folder)
-            _keep(folder / "rows.yaml", rows)
+            common.keep(folder / "rows.yaml", yaml.safe_dump(rows, sort_keys=False))
         elif (folder / "rows.yaml").exists():
             rows = yaml.safe_load((folder / "rows.yaml").read_text())
         else:
@@ -63,9 +65,10 @@ def main() -> int:
     return 0
 
 
-def _keep(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(rows, sort_keys=False))
+def _sizes(name: str, settings: dict[str, Any]) -> str:
+    """A folder for each choice of sizes: what was measured with others is not this. Seeds are in the units' names."""
+    of = {"threads": settings["threads"], **settings[name]}
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _answer(report: Path, name: str) -> str:

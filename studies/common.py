@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.measure import ROOT as ROOT
+from benchmarks.measure import table as table
+
 Settings = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -52,12 +53,17 @@ def unit(folder: Path, name: str, compute: Callable[[], Row]) -> Row:
         found: Row = json.loads(path.read_text())
         return found
     found = compute()
+    keep(path, json.dumps(found, indent=1))
+    print(f"{folder.parent.name}: {name}: {_short(found)}", file=sys.stderr, flush=True)
+    return found
+
+
+def keep(path: Path, text: str) -> None:
+    """Writes a file whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, indent=1))
+    temporary.write_text(text)
     temporary.replace(path)
-    print(f"{folder.name}: {name}: {_short(found)}", file=sys.stderr, flush=True)
-    return found
 
 
 def _short(row: Row) -> str:
@@ -78,26 +84,17 @@ def record(folder: Path) -> Row:
 
 
 def wilson(count: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    if not of:
-        return 0.0, 1.0
-    z, share = 1.96, count / of
-    middle = share + z * z / (2 * of)
-    wide = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    scale = 1 + z * z / of
-    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)
+    """Wilson's 95 % interval of a share."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(count, max(of, 1), method="wilson") if of else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def share(count: int, of: int) -> str:
     """A share with its interval, for a table."""
     low, high = wilson(count, of)
     return f"{count} of {of} ({low:.0%} to {high:.0%})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
 def bars(path: Path, title: str, values: Mapping[str, tuple[float, float, float]], unit_: str) -> str:

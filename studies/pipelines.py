@@ -27,6 +27,7 @@ def run(settings: Settings, folder: Path) -> list[Row]:
                     place = folder / "runs" / f"{arm.replace(' ', '-')}-{seed}"
                     if state == "cold":
                         shutil.rmtree(place, ignore_errors=True)
+                    shutil.rmtree(place / state, ignore_errors=True)  # of a study that was killed
                     done: list[Done] = judge(place, state, seed, settings)
                     for each in done:
                         if each.code not in (0, 5):

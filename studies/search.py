@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,7 @@ def run(settings: Settings, folder: Path) -> list[Row]:
 
 def _default(target: Path, fixed: list[str], seed: int, monitor: str) -> Row:
     """Trains the default configuration once."""
+    shutil.rmtree(target, ignore_errors=True)  # of a study that was killed: its seconds would not be all
     done = common.run("train.py", *fixed, f"seed={seed}", f"hydra.run.dir={target}")
     if done.code:
         raise common.failed(done)
@@ -73,6 +75,7 @@ def _searched(folder: Path, name: str, fixed: list[str], algorithm: list[str], s
     """Writes an Experiment, runs it here, and reads its trials."""
     file, of = folder / "experiments" / f"{name}.yaml", folder / "searches" / name
     file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(of, ignore_errors=True)
     stops = "--stop-early" in algorithm
     trials = own["stopped"] if stops else own["trials"]
     seeded = [] if "grid" in algorithm else ["--setting", f"random_state={seed}"]
@@ -88,6 +91,8 @@ def _searched(folder: Path, name: str, fixed: list[str], algorithm: list[str], s
         raise common.failed(done)
     lines = [json.loads(line) for line in (of / "trials.jsonl").read_text().splitlines()]
     course = [float(line["value"]) for line in lines if line.get("value") is not None]
+    if not course:
+        raise RuntimeError(f"no trial of {of} reported a value: {done.err[-1500:]}")
     return {
         "best": max(course),
         "course": course,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from studies import common, defects, environment, explanations, pipelines, search
-from studies.__main__ import STUDIES
+from studies.__main__ import STUDIES, _sizes
 from tests.conftest import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,11 +36,11 @@ def test_a_unit_is_measured_once(tmp_path: Path) -> None:
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize(("count", "of"), [(0, 10), (10, 10), (3, 10), (95, 100)])
-def test_wilsons_interval_is_statsmodels(count: int, of: int) -> None:
-    from statsmodels.stats.proportion import proportion_confint
-
-    assert common.wilson(count, of) == pytest.approx(proportion_confint(count, of, method="wilson"), abs=1e-4)
+def test_other_sizes_are_another_study() -> None:
+    small: dict[str, Any] = yaml.safe_load((ROOT / "studies" / "small.yaml").read_text())
+    larger = {**small, "search": {**small["search"], "trials": 7}, "seeds": [0, 1, 2]}
+    assert _sizes("search", larger) != _sizes("search", small)
+    assert _sizes("defects", larger) == _sizes("defects", small)
 
 
 FOUND = {
@@ -180,6 +180,6 @@ def test_a_study_runs_and_goes_on(name: str, run: Run, tmp_path: Path) -> None:
         done = run(*command, timeout=1500, PYTHONPATH=f"{ROOT / 'src'}:{ROOT}")
         assert done.returncode == 0, done.stderr
     assert STUDIES[name].HYPOTHESIS in (tmp_path / "docs" / "s.md").read_text()
-    units = [json.loads(path.read_text()) for path in (tmp_path / "kept" / name).glob("*.json")]
+    units = [json.loads(path.read_text()) for path in (tmp_path / "kept" / name).glob("*/*.json")]
     assert len(units) == {"search": 5, "pipelines": 4}[name]
     assert "measured" not in done.stderr
