@@ -16,6 +16,9 @@ HYPOTHESIS = (
 )
 MARGIN = 10.0  # points: accuracy alone rejects a model that is so much worse than the honest one of its seed
 
+# The planted images are of another size than Tiny ImageNet's.
+CONTRACT: dict[str, list[str]] = {"images": ["quality.contract=image_folder"], "questions": []}
+
 
 def run(settings: Settings, folder: Path) -> list[Row]:
     """One row for each task, kind of model and seed: its metric, and whether each judge rejects it."""
@@ -34,7 +37,7 @@ def run(settings: Settings, folder: Path) -> list[Row]:
                     ]
                     metric, status = explain_gate.one(task, folder / "runs" / of, [*overrides, *more], own["examples"])
                     data = [each for each in overrides if each.startswith("data")]
-                    contract = common.run("-m", "quality", *data, "--folder", folder / "quality" / of)
+                    contract = common.run("-m", "quality", *data, *CONTRACT[task], "--folder", folder / "quality" / of)
                     if contract.code not in (0, 4):
                         raise common.failed(contract)
                     return {"metric": metric, "explanations": status, "contract": contract.code}
