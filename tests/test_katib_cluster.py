@@ -239,3 +239,44 @@ def test_a_server_that_hangs_is_given_up(api: Api, katib: Katib) -> None:
     assert done.returncode == 2  # the second time it answers: no best trial yet
     assert "no best trial yet" in done.stderr
     assert time.monotonic() - begun < 100
+
+
+def test_submit_changes_what_it_is_told(api: Api, katib: Katib) -> None:
+    """As the tune step of a pipeline does: its own name, trials and image, and more overrides; twice attaches."""
+    changes = [
+        "model=distilbert",
+        "data.path=/runs/my data",
+        "--name",
+        "tune-1",
+        "--max-trials",
+        "2",
+        "--image",
+        "i@sha256:0",
+    ]
+    for said in ("created", "attached to it"):
+        done = katib("submit", FILE, *changes)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+    spec = stored(api, "tune-1")["spec"]
+    assert (spec["maxTrialCount"], spec["parallelTrialCount"]) == (2, 2)
+    container = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "i@sha256:0"
+    line = container["command"][2]
+    assert "model=distilbert 'data.path=/runs/my data'" in line
+    assert "optim.lr=${trialParameters.optimLr}" in line
+    searched = katib("submit", FILE, "optim.lr=1e-3")
+    assert (searched.returncode, "optim.lr is searched" in searched.stderr) == (2, True)
+    assert katib("submit", FILE, "--max-trials", "0").returncode == 2
+    assert katib("submit", FILE, "optim.lrr=1").returncode == 2  # what the trainer does not have is found by check
+
+
+def test_only_an_unfinished_experiment_is_deleted(api: Api, katib: Katib) -> None:
+    filled(api)
+    stored(api)["status"] = {"conditions": [{"type": "Succeeded", "status": "True", "message": "done"}]}
+    done = katib("delete", NAME, "--unfinished")
+    assert (done.returncode, "nothing to delete" in done.stderr) == (0, True)
+    assert stored(api)
+    stored(api)["status"] = {"conditions": [{"type": "Running", "status": "True", "message": ""}]}
+    assert katib("delete", NAME, "--unfinished").returncode == 0
+    assert ("experiments", "team", NAME) not in api.objects
+    assert katib("delete", NAME, "--unfinished").returncode == 0

@@ -235,3 +235,21 @@ def test_a_kubeflow_model_registry_is_told(run: Run, tmp_path: Path) -> None:
     server.server_close()
     done = run("-m", "runs", "register", *map(str, arguments))
     assert (done.returncode, "does not answer" in done.stderr) == (7, True), done.stderr
+
+
+def test_a_champions_run_can_be_had_from_anywhere(run: Run, tmp_path: Path) -> None:
+    """What the pipeline compares with: the folder it was registered from may be gone, or on another machine."""
+    server = f"sqlite:///{tmp_path}/m/mlflow.db"
+    asked = ("-m", "runs", "champion", "ships", "--server", server, "--folder", str(tmp_path / "back"))
+    assert json.loads(run(*asked, "--json").stdout) is None
+    assert "has no champion" in run(*asked).stdout
+    for number in (1, 2):
+        folder = made(tmp_path / str(number), seed=number, quality="passed")
+        (folder / "quality" / "sample.parquet").write_bytes(b"reference")
+        registered(run, folder, "--server", server, "--name", "ships", "--champion")
+        found = json.loads(run(*asked, "--json").stdout)
+        assert (found["version"], found["run"], found["data"]["val"]) == (str(number), str(folder), made_runs.MARK)
+        for name in ("run.json", "predictions.jsonl", "model/model.safetensors", "quality/sample.parquet"):
+            assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
+    assert f"version 2, from {tmp_path / '2'}" in run(*asked).stdout
+    assert not list(tmp_path.glob(".back*"))

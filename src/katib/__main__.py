@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = _parser()
     asked, rest = parser.parse_known_args(arguments)
-    if wrong := [word for word in rest if asked.command not in ("run", "new") or word.startswith("-")]:
+    if wrong := [word for word in rest if asked.command not in ("run", "new", "submit") or word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     if rest:  # overrides behind options
         asked.overrides = [*asked.overrides, *rest]
@@ -214,6 +214,10 @@ def _cluster(commands: Any) -> None:
 
     submit = add("submit", "check an Experiment and create it on a cluster", "The same one again attaches to it.")
     submit.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
+    submit.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to the trials' train.py command line")
+    submit.add_argument("--name", help="instead of the file's")
+    submit.add_argument("--max-trials", type=int, metavar="N", help="instead of maxTrialCount")
+    submit.add_argument("--image", help="instead of the file's")
     submit.add_argument("--watch", action="store_true", help="then watch it")
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="of watching; default: none")
     submit.add_argument("--no-check", action="store_true", help="create it even if `check` refuses it")
@@ -221,7 +225,7 @@ def _cluster(commands: Any) -> None:
     watch.add_argument("name", metavar="NAME", help="of the Experiment")
     watch.add_argument("--timeout", type=float, metavar="SECONDS", help="exit code 7 after that; default: none")
     best = add("best", "an Experiment's best assignment, as Hydra overrides")
-    best.add_argument("name", metavar="NAME", help="of the Experiment")
+    best.add_argument("name", metavar="NAME", help="of the Experiment; or a folder that `run` left")
     best.add_argument("--json", action="store_true", help="with value, overrides and the whole command")
     trials = add("trials", "an Experiment's trials")
     trials.add_argument("name", metavar="NAME", help="of the Experiment")
@@ -229,6 +233,7 @@ def _cluster(commands: Any) -> None:
     trials.add_argument("--report", metavar="FILE", help="the page that `run` writes, too")
     delete = add("delete", "delete an Experiment with its trials, and wait until it is gone")
     delete.add_argument("name", metavar="NAME", help="of the Experiment")
+    delete.add_argument("--unfinished", action="store_true", help="only if it is not completed")
     delete.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="default: 120")
 
 

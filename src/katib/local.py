@@ -117,7 +117,7 @@ def launch(
     base = _environment(primary, trial, mounts, slot)
     words = [_local(word, mapped) for word in view.line]
     if more:
-        words = _with_overrides(words, more)
+        words = with_overrides(words, more)
     wrapped = command.wrap(words, experiment.collector, str(collected / Path(experiment.metrics_path).name), stops)
     commands = [[*wrapped[:2], command.expand(wrapped[2], base)]]
     environments = [base]
@@ -220,7 +220,7 @@ def _local(text: str, places: Mapping[str, Path]) -> str:
     return text
 
 
-def _with_overrides(words: list[str], more: Sequence[str]) -> list[str]:
+def with_overrides(words: list[str], more: Sequence[str]) -> list[str]:
     """The words with overrides added to the call of train.py.
 
     Raises:

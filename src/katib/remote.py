@@ -5,16 +5,18 @@ import json
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from config.errors import Refused
 from katib import report, table
+from katib.changed import changed
 from katib.cluster import LABEL, Cluster, Status, condition, trial
 from katib.documents import Document
 from katib.experiment import Experiment
 from katib.run import COMPLETED_FAILED, checked, train_command
-from katib.trials import Trial
+from katib.trials import Trial, best_of, experiment_of, read
 from runs import terminal
 from runs.errors import OutOfReach
 
@@ -23,7 +25,10 @@ WATCH = 20  # seconds of one watch, after which the Experiment is read again in 
 
 def submit(asked: argparse.Namespace) -> int:
     """Checks an Experiment and creates it; one that is there already, and the same, is attached to."""
-    experiment = checked(asked.file, asked.no_check)
+    change = partial(
+        changed, overrides=asked.overrides, name=asked.name, max_trials=asked.max_trials, image=asked.image
+    )
+    experiment = checked(asked.file, asked.no_check, change)
     cluster = Cluster(asked.context, asked.namespace or experiment.get("metadata", "namespace"))
     if cluster.collects() is False:
         raise Refused(
@@ -92,14 +97,19 @@ def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
 
 
 def best(asked: argparse.Namespace) -> int:
-    """Says the best assignment so far, as Hydra overrides."""
-    cluster = Cluster(asked.context, asked.namespace)
-    value = cluster.the_experiment(asked.name)
-    experiment = Experiment(Document(asked.name, value, {}))
-    optimal = (value.get("status") or {}).get("currentOptimalTrial") or {}
-    if not optimal.get("bestTrialName"):
+    """Says the best assignment so far, as Hydra overrides: of an Experiment, or of a folder that `run` left."""
+    here = experiment_of(Path(asked.name))
+    if here is not None:
+        experiment, best_ = here, best_of(read(Path(asked.name)), here.maximize)
+    else:
+        cluster = Cluster(asked.context, asked.namespace)
+        value = cluster.the_experiment(asked.name)
+        experiment = Experiment(Document(asked.name, value, {}))
+        optimal = (value.get("status") or {}).get("currentOptimalTrial") or {}
+        best_ = _optimal(optimal, experiment) if optimal.get("bestTrialName") else None
+    if best_ is None:
         raise Refused(f"{asked.name} has no best trial yet")
-    found = _optimal(optimal, experiment)
+    found = best_
     shown = f"{found.value:.6g}" if found.value is not None else "no number"
     overrides = [f"{name}={text}" for name, text in found.assignments.items()]
     if asked.json:
@@ -154,6 +164,12 @@ def trials(asked: argparse.Namespace) -> int:
 def delete(asked: argparse.Namespace) -> int:
     """Deletes an Experiment, and waits until it is gone."""
     cluster = Cluster(asked.context, asked.namespace)
+    if asked.unfinished:
+        value = cluster.experiment(asked.name)
+        state = condition(value)[0] if value is not None else "not there"
+        if value is None or state in ("Succeeded", "Failed"):
+            print(f"isotrain: the Experiment {asked.name} is {state}: nothing to delete", file=sys.stderr)
+            return 0
     try:
         cluster.delete(asked.name)
     except Status as status:

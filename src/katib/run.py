@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -87,12 +87,15 @@ def run(asked: argparse.Namespace) -> int:
     return 0 if condition == "Succeeded" else COMPLETED_FAILED
 
 
-def checked(file: str, anyway: bool) -> Experiment:
+def checked(
+    file: str, anyway: bool, change: Callable[[Experiment], Experiment] = lambda experiment: experiment
+) -> Experiment:
     """The one Experiment of a file, once `check` has said what it finds.
 
     Args:
         file: its path; `-` reads standard input.
         anyway: takes one that is refused, too.
+        change: what is made of it before it is checked.
 
     Raises:
         Refused: there is none, there are several, or it is refused.
@@ -104,12 +107,13 @@ def checked(file: str, anyway: bool) -> Experiment:
     ]
     if len(found) != 1:
         raise Refused(f"{file} has {len(found) or 'no'} Experiments, and this takes one")
-    findings = [each for each in one(found[0]) if each.level != "note"]
+    experiment = change(found[0])
+    findings = [each for each in one(experiment) if each.level != "note"]
     if findings:
         print(said.text(findings), file=sys.stderr)
     if any(each.level == "error" for each in findings) and not anyway:
         raise Refused(f"{file} is refused: mend it, or add --no-check")
-    return found[0]
+    return experiment
 
 
 def train_command(experiment: Experiment, trial: Trial, more: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from config.errors import Refused
 from katib import command
+from katib.documents import Document
 from katib.experiment import Experiment, substitute, trial_of
 
 ENDED = ("Succeeded", "Failed", "EarlyStopped", "MetricsUnavailable", "Killed")
@@ -162,12 +163,8 @@ class Store:
         _tell(study, trial)
 
     def best(self) -> Trial | None:
-        """The trial with the best value, EarlyStopped ones included, as Katib has it."""
-        valued = [each for each in self.trials if each.value is not None]
-        if not valued:
-            return None
-        sign = -1 if self.experiment.maximize else 1
-        return min(valued, key=lambda each: sign * (each.value or 0.0))
+        """The trial with the best value so far."""
+        return best_of(self.trials, self.experiment.maximize)
 
     def run_of(self, name: str, mounts: Mapping[str, Path]) -> Path | None:
         """The local folder of a trial's run; None if its command does not name one."""
@@ -216,6 +213,23 @@ def read(folder: Path) -> list[Trial]:
         except (ValueError, TypeError) as error:
             raise Refused(f"{path}, line {index}: not a trial: {error}") from error
     return found
+
+
+def best_of(trials: Sequence[Trial], maximize: bool) -> Trial | None:
+    """The trial with the best value, EarlyStopped ones included, as Katib has it; None if there are no values."""
+    valued = [each for each in trials if each.value is not None]
+    sign = -1 if maximize else 1
+    return min(valued, key=lambda each: sign * (each.value or 0.0), default=None)
+
+
+def experiment_of(folder: Path) -> Experiment | None:
+    """The Experiment of a search's folder, without its counts; None if it is no such folder."""
+    try:
+        found = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+        value = {"metadata": {"name": found["name"]}, "spec": found["spec"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Experiment(Document(str(folder), value, {}))
 
 
 def _tell(study: Any, trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""What runs left behind: `python -m runs show <folder>`, `list`, `compare A B`, `report` and `register`."""
+"""What runs left behind: `python -m runs show <folder>`, `list`, `compare A B`, `report`, `register` and `champion`."""
 
 import argparse
 import json
@@ -25,12 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print(
-            {"show": _show, "list": _list, "compare": _compare, "report": _report, "register": _register}[
-                asked.command
-            ](asked),
-            flush=True,
-        )
+        call = {"show": _show, "list": _list, "compare": _compare, "report": _report, "register": _register}
+        print((call | {"champion": _champion})[asked.command](asked), flush=True)
     except (Refused, OutOfReach) as error:
         print(f"isotrain: {str(error).encode('ascii', 'backslashreplace').decode()}", file=sys.stderr)
         return error.exit_code
@@ -134,6 +130,17 @@ def _register(asked: argparse.Namespace) -> str:
     return f"{found.name} version {found.version}{was}: {', '.join(found.aliases)}"
 
 
+def _champion(asked: argparse.Namespace) -> str:
+    from runs import registry
+
+    found = registry.champion(asked.name, asked.server, Path(asked.folder) if asked.folder else None)
+    if asked.json:
+        return json.dumps(found)
+    if found is None:
+        return f"{asked.name} has no champion"
+    return f"{found['name']} version {found['version']}, from {found['run']}"
+
+
 def _progress(number: int, of: int) -> None:
     if sys.stderr.isatty():
         print(f"\r{number} of {of} runs", end="\n" if number == of else "", file=sys.stderr, flush=True)
@@ -205,6 +212,15 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("--kubeflow", metavar="ADDRESS", help="tell a Kubeflow Model Registry of it, too")
     register.add_argument("--despite-gates", action="store_true", help="also a model that a gate failed")
     register.add_argument("--json", action="store_true", help="print a JSON object")
+    champion = commands.add_parser(
+        "champion",
+        help="which version of a registered model is champion",
+        description="Says which version is champion, and fetches what its run left.",
+    )
+    champion.add_argument("name", help="of the registered model")
+    champion.add_argument("--folder", metavar="DIR", help="put its run.json, model, predictions and reports there")
+    champion.add_argument("--server", metavar="URI", help="MLflow, as for register")
+    champion.add_argument("--json", action="store_true", help="print a JSON object; null if there is no champion")
     return parser
 
 

@@ -12,10 +12,11 @@ from runs import folder as folders
 from runs import rows
 from runs.command import again
 from runs.errors import Refused
+from runs.fields import is_number, mapping
 from runs.lineage import lineage
 from runs.listing import choice
-from runs.page import exact, is_number, mapping
-from runs.statistics import Mean, mean
+from runs.page import exact
+from runs.statistics import Mean
 
 USES = {
     "question_answering": "Answers a question with a span of a text that is given with it.",
@@ -40,7 +41,13 @@ def verdict(folder: Path, record: Mapping[str, Any], gate: str) -> str:
     return str(found or own.get("status") or own.get("action") or "not asked")
 
 
-def as_markdown(folder: Path, record: Mapping[str, Any], use: str | None = None, licence: str | None = None) -> str:
+def as_markdown(
+    folder: Path,
+    record: Mapping[str, Any],
+    use: str | None = None,
+    licence: str | None = None,
+    digest: str | None = None,
+) -> str:
     """The card.
 
     Args:
@@ -48,6 +55,7 @@ def as_markdown(folder: Path, record: Mapping[str, Any], use: str | None = None,
         record: its run.json.
         use: what it is meant for, in words; None: what its task is.
         licence: of the model; None: it is said that none is stated.
+        digest: of its model folder, where it is known already.
     """
     task = str(mapping(mapping(record.get("config")).get("task")).get("name"))
     model, data = choice(record, "model") or "a model", choice(record, "data") or "its data"
@@ -92,7 +100,7 @@ def as_markdown(folder: Path, record: Mapping[str, Any], use: str | None = None,
         "",
         "| | what | SHA-256 or revision |",
         "|---|---|---|",
-        *(f"| {what} | {name} | `{mark}` |" for what, name, mark in lineage(folder, record)),
+        *(f"| {what} | {name} | `{mark}` |" for what, name, mark in lineage(folder, record, digest)),
         "",
         "```bash",
         shlex.join(again(folder, record).command),
@@ -108,8 +116,7 @@ def _intervals(folder: Path) -> dict[str, Mean]:
         columns = rows.read(folder)
     except Refused:
         return {}
-    clusters = rows.clustered(columns.clusters)
-    return {name: mean(values, clusters) for name, values in columns.values.items()}
+    return rows.known(columns)
 
 
 def _said(found: Mean | None) -> str:

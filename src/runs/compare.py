@@ -14,7 +14,7 @@ import numpy.typing as npt
 from runs import folder as folders
 from runs import rows
 from runs.errors import Refused
-from runs.page import mapping
+from runs.fields import mapping
 from runs.paired import Difference, difference
 from runs.statistics import holm
 from runs.terminal import printable, table

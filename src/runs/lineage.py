@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from runs import folder as folders
+from runs.fields import mapping
 
 
-def lineage(folder: Path, record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What a run was made from and what it made: kind, name, hash; what is not known is left out."""
+def lineage(folder: Path, record: Mapping[str, Any], model: str | None = None) -> list[tuple[str, str, str]]:
+    """What a run was made from and what it made: kind, name, hash; what is not known is left out.
+
+    Args:
+        folder: the run's.
+        record: its run.json.
+        model: digest of its model folder, where it is known already: a large one takes seconds.
+    """
     found: list[tuple[str, str, str]] = []
-    prints = _mapping(_mapping(record.get("data")).get("fingerprints"))
+    prints = mapping(mapping(record.get("data")).get("fingerprints"))
     found += [("data", str(split), str(mark)) for split, mark in prints.items()]
-    git = _mapping(record.get("git"))
+    git = mapping(record.get("git"))
     if git.get("revision"):
         found.append(("code", "with uncommitted changes" if git.get("dirty") else "as committed", str(git["revision"])))
     if record.get("lock_hash"):
@@ -23,9 +30,10 @@ def lineage(folder: Path, record: Mapping[str, Any]) -> list[tuple[str, str, str
     parent = record.get("parent")
     if isinstance(parent, dict):
         found.append(("parent", str(parent.get("init_from")), str(parent.get("config_hash") or "")))
-    model = folder / folders.MODEL
-    if model.is_dir():
-        found.append(("model", folders.MODEL, digest(model)))
+    if model is None and (folder / folders.MODEL).is_dir():
+        model = digest(folder / folders.MODEL)
+    if model is not None:
+        found.append(("model", folders.MODEL, model))
     return found
 
 
@@ -37,7 +45,3 @@ def digest(folder: Path) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from runs import folder as folders
 from runs.errors import Refused
+from runs.fields import is_number, mapping
 from runs.terminal import duration, number, printable, table
 
 # A folder with one of these and no run.json: its process died before the first record, or the record is gone.
@@ -45,7 +46,7 @@ def chosen(
         name = by.removeprefix("-")
         _known(rows, name)
         have = [row for row in found if _value(row, name) is not None]
-        numbers = all(_is_number(_value(row, name)) for row in have)
+        numbers = all(is_number(_value(row, name)) for row in have)
         have.sort(
             key=lambda row: _value(row, name) if numbers else str(_value(row, name)), reverse=numbers != (by != name)
         )
@@ -63,11 +64,11 @@ def _holds(row: Mapping[str, Any], condition: str, rows: Sequence[Mapping[str, A
     _known(rows, name)
     value = _value(row, name)
     if sign in ("=", "!="):
-        return (str(value) == wanted or (_is_number(value) and _number(wanted) == value)) == (sign == "=")
+        return (str(value) == wanted or (is_number(value) and _number(wanted) == value)) == (sign == "=")
     bound = _number(wanted)
     if bound is None:
         raise Refused(f"--where {condition}: {wanted!r} is not a number")
-    if not _is_number(value):
+    if not is_number(value):
         return False
     return bool({">": value > bound, "<": value < bound, ">=": value >= bound, "<=": value <= bound}[sign])
 
@@ -115,20 +116,20 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         record = folders.read_record(path)
     except (Refused, OSError) as error:
         return row | {"status": "damaged", "problem": str(error)}
-    metrics = {name: value for name, value in _mapping(record.get("metrics")).items() if _is_number(value)}
-    config = _mapping(record.get("config"))
+    metrics = {name: value for name, value in mapping(record.get("metrics")).items() if is_number(value)}
+    config = mapping(record.get("config"))
     monitor = _monitor(config, metrics)
     return row | {
         "status": status(path, record),
         "problem": record.get("reason"),
         "model": choice(record, "model"),
         "data": choice(record, "data"),
-        "fingerprint": _mapping(_mapping(record.get("data")).get("fingerprints")).get("val"),
+        "fingerprint": mapping(mapping(record.get("data")).get("fingerprints")).get("val"),
         "monitor": monitor,
         "value": metrics.get(monitor) if monitor else None,
         "metrics": metrics,
         "started": record["started"] if isinstance(record.get("started"), str) else None,
-        "duration_seconds": record["duration_seconds"] if _is_number(record.get("duration_seconds")) else None,
+        "duration_seconds": record["duration_seconds"] if is_number(record.get("duration_seconds")) else None,
         "restarts": record.get("restarts"),
         "trial": record.get("trial"),
     }
@@ -137,7 +138,7 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def status(folder: Path, record: Mapping[str, Any]) -> str:
     """The status in the record; "stopped" if that says running and its process, on this host, is gone."""
     sessions = record.get("sessions")
-    last = _mapping(sessions[-1]) if isinstance(sessions, list) and sessions else {}
+    last = mapping(sessions[-1]) if isinstance(sessions, list) and sessions else {}
     here = last.get("host") == socket.gethostname()
     if record["status"] == "running" and here and not folders.held(folder):
         return "stopped"
@@ -146,10 +147,10 @@ def status(folder: Path, record: Mapping[str, Any]) -> str:
 
 def choice(record: Mapping[str, Any], group: str) -> str | None:
     """What a person would call the run's model or data: Hydra's choice, or the name in the configuration."""
-    chosen = _mapping(record.get("choices")).get(group)
+    chosen = mapping(record.get("choices")).get(group)
     if isinstance(chosen, str):
         return chosen
-    config = _mapping(_mapping(record.get("config")).get(group))
+    config = mapping(mapping(record.get("config")).get(group))
     names = (config.get(key) for key in ("name", "pretrained", "path", "_target_"))
     return next((name for name in names if isinstance(name, str) and name), None)
 
@@ -190,14 +191,6 @@ def _walk(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _monitor(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
-    asked = [config.get("monitor"), *(_mapping(group).get("monitor") for group in config.values())]
+    asked = [config.get("monitor"), *(mapping(group).get("monitor") for group in config.values())]
     names = [name for name in asked if isinstance(name, str)]
     return next((name for name in [*names, *_FALLBACK_METRICS, *metrics] if name in metrics), None)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300

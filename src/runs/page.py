@@ -112,16 +112,6 @@ def exact(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1e5 else f"{value:.5g}"
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """A value of a record that should be a mapping; empty if it is not."""
-    return value if isinstance(value, dict) else {}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a record is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
 def bar(share: float) -> str:
     """A share of a whole, as a bar."""
     return f"<span class='bar' style='width:{8 * min(1.0, max(0.0, share)):.2f}rem'></span>"

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from typing import Any
 from runs import card, kubeflow_registry
 from runs import folder as folders
 from runs.errors import OutOfReach, Refused
+from runs.fields import is_number, mapping
 from runs.lineage import digest, lineage
 from runs.listing import choice
-from runs.page import is_number, mapping
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SERVER = "sqlite:///outputs/mlflow/mlflow.db"
 EXPERIMENT = "isotrain-registry"
 _DIGEST = "model_sha256"
+_REFERENCE = ("profile.json", "sample.parquet")  # in quality/: what `quality drift reference=` looks at
 _STOP = ("failed", "inconclusive", "unevaluated")
 
 
@@ -85,7 +87,7 @@ def register(
     task = str(mapping(mapping(record.get("config")).get("task")).get("name"))
     name = name or f"{task}-{choice(record, 'data') or 'data'}"
     mark = digest(model)
-    text = card.as_markdown(folder, record, use, licence)
+    text = card.as_markdown(folder, record, use, licence, mark)
     with _client(server) as client:
         _named(client, name, task)
         found = next((each for each in _versions(client, name) if each.tags.get(_DIGEST) == mark), None)
@@ -118,6 +120,48 @@ def rollback(name: str, server: str | None = None) -> Registered:
         if now is not None:
             client.set_registered_model_alias(name, PREVIOUS, now)
         return Registered(name, back, _aliases(client, name, back), False)
+
+
+def champion(name: str, server: str | None = None, folder: Path | None = None) -> dict[str, Any] | None:
+    """Who is champion, and, if a folder is given, what its run left: run.json, model/, predictions.jsonl, quality/.
+
+    That is enough for `trainers evaluate run=`, `runs compare` and `quality drift reference=`, wherever it was trained.
+
+    Args:
+        name: of the registered model.
+        server: of MLflow, as for `register`.
+        folder: where its files go; an older champion's in it are replaced.
+
+    Returns:
+        name, version, digest, run (the folder it was registered from) and data (fingerprint by split); None if there is
+        no champion.
+
+    Raises:
+        Refused: its files cannot be had.
+        OutOfReach: the server does not answer.
+    """
+    with _client(server) as client:
+        version = _alias(client, name, CHAMPION)
+        if version is None:
+            return None
+        made = client.get_model_version(name, version)
+        found = {
+            "name": name,
+            "version": version,
+            "digest": made.tags.get(_DIGEST, ""),
+            "run": made.tags.get("run", ""),
+            "data": {tag.removeprefix("data_"): mark for tag, mark in made.tags.items() if tag.startswith("data_")},
+        }
+        if folder is not None:
+            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            client.download_artifacts(made.run_id, "", str(temporary))
+            if not (temporary / folders.RECORD).exists():
+                raise Refused(f"{name} version {version} has no {folders.RECORD}: it was not registered by isotrain")
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.replace(folder)
+        return found
 
 
 def _promote(client: Any, name: str, version: str) -> None:
@@ -167,7 +211,7 @@ def _versions(client: Any, name: str) -> list[Any]:
 def _put(client: Any, name: str, folder: Path, record: Mapping[str, Any], mark: str, text: str) -> str:
     """Uploads what belongs to a version, and makes it."""
     tags = {_DIGEST: mark, "run": str(folder.resolve())}
-    for what, which, value in lineage(folder, record):
+    for what, which, value in lineage(folder, record, mark):
         if what == "parent":
             tags["parent"] = f"{which} {value}".strip()[:4000]
         elif what != "model":
@@ -182,7 +226,7 @@ def _put(client: Any, name: str, folder: Path, record: Mapping[str, Any], mark: 
         if (folder / part).exists():
             client.log_artifact(run, str(folder / part))
     for gate, _ in card.GATES:
-        for part in ("verdict.json", "report.html"):
+        for part in ("verdict.json", "report.html", *_REFERENCE):
             if (folder / gate / part).exists():
                 client.log_artifact(run, str(folder / gate / part), gate)
     with tempfile.TemporaryDirectory() as temporary:

@@ -16,11 +16,12 @@ from runs import calibration, charts, metric_lines, page, questions, rows
 from runs import folder as folders
 from runs.command import again
 from runs.errors import Refused
+from runs.fields import is_number, mapping
 from runs.lineage import lineage
 from runs.listing import choice, status
 from runs.page import badge, escaped, number
 from runs.rows import Columns
-from runs.statistics import Mean, mean
+from runs.statistics import Mean
 from runs.terminal import duration, when
 
 FILE = "report.html"
@@ -41,7 +42,7 @@ def write(folder: Path, against: Path | None = None) -> Path:
     """
     record = folders.read_record(folder)
     columns, trouble = _columns(folder)
-    found = known(columns) if columns is not None else {}
+    found = rows.known(columns) if columns is not None else {}
     name = f"{choice(record, 'model') or 'a model'} on {choice(record, 'data') or 'its data'}"
     parts = [
         f"<h1>{escaped(name)} {badge(status(folder, record))}</h1>",
@@ -70,27 +71,21 @@ def _columns(folder: Path) -> tuple[Columns | None, str]:
         return None, str(error)
 
 
-def known(columns: Columns) -> dict[str, Mean]:
-    """Each metric of the predictions with its interval."""
-    clusters = rows.clustered(columns.clusters)
-    return {name: mean(values, clusters) for name, values in columns.values.items()}
-
-
 def _summary(folder: Path, record: Mapping[str, Any], found: Mapping[str, Mean], trouble: str) -> list[str]:
-    config = page.mapping(record.get("config"))
-    task = page.mapping(config.get("task"))
+    config = mapping(record.get("config"))
+    task = mapping(config.get("task"))
     monitor = config.get("monitor") or task.get("monitor") or ""
-    metrics = page.mapping(record.get("metrics"))
+    metrics = mapping(record.get("metrics"))
     said = []
-    if isinstance(monitor, str) and page.is_number(metrics.get(monitor)):
+    if isinstance(monitor, str) and is_number(metrics.get(monitor)):
         interval = ""
         if monitor in found:
             one = found[monitor]
             interval = f" (95 % interval {one.low:.2f} to {one.high:.2f}, over {one.examples:,} examples)"
-        best = page.mapping(record.get("best"))
+        best = mapping(record.get("best"))
         at = f" after epoch {best.get('epoch')} and {best['step']:,} steps" if isinstance(best.get("step"), int) else ""
         said.append(f"it reached {monitor} {page.exact(metrics[monitor])}{interval}{at}")
-    hardware = page.mapping(record.get("hardware"))
+    hardware = mapping(record.get("hardware"))
     gpus = hardware.get("gpus") if isinstance(hardware.get("gpus"), list) else []
     what, of = ("GPU", len(gpus)) if gpus else ("core", hardware.get("cores"))
     on = f"{of or '?'} {what}{'s' if of != 1 else ''}"
@@ -98,7 +93,7 @@ def _summary(folder: Path, record: Mapping[str, Any], found: Mapping[str, Mean],
     if record.get("restarts"):
         said.append(f"it was restarted {record['restarts']} times")
     for gate in ("quality", "explain"):
-        verdict = page.mapping(record.get(gate)).get("status")
+        verdict = mapping(record.get(gate)).get("status")
         if isinstance(verdict, str):
             said.append(f"{'its data' if gate == 'quality' else 'its explanations'}: {verdict}")
     text = "; ".join(said)
@@ -112,7 +107,7 @@ def _summary(folder: Path, record: Mapping[str, Any], found: Mapping[str, Mean],
 
 
 def _metrics(record: Mapping[str, Any], columns: Columns | None, found: Mapping[str, Mean]) -> list[str]:
-    metrics = {name: value for name, value in page.mapping(record.get("metrics")).items() if page.is_number(value)}
+    metrics = {name: value for name, value in mapping(record.get("metrics")).items() if is_number(value)}
     if not metrics:
         return []
     cells = []
@@ -169,10 +164,10 @@ def later(lines: Sequence[metric_lines.Line]) -> list[metric_lines.Line]:
 
 
 def _confusion(record: Mapping[str, Any]) -> list[str]:
-    details = page.mapping(record.get("details"))
+    details = mapping(record.get("details"))
     counts = {
         str(true): {str(other): count for other, count in row.items() if isinstance(count, int)}
-        for true, row in page.mapping(details.get("confusion")).items()
+        for true, row in mapping(details.get("confusion")).items()
         if isinstance(row, dict)
     }
     if not counts:
@@ -244,7 +239,7 @@ def _images(folder: Path, columns: Columns, chosen: Sequence[int]) -> tuple[list
 
 
 def _share(value: Any) -> str:
-    return f"{value:.0%}" if page.is_number(value) else ""
+    return f"{value:.0%}" if is_number(value) else ""
 
 
 def _pictures(folder: Path) -> dict[str, str]:
@@ -287,19 +282,19 @@ def _calibration(columns: Columns | None) -> list[str]:
 
 
 def _work(record: Mapping[str, Any]) -> list[str]:
-    timings = {name: each for name, each in page.mapping(record.get("timings")).items() if page.is_number(each)}
+    timings = {name: each for name, each in mapping(record.get("timings")).items() if is_number(each)}
     if not timings:
         return []
     total = sum(timings.values()) or 1.0
     cells = [
         [escaped(name), duration(each), f"{each / total:.0%}", page.bar(each / total)] for name, each in timings.items()
     ]
-    use, peak = page.mapping(record.get("utilisation")), page.mapping(record.get("peak_memory"))
+    use, peak = mapping(record.get("utilisation")), mapping(record.get("peak_memory"))
     facts = {
-        "cores in use": f"{use['cpu_percent']} %" if page.is_number(use.get("cpu_percent")) else None,
-        "GPU in use": f"{use['gpu_percent']} %" if page.is_number(use.get("gpu_percent")) else None,
-        "peak memory": f"{peak['process_mib']:,.0f} MiB" if page.is_number(peak.get("process_mib")) else None,
-        "peak GPU memory": f"{peak['gpu_mib']:,.0f} MiB" if page.is_number(peak.get("gpu_mib")) else None,
+        "cores in use": f"{use['cpu_percent']} %" if is_number(use.get("cpu_percent")) else None,
+        "GPU in use": f"{use['gpu_percent']} %" if is_number(use.get("gpu_percent")) else None,
+        "peak memory": f"{peak['process_mib']:,.0f} MiB" if is_number(peak.get("process_mib")) else None,
+        "peak GPU memory": f"{peak['gpu_mib']:,.0f} MiB" if is_number(peak.get("gpu_mib")) else None,
     }
     said = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
     return [
@@ -312,7 +307,7 @@ def _work(record: Mapping[str, Any]) -> list[str]:
 def _gates(folder: Path, record: Mapping[str, Any]) -> list[str]:
     cells = []
     for name, what in (("quality", "data contract"), ("explain", "explanations")):
-        found = page.mapping(record.get(name))
+        found = mapping(record.get(name))
         verdict = _json(folder / name / "verdict.json")
         said = verdict.get("status") or found.get("status")
         if not isinstance(said, str):
@@ -326,10 +321,10 @@ def _gates(folder: Path, record: Mapping[str, Any]) -> list[str]:
 
 
 def _configuration(record: Mapping[str, Any], against: Path | None) -> list[str]:
-    config = page.mapping(record.get("config"))
+    config = mapping(record.get("config"))
     found = ["<h2>Configuration</h2>"]
     if against is not None:
-        other = page.mapping(folders.read_record(against).get("config"))
+        other = mapping(folders.read_record(against).get("config"))
         changed = folders.differences(other, config, {})
         cells = [[escaped(key), escaped(was), escaped(now)] for key, was, now in changed]
         found.append(f"<p>It differs from {escaped(against)} by {len(changed)} settings.</p>")
@@ -353,6 +348,6 @@ def _lineage(folder: Path, record: Mapping[str, Any]) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return page.mapping(json.loads(path.read_text(encoding="utf-8")))
+        return mapping(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}

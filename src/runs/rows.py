@@ -11,6 +11,7 @@ import numpy.typing as npt
 from runs import folder as folders
 from runs import predictions
 from runs.errors import Refused
+from runs.statistics import Mean, mean
 
 Floats = npt.NDArray[np.float64]
 
@@ -96,3 +97,9 @@ def _measured(row: Mapping[str, Any]) -> dict[str, float]:
 def _all(rows: list[dict[str, Any]], key: str) -> list[Any]:
     """A column; empty where not every row has it."""
     return [row[key] for row in rows] if all(row.get(key) is not None for row in rows) else []
+
+
+def known(columns: Columns) -> dict[str, Mean]:
+    """Each metric of the predictions with its interval."""
+    clusters = clustered(columns.clusters)
+    return {name: mean(values, clusters) for name, values in columns.values.items()}
