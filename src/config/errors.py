@@ -37,6 +37,12 @@ class ExplanationFailed(Exception):
     exit_code = 5
 
 
+class OutOfReach(Exception):
+    """A cluster or server that does not answer, or not in time."""
+
+    exit_code = 7
+
+
 class OutOfResources(Exception):
     """No disk or memory left."""
 

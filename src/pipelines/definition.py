@@ -1,0 +1,162 @@
+"""The pipeline: data, quality, tune, train, evaluate, explain, gates, register; the same for both tasks."""
+
+from collections.abc import Mapping
+from typing import Any, List  # noqa: UP035 - as KFP reads annotations
+
+from kfp import dsl, kubernetes
+
+from pipelines import components
+
+CACHED = ("quality", "train", "explain")  # what their parameters determine; the image's digest is one of them
+RETRIED = ("data", "tune", "train")  # safe to do again: they go on where they were, and refuse twice at once
+GPU = ("train", "evaluate", "explain")
+SMALL = ("plan", "gate", "benchmark", "register", "finish")
+FROM_MAP = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
+RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
+
+
+def pipeline(settings: Mapping[str, Any]) -> Any:
+    """The pipeline as KFP has it.
+
+    Args:
+        settings: conf/pipeline.yaml.
+    """
+
+    @dsl.pipeline(name=settings["name"], description="Data, quality, tune, train, evaluate, explain, gates, register.")
+    def train(
+        model: str = "bert_tiny",
+        data: str = "squad_sample",
+        overrides: List[str] = [],  # noqa: B006, UP006 - KFP's own form of a default
+        quality: str = "enforce",
+        drift: str = "warn",
+        explain: str = "enforce",
+        benchmark: str = "enforce",
+        tune: str = "",
+        tune_backend: str = "katib",
+        trials: int = 0,
+        baseline: str = "champion",
+        margin: float = 0.5,
+        minimum: int = 100,
+        promote: bool = True,
+        when: str = "always",
+        registered: str = "",
+        server: str = "",
+        root: str = settings["root"],
+        image: str = settings["image"],
+    ) -> None:
+        def made(task: Any, name: str = "") -> Any:
+            return _placed(task, name, settings, image)
+
+        end = made(components.finish(backend=tune_backend, root=root))
+        with dsl.ExitHandler(end, name="steps"):
+            prepared = made(components.data(model=model, data=data, overrides=overrides, root=root))
+            mark = prepared.outputs["Output"]
+            asked = made(
+                components.plan(when=when, registered=registered, server=server, data=data, fingerprint=mark, root=root)
+            )
+            with dsl.If(asked.outputs["Output"] == "yes", name="worth-training"):
+                verified = made(
+                    components.quality(
+                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=mark, image=image, root=root,
+                        dataset=prepared.outputs["dataset"],
+                    )
+                )  # fmt: skip
+                sound = made(
+                    components.gate(what="quality", policy=quality, verdict=verified.outputs["Output"], root=root),
+                    "quality gate",
+                )
+                moved = made(
+                    components.drift(
+                        policy=drift,
+                        registered=registered,
+                        server=server,
+                        model=model,
+                        data=data,
+                        overrides=overrides,
+                        root=root,
+                    )
+                ).after(sound)
+                steady = made(
+                    components.gate(what="drift", policy=drift, verdict=moved.outputs["Output"], root=root),
+                    "drift gate",
+                )
+                tuned = made(
+                    components.tune(
+                        file=tune, backend=tune_backend, trials=trials, model=model, data=data, overrides=overrides,
+                        fingerprint=mark, image=image, root=root,
+                    )
+                ).after(steady)  # fmt: skip
+                fitted = made(
+                    components.train(
+                        model=model, data=data, overrides=overrides, best=tuned.outputs["Output"], fingerprint=mark,
+                        quality=quality, image=image, root=root, dataset=prepared.outputs["dataset"],
+                    )
+                )  # fmt: skip
+                run, trained = fitted.outputs["Output"], fitted.outputs["trained"]
+                compared = made(
+                    components.evaluate(
+                        run=run, baseline=baseline, margin=margin, minimum=minimum, registered=registered,
+                        server=server, data=data, overrides=overrides, root=root, trained=trained,
+                    )
+                )  # fmt: skip
+                explained = made(
+                    components.explain(
+                        policy=explain, run=run, overrides=overrides, image=image, root=root, trained=trained
+                    )
+                )
+                right = made(
+                    components.gate(what="explanation", policy=explain, verdict=explained.outputs["Output"], root=root),
+                    "explanation gate",
+                )
+                known = made(components.benchmark(policy=benchmark, run=run, root=root, trained=trained))
+                good = made(
+                    components.gate(what="benchmark", policy=benchmark, verdict=known.outputs["Output"], root=root),
+                    "benchmark gate",
+                )
+                made(
+                    components.register(
+                        run=run, compared=compared.outputs["Output"], promote=promote,
+                        despite=f"{quality} {explain}", registered=registered, server=server, root=root,
+                        trained=trained,
+                    )
+                ).after(right, good)  # fmt: skip
+
+    return train
+
+
+def _placed(task: Any, name: str, settings: Mapping[str, Any], image: Any) -> Any:
+    """Gives a step its image, resources, volumes, secrets, caching and retries."""
+    step = task.component_spec.name
+    size = settings["small" if step in SMALL else "large"]
+    task.set_display_name(name or step)
+    task.set_container_image(image)
+    task.set_caching_options(step in CACHED)
+    if step in RETRIED and settings["retries"]:
+        task.set_retry(num_retries=settings["retries"], backoff_duration="30s", backoff_max_duration="300s")
+    task.set_cpu_request(size["cpu"]).set_cpu_limit(size["cpu_limit"])
+    task.set_memory_request(size["memory"]).set_memory_limit(size["memory_limit"])
+    if step in GPU and size["gpus"]:
+        task.set_accelerator_type(size["gpu"]).set_accelerator_limit(size["gpus"])
+    if step not in SMALL and size["shared_memory"]:
+        kubernetes.empty_dir_mount(
+            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size["shared_memory"]
+        )
+    kubernetes.use_field_path_as_env(task, env_name=RUN_ID, field_path="metadata.labels['pipeline/runid']")
+    if settings["volume"]:
+        kubernetes.mount_pvc(task, pvc_name=settings["volume"], mount_path=settings["root"])
+    if settings["cache_volume"]:
+        kubernetes.mount_pvc(task, pvc_name=settings["cache_volume"], mount_path=settings["cache"])
+    for variable, secret in settings["secrets"].items():
+        kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env={variable: variable}, optional=True)
+    if settings["config_map"]:
+        kubernetes.use_config_map_as_env(
+            task,
+            config_map_name=settings["config_map"],
+            config_map_key_to_env={each: each for each in FROM_MAP},
+            optional=True,
+        )
+    for key, value in settings["node_selector"].items():
+        kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    for toleration in settings["tolerations"]:
+        kubernetes.add_toleration(task, **toleration)
+    return task

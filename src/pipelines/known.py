@@ -1,0 +1,30 @@
+"""The benchmark gate: what is known of a model on a data set, and whether a run reached it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from config.compose import CONF
+
+FILE = CONF / "known_results.yaml"
+
+
+def judge(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Compares a run with the floor for its model and data.
+
+    Args:
+        found: its run.json.
+
+    Returns:
+        The verdict (`none: …` where nothing is known), and a text about it with the source.
+    """
+    choices: Mapping[str, Any] = found.get("choices") or {}
+    model, data = choices.get("model"), choices.get("data")
+    for each in yaml.safe_load(FILE.read_text(encoding="utf-8")):
+        if (each["model"], each["data"]) == (model, data):
+            value = float(found["metrics"][each["metric"]])
+            said = f"{each['metric']} {value:.1f}, floor {each['floor']:g}, published {each['published']:g}"
+            status = "passed" if value >= each["floor"] else "failed"
+            return f"{status}: {said}", f"{said} ({each['source']})."
+    return f"none: nothing is known of {model} on {data}", f"{FILE.name} has no row for {model} on {data}."

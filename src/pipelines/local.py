@@ -1,0 +1,163 @@
+"""`python -m pipelines run`: the compiled pipeline on this machine, without Docker, step by step in processes of their own."""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from config.errors import Interrupted, Refused
+from pipelines import compiled, record, table
+from pipelines.commands import PROJECT
+
+FAILED = 6
+_SHOWN = re.compile(r"isotrain: |\d{4}-\d\d-\d\dT\S+Z epoch=")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def run(
+    overrides: Sequence[str], given: Sequence[str], root: str, name: str | None = None, file: str | None = None
+) -> int:
+    """Runs the pipeline.
+
+    Args:
+        overrides: train.py's.
+        given: NAME=VALUE of the pipeline's parameters.
+        root: folder of runs and records; a training or search that was begun in it goes on.
+        name: of this run; its time if not given.
+        file: a compiled pipeline; if not given, it is compiled as `python -m pipelines compile` does.
+
+    Returns:
+        0, or 6 if the pipeline failed.
+
+    Raises:
+        Refused: what cannot run; nothing has been started.
+        Interrupted: by a signal; trainings have written their checkpoints.
+    """
+    text = Path(file).read_text(encoding="utf-8") if file else compiled.text()
+    spec = next(iter(_documents(text)))
+    arguments = compiled.arguments(spec, overrides, given)
+    place = Path(root).absolute()
+    here = {"root": str(place), "image": f"this-machine:{_code()}"}
+    if not any(each.startswith("tune_backend=") for each in given):
+        here["tune_backend"] = "local"
+    arguments = {**here, **arguments}
+    _refuse(arguments)
+    name = name or datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    os.environ[record.RUN_ID] = name
+    os.environ.setdefault("ISOTRAIN_CACHE", str(Path.home() / ".cache" / "isotrain"))
+    folder = record.folder(str(place))
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write(folder / "parameters.json", arguments)
+    said = ""
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        try:
+            with _signals(), _shown(log):
+                _call(text, arguments, folder / "artifacts")
+        except Interrupted:
+            record.publish(folder, "CANCELED", "interrupted")
+            raise
+        except RuntimeError as error:  # KFP's way to say that a step failed
+            said = _COLOUR.sub("", str(error))
+            print(said, file=log)
+    steps = record.steps(folder)
+    print(table.of_steps(steps))
+    print(f"isotrain: {folder}", file=sys.stderr)
+    wrong = [each for each in steps if each["state"] != "done"]
+    if not said and not wrong:
+        return 0
+    why = f"{wrong[0]['step']}: {wrong[0].get('message', wrong[0]['state'])}" if wrong else said
+    print(f"isotrain: the pipeline failed: {why}; all that was said is in {folder / 'log.txt'}", file=sys.stderr)
+    return FAILED
+
+
+def _documents(text: str) -> list[dict[str, Any]]:
+    import yaml
+
+    return list(yaml.safe_load_all(text))
+
+
+def _call(text: str, arguments: Mapping[str, Any], artifacts: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of image names, resources and volumes, which mean nothing here
+        from kfp import components, local
+
+        local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(artifacts))
+        components.load_component_from_text(text)(**arguments)
+
+
+def _refuse(arguments: Mapping[str, Any]) -> None:
+    for name, value in arguments.items():
+        # KFP's local runner puts the interpreter's path in the place of every "python3" (kfp 2.13 to 2.17).
+        if "python3" in str(value):
+            raise Refused(
+                f"{name}={value}: KFP's local runner changes python3 in values; choose another folder or link"
+            )
+        if len(str(value).encode()) > 100_000:
+            raise Refused(f"{name} has more than 100,000 bytes; a process takes no such arguments")
+
+
+def _code() -> str:
+    """Twelve hexadecimal digits of this code: what another code trained is not taken for ours."""
+    whole = hashlib.sha256()
+    for path in sorted([PROJECT / "train.py", *(PROJECT / "src").rglob("*.py"), *(PROJECT / "conf").rglob("*.yaml")]):
+        whole.update(str(path.relative_to(PROJECT)).encode() + path.read_bytes())
+    return whole.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """On SIGINT and SIGTERM the steps are told, and waited for: a training writes its checkpoint first."""
+    import psutil
+
+    def told(number: int, _: FrameType | None) -> None:
+        for each in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                words = each.cmdline()
+                if "kfp.dsl.executor_main" in words and not Path(words[0]).name.endswith("sh"):
+                    each.terminate()
+        raise Interrupted(number, "interrupted; the same command goes on with what was begun")
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Lines(io.TextIOBase):
+    """Writes whole lines to a function."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self.told, self.rest = told, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.told(line)
+        return len(text)
+
+
+@contextlib.contextmanager
+def _shown(log: TextIO) -> Iterator[None]:
+    """Keeps all that KFP and the steps say in the log; what a person waits for is shown, too."""
+    stderr = sys.stderr
+
+    def told(line: str) -> None:
+        plain = _COLOUR.sub("", line)
+        print(plain, file=log, flush=True)
+        if _SHOWN.match(plain.lstrip()):  # KFP indents what steps say
+            print(plain.lstrip().removeprefix("isotrain: "), file=stderr, flush=True)
+
+    lines = _Lines(told)
+    with contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines):
+        yield

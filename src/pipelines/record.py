@@ -1,0 +1,108 @@
+"""What each step of a pipeline's run did, on the volume: it survives a step that fails, whose artifacts KFP does not keep."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RUN_ID = "KFP_RUN_ID"
+ORDER = (
+    "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
+    "explanation gate", "benchmark", "benchmark gate", "register", "finish",
+)  # fmt: skip
+# Outcomes that another attempt would only repeat: configuration, divergence, the gates.
+FINAL = (2, 3, 4, 5)
+
+
+class StepFailed(Exception):
+    """A step that ended with a message for people and an exit code (docs/exit_codes.md)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
+def folder(root: str) -> Path:
+    """Of this run of the pipeline: `root/pipelines/<run>`."""
+    return Path(root) / "pipelines" / os.environ.get(RUN_ID, "run")
+
+
+@contextmanager
+def step(root: str, name: str) -> Iterator[dict[str, Any]]:
+    """Keeps a step's record in `steps/<name>.json`: its state, seconds, exit code, commands, and what it adds.
+
+    Args:
+        root: of runs and records.
+        name: of the step.
+
+    Yields:
+        What else is kept; `commands` is filled by `pipelines.commands`.
+
+    Raises:
+        SystemExit: with the code of a step that failed, in place of `StepFailed`; KFP needs no traceback of ours.
+    """
+    path = folder(root) / "steps" / f"{name.replace(' ', '-')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if (before := read(path)) and before.get("state") == "failed" and before.get("code") in FINAL:
+        # A retry of what cannot come out otherwise.
+        print(f"isotrain: {name}: failed before, and would again: {before.get('message')}", flush=True)
+        raise SystemExit(before["code"])
+    began = time.time()
+    found: dict[str, Any] = {"step": name, "state": "running", "began": began, "commands": []}
+    write(path, found)
+    print(f"isotrain: {name} …", flush=True)
+    try:
+        yield found
+    except BaseException as error:
+        code = getattr(error, "exit_code", None)
+        code = code if isinstance(code, int) else 1
+        found |= {"state": "failed", "code": code, "message": str(error) or type(error).__name__}
+        found["seconds"] = time.time() - began
+        write(path, found)
+        print(f"isotrain: {name}: {found['message']}", flush=True)
+        if isinstance(error, StepFailed):
+            raise SystemExit(code) from None
+        raise
+    found |= {"state": "done", "code": 0, "seconds": time.time() - began}
+    write(path, found)
+    said = f": {found['verdict']}" if found.get("verdict") else ""
+    print(f"isotrain: {name}: done in {found['seconds']:.1f} s{said}", flush=True)
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    """The records of a run's steps, in the pipeline's order."""
+    found = [each for path in (run / "steps").glob("*.json") if (each := read(path))]
+    return sorted(found, key=lambda each: ORDER.index(each["step"]) if each["step"] in ORDER else len(ORDER))
+
+
+def publish(run: Path, state: str, error: str) -> dict[str, Any]:
+    """Writes pipeline.json: how a run ended, and what its steps did.
+
+    Args:
+        run: its folder.
+        state: KFP's: SUCCEEDED, FAILED, CANCELED.
+        error: what KFP says of it.
+    """
+    found = [each for each in steps(run) if each["step"] != "finish"]
+    whole = {"run": run.name, "state": state, "error": error, "steps": found}
+    write(run / "pipeline.json", whole)
+    return whole
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object whole, or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,380 @@
+"""What each step of the pipeline does: it calls one of our commands and shows what that left.
+
+A step keeps its record on the volume (`pipelines.record`), so that what it found survives it. Checks write their whole
+report and end well; a gate after them ends the pipeline. Artifacts are KFP's objects (`kfp.dsl`).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import artifacts, known, record
+from pipelines.commands import call
+from pipelines.compiled import experiment
+from pipelines.record import StepFailed
+
+Artifact = Any
+GOOD = ("passed", "warned", "off", "none")
+FORMAT = 1  # of folders that are named by their content: raise it when what is in them changes
+
+
+def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifact) -> str:
+    """Prepares the data; returns `train:<digest> val:<digest>`, by which later steps are cached."""
+    with record.step(root, "data") as mine:
+        _environment(root)
+        found = json.loads(call(mine, "-m", "datamodules", "prepare", *overrides).splitlines()[-1])
+        prints = found.pop("fingerprints")
+        mark = " ".join(f"{split}:{prints[split]}" for split in ("train", "val"))
+        mine["fingerprint"] = mark
+        dataset.metadata |= {"overrides": list(overrides), **prints}
+        artifacts.markdown(dataset, json.dumps({"fingerprints": prints, **found}, indent=1))
+        counts = [
+            (split, name, count) for split in ("train", "val") for name, count in dict(found.get(split, {})).items()
+        ]
+        said = artifacts.table(
+            ["split", "", ""], [*counts, *((split, "fingerprint", prints[split]) for split in prints)]
+        )
+        artifacts.markdown(summary, f"# Data\n\n`{' '.join(overrides)}`\n\n{said}\n")
+        return mark
+
+
+def plan(when: str, registered: str, server: str, data: str, fingerprint: str, root: str, summary: Artifact) -> str:
+    """Whether to train: always, or `changed`: only on data that the champion was not trained on."""
+    with record.step(root, "plan") as mine:
+        if when not in ("always", "changed"):
+            raise StepFailed(f"when={when}: always or changed", 2)
+        answer, why = "yes", "when=always"
+        if when == "changed":
+            champion = _champion(mine, registered or _named(data), server, root)
+            now = dict(each.split(":", 1) for each in fingerprint.split())
+            if champion is None:
+                why = "there is no champion yet"
+            elif champion["data"] == now:
+                answer, why = "no", f"the data is what version {champion['version']}, the champion, was trained on"
+            else:
+                why = f"the data is not what version {champion['version']}, the champion, was trained on"
+        mine["verdict"] = f"{answer}: {why}"
+        artifacts.markdown(summary, f"# Train: {answer}\n\n{why}.\n")
+        return answer
+
+
+def quality(
+    policy: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact, metrics: Artifact
+) -> str:
+    """Verifies the contract; returns its status and, where that is not good, why."""
+    with record.step(root, "quality") as mine:
+        return _checked(mine, "quality", policy, root, overrides, report, summary, metrics)
+
+
+def drift(
+    policy: str, registered: str, server: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact
+) -> str:
+    """Compares the data with the champion's; drifted data counts as failed."""
+    with record.step(root, "drift") as mine:
+        folder = record.folder(root)
+        champion = None
+        if policy != "off":
+            champion = _champion(
+                mine, registered or _named(_choice(overrides, "data")), server, root, folder / "champion"
+            )
+        if policy == "off" or champion is None:
+            return _nothing(mine, "off" if policy == "off" else "none: there is no champion yet", report, summary)
+        if not (folder / "champion" / "quality" / "sample.parquet").exists():
+            return _nothing(
+                mine,
+                "none: the champion was trained with quality=off, so that nothing is known of its data",
+                report,
+                summary,
+            )
+        asked: list[str | Path] = [f"reference={folder / 'champion'}", "--folder", folder / "drift", *overrides]
+        said = call(mine, "-m", "quality", "drift", *asked, good=(0, 4)).strip().splitlines()[-1]
+        verdict = f"failed: {said}" if mine["exit"] == 4 else "passed"
+        mine |= {"verdict": verdict, "report": str(folder / "drift" / "report.html")}
+        artifacts.html(report, folder / "drift" / "report.html")
+        artifacts.markdown(summary, f"# Drift: {verdict}\n\n{said}\n")
+        return verdict
+
+
+def gate(what: str, policy: str, verdict: str, root: str) -> str:
+    """Ends the pipeline on a verdict that is not good, under `enforce`."""
+    with record.step(root, f"{what} gate") as mine:
+        if policy not in ("enforce", "warn", "off"):
+            raise StepFailed(f"the policy of the {what} gate is {policy}: enforce, warn or off", 2)
+        mine["verdict"] = verdict
+        if policy == "enforce" and verdict.partition(":")[0] not in GOOD:
+            code = {"quality": 4, "drift": 4, "explanation": 5}.get(what, 6)
+            raise StepFailed(f"the {what} gate stops the pipeline: {verdict}; its report was written before", code)
+        return verdict
+
+
+def tune(
+    file: str, backend: str, trials: int, overrides: Sequence[str], fingerprint: str, image: str, root: str,
+    report: Artifact, summary: Artifact,
+) -> list[str]:  # fmt: skip
+    """Searches; a step that is killed and tried again goes on with the same search."""
+    with record.step(root, "tune") as mine:
+        if not file:
+            _nothing(mine, "off", report, summary)
+            return []
+        if backend not in ("katib", "local"):
+            raise StepFailed(f"tune_backend={backend}: katib, or local for this machine", 2)
+        _environment(root)
+        path = experiment(file)
+        if not path.exists():
+            raise StepFailed(f"tune={file}: there is no such file in the image", 2)
+        key = _key(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
+        name = f"tune-{key}"
+        many = ["--max-trials", str(trials)] if trials else []
+        page = record.folder(root) / "tune.html"
+        if backend == "local":
+            folder = Path(root) / "pipelines" / "searches" / name
+            page, best = folder / "report.html", str(folder)
+            mine |= {"search": best, "report": str(page)}
+            call(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
+        else:
+            mine |= {"experiment": name, "report": str(page)}
+            record.write(record.folder(root) / "steps" / "tune.json", mine)  # whoever cleans up must know it
+            call(mine, "-m", "katib", "submit", path, *overrides, "--name", name, "--image", image, *many, "--watch")
+            call(mine, "-m", "katib", "trials", name, "--report", page)
+            best = name
+        found = json.loads(call(mine, "-m", "katib", "best", best, "--json"))
+        mine["verdict"] = f"{found['objective']} {found['value']:.5g}: {' '.join(found['overrides'])}"
+        artifacts.html(report, page)
+        rows = [each.split("=", 1) for each in found["overrides"]]
+        artifacts.markdown(
+            summary,
+            f"# Tuned\n\n{found['trial']}: {found['objective']} {found['value']:.5g}\n\n{artifacts.table(['key', 'value'], rows)}\n",
+        )
+        return [str(each) for each in found["overrides"]]
+
+
+def train(
+    overrides: Sequence[str], best: Sequence[str], fingerprint: str, quality: str, image: str, root: str,
+    trained: Artifact, metrics: Artifact, confusion: Artifact, report: Artifact, summary: Artifact,
+) -> str:  # fmt: skip
+    """Trains in a folder that is named by all that determines the result: the same again goes on, or prints it."""
+    with record.step(root, "train") as mine:
+        _environment(root)
+        given = [*overrides, *best, f"quality={quality}"]
+        folder = Path(root) / "pipelines" / "runs" / f"{_choice(overrides, 'model')}-{_key(*given, fingerprint, image)}"
+        mine |= {"run": str(folder), "report": str(folder / "report.html")}
+        call(mine, "train.py", *given, "explain=off", f"hydra.run.dir={folder}")
+        found = record.read(folder / "run.json")
+        values = dict(found.get("metrics", {}))
+        about = {
+            "framework": {"question_answering": "transformers", "image_classification": "timm"}.get(_task(found), ""),
+            "revision": dict(found.get("git") or {}).get("revision"),
+            "image": image,
+            "overrides": given,
+            "best": list(best),
+            "data": fingerprint,
+            "config_hash": found.get("config_hash"),
+            "run": str(folder),
+        }
+        artifacts.model(trained, folder, about)
+        artifacts.metrics(metrics, values)
+        artifacts.confusion(confusion, dict(dict(found.get("details") or {}).get("confusion") or {}))
+        artifacts.html(report, folder / "report.html")
+        rows = [(name, f"{value:.5g}") for name, value in values.items()]
+        artifacts.markdown(
+            summary, f"# Trained\n\n`{' '.join(given)}`\n\n{artifacts.table(['metric', 'value'], rows)}\n"
+        )
+        monitor = str(dict(found["config"])["monitor"])
+        mine["verdict"] = f"{monitor} {values[monitor]:.5g}"
+        return str(folder)
+
+
+def evaluate(
+    run: str, baseline: str, margin: float, minimum: int, registered: str, server: str, overrides: Sequence[str],
+    root: str, metrics: Artifact, summary: Artifact,
+) -> str:  # fmt: skip
+    """Scores the baseline on the same examples, and compares: is the new model no worse by more than the margin?"""
+    with record.step(root, "evaluate") as mine:
+        folder, against = record.folder(root), baseline
+        if baseline == "champion":
+            against = str(folder / "champion")
+            if _champion(mine, registered or _named(_choice(overrides, "data")), server, root, Path(against)) is None:
+                return _nothing(mine, "none: there is no champion yet", None, summary)
+        if not against:
+            return _nothing(mine, "none: no baseline was given", None, summary)
+        _environment(root)
+        monitor = str(dict(record.read(Path(run) / "run.json")["config"])["monitor"])
+        scored = folder / "baseline"
+        wanted = [
+            each for each in overrides if each.startswith(("data=", "data.", "trainer.threads=", "trainer.precision="))
+        ]
+        call(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored)
+        asked = ["--metric", monitor, "--margin", str(margin), "--json"]
+        found = json.loads(call(mine, "-m", "runs", "compare", scored, run, *asked))
+        result = found["results"][0]
+        one = result["difference"]
+        said = f"{monitor} {one['b']:.2f} against {one['a']:.2f}: {one['value']:+.2f} (95 % interval {one['low']:+.2f} to {one['high']:+.2f}) over {found['examples']} examples"
+        if found["examples"] < minimum:
+            verdict = f"inconclusive: {said}; fewer than {minimum}"
+        elif result["non_inferior"]:
+            verdict = f"passed: {said}; no worse by {margin:g}"
+        else:
+            verdict = f"failed: {said}; it may be worse by more than {margin:g}"
+        mine["verdict"] = verdict
+        artifacts.metrics(
+            metrics, {"difference": one["value"], "low": one["low"], "high": one["high"], "examples": found["examples"]}
+        )
+        artifacts.markdown(summary, f"# Against {baseline}\n\n{verdict}.\n\n{' '.join(found['notes'])}\n")
+        return verdict
+
+
+def explain(
+    policy: str, run: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact, metrics: Artifact
+) -> str:
+    """Explains the model, into its run's folder, where a registry looks for the verdict."""
+    with record.step(root, "explain") as mine:
+        _environment(root)
+        asked = [each for each in overrides if each.startswith(("explain.", "trainer.threads="))]
+        return _checked(mine, "explain", policy, root, asked, report, summary, metrics, run)
+
+
+def benchmark(policy: str, run: str, root: str, summary: Artifact) -> str:
+    """Compares with the floor of conf/known_results.yaml."""
+    with record.step(root, "benchmark") as mine:
+        verdict, said = ("off", "") if policy == "off" else known.judge(record.read(Path(run) / "run.json"))
+        mine["verdict"] = verdict
+        artifacts.markdown(summary, f"# Known results: {verdict}\n\n{said}\n")
+        return verdict
+
+
+def register(
+    run: str, compared: str, promote: bool, despite: str, registered: str, server: str, root: str, summary: Artifact
+) -> str:
+    """Registers the model; it becomes champion where there is none, or where it is no worse."""
+    with record.step(root, "register") as mine:
+        _environment(root)
+        status = compared.partition(":")[0]
+        champion = promote and (status == "passed" or compared == "none: there is no champion yet")
+        asked = [*(["--name", registered] if registered else []), "--server", _server(server, root), "--json"]
+        asked += ["--champion"] if champion else []
+        asked += ["--despite-gates"] if "warn" in despite.split() else []
+        found = json.loads(call(mine, "-m", "runs", "register", run, *asked))
+        why = "" if champion else f"; it was not promoted: {compared}" if promote else "; promote=False"
+        mine["verdict"] = (
+            f"{found['name']} version {found['version']} ({', '.join(found['aliases']) or 'no alias'}){why}"
+        )
+        artifacts.markdown(summary, f"# Registered\n\n{mine['verdict']}.\n")
+        return str(mine["verdict"])
+
+
+def finish(state: str, error: str, backend: str, root: str, report: Artifact, summary: Artifact) -> None:
+    """Publishes the record; a search that is not finished is exported and removed, for nobody waits for it now."""
+    with record.step(root, "finish") as mine:
+        folder = record.folder(root)
+        found = {each["step"]: each for each in record.steps(folder) if each["step"] != "finish"}
+        experiment = found.get("tune", {}).get("experiment")
+        if backend == "katib" and experiment and found["tune"]["state"] != "done":
+            try:
+                (folder / "trials.jsonl").write_text(call(mine, "-m", "katib", "trials", experiment, "--json"))
+                call(mine, "-m", "katib", "delete", experiment, "--unfinished")
+            except StepFailed as failed:  # the record matters more
+                mine["message"] = str(failed)
+        wrong = [each for each in found.values() if each["state"] != "done"]
+        pages = [each["report"] for each in [*wrong, *reversed(found.values())] if "report" in each]
+        asked = [
+            name.removesuffix(" gate").replace("explanation", "explain") for name in (each["step"] for each in wrong)
+        ]
+        pages = [found[name]["report"] for name in asked if "report" in found.get(name, {})] + pages
+        page = next((Path(each) for each in pages if Path(each).exists()), folder / "none")
+        whole = record.publish(folder, state, error)
+        mine["verdict"] = state
+        artifacts.html(report, page)
+        artifacts.markdown(summary, as_markdown(whole))
+
+
+def as_markdown(whole: dict[str, Any]) -> str:
+    """A pipeline's record as a page: a row for each step that ran, and how each ended."""
+    rows = [
+        (each["step"], each["state"], f"{each.get('seconds', 0):.1f}", each.get("message") or each.get("verdict") or "")
+        for each in whole["steps"]
+    ]
+    return f"# Pipeline run {whole['run']}: {whole['state']}\n\n{artifacts.table(['step', 'state', 'seconds', ''], rows)}\n"
+
+
+def _checked(
+    mine: dict[str, Any], room: str, policy: str, root: str, overrides: Sequence[str], report: Artifact,
+    summary: Artifact, metrics: Artifact, run: str = "",
+) -> str:  # fmt: skip
+    """Runs a check whose failure is a verdict, not an error; publishes its report and returns the verdict."""
+    if policy == "off":
+        return _nothing(mine, "off", report, summary)
+    if policy not in ("enforce", "warn"):
+        raise StepFailed(f"{room}={policy}: enforce, warn or off", 2)
+    folder = Path(run) / room if run else record.folder(root) / room
+    where: list[str | Path] = [f"run={run}"] if run else ["--folder", folder]
+    mine["report"] = str(folder / "report.html")
+    call(mine, "-m", room, *where, *overrides, good=(0, 4 if room == "quality" else 5))
+    found = record.read(folder / "verdict.json")
+    status = str(found.get("status"))
+    if room == "quality":
+        bad = [each["name"] for each in found["checks"] if each["outcome"] not in ("passed", "warned")]
+        why = f"{len(bad)} of {len(found['checks'])} checks: {', '.join(bad[:3])}" if bad else ""
+        outcomes = [each["outcome"] for each in found["checks"]]
+        values: dict[str, Any] = {name: outcomes.count(name) for name in ("passed", "warned", "failed", "unevaluated")}
+    else:
+        why = "; ".join(found.get("why", []))
+        values = {each["name"]: dict(each["mean"]).get("value") for each in found["measures"]}
+    verdict = status if status in GOOD else f"{status}: {why}"
+    mine["verdict"] = verdict
+    artifacts.html(report, folder / "report.html")
+    text = folder / "report.md"
+    artifacts.markdown(summary, text.read_text(encoding="utf-8") if text.exists() else f"# {room}: {verdict}\n")
+    artifacts.metrics(metrics, values)
+    return verdict
+
+
+def _nothing(mine: dict[str, Any], verdict: str, report: Artifact | None, summary: Artifact) -> str:
+    """A step that had nothing to do says so."""
+    mine["verdict"] = verdict
+    if report is not None:
+        artifacts.html(report, Path("none"))
+    artifacts.markdown(summary, f"{mine['step']}: {verdict}\n")
+    return verdict
+
+
+def _champion(
+    mine: dict[str, Any], name: str, server: str, root: str, folder: Path | None = None
+) -> dict[str, Any] | None:
+    more: list[str | Path] = ["--folder", folder] if folder else []
+    found = json.loads(call(mine, "-m", "runs", "champion", name, "--server", _server(server, root), "--json", *more))
+    return dict(found) if found else None
+
+
+def _server(server: str, root: str) -> str:
+    """MLflow's address; without one, a file beside the runs."""
+    return (
+        server or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).absolute() / 'mlflow' / 'mlflow.db'}"
+    )
+
+
+def _named(data: str) -> str:
+    """The registered model's name, as `python -m runs register` makes it: task and data."""
+    from config.compose import compose
+
+    return f"{compose([f'data={data}']).task.name}-{data}"
+
+
+def _choice(overrides: Sequence[str], group: str) -> str:
+    return next(each.partition("=")[2] for each in overrides if each.startswith(f"{group}="))
+
+
+def _task(found: dict[str, Any]) -> str:
+    return str(dict(dict(found.get("config") or {}).get("task") or {}).get("name"))
+
+
+def _key(*parts: str | Sequence[str]) -> str:
+    """Twelve hexadecimal digits of what determines a result."""
+    return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()[:12]
+
+
+def _environment(root: str) -> None:
+    """Prepared data is shared by all runs of a volume, unless the environment says where it is."""
+    os.environ.setdefault("ISOTRAIN_CACHE", str(Path(root).absolute() / "cache"))
