@@ -5,13 +5,13 @@
 # Packages from an index of your own: --secret id=pip,src=FILE, a pip.conf that no layer keeps. More: docs/image.md
 
 # The tag is for people, the digest is what is built on. A newer one: docker buildx imagetools inspect python:3.12-slim-bookworm
-ARG BASE=python:3.12-slim-bookworm@sha256:34386ef0cb081344d7ec1c103ba398e6e9f64e9ab3a1509accc92a4e24a07258
+ARG BASE=docker.io/library/python:3.12-slim-bookworm@sha256:34386ef0cb081344d7ec1c103ba398e6e9f64e9ab3a1509accc92a4e24a07258
 
 # 1. The packages: made again only when the lock changes, and nothing of how they were made is kept.
 FROM ${BASE} AS packages
 WORKDIR /build
 COPY requirements-image.lock ./
-# Two packages come as sources. What builds them is of the lock too, and so is there first.
+# antlr4 comes as sources. What builds it is of the lock too, and so is there first.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     set -eu; \
     python3 -m venv /opt/venv; \

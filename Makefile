@@ -9,7 +9,7 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint studies bench lock clean
+.PHONY: help train test test-slow lint pipeline studies bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,14 @@ lint: $(DEV)  ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
+PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
+pipeline: $(BASE)  ## the whole pipeline on this machine, for both tasks: ends with two registered models
+	$(PIPELINE) model=resnet18 model.name=resnet10t model.stem=standard data=shapes data.image_size=32 data.augment.crop_padding=2 \
+	  data.augment.flip=false data.batch_size=32 data.sample.train=1600 data.sample.val=400 trainer.max_epochs=8 \
+	  explain.image_classification.grid=4 $(ARGS)
+	$(PIPELINE) model=bert_tiny data=squad_sample $(ARGS)
 
 studies: $(DEV)  ## the project's five questions, with data (half an hour); ARGS="search" for one; writes docs/studies.md
 	$(BIN)/python -m studies $(ARGS)

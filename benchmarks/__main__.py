@@ -26,6 +26,7 @@ NAMES = (
     "dropout",
     "quality",
     "explain",
+    "pipeline_overhead",
 )
 
 

@@ -28,7 +28,7 @@ trap finish EXIT
 
 pinned=$(sed -n 's/^ARG BASE=//p' Dockerfile)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-revision=$(git rev-parse HEAD)
+revision=$(git describe --always --abbrev=40 --exclude '*' --dirty)
 
 debian() {  # what the official base is made of: Debian's smallest, certificates, time zones, and what Python links to
   command -v debootstrap >/dev/null || { echo "build-here needs debootstrap: apt-get install debootstrap" >&2; exit 2; }

@@ -135,7 +135,7 @@ def training(folder: Path) -> str:
     expect("val_f1=" in again, "the same command again does not say its result")
     images = ("model=resnet18", "data=shapes", *sizes, f"hydra.run.dir={folder / 'images'}")
     expect("val_accuracy=" in run("train.py", *images), "images: no line that Katib's collector reads")
-    return f"revision {revision}: {line.group()[:120] if line else ''}"
+    return f"both tasks, revision {revision}"
 
 
 def quality(folder: Path) -> str:

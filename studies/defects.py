@@ -108,12 +108,20 @@ def dark_images(folder: Path, rng: random.Random, share: float) -> None:
 
 
 def wrong_labels(folder: Path, rng: random.Random, share: float) -> None:
-    """Images that are in another class's folder."""
+    """Images that are in another class's folder, with their boxes: nothing but the label is wrong."""
     every = _some(_images(folder), rng, share)
     classes = sorted(each.name for each in (folder / "train").iterdir())
     for number, path in enumerate(every):
-        other = rng.choice([each for each in classes if each != path.parts[-3]])
-        path.rename(folder / "train" / other / "images" / f"{other}_moved{number}.JPEG")
+        own = path.parts[-3]
+        other = rng.choice([each for each in classes if each != own])
+        name = f"{other}_moved{number}.JPEG"
+        path.rename(folder / "train" / other / "images" / name)
+        boxes = {each: folder / "train" / each / f"{each}_boxes.txt" for each in (own, other)}
+        lines = boxes[own].read_text().splitlines()
+        moved = next(line for line in lines if line.split("\t")[0] == path.name)
+        boxes[own].write_text("".join(f"{line}\n" for line in lines if line != moved))
+        with boxes[other].open("a") as file:
+            file.write("\t".join([name, *moved.split("\t")[1:]]) + "\n")
 
 
 DEFECTS: dict[str, tuple[str, Defect | None]] = {

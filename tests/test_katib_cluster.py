@@ -264,8 +264,17 @@ def test_submit_changes_what_it_is_told(api: Api, katib: Katib) -> None:
     line = container["command"][2]
     assert "model=distilbert 'data.path=/runs/my data'" in line
     assert "optim.lr=${trialParameters.optimLr}" in line
-    searched = katib("submit", FILE, "optim.lr=1e-3")
-    assert (searched.returncode, "optim.lr is searched" in searched.stderr) == (2, True)
+    assert katib("submit", FILE, "optim.lr=1e-3", "--name", "fixed").returncode == 0
+    spec = stored(api, "fixed")["spec"]
+    assert "optim.lr" not in [each["name"] for each in spec["parameters"]]
+    assert "optim.lr" not in [each["reference"] for each in spec["trialTemplate"]["trialParameters"]]
+    assert (
+        "optim.lr=1e-3 "
+        in spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["command"][2]
+    )
+    every = [f"{each['name']}=1" for each in yaml.safe_load(FILE.read_text())["spec"]["parameters"]]
+    nothing = katib("submit", FILE, *every, "--name", "none")
+    assert (nothing.returncode, "fix all" in nothing.stderr) == (2, True)
     assert katib("submit", FILE, "--max-trials", "0").returncode == 2
     assert katib("submit", FILE, "optim.lrr=1").returncode == 2  # what the trainer does not have is found by check
 

@@ -181,5 +181,5 @@ def test_a_study_runs_and_goes_on(name: str, run: Run, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert STUDIES[name].HYPOTHESIS in (tmp_path / "docs" / "s.md").read_text()
     units = [json.loads(path.read_text()) for path in (tmp_path / "kept" / name).glob("*/*.json")]
-    assert len(units) == {"search": 5, "pipelines": 4}[name]
+    assert len(units) == {"search": 5, "pipelines": 6}[name]
     assert "measured" not in done.stderr

@@ -1,7 +1,7 @@
 """An Experiment with what a command line changes of it: `python -m katib submit FILE OVERRIDE ... --name NAME`."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.errors import Refused
@@ -19,6 +19,8 @@ def changed(
 ) -> Experiment:
     """The same search under another name, of other trials, or with another image.
 
+    An override of what a parameter sets fixes it, as it does in `python -m katib run`.
+
     Args:
         experiment: of a file.
         overrides: added to the trials' train.py command line.
@@ -27,14 +29,14 @@ def changed(
         image: of the primary container.
 
     Raises:
-        Refused: an override of what is searched, a command that is not train.py's, or no container to change.
+        Refused: nothing is left to search, a command that is not train.py's, or no container to change.
     """
     value: dict[str, Any] = copy.deepcopy(experiment.value)
-    searched = local.keys(experiment)
-    for each in overrides:
-        key = each.partition("=")[0].lstrip("+")
-        if key in searched:
-            raise Refused(f"{each}: {key} is searched in {experiment.document.file}; take it out of the file to fix it")
+    given = {key.lstrip("+"): text for key, _, text in (each.partition("=") for each in overrides)}
+    fixed = {name: given[key] for key, name in local.keys(experiment).items() if key in given}
+    if fixed:
+        value = _without(value, fixed, experiment)
+        experiment = Experiment(Document(experiment.document.file, value, experiment.document.lines))
     if name:
         value.setdefault("metadata", {})["name"] = name
     if max_trials is not None:
@@ -57,3 +59,29 @@ def changed(
         if image:
             container["image"] = image
     return Experiment(Document(experiment.document.file, value, experiment.document.lines))
+
+
+def _without(value: dict[str, Any], fixed: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
+    """The Experiment with parameters in its space replaced by their values in its template."""
+    spec, template = value["spec"], value["spec"]["trialTemplate"]
+    spec["parameters"] = [each for each in spec["parameters"] if each["name"] not in fixed]
+    if not spec["parameters"]:
+        raise Refused(f"the overrides fix all that {experiment.document.file} searches")
+    texts = {
+        f"${{trialParameters.{name}}}": fixed[reference]
+        for name, reference, _ in experiment.trial_parameters
+        if reference in fixed
+    }
+    template["trialParameters"] = [each for each in template["trialParameters"] if each["reference"] not in fixed]
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: filled(each) for key, each in part.items()}
+        if isinstance(part, list):
+            return [filled(each) for each in part]
+        for place, text in texts.items() if isinstance(part, str) else ():
+            part = part.replace(place, text)
+        return part
+
+    template["trialSpec"] = filled(template["trialSpec"])
+    return value

@@ -92,8 +92,6 @@ def _head(spec: Json) -> Iterator[tuple[str, str]]:
         yield "schemaVersion", f"{spec.get('schemaVersion')!r}: must be {SCHEMA}"
     if "dag" not in (spec.get("root") or {}):
         yield "root", "there is no graph"
-    for name in set(spec.get("components") or {}) - _used(spec):
-        yield f"components.{name}", "no task is of this component"
 
 
 def _used(spec: Json) -> set[str]:
@@ -258,6 +256,8 @@ def _conditions(spec: Json) -> Iterator[tuple[str, str]]:
 
 
 def _executors(spec: Json) -> Iterator[tuple[str, str]]:
+    for name in sorted(set(spec.get("components") or {}) - _used(spec)):
+        yield f"components.{name}", "no task is of this component"
     executors = (spec.get("deploymentSpec") or {}).get("executors") or {}
     components = spec.get("components") or {}
     labels = {name: each["executorLabel"] for name, each in components.items() if "executorLabel" in each}

@@ -146,7 +146,7 @@ def _placed(task: Any, name: str, settings: Mapping[str, Any], image: Any) -> An
         kubernetes.mount_pvc(task, pvc_name=settings["volume"], mount_path=settings["root"])
     if settings["cache_volume"]:
         kubernetes.mount_pvc(task, pvc_name=settings["cache_volume"], mount_path=settings["cache"])
-    for variable, secret in settings["secrets"].items():
+    for variable, secret in (settings["secrets"] or {}).items():
         kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env={variable: variable}, optional=True)
     if settings["config_map"]:
         kubernetes.use_config_map_as_env(
@@ -155,8 +155,8 @@ def _placed(task: Any, name: str, settings: Mapping[str, Any], image: Any) -> An
             config_map_key_to_env={each: each for each in FROM_MAP},
             optional=True,
         )
-    for key, value in settings["node_selector"].items():
+    for key, value in (settings["node_selector"] or {}).items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
-    for toleration in settings["tolerations"]:
+    for toleration in settings["tolerations"] or []:
         kubernetes.add_toleration(task, **toleration)
     return task

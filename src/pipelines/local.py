@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+import yaml
+
 from config.errors import Interrupted, Refused
 from pipelines import compiled, record, table
 from pipelines.commands import PROJECT
@@ -42,8 +44,7 @@ def run(
         Refused: what cannot run; nothing has been started.
         Interrupted: by a signal; trainings have written their checkpoints.
     """
-    text = Path(file).read_text(encoding="utf-8") if file else compiled.text()
-    spec = next(iter(_documents(text)))
+    spec, *rest = compiled.documents(file) if file else _documents(compiled.text())
     arguments = compiled.arguments(spec, overrides, given)
     place = Path(root).absolute()
     here = {"root": str(place), "image": f"this-machine:{_code()}"}
@@ -61,7 +62,7 @@ def run(
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         try:
             with _signals(), _shown(log):
-                _call(text, arguments, folder / "artifacts")
+                _call(yaml.safe_dump_all([at_once(spec), *rest]), arguments, folder / "artifacts")
         except Interrupted:
             record.publish(folder, "CANCELED", "interrupted")
             raise
@@ -80,9 +81,15 @@ def run(
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
-    import yaml
-
     return list(yaml.safe_load_all(text))
+
+
+def at_once(value: Any) -> Any:
+    """The specification with retries that do not wait: what a cluster may get over in a minute, a process does not."""
+    if isinstance(value, dict):
+        found = {name: at_once(each) for name, each in value.items()}
+        return found | {"backoffDuration": "0s"} if "maxRetryCount" in found else found
+    return [at_once(each) for each in value] if isinstance(value, list) else value
 
 
 def _call(text: str, arguments: Mapping[str, Any], artifacts: Path) -> None:

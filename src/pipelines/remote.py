@@ -1,10 +1,13 @@
 """`python -m pipelines submit|schedule|status`: through Kubeflow Pipelines' own SDK."""
 
 import argparse
+import contextlib
+import io
 import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -175,13 +178,14 @@ class Server:
         token = os.environ.get("KFP_TOKEN") or None
         path = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "/var/run/secrets/kubeflow/pipelines/token")
         own = set_volume_credentials.ServiceAccountTokenVolumeCredentials(path) if Path(path).exists() else None
+        if self.host:
+            self._ask(lambda: _alive(self.host, token))  # KFP's client asks for half a minute, and forgets the answer
         self.namespace = namespace or os.environ.get("KFP_NAMESPACE") or None
         self.client: Any = self._ask(
             lambda: Client(
                 host=self.host or None, existing_token=token, credentials=None if token else own, namespace="kubeflow"
             )
         )
-        self._ask(self.client.get_kfp_healthz)
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         """What a call answers.
@@ -194,7 +198,12 @@ class Server:
         from urllib3.exceptions import HTTPError
 
         try:
-            return call()
+            # KFP's client prints links there, and warns of its own defaults.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return call()
+        except ValueError as error:
+            raise Refused(str(error)) from error
         except ApiException as error:
             said = f"{error.status} {_message(error)}"
             if error.status in (401, 403):
@@ -313,6 +322,18 @@ class Server:
         for each in old:
             self._ask(partial(self.client.delete_recurring_run, each.recurring_run_id))
         return str(made.recurring_run_id), len(old)
+
+
+def _alive(host: str, token: str | None) -> Any:
+    """What the server says of its health."""
+    import kfp_server_api
+
+    settings = kfp_server_api.Configuration(host=host)
+    settings.retries = False
+    if token:
+        settings.api_key = {"authorization": token}
+        settings.api_key_prefix = {"authorization": "Bearer"}
+    return kfp_server_api.HealthzServiceApi(kfp_server_api.ApiClient(settings)).healthz_service_get_healthz()
 
 
 def _message(error: Any) -> str:

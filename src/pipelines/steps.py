@@ -4,9 +4,11 @@ A step keeps its record on the volume (`pipelines.record`), so that what it foun
 report and end well; a gate after them ends the pipeline. Artifacts are KFP's objects (`kfp.dsl`).
 """
 
+import filecmp
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,13 @@ def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifa
     """Prepares the data; returns `train:<digest> val:<digest>`, by which later steps are cached."""
     with record.step(root, "data") as mine:
         _environment(root)
-        found = json.loads(call(mine, "-m", "datamodules", "prepare", *overrides).splitlines()[-1])
-        prints = found.pop("fingerprints")
+        # Not `prepare`: of data that is broken there shall be a report first.
+        prints = json.loads(call(mine, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
         mark = " ".join(f"{split}:{prints[split]}" for split in ("train", "val"))
         mine["fingerprint"] = mark
         dataset.metadata |= {"overrides": list(overrides), **prints}
-        artifacts.markdown(dataset, json.dumps({"fingerprints": prints, **found}, indent=1))
-        counts = [
-            (split, name, count) for split in ("train", "val") for name, count in dict(found.get(split, {})).items()
-        ]
-        said = artifacts.table(
-            ["split", "", ""], [*counts, *((split, "fingerprint", prints[split]) for split in prints)]
-        )
+        artifacts.markdown(dataset, json.dumps({"overrides": list(overrides), "fingerprints": prints}, indent=1))
+        said = artifacts.table(["split", "fingerprint"], prints.items())
         artifacts.markdown(summary, f"# Data\n\n`{' '.join(overrides)}`\n\n{said}\n")
         return mark
 
@@ -141,14 +138,17 @@ def tune(
             call(mine, "-m", "katib", "trials", name, "--report", page)
             best = name
         found = json.loads(call(mine, "-m", "katib", "best", best, "--json"))
-        mine["verdict"] = f"{found['objective']} {found['value']:.5g}: {' '.join(found['overrides'])}"
+        # With what the Experiment fixes: without it the train step would train something else than the trial did.
+        words = shlex.split(found["command"])
+        taken = {each.partition("=")[0] for each in overrides}
+        chosen = [each for each in words[words.index("train.py") + 1 :] if each.partition("=")[0] not in taken]
+        mine["verdict"] = f"{found['objective']} {found['value']:.5g}: {' '.join(chosen)}"
         artifacts.html(report, page)
-        rows = [each.split("=", 1) for each in found["overrides"]]
+        said = artifacts.table(["key", "value"], (each.split("=", 1) for each in chosen))
         artifacts.markdown(
-            summary,
-            f"# Tuned\n\n{found['trial']}: {found['objective']} {found['value']:.5g}\n\n{artifacts.table(['key', 'value'], rows)}\n",
+            summary, f"# Tuned\n\n{found['trial']}: {found['objective']} {found['value']:.5g}\n\n{said}\n"
         )
-        return [str(each) for each in found["overrides"]]
+        return chosen
 
 
 def train(
@@ -200,6 +200,10 @@ def evaluate(
                 return _nothing(mine, "none: there is no champion yet", None, summary)
         if not against:
             return _nothing(mine, "none: no baseline was given", None, summary)
+        if _same_model(Path(run), Path(against)):
+            mine["verdict"] = "passed: it is the same model, file by file"
+            artifacts.markdown(summary, f"# Against {baseline}\n\n{mine['verdict']}.\n")
+            return str(mine["verdict"])
         _environment(root)
         monitor = str(dict(record.read(Path(run) / "run.json")["config"])["monitor"])
         scored = folder / "baseline"
@@ -217,7 +221,7 @@ def evaluate(
         elif result["non_inferior"]:
             verdict = f"passed: {said}; no worse by {margin:g}"
         else:
-            verdict = f"failed: {said}; it may be worse by more than {margin:g}"
+            verdict = f"failed: {said}; not shown to be no worse by {margin:g}"
         mine["verdict"] = verdict
         artifacts.metrics(
             metrics, {"difference": one["value"], "low": one["low"], "high": one["high"], "examples": found["examples"]}
@@ -255,7 +259,8 @@ def register(
         champion = promote and (status == "passed" or compared == "none: there is no champion yet")
         asked = [*(["--name", registered] if registered else []), "--server", _server(server, root), "--json"]
         asked += ["--champion"] if champion else []
-        asked += ["--despite-gates"] if "warn" in despite.split() else []
+        # A gate that is not enforced does not stop the model here, either: its verdict is in the card.
+        asked += ["--despite-gates"] if {"warn", "off"} & set(despite.split()) else []
         found = json.loads(call(mine, "-m", "runs", "register", run, *asked))
         why = "" if champion else f"; it was not promoted: {compared}" if promote else "; promote=False"
         mine["verdict"] = (
@@ -329,6 +334,12 @@ def _checked(
     artifacts.markdown(summary, text.read_text(encoding="utf-8") if text.exists() else f"# {room}: {verdict}\n")
     artifacts.metrics(metrics, values)
     return verdict
+
+
+def _same_model(run: Path, other: Path) -> bool:
+    """Whether two runs exported the same weights."""
+    one, two = (folder / "model" / "model.safetensors" for folder in (run, other))
+    return one.exists() and two.exists() and filecmp.cmp(one, two, shallow=False)
 
 
 def _nothing(mine: dict[str, Any], verdict: str, report: Artifact | None, summary: Artifact) -> str:

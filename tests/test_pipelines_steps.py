@@ -1,0 +1,232 @@
+"""Steps on a cluster: what they do with Katib, with what is known of models, and with KFP's artifacts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import dsl
+from tests.katib_api_double import Api
+
+from pipelines import artifacts, compiled, known, record, steps
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = str(ROOT / "katib" / "questions-json.yaml")
+GIVEN = ["model=bert", "data=squad", "trainer.max_steps=2"]
+MARK = "train:0 val:1"
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
+    found = Api()
+    monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig(tmp_path / "config")))
+    monkeypatch.setenv("KFP_RUN_ID", "one")
+    yield found
+    found.close()
+
+
+def made(kind: type, path: Path) -> Any:
+    return kind(name=path.name, uri=str(path))
+
+
+def ends(api: Api, state: str = "Succeeded") -> threading.Thread:
+    """Lets the first Experiment that is created come to an end."""
+
+    def work() -> None:
+        while not (names := [key[2] for key in api.objects if key[0] == "experiments"]):
+            time.sleep(0.05)
+        name = names[0]
+        point = {"optim.lr": "3e-05", "data.batch_size": "16", "optim.weight_decay": "0.01", "optim.warmup": "0.1"}
+        api.trial(name, f"{name}-aaaa", "Succeeded", "81.5", **point)
+        api.trial(name, f"{name}-bbbb", "Succeeded", "84.25", **{**point, "optim.lr": "5e-05"})
+        if state:
+            api.end(name, state, "it has ended", f"{name}-bbbb")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def tuned(folder: Path, trials: int = 2) -> list[str]:
+    report, summary = made(dsl.HTML, folder / "report"), made(dsl.Markdown, folder / "summary")
+    return steps.tune(FILE, "katib", trials, GIVEN, MARK, "me/i@sha256:0", str(folder), report, summary)
+
+
+def test_tune_asks_katib_and_a_retry_attaches(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends(api)
+    best = tuned(tmp_path)
+    assert "optim.lr=5e-05" in best
+    assert not [each for each in best if each.startswith(("model=", "data=", "hydra", "trainer.max_steps"))]
+    assert "attached to it" not in capsys.readouterr().out
+    ((kind, namespace, name),) = [key for key in api.objects if key[0] == "experiments"]
+    spec = api.objects[kind, namespace, name]["spec"]
+    assert spec["maxTrialCount"] == 2
+    container = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "me/i@sha256:0"
+    assert "model=bert data=squad trainer.max_steps=2" in container["command"][2]
+    assert tuned(tmp_path) == best
+    assert "attached to it" in capsys.readouterr().out
+    assert len([key for key in api.objects if key[0] == "experiments"]) == 1
+    found = record.read(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
+    assert found["verdict"].startswith("val_f1 84.25: ")
+    assert "optim.lr" in Path(tmp_path / "summary").read_text()
+    assert "<html" in Path(tmp_path / "report").read_text()
+    steps.finish(
+        "SUCCEEDED", "", "katib", str(tmp_path), made(dsl.HTML, tmp_path / "h"), made(dsl.Markdown, tmp_path / "m")
+    )
+    assert (kind, namespace, name) in api.objects
+
+
+def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_path: Path) -> None:
+    """A run that is cancelled ends the step and not the Experiment."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from tests import test_pipelines_steps as t; "
+        "t.tuned(Path(sys.argv[1]))"
+    )
+    ends(api, "")
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT / "src"), str(ROOT)], cwd=ROOT)
+    path = tmp_path / "pipelines" / "one" / "steps" / "tune.json"
+    while len([key for key in api.objects if key[0] == "trials"]) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
+    process.kill()
+    process.wait()
+    name = record.read(path)["experiment"]
+    assert ("experiments", "team", name) in api.objects
+    steps.finish(
+        "FAILED",
+        "cancelled",
+        "katib",
+        str(tmp_path),
+        made(dsl.HTML, tmp_path / "h"),
+        made(dsl.Markdown, tmp_path / "m"),
+    )
+    assert ("experiments", "team", name) not in api.objects
+    rows = [json.loads(line) for line in (tmp_path / "pipelines" / "one" / "trials.jsonl").read_text().splitlines()]
+    assert [each["value"] for each in rows] == [81.5, 84.25]
+    assert json.loads((tmp_path / "pipelines" / "one" / "pipeline.json").read_text())["state"] == "FAILED"
+    assert "| tune | running |" in (tmp_path / "m").read_text()
+
+
+def test_a_search_that_fails_fails_the_step(api: Api, tmp_path: Path) -> None:
+    ends(api, "Failed")
+    with pytest.raises(SystemExit) as ended:
+        tuned(tmp_path)
+    assert ended.value.code == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "value", "verdict"),
+    [
+        ("bert", "squad", 88.1, "passed: val_f1 88.1, floor 87.5, published 88.5"),
+        ("bert", "squad", 80.0, "failed: val_f1 80.0, floor 87.5, published 88.5"),
+        ("bert_tiny", "squad_sample", 1.0, "none: nothing is known of bert_tiny on squad_sample"),
+    ],
+)
+def test_the_benchmark_gate(model: str, data: str, value: float, verdict: str) -> None:
+    found = {"choices": {"model": model, "data": data}, "metrics": {"val_f1": value}}
+    assert known.judge(found)[0] == verdict
+
+
+def test_known_results_are_of_configurations_that_exist() -> None:
+    for each in yaml.safe_load(known.FILE.read_text()):
+        assert (ROOT / "conf" / "model" / f"{each['model']}.yaml").exists()
+        assert (ROOT / "conf" / "data" / f"{each['data']}.yaml").exists()
+        assert each["floor"] <= each["published"] <= 100
+        assert each["source"]
+    assert not any(
+        "sample" in each["data"] or each["data"] == "shapes" for each in yaml.safe_load(known.FILE.read_text())
+    )
+
+
+def test_what_is_no_number_is_not_logged(tmp_path: Path) -> None:
+    """KFP's metadata takes none, and the step would fail of it (kubeflow/pipelines#12227)."""
+    found = made(dsl.Metrics, tmp_path / "metrics")
+    artifacts.metrics(found, {"a": 1, "b": float("nan"), "c": float("inf"), "d": None, "e": "x", "f": True, "g": 2.5})
+    assert found.metadata == {"a": 1.0, "g": 2.5}
+
+
+def test_a_confusion_matrix_of_many_classes_is_of_the_worst(tmp_path: Path) -> None:
+    matrix = {f"c{k:03}": {f"c{k:03}": 10, f"c{(k + 1) % 60:03}": k} for k in range(60)}
+    found = made(dsl.ClassificationMetrics, tmp_path / "c")
+    artifacts.confusion(found, matrix)
+    shown = found.metadata["confusionMatrix"]
+    names = [each["displayName"] for each in shown["annotationSpecs"]]
+    assert names == [f"c{k:03}" for k in range(40, 60)]
+    assert shown["rows"][0]["row"][:2] == [10.0, 40.0]
+
+
+def test_the_docs_show_the_graph_that_is_compiled() -> None:
+    text = (ROOT / "docs" / "pipelines.md").read_text()
+    block = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)[0]
+    drawn = set(
+        re.findall(r"^  ([\w-]+) --> (?:\|\w+\| )?([\w-]+)$|^  ([\w-]+) -->\|\w+\| ([\w-]+)$", block, re.MULTILINE)
+    )
+    edges = {tuple(filter(None, each)) for each in drawn}
+    spec = compiled.documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    wanted = set()
+    for component in spec["components"].values():
+        tasks = component.get("dag", {}).get("tasks", {})
+        names = {key: each["taskInfo"]["name"].replace(" ", "-") for key, each in tasks.items()}
+        for key, each in tasks.items():
+            for before in each.get("dependentTasks", []):
+                wanted.add((names[before], names[key]))
+    # The condition stands around all that follows it; that a step reads from an earlier one, too, is not drawn.
+    wanted = {(a, "quality" if b == "worth-training" else b) for a, b in wanted}
+    assert edges <= wanted
+    assert {b for _, b in edges} == {b for _, b in wanted}
+
+
+def test_every_parameter_is_documented() -> None:
+    text = (ROOT / "docs" / "pipelines.md").read_text()
+    table = text[text.index("## Parameters") : text.index("## When something fails")]
+    spec = compiled.documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    missing = [name for name in compiled.parameters(spec) if f"`{name}`" not in table]
+    assert missing == ["data", "model", "overrides"]
+
+
+def test_the_runtime_needs_none_of_kfps_dependencies(tmp_path: Path) -> None:
+    """A step inside the image: kfp alone, its client's dependencies out of reach."""
+    body = "from kfp import dsl\nfrom kfp.dsl import *\n\ndef step(root: str, summary: Output[Markdown]) -> str:\n    open(summary.path, 'w').write(root)\n    return root\n"
+    (tmp_path / "component.py").write_text(body)
+    blocked = [
+        "google.protobuf",
+        "kfp_server_api",
+        "kubernetes",
+        "requests_toolbelt",
+        "click",
+        "urllib3",
+        "google.cloud",
+    ]
+    asked = {
+        "inputs": {"parameterValues": {"root": "here"}, "parameters": {"root": {"stringValue": "here"}}},
+        "outputs": {
+            "parameters": {"Output": {"outputFile": str(tmp_path / "out")}},
+            "artifacts": {"summary": {"artifacts": [{"name": "s", "type": {"schemaTitle": "system.Markdown"}, "uri": str(tmp_path / "s"), "metadata": {}}]}},
+            "outputFile": str(tmp_path / "executor_output.json"),
+        },
+    }  # fmt: skip
+    code = (
+        f"import sys, runpy\nsys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"sys.argv = ['x', '--component_module_path', {str(tmp_path / 'component.py')!r}, '--executor_input', {json.dumps(asked)!r}, '--function_to_execute', 'step']\n"
+        "runpy.run_module('kfp.dsl.executor_main', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "_KFP_RUNTIME": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "executor_output.json").read_text())["parameterValues"] == {"Output": "here"}
+    assert (tmp_path / "s").read_text() == "here"

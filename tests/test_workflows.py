@@ -1,0 +1,934 @@
+"""GitHub's workflows: their form, their expressions, the commands they name, and their shell blocks, run as GitHub runs them.
+
+Form is held by check-jsonschema (GitHub's schema) and zizmor (what is known to be unsafe), both without a network; the
+rest is here. Every guard is a function from a folder of workflows to what is wrong there, and is seen to fail below.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / ".github" / "workflows"
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+IMAGE = f"ghcr.io/owner/name@sha256:{'a' * 64}"
+
+# Blocks that are not run here, each with the reason.
+ELSEWHERE = {
+    ("ci.yml", "Style, types, imports"): "make lint: CI's own job",
+    ("ci.yml", "Tests"): "make test: this is it",
+    ("ci.yml", "The explanation gate on trained models"): "trains for minutes: make test-slow",
+    ("ci.yml", "Both pipelines, here, on generated data"): "trains for minutes: make pipeline",
+    ("image.yml", "Make room"): "removes programs of the machine that it runs on",
+}
+
+
+class Block(NamedTuple):
+    """One step's `run:`."""
+
+    file: str
+    job: str
+    name: str
+    run: str
+    env: dict[str, str]
+
+
+Document = dict[str, Any]
+
+
+def load(folder: Path) -> dict[str, Document]:
+    """The workflows by file name. All scalars are texts, so `on` stays `on`."""
+    return {
+        path.name: yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) for path in sorted(folder.glob("*.yml"))
+    }
+
+
+def blocks(folder: Path = FOLDER) -> list[Block]:
+    """All shell blocks, with the environment that workflow, job and step give them."""
+    return [
+        Block(
+            file,
+            job,
+            step.get("name", ""),
+            step["run"],
+            {**flow.get("env", {}), **body.get("env", {}), **step.get("env", {})},
+        )
+        for file, flow in load(folder).items()
+        for job, body in flow["jobs"].items()
+        for step in body.get("steps", [])
+        if "run" in step
+    ]
+
+
+# --- expressions: a parser, an evaluator, and what may be used where
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_][\w-]*)"
+    r"|(?P<sign>&&|\|\||[!=<>]=|[!<>().,\[\]]))"
+)
+_STATUS = {"always": 0, "cancelled": 0, "success": 0, "failure": 0}
+_FUNCTIONS = {
+    "contains": 2,
+    "startsWith": 2,
+    "endsWith": 2,
+    "format": -1,
+    "join": -1,
+    "toJSON": 1,
+    "fromJSON": 1,
+    "hashFiles": -1,
+}
+Tree = tuple[Any, ...]
+
+
+def parse(source: str) -> Tree:
+    """A tree of ("text", value), ("path", name, ...), ("call", name, tree, ...), ("not", tree) and (operator, left, right).
+
+    Raises:
+        ValueError: it is no expression.
+    """
+    tokens: list[tuple[str, str]] = []
+    place = 0
+    while source[place:].strip():
+        found = _TOKEN.match(source, place)
+        if found is None:
+            raise ValueError(f"{source[place:].strip()!r} is no part of an expression")
+        tokens.append((str(found.lastgroup), found[str(found.lastgroup)]))
+        place = found.end()
+
+    def take(*signs: str) -> str | None:
+        return tokens.pop(0)[1] if tokens and tokens[0][0] == "sign" and (tokens[0][1] in signs) else None
+
+    def binary(level: int) -> Tree:
+        levels = (("||",), ("&&",), ("==", "!="), ("<", ">", "<=", ">="))
+        if level == len(levels):
+            return unary()
+        left = binary(level + 1)
+        while sign := take(*levels[level]):
+            left = (sign, left, binary(level + 1))
+        return left
+
+    def unary() -> Tree:
+        if take("!"):
+            return ("not", unary())
+        if take("("):
+            inner = binary(0)
+            if not take(")"):
+                raise ValueError(f"a bracket is not closed in {source!r}")
+            return inner
+        if not tokens or tokens[0][0] == "sign":
+            raise ValueError(f"{source!r} ends too early, or has an operator too many")
+        kind, word = tokens.pop(0)
+        if kind != "name":
+            return ("text", word[1:-1].replace("''", "'") if kind == "text" else float(word))
+        if word in ("true", "false", "null"):
+            return ("text", {"true": True, "false": False, "null": None}[word])
+        if take("("):
+            arguments = []
+            while not take(")"):
+                arguments.append(binary(0))
+                if not take(",") and tokens[:1] != [("sign", ")")]:
+                    raise ValueError(f"a bracket is not closed in {source!r}")
+            return ("call", word, *arguments)
+        path = [word]
+        while take("."):
+            if not tokens or tokens[0][0] != "name":
+                raise ValueError(f"{source!r} has a dot too many")
+            path.append(tokens.pop(0)[1])
+        return ("path", *path)
+
+    tree = binary(0)
+    if tokens:
+        raise ValueError(f"{tokens[0][1]!r} is too much in {source!r}")
+    return tree
+
+
+def written(value: Any) -> str:
+    """A value as GitHub writes it into a text."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def value(tree: Tree, world: Mapping[str, Any]) -> Any:
+    """What an expression comes to, where contexts have these values; functions of status are `world["always()"]` and so on."""
+    match tree:
+        case ("text", known):
+            return known
+        case ("path", *parts):
+            return functools.reduce(lambda now, part: now.get(part) if isinstance(now, Mapping) else None, parts, world)
+        case ("call", "toJSON", argument):
+            return json.dumps(value(argument, world))
+        case ("call", name):
+            return world.get(f"{name}()", name == "always")
+        case ("not", argument):
+            return not value(argument, world)
+        case ("&&", left, right):
+            return value(left, world) and value(right, world)
+        case ("||", left, right):
+            return value(left, world) or value(right, world)
+        case ("==" | "!=" as sign, left, right):
+            return (written(value(left, world)).lower() == written(value(right, world)).lower()) == (sign == "==")
+    raise NotImplementedError(tree)
+
+
+def filled(text: str, world: Mapping[str, Any]) -> str:
+    """A text with its expressions' values in it."""
+    return re.sub(r"\$\{\{(.*?)\}\}", lambda found: written(value(parse(found[1]), world)), text, flags=re.DOTALL)
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text of a document with the way to it; places in lists are left out."""
+    if isinstance(node, dict):
+        for key, inner in node.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(node, list):
+        for inner in node:
+            yield from leaves(inner, path)
+    else:
+        yield path, node
+
+
+# By GitHub's table of contexts: the first pattern that fits a place says what it has.
+_JOB = {"github", "needs", "strategy", "matrix", "vars", "inputs"}
+_STEP = _JOB | {"job", "runner", "env", "secrets", "steps"}
+_PLACES: list[tuple[str, set[str], set[str]]] = [
+    ("concurrency*", {"github", "inputs", "vars"}, set()),
+    ("run-name", {"github", "inputs", "vars"}, set()),
+    ("env.*", {"github", "secrets", "inputs", "vars"}, set()),
+    ("on.workflow_call.outputs.*.value", {"github", "jobs", "vars", "inputs"}, set()),
+    ("jobs.*.steps.if", _STEP - {"secrets"}, {*_STATUS, "hashFiles"}),
+    ("jobs.*.steps.*", _STEP, {"hashFiles"}),
+    ("jobs.*.outputs.*", _STEP, set()),
+    ("jobs.*.if", {"github", "needs", "vars", "inputs"}, set(_STATUS)),
+    ("jobs.*.env.*", _JOB | {"secrets"}, set()),
+    ("jobs.*.secrets.*", _JOB | {"secrets"}, set()),
+    ("jobs.*.strategy.*", {"github", "needs", "vars", "inputs"}, set()),
+    ("jobs.*", _JOB, set()),
+]
+_GITHUB = (
+    "actor event event_name ref repository run_attempt run_id run_number server_url sha token workflow".split()  # noqa: SIM905
+)
+
+
+def expressions(folder: Path) -> list[str]:
+    """Expressions that are none, or that name what is not there, or not in this place."""
+    wrong = []
+    flows = load(folder)
+    for file, flow in flows.items():
+        for job, body in flow["jobs"].items():
+            needs = body.get("needs", [])
+            wrong += [
+                f"{file}: {job} needs {n}, which is no job"
+                for n in ([needs] if isinstance(needs, str) else needs)
+                if n not in flow["jobs"]
+            ]
+        for path, text in leaves(flow):
+            where = f"{file}: {'.'.join(path)}"
+            inner = re.findall(r"\$\{\{(.*?)\}\}", text, flags=re.DOTALL)
+            if text.count("${{") != len(inner):
+                wrong.append(f"{where}: an expression is not closed")
+            if path[-1] == "if" and not inner:
+                inner = [text]
+            for source in inner:
+                try:
+                    wrong += [f"{where}: {each}" for each in _unknown(parse(source), path, file, flows)]
+                except ValueError as error:
+                    wrong.append(f"{where}: {error}")
+    return wrong
+
+
+def _unknown(tree: Tree, path: tuple[str, ...], file: str, flows: Mapping[str, Document]) -> Iterator[str]:
+    """What an expression names that is not there."""
+    place = ".".join(path)
+    contexts, functions = next(
+        ((c, f) for pattern, c, f in _PLACES if fnmatch.fnmatchcase(place, pattern)), (set(), set())
+    )
+    if tree[0] == "call":
+        name, given = tree[1], len(tree) - 2
+        if name not in _FUNCTIONS | _STATUS or (name in (*_STATUS, "hashFiles") and name not in functions):
+            yield f"there is no function {name} here"
+        elif (wanted := (_FUNCTIONS | _STATUS)[name]) not in (-1, given):
+            yield f"{name} takes {wanted} arguments, not {given}"
+    if tree[0] == "path":
+        if tree[1] not in contexts:
+            yield f"there is no {tree[1]} here"
+        elif problem := _missing(list(tree[1:]), path, file, flows):
+            yield f"{'.'.join(tree[1:])}: {problem}"
+    elif tree[0] != "text":
+        for inner in tree[1:]:
+            if isinstance(inner, tuple):
+                yield from _unknown(inner, path, file, flows)
+
+
+def _missing(names: list[str], path: tuple[str, ...], file: str, flows: Mapping[str, Document]) -> str | None:
+    """Why a reference leads nowhere; None where it does, or where nothing is known of it."""
+    flow = flows[file]
+    body = flow["jobs"].get(path[1], {}) if path[0] == "jobs" else {}
+    root, rest = names[0], names[1:]
+    if not rest:
+        return None
+    if root in ("needs", "jobs"):
+        needs = body.get("needs", []) if root == "needs" else list(flow["jobs"])
+        if rest[0] not in ([needs] if isinstance(needs, str) else needs):
+            return f"{rest[0]} is not among its {root}"
+        if rest[1:2] == ["outputs"] and rest[2] not in _outputs(flow["jobs"][rest[0]], flows):
+            return f"{rest[0]} has no such output"
+    if root == "steps":
+        step = next((each for each in body.get("steps", []) if each.get("id") == rest[0]), None)
+        if step is None:
+            return f"no step has the id {rest[0]}"
+        if "run" in step and rest[1] == "outputs" and not re.search(rf"\b{rest[2]}(=|<<)", step["run"]):
+            return "the step does not write it"
+    if root == "inputs":
+        known = {name for kind in flow["on"].values() if isinstance(kind, dict) for name in kind.get("inputs", {})}
+        return None if rest[0] in known else "there is no such input"
+    if root == "matrix":
+        return None if rest[0] in body.get("strategy", {}).get("matrix", {}) else "the matrix has none"
+    if root == "env":
+        here = {**flow.get("env", {}), **body.get("env", {})}
+        runs = "\n".join(step.get("run", "") for step in body.get("steps", []))
+        return None if rest[0] in here or f'echo "{rest[0]}=' in runs else "nothing sets it"
+    if root == "github":
+        return None if rest[0] in _GITHUB else "GitHub has none"
+    if root in ("vars", "secrets"):
+        page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+        return None if f"`{rest[0]}`" in page else "docs/ci.md does not name it"
+    return None
+
+
+def _outputs(job: Document, flows: Mapping[str, Document]) -> Mapping[str, str]:
+    if "uses" not in job:
+        return job.get("outputs", {})
+    called = flows.get(Path(job["uses"]).name, {"on": {}})["on"].get("workflow_call", {})
+    return called.get("outputs", {}) if isinstance(called, dict) else {}
+
+
+# --- the other guards
+
+
+def schema(folder: Path) -> list[str]:
+    """What GitHub's schema refuses."""
+    return _said(
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, sorted(folder.glob("*.yml")))
+    )
+
+
+def audit(folder: Path) -> list[str]:
+    """What is known to be unsafe: actions by tag, titles in shells, kept credentials, rights of the whole workflow."""
+    return _said("zizmor", "--offline", "--quiet", "--no-progress", "--strict-collection", str(folder.parent))
+
+
+def _said(program: str, *arguments: str) -> list[str]:
+    found = shutil.which(program, path=PATH)
+    assert found is not None, f"{program} is of the development dependencies: make test installs it"
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return [] if done.returncode == 0 else (done.stdout + done.stderr).splitlines()
+
+
+def rules(folder: Path) -> list[str]:
+    """What this project asks of its workflows beyond what the tools ask."""
+    wrong = []
+    runs: dict[str, str] = {}
+    for file, flow in load(folder).items():
+        text = (folder / file).read_text(encoding="utf-8")
+        wrong += [f"{file}: the first line does not say when it runs"] * (not text.startswith("# Runs "))
+        wrong += [f"{file}: rights for the whole workflow"] * (flow.get("permissions") != {})
+        wrong += [f"{file}: no concurrency"] * ("concurrency" not in flow and set(flow["on"]) != {"workflow_call"})
+        # The shell that is not named goes on after a failure within a pipe.
+        wrong += [f"{file}: no shell"] * (flow.get("defaults", {}).get("run", {}).get("shell") != "bash")
+        wrong += [
+            f"{file}: {name}: code of strangers with rights"
+            for name in ("pull_request_target", "workflow_run")
+            if name in flow["on"]
+        ]
+        if "pull_request" in flow["on"]:
+            wrong += [f"{file}: a secret where forks' code runs" for _ in re.findall(r"\bsecrets\.", text)]
+        for line in text.splitlines():
+            if (uses := re.search(r"\buses: (?!\./)(.*)", line)) and not re.fullmatch(
+                r"[\w./-]+@[0-9a-f]{40}  # v[\d.]+", uses[1]
+            ):
+                wrong.append(f"{file}: {uses[1]} is not a revision with its tag behind it")
+        for job, body in flow["jobs"].items():
+            wrong += [f"{file}: {job} has no permissions of its own"] * ("permissions" not in body)
+            wrong += [f"{file}: {job} has no timeout-minutes"] * ("uses" not in body and "timeout-minutes" not in body)
+            steps = body.get("steps", [])
+            if any(" submit " in step.get("run", "") for step in steps):
+                wrong += [f"{file}: {job} leaves its run behind when cancelled"] * all(
+                    s.get("if") != "cancelled()" for s in steps
+                )
+    for block in blocks(folder):
+        where = f"{block.file}: {block.name or block.job}"
+        wrong += [f"{where}: an expression within a shell block: give it through env"] * ("${{" in block.run)
+        wrong += [f"{where} is another block elsewhere"] * (runs.setdefault(block.name, block.run) != block.run)
+    return wrong
+
+
+@functools.cache
+def _help(*command: str) -> str | None:
+    """What a command of ours answers to --help; None where there is none."""
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def commands(folder: Path) -> list[str]:
+    """Commands, options and make targets that do not exist."""
+    wrong = []
+    for block in blocks(folder):
+        where = f"{block.file}: {block.name}"
+        script = re.sub(r"\\\n\s*", "", block.run)
+        wrong += [f"{where}: bash: {line}" for line in _said("bash", "-n", "-c", block.run)]
+        # Options that a block collects are those of every command that it gives them to.
+        collected = re.findall(r"(?<!\S)--?[a-z][a-z-]*", " ".join(re.findall(r"options\+?=\((.*?)\)", script)))
+        for line in re.findall(r"python (.*?)(?:$|[|;]|&&|\))", script, flags=re.MULTILINE):
+            words = line.split()
+            command = words[:3] if words[0] == "-m" else words[:1]
+            known = _help(*command)
+            options = [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word) and word not in command]
+            options += collected if "${options[@]}" in line else []
+            if known is None:
+                wrong.append(f"{where}: there is no python {' '.join(command)}")
+            else:
+                wrong += [
+                    f"{where}: {command[-1]} has no {o}"
+                    for o in options
+                    if not re.search(rf"(?<![\w-]){o}(?![\w-])", known)
+                ]
+        for target in re.findall(r"^\s*make (\S+)", script, flags=re.MULTILINE):
+            done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+            wrong += [f"{where}: make has no {target}"] * ("No rule to make target" in done.stderr)
+    return wrong
+
+
+def files(folder: Path) -> list[str]:
+    """Files of the repository that a workflow names, and that do not exist; choices that are not all files there are."""
+    wrong = []
+    for file, flow in load(folder).items():
+        text = (folder / file).read_text(encoding="utf-8")
+        named = re.findall(r"(?<![\w./$-])(?:\./)?((?:pipelines|katib|image|tests|\.github)/[\w.*-][\w./*-]*)", text)
+        named += [path for _, path in re.findall(r"^ +(cache-dependency-path|file): (\S+)$", text, re.MULTILINE)]
+        named += [path for kind in flow["on"].values() if isinstance(kind, dict) for path in kind.get("paths", [])]
+        named += re.findall(r"\b[\w-]+\.(?:lock|toml)\b", text)
+        arguments = re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+        given = re.findall(r"^ +([A-Z]+)=\$\{\{", text, re.MULTILINE)
+        wrong += [f"{file}: the Dockerfile takes no {name}" for name in given if name not in arguments]
+        wrong += [f"{file}: there is no {path}" for path in sorted(set(named)) if not any(ROOT.glob(path))]
+        inputs = (flow["on"].get("workflow_dispatch") or {}) and flow["on"]["workflow_dispatch"].get("inputs", {})
+        there = {
+            "experiment": [path.stem for path in sorted((ROOT / "katib").glob("*-*.yaml"))],
+            "pipeline": [f"pipelines/{path.name}" for path in sorted((ROOT / "pipelines").glob("*.yaml"))],
+        }
+        for name in there.keys() & inputs:
+            if sorted(inputs[name]["options"]) != sorted(there[name]):
+                wrong.append(f"{file}: the choices of {name} are not {', '.join(there[name])}")
+    return wrong
+
+
+GUARDS: dict[str, Callable[[Path], list[str]]] = {
+    guard.__name__: guard for guard in (schema, audit, rules, expressions, commands, files)
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_workflows_pass(guard: str) -> None:
+    assert sorted(load(FOLDER)) == ["ci.yml", "image.yml", "pipeline.yml", "signed.yml", "sweep.yml"]
+    assert GUARDS[guard](FOLDER) == []
+
+
+@pytest.mark.parametrize(
+    ("guard", "file", "old", "new", "said"),
+    [
+        ("schema", "ci.yml", "timeout-minutes: 30", "timeout-minuets: 30", "timeout-minuets"),
+        ("schema", "ci.yml", "  pull_request:\n", "  pul_request:\n", "pul_request"),
+        ("audit", "ci.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1  # v7.0.1", "@v7", "unpinned-uses"),
+        ("audit", "ci.yml", "run: make lint", "run: make ${{ github.event.pull_request.title }}", "template-injection"),
+        ("audit", "ci.yml", "persist-credentials: false", "fetch-depth: 1", "artipacked"),
+        ("audit", "ci.yml", "  pull_request:", "  pull_request_target:", "dangerous-triggers"),
+        ("audit", "ci.yml", "permissions: {}", "permissions: write-all", "excessive-permissions"),
+        ("rules", "ci.yml", "    timeout-minutes: 30\n", "", "lint has no timeout-minutes"),
+        ("rules", "ci.yml", "ba90b1  # v7.0.1", "ba90b1", "not a revision with its tag"),
+        ("rules", "ci.yml", "run: make lint", "run: make ${{ github.sha }}", "an expression within a shell block"),
+        ("rules", "ci.yml", "  run:\n    shell: bash", "  run:\n    working-directory: .", "no shell"),
+        ("rules", "ci.yml", "toJSON(needs)", "secrets.KFP_TOKEN", "a secret where forks' code runs"),
+        ("rules", "pipeline.yml", "permissions: {}", "permissions: read-all", "rights for the whole workflow"),
+        ("rules", "pipeline.yml", "if: cancelled()", "if: failure()", "leaves its run behind"),
+        ("rules", "sweep.yml", "umask 077", "umask 022", "Log in to the cluster is another block elsewhere"),
+        ("expressions", "pipeline.yml", "needs: submit", "needs: sumbit", "comment needs sumbit, which is no job"),
+        ("expressions", "pipeline.yml", "needs.image.outputs.image", "needs.image.outputs.imgae", "has no such output"),
+        ("expressions", "pipeline.yml", "needs.submit.outputs", "needs.image.outputs", "image is not among its needs"),
+        ("expressions", "sweep.yml", "inputs.overrides }}", "inputs.overides }}", "there is no such input"),
+        ("expressions", "sweep.yml", "inputs.overrides }}", "inputs.overrides }", "is not closed"),
+        ("expressions", "pipeline.yml", "!cancelled() &&", "!cancelled( &&", "pipeline.yml: jobs.image.if"),
+        ("expressions", "pipeline.yml", "!cancelled() &&", "!canceled() &&", "there is no function canceled here"),
+        ("expressions", "pipeline.yml", "if: cancelled()", "if: cancelled() && secrets.KFP_TOKEN", "no secrets here"),
+        ("expressions", "pipeline.yml", "vars.KFP_ACCOUNT", "vars.KFP_ACOUNT", "docs/ci.md does not name it"),
+        ("expressions", "pipeline.yml", "|| env.KFP_HOST", "|| env.KPF_HOST", "nothing sets it"),
+        ("expressions", "pipeline.yml", "github.run_attempt", "github.run_atempt", "GitHub has none"),
+        ("expressions", "image.yml", "steps.build.outputs", "steps.biuld.outputs", "no step has the id biuld"),
+        ("expressions", "image.yml", "outputs.version", "outputs.versoin", "the step does not write it"),
+        ("expressions", "ci.yml", "matrix.python }}", "matrix.pyton }}", "the matrix has none"),
+        ("expressions", "ci.yml", "toJSON(needs)", "toJSON(needs, 2)", "toJSON takes 1 arguments, not 2"),
+        ("commands", "ci.yml", "katib check", "katib chek", "there is no python -m katib chek"),
+        ("commands", "ci.yml", "run: make lint", "run: make lnit", "make has no lnit"),
+        ("commands", "ci.yml", "exit 1\n          }", "exit 1\n", "bash:"),
+        ("commands", "sweep.yml", "--max-trials", "--max-trails", "submit has no --max-trails"),
+        ("commands", "sweep.yml", "(--unfinished)", "(--unfinnished)", "delete has no --unfinnished"),
+        ("commands", "pipeline.yml", "--terminate", "--terminat", "status has no --terminat"),
+        ("commands", "pipeline.yml", "--summary", "--sumary", "submit has no --sumary"),
+        ("files", "image.yml", "image/prove.py", "image/proof.py", "there is no image/proof.py"),
+        (
+            "files",
+            "pipeline.yml",
+            "workflows/signed.yml",
+            "workflows/singed.yml",
+            "there is no .github/workflows/singed.yml",
+        ),
+        ("files", "ci.yml", "requirements-dev.lock", "requirements-dev2.lock", "there is no requirements-dev2.lock"),
+        ("files", "image.yml", "REVISION=", "REVISOIN=", "the Dockerfile takes no REVISOIN"),
+        ("files", "sweep.yml", "          - images-tpe\n", "", "the choices of experiment are not"),
+    ],
+)
+def test_every_guard_fails_where_it_should(
+    guard: str, file: str, old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / ".github" / "workflows"
+    shutil.copytree(FOLDER, folder)
+    text = (folder / file).read_text(encoding="utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+    assert said in "\n".join(GUARDS[guard](folder))
+
+
+# --- which jobs run when
+
+
+@pytest.mark.parametrize(
+    ("event", "inputs", "variables", "expected"),
+    [
+        ("push", {}, {"KFP_HOST": "http://pipelines"}, "build image submit comment"),
+        ("push", {}, {"KUBE_SERVER": "https://cluster"}, "build image submit comment"),
+        ("push", {}, {}, "build"),
+        ("schedule", {}, {"KFP_HOST": "http://pipelines"}, "image submit"),
+        ("schedule", {}, {}, ""),
+        ("workflow_dispatch", {"image": ""}, {"KFP_HOST": "http://pipelines"}, "build image submit comment"),
+        ("workflow_dispatch", {"image": "main"}, {"KFP_HOST": "http://pipelines"}, "image submit comment"),
+    ],
+)
+@pytest.mark.parametrize("failing", ["", "build", "submit"])
+def test_which_jobs_of_pipeline_run(
+    event: str, inputs: dict[str, str], variables: dict[str, str], expected: str, failing: str
+) -> None:
+    results: dict[str, dict[str, str]] = {}
+    before: dict[str, set[str]] = {}
+    for job, body in load(FOLDER)["pipeline.yml"]["jobs"].items():
+        needed = [body["needs"]] if "needs" in body else []
+        world = {
+            "github": {"event_name": event},
+            "inputs": inputs,
+            "vars": variables,
+            "needs": {n: results[n] for n in needed},
+        }
+        condition = body.get("if", "true").replace("${{", "").replace("}}", "")
+        before[job] = {*needed, *(other for n in needed for other in before[n])}
+        # Without a function of status, GitHub adds success(), which minds a skipped job however far before.
+        goes = "()" in condition or all(results[n]["result"] == "success" for n in before[job])
+        goes = goes and bool(value(parse(condition), world))
+        results[job] = {"result": ("failure" if job == failing else "success") if goes else "skipped"}
+    ran = [job for job, found in results.items() if found["result"] != "skipped"]
+    assert ran == (["build"] if failing == "build" and "build" in expected else expected.split())
+
+
+# --- the shell blocks, as GitHub runs them
+
+
+class Done(NamedTuple):
+    """What a block left."""
+
+    code: int
+    said: str
+    files: dict[str, str]
+    calls: list[list[str]]
+
+
+Execute = Callable[..., Done]
+EXECUTED: set[tuple[str, str]] = {
+    ("ci.yml", "Set up"),
+    ("ci.yml", "Compiled pipelines are what the code compiles to"),
+    ("ci.yml", "Pipelines hold what a cluster asks of them"),
+    ("ci.yml", "Experiments hold what a cluster asks of them"),
+    ("ci.yml", "All jobs succeeded"),
+    ("image.yml", "Names"),
+    ("image.yml", "Prove it"),
+    ("image.yml", "Sign it, and its list"),
+    ("image.yml", "Tag it"),
+    ("signed.yml", "Find it, and its signature"),
+    ("pipeline.yml", "Set up"),
+    ("pipeline.yml", "Log in to the cluster"),
+    ("pipeline.yml", "Forward the pipelines' port"),
+    ("pipeline.yml", "Submit, and wait"),
+    ("pipeline.yml", "End the run that nobody waits for"),
+    ("pipeline.yml", "Summary"),
+    ("pipeline.yml", "One comment on the pull request that this commit came with"),
+    ("sweep.yml", "Set up"),
+    ("sweep.yml", "Log in to the cluster"),
+    ("sweep.yml", "Submit, and watch"),
+    ("sweep.yml", "End the search that nobody waits for"),
+    ("sweep.yml", "Best trial"),
+}
+
+
+def test_every_block_is_run_or_has_a_reason() -> None:
+    assert not EXECUTED & set(ELSEWHERE)
+    assert {(block.file, block.name) for block in blocks()} == EXECUTED | set(ELSEWHERE)
+    # What the list says to be run is named by a test, too.
+    source = Path(__file__).read_text(encoding="utf-8")
+    listed = [name for _, name in EXECUTED]
+    assert [name for name in listed if source.count(f'"{name}"') <= listed.count(name)] == []
+
+
+@pytest.fixture
+def execute(tmp_path: Path, cache: Path) -> Iterator[Execute]:
+    """Runs a block of a workflow: execute("ci.yml", "Set up", {"make": "true"}, github={"sha": "1"}).
+
+    The programs given stand before the real ones; their calls are kept. Contexts are given by name.
+    """
+    (tmp_path / "temp").mkdir()
+    (tmp_path / "bin").mkdir()
+    groups = []
+
+    def call(
+        file: str, name: str, programs: Mapping[str, str] | None = None, folder: Path = ROOT, **world: Any
+    ) -> Done:
+        assert (file, name) in EXECUTED
+        block = next(each for each in blocks() if (each.file, each.name) == (file, name))
+        calls = tmp_path / "calls"
+        calls.unlink(missing_ok=True)
+        for program, body in (programs or {}).items():
+            double = tmp_path / "bin" / program
+            note = f"printf '%s\\0' {program} \"$@\" $'\\n' >> '{calls}'"
+            double.write_text(f"#!/usr/bin/env bash\n{note}\n{body}\n", encoding="utf-8")
+            double.chmod(0o755)
+        world["github"] = {"repository": "Owner/Name", "sha": "c0ffee", "run_number": "7", "run_attempt": "2", "run_id": "99",
+                           "server_url": "https://github.com", "ref": "refs/heads/main", **world.get("github", {})}  # fmt: skip
+        kept = {f"GITHUB_{n}": tmp_path / n for n in ("OUTPUT", "STEP_SUMMARY", "ENV", "PATH")}
+        for path in kept.values():
+            path.write_text("", encoding="utf-8")
+        environment = {
+            "PATH": f"{tmp_path / 'bin'}{os.pathsep}{PATH}",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(folder / "src"),
+            "ISOTRAIN_CACHE": str(cache),
+            "RUNNER_TEMP": str(tmp_path / "temp"),
+            **{name: str(path) for name, path in kept.items()},
+            **{name: filled(text, world) for name, text in block.env.items()},
+        }
+        script = tmp_path / "block.sh"
+        script.write_text(block.run, encoding="utf-8")
+        shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
+        running = subprocess.Popen(
+            shell,
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        groups.append(running.pid)
+        said = running.communicate(timeout=60)[0]
+        lines = calls.read_text(encoding="utf-8").split("\0\n\0")[:-1] if calls.exists() else []
+        return Done(
+            running.returncode,
+            said,
+            {path.name: path.read_text(encoding="utf-8") for path in kept.values()},
+            [line.split("\0") for line in lines],
+        )
+
+    yield call
+    for group in groups:  # what a block left in the background
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean checkout of the code that is here now."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("src", "conf", "katib", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "train.py"):
+        shutil.copy(ROOT / name, folder)
+    _commit(folder)
+    return folder
+
+
+def _commit(folder: Path) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "all", "--allow-empty"]):
+        subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("file", ["ci.yml", "pipeline.yml", "sweep.yml"])
+def test_set_up(execute: Execute, file: str) -> None:
+    done = execute(file, "Set up", {"make": "true"})
+    assert (done.code, done.calls) == (0, [["make", ".venv/.installed"]])
+    assert done.files["PATH"] == f"{ROOT}/.venv/bin\n"
+    assert execute(file, "Set up", {"make": "exit 2"}).code == 2
+
+
+def test_compiled_pipelines(execute: Execute, checkout: Path) -> None:
+    name = "Compiled pipelines are what the code compiles to"
+    done = execute("ci.yml", name, folder=checkout)
+    assert done.code == 0, done.said
+    compiled = sorted((checkout / "pipelines").glob("*.yaml"))[0]
+    compiled.write_text(
+        compiled.read_text(encoding="utf-8").replace("schemaVersion: 2.1.0", "schemaVersion: 2.0.0"), encoding="utf-8"
+    )
+    _commit(checkout)
+    done = execute("ci.yml", name, folder=checkout)
+    assert (done.code, "::error::" in done.said) == (1, True), done.said
+
+
+@pytest.mark.parametrize(
+    "name", ["Pipelines hold what a cluster asks of them", "Experiments hold what a cluster asks of them"]
+)
+def test_checks(execute: Execute, name: str) -> None:
+    done = execute("ci.yml", name)
+    assert done.code == 0, done.said
+
+
+@pytest.mark.parametrize(("results", "code"), [("success success", 0), ("success failure", 1), ("success skipped", 1)])
+def test_all_jobs_succeeded(execute: Execute, results: str, code: int) -> None:
+    needs = {str(at): {"result": result, "outputs": {}} for at, result in enumerate(results.split())}
+    assert execute("ci.yml", "All jobs succeeded", needs=needs).code == code
+
+
+def test_names(execute: Execute, checkout: Path) -> None:
+    version = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
+    done = execute("image.yml", "Names", folder=checkout)
+    assert done.files["OUTPUT"].startswith(f"name=ghcr.io/owner/name\nversion={version}\ncreated=20")
+    assert execute("image.yml", "Names", folder=checkout, github={"ref": f"refs/tags/v{version}"}).code == 0
+    assert execute("image.yml", "Names", folder=checkout, github={"ref": "refs/tags/v99"}).code == 1
+
+
+BUILT = {"names": {"outputs": {"name": "ghcr.io/owner/name"}}, "build": {"outputs": {"digest": IMAGE.split("@")[1]}}}
+
+
+def test_proof_and_signature(execute: Execute) -> None:
+    assert execute("image.yml", "Prove it", {"docker": "exit 1"}, steps=BUILT).code == 1
+    signed = execute("image.yml", "Sign it, and its list", {"cosign": "true"}, steps=BUILT)
+    assert [call[1] for call in signed.calls] == ["sign", "attest"]
+    assert {call[-1] for call in signed.calls} == {IMAGE}
+
+
+def test_tags(execute: Execute) -> None:
+    inspect = f"[ $3 != inspect ] || echo {IMAGE.split('@')[1]}"
+    for ref, tag in (("refs/heads/main", "main"), ("refs/tags/v1.0", "v1.0"), ("refs/heads/other", None)):
+        done = execute("image.yml", "Tag it", {"docker": inspect}, steps=BUILT, github={"ref": ref})
+        assert done.code == 0
+        given = [
+            word.removeprefix("ghcr.io/owner/name:") for word in done.calls[0] if word.startswith("ghcr.io/owner/name:")
+        ]
+        assert given == ["c0ffee", *([tag] if tag else [])]
+        assert IMAGE in done.files["STEP_SUMMARY"]
+    assert execute("image.yml", "Tag it", {"docker": "echo sha256:other"}, steps=BUILT).code == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ("", 0),
+        ("main", 0),
+        (IMAGE, 0),
+        ("ghcr.io/owner/name:v1", 0),
+        ("ghcr.io/else/name@sha256:" + "a" * 64, 2),
+        ("docker.io/other", 2),
+        (IMAGE.split("@")[1], 0),
+        ("$(touch pwned)", 0),  # a strange tag, which no registry has
+    ],
+)
+def test_only_signed_images(execute: Execute, asked: str, code: int) -> None:
+    programs = {"docker": f"echo {IMAGE.split('@')[1]}", "cosign": "true"}
+    name = "Find it, and its signature"
+    done = execute("signed.yml", name, programs, inputs={"image": asked}, github={"ref": "refs/heads/a+b"})
+    assert done.code == code, done.said
+    assert not (ROOT / "pwned").exists()
+    if code == 0:
+        assert done.files["OUTPUT"] == f"image={IMAGE}\n"
+        pattern = done.calls[-1][done.calls[-1].index("--certificate-identity-regexp") + 1]
+        workflow = "https://github.com/Owner/Name/.github/workflows"
+        for ref, good in (
+            ("heads/main", True),
+            ("tags/v1.0", True),
+            ("heads/a+b", True),
+            ("heads/main2", False),
+            ("heads/x", False),
+        ):
+            assert bool(re.search(pattern, f"{workflow}/image.yml@refs/{ref}")) is good
+        assert not re.search(pattern, f"{workflow}/other.yml@refs/heads/main")
+        refused = execute("signed.yml", name, {**programs, "cosign": "exit 1"}, inputs={"image": asked})
+        assert (refused.code, refused.files["OUTPUT"]) == (1, "")
+
+
+@pytest.mark.parametrize("file", ["pipeline.yml", "sweep.yml"])
+def test_log_in(execute: Execute, tmp_path: Path, file: str) -> None:
+    variables = {"KUBE_SERVER": "https://cluster:6443", "KUBE_CA": "Q0E=", "KFP_NAMESPACE": "team"}
+    name = "Log in to the cluster"
+    assert execute(file, name, vars=variables, secrets={"KUBE_TOKEN": "abc"}).code == 0
+    config = tmp_path / "temp" / "kubeconfig"
+    assert json.loads(config.read_text())["users"][0]["user"] == {"token": "abc"}
+    done = execute(file, name, {"curl": """echo '{"value": "fresh"}'"""}, vars=variables)
+    assert (done.code, done.files["ENV"]) == (0, f"KUBECONFIG={config}\n")
+    assert config.stat().st_mode & 0o077 == 0
+    # kubectl's way of asking for a token, without a cluster
+    user = json.loads(config.read_text())["users"][0]["user"]["exec"]
+    asked = {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{PATH}",
+        "ACTIONS_ID_TOKEN_REQUEST_URL": "https://token?a=b",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t",
+    }
+    answer = subprocess.run([user["command"], *user["args"]], env=asked, capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout)["status"] == {"token": "fresh"}
+    assert "https://token?a=b&audience=isotrain" in (tmp_path / "calls").read_text().split("\0")
+
+
+def test_forwarding(execute: Execute) -> None:
+    programs = {"kubectl": "case $1 in create) echo secret-token ;; *) sleep 60 ;; esac", "curl": "true"}
+    done = execute("pipeline.yml", "Forward the pipelines' port", programs, vars={"KFP_ACCOUNT": "default-editor"})
+    assert done.code == 0, done.said
+    assert done.files["ENV"] == "KFP_HOST=http://localhost:8888\nKFP_TOKEN=secret-token\n"
+    assert "::add-mask::secret-token" in done.said
+    away = execute(
+        "pipeline.yml",
+        "Forward the pipelines' port",
+        {"kubectl": "echo no such service; exit 1", "curl": "sleep 0.3; exit 7"},
+    )
+    assert (away.code, "no such service" in away.said, away.files["ENV"]) == (7, True, "")
+
+
+def test_submit(execute: Execute, tmp_path: Path) -> None:
+    name = "Submit, and wait"
+    world = {"needs": {"image": {"outputs": {"image": IMAGE}}}, "vars": {"KFP_HOST": "http://pipelines"}}
+    python = {"python": "echo run=abc-1 http://pipelines/#/runs/abc-1; exit ${CODE:-0}"}
+    done = execute("pipeline.yml", name, python, github={"event_name": "push"}, **world)
+    expected = ["-m", "pipelines", "submit", "pipelines/train.yaml", "--image", IMAGE, "--version", "c0ffee-7-2"]
+    assert (done.code, done.calls[0][1:9]) == (0, expected)
+    assert "when=changed" not in done.calls[0]
+    nightly = execute("pipeline.yml", name, python, github={"event_name": "schedule"}, **world)
+    assert nightly.calls[0][-4:] == ["-p", "when=changed", "-p", "baseline=champion"]
+    evil = {"overrides": "optim.lr=1 a=$(touch${IFS}pwned) ;touch pwned *", "parameters": "model=bert data=$PATH"}
+    done = execute("pipeline.yml", name, python, inputs=evil, **world)
+    assert done.calls[0][-4:] == ["-p", "model=bert", "-p", "data=$PATH"]
+    assert done.calls[0][5:10] == ["optim.lr=1", "a=$(touch${IFS}pwned)", ";touch", "pwned", "*"]
+    assert not (ROOT / "pwned").exists()
+    for asked in ("overrides", "parameters"):
+        refused = execute("pipeline.yml", name, python, inputs={asked: "a=b --host=http://elsewhere"}, **world)
+        assert (refused.code, refused.calls) == (2, [])
+    # Its exit code is that of the command, through the pipe.
+    failed = execute("pipeline.yml", name, {"python": "echo run=abc-1; exit 6"}, **world)
+    assert failed.code == 6
+    ended = execute("pipeline.yml", "End the run that nobody waits for", python, **world)
+    assert ended.calls == [["python", "-m", "pipelines", "status", "abc-1", "--terminate"]]
+    (tmp_path / "temp" / "submitted").unlink()
+    ended = execute("pipeline.yml", "End the run that nobody waits for", python, **world)
+    assert (ended.code, ended.calls) == (0, [])
+
+
+def test_summary(execute: Execute, tmp_path: Path) -> None:
+    world = {"needs": {"image": {"outputs": {"image": IMAGE}}}, "job": {"status": "failure"}}
+    without = execute("pipeline.yml", "Summary", **world)
+    assert "did not come to a summary" in without.files["STEP_SUMMARY"]
+    (tmp_path / "temp" / "summary.md").write_text("### Run\n\n" + "x" * 70_000, encoding="utf-8")
+    done = execute("pipeline.yml", "Summary", **world)
+    assert IMAGE in done.files["STEP_SUMMARY"]
+    first, body, last = re.fullmatch(r"(.*?)\n(.*)\n(.*)\n", done.files["OUTPUT"], re.DOTALL).groups()  # type: ignore[union-attr]
+    assert first == f"summary<<{last}"
+    assert len(body) == 60_000
+
+
+# A GitHub that has the comments of one pull request in a file.
+_GH = r"""
+state="$RUNNER_TEMP/comments.json"
+[ -f "$state" ] || echo '[{"id": 1, "user": {"login": "somebody"}, "body": "<!-- isotrain pipeline --> mine"}]' > "$state"
+method=GET filter=. body=
+shift
+while [ $# -gt 0 ]; do
+  case $1 in
+    --method) method=$2; shift ;;
+    --jq) filter=$2; shift ;;
+    --field) body=${2#body=@}; shift ;;
+    --*) ;;
+    *) address=$1 ;;
+  esac
+  shift
+done
+case $method:$address in
+  GET:repos/Owner/Name/commits/c0ffee/pulls) echo '[{"number": 12}]' | jq -r "$filter" ;;
+  GET:repos/Owner/Name/issues/12/comments) jq -r "$filter" "$state" ;;
+  POST:repos/Owner/Name/issues/12/comments)
+    jq --rawfile b "$body" '. + [{id: 2, user: {login: "github-actions[bot]"}, body: $b}]' "$state" > "$state.new" ;;
+  PATCH:repos/Owner/Name/issues/comments/2)
+    jq --rawfile b "$body" 'map(if .id == 2 then .body = $b else . end)' "$state" > "$state.new" ;;
+  *) echo "unexpected $method $address" >&2; exit 1 ;;
+esac
+[ ! -f "$state.new" ] || mv "$state.new" "$state"
+"""
+
+
+def test_one_comment(execute: Execute, tmp_path: Path) -> None:
+    name = "One comment on the pull request that this commit came with"
+    for summary in ("first", "second $(touch pwned)", ""):
+        done = execute("pipeline.yml", name, {"gh": _GH}, needs={"submit": {"outputs": {"summary": summary}}})
+        assert done.code == 0, done.said
+        other, ours = json.loads((tmp_path / "temp" / "comments.json").read_text())
+        assert other["body"].endswith("mine")
+        assert ours["body"] == f"<!-- isotrain pipeline -->\n\n{summary or 'The job on the cluster left no summary.'}\n"
+    assert execute("pipeline.yml", name, {"gh": "exit 1"}).code == 1
+
+
+def test_sweep(execute: Execute) -> None:
+    world = {
+        "needs": {"image": {"outputs": {"image": IMAGE}}},
+        "inputs": {"experiment": "questions-tpe", "max_trials": "4"},
+    }
+    done = execute("sweep.yml", "Submit, and watch", {"python": "exit ${CODE:-0}"}, **world)
+    called = [
+        "python",
+        "-m",
+        "katib",
+        "submit",
+        "katib/questions-tpe.yaml",
+        "--name",
+        "questions-tpe-7-2",
+        "--image",
+        IMAGE,
+    ]
+    assert (done.code, done.calls[0][:9], done.calls[0][-2:]) == (0, called, ["--max-trials", "4"])
+    ended = execute(
+        "sweep.yml", "End the search that nobody waits for", {"python": "true"}, vars={"KFP_NAMESPACE": "team"}, **world
+    )
+    assert ended.calls == [
+        ["python", "-m", "katib", "delete", "questions-tpe-7-2", "--unfinished", "--namespace", "team"]
+    ]
+    best = execute("sweep.yml", "Best trial", {"python": "echo optim.lr=1e-4"}, job={"status": "success"}, **world)
+    assert "optim.lr=1e-4" in best.files["STEP_SUMMARY"]
+    failed = execute("sweep.yml", "Best trial", {"python": "exit 7"}, job={"status": "failure"}, **world)
+    assert (failed.code, failed.calls) == (0, [])
