@@ -46,7 +46,7 @@ bench: $(DEV)  ## measure against peers, side by side; DATA=../shared/data for r
 # What the default set-up has; the image leaves out what only a client of Kubeflow Pipelines needs.
 EXTRAS := --extra katib --extra quality --extra explain --extra mlflow --extra pipelines
 CLIENT := click-option-group docstring-parser google-api-core google-cloud-core google-cloud-storage google-crc32c \
-  google-resumable-media kfp-kubernetes kfp-pipeline-spec kfp-server-api proto-plus requests-toolbelt tabulate
+  google-resumable-media kfp-kubernetes kfp-pipeline-spec kfp-server-api proto-plus requests-toolbelt
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 

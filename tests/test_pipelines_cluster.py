@@ -46,7 +46,7 @@ def pipelines(api: Api, tmp_path: Path) -> Pipelines:
 def test_submit_uploads_runs_and_waits(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
     done = pipelines(
         "submit", FILE, "model=bert", "data=squad", "optim.lr=3e-5", "-p", "margin=1", "-p", "when=changed",
-        "--image", DIGEST, "--version", "abc-1", "--summary", tmp_path / "summary.md",
+        "--image", DIGEST, "--version", "abc-1", "--summary", tmp_path / "summary.md", "--service-account", "isotrain-pipelines",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "run=runs-1"
@@ -56,6 +56,7 @@ def test_submit_uploads_runs_and_waits(api: Api, pipelines: Pipelines, tmp_path:
     assert api.versions["version-1"]["text"] == FILE.read_text()
     run = api.runs["runs-1"]
     assert run["pipeline_version_reference"] == {"pipeline_id": "pipelines-1", "pipeline_version_id": "version-1"}
+    assert run["service_account"] == "isotrain-pipelines"
     given = run["runtime_config"]["parameters"]
     wanted = {"model": "bert", "data": "squad", "overrides": ["optim.lr=3e-5"], "margin": 1.0, "when": "changed"}
     assert given == {**wanted, "image": DIGEST}

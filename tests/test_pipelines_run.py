@@ -149,6 +149,7 @@ def test_the_same_again_trains_nothing_and_compares_with_the_champion(whole: Pla
     assert found["register"]["verdict"] == "question_answering-squad_sample version 1 (champion)"
 
 
+@pytest.mark.slow
 def test_too_few_examples_promote_nobody(whole: Place) -> None:
     done = whole("few", *QUESTIONS, "seed=7", "-p", "explain=off", "-p", "drift=off", "-p", "minimum=33")
     assert done.returncode == 0, done.stderr
@@ -157,6 +158,7 @@ def test_too_few_examples_promote_nobody(whole: Place) -> None:
     assert "version 2 (candidate); it was not promoted: inconclusive" in found["register"]["verdict"]
 
 
+@pytest.mark.slow
 def test_a_schedule_trains_only_on_new_data(whole: Place) -> None:
     done = whole("same", *QUESTIONS, "-p", "when=changed", *QUICK)
     assert done.returncode == 0, done.stderr
@@ -171,6 +173,7 @@ def test_a_schedule_trains_only_on_new_data(whole: Place) -> None:
     assert found["drift"]["verdict"] in ("passed",) or found["drift gate"]["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_an_explanation_gate_that_fails_keeps_its_evidence(whole: Place) -> None:
     tune = ["-p", "tune=katib/questions-random.yaml", "-p", "trials=1"]
     done = whole("judged", *QUESTIONS, *tune, "-p", "baseline=", "-p", "drift=off")
@@ -188,6 +191,7 @@ def test_an_explanation_gate_that_fails_keeps_its_evidence(whole: Place) -> None
     assert json.loads((whole.of("judged") / "pipeline.json").read_text())["state"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_images_too(place: Place) -> None:
     done = place("one", *IMAGES, "-p", "explain=warn")
     assert done.returncode == 0, done.stderr
@@ -274,6 +278,7 @@ def test_what_cannot_run_is_refused_at_once(asked: list[str], said: str, place: 
     assert not place.of("x").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_written(place: Place, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "sitecustomize.py").write_text(
@@ -331,6 +336,7 @@ def descendants(process: subprocess.Popen[str], *words: str) -> list[psutil.Proc
     return found
 
 
+@pytest.mark.slow
 def test_a_tune_step_that_is_killed_goes_on(place: Place) -> None:
     """The second attempt takes the search up: no trial that had ended runs again."""
     tune = ["-p", "tune=katib/questions-random.yaml", "-p", "trials=2"]
@@ -359,6 +365,7 @@ def test_a_tune_step_that_is_killed_goes_on(place: Place) -> None:
     assert out.count("done") == 15
 
 
+@pytest.mark.slow
 def test_a_cancelled_pipeline_leaves_a_checkpoint_and_goes_on(place: Place) -> None:
     long = [
         *[each for each in QUESTIONS if "max_steps" not in each],

@@ -153,6 +153,7 @@ def _cluster(commands: Any) -> None:
         parser.add_argument("--image", help="of every step, by digest: name@sha256:…")
         parser.add_argument("--version", help="name of the uploaded version; default: the commit")
         parser.add_argument("--experiment", default="isotrain", help="default: isotrain")
+        parser.add_argument("--service-account", metavar="NAME", help="of the steps' pods; default: Kubeflow's own")
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="exit code 7 after that; default: none")
     submit.add_argument("--no-wait", action="store_true", help="do not wait for its end")
     submit.add_argument("--summary", metavar="FILE", help="a summary in Markdown is added to this file")

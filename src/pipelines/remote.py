@@ -31,7 +31,7 @@ def submit(asked: argparse.Namespace) -> int:
     spec, arguments = _asked(asked)
     client = Server(asked.host, asked.namespace)
     pipeline, version = client.upload(asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _revision())
-    run = client.run(pipeline, version, asked.experiment, arguments)
+    run = client.run(pipeline, version, asked.experiment, arguments, asked.service_account)
     print(f"run={run}", flush=True)
     print(f"isotrain: {client.link(run)}", file=sys.stderr)
     if asked.no_wait:
@@ -55,7 +55,9 @@ def schedule(asked: argparse.Namespace) -> int:
         raise Refused(f"--cron {asked.cron!r}: six fields, seconds first, as '0 0 3 * * *'")
     client = Server(asked.host, asked.namespace)
     pipeline, version = client.upload(asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _revision())
-    made, replaced = client.schedule(asked.name, asked.cron, pipeline, version, asked.experiment, arguments)
+    made, replaced = client.schedule(
+        asked.name, asked.cron, pipeline, version, asked.experiment, arguments, asked.service_account
+    )
     print(f"schedule={made}", flush=True)
     print(f"isotrain: {asked.name} runs at {asked.cron}; {replaced} of that name replaced", file=sys.stderr)
     return 0
@@ -249,13 +251,15 @@ class Server:
         made = self._ask(lambda: self.client.create_experiment(name, namespace=self.namespace))
         return str(made.experiment_id)
 
-    def run(self, pipeline: str, version: str, experiment: str, arguments: Mapping[str, Any]) -> str:
-        """Starts a run and returns its id."""
+    def run(
+        self, pipeline: str, version: str, experiment: str, arguments: Mapping[str, Any], account: str | None
+    ) -> str:
+        """Starts a run, its pods under a service account or Kubeflow's own, and returns its id."""
         group = self._experiment(experiment)
         name = f"{arguments.get('model', 'train')} {arguments.get('data', '')} {time.strftime('%Y-%m-%d %H:%M:%S')}"
         made = self._ask(
             lambda: self.client.run_pipeline(
-                group, name, params=dict(arguments), pipeline_id=pipeline, version_id=version
+                group, name, params=dict(arguments), pipeline_id=pipeline, version_id=version, service_account=account
             )
         )
         return str(made.run_id)
@@ -303,7 +307,14 @@ class Server:
             time.sleep(min(POLL, timeout or POLL))
 
     def schedule(
-        self, name: str, cron: str, pipeline: str, version: str, experiment: str, arguments: Mapping[str, Any]
+        self,
+        name: str,
+        cron: str,
+        pipeline: str,
+        version: str,
+        experiment: str,
+        arguments: Mapping[str, Any],
+        account: str | None,
     ) -> tuple[str, int]:
         """Makes a recurring run in the place of those of its name; runs never overlap, missed ones are not made up.
 
@@ -315,7 +326,7 @@ class Server:
         made = self._ask(
             lambda: self.client.create_recurring_run(
                 group, name, cron_expression=cron, no_catchup=True, max_concurrency=1, params=dict(arguments),
-                pipeline_id=pipeline, version_id=version,
+                pipeline_id=pipeline, version_id=version, service_account=account,
             )
         )  # fmt: skip
         old = [each for each in before.recurring_runs or [] if each.display_name == name]
