@@ -231,6 +231,31 @@ def test_a_diverged_run_may_report_the_worst(run: Run, tmp_path: Path) -> None:
     assert record["metrics"]["val_f1"] == 0.0
 
 
+def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) -> None:
+    """Neither the pictures of mistakes nor the page are the training: it has ended well, and says what is missing."""
+    overrides = [*questions(tmp_path), "hydra.run.dir=run", "trainer.max_epochs=1"]
+    code = (
+        "import runpy, sys\n"
+        "from runs import report\n"
+        "from trainers import mistakes\n"
+        "def broken(*_):\n"
+        "    raise ValueError('of no shape')\n"
+        "report.write = mistakes.keep = broken\n"
+        f"sys.argv = ['train.py', *{overrides!r}]\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+    )
+    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no report.html was written: of no shape; python -m runs report run says why" in done.stderr
+    assert "no pictures of mistakes were kept for the report: of no shape" in done.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], (tmp_path / "run" / "report.html").exists()) == ("finished", False)
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path) -> None:
     """The second checkpoint meets a full disk: the first is still there, whole, and the run goes on from it."""
     overrides = [*questions(tmp_path), "hydra.run.dir=run", "trainer.max_epochs=4", "data.batch_size=4"]

@@ -422,3 +422,32 @@ def test_status_shows_a_run_that_is_here(whole: Place, run: Run, tmp_path: Path)
         assert (done.returncode, done.stdout) == (0, (whole.folder / "said").read_text())
     done = run("-m", "pipelines", "status")
     assert done.stdout.split() == ["SUCCEEDED", "outputs/pipelines/one"]
+
+
+@pytest.mark.slow
+def test_real_questions(place: Place, shared_data: Path) -> None:
+    asked = [f"data.path={shared_data / 'squad'}", "data.max_train=300", "data.max_val=100", "trainer.max_steps=10"]
+    done = place("real", "model=bert_tiny", "data=squad", *asked, "trainer.threads=2", *QUICK)
+    assert done.returncode == 0, done.stderr
+    found = steps(place.of("real"))
+    assert found["register"]["verdict"].startswith("question_answering-squad version 1")
+    assert found["benchmark"]["verdict"] == "none: nothing is known of bert_tiny on squad"
+
+
+@pytest.mark.slow
+def test_real_images(place: Place, tiny_imagenet: Path) -> None:
+    asked = [
+        f"data.path={tiny_imagenet}",
+        "data.max_train=400",
+        "data.max_val=200",
+        "trainer.max_steps=10",
+        "model.pretrained=null",
+    ]
+    done = place("real", "model=resnet18", "data=tiny_imagenet", *asked, "trainer.threads=2", *QUICK)
+    assert (done.returncode, "the benchmark gate stops the pipeline" in done.stderr) == (6, True), done.stderr
+    assert "floor 55" in steps(place.of("real"))["benchmark gate"]["message"]
+    done = place(
+        "warned", "model=resnet18", "data=tiny_imagenet", *asked, "trainer.threads=2", *QUICK, "-p", "benchmark=warn"
+    )
+    assert done.returncode == 0, done.stderr
+    assert steps(place.of("warned"))["register"]["verdict"].startswith("image_classification-tiny_imagenet version 1")

@@ -205,9 +205,9 @@ def _end(record: records.Record, error: BaseException) -> None:
         record.end(
             "interrupted" if interrupted else "failed", exit_code=int(code), reason=str(error) or type(error).__name__
         )
-    if (record.folder / "report.html").exists():  # written when it had finished, before its explanations were judged
-        from runs import report
+    from runs import report
 
+    if (record.folder / report.FILE).exists():  # written when it had finished, before its explanations were judged
         with contextlib.suppress(Exception):
             report.write(record.folder)
 
