@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 WHEN = "2026-01-01T00:00:0{}Z"
 
 
@@ -116,7 +118,7 @@ class Api:
                     return 200, {}
                 return 200, self._shown(store[found[1]])
         if found := re.fullmatch(r"pipelines/([^/]+)/versions", path):
-            of = [each for each in self.versions.values() if each["pipeline_id"] == found[1]]
+            of = [{**each, "text": None} for each in self.versions.values() if each["pipeline_id"] == found[1]]
             return 200, {"pipeline_versions": of, "total_size": len(of)}
         if found := re.fullmatch(r"pipelines/([^/]+)/versions/([^/]+)", path):
             return 200, self.versions[found[2]]
@@ -151,7 +153,9 @@ class Api:
         text = next(part.get_payload(decode=True) for part in message.get_payload() if part.get_filename())
         identity = f"version-{len(self.versions) + 1}"
         found = {"pipeline_id": of, "pipeline_version_id": identity, "display_name": query["name"]}
-        self.versions[identity] = {**found, "created_at": WHEN.format(0), "text": text.decode()}
+        spec, *platform = yaml.safe_load_all(text)
+        told = {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec
+        self.versions[identity] = {**found, "created_at": WHEN.format(0), "text": text.decode(), "pipeline_spec": told}
         return 200, found
 
     def _shown(self, found: dict[str, Any], asked: bool = True) -> dict[str, Any]:

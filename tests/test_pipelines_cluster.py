@@ -70,6 +70,23 @@ def test_submit_uploads_runs_and_waits(api: Api, pipelines: Pipelines, tmp_path:
     assert "is not named by its digest" in again.stderr
 
 
+def test_another_file_is_another_version(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
+    """Of one commit, too: settings change a file."""
+    gpu = ROOT / "pipelines" / "train-gpu.yaml"
+    for file in (FILE, gpu, FILE):
+        assert pipelines("submit", file, "--no-wait").returncode == 0
+    names = [each["display_name"] for each in api.versions.values()]
+    assert len(set(names)) == len(names) == 2
+    assert [each["pipeline_version_reference"]["pipeline_version_id"][-1] for each in api.runs.values()] == [
+        "1",
+        "2",
+        "1",
+    ]
+    pipelines("submit", FILE, "--no-wait", "--version", "mine")
+    done = pipelines("submit", gpu, "--no-wait", "--version", "mine")
+    assert (done.returncode, "is another pipeline than" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
 def test_every_end_that_is_no_success_is_6(state: str, api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
     """KFP's own wait returns normally on FAILED, and never on CANCELED."""

@@ -68,6 +68,7 @@ def test_tune_asks_katib_and_a_retry_attaches(api: Api, tmp_path: Path, capsys: 
     assert "attached to it" not in capsys.readouterr().out
     ((kind, namespace, name),) = [key for key in api.objects if key[0] == "experiments"]
     spec = api.objects[kind, namespace, name]["spec"]
+    assert name.startswith("tune-one-")
     assert spec["maxTrialCount"] == 2
     container = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "me/i@sha256:0"
@@ -117,6 +118,100 @@ def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_
     assert "| tune | running |" in (tmp_path / "m").read_text()
 
 
+@pytest.mark.parametrize(
+    ("told", "states", "state"),
+    [("COMPLETE", ["done"], "SUCCEEDED"), ("RUNNING", ["done", "running"], "FAILED"), ("RUNNING", ["done"], "SUCCEEDED"),
+     ("FAILED", ["done"], "FAILED"), ("CANCELED", ["running"], "CANCELED")],
+)  # fmt: skip
+def test_the_record_says_how_it_ended_whatever_kfp_calls_it(
+    told: str, states: list[str], state: str, tmp_path: Path
+) -> None:
+    (tmp_path / "steps").mkdir()
+    for name, each in zip(("data", "train"), states, strict=False):
+        record.write(tmp_path / "steps" / f"{name}.json", {"step": name, "state": each})
+    assert record.publish(tmp_path, told, "")["state"] == state
+
+
+class Stub:
+    """`pipelines.steps.call` that answers from a table and keeps what it was asked."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+        self.asked: list[list[str]] = []
+
+    def __call__(self, mine: dict[str, Any], *command: str | Path, good: Any = (0,), cwd: Any = None) -> str:
+        words = [str(each) for each in command]
+        self.asked.append(words)
+        found = self.answers[words[2]]
+        mine["exit"], mine["said"] = (found, "refused it") if isinstance(found, int) else (0, "")
+        return json.dumps(found)
+
+
+def compared(value: float, low: float, worse: bool) -> dict[str, Any]:
+    one = {"a": 80.0, "b": 80.0 + value, "value": value, "low": low, "high": value + 1}
+    return {"examples": 500, "notes": [], "results": [{"difference": one, "non_inferior": not worse}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "baseline", "promotes", "verdict"),
+    [
+        (compared(0.2, -0.3, False), "champion", True, "passed: val_f1 80.20 against 80.00: +0.20"),
+        (compared(-2.0, -3.0, True), "champion", False, "failed: val_f1 78.00 against 80.00: -2.00"),
+        (compared(9.0, 8.0, False), "other", False, "passed: "),
+        (2, "champion", False, "inconclusive: the baseline cannot answer these examples: refused it"),
+    ],
+)
+def test_only_what_is_no_worse_than_the_champion_is_promoted(
+    answer: Any, baseline: str, promotes: bool, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that the model beats is another matter; so is a champion that cannot answer."""
+    (tmp_path / "run").mkdir()
+    record.write(tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1"}})
+    aliases = ["champion"] if promotes else ["candidate"]
+    stub = Stub({
+        "champion": {"version": "7", "data": {}}, "evaluate": answer if answer == 2 else {}, "compare": answer,
+        "register": {"name": "m", "version": "8", "aliases": aliases},
+    })  # fmt: skip
+    monkeypatch.setattr(steps, "call", stub)
+    summary, metrics = made(dsl.Markdown, tmp_path / "s"), made(dsl.Metrics, tmp_path / "m")
+    given = ["model=bert", "data=squad", "data.max_length=96", "data.max_val=50", "optim.lr=1"]
+    said = steps.evaluate(str(tmp_path / "run"), baseline, 0.5, 100, "m", "", given, str(tmp_path), metrics, summary)
+    assert said.startswith(verdict)
+    (asked,) = (each for each in stub.asked if "evaluate" in each)
+    assert [each for each in asked if each.startswith(("data", "optim"))] == ["data=squad", "data.max_val=50"]
+    steps.register(str(tmp_path / "run"), said, True, "enforce enforce", "m", "", str(tmp_path), summary)
+    assert ("--champion --instead-of 7" in " ".join(stub.asked[-1])) == promotes
+    told = record.read(record.folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
+    assert ("it was not promoted" in told) != promotes
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cached step returns a folder that somebody may have removed: its gate must not pass."""
+    with pytest.raises(SystemExit):
+        steps.benchmark("enforce", str(tmp_path / "gone"), str(tmp_path), made(dsl.Markdown, tmp_path / "s"))
+    assert "is gone" in capsys.readouterr().out
+
+
+def test_files_that_overrides_name_count_by_their_content(tmp_path: Path) -> None:
+    path = tmp_path / "contract.yaml"
+    marks = []
+    for text in ("a", "b", "a"):
+        path.write_text(text)
+        marks.append(steps._files([f"quality.contract={path}", "optim.lr=1", "x"]))
+    assert marks[0] == marks[2] != marks[1]
+    assert len(marks[0]) == 1
+
+
+def test_credentials_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.commands import call
+
+    mine: dict[str, Any] = {"commands": []}
+    call(mine, "-c", "pass", "--server", "https://me:secret@mlflow/x")
+    assert "secret" not in capsys.readouterr().out + json.dumps(mine)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow")
+    assert steps._at("", "/runs") == []
+
+
 def test_a_search_that_fails_fails_the_step(api: Api, tmp_path: Path) -> None:
     ends(api, "Failed")
     with pytest.raises(SystemExit) as ended:
@@ -133,8 +228,11 @@ def test_a_search_that_fails_fails_the_step(api: Api, tmp_path: Path) -> None:
     ],
 )
 def test_the_benchmark_gate(model: str, data: str, value: float, verdict: str) -> None:
-    found = {"choices": {"model": model, "data": data}, "metrics": {"val_f1": value}}
+    found: dict[str, Any] = {"choices": {"model": model, "data": data}, "metrics": {"val_f1": value}}
+    found["config"] = {"data": {"path": None}}
     assert known.judge(found)[0] == verdict
+    found["config"]["data"]["path"] = "s3://bucket/mine"
+    assert known.judge(found)[0].startswith("none: ")
 
 
 def test_known_results_are_of_configurations_that_exist() -> None:

@@ -237,6 +237,24 @@ def test_a_kubeflow_model_registry_is_told(run: Run, tmp_path: Path) -> None:
     assert (done.returncode, "does not answer" in done.stderr) == (7, True), done.stderr
 
 
+def test_only_the_version_that_was_compared_with_is_replaced(run: Run, tmp_path: Path) -> None:
+    """Two pipelines at a time, and a rollback: neither may put a model where nobody compared it."""
+    more = ("--server", f"sqlite:///{tmp_path}/m/mlflow.db", "--name", "ships")
+    one, two, three = (made(tmp_path / str(number), seed=number) for number in (1, 2, 3))
+
+    def aliases(folder: Path, instead: str) -> list[str]:
+        return list(registered(run, folder, *more, "--champion", "--instead-of", instead)["aliases"])
+
+    assert aliases(one, "none") == ["champion"]
+    assert aliases(two, "none") == ["candidate"]  # another was first
+    assert aliases(two, "1") == ["champion"]
+    assert aliases(three, "1") == ["candidate"]
+    assert aliases(two, "1") == ["champion"]  # it is already
+    assert run("-m", "runs", "register", "--rollback", *more).returncode == 0
+    assert "champion" not in aliases(two, "1")  # it was taken down, and stays so until a person says otherwise
+    assert "champion" in registered(run, two, *more, "--champion")["aliases"]
+
+
 def test_a_champions_run_can_be_had_from_anywhere(run: Run, tmp_path: Path) -> None:
     """What the pipeline compares with: the folder it was registered from may be gone, or on another machine."""
     server = f"sqlite:///{tmp_path}/m/mlflow.db"

@@ -1,6 +1,7 @@
 """Our command lines, run by a step: their output goes on to the step's log, a signal goes on to them."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -38,7 +39,7 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,),
         StepFailed: another exit code; the message ends with the last that it said.
     """
     words = [str(PROJECT / word) if word == "train.py" else str(word) for word in command]
-    shown = shlex.join(["python", *map(str, command)])
+    shown = re.sub(r"://[^/@\s]+@", "://***@", shlex.join(["python", *map(str, command)]))
     environment = {**os.environ}
     path = [str(PROJECT / "src"), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
@@ -66,9 +67,11 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,),
         errors.join()
     mine["commands"].append({"command": shown, "seconds": time.monotonic() - began, "code": code})
     mine["exit"] = code = 128 - code if code < 0 else code
+    mine["said"] = next(
+        (each.removeprefix("isotrain: ") for each in reversed(said) if each.startswith("isotrain: ")), ""
+    )
     if code not in good:
-        last = next((each.removeprefix("isotrain: ") for each in reversed(said) if each.startswith("isotrain: ")), "")
-        raise StepFailed(last or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
+        raise StepFailed(mine["said"] or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
     return "".join(lines)
 
 

@@ -53,6 +53,7 @@ def quality(
     overrides: List[str],  # noqa: UP006
     fingerprint: str,
     image: str,
+    again: str,
     root: str,
     dataset: Input[Dataset],
     report: Output[HTML],
@@ -122,6 +123,7 @@ def train(
     fingerprint: str,
     quality: str,
     image: str,
+    again: str,
     root: str,
     dataset: Input[Dataset],
     trained: Output[Model],
@@ -134,7 +136,9 @@ def train(
     from pipelines import steps
 
     given = [f"model={model}", f"data={data}", *overrides]
-    return steps.train(given, best, fingerprint, quality, image, root, trained, metrics, confusion, report, summary)
+    return steps.train(
+        given, best, fingerprint, quality, image, root, trained, metrics, confusion, report, summary, again
+    )
 
 
 @_step
@@ -164,7 +168,9 @@ def explain(
     policy: str,
     run: str,
     overrides: List[str],  # noqa: UP006
+    fingerprint: str,
     image: str,
+    again: str,
     root: str,
     trained: Input[Model],
     report: Output[HTML],

@@ -39,6 +39,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
         minimum: int = 100,
         promote: bool = True,
         when: str = "always",
+        again: str = "",
         registered: str = "",
         server: str = "",
         root: str = settings["root"],
@@ -57,7 +58,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
             with dsl.If(asked.outputs["Output"] == "yes", name="worth-training"):
                 verified = made(
                     components.quality(
-                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=mark, image=image, root=root,
+                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=mark, image=image, again=again, root=root,
                         dataset=prepared.outputs["dataset"],
                     )
                 )  # fmt: skip
@@ -89,7 +90,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 fitted = made(
                     components.train(
                         model=model, data=data, overrides=overrides, best=tuned.outputs["Output"], fingerprint=mark,
-                        quality=quality, image=image, root=root, dataset=prepared.outputs["dataset"],
+                        quality=quality, image=image, again=again, root=root, dataset=prepared.outputs["dataset"],
                     )
                 )  # fmt: skip
                 run, trained = fitted.outputs["Output"], fitted.outputs["trained"]
@@ -101,9 +102,10 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 )  # fmt: skip
                 explained = made(
                     components.explain(
-                        policy=explain, run=run, overrides=overrides, image=image, root=root, trained=trained
+                        policy=explain, run=run, overrides=overrides, fingerprint=mark, image=image, again=again, root=root,
+                        trained=trained,
                     )
-                )
+                )  # fmt: skip
                 right = made(
                     components.gate(what="explanation", policy=explain, verdict=explained.outputs["Output"], root=root),
                     "explanation gate",

@@ -21,6 +21,9 @@ def judge(found: Mapping[str, Any]) -> tuple[str, str]:
     """
     choices: Mapping[str, Any] = found.get("choices") or {}
     model, data = choices.get("model"), choices.get("data")
+    own = dict(dict(found.get("config") or {}).get("data") or {})
+    if other := [key for key in ("path", "train_file", "val_file", "max_train", "max_val") if own.get(key) is not None]:
+        return f"none: results are known of {data} as it is, not with data.{other[0]}", "Other data than the published."
     for each in yaml.safe_load(FILE.read_text(encoding="utf-8")):
         if (each["model"], each["data"]) == (model, data):
             value = float(found["metrics"][each["metric"]])

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import sys
 import warnings
@@ -57,6 +58,7 @@ def run(
     os.environ.setdefault("ISOTRAIN_CACHE", str(Path.home() / ".cache" / "isotrain"))
     folder = record.folder(str(place))
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "steps", ignore_errors=True)  # of a run of this name before
     record.write(folder / "parameters.json", arguments)
     said = ""
     with (folder / "log.txt").open("a", encoding="utf-8") as log:

@@ -13,8 +13,7 @@ ORDER = (
     "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
     "explanation gate", "benchmark", "benchmark gate", "register", "finish",
 )  # fmt: skip
-# Outcomes that another attempt would only repeat: configuration, divergence, the gates.
-FINAL = (2, 3, 4, 5)
+DIVERGED = 3  # what another attempt would only repeat, hours later
 
 
 class StepFailed(Exception):
@@ -31,12 +30,13 @@ def folder(root: str) -> Path:
 
 
 @contextmanager
-def step(root: str, name: str) -> Iterator[dict[str, Any]]:
+def step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]:
     """Keeps a step's record in `steps/<name>.json`: its state, seconds, exit code, commands, and what it adds.
 
     Args:
         root: of runs and records.
         name: of the step.
+        inputs: that determine its outcome, if that is worth to remember.
 
     Yields:
         What else is kept; `commands` is filled by `pipelines.commands`.
@@ -46,12 +46,12 @@ def step(root: str, name: str) -> Iterator[dict[str, Any]]:
     """
     path = folder(root) / "steps" / f"{name.replace(' ', '-')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (before := read(path)) and before.get("state") == "failed" and before.get("code") in FINAL:
-        # A retry of what cannot come out otherwise.
-        print(f"isotrain: {name}: failed before, and would again: {before.get('message')}", flush=True)
-        raise SystemExit(before["code"])
+    before = read(path)
+    if before.get("code") == DIVERGED and before.get("inputs") == inputs:
+        print(f"isotrain: {name}: diverged before, and would again: {before.get('message')}", flush=True)
+        raise SystemExit(DIVERGED)
     began = time.time()
-    found: dict[str, Any] = {"step": name, "state": "running", "began": began, "commands": []}
+    found: dict[str, Any] = {"step": name, "state": "running", "began": began, "inputs": inputs, "commands": []}
     write(path, found)
     print(f"isotrain: {name} …", flush=True)
     try:
@@ -78,16 +78,21 @@ def steps(run: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: ORDER.index(each["step"]) if each["step"] in ORDER else len(ORDER))
 
 
-def publish(run: Path, state: str, error: str) -> dict[str, Any]:
+def publish(run: Path, told: str, error: str) -> dict[str, Any]:
     """Writes pipeline.json: how a run ended, and what its steps did.
+
+    The state is told by the steps: KFP's own word for a run that goes well is COMPLETE to its last step, and RUNNING for one
+    whose pod was lost (backend 2.17).
 
     Args:
         run: its folder.
-        state: KFP's: SUCCEEDED, FAILED, CANCELED.
+        told: KFP's word for it.
         error: what KFP says of it.
     """
     found = [each for each in steps(run) if each["step"] != "finish"]
-    whole = {"run": run.name, "state": state, "error": error, "steps": found}
+    bad = told in ("FAILED", "CANCELED", "CANCELLED") or any(each["state"] != "done" for each in found)
+    state = told if told.startswith("CANCEL") else "FAILED" if bad else "SUCCEEDED"
+    whole = {"run": run.name, "state": state, "kfp": told, "error": error, "steps": found}
     write(run / "pipeline.json", whole)
     return whole
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import io
 import os
 import subprocess
@@ -30,7 +31,9 @@ def submit(asked: argparse.Namespace) -> int:
     """Uploads a version, runs it, and waits for its end."""
     spec, arguments = _asked(asked)
     client = Server(asked.host, asked.namespace)
-    pipeline, version = client.upload(asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _revision())
+    pipeline, version = client.upload(
+        asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _version(asked.file)
+    )
     run = client.run(pipeline, version, asked.experiment, arguments, asked.service_account)
     print(f"run={run}", flush=True)
     print(f"isotrain: {client.link(run)}", file=sys.stderr)
@@ -54,7 +57,9 @@ def schedule(asked: argparse.Namespace) -> int:
     if len(asked.cron.split()) != 6:
         raise Refused(f"--cron {asked.cron!r}: six fields, seconds first, as '0 0 3 * * *'")
     client = Server(asked.host, asked.namespace)
-    pipeline, version = client.upload(asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _revision())
+    pipeline, version = client.upload(
+        asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _version(asked.file)
+    )
     made, replaced = client.schedule(
         asked.name, asked.cron, pipeline, version, asked.experiment, arguments, asked.service_account
     )
@@ -112,11 +117,12 @@ def _asked(asked: argparse.Namespace) -> tuple[Mapping[str, Any], dict[str, Any]
     return spec, arguments
 
 
-def _revision() -> str:
-    """Of the code, for a version's name."""
+def _version(file: str) -> str:
+    """A version's name: of the code, and of the file, which settings and a dirty tree change too."""
     asked = ["git", "-C", str(PROJECT), "rev-parse", "--short=12", "HEAD"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-    return os.environ.get("ISOTRAIN_REVISION") or found or time.strftime("%Y-%m-%d-%H-%M-%S")
+    revision = os.environ.get("ISOTRAIN_REVISION") or found or time.strftime("%Y-%m-%d")
+    return f"{revision[:12]}-{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]}"
 
 
 def steps_of(run: Any) -> list[dict[str, Any]]:
@@ -223,10 +229,13 @@ class Server:
         return f"{self.host}/#/runs/details/{run}"
 
     def upload(self, file: str, name: str, version: str) -> tuple[str, str]:
-        """Uploads a version of a pipeline; one of that name that is there already is taken.
+        """Uploads a version of a pipeline; the same one that is there already is taken.
 
         Returns:
             Ids of the pipeline and of the version.
+
+        Raises:
+            Refused: another pipeline has that version's name.
         """
         import kfp_server_api
 
@@ -241,6 +250,10 @@ class Server:
         )
         for each in there.pipeline_versions or []:
             if each.display_name == version:
+                if not _same(each.pipeline_spec, compiled.documents(file)):
+                    raise Refused(
+                        f"version {version} of {name} is another pipeline than {file}: give another --version"
+                    )
                 print(f"isotrain: version {version} of {name} is there already", file=sys.stderr)
                 return pipeline, each.pipeline_version_id
         found = self._ask(lambda: self.client.upload_pipeline_version(file, version, pipeline_id=pipeline))
@@ -333,6 +346,14 @@ class Server:
         for each in old:
             self._ask(partial(self.client.delete_recurring_run, each.recurring_run_id))
         return str(made.recurring_run_id), len(old)
+
+
+def _same(there: Any, documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a version's specification, as the API tells it, is that of a file; unknown counts as yes."""
+    if not there:
+        return True
+    spec = there.get("pipeline_spec", there)
+    return all(spec.get(part) == documents[0].get(part) for part in ("root", "components", "deploymentSpec"))
 
 
 def _alive(host: str, token: str | None) -> Any:

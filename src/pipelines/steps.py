@@ -9,9 +9,12 @@ import hashlib
 import json
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pipelines import artifacts, known, record
 from pipelines.commands import call
@@ -20,7 +23,20 @@ from pipelines.record import StepFailed
 
 Artifact = Any
 GOOD = ("passed", "warned", "off", "none")
-FORMAT = 1  # of folders that are named by their content: raise it when what is in them changes
+# Overrides that choose a model's evaluation examples; others, such as their size in pixels, are the model's own.
+EXAMPLES = (
+    "data=",
+    "data.path=",
+    "data.train_file=",
+    "data.val_file=",
+    "data.hub",
+    "data.max_val=",
+    "data.max_train=",
+    "data.sample",
+    "data.version_2=",
+)
+WAIT = 20.0  # seconds between looks at a folder that is in use
+FORMAT = 2  # of folders that are named by their content: raise it when what is in them changes
 
 
 def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifact) -> str:
@@ -29,7 +45,7 @@ def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifa
         _environment(root)
         # Not `prepare`: of data that is broken there shall be a report first.
         prints = json.loads(call(mine, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
-        mark = " ".join(f"{split}:{prints[split]}" for split in ("train", "val"))
+        mark = " ".join([*(f"{split}:{prints[split]}" for split in ("train", "val")), *_files(overrides)])
         mine["fingerprint"] = mark
         dataset.metadata |= {"overrides": list(overrides), **prints}
         artifacts.markdown(dataset, json.dumps({"overrides": list(overrides), "fingerprints": prints}, indent=1))
@@ -46,7 +62,7 @@ def plan(when: str, registered: str, server: str, data: str, fingerprint: str, r
         answer, why = "yes", "when=always"
         if when == "changed":
             champion = _champion(mine, registered or _named(data), server, root)
-            now = dict(each.split(":", 1) for each in fingerprint.split())
+            now = dict(each.split(":", 1) for each in fingerprint.split() if each.startswith(("train:", "val:")))
             if champion is None:
                 why = "there is no champion yet"
             elif champion["data"] == now:
@@ -82,7 +98,7 @@ def drift(
         if not (folder / "champion" / "quality" / "sample.parquet").exists():
             return _nothing(
                 mine,
-                "none: the champion was trained with quality=off, so that nothing is known of its data",
+                "unevaluated: the champion was trained with quality=off, so that nothing is known of its data",
                 report,
                 summary,
             )
@@ -101,9 +117,11 @@ def gate(what: str, policy: str, verdict: str, root: str) -> str:
         if policy not in ("enforce", "warn", "off"):
             raise StepFailed(f"the policy of the {what} gate is {policy}: enforce, warn or off", 2)
         mine["verdict"] = verdict
+        if "; see " in verdict:
+            mine["report"] = verdict.rpartition("; see ")[2]
         if policy == "enforce" and verdict.partition(":")[0] not in GOOD:
             code = {"quality": 4, "drift": 4, "explanation": 5}.get(what, 6)
-            raise StepFailed(f"the {what} gate stops the pipeline: {verdict}; its report was written before", code)
+            raise StepFailed(f"the {what} gate stops the pipeline: {verdict}", code)
         return verdict
 
 
@@ -123,21 +141,38 @@ def tune(
         if not path.exists():
             raise StepFailed(f"tune={file}: there is no such file in the image", 2)
         key = _key(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
-        name = f"tune-{key}"
         many = ["--max-trials", str(trials)] if trials else []
-        page = record.folder(root) / "tune.html"
         if backend == "local":
-            folder = Path(root) / "pipelines" / "searches" / name
-            page, best = folder / "report.html", str(folder)
-            mine |= {"search": best, "report": str(page)}
+            folder = Path(root) / "pipelines" / "searches" / f"tune-{key}"
+            page = folder / "report.html"
+            mine |= {"search": str(folder), "report": str(page)}
             call(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
+            found = json.loads(call(mine, "-m", "katib", "best", folder, "--json"))
         else:
-            mine |= {"experiment": name, "report": str(page)}
+            # Named after this run, so that a retry attaches to it and no other run shares it.
+            name = f"tune-{_plain(record.folder(root).name)[:8]}-{key[:8]}"
+            page = record.folder(root) / "tune.html"
+            space = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("metadata") or {}).get("namespace")
+            where = ["-n", str(space)] if space else []
+            mine |= {"experiment": name, "namespace": space, "report": str(page)}
             record.write(record.folder(root) / "steps" / "tune.json", mine)  # whoever cleans up must know it
-            call(mine, "-m", "katib", "submit", path, *overrides, "--name", name, "--image", image, *many, "--watch")
-            call(mine, "-m", "katib", "trials", name, "--report", page)
-            best = name
-        found = json.loads(call(mine, "-m", "katib", "best", best, "--json"))
+            call(
+                mine,
+                "-m",
+                "katib",
+                "submit",
+                path,
+                *overrides,
+                "--name",
+                name,
+                "--image",
+                image,
+                *many,
+                *where,
+                "--watch",
+            )
+            call(mine, "-m", "katib", "trials", name, *where, "--report", page)
+            found = json.loads(call(mine, "-m", "katib", "best", name, *where, "--json"))
         # With what the Experiment fixes: without it the train step would train something else than the trial did.
         words = shlex.split(found["command"])
         taken = {each.partition("=")[0] for each in overrides}
@@ -153,16 +188,23 @@ def tune(
 
 def train(
     overrides: Sequence[str], best: Sequence[str], fingerprint: str, quality: str, image: str, root: str,
-    trained: Artifact, metrics: Artifact, confusion: Artifact, report: Artifact, summary: Artifact,
+    trained: Artifact, metrics: Artifact, confusion: Artifact, report: Artifact, summary: Artifact, again: str = "",
 ) -> str:  # fmt: skip
     """Trains in a folder that is named by all that determines the result: the same again goes on, or prints it."""
-    with record.step(root, "train") as mine:
+    given = [*overrides, *best, f"quality={quality}"]
+    folder = (
+        Path(root) / "pipelines" / "runs" / f"{_choice(overrides, 'model')}-{_key(*given, fingerprint, image, again)}"
+    )
+    with record.step(root, "train", run=str(folder)) as mine:
         _environment(root)
-        given = [*overrides, *best, f"quality={quality}"]
-        folder = Path(root) / "pipelines" / "runs" / f"{_choice(overrides, 'model')}-{_key(*given, fingerprint, image)}"
         mine |= {"run": str(folder), "report": str(folder / "report.html")}
-        call(mine, "train.py", *given, "explain=off", f"hydra.run.dir={folder}")
-        found = record.read(folder / "run.json")
+        _trained(mine, *given, "explain=off", f"hydra.run.dir={folder}")
+        found = _run(str(folder))
+        prints = dict(dict(found.get("data") or {}).get("fingerprints") or {})
+        if changed := [split for split, mark in prints.items() if f"{split}:{mark}" not in fingerprint.split()]:
+            raise StepFailed(
+                f"the {changed[0]} data changed between the step `data` and training: run the pipeline again", 2
+            )
         values = dict(found.get("metrics", {}))
         about = {
             "framework": {"question_answering": "transformers", "image_classification": "timm"}.get(_task(found), ""),
@@ -196,7 +238,9 @@ def evaluate(
         folder, against = record.folder(root), baseline
         if baseline == "champion":
             against = str(folder / "champion")
-            if _champion(mine, registered or _named(_choice(overrides, "data")), server, root, Path(against)) is None:
+            champion = _champion(mine, registered or _named(_choice(overrides, "data")), server, root, Path(against))
+            mine["champion"] = str(champion["version"]) if champion else "none"  # `register` replaces that one alone
+            if champion is None:
                 return _nothing(mine, "none: there is no champion yet", None, summary)
         if not against:
             return _nothing(mine, "none: no baseline was given", None, summary)
@@ -205,12 +249,15 @@ def evaluate(
             artifacts.markdown(summary, f"# Against {baseline}\n\n{mine['verdict']}.\n")
             return str(mine["verdict"])
         _environment(root)
-        monitor = str(dict(record.read(Path(run) / "run.json")["config"])["monitor"])
+        monitor = str(dict(_run(run)["config"])["monitor"])
         scored = folder / "baseline"
-        wanted = [
-            each for each in overrides if each.startswith(("data=", "data.", "trainer.threads=", "trainer.precision="))
-        ]
-        call(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored)
+        wanted = [each for each in overrides if each.startswith((*EXAMPLES, "trainer.threads=", "trainer.precision="))]
+        call(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored, good=(0, 2))
+        if mine["exit"] == 2:  # other classes, or another task: nobody is promoted, and the record says why
+            verdict = f"inconclusive: the baseline cannot answer these examples: {mine['said']}"
+            mine["verdict"] = verdict
+            artifacts.markdown(summary, f"# Against {baseline}\n\n{verdict}.\n")
+            return verdict
         asked = ["--metric", monitor, "--margin", str(margin), "--json"]
         found = json.loads(call(mine, "-m", "runs", "compare", scored, run, *asked))
         result = found["results"][0]
@@ -243,7 +290,7 @@ def explain(
 def benchmark(policy: str, run: str, root: str, summary: Artifact) -> str:
     """Compares with the floor of conf/known_results.yaml."""
     with record.step(root, "benchmark") as mine:
-        verdict, said = ("off", "") if policy == "off" else known.judge(record.read(Path(run) / "run.json"))
+        verdict, said = ("off", "") if policy == "off" else known.judge(_run(run))
         mine["verdict"] = verdict
         artifacts.markdown(summary, f"# Known results: {verdict}\n\n{said}\n")
         return verdict
@@ -255,14 +302,23 @@ def register(
     """Registers the model; it becomes champion where there is none, or where it is no worse."""
     with record.step(root, "register") as mine:
         _environment(root)
-        status = compared.partition(":")[0]
-        champion = promote and (status == "passed" or compared == "none: there is no champion yet")
-        asked = [*(["--name", registered] if registered else []), "--server", _server(server, root), "--json"]
-        asked += ["--champion"] if champion else []
+        # Only over the champion that it was compared with: a folder that it beat is another matter.
+        against = record.read(record.folder(root) / "steps" / "evaluate.json").get("champion")
+        good = compared.partition(":")[0] in ("passed", "none")
+        asked = [*(["--name", registered] if registered else []), *_at(server, root), "--json"]
+        asked += ["--champion", "--instead-of", against] if promote and good and against else []
         # A gate that is not enforced does not stop the model here, either: its verdict is in the card.
         asked += ["--despite-gates"] if {"warn", "off"} & set(despite.split()) else []
+        mine["run"] = run
         found = json.loads(call(mine, "-m", "runs", "register", run, *asked))
-        why = "" if champion else f"; it was not promoted: {compared}" if promote else "; promote=False"
+        if "champion" in found["aliases"]:
+            why = ""
+        elif not promote:
+            why = "; promote=False"
+        elif good and against:
+            why = "; it was not promoted: another model became champion meanwhile, or this one was rolled back"
+        else:
+            why = f"; it was not promoted: {compared}"
         mine["verdict"] = (
             f"{found['name']} version {found['version']} ({', '.join(found['aliases']) or 'no alias'}){why}"
         )
@@ -277,9 +333,11 @@ def finish(state: str, error: str, backend: str, root: str, report: Artifact, su
         found = {each["step"]: each for each in record.steps(folder) if each["step"] != "finish"}
         experiment = found.get("tune", {}).get("experiment")
         if backend == "katib" and experiment and found["tune"]["state"] != "done":
+            where = ["-n", found["tune"]["namespace"]] if found["tune"].get("namespace") else []
             try:
-                (folder / "trials.jsonl").write_text(call(mine, "-m", "katib", "trials", experiment, "--json"))
-                call(mine, "-m", "katib", "delete", experiment, "--unfinished")
+                rows = call(mine, "-m", "katib", "trials", experiment, *where, "--json")
+                (folder / "trials.jsonl").write_text(rows, encoding="utf-8")
+                call(mine, "-m", "katib", "delete", experiment, *where, "--unfinished")
             except StepFailed as failed:  # the record matters more
                 mine["message"] = str(failed)
         wrong = [each for each in found.values() if each["state"] != "done"]
@@ -290,7 +348,7 @@ def finish(state: str, error: str, backend: str, root: str, report: Artifact, su
         pages = [found[name]["report"] for name in asked if "report" in found.get(name, {})] + pages
         page = next((Path(each) for each in pages if Path(each).exists()), folder / "none")
         whole = record.publish(folder, state, error)
-        mine["verdict"] = state
+        mine["verdict"] = whole["state"]
         artifacts.html(report, page)
         artifacts.markdown(summary, as_markdown(whole))
 
@@ -301,7 +359,8 @@ def as_markdown(whole: dict[str, Any]) -> str:
         (each["step"], each["state"], f"{each.get('seconds', 0):.1f}", each.get("message") or each.get("verdict") or "")
         for each in whole["steps"]
     ]
-    return f"# Pipeline run {whole['run']}: {whole['state']}\n\n{artifacts.table(['step', 'state', 'seconds', ''], rows)}\n"
+    said = artifacts.table(["step", "state", "seconds", ""], rows)
+    return f"# Pipeline run {whole['run']}: {whole['state']}\n\n{said}\n\nSteps without a row were cached, or not reached.\n"
 
 
 def _checked(
@@ -327,7 +386,8 @@ def _checked(
     else:
         why = "; ".join(found.get("why", []))
         values = {each["name"]: dict(each["mean"]).get("value") for each in found["measures"]}
-    verdict = status if status in GOOD else f"{status}: {why}"
+    # With the place of the report: a cached verdict's step leaves no record of its own in this run.
+    verdict = status if status in GOOD else f"{status}: {why}; see {folder / 'report.html'}"
     mine["verdict"] = verdict
     artifacts.html(report, folder / "report.html")
     text = folder / "report.md"
@@ -355,15 +415,55 @@ def _champion(
     mine: dict[str, Any], name: str, server: str, root: str, folder: Path | None = None
 ) -> dict[str, Any] | None:
     more: list[str | Path] = ["--folder", folder] if folder else []
-    found = json.loads(call(mine, "-m", "runs", "champion", name, "--server", _server(server, root), "--json", *more))
+    found = json.loads(call(mine, "-m", "runs", "champion", name, *_at(server, root), "--json", *more))
     return dict(found) if found else None
 
 
-def _server(server: str, root: str) -> str:
-    """MLflow's address; without one, a file beside the runs."""
-    return (
-        server or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).absolute() / 'mlflow' / 'mlflow.db'}"
-    )
+def _at(server: str, root: str) -> list[str]:
+    """Where MLflow is: an address that was given, or MLFLOW_TRACKING_URI, which commands read themselves, or a file beside the runs."""
+    if not server and os.environ.get("MLFLOW_TRACKING_URI"):
+        return []
+    return ["--server", server or f"sqlite:///{Path(root).absolute() / 'mlflow' / 'mlflow.db'}"]
+
+
+def _trained(mine: dict[str, Any], *arguments: str) -> None:
+    """Trains; where another process trains in the folder (the same pipeline, begun twice), it is waited for."""
+    while True:
+        try:
+            call(mine, "train.py", *arguments)
+        except StepFailed as failed:
+            if failed.exit_code != 2 or " is in use by " not in str(failed):
+                raise
+            print(f"isotrain: {failed}: waiting", flush=True)
+            time.sleep(WAIT)
+        else:
+            return
+
+
+def _run(folder: str) -> dict[str, Any]:
+    """A run's record.
+
+    Raises:
+        StepFailed: it is gone, which a cached step does not see.
+    """
+    found = record.read(Path(folder) / "run.json")
+    if not found:
+        raise StepFailed(
+            f"{folder} is gone, and Kubeflow Pipelines had its result in the cache: -p again=1 trains anew", 2
+        )
+    return found
+
+
+def _files(overrides: Sequence[str]) -> list[str]:
+    """`file:<digest>` of each local file that an override names: a contract, a checkpoint; they count by their content."""
+    paths = [Path(value) for _, _, value in (each.partition("=") for each in overrides) if value]
+    files = [path for path in paths if len(str(path)) < 255 and path.is_file()]
+    return [f"file:{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}" for path in files]
+
+
+def _plain(text: str) -> str:
+    """Letters and digits alone, small."""
+    return "".join(each for each in text.lower() if each.isalnum()) or "run"
 
 
 def _named(data: str) -> str:

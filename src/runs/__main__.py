@@ -123,6 +123,7 @@ def _register(asked: argparse.Namespace) -> str:
             asked.licence,
             asked.despite_gates,
             asked.kubeflow,
+            asked.instead_of,
         )
     if asked.json:
         return json.dumps(asdict(found))
@@ -205,6 +206,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     register.add_argument(
         "--champion", action="store_true", help="take the champion's place, which becomes the previous one"
+    )
+    register.add_argument(
+        "--instead-of",
+        metavar="VERSION",
+        help="with --champion: only if that version (or none) is champion still, and this one was never rolled back",
     )
     register.add_argument("--rollback", action="store_true", help="put the previous champion back")
     register.add_argument("--use", help="what the model is meant for, for its card")

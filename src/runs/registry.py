@@ -22,6 +22,7 @@ CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SERVER = "sqlite:///outputs/mlflow/mlflow.db"
 EXPERIMENT = "isotrain-registry"
 _DIGEST = "model_sha256"
+_ROLLED_BACK = "rolled_back"
 _REFERENCE = ("profile.json", "sample.parquet")  # in quality/: what `quality drift reference=` looks at
 _STOP = ("failed", "inconclusive", "unevaluated")
 
@@ -52,6 +53,7 @@ def register(
     licence: str | None = None,
     despite: bool = False,
     kubeflow: str | None = None,
+    instead_of: str | None = None,
 ) -> Registered:
     """Registers a run's model as a candidate, or as the champion.
 
@@ -66,6 +68,8 @@ def register(
         licence: of the model, for its card.
         despite: register a model that a gate failed.
         kubeflow: address of a Kubeflow Model Registry that is told of the version.
+        instead_of: with `champion`: the version that it was compared with, or "none". If another one is champion by now, or
+            the model was champion and was rolled back, it becomes a candidate instead.
 
     Raises:
         Refused: the run is not finished, has no model, or a gate failed it.
@@ -92,9 +96,11 @@ def register(
         _named(client, name, task)
         found = next((each for each in _versions(client, name) if each.tags.get(_DIGEST) == mark), None)
         version = str(found.version) if found is not None else _put(client, name, folder, record, mark, text)
-        if champion:
+        now = _alias(client, name, CHAMPION)
+        back = found is not None and _ROLLED_BACK in found.tags
+        if champion and (instead_of is None or now == version or (instead_of == (now or "none") and not back)):
             _promote(client, name, version)
-        elif _alias(client, name, CHAMPION) != version:
+        elif now != version:
             client.set_registered_model_alias(name, CANDIDATE, version)
         if kubeflow is not None:
             made = client.get_model_version(name, version)
@@ -119,6 +125,7 @@ def rollback(name: str, server: str | None = None) -> Registered:
         client.set_registered_model_alias(name, CHAMPION, back)
         if now is not None:
             client.set_registered_model_alias(name, PREVIOUS, now)
+            client.set_model_version_tag(name, now, _ROLLED_BACK, "true")
         return Registered(name, back, _aliases(client, name, back), False)
 
 
