@@ -34,7 +34,7 @@ PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
 pipeline: $(BASE)  ## the whole pipeline on this machine, for both tasks: ends with two registered models
 	$(PIPELINE) model=resnet18 model.name=resnet10t model.stem=standard data=shapes data.image_size=32 data.augment.crop_padding=2 \
 	  data.augment.flip=false data.batch_size=32 data.sample.train=1600 data.sample.val=400 trainer.max_epochs=8 \
-	  explain.image_classification.grid=4 $(ARGS)
+	  explain.image_classification.grid=4 -p tune=katib/images-random.yaml -p trials=2 $(ARGS)
 	$(PIPELINE) model=bert_tiny data=squad_sample $(ARGS)
 
 studies: $(DEV)  ## the project's five questions, with data (half an hour); ARGS="search" for one; writes docs/studies.md
