@@ -52,7 +52,7 @@ def main() -> int:
     for name, study in STUDIES.items():
         folder = options.keep.resolve() / name / _sizes(name, settings)
         if name in chosen and not options.only_report:
-            rows = study.run(settings, folder)
+            rows = study.run({**settings, "seeds": settings[name].get("seeds", settings["seeds"])}, folder)
             common.keep(folder / "rows.yaml", yaml.safe_dump(rows, sort_keys=False))
         elif (folder / "rows.yaml").exists():
             rows = yaml.safe_load((folder / "rows.yaml").read_text())
@@ -67,7 +67,7 @@ def main() -> int:
 
 def _sizes(name: str, settings: dict[str, Any]) -> str:
     """A folder for each choice of sizes: what was measured with others is not this. Seeds are in the units' names."""
-    of = {"threads": settings["threads"], **settings[name]}
+    of = {"threads": settings["threads"], **{key: each for key, each in settings[name].items() if key != "seeds"}}
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:8]
 
 
