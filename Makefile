@@ -9,7 +9,7 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint pipeline studies bench lock clean
+.PHONY: help train test test-slow test-more lint pipeline studies bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,11 @@ test: $(DEV)  ## set up, and run the test suite (minutes); ARGS="..." go to pyte
 
 test-slow: $(DEV)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Of those, what CI runs, too; the others train for long, search for long, or build an image as root.
+MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real
+test-more: $(DEV)  ## those of them that CI runs, too
+	$(BIN)/python -m pytest -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 
 lint: $(DEV)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -243,6 +243,7 @@ def test_ten_thousand_questions_take_seconds(run: Run, tmp_path: Path) -> None:
     assert found["examples"] == 10_570
 
 
+@pytest.mark.slow
 def test_what_trainings_leave_can_be_compared(run: Run, tmp_path: Path) -> None:
     """Real runs of both tasks: their rows' means are their metrics."""
     for name, arguments in (

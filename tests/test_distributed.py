@@ -77,7 +77,11 @@ def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subpro
 
 @pytest.mark.parametrize(
     "overrides",
-    [QUESTIONS, IMAGES, [*QUESTIONS, "data.eval_batch_size=100"]],
+    [
+        QUESTIONS,
+        pytest.param(IMAGES, marks=pytest.mark.slow),
+        pytest.param([*QUESTIONS, "data.eval_batch_size=100"], marks=pytest.mark.slow),
+    ],
     ids=["questions", "images", "one batch to validate"],
 )
 def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_path: Path) -> None:
@@ -102,6 +106,7 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
         torch.testing.assert_close(weights[2][name], weight, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
 def test_one_checkpoint_scores_the_same_by_one_and_by_two(overrides: list[str], cache: Path, tmp_path: Path) -> None:
     train = launch(

@@ -249,13 +249,14 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "no report.html was written: of no shape; python -m runs report run says why" in done.stderr
+    assert "no report.html was written: of no shape; python -m runs report " in done.stderr
     assert "no pictures of mistakes were kept for the report: of no shape" in done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], (tmp_path / "run" / "report.html").exists()) == ("finished", False)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path) -> None:
     """The second checkpoint meets a full disk: the first is still there, whole, and the run goes on from it."""
     overrides = [*questions(tmp_path), "hydra.run.dir=run", "trainer.max_epochs=4", "data.batch_size=4"]

@@ -64,7 +64,7 @@ def values(folder: Path) -> dict[str, Any]:
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize("task", ["images", "questions"])
+@pytest.mark.parametrize("task", [pytest.param("images", marks=pytest.mark.slow), "questions"])
 def test_a_run_is_explained_and_the_same_every_time(task: str, runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     pictures = ["explain.image_classification.pictures=2"]
     command = ("-m", "explain", f"run={runs[task]}", *([*SMALL, *pictures] if task == "images" else FEW))
@@ -111,6 +111,7 @@ def _whole(kept: Path) -> list[Path]:
     return [each for each in kept.glob("explanations/*/values.npz") if each.parent.suffix != ".tmp"]
 
 
+@pytest.mark.slow
 def test_another_sample_never_finds_this_ones_values(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     """What is asked in a question's place, and of which questions words are told, is of the sample: so is the cache's key."""
     command = ("-m", "explain", f"run={runs['questions']}", *FEW, f"data.cache_dir={tmp_path / 'cache'}")
@@ -133,6 +134,7 @@ def test_words_and_random_weights_are_asked_of_a_part(runs: dict[str, Path], run
     assert "<h2>Answers</h2>" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_killed_by_signal_9_it_goes_on(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     kept = tmp_path / "cache"
     command = ["-m", "explain", f"run={runs['images']}", *SMALL, "explain.examples=48", f"data.cache_dir={kept}"]
@@ -180,6 +182,7 @@ def test_a_gate_that_fails_stops_training_and_leaves_its_evidence(run: Run, tmp_
     assert run(*command, "explain=enforce").returncode == 0  # a finished run prints its result; its gate was a warning
 
 
+@pytest.mark.slow
 def test_a_trial_is_stopped_too(run: Run, tmp_path: Path) -> None:
     made = run(
         "-m", "katib", "new", *IMAGES, *SMALL, "explain=enforce", "explain.minimum=1000", "optim.lr=loguniform(1e-4,1e-3)",
@@ -288,6 +291,7 @@ def test_what_cannot_be_explained(wrong: str, runs: dict[str, Path], run: Run, t
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_bounds_from_accepted_runs(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     folders = []
     for seed in range(3):

@@ -265,6 +265,7 @@ def everything(path: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_altogether_it_loses_and_repeats_no_finished_trial(tmp_path: Path) -> None:
     path = experiment(tmp_path, maxTrialCount=8, PAUSE=0.3)
     counted: dict[str, int] = {}
@@ -513,6 +514,7 @@ def training(path: Path, tmp_path: Path, *arguments: object) -> list[dict[str, A
     return [json.loads(line) for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "choice"),
     [
@@ -557,6 +559,7 @@ def test_trials_of_several_processes_run_here_too(file: str, tmp_path: Path) -> 
     assert len(each["history"]) == 3  # two epochs and the best, each once
 
 
+@pytest.mark.slow
 def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
     overrides = [
         "model=resnet18",
@@ -583,6 +586,7 @@ def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
     assert len({line["epoch"] for line in lines}) == 3
 
 
+@pytest.mark.slow
 def test_trainings_are_stopped_early_with_a_checkpoint(tmp_path: Path) -> None:
     line = "python train.py model=resnet18 model.name=test_resnet model.stem=standard data=shapes data.sample.train=96 "
     line += "data.sample.val=16 data.batch_size=8 trainer.max_epochs=5 trainer.accelerator=cpu optim.schedule=constant "

@@ -80,6 +80,7 @@ def test_metrics_are_pushed_as_they_are_printed(
     assert json.loads((tmp_path / "run" / "run.json").read_text())["trial"] == "search-abcd"
 
 
+@pytest.mark.slow
 def test_a_manager_that_is_not_there_is_said_before_training(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

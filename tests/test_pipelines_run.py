@@ -136,6 +136,7 @@ def test_every_step_shows_what_it_did(whole: Place) -> None:
     assert metrics["val_f1"] == json.loads((run / "run.json").read_text())["metrics"]["val_f1"]
 
 
+@pytest.mark.slow
 def test_the_same_again_trains_nothing_and_compares_with_the_champion(whole: Place) -> None:
     """A folder is named by what determines its result: the run prints it again. The same model is no worse than itself."""
     tune = ["-p", "tune=katib/questions-random.yaml", "-p", "trials=1"]
@@ -224,6 +225,7 @@ def test_bad_data_stops_before_training(place: Place, tmp_path: Path) -> None:
     assert done.stdout.count("failed") == 2, done.stdout  # the verdict's line, and the gate's
 
 
+@pytest.mark.slow
 def test_a_diverged_training_is_not_tried_again(place: Place) -> None:
     asked = ["optim=sgd", "optim.lr=100", "trainer.gradient_clip_val=null", "optim.schedule=constant", "optim.warmup=0"]
     done = place(

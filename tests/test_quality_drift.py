@@ -163,6 +163,7 @@ def test_questions_against_the_run_that_was_trained_on_them(run: Any, tmp_path: 
     assert by_fingerprint.returncode == 4
 
 
+@pytest.mark.slow
 def test_images_with_a_model(run: Any, tmp_path: Path) -> None:
     data = ("data=shapes", "data.sample.train=240", "data.sample.val=48")
     trained = run("train.py", "model=resnet18", *data, "trainer.max_steps=1", f"hydra.run.dir={tmp_path / 'run'}")

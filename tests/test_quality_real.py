@@ -157,6 +157,7 @@ def planted(root: Path) -> Broken:
     return expected
 
 
+@pytest.mark.slow
 def test_planted_defects_are_found_and_nothing_else(tiny_imagenet: Path, tmp_path: Path) -> None:
     untouched = ImageClassificationData(path=str(tiny_imagenet), cache_dir=str(tmp_path / "c"))
     found, before = verified(untouched, "image_classification", "tiny_imagenet", tmp_path / "one")

@@ -124,6 +124,7 @@ def test_what_cannot_be_registered(run: Run, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None:
     folder = made(tmp_path / "a")
     with socket.socket() as free:
@@ -213,6 +214,7 @@ class KubeflowRegistry(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+@pytest.mark.slow
 def test_a_kubeflow_model_registry_is_told(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("model_registry")
     known: dict[str, list[dict[str, Any]]] = {"registered_models": [], "model_versions": [], "artifacts": []}
@@ -237,6 +239,7 @@ def test_a_kubeflow_model_registry_is_told(run: Run, tmp_path: Path) -> None:
     assert (done.returncode, "does not answer" in done.stderr) == (7, True), done.stderr
 
 
+@pytest.mark.slow
 def test_only_the_version_that_was_compared_with_is_replaced(run: Run, tmp_path: Path) -> None:
     """Two pipelines at a time, and a rollback: neither may put a model where nobody compared it."""
     more = ("--server", f"sqlite:///{tmp_path}/m/mlflow.db", "--name", "ships")
@@ -255,6 +258,7 @@ def test_only_the_version_that_was_compared_with_is_replaced(run: Run, tmp_path:
     assert "champion" in registered(run, two, *more, "--champion")["aliases"]
 
 
+@pytest.mark.slow
 def test_a_champions_run_can_be_had_from_anywhere(run: Run, tmp_path: Path) -> None:
     """What the pipeline compares with: the folder it was registered from may be gone, or on another machine."""
     server = f"sqlite:///{tmp_path}/m/mlflow.db"

@@ -176,6 +176,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_an_index_of_200_runs(many: Path, run: Run) -> None:
     report(run, many)
     page, head = many / "report.html", "run|status|model|data|metric|value|time|started"

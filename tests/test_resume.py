@@ -103,13 +103,18 @@ def same(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "extra"),
     [
-        ("questions", []),
+        pytest.param("questions", [], marks=pytest.mark.slow),
         ("questions", ["trainer.val_check_interval=0.4", "trainer.accumulate_grad_batches=2"]),
-        ("questions", ["trainer.max_epochs=-1", "trainer.max_steps=17", "trainer.early_stopping=5"]),
+        pytest.param(
+            "questions",
+            ["trainer.max_epochs=-1", "trainer.max_steps=17", "trainer.early_stopping=5"],
+            marks=pytest.mark.slow,
+        ),
         ("images", ["trainer.ema_decay=0.9"]),
-        (
+        pytest.param(
             "images",
             ["trainer.early_stopping=1", "optim=sgd", "optim.lr=1e-9", "trainer.max_epochs=5", "monitor=val_loss"],
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -156,7 +161,7 @@ def _kill_after(k: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checkpoints.Checkpoints, "save", save_and_die)
 
 
-@pytest.mark.parametrize("task", ["questions", "images"])
+@pytest.mark.parametrize("task", ["questions", pytest.param("images", marks=pytest.mark.slow)])
 def test_killed_by_signal_9_at_a_random_step(task: str, tmp_path: Path, cache: Path) -> None:
     """Through the real command line."""
     overrides = [*VARIED[task], "trainer.max_epochs=3", "trainer.checkpoint_steps=2"]

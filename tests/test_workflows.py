@@ -30,7 +30,7 @@ IMAGE = f"ghcr.io/owner/name@sha256:{'a' * 64}"
 ELSEWHERE = {
     ("ci.yml", "Style, types, imports"): "make lint: CI's own job",
     ("ci.yml", "Tests"): "make test: this is it",
-    ("ci.yml", "Trained models explained, and pipelines that fail and go on"): "trains for minutes: make test-slow",
+    ("ci.yml", "Trained models explained, and pipelines that fail and go on"): "trains for minutes: make test-more",
     ("ci.yml", "Both pipelines, here, on generated data"): "trains for minutes: make pipeline",
     ("image.yml", "Make room"): "removes programs of the machine that it runs on",
 }

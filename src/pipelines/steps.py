@@ -146,7 +146,12 @@ def tune(
             folder = Path(root) / "pipelines" / "searches" / f"tune-{key}"
             page = folder / "report.html"
             mine |= {"search": str(folder), "report": str(page)}
-            call(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
+            try:
+                call(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
+            except StepFailed as failed:
+                if failed.exit_code != 6:
+                    raise
+                raise StepFailed(f"{failed}; once {folder} is removed, the same command searches anew", 6) from None
             found = json.loads(call(mine, "-m", "katib", "best", folder, "--json"))
         else:
             # Named after this run, so that a retry attaches to it and no other run shares it.
@@ -156,21 +161,8 @@ def tune(
             where = ["-n", str(space)] if space else []
             mine |= {"experiment": name, "namespace": space, "report": str(page)}
             record.write(record.folder(root) / "steps" / "tune.json", mine)  # whoever cleans up must know it
-            call(
-                mine,
-                "-m",
-                "katib",
-                "submit",
-                path,
-                *overrides,
-                "--name",
-                name,
-                "--image",
-                image,
-                *many,
-                *where,
-                "--watch",
-            )
+            asked = ["--name", name, "--image", image, *many, *where, "--watch"]
+            call(mine, "-m", "katib", "submit", path, *overrides, *asked)
             call(mine, "-m", "katib", "trials", name, *where, "--report", page)
             found = json.loads(call(mine, "-m", "katib", "best", name, *where, "--json"))
         # With what the Experiment fixes: without it the train step would train something else than the trial did.
