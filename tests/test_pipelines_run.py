@@ -430,7 +430,7 @@ def test_real_questions(place: Place, shared_data: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = steps(place.of("real"))
     assert found["register"]["verdict"].startswith("question_answering-squad version 1")
-    assert found["benchmark"]["verdict"] == "none: nothing is known of bert_tiny on squad"
+    assert found["benchmark"]["verdict"].startswith("none: results are known of squad as it is, not with data.path")
 
 
 @pytest.mark.slow
@@ -443,10 +443,7 @@ def test_real_images(place: Place, tiny_imagenet: Path) -> None:
         "model.pretrained=null",
     ]
     done = place("real", "model=resnet18", "data=tiny_imagenet", *asked, "trainer.threads=2", *QUICK)
-    assert (done.returncode, "the benchmark gate stops the pipeline" in done.stderr) == (6, True), done.stderr
-    assert "floor 55" in steps(place.of("real"))["benchmark gate"]["message"]
-    done = place(
-        "warned", "model=resnet18", "data=tiny_imagenet", *asked, "trainer.threads=2", *QUICK, "-p", "benchmark=warn"
-    )
     assert done.returncode == 0, done.stderr
-    assert steps(place.of("warned"))["register"]["verdict"].startswith("image_classification-tiny_imagenet version 1")
+    found = steps(place.of("real"))
+    assert found["register"]["verdict"].startswith("image_classification-tiny_imagenet version 1")
+    assert found["benchmark"]["verdict"].startswith("none: ")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from kfp import dsl
@@ -98,8 +99,8 @@ def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_
     while len([key for key in api.objects if key[0] == "trials"]) < 2:
         assert process.poll() is None
         time.sleep(0.05)
-    subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
-    process.kill()
+    for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        each.kill()
     process.wait()
     name = record.read(path)["experiment"]
     assert ("experiments", "team", name) in api.objects
