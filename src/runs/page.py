@@ -37,7 +37,7 @@ img{image-rendering:auto;border:1px solid light-dark(#ccc,#444);background:light
 summary{cursor:pointer} .key i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .8em} .bar{display:block;height:.6rem;background:#3b6ea5;border-radius:1px}
 .found .scroll{max-height:36rem;overflow-y:auto} .found th{position:sticky;top:0;background:light-dark(#fff,#16181b)}
 .find{margin:.4rem 0} .find input,.find select{font:inherit;font-size:13px;max-width:14rem}
-@media print{:root{color-scheme:light} .find{display:none} .found .scroll{max-height:none} tr,.card,figure{break-inside:avoid} body{max-width:none}}
+@media print{:root{color-scheme:light} .find{display:none} .found .scroll{max-height:none} tr,.card,figure{break-inside:avoid} body{max-width:none} th{white-space:normal} td,th{padding:3px 6px}}
 """
 # Tables that have rows to find: sorted by a click on a column, filtered by text and by slice.
 SCRIPT = """
