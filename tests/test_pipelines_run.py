@@ -268,6 +268,7 @@ def test_a_missing_input_is_told_before_anything_else(place: Place) -> None:
         (["data.path=/opt/python3/x", "data=squad"], "changes python3"),
         (["data.path='{{$.x}}'", "data=squad"], "KFP takes"),
         (["--file", "none.yaml"], "cannot read none.yaml"),
+        (["--file", str(ROOT / "docker-compose.yml")], "not isotrain's pipeline"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused_at_once(asked: list[str], said: str, place: Place) -> None:
@@ -419,6 +420,8 @@ def test_status_shows_a_run_that_is_here(whole: Place, run: Run, tmp_path: Path)
     for name in ("one", "outputs/pipelines/one"):
         done = run("-m", "pipelines", "status", name)
         assert (done.returncode, done.stdout) == (0, (whole.folder / "said").read_text())
+    done = run("-m", "pipelines", "status", "one", "--terminate")
+    assert (done.returncode, "Ctrl-C ends it" in done.stderr) == (2, True)
     done = run("-m", "pipelines", "status")
     assert done.stdout.split() == ["SUCCEEDED", "outputs/pipelines/one"]
 

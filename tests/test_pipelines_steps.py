@@ -140,7 +140,7 @@ class Stub:
         self.answers = answers
         self.asked: list[list[str]] = []
 
-    def __call__(self, mine: dict[str, Any], *command: str | Path, good: Any = (0,), cwd: Any = None) -> str:
+    def __call__(self, mine: dict[str, Any], *command: str | Path, good: Any = (0,)) -> str:
         words = [str(each) for each in command]
         self.asked.append(words)
         found = self.answers[words[2]]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import compiled
+from pipelines.definition import CACHED
 
 SCHEMA = "2.1.0"
-CACHED = ("quality", "train", "explain")  # pipelines.definition's: others look at what is no parameter
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?")
 _DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}")

@@ -23,14 +23,13 @@ MEANS = {
 }  # fmt: skip
 
 
-def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,), cwd: Path | None = None) -> str:
+def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,)) -> str:
     """Runs `python COMMAND`, and keeps what it did in the step's record.
 
     Args:
         mine: the step's record.
         command: after python: "train.py", or "-m", "quality", and arguments.
         good: exit codes that are no failure of the step.
-        cwd: where; the step's own folder if not given, so that relative paths mean what its user meant.
 
     Returns:
         What it wrote to stdout; each line has been passed on, too.
@@ -52,7 +51,6 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=cwd,
         env=environment,
         start_new_session=True,  # Ctrl-C on a terminal reaches it once, from us
     )

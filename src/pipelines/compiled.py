@@ -16,6 +16,11 @@ from pipelines.commands import PROJECT
 _MADE = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
 # Said by a parameter of the pipeline, or by the step.
 OWN = ("quality=", "explain=", "hydra.run.dir=")
+POLICIES = ("enforce", "warn", "off")
+CHOICES = {
+    "quality": POLICIES, "drift": POLICIES, "explain": POLICIES, "benchmark": POLICIES,
+    "tune_backend": ("katib", "local"), "when": ("always", "changed"),
+}  # fmt: skip
 SIZES = ("small", "large")
 TYPES = {
     "STRING": "text", "NUMBER_INTEGER": "a whole number", "NUMBER_DOUBLE": "a number", "BOOLEAN": "true or false",
@@ -131,6 +136,8 @@ def arguments(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence
         Refused: an unknown parameter, a value of another type, or a configuration that cannot train.
     """
     known = parameters(spec)
+    if missing := [name for name in ("model", "data", "overrides", *CHOICES, "tune") if name not in known]:
+        raise Refused(f"this is not isotrain's pipeline: it has no parameter {missing[0]}")
     found: dict[str, Any] = {}
     for each in given:
         name, equals, value = each.partition("=")
@@ -162,11 +169,7 @@ def _refuse(known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) ->
         return found.get(name, known[name].get("defaultValue"))
 
     check(compose([f"model={of('model')}", f"data={of('data')}", *of("overrides")]))
-    for name, choices in {
-        "quality": ("enforce", "warn", "off"), "drift": ("enforce", "warn", "off"),
-        "explain": ("enforce", "warn", "off"), "benchmark": ("enforce", "warn", "off"),
-        "tune_backend": ("katib", "local"), "when": ("always", "changed"),
-    }.items():  # fmt: skip
+    for name, choices in CHOICES.items():
         if of(name) not in choices:
             raise Refused(f"-p {name}={of(name)}: {', '.join(choices)}")
     if of("tune") and not experiment(of("tune")).exists():

@@ -23,7 +23,7 @@ def data(
     dataset: Output[Dataset],
     summary: Output[Markdown],
 ) -> str:
-    """Fetches or generates the data and prepares it; returns its fingerprint."""
+    """Fetches or generates the data, prepares what can be prepared, and returns its fingerprint."""
     from pipelines import steps
 
     return steps.data([f"model={model}", f"data={data}", *overrides], root, dataset, summary)

@@ -6,13 +6,13 @@ from typing import Any, List  # noqa: UP035 - as KFP reads annotations
 from kfp import dsl, kubernetes
 
 from pipelines import components
+from pipelines.record import RUN_ID
 
 CACHED = ("quality", "train", "explain")  # what their parameters determine; the image's digest is one of them
-RETRIED = ("data", "tune", "train")  # safe to do again: they go on where they were, and refuse twice at once
+RETRIED = ("data", "tune", "train")  # safe to do again: they go on where they were
 GPU = ("train", "evaluate", "explain")
 SMALL = ("plan", "gate", "benchmark", "register", "finish")
 FROM_MAP = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
-RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
 
 
 def pipeline(settings: Mapping[str, Any]) -> Any:
@@ -58,8 +58,8 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
             with dsl.If(asked.outputs["Output"] == "yes", name="worth-training"):
                 verified = made(
                     components.quality(
-                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=mark, image=image, again=again, root=root,
-                        dataset=prepared.outputs["dataset"],
+                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=mark, image=image,
+                        again=again, root=root, dataset=prepared.outputs["dataset"],
                     )
                 )  # fmt: skip
                 sound = made(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-RUN_ID = "KFP_RUN_ID"
+RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
 ORDER = (
     "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
     "explanation gate", "benchmark", "benchmark gate", "register", "finish",

@@ -72,6 +72,8 @@ def status(asked: argparse.Namespace) -> int:
     """Shows the steps of a run, here or on a cluster, or the latest runs."""
     here = [Path(asked.run), Path("outputs") / "pipelines" / asked.run] if asked.run else []
     local = next((each for each in here if (each / "steps").is_dir()), None)
+    if local is not None and asked.terminate:
+        raise Refused(f"{local} is a run of this machine: Ctrl-C ends it, and the same command goes on with it")
     if local is not None:
         whole = record.read(local / "pipeline.json")
         print(table.of_steps(record.steps(local)))

@@ -40,17 +40,26 @@ FORMAT = 2  # of folders that are named by their content: raise it when what is 
 
 
 def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifact) -> str:
-    """Prepares the data; returns `train:<digest> val:<digest>`, by which later steps are cached."""
+    """Fetches or generates the data and prepares it; returns `train:<digest> val:<digest>`, by which later steps are cached.
+
+    Data that is too broken to be prepared is no failure here: the step `quality` says what is wrong with it.
+    """
     with record.step(root, "data") as mine:
         _environment(root)
-        # Not `prepare`: of data that is broken there shall be a report first.
         prints = json.loads(call(mine, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
+        prepared = call(mine, "-m", "datamodules", "prepare", *overrides, good=(0, 2))
+        found = json.loads(prepared.splitlines()[-1]) if mine["exit"] == 0 else {"not prepared": mine["said"]}
         mark = " ".join([*(f"{split}:{prints[split]}" for split in ("train", "val")), *_files(overrides)])
         mine["fingerprint"] = mark
         dataset.metadata |= {"overrides": list(overrides), **prints}
-        artifacts.markdown(dataset, json.dumps({"overrides": list(overrides), "fingerprints": prints}, indent=1))
-        said = artifacts.table(["split", "fingerprint"], prints.items())
-        artifacts.markdown(summary, f"# Data\n\n`{' '.join(overrides)}`\n\n{said}\n")
+        artifacts.markdown(
+            dataset, json.dumps({"overrides": list(overrides), **found, "fingerprints": prints}, indent=1)
+        )
+        rows: list[tuple[str, object]] = [(f"{split}: fingerprint", each) for split, each in prints.items()]
+        counts = [(split, *each) for split in ("train", "val") for each in found.get(split, {}).items()]
+        rows += [(f"{split}: {name}", value) for split, name, value in counts if isinstance(value, int)]
+        rows += [("not prepared", mine["said"])] if mine["exit"] else []
+        artifacts.markdown(summary, f"# Data\n\n`{' '.join(overrides)}`\n\n{artifacts.table(['', ''], rows)}\n")
         return mark
 
 
@@ -104,9 +113,10 @@ def drift(
             )
         asked: list[str | Path] = [f"reference={folder / 'champion'}", "--folder", folder / "drift", *overrides]
         said = call(mine, "-m", "quality", "drift", *asked, good=(0, 4)).strip().splitlines()[-1]
-        verdict = f"failed: {said}" if mine["exit"] == 4 else "passed"
-        mine |= {"verdict": verdict, "report": str(folder / "drift" / "report.html")}
-        artifacts.html(report, folder / "drift" / "report.html")
+        page = folder / "drift" / "report.html"
+        verdict = f"failed: {said}; see {page}" if mine["exit"] == 4 else "passed"
+        mine |= {"verdict": verdict, "report": str(page)}
+        artifacts.html(report, page)
         artifacts.markdown(summary, f"# Drift: {verdict}\n\n{said}\n")
         return verdict
 
@@ -334,10 +344,6 @@ def finish(state: str, error: str, backend: str, root: str, report: Artifact, su
                 mine["message"] = str(failed)
         wrong = [each for each in found.values() if each["state"] != "done"]
         pages = [each["report"] for each in [*wrong, *reversed(found.values())] if "report" in each]
-        asked = [
-            name.removesuffix(" gate").replace("explanation", "explain") for name in (each["step"] for each in wrong)
-        ]
-        pages = [found[name]["report"] for name in asked if "report" in found.get(name, {})] + pages
         page = next((Path(each) for each in pages if Path(each).exists()), folder / "none")
         whole = record.publish(folder, state, error)
         mine["verdict"] = whole["state"]
