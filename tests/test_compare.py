@@ -10,6 +10,7 @@ import pytest
 from tests import made_runs
 from tests.conftest import Run
 
+from config import files
 from runs import folder as folders
 from runs import predictions
 
@@ -203,7 +204,7 @@ def test_a_margin_is_of_points_and_not_certain_of_few(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda folder, rows: folders.write_json(
+        lambda folder, rows: files.write_json(
             folder / "run.json", folders.read_record(folder) | {"data": [1], "config": []}
         ),
         lambda folder, rows: predictions.write(

@@ -13,10 +13,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from config.check import check
-from config.compose import CONF, choices, compose, compose_many
+from config.compose import choices, compose, compose_many
 from config.errors import Refused
 from config.messages import explain
 from config.rules import RULES
+from config.tasks import CONF
 
 TASK_OF_DATA = {name: compose([f"data={name}", "model=majority"]).task.name for name in choices("data")}
 

@@ -16,6 +16,7 @@ import pytest
 from tests import made_runs
 from tests.conftest import Run
 
+from config import files
 from runs import card, lineage
 from runs import folder as folders
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_registered(run: Run, tmp_path: Path) -> None:
     server = ("--server", f"sqlite:///{tmp_path}/mlflow.db")
     bare = made_runs.write(tmp_path / "bare", made_runs.questions(10, 0.5, 1))
     running = made(tmp_path / "running")
-    folders.write_json(running / "run.json", folders.read_record(running) | {"status": "failed"})
+    files.write_json(running / "run.json", folders.read_record(running) | {"status": "failed"})
     for arguments, said in (
         ([bare, *server], "no model/"),
         ([running, *server], "not finished"),

@@ -15,6 +15,7 @@ from tests import made_runs
 from tests.browser import asked, needs_nothing
 from tests.conftest import Run
 
+from config import files
 from runs import charts, lineage, metric_lines
 from runs import folder as folders
 from runs import report as report_of
@@ -151,7 +152,7 @@ def test_hostile_text_stays_text(run: Run, tmp_path: Path) -> None:
             "details": {"confusion": {HOSTILE: {"cat": 40}}, "class_accuracy": {HOSTILE: 0.0}},
         }
         record["choices"] = {"model": HOSTILE, "data": HOSTILE}
-        folders.write_json(folder / "run.json", record)
+        files.write_json(folder / "run.json", record)
         report(run, folder)
         assert asked(folder / "report.html", "return window.hacked ?? 0") == 0
         assert "<script>window.hacked=1</script>" in asked(folder / "report.html", "return document.body.innerText")
@@ -234,7 +235,7 @@ def test_records_of_any_shape_have_a_page(run: Run, tmp_path: Path) -> None:
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        folders.write_json(folder / "run.json", {"status": "finished", **strange})
+        files.write_json(folder / "run.json", {"status": "finished", **strange})
         report(run, folder)
         assert "finished" in asked(folder / "report.html", "return document.body.innerText")
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config import files
+from config.errors import Refused
 from runs import folder as folders
 from runs import listing, masking, predictions, provenance, record, terminal
-from runs.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = {
@@ -108,11 +109,11 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.json"
-    folders.write_json(path, {"a": 1})
-    with pytest.raises(TypeError), folders.replacing(path) as file:
+    files.write_json(path, {"a": 1})
+    with pytest.raises(TypeError), files.replacing(path) as file:
         file.writelines([b"half", None])  # type: ignore[list-item]
     with pytest.raises(ValueError):
-        folders.write_json(path, {"a": float("nan")})
+        files.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in path.parent.iterdir()] == ["run.json"]
 
@@ -120,7 +121,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        folders.write_text(tmp_path / "a", "x")
+        files.write_text(tmp_path / "a", "x")
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

@@ -3,11 +3,10 @@
 import copy
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 from omegaconf import DictConfig, flag_override
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from config.tasks import CONF, folders
 
 
 def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
@@ -38,7 +37,7 @@ def compose_many(overrides: Sequence[str]) -> DictConfig:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    groups = {path.name for folder in folders() for path in folder.iterdir() if path.is_dir()}
     chosen = tuple(each.input_line for each in parsed if each.key_or_group in groups)
     config = copy.deepcopy(_chosen(chosen))
     rest = [each for each in parsed if each.key_or_group not in groups]
@@ -54,4 +53,4 @@ def _chosen(overrides: tuple[str, ...]) -> DictConfig:
 
 def choices(group: str) -> list[str]:
     """The choices of a configuration group, e.g. `model`; empty for a group that does not exist."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})

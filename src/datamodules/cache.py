@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from config import files
 from config.errors import OutOfResources, Refused
 
 logger = logging.getLogger(__name__)
@@ -69,11 +70,11 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
             build(temporary)
             text = json.dumps(key, indent=1, sort_keys=True) + "\n"
             (temporary / "key.json").write_text(text, encoding="utf-8")
-            _sync(temporary)
+            files.sync(temporary)
             temporary.replace(final)
         finally:
             _remove(temporary)
-        _sync_folder(folder)
+        files.sync_entry(folder)
     return final
 
 
@@ -103,26 +104,6 @@ def _remove_leftovers(folder: Path, except_for: str) -> None:
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Puts the whole folder on the disk, so that a name never points at content that a power cut took
-    away."""
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            with (Path(parent) / file).open("rb") as stream:
-                os.fsync(stream.fileno())
-        _sync_folder(Path(parent))
-
-
-def _sync_folder(folder: Path) -> None:
-    # Some file systems do not let a folder be synced. The rename is atomic all the same.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager

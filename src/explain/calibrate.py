@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from config import files
 from config.errors import Refused
 
 RUNS = 3  # accepted runs at least
@@ -50,10 +51,8 @@ def command(runs: Sequence[str], output: str) -> int:
             bounds[name] = float(np.mean(means) - DEVIATIONS * np.std(means, ddof=1))
     text = json.dumps({"task": found[0]["task"], "runs": [str(run) for run in runs], "bounds": bounds}, indent=1)
     path = Path(output)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, text + "\n")
     except OSError as error:
         raise Refused(f"{path} cannot be written: {error.strerror or error}") from error
     for name, bound in bounds.items():

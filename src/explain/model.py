@@ -16,7 +16,7 @@ from runs.lineage import digest
 from trainers import dropout, evaluate, hardware, image_classification, saved
 from trainers import stem as stems
 from trainers.build import build, check_targets
-from trainers.saved import Saved
+from trainers.saved import SavedModel
 
 NORMALISED = 256  # images that set the random weights' batch norms
 
@@ -34,7 +34,7 @@ class Subject:
         device: where it runs.
     """
 
-    saved: Saved
+    saved: SavedModel
     config: DictConfig
     data: Any
     network: Any
@@ -73,11 +73,11 @@ def of_run(folder: Path, config: DictConfig) -> Subject:
     return _opened(found, own)
 
 
-def _opened(found: Saved, config: DictConfig) -> Subject:
+def _opened(found: SavedModel, config: DictConfig) -> Subject:
     data = build(config, "data")
-    data.prepare_data(("val",) if found.task == "question_answering" else ("train", "val"))
+    data.prepare_data(("val",))
     data.setup("validate")
-    evaluate.same_classes(found, data)
+    evaluate.check_data(found, data)
     module = build(config, "model", data=data, optim=config.optim)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     return Subject(found, config, data, _ready(module.model, device), digest(found.folder), device)
@@ -105,7 +105,7 @@ def random(subject: Subject, seed: int) -> Any:
             network = image_classification.network(
                 about["architecture"], False, dict(about.get("model_args") or {}), subject.data
             )
-            if subject.saved.small_stem:
+            if stems.is_small(subject.saved.config):
                 stems.make_small(network)
             network.to(device=subject.device, memory_format=torch.channels_last)
             _normalised(network, subject.data)

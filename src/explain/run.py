@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from config import files
 from explain import chunks, image_pages, images, judge, lines, question_pages, report, sample, slices
 from explain.chunks import Explained
 from explain.judge import Verdict
@@ -120,10 +121,8 @@ def _save(path: Path, ids: Sequence[str], explained: Explained) -> None:
     """values.npz: `ids` [N], `offsets` [N + 1] and, one example after another, `values` and `gradients`."""
     offsets = np.cumsum([0, *(len(each["values"]) for each in explained)])
     parts = {name: np.concatenate([each[name] for each in explained]) for name in ("values", "gradients")}
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with files.replacing(path) as file:
         np.savez(file, allow_pickle=False, ids=np.array(ids), offsets=offsets, **parts)
-    temporary.replace(path)
 
 
 @contextmanager

@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from config.errors import Refused
+from config.errors import OutOfReach, Refused
 from katib.collector import UNAVAILABLE, chosen
 from katib.experiment import Experiment, number
 from katib.trials import Trial
-from runs.errors import OutOfReach
 
 GROUP, VERSION = "kubeflow.org", "v1beta1"
 LABEL = "katib.kubeflow.org/metrics-collector-injection"

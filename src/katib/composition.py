@@ -5,15 +5,15 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from config.compose import CONF
+from config import files
 from config.errors import Refused
+from config.tasks import CONF
 from katib import command, points
 from katib.documents import Place, written
 from katib.experiment import Experiment, substitute, trial_of
@@ -233,10 +233,7 @@ def remember() -> None:
         return
     file = _file()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as temporary:
-            json.dump(_store(), temporary)
-        Path(temporary.name).replace(file)
+        files.write_text(file, json.dumps(_store()))
     except OSError:
         return
     _changed.clear()

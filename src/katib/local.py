@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from config.compose import CONF
 from config.errors import Refused
+from config.tasks import CONF
 from katib import command
 from katib.experiment import TEMPLATE, Experiment, condition, substitute, trial_of
 from katib.webhook import TRIAL

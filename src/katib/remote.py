@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import OutOfReach, Refused
 from katib import report, table
 from katib.changed import changed
 from katib.cluster import LABEL, Cluster, Status, condition, trial
@@ -18,7 +18,6 @@ from katib.experiment import Experiment
 from katib.run import COMPLETED_FAILED, checked, train_command
 from katib.trials import Trial, best_of, experiment_of, read
 from runs import terminal
-from runs.errors import OutOfReach
 
 WATCH = 20  # seconds of one watch, after which the Experiment is read again in any case
 

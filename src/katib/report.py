@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from config import files
 from katib.experiment import number
 from katib.table import counts
 from katib.trials import Trial
@@ -66,9 +67,7 @@ def write(
     parts.append("<h2>Trials</h2>" + _table(trials, objective, best))
     page = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(name)}</title>"
     page += f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head><body>"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page + "\n".join(parts) + "</body></html>\n", encoding="utf-8")
-    temporary.replace(path)
+    files.write_text(path, page + "\n".join(parts) + "</body></html>\n")
 
 
 def import_ahead() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from config import files
 from config.errors import Refused
 from katib import command
 from katib.documents import Document
@@ -121,7 +122,7 @@ class Store:
                 raise Refused(
                     f"{self.folder} is no search's folder (it has {sorted(foreign)[0]}): choose another --folder"
                 )
-            _write(path, json.dumps(now, indent=1))
+            files.write_text(path, json.dumps(now, indent=1))
 
     def study(self, sampler: Any) -> Any:
         """Optuna's study, in a SQLite file beside trials.jsonl."""
@@ -188,7 +189,7 @@ class Store:
 
     def _write(self) -> None:
         rows = [{**each.row(), "processes": each.processes} for each in self.trials]
-        _write(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_text(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _read(self) -> list[Trial]:
         return read(self.folder)
@@ -243,9 +244,3 @@ def _tell(study: Any, trial: Trial) -> None:
         study._storage.set_trial_user_attr(storage_id, "name", trial.name)
         study._storage.set_trial_user_attr(storage_id, "status", trial.status)
         study.tell(trial.number, trial.value, state=state)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

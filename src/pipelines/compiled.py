@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from config.compose import CONF
 from config.errors import Refused
+from config.tasks import CONF
 from pipelines.commands import PROJECT
 
 _MADE = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)

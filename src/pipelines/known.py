@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from config.compose import CONF
+from config.tasks import CONF
 
 FILE = CONF / "known_results.yaml"
 

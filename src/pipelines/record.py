@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from config import files
+
 RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
 ORDER = (
     "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
@@ -108,6 +110,4 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON object whole, or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    files.write_json(path, value)

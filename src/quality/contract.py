@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from config.compose import CONF
 from config.errors import Refused
+from config.tasks import CONF
 from datamodules import cache
 from quality import soda
 

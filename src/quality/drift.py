@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config import files
 from config.errors import Refused
 from datamodules import configured
 from quality import distances, drift_report, facts, features, profile, tables, verdict
@@ -99,7 +100,7 @@ def command(asked: Any) -> int:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        folders.write_json(folder / "drift.json", result)
+        files.write_json(folder / "drift.json", result)
         drift_report.write(folder, result)
     except OSError as error:
         raise Refused(f"the report cannot be written to {folder}: {error.strerror or error}") from error

@@ -1,14 +1,12 @@
 """The gate: a report first, then judgement."""
 
 import logging
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from config import process
+from config import files, process
 from config.errors import ContractBroken, Refused
 
 logger = logging.getLogger(__name__)
@@ -62,11 +60,8 @@ def publish(written: Path, target: Path) -> None:
         Refused: it cannot be written there.
     """
     try:
-        target.mkdir(parents=True, exist_ok=True)
         for file in written.iterdir():
             if file.name != "key.json" and file.is_file():
-                temporary = target / f".{file.name}.{secrets.token_hex(4)}.tmp"
-                shutil.copyfile(file, temporary)
-                temporary.replace(target / file.name)
+                files.copy(file, target / file.name)
     except OSError as error:
         raise Refused(f"the report cannot be written to {target}: {error.strerror or error}") from error

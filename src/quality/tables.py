@@ -1,10 +1,11 @@
 """The tables that contracts speak of, in DuckDB: facts, expected, previous."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from config import files
 
 COUNTS = "select split, label, count(*) as rows from facts where number is not null group by all order by all"
 MEMORY = "64MB"  # beyond it DuckDB works on the disk
@@ -72,10 +73,7 @@ def quoted(text: str) -> str:
 
 def remember(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
     """Leaves counts for the next data from the same place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # processes that end at once do not take each other's
-    temporary.write_text(json.dumps(list(found), ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
+    files.write_json(path, list(found))
 
 
 def remembered(path: Path) -> list[dict[str, Any]]:

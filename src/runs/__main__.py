@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from runs.errors import OutOfReach, Refused
+from config.errors import OutOfReach, Refused
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from config.errors import Refused
 from runs import folder as folders
 from runs import rows
 from runs.command import again
-from runs.errors import Refused
 from runs.fields import is_number, mapping
 from runs.lineage import lineage
 from runs.listing import choice

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config.errors import Refused
 from runs import folder as folders
 from runs import rows
-from runs.errors import Refused
 from runs.fields import mapping
 from runs.paired import Difference, difference
 from runs.statistics import holm

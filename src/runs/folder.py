@@ -5,16 +5,16 @@ import fnmatch
 import json
 import math
 import os
-import secrets
 import shlex
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from runs.errors import Refused
+from config import files
+from config.errors import Refused
 from runs.masking import masked, masked_command, masked_override, masked_text
 
 RECORD = "run.json"
@@ -76,10 +76,7 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "metrics_file": _always,
     "push_metrics": _always,
     "population_dir": _always,
-    "debug": _always,
-    "verbosity": _always,
-    "hydra": _always,
-    "hydra.*": _always,
+    "task.module": _always,
 }
 
 
@@ -213,44 +210,6 @@ def plain(value: Any) -> Any:
     return plain(item()) if callable(item) and getattr(value, "size", 1) != 0 else str(value)
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file that appears under its name whole, or not at all: written beside it, synced, and renamed.
-
-    Yields:
-        The open binary file. An exception inside leaves what was there before.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with beside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file atomically, in UTF-8."""
-    with replacing(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes a JSON file atomically, indented for people.
-
-    Raises:
-        ValueError: a number that is not finite.
-    """
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
-
-
 def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, overrides: str) -> None:
     """Writes `.hydra/`, as Hydra would have at its start, but only once the folder is ours to write to.
 
@@ -261,12 +220,12 @@ def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, over
         overrides: the task overrides as a YAML list.
     """
     for name, text in (("config", config), ("hydra", hydra)):
-        write_text(Path(folder) / HYDRA / f"{name}.yaml", masked_text(text))
+        files.write_text(Path(folder) / HYDRA / f"{name}.yaml", masked_text(text))
     import yaml
 
     # One by one: in the text of the list quotes and blanks would hide a secret's end.
     words = [masked_override(str(each)) for each in yaml.safe_load(overrides) or []]
-    write_text(Path(folder) / HYDRA / "overrides.yaml", yaml.safe_dump(words, width=10**6, allow_unicode=True))
+    files.write_text(Path(folder) / HYDRA / "overrides.yaml", yaml.safe_dump(words, width=10**6, allow_unicode=True))
 
 
 @contextlib.contextmanager
@@ -299,7 +258,7 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
         for left in folder.glob(f".{RECORD}.*.tmp"):  # by a writer that was killed
             left.unlink(missing_ok=True)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": masked_command(sys.orig_argv)}
-        write_json(folder / OWNER, owner)
+        files.write_json(folder / OWNER, owner)
         yield
     finally:
         with contextlib.suppress(OSError):

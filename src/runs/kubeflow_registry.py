@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 
-from runs.errors import OutOfReach, Refused
+from config.errors import OutOfReach, Refused
 
 FORMAT = "safetensors"
 

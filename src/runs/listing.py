@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from config.errors import Refused
 from runs import folder as folders
-from runs.errors import Refused
 from runs.fields import is_number, mapping
 from runs.terminal import duration, number, printable, table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from runs.folder import replacing
+from config.files import replacing
 
 COLOURS = {"train": "#3b6ea5", "val": "#c8862a", "reference": "#3b6ea5", "new": "#c8862a"}
 GOOD, FAIR, BAD = "#2e7d4f", "#9a6a00", "#a33a3a"

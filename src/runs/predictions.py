@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runs.errors import Refused
-from runs.folder import replacing
+from config.errors import Refused
+from config.files import replacing
 
 
 def write(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:

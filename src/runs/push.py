@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from config.errors import OutOfReach, Refused
 from runs import metric_lines
-from runs.errors import OutOfReach, Refused
 from runs.metric_lines import Line
 
 SECONDS = 10.0  # for the DB manager to answer

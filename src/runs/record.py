@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
+from config import files
 from runs import folder as folders
 from runs import provenance
 from runs.masking import masked, masked_command
@@ -46,7 +47,7 @@ class Record:
         self.fields["duration_seconds"] = round(self._before + time.monotonic() - self._begun, 3)
         self.fields["utilisation"] = self._utilisation.so_far()
         self.fields["peak_memory"] = peak_memory()
-        folders.write_json(self.folder / folders.RECORD, self.fields)
+        files.write_json(self.folder / folders.RECORD, self.fields)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -129,7 +130,7 @@ def start(
     before = folders.read_record(path) if (path / folders.RECORD).exists() else {}
     now, code = _now(), provenance.git(project)
     if len(code["diff"].encode()) > _LONGEST_DIFF:
-        folders.write_text(path / folders.DIFF, code["diff"])
+        files.write_text(path / folders.DIFF, code["diff"])
         code["diff"] = f"see {folders.DIFF}"
     sessions = [*before.get("sessions", []), _session(now, code)]
     fields: dict[str, Any] = {

@@ -4,16 +4,16 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config import files
+from config.errors import OutOfReach, Refused
 from runs import card, kubeflow_registry
 from runs import folder as folders
-from runs.errors import OutOfReach, Refused
 from runs.fields import is_number, mapping
 from runs.lineage import digest, lineage
 from runs.listing import choice
@@ -160,14 +160,10 @@ def champion(name: str, server: str | None = None, folder: Path | None = None) -
             "data": {tag.removeprefix("data_"): mark for tag, mark in made.tags.items() if tag.startswith("data_")},
         }
         if folder is not None:
-            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            client.download_artifacts(made.run_id, "", str(temporary))
-            if not (temporary / folders.RECORD).exists():
-                raise Refused(f"{name} version {version} has no {folders.RECORD}: it was not registered by isotrain")
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.replace(folder)
+            with files.replacing_folder(folder) as temporary:
+                client.download_artifacts(made.run_id, "", str(temporary))
+                if not (temporary / folders.RECORD).exists():
+                    raise Refused(f"{name} version {version} has no {folders.RECORD}: isotrain did not register it")
         return found
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from config.errors import Refused
 from runs import charts, metric_lines, page, report
 from runs import folder as folders
-from runs.errors import Refused
 from runs.page import badge, escaped, number
 from runs.rows import LOWER_IS_BETTER
 from runs.terminal import duration, when

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config.errors import Refused
 from runs import folder as folders
 from runs import predictions
-from runs.errors import Refused
 from runs.statistics import Mean, mean
 
 Floats = npt.NDArray[np.float64]

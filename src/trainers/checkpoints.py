@@ -17,13 +17,12 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from config.errors import Interrupted, OutOfResources, Refused
+from runs import folder as folders
 from runs import metric_lines
 from trainers.signals import Signals
 from trainers.task import Task
 
 logger = logging.getLogger(__name__)
-
-LAST, BEFORE, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
 
 
 class Checkpoints(Checkpoint):
@@ -110,7 +109,7 @@ class Checkpoints(Checkpoint):
             }
             state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)["state_dict"]
             if trainer.is_global_zero:
-                write({"state_dict": state, **self.best}, self.folder / BEST)
+                write({"state_dict": state, **self.best}, self.folder / folders.BEST)
         self.save(trainer)
         if leaving := self.signals.agreed(None, pl_module.device):
             self._leave(leaving)
@@ -128,10 +127,12 @@ class Checkpoints(Checkpoint):
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write(checkpoint, self.folder / LAST, keep=self.folder / BEFORE)
+            write(checkpoint, self.folder / folders.LAST, keep=self.folder / folders.BEFORE_LAST)
 
     def _leave(self, signum: int) -> None:
-        raise Interrupted(signum, f"interrupted; {self.folder / LAST} is written, the same command goes on from it")
+        raise Interrupted(
+            signum, f"interrupted; {self.folder / folders.LAST} is written, the same command goes on from it"
+        )
 
     def _clock_of_rank_zero(self, step: int, module: pl.LightningModule) -> bool:
         from trainers import distributed
@@ -198,7 +199,7 @@ def latest(folder: Path) -> Path | None:
         Refused: there are checkpoints, and none can be read.
     """
     damaged = []
-    for path in (folder / LAST, folder / BEFORE):
+    for path in (folder / folders.LAST, folder / folders.BEFORE_LAST):
         if path.exists():
             try:
                 read(path)

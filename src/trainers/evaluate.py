@@ -1,12 +1,15 @@
 """Scores a saved model on a data set, as training's validation does."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from config import files, tasks
 from config.check import check
+from config.compose import choices as known_choices
 from config.compose import compose
 from config.errors import Refused
 from runs import folder as folders
@@ -14,7 +17,7 @@ from runs import metric_lines, predictions
 from runs.masking import masked, masked_command
 from trainers import saved
 from trainers.build import build, check_targets
-from trainers.saved import Saved
+from trainers.saved import SavedModel
 
 
 def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, float]:
@@ -46,9 +49,9 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     use_threads(config.trainer.threads)
     cpu.tune()
     data = build(config, "data")
-    data.prepare_data(("val",) if model_folder.task == "question_answering" else ("train", "val"))
+    data.prepare_data(("val",))
     data.setup("validate")
-    same_classes(model_folder, data)
+    check_data(model_folder, data)
     module = build(config, "model", data=data, optim=config.optim)
     trainer: pl.Trainer = fit.build(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
@@ -57,7 +60,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             predictions.write(Path(output) / folders.PREDICTIONS, module.rows)
-            folders.write_json(Path(output) / folders.RECORD, _record(name, config, data, module))
+            files.write_json(Path(output) / folders.RECORD, _record(name, config, data, module))
             file = Path(output) / folders.METRICS
             file.unlink(missing_ok=True)  # of an earlier evaluation
         best: dict[str, Any] = model_folder.record.get("best") or {"epoch": 0, "step": 0}
@@ -81,47 +84,88 @@ def _record(name: str, config: DictConfig, data: Any, module: Any) -> dict[str, 
     }
 
 
-def configuration(model: Saved, overrides: list[str]) -> DictConfig:
-    """A composed configuration whose model is the saved one."""
-    ours = model.record.get("config") or {}
-    own_data = ours and not any(each.startswith("data=") for each in overrides)
-    if not own_data and not any(each.startswith("data=") for each in overrides):
+def configuration(model: SavedModel, overrides: list[str]) -> DictConfig:
+    """A composed configuration whose model is the saved one.
+
+    Classes come from this machine's configuration, values from the record: what a record names is never imported.
+
+    Args:
+        model: the saved model.
+        overrides: Hydra's; with `data=` the data is another than the run's.
+
+    Raises:
+        Refused: a model folder without `data=`, or data of another task.
+    """
+    recorded = model.record.get("config") or {}
+    named = any(override.startswith("data=") for override in overrides)
+    if not recorded and not named:
         raise Refused(
             "name a data set, such as data=squad data.path=FOLDER: a model folder does not say which it is for"
         )
-    choice = "bert" if model.task == "question_answering" else "resnet18"
-    data_choice = [] if not own_data else [f"data={'squad' if model.task == 'question_answering' else 'tiny_imagenet'}"]
-    config = compose([*data_choice, f"model={choice}", *(each for each in overrides if not each.startswith("data."))])
+    choices = [f"model={_choice(model, 'model')}", *([] if named else [f"data={_choice(model, 'data')}"])]
+    config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
     if config.task.name != model.task:
         raise Refused(
             f"the model is made for {model.task}, the data set for {config.task.name}: choose a model and a data set of one task"
         )
-    if own_data:
-        with open_dict(config):
-            config.data = OmegaConf.create(ours["data"])
-            config.trainer.deterministic = ours["trainer"]["deterministic"]
-            config.trainer.precision = ours["trainer"]["precision"]
-    put(model, config)
-    if model.task == "image_classification" and not own_data:
-        config.data.image_size = _image_size(model)
-        about = model.config.get("pretrained_cfg", {})
-        config.data.mean, config.data.std = (
-            list(about.get("mean", config.data.mean)),
-            list(about.get("std", config.data.std)),
-        )
-    for each in overrides:
-        if each.startswith("data."):
-            config = _override(config, each)
+    with open_dict(config):
+        if not named:
+            _put(config.data, recorded["data"])
+            config.trainer.deterministic = recorded["trainer"]["deterministic"]
+            config.trainer.precision = recorded["trainer"]["precision"]
+        _put(config.model, recorded.get("model") or {})
+    put(model, config, preprocessing=named)
+    for override in overrides:
+        if override.startswith("data."):
+            config = _override(config, override)
     return config
 
 
-def put(model: Saved, config: DictConfig) -> None:
-    """Makes a configuration's model the saved one, and its tokenizer that one's."""
+def put(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> None:
+    """Makes a configuration's model the saved one, with its decoding.
+
+    Args:
+        model: the saved model.
+        config: changed in place.
+        preprocessing: take the data's preprocessing from the model, too.
+    """
+    module = model.module
     with open_dict(config):
-        for key, value in _model(model).items():
-            config.model[key] = value
-    if model.task == "question_answering":
-        config.data.pretrained, config.data.tokenizer = None, str(model.folder)
+        _put(
+            config.model,
+            model.settings.get("model", {}) | tasks.member(model.task, "model_config", "loading a model")(model),
+        )
+        if preprocessing:
+            _put(config.data, model.settings.get("data", {}))
+        if own := getattr(module, "data_config", None):
+            _put(config.data, own(model))
+
+
+def check_data(model: SavedModel, data: Any) -> None:
+    """Refuses data that the model was not made for, as its task tells."""
+    if check_own := getattr(model.module, "check_data", None):
+        check_own(model, data)
+
+
+def _choice(model: SavedModel, group: str) -> str:
+    """The run's own choice where this machine has it for the same task, else the task's."""
+    recorded = (model.record.get("choices") or {}).get(group)
+    fallback = str(tasks.member(model.task, group.upper(), "loading a model"))
+    if not isinstance(recorded, str) or recorded not in known_choices(group):
+        return fallback
+    try:
+        node = compose([f"{group}={recorded}", *([] if group == "model" else ["model=majority"])])
+    except Exception:
+        return fallback
+    task = node.model.task if group == "model" else node.task.name
+    return recorded if task == model.task else fallback
+
+
+def _put(node: DictConfig, values: Mapping[str, Any]) -> None:
+    """Values over a node's, but for its classes (`_target_` and the like), which stay this machine's."""
+    for key, value in values.items():
+        if not str(key).startswith("_"):
+            node[key] = value
 
 
 def _override(config: DictConfig, override: str) -> DictConfig:
@@ -135,30 +179,3 @@ def _override(config: DictConfig, override: str) -> DictConfig:
         raise Refused(unknown_key(key))
     OmegaConf.update(config, key, parsed.value())
     return config
-
-
-def _model(model: Saved) -> dict[str, Any]:
-    if model.task == "question_answering":
-        return {"pretrained": str(model.folder), "revision": None}
-    return {
-        "name": model.config["architecture"],
-        "pretrained": str(model.folder),
-        "stem": "small" if model.small_stem else "standard",
-        "arguments": {},
-    }
-
-
-def _image_size(model: Saved) -> int:
-    size = int(model.config.get("pretrained_cfg", {}).get("input_size", (3, 224, 224))[-1])
-    return size // 2 if model.small_stem else size
-
-
-def same_classes(model: Saved, data: Any) -> None:
-    labels = model.config.get("label_names") or model.config.get("pretrained_cfg", {}).get("label_names")
-    if model.task != "image_classification" or not labels:
-        return
-    here = [entry["id"] for entry in data.classes]
-    if list(labels) != here:
-        strange = [name for name in here if name not in labels][:3]
-        about = f"such as {', '.join(strange)}" if strange else "in another number or order"
-        raise Refused(f"the data has other classes than the model ({len(here)} and {len(labels)}; {about})")

@@ -61,7 +61,7 @@ def fit(
         return _baseline(config, data, module, folder)
     signals = Signals()
     keeper = Checkpoints(
-        folder / "checkpoints",
+        folder / folders.CHECKPOINTS,
         config.monitor,
         config.task.metrics[config.monitor].mode,
         config.trainer.checkpoint_minutes,
@@ -71,7 +71,7 @@ def fit(
     metrics_file = Path(config.metrics_file or folder / "metrics.jsonl")
     reporting = Reporting(metrics_file, folder, keeper, config.trainer.log_every_n_steps or 50)
     trainer = build(config, loggers, folder, [Seeds(config.seed), reporting, Progress(), _Handlers(signals), keeper])
-    start = checkpoints.latest(folder / "checkpoints")
+    start = checkpoints.latest(folder / folders.CHECKPOINTS)
     if start is not None:
         if trainer.is_global_zero:
             checkpoints.cut_back(metrics_file, checkpoints.read(start))
@@ -91,7 +91,7 @@ def fit(
     finally:
         signals.training = False
         signals.restore()
-    best = folder / "checkpoints" / checkpoints.BEST
+    best = folder / folders.CHECKPOINTS / folders.BEST
     if keeper.best:
         trainer.strategy.barrier()
         module.load_state_dict(checkpoints.read(best)["state_dict"])

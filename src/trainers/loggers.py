@@ -26,6 +26,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
+from config import files
 from config.errors import Refused
 from runs import folder as folders
 from runs import predictions, provenance
@@ -381,7 +382,7 @@ def _remembered(kind: str, folder: Path) -> str | None:
 
 def _remember(logger: Logger, kind: str, folder: Path) -> None:
     if kind in ("MLFlowLogger", "WandbLogger", "ClearMLLogger"):
-        folders.write_json(folder / REMEMBERED, {"logger": kind, "id": str(logger.version)})
+        files.write_json(folder / REMEMBERED, {"logger": kind, "id": str(logger.version)})
 
 
 @contextlib.contextmanager

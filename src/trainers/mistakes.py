@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from config import files
 from runs import folder as folders
 from runs import predictions
 
@@ -30,7 +31,7 @@ def keep(module: Any, folder: Path) -> None:
     index = np.array([places[row["id"]] for row in wrong], np.int64)
     pixels = module.data.val.gather(index)
     step = -(-max(pixels.shape[1:3], default=1) // SIDE)
-    with folders.replacing(folder / folders.PICTURES) as file:
+    with files.replacing(folder / folders.PICTURES) as file:
         np.savez_compressed(
             file, allow_pickle=False, ids=np.array([row["id"] for row in wrong]), pixels=pixels[:, ::step, ::step]
         )

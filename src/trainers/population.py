@@ -3,9 +3,9 @@
 Katib copies a trial's folder to the trial that takes its place. What this keeps in it is one checkpoint.
 """
 
-import shutil
 from pathlib import Path
 
+from config import files
 from runs import folder as folders
 
 NAME = "weights.ckpt"
@@ -22,8 +22,4 @@ def leave(population_dir: str | None, folder: Path) -> None:
     best = folder / folders.CHECKPOINTS / folders.BEST
     if not population_dir or not best.is_file():
         return
-    target = Path(population_dir) / NAME
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    shutil.copyfile(best, temporary)
-    temporary.replace(target)
+    files.copy(best, Path(population_dir) / NAME)

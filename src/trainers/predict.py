@@ -12,7 +12,7 @@ import torch
 
 from config.errors import Refused
 from trainers import saved
-from trainers.saved import Saved
+from trainers.saved import SavedModel
 
 _CHUNK = 32  # batches' worth of questions that are windowed and sorted by length together
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -41,7 +41,7 @@ def predict(name: str, files: list[str], batch_size: int, stdin: TextIO, stdout:
 # -- questions -------------------------------------------------------------------------------------------------------
 
 
-def _answers(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> Iterator[dict[str, Any]]:
+def _answers(model: SavedModel, files: list[str], batch_size: int, stdin: TextIO) -> Iterator[dict[str, Any]]:
     from transformers import AutoModelForQuestionAnswering
 
     from datamodules import cache, tokenizer
@@ -131,7 +131,7 @@ def _lines(stream: Iterable[str], name: str) -> Iterator[dict[str, str]]:
 # -- images ----------------------------------------------------------------------------------------------------------
 
 
-def _labels(model: Saved, files: list[str], batch_size: int, stdin: TextIO) -> Iterator[dict[str, Any]]:
+def _labels(model: SavedModel, files: list[str], batch_size: int, stdin: TextIO) -> Iterator[dict[str, Any]]:
     import timm
     from PIL import Image
     from timm.data import create_transform, resolve_data_config

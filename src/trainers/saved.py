@@ -1,42 +1,53 @@
-"""A saved model: a run's folder, or a plain transformers or timm one."""
+"""A saved model: a run's folder, or a plain transformers or timm one, with all that its answers depend on."""
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from config import files, tasks
 from config.errors import Refused
 from runs import folder as folders
 
+logger = logging.getLogger(__name__)
+
+FILE = "isotrain.json"  # in a model folder: its task and its settings
+
 
 @dataclass(frozen=True)
-class Saved:
-    """Where a model is and what it is for.
+class SavedModel:
+    """A model and all that its predictions depend on.
 
     Attributes:
         folder: with config.json and model.safetensors.
-        task: question_answering or image_classification.
+        task: its task's name.
         config: its config.json.
-        record: run.json of the run it belongs to; empty for a plain folder.
+        record: run.json of the run that it belongs to; empty for a model folder.
+        settings: decoding (`model`) and preprocessing (`data`), by group of conf: the keys of the task's SETTINGS.
+        defaults: those of `settings` that neither the run nor the folder says, as group.key.
     """
 
     folder: Path
     task: str
     config: dict[str, Any]
     record: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
+    defaults: tuple[str, ...]
 
     @property
-    def small_stem(self) -> bool:
-        """Whether it is one of ours with a small stem, exported for images of twice the size (see trainers.stem)."""
-        about = self.config.get("pretrained_cfg", {})
-        return self.task == "image_classification" and about.get("interpolation") == "nearest"
+    def module(self) -> ModuleType:
+        """The module of its task."""
+        return tasks.module(self.task)
 
 
-def find(name: str) -> Saved:
-    """Looks at a folder.
+def find(name: str) -> SavedModel:
+    """Opens a run's folder, or a model folder; settings that it does not say are defaults, and a log line says which.
 
     Raises:
-        Refused: it holds neither a run with a model nor a model.
+        Refused: it holds neither a run with a model nor a model, or a model of no task that this machine knows.
     """
     folder = Path(name)
     record: dict[str, Any] = {}
@@ -48,13 +59,81 @@ def find(name: str) -> Saved:
     if (folder / "baseline.json").exists():
         raise Refused(f"run={name} is a baseline, which has no weights to load; train.py scores it")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _json(folder / "config.json")
     except FileNotFoundError:
         raise Refused(f"run={name}: neither a run nor a model folder (there is no config.json)") from None
+    said = _json(folder / FILE) if (folder / FILE).exists() else {}
+    task = _task(name, config, record, said)
+    settings, defaults = _settings(tasks.module(task), record, said)
+    if defaults:
+        shown = ", ".join(f"{key}={_shown(settings, key)}" for key in defaults)
+        logger.warning("%s does not say %s: the defaults are used (%s)", name, ", ".join(defaults), shown)
+    return SavedModel(folder, task, config, record, settings, defaults)
+
+
+def write(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes a model folder's task and settings, which `find` reads.
+
+    Args:
+        folder: of the exported model.
+        config: the run's resolved configuration.
+    """
+    name = str(config["task"]["name"])
+    keys: dict[str, dict[str, Any]] = getattr(tasks.module(name), "SETTINGS", {})
+    settings = {
+        group: {key: config[group][key] for key in known if key in config[group]} for group, known in keys.items()
+    }
+    files.write_json(folder / FILE, {"task": name, **settings})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Refused(f"{folder / 'config.json'} is damaged: {error}") from None
-    if "model_type" in config:
-        return Saved(folder, "question_answering", config, record)
-    if "architecture" in config:
-        return Saved(folder, "image_classification", config, record)
-    raise Refused(f"{folder / 'config.json'} is neither transformers' (model_type) nor timm's (architecture)")
+        raise Refused(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise Refused(f"{path} is damaged: it is no JSON object")
+    return value
+
+
+def _task(name: str, config: dict[str, Any], record: dict[str, Any], said: dict[str, Any]) -> str:
+    """The task's name: what the folder or its run says, else the one whose module recognises its config.json."""
+    if isinstance(said.get("task"), str):
+        return str(said["task"])
+    if record:
+        return tasks.of_record(record)
+    found = [
+        task for task in tasks.names() if (known := getattr(tasks.module(task), "is_model", None)) and known(config)
+    ]
+    if len(found) == 1:
+        return found[0]
+    heads = ", ".join(map(str, config.get("architectures") or [config.get("architecture", "no architecture")]))
+    which = (
+        f"several tasks could be its ({', '.join(found)})"
+        if found
+        else f"no task is known for it ({', '.join(tasks.names())} are)"
+    )
+    raise Refused(f"run={name}: config.json says {heads}: {which}")
+
+
+def _settings(
+    module: ModuleType, record: dict[str, Any], said: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    known: dict[str, dict[str, Any]] = getattr(module, "SETTINGS", {})
+    recorded = record.get("config") or {}
+    settings: dict[str, dict[str, Any]] = {}
+    defaults = []
+    for group, keys in known.items():
+        sources = [value for value in (said.get(group), recorded.get(group)) if isinstance(value, dict)]
+        settings[group] = {}
+        for key, default in keys.items():
+            source = next((source for source in sources if key in source), None)
+            settings[group][key] = default if source is None else source[key]
+            if source is None:
+                defaults.append(f"{group}.{key}")
+    return settings, tuple(defaults)
+
+
+def _shown(settings: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    group, _, name = key.partition(".")
+    return json.dumps(settings[group][name])

@@ -9,6 +9,9 @@ enlarged one whose taps are zero but for one of each pair. That is how a small s
 ResNet with an input of twice the size and nearest-neighbour interpolation.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -44,9 +47,9 @@ def enlarged(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {**state, "conv1.weight": full}
 
 
-def reduced(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inverse of `enlarged`."""
-    return {**state, "conv1.weight": state["conv1.weight"][:, :, _TAPS[:, None], _TAPS].contiguous()}
+def is_small(config: Mapping[str, Any]) -> bool:
+    """Whether a model folder's config.json is of a network with a small stem, exported for images of twice the size."""
+    return (config.get("pretrained_cfg") or {}).get("interpolation") == "nearest"
 
 
 def _fold(weight: torch.Tensor, axis: int) -> torch.Tensor:

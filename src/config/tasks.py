@@ -1,0 +1,106 @@
+"""Tasks: `conf/task/<name>.yaml` names the module that says what a task is; rooms get the module here, and ask it.
+
+The module comes from the configuration of this machine, never from a record: a run's record says only the task's name.
+docs/tasks.md lists what a module may have.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from config.errors import Refused
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+VARIABLE = "ISOTRAIN_CONF"
+
+
+def folders() -> list[Path]:
+    """The configuration folders: ours, and the one that $ISOTRAIN_CONF names, which Hydra searches too."""
+    own = os.environ.get(VARIABLE)
+    return [CONF, *([Path(own.removeprefix("file://"))] if own else [])]
+
+
+def names() -> list[str]:
+    """The tasks that this machine's configuration knows, sorted."""
+    return sorted({path.stem for folder in folders() for path in (folder / "task").glob("*.yaml")})
+
+
+def settings(name: str) -> dict[str, Any]:
+    """A task's YAML.
+
+    Raises:
+        Refused: there is no such task, or its YAML cannot be read.
+    """
+    path = next((path for folder in folders() if (path := folder / "task" / f"{name}.yaml").is_file()), None)
+    if "/" in name or path is None:
+        raise Refused(
+            f"there is no task {name} in this configuration; there is {', '.join(names())} "
+            f"(a task of your own: conf/task/{name}.yaml in a folder that {VARIABLE} names)"
+        )
+    try:
+        value = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise Refused(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise Refused(f"{path} is no mapping: a task has name, module, monitor and metrics")
+    return {str(key): child for key, child in value.items()}
+
+
+def module(name: str) -> ModuleType:
+    """The module of a task.
+
+    Args:
+        name: of the task.
+
+    Raises:
+        Refused: there is no such task, or its module cannot be imported.
+    """
+    dotted = settings(name).get("module")
+    if not isinstance(dotted, str):
+        raise Refused(f"conf/task/{name}.yaml names no module: module: <package>.<module>")
+    try:
+        return importlib.import_module(dotted)
+    except ImportError as error:
+        raise Refused(
+            f"the module {dotted} of the task {name} cannot be imported ({error}): is its folder on PYTHONPATH?"
+        ) from error
+
+
+def member(name: str, attribute: str, purpose: str) -> Any:
+    """A function or constant of a task's module.
+
+    Args:
+        name: of the task.
+        attribute: of its module.
+        purpose: the command or feature that needs it, for the message.
+
+    Raises:
+        Refused: the module lacks it; the message says what to write.
+    """
+    found = module(name)
+    try:
+        return getattr(found, attribute)
+    except AttributeError:
+        raise Refused(
+            f"{purpose} needs {attribute} of the task {name}, which {found.__name__} lacks: write it as docs/tasks.md says"
+        ) from None
+
+
+def of_record(record: Mapping[str, Any]) -> str:
+    """The task's name in a run's record.
+
+    Raises:
+        Refused: the record names none.
+    """
+    config = record.get("config")
+    task = config.get("task") if isinstance(config, Mapping) else None
+    name = task.get("name") if isinstance(task, Mapping) else None
+    if not isinstance(name, str):
+        raise Refused("the record names no task (config.task.name)")
+    return name
