@@ -44,8 +44,9 @@ def predict(name: str, files: list[str], batch_size: int, stdin: TextIO, stdout:
 def _answers(model: SavedModel, files: list[str], batch_size: int, stdin: TextIO) -> Iterator[dict[str, Any]]:
     from transformers import AutoModelForQuestionAnswering
 
-    from datamodules import cache, tokenizer
-    from datamodules.windows import Encoder, Limits, Windows
+    from datamodules.storage import cache
+    from datamodules.text import tokenizer
+    from datamodules.text.windows import Encoder, Limits, Windows
     from trainers import answers
     from trainers.spans import Candidates, collect
 
@@ -109,7 +110,7 @@ def _questions(files: list[str], stdin: TextIO) -> Iterator[dict[str, str]]:
             with path.open(encoding="utf-8") as stream:
                 yield from _lines(stream, name)
             continue
-        from datamodules import squad
+        from datamodules.text import squad
 
         for question in squad.read([str(path)], True):
             yield {"id": question.id, "question": question.question, "context": question.context}

@@ -148,7 +148,7 @@ def _encoder(
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
         raise Refused(f"model.pretrained={pretrained}: no such folder")
-    from datamodules.hub_errors import explain_hub_error, work_offline_if_unreachable
+    from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if not folder:
         work_offline_if_unreachable()
