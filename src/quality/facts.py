@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from datamodules import cache
+from datamodules.storage import cache
 from quality import tables
 
 SPLITS = ("train", "val")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datamodules import cache
+from datamodules.storage import cache
 from quality import facts as tables_of_facts
 from quality import profile, report, soda, tables
 from quality.contract import Check, Contract

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from config.errors import Refused
-from datamodules.examples import Examples
+from datamodules.text.examples import Examples
 from trainers import spans, squad_metrics
 from trainers.spans import Answers, Candidates, Floats, Ints
 from trainers.squad_metrics import Score
@@ -89,7 +89,7 @@ def find(
     no_answer: bool = False,
     threshold: float = 0.0,
 ) -> Answers:
-    """`spans.best_spans` over a `datamodules.windows.Windows` of `count` questions."""
+    """`spans.best_spans` over a `datamodules.text.windows.Windows` of `count` questions."""
     return spans.best_spans(
         candidates,
         windows.chars,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import Refused
-from datamodules.examples import Examples
+from datamodules.text.examples import Examples
 from trainers import answers, squad_metrics
 from trainers.classification import by_class
 

@@ -77,7 +77,7 @@ def build(
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
         raise Refused(f"model.pretrained={pretrained}: no such folder")
-    from datamodules.hub_errors import explain_hub_error, work_offline_if_unreachable
+    from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if not folder:
         work_offline_if_unreachable()

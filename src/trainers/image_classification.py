@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from config.errors import Refused
-from datamodules import augment
 from datamodules.image_classification import ImageClassificationData
+from datamodules.images import augment
 from trainers import classification
 from trainers import stem as stems
 from trainers.inference import image_logits
@@ -133,7 +133,7 @@ def network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: 
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
         raise Refused(f"model.name={name}: timm has no such model; near it: {', '.join(close) or 'none'}")
-    from datamodules.hub_errors import explain_hub_error, work_offline_if_unreachable
+    from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if timm.models.is_model_in_modules(name.split(".")[0], ["vision_transformer", "swin_transformer", "deit", "beit"]):
         given.setdefault("img_size", data.image_size)

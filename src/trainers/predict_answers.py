@@ -7,8 +7,9 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from datamodules import cache, squad, tokenizer
-from datamodules.windows import Encoder, Limits, Windows
+from datamodules.storage import cache
+from datamodules.text import squad, tokenizer
+from datamodules.text.windows import Encoder, Limits, Windows
 from trainers import answers, encoders, predict
 from trainers.inference import candidates, span_logits
 from trainers.saved import SavedModel

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from config.errors import Refused
-from datamodules import augment, image_folder, pixels
+from datamodules.images import augment, image_folder, pixels
 from trainers import classification, predict
 from trainers import stem as stems
 from trainers.inference import image_logits

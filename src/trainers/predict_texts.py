@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from datamodules.text.encoding import Texts
 
-from datamodules import cache, tokenizer
+from datamodules.storage import cache
+from datamodules.text import tokenizer
 from trainers import classification, encoders, predict
 from trainers.inference import text_logits
 from trainers.saved import SavedModel
