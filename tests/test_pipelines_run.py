@@ -338,29 +338,36 @@ def descendants(process: subprocess.Popen[str], *words: str) -> list[psutil.Proc
 
 @pytest.mark.slow
 def test_a_tune_step_that_is_killed_goes_on(place: Place) -> None:
-    """The second attempt takes the search up: no trial that had ended runs again."""
-    tune = ["-p", "tune=katib/questions-random.yaml", "-p", "trials=2"]
+    """The second attempt takes the search up: no trial that had ended runs again.
+
+    One trial at a time: the rows of trials.jsonl stand in the order in which trials began, so that of two at once either may
+    end first, and the search may end before it is killed.
+    """
+    experiment = (ROOT / "katib" / "questions-random.yaml").read_text()
+    assert experiment.count("parallelTrialCount: 3") == 1
+    (place.folder / "search.yaml").write_text(experiment.replace("parallelTrialCount: 3", "parallelTrialCount: 1"))
+    tune = ["-p", "tune=search.yaml", "-p", "trials=2"]
     with begun(place, "one", *QUESTIONS, *tune, *QUICK) as process:
         searches = place.folder / "outputs" / "pipelines" / "searches"
 
-        def first() -> list[dict[str, Any]]:
+        def succeeded() -> list[dict[str, Any]]:
             rows = [
                 json.loads(line) for path in searches.glob("*/trials.jsonl") for line in path.read_text().splitlines()
             ]
-            return [each for each in rows if each["status"] == "Succeeded"]
+            return [row for row in rows if row["status"] == "Succeeded"]
 
-        ended = until(first)[0]
-        for each in descendants(process, "katib", "run"):
-            for child in [*each.children(recursive=True), each]:
+        (ended,) = until(succeeded)
+        for search in descendants(process, "katib", "run"):
+            # The search before its trials: it would take a trial that is killed for one that failed.
+            for victim in [search, *search.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
-                    child.kill()
+                    victim.kill()
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     log = (place.of("one") / "log.txt").read_text()
     assert log.count("$ python -m katib run") == 2
     rows = [json.loads(line) for line in next(searches.glob("*/trials.jsonl")).read_text().splitlines()]
-    assert next(each["name"] for each in rows) == ended["name"]
-    assert next(each for each in rows if each["name"] == ended["name"])["ended"] == ended["ended"]
+    assert [row["ended"] for row in rows if row["name"] == ended["name"]] == [ended["ended"]]
     assert sum(each["status"] == "Succeeded" for each in rows) == 2
     assert out.count("done") == 15
 
