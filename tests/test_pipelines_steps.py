@@ -190,7 +190,7 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     """A cached step returns a folder that somebody may have removed: its gate must not pass."""
     with pytest.raises(SystemExit):
         steps.benchmark("enforce", str(tmp_path / "gone"), str(tmp_path), made(dsl.Markdown, tmp_path / "s"))
-    assert "is gone" in capsys.readouterr().out
+    assert "is gone" in capsys.readouterr().err
 
 
 def test_files_that_overrides_name_count_by_their_content(tmp_path: Path) -> None:
