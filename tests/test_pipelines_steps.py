@@ -167,7 +167,9 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
 ) -> None:
     """A folder that the model beats is another matter; so is a champion that cannot answer."""
     (tmp_path / "run").mkdir()
-    record.write(tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1"}})
+    record.write(
+        tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1", "task": {"name": "question_answering"}}}
+    )
     aliases = ["champion"] if promotes else ["candidate"]
     stub = Stub({
         "champion": {"version": "7", "data": {}}, "evaluate": answer if answer == 2 else {}, "compare": answer,
@@ -175,11 +177,13 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
     })  # fmt: skip
     monkeypatch.setattr(steps, "call", stub)
     summary, metrics = made(dsl.Markdown, tmp_path / "s"), made(dsl.Metrics, tmp_path / "m")
-    given = ["model=bert", "data=squad", "data.max_length=96", "data.max_val=50", "optim.lr=1"]
+    given = ["model=bert", "data=squad", "data.max_length=96", "data.max_val=50", "data.version_2=true", "optim.lr=1",
+             "model.n_best=1", "+data.hub.revision=abc", "data.sample=null"]  # fmt: skip
     said = steps.evaluate(str(tmp_path / "run"), baseline, 0.5, 100, "m", "", given, str(tmp_path), metrics, summary)
     assert said.startswith(verdict)
     (asked,) = (each for each in stub.asked if "evaluate" in each)
-    assert [each for each in asked if each.startswith(("data", "optim"))] == ["data=squad", "data.max_val=50"]
+    chosen = ["data=squad", "data.max_val=50", "data.version_2=true", "+data.hub.revision=abc", "data.sample=null"]
+    assert asked[asked.index("evaluate") + 2 : asked.index("--output")] == chosen
     steps.register(str(tmp_path / "run"), said, True, "enforce enforce", "m", "", str(tmp_path), summary)
     assert ("--champion --instead-of 7" in " ".join(stub.asked[-1])) == promotes
     told = record.read(record.folder(str(tmp_path)) / "steps" / "register.json")["verdict"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from config import tasks
 from config.errors import Refused
 from pipelines.commands import experiment
 from pipelines.compiled import parameters
@@ -66,7 +67,9 @@ def _refuse(known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) ->
     def of(name: str) -> Any:
         return found.get(name, known[name].get("defaultValue"))
 
-    check(compose([f"model={of('model')}", f"data={of('data')}", *of("overrides")]))
+    config = compose([f"model={of('model')}", f"data={of('data')}", *of("overrides")])
+    check(config)
+    tasks.member(str(config.task.name), "LIBRARY", "the pipeline")  # told now rather than after the training
     for name, choices in CHOICES.items():
         if of(name) not in choices:
             raise Refused(f"-p {name}={of(name)}: {', '.join(choices)}")

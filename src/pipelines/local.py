@@ -1,7 +1,6 @@
 """`python -m pipelines run`: the compiled pipeline on this machine, without Docker, step by step in processes of their own."""
 
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -17,10 +16,10 @@ from typing import Any, TextIO
 
 import yaml
 
+from config import sources
 from config.errors import Failed, Interrupted, Refused
 from pipelines import compiled, record, table
 from pipelines.arguments import bind
-from pipelines.commands import PROJECT
 
 _SHOWN = re.compile(r"isotrain: |\d{4}-\d\d-\d\dT\S+Z epoch=")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,7 +45,8 @@ def run(
     spec, *rest = compiled.documents(file) if file else _documents(compiled.text())
     arguments = bind(spec, overrides, given)
     place = Path(root).absolute()
-    here = {"root": str(place), "image": f"this-machine:{_code()}"}
+    # What another code trained is not taken for ours.
+    here = {"root": str(place), "image": f"this-machine:{sources.digest()[:12]}"}
     if not any(each.startswith("tune_backend=") for each in given):
         here["tune_backend"] = "local"
     arguments = {**here, **arguments}
@@ -108,14 +108,6 @@ def _refuse(arguments: Mapping[str, Any]) -> None:
             )
         if len(str(value).encode()) > 100_000:
             raise Refused(f"{name} has more than 100,000 bytes; a process takes no such arguments")
-
-
-def _code() -> str:
-    """Twelve hexadecimal digits of this code: what another code trained is not taken for ours."""
-    whole = hashlib.sha256()
-    for path in sorted([PROJECT / "train.py", *(PROJECT / "src").rglob("*.py"), *(PROJECT / "conf").rglob("*.yaml")]):
-        whole.update(str(path.relative_to(PROJECT)).encode() + path.read_bytes())
-    return whole.hexdigest()[:12]
 
 
 @contextlib.contextmanager

@@ -16,25 +16,15 @@ from typing import Any
 
 import yaml
 
-from config import files
+from config import files, tasks
 from config.errors import ContractBroken, ExplanationFailed, Failed, Refused
 from pipelines import artifacts, known, record
 from pipelines.commands import call, experiment
 
 Artifact = Any
 GOOD = ("passed", "warned", "off", "none")
-# Overrides that choose a model's evaluation examples; others, such as their size in pixels, are the model's own.
-EXAMPLES = (
-    "data=",
-    "data.path=",
-    "data.train_file=",
-    "data.val_file=",
-    "data.hub",
-    "data.max_val=",
-    "data.max_train=",
-    "data.sample",
-    "data.version_2=",
-)
+# Keys of conf/data that choose examples, of every task; a task's own are its EXAMPLE_KEYS. The others are the model's.
+EXAMPLES = ("path", "train_file", "val_file", "hub", "sample", "max_train", "max_val")
 WAIT = 20.0  # seconds between looks at a folder that is in use
 FORMAT = 2  # of folders that are named by their content: raise it when what is in them changes
 
@@ -209,7 +199,7 @@ def train(
             raise Refused(f"the {changed[0]} data changed between the step `data` and training: run the pipeline again")
         values = dict(found.get("metrics", {}))
         about = {
-            "framework": {"question_answering": "transformers", "image_classification": "timm"}.get(_task(found), ""),
+            "framework": tasks.member(tasks.of_record(found), "LIBRARY", "the pipeline"),
             "revision": dict(found.get("git") or {}).get("revision"),
             "image": image,
             "overrides": given,
@@ -226,7 +216,7 @@ def train(
         artifacts.markdown(
             summary, f"# Trained\n\n`{' '.join(given)}`\n\n{artifacts.table(['metric', 'value'], rows)}\n"
         )
-        monitor = str(dict(found["config"])["monitor"])
+        monitor = str(dict(trained["config"])["monitor"])
         mine["verdict"] = f"{monitor} {values[monitor]:.5g}"
         return str(folder)
 
@@ -251,9 +241,10 @@ def evaluate(
             artifacts.markdown(summary, f"# Against {baseline}\n\n{mine['verdict']}.\n")
             return str(mine["verdict"])
         _environment(root)
-        monitor = str(dict(_run(run)["config"])["monitor"])
+        trained = _run(run)
+        monitor = str(dict(trained["config"])["monitor"])
         scored = folder / "baseline"
-        wanted = [each for each in overrides if each.startswith((*EXAMPLES, "trainer.threads=", "trainer.precision="))]
+        wanted = _examples(overrides, tasks.of_record(trained))
         call(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored, good=(0, 2))
         if mine["exit"] == 2:  # other classes, or another task: nobody is promoted, and the record says why
             verdict = f"inconclusive: the baseline cannot answer these examples: {mine['said']}"
@@ -469,12 +460,16 @@ def _named(data: str) -> str:
     return f"{compose([f'data={data}']).task.name}-{data}"
 
 
+def _examples(overrides: Sequence[str], task: str) -> list[str]:
+    """The overrides that another model is evaluated with: the same examples, by its own preprocessing and decoding."""
+    keys = (*EXAMPLES, *getattr(tasks.module(task), "EXAMPLE_KEYS", ()))
+    wanted = {"data", *(f"data.{key}" for key in keys), "trainer.threads", "trainer.precision"}
+    names = {each: each.partition("=")[0].lstrip("+").split(".") for each in overrides}
+    return [each for each, parts in names.items() if ".".join(parts[:2]) in wanted]
+
+
 def _choice(overrides: Sequence[str], group: str) -> str:
     return next(each.partition("=")[2] for each in overrides if each.startswith(f"{group}="))
-
-
-def _task(found: dict[str, Any]) -> str:
-    return str(dict(dict(found.get("config") or {}).get("task") or {}).get("name"))
 
 
 def _key(*parts: str | Sequence[str]) -> str:
