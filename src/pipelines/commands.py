@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 
 from config.errors import Failed
+from config.sources import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 MEANS = {
     2: "refused", 3: "training diverged", 4: "the data contract is broken", 5: "the explanation gate failed",
     6: "the search failed", 7: "a server is out of reach", 8: "out of disk or memory",

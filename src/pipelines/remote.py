@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import Failed, OutOfReach, Refused
+from config.sources import PROJECT
 from pipelines import check, compiled, record, table
 from pipelines.arguments import bind
-from pipelines.commands import PROJECT
 
 # wait_for_run_completion of KFP's client does not know the last two, and returns normally on FAILED.
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
