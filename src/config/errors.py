@@ -37,6 +37,19 @@ class ExplanationFailed(Exception):
     exit_code = 5
 
 
+class Failed(Exception):
+    """A search, a pipeline or one of its steps that ended failed.
+
+    Args:
+        message: for people.
+        exit_code: of a command that it called and that failed, where there is one.
+    """
+
+    def __init__(self, message: str, exit_code: int = 6) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class OutOfReach(Exception):
     """A cluster or server that does not answer, or not in time."""
 
