@@ -12,6 +12,7 @@ MODEL, DATA = "bert", "squad"  # choices of conf that a saved model is opened wi
 EXAMPLES = "questions"  # what examples are called
 EXPERIMENT = "questions"  # what names of Experiments begin with
 CLUSTER = "document"  # key of a prediction: examples that share its value are alike
+CLUSTER_NAME = "document"  # what such examples share, in words
 USE = "Answers a question with a span of a text that is given with it."
 LIMITS = (
     "It answers from the text alone, whether or not that is true, and in spans of it. It was scored on texts of the kind "
