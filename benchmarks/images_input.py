@@ -20,8 +20,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks import measure
-from datamodules import augment, shapes
 from datamodules.image_classification import ImageClassificationData
+from datamodules.images import augment
+from datamodules.samples import shapes
 
 SIZE, PADDING, WORKERS = 64, 8, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -146,7 +146,7 @@ def _ours(folder: Path, data: Path, precision: str, steps: int) -> Clocks:
     import torch
 
     from config.compose import compose
-    from datamodules import augment
+    from datamodules.images import augment
     from trainers import hardware
     from trainers.build import build
     from trainers.fit import fit
@@ -210,7 +210,7 @@ def _weights(folder: Path, classes: int) -> None:
 
 
 def _shapes(folder: Path) -> Path:
-    from datamodules import shapes
+    from datamodules.samples import shapes
 
     shapes.write(folder / "shapes", seed=SEED, train=4000, val=100, classes=12)
     return folder / "shapes"

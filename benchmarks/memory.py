@@ -112,7 +112,7 @@ def _memory() -> tuple[int, int]:
 
 def _images(folder: Path, data: Path | None, count: int) -> Path:
     if data is None:
-        from datamodules import shapes
+        from datamodules.samples import shapes
 
         shapes.write(folder / "shapes", seed=0, train=count, val=100)
         return folder / "shapes"

@@ -31,7 +31,7 @@ def prepare_images(run: Path) -> None:
     """The images and what is behind them, as both contestants get them."""
     import torch
 
-    from datamodules import augment
+    from datamodules.images import augment
     from explain import images, model
 
     subject = model.load(str(run), [])

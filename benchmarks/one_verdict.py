@@ -31,7 +31,7 @@ def gate(overrides: list[str]) -> dict[str, float]:
 
 def verify(name: str, file: str, spill: str) -> dict[str, float]:
     """A contract's verification; Soda is imported before."""
-    from datamodules import cache
+    from datamodules.storage import cache
     from quality import contract, soda, tables
 
     chosen = contract.read(name, cache.root())

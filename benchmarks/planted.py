@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules import shapes, squad_sample
+from datamodules.samples import shapes, squad_sample
 
 MARK = 8  # pixels of the mark's side
 _TWO = re.compile(r", but | and |, while ")

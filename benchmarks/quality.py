@@ -109,7 +109,8 @@ def _verification(data: dict[str, list[str]], folder: Path, repeats: int) -> Non
 
 def _looking(overrides: list[str], repeats: int) -> None:
     """All that the facts take from images on all cores, against decoding alone on one core times the cores."""
-    from datamodules import configured, pixels
+    from datamodules import configured
+    from datamodules.images import pixels
     from quality import images
 
     with tempfile.TemporaryDirectory() as root:

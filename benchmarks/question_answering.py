@@ -133,7 +133,7 @@ def prepare(folder: Path, data: Path | None, windows: int, layers: int = 6, widt
     from transformers.utils import logging
 
     from config.compose import compose
-    from datamodules import squad
+    from datamodules.text import squad
     from trainers.build import build
 
     logging.disable_progress_bar()

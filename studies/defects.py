@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules import shapes, squad_sample
+from datamodules.samples import shapes, squad_sample
 from studies import common
 from studies.common import Row, Settings
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from config.errors import Refused
-from datamodules import examples, squad
-from datamodules.examples import Examples
+from datamodules.text import examples, squad
+from datamodules.text.examples import Examples
 from trainers import answers, spans
 
 CONTEXTS = ["Anna met Bob in Rome.", "Carl 𝄞 stayed home."]

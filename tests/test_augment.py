@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
 
 from config.errors import Refused
-from datamodules import augment
+from datamodules.images import augment
 
 CLASSES = 7
 

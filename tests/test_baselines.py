@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from config.errors import Refused
-from datamodules import examples, squad, squad_sample
-from datamodules.examples import Examples
+from datamodules.samples import squad_sample
+from datamodules.text import examples, squad
+from datamodules.text.examples import Examples
 from trainers import squad_metrics
 from trainers.baselines import Lexical, Majority
 

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import OutOfResources, Refused
-from datamodules import cache
+from datamodules.storage import cache
 
 SRC = str(Path(cache.__file__).resolve().parents[1])
 
 # Builds the entry {"n": 1}: says so in a log, writes half, waits for a file, writes the rest.
 BUILDER = """
 import sys, time, pathlib
-from datamodules import cache
+from datamodules.storage import cache
 root, log, go = map(pathlib.Path, sys.argv[1:4])
 def build(folder):
     with log.open("a") as stream: stream.write("build\\n")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import Refused
-from datamodules import fingerprint
-from datamodules.fingerprint import of_files
+from datamodules.storage import fingerprint
+from datamodules.storage.fingerprint import of_files
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[str]:

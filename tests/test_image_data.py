@@ -23,8 +23,8 @@ from PIL import Image
 
 import hub_double
 from config.errors import Refused
-from datamodules import image_folder, pixels
 from datamodules.image_classification import ImageClassificationData
+from datamodules.images import image_folder, pixels
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 LABELLED = {"train": {"cat": 3, "dog": 2}, "val": {"cat": 1, "dog": 2}}
@@ -217,7 +217,7 @@ def test_parquet_labels_without_names_keep_their_numbers(tmp_path: Path) -> None
 def test_the_hubs_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_double.write_tiny_imagenet(tmp_path)
     served = {f"data/{file.name}": str(file) for file in (tmp_path / "data").iterdir()}
-    monkeypatch.setattr("datamodules.sources.hub", lambda _, __, name: [served[name]])
+    monkeypatch.setattr("datamodules.sources.locations.hub", lambda _, __, name: [served[name]])
     from config.compose import compose
 
     hub = dict(compose(["model=resnet18", "data=tiny_imagenet"]).data.hub)
@@ -229,7 +229,7 @@ def test_the_hubs_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_generated_images_are_made_once_and_read_as_official(cache: Path) -> None:
-    from datamodules import shapes
+    from datamodules.samples import shapes
 
     made = data(None, cache, sample={"seed": 5, "train": 24, "val": 13, "classes": 12})
     assert (len(made.train), len(made.val), made.num_classes) == (24, 13, 12)
@@ -393,8 +393,8 @@ import io, sys
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from datamodules import pixels
-from datamodules.image_folder import Split
+from datamodules.images import pixels
+from datamodules.images.image_folder import Split
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

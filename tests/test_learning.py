@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Run
 
-from datamodules import squad_sample
+from datamodules.samples import squad_sample
 
 
 def best(folder: Path, name: str) -> float:

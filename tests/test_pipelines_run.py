@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tests.conftest import Run
 
-from datamodules import squad_sample
+from datamodules.samples import squad_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = ["data.sample.train=64", "data.sample.val=32", "trainer.threads=1", "trainer.deterministic=true"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import shapes, squad_sample
+from datamodules.samples import shapes, squad_sample
 from trainers.squad_metrics import score
 
 

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 import hub_double
 from config.errors import OutOfResources, Refused
-from datamodules import arrays, examples, sources, squad, tokenizer, windows
 from datamodules.question_answering import QuestionAnsweringData
+from datamodules.sources import locations
+from datamodules.storage import arrays
+from datamodules.text import examples, squad, tokenizer, windows
 
 SRC = str(Path(squad.__file__).resolve().parents[1])
 
@@ -373,7 +375,7 @@ def test_an_array_written_in_pieces_is_the_whole(tmp_path: Path) -> None:
 def resolve(folder: Path, *names: str, **options: Any) -> dict[str, list[str]]:
     for name in names:
         (folder / name).touch()
-    found = sources.resolve(str(folder), official=squad.OFFICIAL, suffixes=squad.SUFFIXES, **options)
+    found = locations.resolve(str(folder), official=squad.OFFICIAL, suffixes=squad.SUFFIXES, **options)
     return {split: [Path(file).name for file in files] for split, files in found.items()}
 
 
@@ -408,11 +410,11 @@ def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.Monk
         "val": ["b.json"],
     }
     monkeypatch.chdir(tmp_path)
-    assert sources.resolve(None, "b.json", "*.json") == {
+    assert locations.resolve(None, "b.json", "*.json") == {
         "train": [str(tmp_path / "b.json")],
         "val": [str(tmp_path / "a [1].json"), str(tmp_path / "b.json")],
     }
-    assert list(sources.resolve(None, None, "b.json", splits=("val",))) == ["val"]
+    assert list(locations.resolve(None, None, "b.json", splits=("val",))) == ["val"]
 
 
 @pytest.mark.parametrize(
@@ -441,19 +443,19 @@ def test_what_cannot_be_found_is_told(tmp_path: Path, names: list[str], options:
 
 def test_a_wrong_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"there is no folder data\.path=.*nothing"):
-        sources.resolve(str(tmp_path / "nothing"))
+        locations.resolve(str(tmp_path / "nothing"))
     (tmp_path / "file.json").touch()
     with pytest.raises(Refused, match=r"is a file; give its folder"):
-        sources.resolve(str(tmp_path / "file.json"))
+        locations.resolve(str(tmp_path / "file.json"))
     with pytest.raises(Refused, match=r"data\.path=<folder>, or data\.train_file and data\.val_file"):
-        sources.resolve(None)
+        locations.resolve(None)
 
 
 def test_a_remote_folder_is_searched_alike() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("train.json", "dev.json"):
         memory.pipe(f"/remote/{name}", json.dumps(nested()).encode())
-    found = sources.resolve("memory://remote", official=squad.OFFICIAL, suffixes=squad.SUFFIXES)
+    found = locations.resolve("memory://remote", official=squad.OFFICIAL, suffixes=squad.SUFFIXES)
     assert found == {"train": ["memory:///remote/train.json"], "val": ["memory:///remote/dev.json"]}
     assert len(read(found["train"][0])) == 18
 
@@ -578,7 +580,7 @@ def test_a_change_of_anything_that_counts_makes_another_entry_and_nothing_else_d
 
 
 def test_a_sample_is_generated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datamodules import squad_sample
+    from datamodules.samples import squad_sample
 
     sample = {"seed": 1, "train": 30, "val": 10, "unanswerable": 0.0}
     options: dict[str, Any] = {"sample": sample, "max_length": 384, "stride": 128, "max_query_length": 64}
@@ -702,7 +704,7 @@ def test_what_is_no_tokenizer_is_told(
 
 TRAIN = """
 import json, random, sys
-from datamodules.tokenizer import train
+from datamodules.text.tokenizer import train
 words = [a + b + c for a in "klmn" for b in "aeiou" for c in "rstöx"]
 texts = [" ".join(random.Random(i).choices(words, k=9)) for i in range(300)]
 print(json.dumps(train(lambda: texts, 90), sort_keys=True))

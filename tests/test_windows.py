@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import Refused
-from datamodules import arrays, examples, squad, windows
-from datamodules.squad import Question
-from datamodules.windows import Encoder, Limits, Windows
+from datamodules.storage import arrays
+from datamodules.text import examples, squad, windows
+from datamodules.text.squad import Question
+from datamodules.text.windows import Encoder, Limits, Windows
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, twice; nobody counted.",
@@ -36,7 +37,7 @@ def tokenizers() -> dict[str, Any]:
         RobertaTokenizerFast,
     )
 
-    from datamodules.tokenizer import train
+    from datamodules.text.tokenizer import train
 
     pieces = train(lambda: TEXTS, 200)
     ordered = sorted(pieces, key=pieces.__getitem__)
@@ -387,7 +388,7 @@ def test_batches_are_padded_to_their_longest(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def dev(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[examples.Examples, Windows, Any]:
     """All of SQuAD 1.1's dev, with BERT's vocabulary, as training would window it."""
-    from datamodules import tokenizer
+    from datamodules.text import tokenizer
 
     root = tmp_path_factory.mktemp("dev")
     prepared = tokenizer.prepare(root, tokenizer=str(shared_data / "bert-base-uncased-vocab.txt"))

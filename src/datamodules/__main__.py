@@ -35,7 +35,7 @@ def _run(command: str, overrides: Sequence[str]) -> dict[str, object]:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     from datamodules import configured
-    from datamodules.hub_needs import refuse_early
+    from datamodules.sources.hub_needs import refuse_early
 
     config = configured.composed(overrides)
     if command == "prepare":

@@ -14,12 +14,14 @@ from torch.utils.data import DataLoader
 
 from config import process
 from config.errors import Refused
-from datamodules import augment as augmentation
-from datamodules import cache, fingerprint, image_folder, pixels, sources
-from datamodules.arrays import Texts
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
-from datamodules.image_folder import Boxes, Problem, Survey
-from datamodules.pixels import Images
+from datamodules.images import augment as augmentation
+from datamodules.images import image_folder, pixels
+from datamodules.images.image_folder import Boxes, Problem, Survey
+from datamodules.images.pixels import Images
+from datamodules.sources import locations
+from datamodules.storage import cache, fingerprint
+from datamodules.storage.arrays import Texts
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class ImageClassificationData(pl.LightningDataModule):
 
     `prepare_data` decodes each split once (one process does it, others wait); `setup` opens the memory maps.
     A batch is a dict: pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] (positions in the split).
-    `datamodules.augment` makes a network's input of it, on its device.
+    `datamodules.images.augment` makes a network's input of it, on its device.
 
     Attributes:
         val: the validation split's images.
@@ -76,7 +78,7 @@ class ImageClassificationData(pl.LightningDataModule):
             train_file: the training folder or Parquet file, by name in `path` or outright.
             val_file: the same for validation.
             hub: `repo`, `revision`, and the Parquet files of `train` and `val` there.
-            sample: `seed`, `train`, `val`, `classes` of `datamodules.shapes.write`.
+            sample: `seed`, `train`, `val`, `classes` of `datamodules.samples.shapes.write`.
             max_train: at most so many training images, evenly over the classes; None for all.
             max_val: the same for validation.
             image_size: side of the stored images in pixels; others are resized and cropped to it, once.
@@ -86,7 +88,7 @@ class ImageClassificationData(pl.LightningDataModule):
             batch_size: images per step, over all processes.
             eval_batch_size: images per forward pass of one process.
             workers: processes that make batches; 0: this one (nothing is decoded by then).
-            cache_dir: see `datamodules.cache.root`.
+            cache_dir: see `datamodules.storage.cache.root`.
             verify: "full" reads local files again even if they look unchanged.
             seed: of the training order.
 
@@ -201,13 +203,13 @@ class ImageClassificationData(pl.LightningDataModule):
 
     @property
     def _kind(self) -> str:
-        return sources.kind(self._files, self._sample, self._hub, "shapes")
+        return locations.kind(self._files, self._sample, self._hub, "shapes")
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
         if self._kind == "sample":
             return {split: f"shapes-{self._sample_folder.name}:{split}" for split in SPLITS}
-        return {split: sources.fingerprint_of(self._hub or {}, split) for split in SPLITS}
+        return {split: locations.fingerprint_of(self._hub or {}, split) for split in SPLITS}
 
     def _local_fingerprint(self, split: str) -> str:
         cached: dict[str, str] = self.__dict__.setdefault("_fingerprints", {})
@@ -225,7 +227,7 @@ class ImageClassificationData(pl.LightningDataModule):
         """All images there are, and what is wrong with their files; nothing is decoded yet."""
         if self._kind == "hub":
             hub = dict(self._hub or {})
-            places = {split: sources.hub(hub["repo"], hub["revision"], hub[split]) for split in SPLITS}
+            places = {split: locations.hub(hub["repo"], hub["revision"], hub[split]) for split in SPLITS}
             return image_folder.survey(places, self._limits)
         given = {"path": str(self._sample_folder)} if self._kind == "sample" else self._files
         return image_folder.survey(image_folder.locate(**given), self._limits, given["path"])
@@ -237,11 +239,11 @@ class ImageClassificationData(pl.LightningDataModule):
     @property
     def place(self) -> str:
         """Where it comes from, whatever is there today."""
-        return sources.place(self._kind, self._files, self._sample, self._hub)
+        return locations.place(self._kind, self._files, self._sample, self._hub)
 
     def expected(self, split: str) -> int | None:
         """How many images there must be, as far as the configuration says it."""
-        return sources.expected(self._sample if self._kind == "sample" else None, self._limits[split], split)
+        return locations.expected(self._sample if self._kind == "sample" else None, self._limits[split], split)
 
     @property
     def problems(self) -> list[Problem]:
@@ -250,9 +252,9 @@ class ImageClassificationData(pl.LightningDataModule):
 
     @cached_property
     def _sample_folder(self) -> Path:
-        from datamodules import shapes
+        from datamodules.samples import shapes
 
-        return sources.sample(self.root, shapes, self._sample or {})
+        return locations.sample(self.root, shapes, self._sample or {})
 
     def _folder(self, split: str) -> Path:
         if split not in self._folders:

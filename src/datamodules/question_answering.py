@@ -11,11 +11,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from config import process
-from datamodules import cache, examples, fingerprint, sources, squad, windows
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
-from datamodules.examples import Examples
-from datamodules.tokenizer import Corpus, Prepared, prepare
-from datamodules.windows import Encoder, Limits, Windows
+from datamodules.sources import locations
+from datamodules.storage import cache, fingerprint
+from datamodules.text import examples, squad, windows
+from datamodules.text.examples import Examples
+from datamodules.text.tokenizer import Corpus, Prepared, prepare
+from datamodules.text.windows import Encoder, Limits, Windows
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
             train_file: the training file, by name in `path` or outright.
             val_file: the validation file, the same way.
             hub: `repo`, `revision`, and the files of `train` and `val` there.
-            sample: `seed`, `train`, `val`, `unanswerable` of `datamodules.squad_sample.write`.
+            sample: `seed`, `train`, `val`, `unanswerable` of `datamodules.samples.squad_sample.write`.
             max_train: the first so many training questions; None for all.
             max_val: the first so many validation questions.
             max_length: tokens of a window.
@@ -86,7 +88,7 @@ class QuestionAnsweringData(pl.LightningDataModule):
             batch_size: windows per step, over all processes.
             eval_batch_size: windows per forward pass of one process.
             workers: processes that make batches; 0: this one (nothing is tokenised by then).
-            cache_dir: see `datamodules.cache.root`.
+            cache_dir: see `datamodules.storage.cache.root`.
             verify: "full" reads local files again even if they look unchanged.
             seed: of the training order.
             pretrained: checkpoint whose tokenizer is used unless `tokenizer` names another.
@@ -216,13 +218,13 @@ class QuestionAnsweringData(pl.LightningDataModule):
 
     @property
     def _kind(self) -> str:
-        return sources.kind(self._files, self._sample, self._hub, "squad_sample")
+        return locations.kind(self._files, self._sample, self._hub, "squad_sample")
 
     @cached_property
     def _source_fingerprints(self) -> dict[str, str]:
         if self._kind == "sample":
             return {split: f"squad_sample-{self._sample_folder.name}:{split}" for split in ("train", "val")}
-        return {split: sources.fingerprint_of(self._hub or {}, split) for split in ("train", "val")}
+        return {split: locations.fingerprint_of(self._hub or {}, split) for split in ("train", "val")}
 
     def _local_fingerprint(self, split: str) -> str:
         cached: dict[str, str] = self.__dict__.setdefault("_fingerprints", {})
@@ -237,28 +239,28 @@ class QuestionAnsweringData(pl.LightningDataModule):
     @property
     def place(self) -> str:
         """Where it comes from, whatever is there today."""
-        return sources.place(self._kind, self._files, self._sample, self._hub)
+        return locations.place(self._kind, self._files, self._sample, self._hub)
 
     def expected(self, split: str) -> int | None:
         """How many questions there must be, as far as the configuration says it."""
-        return sources.expected(self._sample if self._kind == "sample" else None, self._limit[split], split)
+        return locations.expected(self._sample if self._kind == "sample" else None, self._limit[split], split)
 
     def files(self, split: str) -> list[str]:
         """The source files of a split, downloaded or generated if need be."""
         if self._kind == "hub":
             hub = dict(self._hub or {})
-            return sources.hub(hub["repo"], hub["revision"], hub[split])
+            return locations.hub(hub["repo"], hub["revision"], hub[split])
         given = {"path": str(self._sample_folder)} if self._kind == "sample" else self._files
-        found = sources.resolve(
+        found = locations.resolve(
             **given, official=squad.official(self.version_2), suffixes=squad.SUFFIXES, splits=(split,)
         )
         return found[split]
 
     @cached_property
     def _sample_folder(self) -> Path:
-        from datamodules import squad_sample
+        from datamodules.samples import squad_sample
 
-        return sources.sample(self.root, squad_sample, self._sample or {})
+        return locations.sample(self.root, squad_sample, self._sample or {})
 
     # -- how it is prepared
 

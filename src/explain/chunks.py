@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules import cache
+from datamodules.storage import cache
 from explain import images, measures, questions, sample
 from explain.model import Subject
 from trainers import hardware

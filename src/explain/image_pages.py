@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datamodules import augment
+from datamodules.images import augment
 from explain import images, pictures
 from explain.lines import Line
 from explain.model import Subject, arithmetic

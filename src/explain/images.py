@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from datamodules import augment
+from datamodules.images import augment
 from explain import gradients, measures, shapley
 from explain.model import Subject, arithmetic
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from datamodules import augment
+from datamodules.images import augment
 from runs.lineage import digest
 from trainers import dropout, evaluate, hardware, image_classification, saved
 from trainers import stem as stems

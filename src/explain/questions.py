@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datamodules.windows import Encoder, Limits, Windows
+from datamodules.text.windows import Encoder, Limits, Windows
 from explain import gradients, shapley
 from explain.images import evenly, hash_of
 from explain.model import Subject, arithmetic

@@ -11,7 +11,7 @@ from typing import Any
 
 from config.errors import Refused
 from config.tasks import CONF
-from datamodules import cache
+from datamodules.storage import cache
 from quality import soda
 
 FORMAT = 1  # part of the cache's key: raise it when checks are read in another way

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules import cache
+from datamodules.storage import cache
 from quality import tables
 from quality.description import describe
 

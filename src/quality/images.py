@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
-from datamodules.image_folder import Split
-from datamodules.parallel import ordered
+from datamodules.images.image_folder import Split
+from datamodules.storage.parallel import ordered
 from quality.hashes import near_groups
 from quality.looking import Columns, look
 from quality.pictures import Pictures

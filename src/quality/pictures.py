@@ -4,8 +4,8 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from datamodules import pixels
-from datamodules.image_folder import read_bytes
+from datamodules.images import pixels
+from datamodules.images.image_folder import read_bytes
 
 SIDE = 96  # of a thumbnail, in pixels
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from datamodules import examples, squad
 from datamodules.question_answering import QuestionAnsweringData
+from datamodules.text import examples, squad
 from quality import personal
 from quality.hashes import hashed
 

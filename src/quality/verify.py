@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datamodules import cache
+from datamodules.storage import cache
 from quality import contract as contracts
 from quality import facts, profile, report, soda, tables
 from quality import verdict as verdicts

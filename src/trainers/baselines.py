@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import Refused
-from datamodules.examples import Examples
+from datamodules.text.examples import Examples
 from trainers import answers, squad_metrics
-from trainers.confusions import confusions
+from trainers.classification import by_class
 
 Result = tuple[dict[str, float], Iterator[dict[str, Any]], dict[str, Any]]
 
@@ -283,8 +283,13 @@ def _answer(data: Any, guess: Callable[[str, str], Guess | None], learned: dict[
         if (loss := _loss(examples, i, each, learned)) is not None:
             losses.append(loss)
     metrics = {"val_loss": float(np.mean(losses)) if losses else 0.0, **answers.totals(scores, no_answer)}
-    return metrics, (answers.row(examples, i, span, score, scores[i], doubt)
+    return metrics, (answers.row(examples, i, span, scores[i], _fields(span, score, doubt))
                      for i, (span, score, doubt) in enumerate(found)), {}  # fmt: skip
+
+
+def _fields(span: tuple[int, int] | None, score: float, doubt: float | None) -> dict[str, Any]:
+    start, end = (None, None) if span is None else span
+    return {"start": start, "end": end, "score": score, "no_answer_score": doubt}
 
 
 def _loss(examples: Examples, i: int, guess: Guess | None, learned: dict[str, Any]) -> float | None:
@@ -333,7 +338,7 @@ def _classify(data: Any, prior: NDArray[np.float64]) -> Result:
         }
         for i, label in enumerate(labels.tolist())
     )
-    return metrics, rows, confusions(labels, np.full_like(labels, best[0]), names)
+    return metrics, rows, by_class(labels, np.full_like(labels, best[0]), names)
 
 
 def _export(baseline: Majority | Lexical, folder: str) -> None:

@@ -113,7 +113,7 @@ def session(config: DictConfig) -> Iterator[Run]:
     try:
         check(config)
         if not (folder / folders.RECORD).exists():
-            from datamodules.hub_needs import refuse_early
+            from datamodules.sources.hub_needs import refuse_early
 
             refuse_early(config.data, config.model)
         from datamodules.imports import quick

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import Refused
-from datamodules import cache, hub_errors
+from datamodules.sources import hub_errors
+from datamodules.storage import cache
 
 
 def refuse_early(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:

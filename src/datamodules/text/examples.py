@@ -12,8 +12,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from config.errors import Refused
-from datamodules import arrays
-from datamodules.squad import Question
+from datamodules.storage import arrays
+from datamodules.text.squad import Question
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules import arrays
-from datamodules.examples import Examples
+from datamodules.storage import arrays
+from datamodules.text.examples import Examples
 
 logger = logging.getLogger(__name__)
 

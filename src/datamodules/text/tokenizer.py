@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import OutOfResources, Refused
-from datamodules import cache, fingerprint, sources
-from datamodules.hub_errors import INSTEAD_OF_MODEL, hub_access
+from datamodules.sources import locations
+from datamodules.sources.hub_errors import INSTEAD_OF_MODEL, hub_access
+from datamodules.storage import cache, fingerprint
 
 FORMAT = 1  # part of the cache key: raise it when what is written changes
 SPECIAL = {
@@ -169,15 +170,16 @@ def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Pr
 
 
 def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
-    config = sources.hub(name, revision or "main", "config.json", "model", INSTEAD_OF_MODEL)[0]
+    config = locations.hub(name, revision or "main", "config.json", "model", INSTEAD_OF_MODEL)[0]
     # The client's cache is `snapshots/<commit>/config.json`.
     commit = Path(config).parent.name
 
     def load() -> Any:
         from transformers import AutoTokenizer
 
-        complete = sources.in_hub_cache(name, commit, "tokenizer_config.json", "model") is not None and any(
-            sources.in_hub_cache(name, commit, file, "model") for file in ("tokenizer.json", "vocab.txt", "vocab.json")
+        complete = locations.in_hub_cache(name, commit, "tokenizer_config.json", "model") is not None and any(
+            locations.in_hub_cache(name, commit, file, "model")
+            for file in ("tokenizer.json", "vocab.txt", "vocab.json")
         )
         with contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", INSTEAD_OF_MODEL):
             return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete)

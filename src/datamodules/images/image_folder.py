@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules import sources
+from datamodules.sources import locations
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def locate(path: str | None, train_file: str | None = None, val_file: str | None
         direct = any(system.exists(f"{folder}/{name}") for name in OFFICIAL["train"])
         if system.isdir(f"{folder}/data") and not direct:
             path = f"{path.rstrip('/')}/data"
-    return sources.resolve(path, train_file, val_file, OFFICIAL, (".parquet",))
+    return locations.resolve(path, train_file, val_file, OFFICIAL, (".parquet",))
 
 
 def read(

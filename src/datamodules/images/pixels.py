@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules.arrays import Texts, TextWriter, load
-from datamodules.image_folder import Boxes, Split, read_bytes
-from datamodules.parallel import ordered
+from datamodules.images.image_folder import Boxes, Split, read_bytes
+from datamodules.storage.arrays import Texts, TextWriter, load
+from datamodules.storage.parallel import ordered
 
 if TYPE_CHECKING:
     from PIL.Image import Image

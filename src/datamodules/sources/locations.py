@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 from config.errors import Refused
-from datamodules import cache, fingerprint
-from datamodules.hub_errors import INSTEAD_OF_DATA, hub_access
+from datamodules.sources.hub_errors import INSTEAD_OF_DATA, hub_access
+from datamodules.storage import cache, fingerprint
 
 BEGINNINGS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val")}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?(?=\.)")
