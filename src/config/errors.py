@@ -106,7 +106,7 @@ def for_people() -> Iterator[None]:
         if type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
             from config.messages import explain
 
-            _leave(explain(error), Refused.exit_code)
+            _leave(explain(error, [word for word in sys.argv[1:] if not word.startswith("-")]), Refused.exit_code)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" while writing {error.filename}" if error.filename else ""
             _leave(f"no space left on the disk{where}", OutOfResources.exit_code)
