@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from config.errors import Refused
 from datamodules.storage import arrays
-from datamodules.text import examples, reading, squad, windows
+from datamodules.text import examples, padding, reading, squad, windows
 from datamodules.text.squad import Question
 from datamodules.text.windows import Encoder, Limits, Windows
 
@@ -352,10 +352,10 @@ def test_batches_have_few_widths_and_none_is_wider_than_any_window(tmp_path: Pat
     records = [question("the fox " * 3), question("the fox " * 12), question("fox")]
     opened = written(tmp_path / "w", store(tmp_path / "e", records), Limits(30, 5, 10))
     longest = int(opened.lengths.max())
-    assert longest % windows.MULTIPLE
+    assert longest % padding.MULTIPLE
     widths = [opened.batch([w])["input_ids"].shape[1] for w in range(len(opened))]
     assert widths == [
-        min(math.ceil(length / windows.MULTIPLE) * windows.MULTIPLE, longest) for length in opened.lengths
+        min(math.ceil(length / padding.MULTIPLE) * padding.MULTIPLE, longest) for length in opened.lengths
     ]
     assert {16, longest} <= set(widths)
 

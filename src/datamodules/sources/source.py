@@ -31,7 +31,7 @@ class Source:
         val_file: the validation file, the same way.
         hub: `repo`, `revision`, and the files of `train` and `val` there.
         sample: settings of the generator.
-        generator: module of `datamodules.samples` with `write(folder, **settings)`, and choice of conf/data that needs no files.
+        generator: module of `datamodules.samples` with `write(folder, **settings)`.
         limits: examples that count of a split; None: all.
         selection: how a limit chooses; part of fingerprints: "first", or "balanced" over classes.
         layout: finds the files of a split in a folder.
@@ -39,6 +39,7 @@ class Source:
         verify: "full" reads local files again even if they look unchanged.
         content: fingerprint of a split of your files; None: of its files' names and contents.
         variant: part of fingerprints: what else the examples depend on; "" for nothing.
+        choice: of conf/data that needs no files, for messages; "": as the generator is called.
     """
 
     path: str | None
@@ -54,6 +55,7 @@ class Source:
     verify: fingerprint.Verify = "fast"
     content: Callable[[str], str] | None = None
     variant: str = ""
+    choice: str = ""
 
     @property
     def kind(self) -> Literal["path", "sample", "hub"]:
@@ -69,7 +71,8 @@ class Source:
         if self.hub is not None:
             return "hub"
         raise Refused(
-            f"no data: give data.path=<folder>, data.train_file and data.val_file, or choose data={self.generator}"
+            "no data: give data.path=<folder>, data.train_file and data.val_file, or choose "
+            f"data={self.choice or self.generator}"
         )
 
     @property
