@@ -92,6 +92,6 @@ def result(found: classification.Outputs, data: Any) -> Result:
         details["top5_accuracy"] = round(classification.top_accuracy(found), 4)
     texts = data.texts("val")
     rows = []
-    for index, row in zip(found.index, classification.rows(found, data.names, names, "top"), strict=True):
+    for index, row in zip(found.positions, classification.rows(found, data.names, names, "top"), strict=True):
         rows.append({"id": row["id"], "text": texts.text(int(index))[:EXCERPT], **row})
     return metrics, rows, details
