@@ -77,7 +77,9 @@ class TextClassification(Task):
     def export(self, folder: str) -> None:
         """A transformers folder: safetensors, configuration with the classes' names, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
-        self.data.tokenizer().save_pretrained(folder)
+        tokenizer = self.data.tokenizer()
+        tokenizer.model_max_length = self.data.max_length  # what `truncation=True` cuts to
+        tokenizer.save_pretrained(folder)
 
 
 def result(found: classification.Outputs, data: Any) -> Result:
