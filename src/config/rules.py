@@ -140,6 +140,7 @@ RULES: dict[str, Rule] = {
     "data.vocab_size": _whole(100, 10_000_000, optional=True),
     "data.image_size": _whole(8, 4096),
     "data.augment": Rule(("map",)),
+    "data.columns": Rule(("map",)),
     "data.mean": Rule(("list",)),
     "data.std": Rule(("list",)),
     "trainer.threads": _whole(1, 4096, optional=True),

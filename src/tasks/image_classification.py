@@ -13,6 +13,7 @@ MODEL, DATA = "resnet18", "tiny_imagenet"  # choices of conf that a saved model 
 EXAMPLES = "images"  # what examples are called
 EXPERIMENT = "images"  # what names of Experiments begin with
 CLUSTER = "label"  # key of a prediction: examples that share its value are alike
+CLUSTER_NAME = "class"  # what such examples share, in words
 USE = "Tells which of its classes an image shows."
 LIMITS = (
     "It names one of its classes, whatever the image shows. It was scored on images of the kind of its evaluation data; "

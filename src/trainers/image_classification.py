@@ -74,11 +74,7 @@ class ImageClassification(Task):
 
     def score(self, collected: list[Any]) -> Result:
         """Top-1 and top-5 accuracy and the mean loss; a row per image; accuracy and confusions by class."""
-        found = classification.gather(collected)
-        names = [entry["id"] for entry in self.data.classes]
-        metrics = {**classification.metrics(found), "val_top5_accuracy": classification.top_accuracy(found)}
-        rows = list(classification.rows(found, self.data.names, names, "top5"))
-        return metrics, rows, classification.by_class(found.labels, found.classes[:, 0], names)
+        return result(classification.gather(collected), self.data)
 
     def export(self, folder: str) -> None:
         """A timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, labels, preprocessing."""
@@ -113,6 +109,14 @@ class ImageClassification(Task):
             },
         }
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def result(found: classification.Outputs, data: ImageClassificationData) -> Result:
+    """Metrics, rows of predictions.jsonl and details of a validation."""
+    names = [entry["id"] for entry in data.classes]
+    metrics = {**classification.metrics(found), "val_top5_accuracy": classification.top_accuracy(found)}
+    rows = list(classification.rows(found, data.names, names, "top5"))
+    return metrics, rows, classification.by_class(found.labels, found.classes[:, 0], names)
 
 
 def network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:

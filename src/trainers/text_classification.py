@@ -72,22 +72,26 @@ class TextClassification(Task):
 
     def score(self, collected: list[Any]) -> Result:
         """Accuracy, macro-F1 and the mean loss; a row per text; results and confusions by class."""
-        found = classification.gather(collected)
-        names = [entry["id"] for entry in self.data.classes]
-        best = found.classes[:, 0]
-        metrics = classification.metrics(found)
-        metrics["val_macro_f1"] = classification.macro_f1(found.labels, best, len(names))
-        details = classification.by_class(found.labels, best, names)
-        details["class_f1"] = classification.f1_by_class(found.labels, best, names)
-        if len(names) > classification.TOP:
-            details["top5_accuracy"] = round(classification.top_accuracy(found), 4)
-        texts = self.data.texts("val")
-        rows = []
-        for index, row in zip(found.index, classification.rows(found, self.data.names, names, "top"), strict=True):
-            rows.append({"id": row["id"], "text": texts.text(int(index))[:EXCERPT], **row})
-        return metrics, rows, details
+        return result(classification.gather(collected), self.data)
 
     def export(self, folder: str) -> None:
         """A transformers folder: safetensors, configuration with the classes' names, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
         self.data.tokenizer().save_pretrained(folder)
+
+
+def result(found: classification.Outputs, data: Any) -> Result:
+    """Metrics, rows of predictions.jsonl and details of a validation."""
+    names = [entry["id"] for entry in data.classes]
+    best = found.classes[:, 0]
+    metrics = classification.metrics(found)
+    metrics["val_macro_f1"] = classification.macro_f1(found.labels, best, len(names))
+    details = classification.by_class(found.labels, best, names)
+    details["class_f1"] = classification.f1_by_class(found.labels, best, names)
+    if len(names) > classification.TOP:
+        details["top5_accuracy"] = round(classification.top_accuracy(found), 4)
+    texts = data.texts("val")
+    rows = []
+    for index, row in zip(found.positions, classification.rows(found, data.names, names, "top"), strict=True):
+        rows.append({"id": row["id"], "text": texts.text(int(index))[:EXCERPT], **row})
+    return metrics, rows, details
