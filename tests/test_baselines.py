@@ -8,14 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from config.errors import Refused
 from datamodules.samples import squad_sample
 from datamodules.text import examples, squad
 from datamodules.text.examples import Examples
 from trainers import squad_metrics
-from trainers.baselines import Lexical, Majority
+from trainers.baselines import Lexical, MajorityAnswer, MajorityImage
 
-BASELINES = (Majority, Lexical)
+BASELINES = (MajorityAnswer, Lexical)
 
 
 def opened(folder: Path, files: list[str], limit: int | None = None) -> Examples:
@@ -87,7 +86,7 @@ VAL = [
 
 
 def test_majority_answers(tmp_path):
-    metrics, rows = answered(Majority, questions(tmp_path, {"train": TRAIN, "val": VAL}))
+    metrics, rows = answered(MajorityAnswer, questions(tmp_path, {"train": TRAIN, "val": VAL}))
     assert [row["prediction"] for row in rows] == ["Rome", "Rome", "Rome", "Nobody"]
     assert metrics["val_exact_match"] == metrics["val_f1"] == 50.0
     assert rows[2] | {"score": 0} == {
@@ -158,7 +157,7 @@ def test_real_questions(shared_data, tmp_path, kind):
         assert scores[-1] == (row["exact_match"], row["f1"])
     assert squad_metrics.totals(scores)[:2] == (metrics["val_exact_match"], metrics["val_f1"])
     # Better than nothing, and no model: uniform over 130 words would lose 4.9.
-    assert (2 if kind is Majority else 15) < metrics["val_f1"] < 35
+    assert (2 if kind is MajorityAnswer else 15) < metrics["val_f1"] < 35
     assert 3 < metrics["val_loss"] < 5.2
 
 
@@ -183,7 +182,7 @@ def images(train: list[int], val: list[int], classes: int) -> SimpleNamespace:
 
 def test_majority_of_images():
     given = images([0] * 3 + [1] * 5 + [2] * 2, [1, 1, 0, 6], 7)
-    metrics, rows = answered(Majority, given)
+    metrics, rows = answered(MajorityImage, given)
     prior = np.array([4, 6, 3, 1, 1, 1, 1]) / 17
     assert metrics["val_loss"] == pytest.approx(-np.log(prior[[1, 1, 0, 6]]).mean())
     assert (metrics["val_accuracy"], metrics["val_top5_accuracy"]) == (50.0, 75.0)
@@ -196,17 +195,12 @@ def test_majority_of_images():
         "correct": False,
         "loss": pytest.approx(-np.log(4 / 17)),
     }
-    metrics, rows = answered(Majority, images([0, 1, 1], [0, 1], 2))
+    metrics, rows = answered(MajorityImage, images([0, 1, 1], [0, 1], 2))
     assert (metrics["val_top5_accuracy"], rows[0]["top5"]) == (100.0, ["n1", "n0"])
 
 
-def test_lexical_refuses_images():
-    with pytest.raises(Refused, match="model=majority"):
-        Lexical().fit(images([0], [0], 1))
-
-
 def test_export(tmp_path):
-    baseline = Majority()
+    baseline = MajorityImage()
     baseline.fit(images([0, 1, 1], [0], 2))
     baseline.export(str(tmp_path / "model"))
     assert json.loads((tmp_path / "model" / "baseline.json").read_text()) == {

@@ -25,6 +25,8 @@ def composed(overrides: Sequence[str], any_model: bool = False) -> DictConfig:
     config = compose([*overrides, "model=majority"] if any_model and not named else overrides)
     # What loggers refer to exists in a run alone, and none is needed here.
     OmegaConf.update(config, "logger", None, force_add=True)
+    if any_model and not named:
+        config.model._target_ = None  # nor is a model
     check(config)
     return config
 

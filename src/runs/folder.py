@@ -77,6 +77,7 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "push_metrics": _always,
     "population_dir": _always,
     "task.module": _always,
+    "task.majority": _always,
 }
 
 

@@ -124,7 +124,7 @@ def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: i
     """Labels images; see `python -m trainers predict`."""
     from trainers import predict_images
 
-    return predict_images.predict(model, files, stdin, batch_size)
+    return predict_images.rows(model, files, stdin, batch_size)
 
 
 def explainer() -> ModuleType:

@@ -43,6 +43,15 @@ def data_config(model: "SavedModel") -> dict[str, Any]:
     return {"pretrained": None, "revision": None, "tokenizer": str(model.folder)}
 
 
+def measured(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run measured that predictions depend on: whether a question may have no answer, and from which score on."""
+    data, details = record.get("data") or {}, record.get("details") or {}
+    return {
+        "answerable_only": data.get("answerable_only", True),
+        "no_answer_threshold": float(details.get("best_f1_threshold", 0.0)),
+    }
+
+
 # -- predictions ------------------------------------------------------------------------------------------------------
 
 
@@ -86,14 +95,18 @@ def mistake_group(row: Mapping[str, Any]) -> str:
     return asked(str(row.get("question", "")))
 
 
+PREDICT_OPTIONS = ("no_answer_threshold",)  # of `python -m trainers predict`, beside files and batch size
+
 # -- what rooms are given ---------------------------------------------------------------------------------------------
 
 
-def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: int) -> Iterator[dict[str, Any]]:
+def predict(
+    model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: int, **options: Any
+) -> Iterator[dict[str, Any]]:
     """Answers questions; see `python -m trainers predict`."""
     from trainers import predict_answers
 
-    return predict_answers.predict(model, files, stdin, batch_size)
+    return predict_answers.rows(model, files, stdin, batch_size, **options)
 
 
 def explainer() -> ModuleType:

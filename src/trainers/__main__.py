@@ -4,8 +4,8 @@ evaluate run=FOLDER [OVERRIDES] [--output FOLDER]
     scores a run's best weights, or a plain transformers or timm model folder, on the validation split of any data
     set: data=squad data.path=... ; without data=, the run's own. Prints a metric line.
 predict run=FOLDER [FILE ...] [--batch-size N]
-    questions: JSON lines {"id", "question", "context"}, or SQuAD files; images: files or folders. Without files, from
-    standard input: JSON lines, or one image path a line. Prints a JSON line for each.
+    questions: JSON lines {"id", "question", "context"}, or SQuAD files; texts: JSON Lines, CSV or Parquet; images: files
+    or folders. Without files, from standard input: JSON lines, or one image path a line. Prints a JSON line for each.
 """
 
 import argparse
@@ -24,10 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one = commands.add_parser("evaluate", help="score a model on a data set")
     one.add_argument("overrides", nargs="+", metavar="run=FOLDER | OVERRIDE")
     one.add_argument("--output", metavar="FOLDER", help="where predictions.jsonl and metrics.jsonl go")
-    two = commands.add_parser("predict", help="answer questions or label images")
+    two = commands.add_parser("predict", help="answer questions, or label texts or images")
     two.add_argument("run", metavar="run=FOLDER")
     two.add_argument("files", nargs="*", metavar="FILE")
     two.add_argument("--batch-size", type=int, default=32)
+    two.add_argument(
+        "--no-answer-threshold",
+        type=float,
+        metavar="SCORE",
+        help='SQuAD 2.0: "no answer" where its score is above this; default: the threshold that the run measured',
+    )
     chosen = parser.parse_args(arguments)
     with for_people():
         if chosen.command == "evaluate":
@@ -41,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             if chosen.batch_size < 1:
                 raise Refused("--batch-size must be at least 1")
-            predict(_folder([chosen.run]), chosen.files, chosen.batch_size, sys.stdin, sys.stdout)
+            options = {"no_answer_threshold": chosen.no_answer_threshold}
+            predict(_folder([chosen.run]), chosen.files, chosen.batch_size, sys.stdin, sys.stdout, options)
 
 
 def _folder(given: list[str]) -> str:

@@ -125,13 +125,26 @@ def totals(scores: Sequence[Score], no_answer: bool) -> dict[str, float]:
 def rows(examples: Examples, found: Answers, scores: Sequence[Score], no_answer: bool) -> Iterator[dict[str, Any]]:
     """The rows of predictions.jsonl, made one at a time."""
     for i, one in enumerate(scores):
-        span = found.span(i) if found.answered[i] else None
-        if span is not None:
-            confidence = float(found.score[i, found.best[i]])
-        else:
-            confidence = float(found.null[i]) if no_answer else 0.0
-        doubt = float(found.no_answer_score[i]) if no_answer else None
-        yield row(examples, i, span, confidence, one, doubt, _probability(found, i))
+        span, fields = answer(found, i, no_answer)
+        yield row(examples, i, span, one, fields)
+
+
+def answer(found: Answers, i: int, no_answer: bool) -> tuple[tuple[int, int] | None, dict[str, Any]]:
+    """What a model answers to question i.
+
+    Returns:
+        The answer's characters in the context, None for no answer; and `start`, `end`, `score` (the model's, of what it
+        answered), `no_answer_score` (SQuAD 2.0: the higher, the less likely an answer), `probability` (of what was
+        answered, among the n best).
+    """
+    span = found.span(i) if found.answered[i] else None
+    unanswered = float(found.null[i]) if no_answer else 0.0
+    start, end = (None, None) if span is None else span
+    score = unanswered if span is None else float(found.score[i, found.best[i]])
+    fields = {"start": start, "end": end, "score": score}
+    if no_answer:
+        fields["no_answer_score"] = float(found.no_answer_score[i])
+    return span, {**fields, "probability": _probability(found, i)}
 
 
 def _probability(found: Answers, i: int) -> float:
@@ -140,40 +153,29 @@ def _probability(found: Answers, i: int) -> float:
     return float(found.probability[i, entries[0]]) if len(entries) else 0.0
 
 
-def row(
-    examples: Examples,
-    i: int,
-    span: tuple[int, int] | None,
-    score: float,
-    one: Score,
-    no_answer_score: float | None,
-    probability: float | None = None,
-) -> dict[str, Any]:
-    """One row.
+def row(examples: Examples, i: int, span: tuple[int, int] | None, one: Score, fields: dict[str, Any]) -> dict[str, Any]:
+    """One row of predictions.jsonl.
 
     Args:
         examples: the split.
         i: the question.
         span: characters of the answer in the context; None for no answer.
-        score: the model's, of what it answered.
         one: the answer's exact match and F1.
-        no_answer_score: SQuAD 2.0: the higher, the less likely an answer. None leaves it out.
-        probability: of what was answered, 0 to 1. None leaves it out.
+        fields: `start`, `end`, `score` and, where they are known, `no_answer_score` and `probability`.
     """
-    start, end = (None, None) if span is None else span
-    known = {"no_answer_score": no_answer_score, "probability": probability}
     return {
         "id": examples.id(i),
         "document": examples.document(i),
         "question": examples.question(i),
-        "prediction": "" if span is None else examples.context(i)[start:end],
-        "score": score,
+        "prediction": "" if span is None else examples.context(i)[slice(*span)],
+        "score": fields["score"],
         "answers": golds(examples, i),
         "exact_match": one.exact_match,
         "f1": one.f1,
-        "start": start,
-        "end": end,
-    } | {name: value for name, value in known.items() if value is not None}
+        "start": fields["start"],
+        "end": fields["end"],
+        **{name: fields[name] for name in ("no_answer_score", "probability") if fields.get(name) is not None},
+    }
 
 
 def details(examples: Examples, found: Answers) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,18 +16,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from config.errors import Refused
 from datamodules.text.examples import Examples
-from trainers import answers, squad_metrics
-from trainers.confusions import confusions
+from trainers import answers, classification, image_classification, squad_metrics, text_classification
+from trainers.classification import Outputs
 
-Result = tuple[dict[str, float], Iterator[dict[str, Any]], dict[str, Any]]
+Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
 
 _WORD = re.compile(r"\w+(?:[.,'’-]\w+)*|[^\w\s]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 # Training questions on which a baseline finds out how far to trust itself.
 _SAMPLE = 2000
-# The longest answer that Majority knows, in words.
+# The longest answer that MajorityAnswer knows, in words.
 _LONGEST = 10
 # Words too common to be an answer, or a sign of one.
 _FUNCTION_WORDS = frozenset(
@@ -60,13 +59,14 @@ class Baseline(Protocol):
         """Writes what was learned as baseline.json."""
 
 
-class Majority:
+class MajorityAnswer:
     """Always the most common answer of training.
 
-    For images the most common class; probabilities are the classes' shares of training. For questions the
-    most common of training's answers that occurs in the context (the context's first word where none
-    does); with unanswerable questions in training, "no answer" is an answer like any other.
+    That is, of training's answers that occur in the context, the most common (the context's first word where none does);
+    with unanswerable questions in training, "no answer" is an answer like any other.
     """
+
+    NAME = "Majority"  # in baseline.json
 
     def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
         """Takes, and leaves, what train.py gives to every model."""
@@ -76,25 +76,18 @@ class Majority:
         """Counts.
 
         Args:
-            data: set up for "fit": a QuestionAnsweringData or an ImageClassificationData.
+            data: a QuestionAnsweringData, set up for "fit".
         """
-        if _has_questions(data):
-            texts = Counter(_first_answers(data.train_examples))
-            ranks = {text: rank for rank, (text, _) in enumerate(texts.most_common())}
-            habits = _habits(data, self._guess(ranks))
-            # "No answer" is possible everywhere: only what is more common comes before it.
-            habits["threshold"] = float(ranks.get("", len(ranks)))
-            self.learned = {"ranks": ranks, **habits}
-        else:
-            counts = np.bincount(np.asarray(data.train.labels), minlength=len(data.classes))
-            # One more of each (Laplace 1814), for a class that validation alone has.
-            self.learned = {"prior": ((counts + 1) / (counts.sum() + len(counts))).tolist()}
+        texts = Counter(_first_answers(data.train_examples))
+        ranks = {text: rank for rank, (text, _) in enumerate(texts.most_common())}
+        habits = _habits(data, self._guess(ranks))
+        # "No answer" is possible everywhere: only what is more common comes before it.
+        habits["threshold"] = float(ranks.get("", len(ranks)))
+        self.learned = {"ranks": ranks, **habits}
 
     def predict(self, data: Any) -> Result:
         """The task's metrics over the validation split, and the rows of predictions.jsonl."""
-        if _has_questions(data):
-            return _answer(data, self._guess(self.learned["ranks"]), self.learned)
-        return _classify(data, np.array(self.learned["prior"]))
+        return _answer(data, self._guess(self.learned["ranks"]), self.learned)
 
     @staticmethod
     def _guess(ranks: dict[str, int]) -> Callable[[str, str], Guess | None]:
@@ -126,18 +119,14 @@ class Lexical:
     question asks how many or when, of capitalised words where it asks who or where.
     """
 
+    NAME = "Lexical"  # in baseline.json
+
     def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 
     def fit(self, data: Any) -> None:
-        """Counts in how many contexts of training each word occurs.
-
-        Raises:
-            Refused: the data has no questions.
-        """
-        if not _has_questions(data):
-            raise Refused("model=lexical answers questions: it has no use for images; choose model=majority")
+        """Counts in how many contexts of training each word occurs."""
         contexts = data.train_examples.contexts
         counts: Counter[str] = Counter()
         for i in range(len(contexts)):
@@ -283,8 +272,13 @@ def _answer(data: Any, guess: Callable[[str, str], Guess | None], learned: dict[
         if (loss := _loss(examples, i, each, learned)) is not None:
             losses.append(loss)
     metrics = {"val_loss": float(np.mean(losses)) if losses else 0.0, **answers.totals(scores, no_answer)}
-    return metrics, (answers.row(examples, i, span, score, scores[i], doubt)
+    return metrics, (answers.row(examples, i, span, scores[i], _fields(span, score, doubt))
                      for i, (span, score, doubt) in enumerate(found)), {}  # fmt: skip
+
+
+def _fields(span: tuple[int, int] | None, score: float, doubt: float | None) -> dict[str, Any]:
+    start, end = (None, None) if span is None else span
+    return {"start": start, "end": end, "score": score, "no_answer_score": doubt}
 
 
 def _loss(examples: Examples, i: int, guess: Guess | None, learned: dict[str, Any]) -> float | None:
@@ -303,41 +297,59 @@ def _loss(examples: Examples, i: int, guess: Guess | None, learned: dict[str, An
     return total / 2
 
 
-def _has_questions(data: Any) -> bool:
-    return hasattr(data, "examples")
+# -- classes -------------------------------------------------------------------------------------------------
 
 
-# -- images --------------------------------------------------------------------------------------------------
+class _MajorityClass:
+    """Always the most common class of training; probabilities are the classes' shares of training."""
+
+    NAME = "Majority"  # in baseline.json
+
+    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
+        """Takes, and leaves, what train.py gives to every model."""
+        self.learned: dict[str, Any] = {}
+
+    def fit(self, data: Any) -> None:
+        """Counts.
+
+        Args:
+            data: with classes, set up for "fit".
+        """
+        counts = np.bincount(np.asarray(data.train.labels), minlength=len(data.classes))
+        # One more of each (Laplace 1814), for a class that validation alone has.
+        self.learned = {"prior": ((counts + 1) / (counts.sum() + len(counts))).tolist()}
+
+    def outputs(self, data: Any) -> Outputs:
+        """The same classes for all validation examples."""
+        labels, prior = np.asarray(data.val.labels), np.array(self.learned["prior"])
+        best = np.argsort(-prior, kind="stable")[: classification.TOP]
+        shape = (len(labels), len(best))
+        probabilities, classes = np.broadcast_to(prior[best], shape), np.broadcast_to(best, shape)
+        return Outputs(np.arange(len(labels)), labels, -np.log(prior)[labels], probabilities, classes)
+
+    def export(self, folder: str) -> None:
+        """Writes what was learned as baseline.json."""
+        _export(self, folder)
 
 
-def _classify(data: Any, prior: NDArray[np.float64]) -> Result:
-    """The same class for all validation images."""
-    labels = np.asarray(data.val.labels)
-    best = np.argsort(-prior, kind="stable")[:5]
-    losses = -np.log(prior)[labels]
-    metrics = {
-        "val_loss": float(np.mean(losses)),
-        "val_accuracy": 100.0 * float(np.mean(labels == best[0])),
-        "val_top5_accuracy": 100.0 * float(np.mean(np.isin(labels, best))),
-    }
-    names = [entry["id"] for entry in data.classes]
-    rows = (
-        {
-            "id": data.names[i],
-            "label": names[label],
-            "prediction": names[best[0]],
-            "probability": float(prior[best[0]]),
-            "top5": [names[k] for k in best],
-            "correct": bool(label == best[0]),
-            "loss": float(losses[i]),
-        }
-        for i, label in enumerate(labels.tolist())
-    )
-    return metrics, rows, confusions(labels, np.full_like(labels, best[0]), names)
+class MajorityImage(_MajorityClass):
+    """Always the most common class of training, for images."""
+
+    def predict(self, data: Any) -> Result:
+        """The task's metrics over the validation split, and the rows of predictions.jsonl."""
+        return image_classification.result(self.outputs(data), data)
 
 
-def _export(baseline: Majority | Lexical, folder: str) -> None:
+class MajorityText(_MajorityClass):
+    """Always the most common class of training, for texts."""
+
+    def predict(self, data: Any) -> Result:
+        """The task's metrics over the validation split, and the rows of predictions.jsonl."""
+        return text_classification.result(self.outputs(data), data)
+
+
+def _export(baseline: Any, folder: str) -> None:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    learned = {"baseline": type(baseline).__name__, **baseline.learned}
+    learned = {"baseline": baseline.NAME, **baseline.learned}
     (path / "baseline.json").write_text(json.dumps(learned, ensure_ascii=False), encoding="utf-8")

@@ -1,19 +1,19 @@
 """Image classification: any timm model."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from config.errors import Refused
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augment
+from trainers import classification
 from trainers import stem as stems
-from trainers.confusions import confusions
+from trainers.inference import image_logits
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
@@ -65,50 +65,16 @@ class ImageClassification(Task):
         """Mean loss of the augmented batch."""
         data = self.data
         images, targets = augment.train_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment)
-        return cross_entropy(self.model(images).float(), targets)
+        return cross_entropy(image_logits(self.model, images), targets)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Keeps each image's loss and its five best classes."""
+        """Keeps each image's loss and its best classes."""
         images = augment.evaluation_batch(batch["pixels"], self.data.augment)
-        logits = self.model(images).float()
-        best = logits.softmax(1).topk(min(5, logits.shape[1]))
-        losses = cross_entropy(logits, batch["labels"], reduction="none")
-        kept = (batch["index"], batch["labels"], losses, best.values, best.indices)
-        self.collected.append(tuple(tensor.cpu().numpy() for tensor in kept))
+        self.collected.append(classification.outputs(batch, image_logits(self.model, images)))
 
     def score(self, collected: list[Any]) -> Result:
         """Top-1 and top-5 accuracy and the mean loss; a row per image; accuracy and confusions by class."""
-        columns = [np.concatenate([part[i] for part in collected]) for i in range(5)]
-        order = np.argsort(columns[0])
-        index, labels, losses, probabilities, classes = (column[order] for column in columns)
-        metrics = {
-            "val_loss": float(np.mean(losses, dtype=np.float64)),
-            "val_accuracy": 100.0 * float(np.mean(classes[:, 0] == labels)),
-            "val_top5_accuracy": 100.0 * float(np.mean((classes == labels[:, None]).any(1))),
-        }
-        names = [entry["id"] for entry in self.data.classes]
-        rows = list(self._rows(names, index, labels, losses, probabilities, classes))
-        return metrics, rows, confusions(labels, classes[:, 0], names)
-
-    def _rows(
-        self,
-        names: list[str],
-        index: np.ndarray,
-        labels: np.ndarray,
-        losses: np.ndarray,
-        probabilities: np.ndarray,
-        classes: np.ndarray,
-    ) -> Iterable[dict[str, Any]]:
-        for i, label, loss, probability, best in zip(index, labels, losses, probabilities, classes, strict=True):
-            yield {
-                "id": self.data.names[int(i)],
-                "label": names[label],
-                "prediction": names[best[0]],
-                "probability": float(probability[0]),
-                "top5": [names[k] for k in best],
-                "correct": bool(best[0] == label),
-                "loss": float(loss),
-            }
+        return result(classification.gather(collected), self.data)
 
     def export(self, folder: str) -> None:
         """A timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, labels, preprocessing."""
@@ -143,6 +109,14 @@ class ImageClassification(Task):
             },
         }
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def result(found: classification.Outputs, data: ImageClassificationData) -> Result:
+    """Metrics, rows of predictions.jsonl and details of a validation."""
+    names = [entry["id"] for entry in data.classes]
+    metrics = {**classification.metrics(found), "val_top5_accuracy": classification.top_accuracy(found)}
+    rows = list(classification.rows(found, data.names, names, "top5"))
+    return metrics, rows, classification.by_class(found.labels, found.classes[:, 0], names)
 
 
 def network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:

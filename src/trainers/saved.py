@@ -28,6 +28,8 @@ class SavedModel:
         record: run.json of the run that it belongs to; empty for a model folder.
         settings: decoding (`model`) and preprocessing (`data`), by group of conf: the keys of the task's SETTINGS.
         defaults: those of `settings` that neither the run nor the folder says, as group.key.
+        measured: what its run measured that predictions depend on (the task's `measured`), such as a threshold.
+        precision: that it was evaluated in, as trainer.precision; "32-true" where nobody says.
     """
 
     folder: Path
@@ -36,6 +38,8 @@ class SavedModel:
     record: dict[str, Any]
     settings: dict[str, dict[str, Any]]
     defaults: tuple[str, ...]
+    measured: dict[str, Any]
+    precision: str
 
     @property
     def module(self) -> ModuleType:
@@ -64,26 +68,38 @@ def find(name: str) -> SavedModel:
         raise Refused(f"run={name}: neither a run nor a model folder (there is no config.json)") from None
     said = _json(folder / FILE) if (folder / FILE).exists() else {}
     task = _task(name, config, record, said)
-    settings, defaults = _settings(tasks.module(task), record, said)
+    module = tasks.module(task)
+    settings, defaults = _settings(module, record, said)
     if defaults:
         shown = ", ".join(f"{key}={_shown(settings, key)}" for key in defaults)
-        logger.warning("%s does not say %s: the defaults are used (%s)", name, ", ".join(defaults), shown)
-    return SavedModel(folder, task, config, record, settings, defaults)
+        logger.warning("%s does not say all that its predictions depend on; defaults are used: %s", name, shown)
+    measured = said["measured"] if isinstance(said.get("measured"), dict) else _measured(module, record)
+    precision = said.get("precision") or ((record.get("config") or {}).get("trainer") or {}).get("precision")
+    return SavedModel(folder, task, config, record, settings, defaults, measured, str(precision or "32-true"))
 
 
-def write(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes a model folder's task and settings, which `find` reads.
+def write(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes what `find` reads of a model folder that is alone: its task, settings, and what its run measured.
 
     Args:
         folder: of the exported model.
-        config: the run's resolved configuration.
+        record: run.json of its run: `config`, `data`, `details`.
     """
+    config = record["config"]
     name = str(config["task"]["name"])
-    keys: dict[str, dict[str, Any]] = getattr(tasks.module(name), "SETTINGS", {})
+    module = tasks.module(name)
+    known: dict[str, dict[str, Any]] = getattr(module, "SETTINGS", {})
     settings = {
-        group: {key: config[group][key] for key in known if key in config[group]} for group, known in keys.items()
+        group: {key: config[group][key] for key in keys if key in config[group]} for group, keys in known.items()
     }
-    files.write_json(folder / FILE, {"task": name, **settings})
+    measured = _measured(module, record)
+    precision = config["trainer"]["precision"]
+    files.write_json(folder / FILE, {"task": name, **settings, "measured": measured, "precision": precision})
+
+
+def _measured(module: ModuleType, record: Mapping[str, Any]) -> dict[str, Any]:
+    own = getattr(module, "measured", None)
+    return dict(own(record)) if own else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

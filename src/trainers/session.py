@@ -19,7 +19,7 @@ from runs import folder as folders
 from runs import metric_lines
 from runs import record as records
 from runs.push import pushed
-from trainers import mistakes
+from trainers import mistakes, saved
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Run:
             return
         metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=self.metrics_file)
         self.record(best={"epoch": best["epoch"], "step": best["step"]}, details=best["details"])
+        if (self.folder / folders.MODEL / "config.json").exists():
+            saved.write(self.folder / folders.MODEL, self.fields)
         self._record.end("finished", metrics=best["metrics"])
         from runs import report
 

@@ -1,0 +1,67 @@
+"""`python -m trainers predict` of text classification: labels of texts."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from datamodules.text.encoding import Texts
+
+from datamodules.storage import cache
+from datamodules.text import tokenizer
+from trainers import classification, encoders, predict
+from trainers.inference import text_logits
+from trainers.saved import SavedModel
+
+CHUNK = 32  # batches' worth of texts that are sorted by length together
+
+
+class Classifier:
+    """A saved model that classifies texts, as its validation does.
+
+    Attributes:
+        names: [C] ids of the classes.
+    """
+
+    def __init__(self, model: SavedModel) -> None:
+        """Loads the model."""
+        self.model = model
+        self.device = predict.device()
+        self.network = predict.ready(encoders.load(encoders.CLASSES, model.folder), self.device)
+        self.tokenizer = tokenizer.prepare(
+            cache.root(), pretrained=None, revision=None, tokenizer=str(model.folder), vocab_size=None
+        )
+        self.max_length = int(model.settings["data"]["max_length"])
+        self.names: list[str] = model.module.labels(model.config)
+
+    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
+        """Logits, float32 [N, C], of texts and their second texts ("" for none)."""
+        texts = Texts.of_records(self.tokenizer, pairs, self.max_length)
+        order = np.argsort(-np.asarray(texts.lengths, np.int64), kind="stable")
+        found = torch.empty(len(order), len(self.names))
+        with torch.inference_mode(), predict.autocast(self.model, self.device):
+            for first in range(0, len(order), batch_size):
+                chosen = order[first : first + batch_size]
+                batch = {
+                    name: torch.from_numpy(array).to(self.device)
+                    for name, array in texts.batch(chosen.tolist()).items()
+                }
+                found[torch.from_numpy(chosen)] = text_logits(self.network, batch).cpu()
+        return found
+
+
+def rows(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
+    """A row for each text: id, prediction, probability, top.
+
+    Args:
+        model: the saved one.
+        files: JSON Lines, CSV or Parquet files with the columns that training had; none reads JSON lines from standard
+            input.
+        stdin: standard input.
+        batch_size: texts in a forward pass.
+    """
+    classifier = Classifier(model)
+    for chunk in predict.chunks(texts(model, files, stdin), batch_size * CHUNK):
+        best = classification.top(classifier.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
+        for row, probabilities, classes in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
+            yield {"id": row["id"], **classification.prediction(probabilities, classes, classifier.names, "top")}
