@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from datamodules.images import augment
 from explain import image_pages, measures, tables
+from explain import slices as kinds
 from explain.image_values import explain as explain
 from explain.image_views import Settings
 from explain.model import Subject, ready, seeded
@@ -32,7 +32,6 @@ MEASURES = {
 }
 WIDE = 0.8  # share of the image from which on a box says nothing
 NORMALISED = 256  # images that set the random weights' batch norms
-CLASSES = 24  # more than so many are too many slices
 
 
 def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
@@ -166,18 +165,11 @@ def _number(value: Any) -> float | None:
 
 def slices(rows: Sequence[Mapping[str, Any]], explained: Sequence[Mapping[str, Any]]) -> Names:
     """The slices that each image is in: its class, where they are few, and the size of its object."""
-    labels, area = [row["label"] for row in rows], np.array([image["area"] for image in explained])
-    names: Names = {"class": labels} if len(set(labels)) <= CLASSES else {}
-    return names | _sizes(area)
-
-
-def _sizes(area: npt.NDArray[np.float64]) -> Names:
-    known = area[~np.isnan(area)]
-    if not len(known):
-        return {}
-    small, large = np.quantile(known, (1 / 3, 2 / 3))
-    sizes = np.where(area <= small, f"up to {small:.0%}", np.where(area > large, f"more than {large:.0%}", "between"))
-    return {"object": np.where(np.isnan(area), "no box", sizes).tolist()}
+    area = np.array([image["area"] for image in explained])
+    return {
+        **kinds.by_class([row["label"] for row in rows]),
+        **kinds.thirds("object", area, "{:.0%}", "no box"),
+    }
 
 
 def parts(

@@ -4,14 +4,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from explain.tables import Table
 from runs import calibration
 from runs.statistics import difference, mean
 
 FEWEST = 8  # examples of a slice that is shown
+CLASSES = 24  # more than so many are too many slices
 
 Names = dict[str, list[str]]
+
+
+def by_class(labels: Sequence[str]) -> Names:
+    """The class of each example as its slice, where the classes are few."""
+    return {"class": list(labels)} if len(set(labels)) <= CLASSES else {}
+
+
+def thirds(name: str, values: npt.NDArray[np.float64], form: str, unknown: str = "unknown") -> Names:
+    """The third of each example by a number: low, between or high.
+
+    Args:
+        name: of the slices.
+        values: [N]; NaN where the number is not known.
+        form: how a number is written, as of str.format.
+        unknown: the slice of those that are not known.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return {}
+    low, high = np.quantile(known, (1 / 3, 2 / 3))
+    above = np.where(values > high, f"more than {form.format(high)}", "between")
+    names = np.where(values <= low, f"up to {form.format(low)}", above)
+    return {name: np.where(np.isnan(values), unknown, names).tolist()}
 
 
 def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> list[dict[str, Any]]:

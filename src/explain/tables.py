@@ -91,3 +91,16 @@ def gain(at: Any, curves: Any, random: Any) -> float:
     """
     ours, others = measures.area(curves, at), measures.area(random, at)
     return float(ours[0] - others[0] + others[1] - ours[1])
+
+
+def exact_gain(values: Any, coalitions: Any) -> float:
+    """`gain` of an example all of whose coalitions were asked.
+
+    Args:
+        values: [k] that order its parts.
+        coalitions: [2**k] of a log-probability.
+    """
+    probability = np.exp(coalitions)
+    middle = shapley.by_size(probability)
+    curves = np.stack(paths(values, probability))
+    return gain(np.arange(len(values) + 1), curves, np.stack([middle, middle[::-1]]))
