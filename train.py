@@ -7,6 +7,7 @@ python train.py hydra.run.dir=runs/a              a named folder: the same comma
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
@@ -15,51 +16,69 @@ from omegaconf import DictConfig
 
 from config.errors import for_people
 
+if TYPE_CHECKING:
+    from trainers.run import Run
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    """Composes, checks, builds, fits, exports and reports."""
-    from trainers.session import session
+    """Opens the run's folder, trains there or prints the result that it holds, and leaves by one exit."""
+    from trainers import run as life
 
-    with for_people(), session(config) as run:  # inside Hydra, which would announce an exception itself
-        from explain import gate as explanations
+    with for_people():  # inside Hydra, which would announce an exception itself
+        run = life.open(config)
+        failure = None
+        try:
+            (print_again if run.finished else train)(run)
+        except BaseException as error:
+            failure = error
+        life.finish(run, failure)
 
-        if run.finished:
-            run.report()
-            return explanations.judge(run.fields, run.folder)
 
-        from quality.gate import gate
-        from trainers import population
-        from trainers.build import build, check_targets
-        from trainers.fit import fit
-        from trainers.loggers import log_run
-        from trainers.weights import init_from
+def train(run: "Run") -> None:
+    """Builds, fits, evaluates, exports and reports."""
+    from explain import gate as explanations
+    from quality import gate as contract
+    from trainers import population
+    from trainers import run as life
+    from trainers.build import build, check_targets
+    from trainers.fit import fit
+    from trainers.weights import init_from
 
-        check_targets(config)
-        with run.phase("data"):
-            data = build(config, "data")
-        with run.phase("quality"):
-            run.record(quality=gate(config, data, run.folder))
-        with run.phase("data"):
-            data.prepare_data()
-            data.setup("fit")
-            run.record(data={"fingerprints": data.fingerprints, **data.describe()})
-        with run.phase("model"):
-            model = build(config, "model", data=data, optim=config.optim)
-            run.record(parent=init_from(config.init_from or population.weights(config.population_dir), model))
-        with run.phase("fit"):
-            loggers = run.loggers(config)
-            best = fit(config, data, model, loggers, run.folder)
-        with run.phase("export"):
-            run.export(model)
-            population.leave(config.population_dir, run.folder)
-        with run.phase("explain"):
-            run.record(explain=explanations.gate(config, run.folder))
-        run.finish(best)
-        for logger in loggers:
-            log_run(logger, run.folder, run.fields)
-        run.report()
-        explanations.judge(run.fields, run.folder)
+    config = run.config
+    check_targets(config)
+    with life.phase(run, "data"):
+        data = build(config, "data")
+    with life.phase(run, "quality"):
+        life.update(run, quality=contract.gate(config, data, run.folder))
+    with life.phase(run, "data"):
+        data.prepare_data()
+        data.setup("fit")
+        life.update(run, data={"fingerprints": data.fingerprints, **data.describe()})
+    with life.phase(run, "model"):
+        model = build(config, "model", data=data, optim=config.optim)
+        life.update(run, parent=init_from(config.init_from or population.weights(config.population_dir), model))
+    with life.phase(run, "fit"):
+        best = fit(config, data, model, life.open_loggers(run), run.folder)
+    with life.phase(run, "export"):
+        life.export(run, model)
+        population.leave(config.population_dir, run.folder)
+    with life.phase(run, "explain"):
+        life.update(run, explain=explanations.gate(config, run.folder))
+    life.report(run, best)
+    explanations.judge(run.fields, run.folder)
+
+
+def print_again(run: "Run") -> None:
+    """Prints a finished run's result again, once the gates that are enforced now have judged it."""
+    from explain import gate as explanations
+    from quality import gate as contract
+    from trainers import run as life
+    from trainers.build import build
+
+    life.judge(run, "quality", lambda: contract.gate(run.config, build(run.config, "data"), run.folder))
+    life.judge(run, "explain", lambda: explanations.gate(run.config, run.folder))
+    explanations.judge(life.reprint(run), run.folder)
 
 
 if __name__ == "__main__":

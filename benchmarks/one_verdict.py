@@ -15,7 +15,8 @@ from pathlib import Path
 def gate(overrides: list[str]) -> dict[str, float]:
     """A verdict, cold or warm, as the cache says."""
     from datamodules import configured
-    from quality import contract, verdict
+    from quality.settings import unpack
+    from quality.verify import verify
 
     config = configured.composed(overrides, any_model=True)
     data = configured.build(config.data)
@@ -23,8 +24,7 @@ def gate(overrides: list[str]) -> dict[str, float]:
     for split in ("train", "val"):
         data.fingerprint(split)
     files = time.perf_counter() - began
-    chosen = contract.read(str(config.quality.contract), data.root)
-    found, _ = verdict.of(data, str(config.task.name), chosen)
+    found, _ = verify(data, unpack(config))
     seconds = time.perf_counter() - began
     return {"files": files, "seconds": seconds, "rows": sum(each["rows"] for each in found.counts)}
 

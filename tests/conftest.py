@@ -89,7 +89,7 @@ def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
         head = [str(ROOT / "train.py")] if arguments[0] == "train.py" else [arguments[0]]
         command = [*head, *arguments[1:]]
         if "PYTHONPATH" not in environment and (
-            arguments[0] == "train.py" or arguments[:2] in (("-m", "quality"), ("-m", "explain"))
+            arguments[0] == "train.py" or arguments[:2] in (("-m", "quality"), ("-m", "explain"), ("-m", "trainers"))
         ):
             return forked(warm, command, tmp_path, env, timeout)
         return subprocess.run(

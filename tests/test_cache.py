@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from config.errors import OutOfResources, Refused
 from datamodules.storage import cache
 
-SRC = str(Path(cache.__file__).resolve().parents[1])
+SRC = str(Path(cache.__file__).resolve().parents[2])
 
 # Builds the entry {"n": 1}: says so in a log, writes half, waits for a file, writes the rest.
 BUILDER = """

@@ -112,6 +112,29 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
         (["trainer.compile=1"], r"trainer\.compile=1: must be true or false"),
         (["optim.schedule=step"], r"optim\.schedule=step: must be linear or cosine or constant"),
         (["model=resnet18"], r"the model is made for image_classification, the data set for question_answering"),
+        (
+            ["model=resnet18"],
+            r"choose a model and a data set of one task: model=bert or bert_tiny or .*lexical or majority.*, "
+            r"or data=image_folder or shapes or tiny_imagenet$",
+        ),
+        (
+            ["model=resnet18", "data=shapes", "data.augment.mixp=1"],
+            r"unknown key data\.augment\.mixp; data\.augment has random_resized_crop, .*\(did you mean mixup\?\)$",
+        ),
+        (
+            ["model=resnet18", "data=shapes", "optmi.lr=1", "data.augment.mixp=1"],
+            r"unknown key optmi\.lr; the configuration has .*did you mean optim\?",
+        ),
+        (
+            ["model=resnet18", "data=shapes", "data.augmnt.mixup=1"],
+            r"unknown key data\.augmnt\.mixup; data has .*\(did you mean augment\?\)$",
+        ),
+        (["data=shapes", "model=resnet18", "~data.augment.mixp"], r"unknown key data\.augment\.mixp; .*mean mixup\?"),
+        (["data=squad", "data.sample.train=5"], r"unknown key data\.sample\.train: data\.sample is null here"),
+        (
+            ["model=resnet18", "data.image_size=32"],  # data=shapes was forgotten
+            r"unknown key data\.image_size; .*the model is made for image_classification, .* data=image_folder or shapes",
+        ),
         (["monitor=val_accuracy"], r"monitor=val_accuracy: question_answering does not report it; .*val_f1"),
         (["data.stride=500"], r"data\.stride=500: must be below data\.max_length"),
         (["trainer.max_epochs=-1"], r"limit one of them"),

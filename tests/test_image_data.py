@@ -217,7 +217,7 @@ def test_parquet_labels_without_names_keep_their_numbers(tmp_path: Path) -> None
 def test_the_hubs_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_double.write_tiny_imagenet(tmp_path)
     served = {f"data/{file.name}": str(file) for file in (tmp_path / "data").iterdir()}
-    monkeypatch.setattr("datamodules.sources.locations.hub", lambda _, __, name: [served[name]])
+    monkeypatch.setattr("datamodules.sources.hub.download", lambda _, __, name: [served[name]])
     from config.compose import compose
 
     hub = dict(compose(["model=resnet18", "data=tiny_imagenet"]).data.hub)

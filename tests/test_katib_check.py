@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -519,10 +520,10 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_shipped_experiments_have_nothing_wrong(tmp_path: Path) -> None:
-    assert len(SHIPPED) == 16
+    assert len(SHIPPED) == 18
     done = run("check", *map(str, SHIPPED))
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
-    assert done.stderr == "16 Experiments checked: 0 refused, 0 warned of\n"
+    assert done.stderr == "18 Experiments checked: 0 refused, 0 warned of\n"
 
 
 def test_shipped_experiments_are_what_their_own_commands_make(tmp_path: Path) -> None:
@@ -564,6 +565,11 @@ def test_what_is_shipped_is_what_was_asked_for() -> None:
         assert every <= {each.algorithm for each in mine}
         assert {each.objective for each in mine} == {metric}
         assert any(each.early_stopping == "medianstop" for each in mine)
+    texts = [each for each in found if each.name.startswith("texts")]
+    assert {(each.name, each.algorithm, each.objective) for each in texts} == {
+        ("texts-random", "random", "val_accuracy"),
+        ("texts-tpe", "multivariate-tpe", "val_accuracy"),
+    }
     assert {"grid", "pbt"} <= {each.algorithm for each in found}
     assert any((each.collector, each.metrics_format) == ("File", "JSON") for each in found)
     assert any(each.collector == "Push" for each in found)
@@ -737,3 +743,47 @@ def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
 )
 def test_overrides_are_found_in_shell_lines(text: str, expected: list[str] | None) -> None:
     assert command.overrides(text) == expected
+
+
+def own_task(folder: Path, monitor: str = "val_error") -> dict[str, str]:
+    """The environment of a task that lives in a folder, with a model and data."""
+    for group in ("task", "model", "data"):
+        (folder / "conf" / group).mkdir(parents=True, exist_ok=True)
+    task = {"name": "angles", "module": "angles.task", "monitor": monitor}
+    metrics = {name: {"mode": "min", "worst": 1000.0} for name in ("val_loss", "val_error")}
+    (folder / "conf" / "task" / "angles.yaml").write_text(yaml.safe_dump(task | {"metrics": metrics}))
+    model = (ROOT / "conf" / "model" / "resnet18.yaml").read_text().replace("image_classification", "angles")
+    (folder / "conf" / "model" / "angle.yaml").write_text(model)
+    data = (ROOT / "conf" / "data" / "shapes.yaml").read_text().replace("task: image_classification", "task: angles")
+    (folder / "conf" / "data" / "angles.yaml").write_text(data)
+    (folder / "angles").mkdir(exist_ok=True)
+    (folder / "angles" / "__init__.py").touch()
+    (folder / "angles" / "task.py").write_text("LIBRARY = 'timm'\n")
+    path = os.pathsep.join([str(ROOT / "src"), str(folder)])
+    return {**os.environ, "ISOTRAIN_CONF": str(folder / "conf"), "PYTHONPATH": path}
+
+
+def test_an_experiment_of_ones_own_task_is_written_and_checked(tmp_path: Path) -> None:
+    """What was composed with one configuration folder is not taken for what another would give."""
+    environment = own_task(tmp_path)
+    asked = ["model=angle", "data=angles", "optim.lr=uniform(0.001,0.01)", "optim.warmup=choice(1,5)"]
+    done = run("new", *asked, env=environment)
+    assert done.returncode == 0, done.stderr
+    value = yaml.safe_load(done.stdout)
+    assert value["metadata"]["name"] == "search-random"  # its task says no EXPERIMENT
+    assert value["spec"]["objective"]["objectiveMetricName"] == "val_error"
+    (tmp_path / "angles" / "task.py").write_text("LIBRARY = 'timm'\nEXPERIMENT = 'angles'\n")
+    path = tmp_path / "search.yaml"
+    assert run("new", *asked, "-o", str(path), env=environment).returncode == 0
+    assert yaml.safe_load(path.read_text())["metadata"]["name"] == "angles-random"
+    assert run("check", str(path), env=environment).returncode == 0
+    own_task(tmp_path, monitor="val_loss")
+    done = run("check", str(path), env=environment)
+    assert "K403" in done.stdout
+    assert "best by val_loss" in done.stdout
+    del environment["ISOTRAIN_CONF"]
+    done = run("check", str(path), env=environment)
+    assert (done.returncode, "no such choice" in done.stdout) == (2, True), done.stdout + done.stderr
+    done = run("check", str(path), env={**environment, "ISOTRAIN_CONF": str(tmp_path / "none")})
+    assert (done.returncode, "ISOTRAIN_CONF" in done.stderr) == (2, True), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

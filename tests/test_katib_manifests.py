@@ -93,7 +93,7 @@ def test_the_base_has_every_experiment() -> None:
 @pytest.mark.parametrize("name", ["base", "gpu", "cpu", "example"])
 def test_overlays_change_what_they_say_and_break_nothing(name: str) -> None:
     found = experiments(name)
-    assert len(found) == 16
+    assert len(found) == 18
     for each in found:
         assert [f"{finding.code} {finding.message}" for finding in check.one(each)] == []
         for _, container in each.containers():

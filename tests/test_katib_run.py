@@ -265,6 +265,33 @@ def everything(path: Path) -> list[psutil.Process]:
     return found
 
 
+def test_trials_get_the_callers_configuration_and_packages(tmp_path: Path) -> None:
+    """A task of one's own is found through ISOTRAIN_CONF and PYTHONPATH: a trial may run elsewhere, the names are relative."""
+    path = experiment(tmp_path, maxTrialCount=1, parallelTrialCount=1)
+    value = yaml.safe_load(path.read_text())
+    container = value["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    # Of the image, where the caller's are on this machine.
+    container["env"] = [
+        {"name": "ISOTRAIN_CONF", "value": "/image/conf"},
+        {"name": "PYTHONPATH", "value": "/image/own"},
+    ]
+    container["env"] += [{"name": "OTHER", "value": "1"}]
+    path.write_text(yaml.safe_dump(value, width=10_000))
+    with (tmp_path / "trial.py").open("a") as script:
+        script.write(f"import json\njson.dump(dict(os.environ), open({str(tmp_path / 'environment')!r}, 'w'))\n")
+    (tmp_path / "own" / "conf").mkdir(parents=True)
+    done = subprocess.run(
+        command(path, "--folder", tmp_path / "search"),
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:own", "ISOTRAIN_CONF": "own/conf"},
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "environment").read_text())
+    assert found["ISOTRAIN_CONF"] == str(tmp_path / "own" / "conf")
+    assert found["PYTHONPATH"].split(":") == [str(ROOT / "src"), str(tmp_path / "own")]
+    assert found["OTHER"] == "1"
+
+
 @pytest.mark.slow
 def test_killed_altogether_it_loses_and_repeats_no_finished_trial(tmp_path: Path) -> None:
     path = experiment(tmp_path, maxTrialCount=8, PAUSE=0.3)

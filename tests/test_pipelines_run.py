@@ -193,6 +193,35 @@ def test_an_explanation_gate_that_fails_keeps_its_evidence(whole: Place) -> None
 
 
 @pytest.mark.slow
+def test_the_champion_is_judged_by_its_own_decoding(place: Place) -> None:
+    """Another run's `max_answer_tokens` would change what the champion answers."""
+    done = place("one", *QUESTIONS, "model.max_answer_tokens=1", "model.n_best=3", *QUICK)
+    assert done.returncode == 0, done.stderr
+    champion = Path(steps(place.of("one"))["train"]["run"])
+    done = place("two", *QUESTIONS, "seed=7", "-p", "explain=off", "-p", "drift=off", "-p", "minimum=10")
+    assert done.returncode == 0, done.stderr
+    assert steps(place.of("two"))["evaluate"]["verdict"].startswith(("passed: val_f1", "failed: val_f1"))
+    got = place.of("two") / "champion"  # from the registry, with all that says how it answers
+    files = {path.name for path in (champion / "model").iterdir()}
+    assert files <= {path.name for path in (got / "model").iterdir()}
+    assert (got / "run.json").read_bytes() == (champion / "run.json").read_bytes()
+    scored = place.of("two") / "baseline"
+    found = json.loads((scored / "run.json").read_text())
+    decoding = {"max_answer_tokens": 1, "n_best": 3}
+    assert {name: found["config"]["model"][name] for name in decoding} == decoding
+    said = json.loads((champion / "run.json").read_text())["metrics"]
+    assert {name: value for name, value in said.items() if name in found["metrics"]} == found["metrics"]
+    answers = [
+        {
+            row["id"]: row["prediction"]
+            for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+        }
+        for folder in (champion, scored)
+    ]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.slow
 def test_images_too(place: Place) -> None:
     done = place("one", *IMAGES, "-p", "explain=warn")
     assert done.returncode == 0, done.stderr
@@ -278,6 +307,26 @@ def test_what_cannot_run_is_refused_at_once(asked: list[str], said: str, place: 
     assert not place.of("x").exists()
 
 
+def test_a_task_that_the_pipeline_cannot_use_is_refused_at_once(place: Place) -> None:
+    """Before the training, not after it."""
+    own = place.folder / "own"
+    (own / "conf" / "task").mkdir(parents=True)
+    (own / "bare.py").write_text("")
+    text = (ROOT / "conf" / "task" / "question_answering.yaml").read_text()
+    text = text.replace("tasks.question_answering", "bare").replace("name: question_answering", "name: bare")
+    (own / "conf" / "task" / "bare.yaml").write_text(text)
+    for group, choice in (("data", "squad_sample"), ("model", "bert_tiny")):
+        (own / "conf" / group).mkdir()
+        text = (ROOT / "conf" / group / f"{choice}.yaml").read_text()
+        text = text.replace("task: question_answering", "task: bare")
+        (own / "conf" / group / f"own_{choice}.yaml").write_text(text)
+    environment = {"ISOTRAIN_CONF": str(own / "conf"), "PYTHONPATH": f"{ROOT / 'src'}:{own}"}
+    done = place("x", "model=own_bert_tiny", "data=own_squad_sample", **environment)
+    assert (done.returncode, done.stderr.count("Traceback")) == (2, 0), done.stderr
+    assert "the pipeline needs LIBRARY of the task bare" in done.stderr
+    assert not place.of("x").exists()
+
+
 @pytest.mark.slow
 def test_a_full_disk_keeps_what_was_written(place: Place, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
@@ -338,29 +387,36 @@ def descendants(process: subprocess.Popen[str], *words: str) -> list[psutil.Proc
 
 @pytest.mark.slow
 def test_a_tune_step_that_is_killed_goes_on(place: Place) -> None:
-    """The second attempt takes the search up: no trial that had ended runs again."""
-    tune = ["-p", "tune=katib/questions-random.yaml", "-p", "trials=2"]
+    """The second attempt takes the search up: no trial that had ended runs again.
+
+    One trial at a time: the rows of trials.jsonl stand in the order in which trials began, so that of two at once either may
+    end first, and the search may end before it is killed.
+    """
+    experiment = (ROOT / "katib" / "questions-random.yaml").read_text()
+    assert experiment.count("parallelTrialCount: 3") == 1
+    (place.folder / "search.yaml").write_text(experiment.replace("parallelTrialCount: 3", "parallelTrialCount: 1"))
+    tune = ["-p", "tune=search.yaml", "-p", "trials=2"]
     with begun(place, "one", *QUESTIONS, *tune, *QUICK) as process:
         searches = place.folder / "outputs" / "pipelines" / "searches"
 
-        def first() -> list[dict[str, Any]]:
+        def succeeded() -> list[dict[str, Any]]:
             rows = [
                 json.loads(line) for path in searches.glob("*/trials.jsonl") for line in path.read_text().splitlines()
             ]
-            return [each for each in rows if each["status"] == "Succeeded"]
+            return [row for row in rows if row["status"] == "Succeeded"]
 
-        ended = until(first)[0]
-        for each in descendants(process, "katib", "run"):
-            for child in [*each.children(recursive=True), each]:
+        (ended,) = until(succeeded)
+        for search in descendants(process, "katib", "run"):
+            # The search before its trials: it would take a trial that is killed for one that failed.
+            for victim in [search, *search.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
-                    child.kill()
+                    victim.kill()
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     log = (place.of("one") / "log.txt").read_text()
     assert log.count("$ python -m katib run") == 2
     rows = [json.loads(line) for line in next(searches.glob("*/trials.jsonl")).read_text().splitlines()]
-    assert next(each["name"] for each in rows) == ended["name"]
-    assert next(each for each in rows if each["name"] == ended["name"])["ended"] == ended["ended"]
+    assert [row["ended"] for row in rows if row["name"] == ended["name"]] == [ended["ended"]]
     assert sum(each["status"] == "Succeeded" for each in rows) == 2
     assert out.count("done") == 15
 

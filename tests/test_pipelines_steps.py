@@ -1,5 +1,6 @@
 """Steps on a cluster: what they do with Katib, with what is known of models, and with KFP's artifacts."""
 
+import errno
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import yaml
 from kfp import dsl
 from tests.katib_api_double import Api
 
+from config import sources
+from config.errors import Failed, Refused
 from pipelines import artifacts, compiled, known, record, steps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,7 +170,9 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
 ) -> None:
     """A folder that the model beats is another matter; so is a champion that cannot answer."""
     (tmp_path / "run").mkdir()
-    record.write(tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1"}})
+    record.write(
+        tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1", "task": {"name": "question_answering"}}}
+    )
     aliases = ["champion"] if promotes else ["candidate"]
     stub = Stub({
         "champion": {"version": "7", "data": {}}, "evaluate": answer if answer == 2 else {}, "compare": answer,
@@ -175,11 +180,13 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
     })  # fmt: skip
     monkeypatch.setattr(steps, "call", stub)
     summary, metrics = made(dsl.Markdown, tmp_path / "s"), made(dsl.Metrics, tmp_path / "m")
-    given = ["model=bert", "data=squad", "data.max_length=96", "data.max_val=50", "optim.lr=1"]
+    given = ["model=bert", "data=squad", "data.max_length=96", "data.max_val=50", "data.version_2=true", "optim.lr=1",
+             "model.n_best=1", "+data.hub.revision=abc", "data.sample=null"]  # fmt: skip
     said = steps.evaluate(str(tmp_path / "run"), baseline, 0.5, 100, "m", "", given, str(tmp_path), metrics, summary)
     assert said.startswith(verdict)
     (asked,) = (each for each in stub.asked if "evaluate" in each)
-    assert [each for each in asked if each.startswith(("data", "optim"))] == ["data=squad", "data.max_val=50"]
+    chosen = ["data=squad", "data.max_val=50", "data.version_2=true", "+data.hub.revision=abc", "data.sample=null"]
+    assert asked[asked.index("evaluate") + 2 : asked.index("--output")] == chosen
     steps.register(str(tmp_path / "run"), said, True, "enforce enforce", "m", "", str(tmp_path), summary)
     assert ("--champion --instead-of 7" in " ".join(stub.asked[-1])) == promotes
     told = record.read(record.folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
@@ -190,7 +197,73 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     """A cached step returns a folder that somebody may have removed: its gate must not pass."""
     with pytest.raises(SystemExit):
         steps.benchmark("enforce", str(tmp_path / "gone"), str(tmp_path), made(dsl.Markdown, tmp_path / "s"))
-    assert "is gone" in capsys.readouterr().out
+    assert "is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Refused("no such thing"), 2, "isotrain: data: no such thing"),
+        (Failed("train.py ended badly", 3), 3, "isotrain: data: train.py ended badly"),
+        (Failed("the search failed"), 6, "isotrain: data: the search failed"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 8, "isotrain: no space left on the disk"),
+        (MemoryError("16 GiB"), 8, "isotrain: out of memory"),
+        (KeyError("x"), 1, "isotrain: a bug in isotrain: KeyError"),
+        (BrokenPipeError(), 1, ""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_step_ends_as_a_command_does(
+    error: Exception, code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code of the process is the record's; the message comes last."""
+
+    def step() -> None:
+        with record.step(str(tmp_path), "data"):
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        step()
+    assert ended.value.code == code
+    found = record.read(record.folder(str(tmp_path)) / "steps" / "data.json")
+    assert (found["state"], found["code"], found["message"]) == ("failed", code, str(error) or type(error).__name__)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith(said) if said else not lines
+    assert ("Traceback (most recent call last):" in lines) == said.startswith("isotrain: a bug")
+
+
+def test_what_hydra_refuses_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        steps.drift("warn", "", "", ["model=bert", "data=sqad"], str(tmp_path), *map(made, [dsl.HTML, dsl.Markdown], [tmp_path / "h", tmp_path / "s"]))  # fmt: skip
+    err = capsys.readouterr().err
+    assert (ended.value.code, err.count("Traceback")) == (2, 0)
+    assert "data=sqad: no such choice" in err
+
+
+def test_results_are_named_by_the_callers_code_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one version of a task of the caller's own made is not taken for what another would."""
+    before = sources.digest()
+    assert sources.digest() == before
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "angles_").mkdir()
+    (tmp_path / "conf" / "task" / "angles.yaml").write_text("name: angles\nmodule: angles_.task\n")
+    (tmp_path / "angles_" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ISOTRAIN_CONF", str(tmp_path / "conf"))
+    marks = [before]
+    for path in (
+        "conf/task/angles.yaml",
+        "conf/model.yaml",
+        "angles_/task.py",
+        "angles_/network.py",
+        "angles_/task.py",
+    ):
+        with (tmp_path / path).open("a") as file:
+            file.write("# more\n")
+        marks.append(sources.digest())
+    assert len(set(marks)) == len(marks)
+    (tmp_path / "else.py").write_text("")  # beside the package
+    assert sources.digest() == marks[-1]
 
 
 def test_files_that_overrides_name_count_by_their_content(tmp_path: Path) -> None:

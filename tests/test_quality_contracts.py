@@ -11,6 +11,7 @@ from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
 from quality import contract, facts, soda, tables, verdict
 from quality.facts import Facts
+from quality.judge import judge
 
 QUESTIONS = ("squad", "squad_v2", "squad_sample")
 IMAGES = ("tiny_imagenet", "image_folder", "shapes")
@@ -209,7 +210,7 @@ def copied(connection: Any, found: Facts) -> None:
 
 
 def outcomes(name: str, found: Facts, connection: Any, folder: Path) -> verdict.Verdict:
-    return verdict.judged(shipped_contract(name), found, connection, soda.versions(), folder / "rows.jsonl")
+    return judge(shipped_contract(name), found, connection, soda.versions(), folder / "rows.jsonl")
 
 
 @pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])

@@ -10,6 +10,7 @@ import yaml
 
 from config.errors import Refused
 from quality import contract, soda, verdict
+from quality.judge import judge
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("data.sample.train=64", "data.sample.val=32", "trainer.max_steps=1")
@@ -272,9 +273,7 @@ def judged(tmp_path: Path, text: str, table: str) -> verdict.Verdict:
     connection = duckdb.connect(":memory:")
     connection.execute(f"create table facts as {table}")
     of = Facts(tmp_path / "none.parquet", "0" * 64, "question_answering", [], [])
-    return verdict.judged(
-        contract.parse(text, "mine", "mine.yaml"), of, connection, soda.versions(), tmp_path / "rows.jsonl"
-    )
+    return judge(contract.parse(text, "mine", "mine.yaml"), of, connection, soda.versions(), tmp_path / "rows.jsonl")
 
 
 SOUND = "select 'train' as split, range as number, range::varchar as id, range % 5 as n from range(20)"
@@ -395,10 +394,11 @@ def test_a_warm_verdict_costs_milliseconds(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from datamodules import configured\n"
-        "from quality import contract, verdict\n"
+        "from quality.settings import unpack\n"
+        "from quality.verify import verify\n"
         "config = configured.composed(sys.argv[1:], any_model=True)\n"
         "data = configured.build(config.data)\n"
-        "verdict.of(data, str(config.task.name), contract.read('squad', data.root))\n"
+        "verify(data, unpack(config))\n"
         "assert ('soda_core' in sys.modules) == (sys.argv[-1] == 'data.seed=1'), 'loaded'\n"
     )
     for extra in ("data.seed=1", "data.seed=2"):

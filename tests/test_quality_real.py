@@ -14,14 +14,16 @@ from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
-from quality import contract, gate, verdict
+from quality import gate, verdict
+from quality.settings import Settings
+from quality.verify import verify
 
 Broken = dict[str, set[str]]
 
 
 def verified(data: Any, task: str, name: str, folder: Path) -> tuple[verdict.Verdict, Broken]:
     """The verdict, and the ids of all rows by check, from the report."""
-    found, written = verdict.of(data, task, contract.read(name, data.root))
+    found, written = verify(data, Settings(task, name))
     gate.publish(written, folder)
     broken: Broken = defaultdict(set)
     for line in (folder / "rows.jsonl").read_text().splitlines():

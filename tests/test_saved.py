@@ -117,13 +117,23 @@ def test_predict_answers_what_validation_answered(
     val = val if val.exists() else val.with_name("dev-v1.1.json")
     tolerance = 0.06 if settings == "coarse" or (model != "" and coarse() and settings != "precise") else 2e-4
     at_zero = () if "no answers" not in settings else ("--no-answer-threshold", "0")
-    for folder in ("run", "run/model"):
+    for folder in folders(settings):
         predictions = predicted(run, folder, str(val), *at_zero)
         assert [row["id"] for row in predictions] == [row["id"] for row in validation]
         assert_same(predictions, validation, tolerance)
     evaluated = run("-m", "trainers", "evaluate", "run=run", "trainer.threads=1", "--output", "out")
     assert evaluated.returncode == 0, evaluated.stderr
-    assert (tmp_path / "out" / "predictions.jsonl").read_text() == (tmp_path / "run" / "predictions.jsonl").read_text()
+    scored = rows((tmp_path / "out" / "predictions.jsonl").read_text())
+    # Averaged weights lie elsewhere in memory while they are averaged: the last digit may differ.
+    if settings == "averaged":
+        assert_same(scored, validation, 1e-3)
+    else:
+        assert scored == validation
+
+
+def folders(settings: str) -> tuple[str, ...]:
+    """What is asked: the run's folder, or its model folder alone."""
+    return ("run", "run/model") if settings in ("short answers", "other colours") else ("run",)
 
 
 def coarse() -> bool:
@@ -248,13 +258,18 @@ def test_predict_labels_what_validation_labelled(
     trained(run, *IMAGES, *NETWORKS[model], *CLASSIFYING[settings])
     validation = rows((tmp_path / "run" / "predictions.jsonl").read_text())
     tolerance = 0.02 if settings == "coarse" or coarse() else 2e-4
-    for folder in ("run", "run/model"):
+    for folder in folders(settings):
         predictions = predicted(run, folder, "images/val")
         assert [row["id"] for row in predictions] == [f"images/{row['id']}" for row in validation]
         assert_same(predictions, validation, tolerance)
     evaluated = run("-m", "trainers", "evaluate", "run=run", "trainer.threads=1", "--output", "out")
     assert evaluated.returncode == 0, evaluated.stderr
-    assert (tmp_path / "out" / "predictions.jsonl").read_text() == (tmp_path / "run" / "predictions.jsonl").read_text()
+    scored = rows((tmp_path / "out" / "predictions.jsonl").read_text())
+    # Averaged weights lie elsewhere in memory while they are averaged: the last digit may differ.
+    if settings == "averaged":
+        assert_same(scored, validation, 1e-3)
+    else:
+        assert scored == validation
 
 
 @pytest.mark.parametrize("model", NETWORKS)

@@ -23,9 +23,9 @@ from config.errors import OutOfResources, Refused
 from datamodules.question_answering import QuestionAnsweringData
 from datamodules.sources import locations
 from datamodules.storage import arrays
-from datamodules.text import examples, squad, tokenizer, windows
+from datamodules.text import examples, json_stream, squad, tokenizer, windows
 
-SRC = str(Path(squad.__file__).resolve().parents[1])
+SRC = str(Path(squad.__file__).resolve().parents[2])
 
 
 def nested(articles: int = 3, version_2: bool = False, **changes: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def read(path: Path | str, version_2: bool | None = None) -> list[tuple[Any, ...
 def test_every_layout_gives_the_same(
     tmp_path: Path, layout: str, version_2: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(squad, "BLOCK", block)
+    monkeypatch.setattr(json_stream, "BLOCK", block)
     if layout != "lines.json":  # which is told by its whole first line
         monkeypatch.setattr(squad, "LINE", block)
     content = nested(version_2=version_2)
@@ -126,7 +126,7 @@ def test_every_layout_gives_the_same(
 
 @pytest.mark.parametrize("block", [1, 1 << 20])
 def test_other_keys_of_the_top_object_are_skipped(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(squad, "BLOCK", block)
+    monkeypatch.setattr(json_stream, "BLOCK", block)
     monkeypatch.setattr(squad, "LINE", block)
     content = {"about": {"data": [1]}, "number": 123456, **nested(), "rest": [1.5, None, "]"]}
     (tmp_path / "a.json").write_text(json.dumps(content))
@@ -227,12 +227,12 @@ def test_a_file_cut_anywhere_is_refused(
 ) -> None:
     file = tmp_path_factory.mktemp("cut") / "train.json"
     file.write_text(TEXT[: data.draw(st.integers(0, len(TEXT) - 1))])
-    before, squad.BLOCK, squad.LINE = (squad.BLOCK, squad.LINE), block, block
+    before, json_stream.BLOCK, squad.LINE = (json_stream.BLOCK, squad.LINE), block, block
     try:
         with pytest.raises(Refused, match="broken JSON at line 1"):
             read(file)
     finally:
-        squad.BLOCK, squad.LINE = before
+        json_stream.BLOCK, squad.LINE = before
 
 
 def test_mistakes_in_other_layouts(tmp_path: Path) -> None:

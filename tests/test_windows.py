@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from config.errors import Refused
 from datamodules.storage import arrays
-from datamodules.text import examples, squad, windows
+from datamodules.text import examples, padding, reading, squad, windows
 from datamodules.text.squad import Question
 from datamodules.text.windows import Encoder, Limits, Windows
 
@@ -204,9 +204,9 @@ def test_windows_are_the_recipes(kind: str, records: list[Question], stride: int
     # context.)
     records = [
         record._replace(
-            context=squad._clean(record.context) or "a",
-            question=squad._clean(record.question),
-            answers=[(squad._clean(text), at) for text, at in record.answers],
+            context=reading.clean(record.context) or "a",
+            question=reading.clean(record.question),
+            answers=[(reading.clean(text), at) for text, at in record.answers],
         )
         for record in records
     ]
@@ -219,7 +219,7 @@ def test_windows_are_the_recipes(kind: str, records: list[Question], stride: int
 def test_an_answer_comes_back_from_its_tokens_with_no_more_than_their_rest(
     kind: str, record: Question, stride: int
 ) -> None:
-    record = record._replace(context=squad._clean(record.context), question="fox")
+    record = record._replace(context=reading.clean(record.context), question="fox")
     made = ours(_MADE[kind][1], [record], Limits(40, stride, 10))
     for w in np.flatnonzero(made["end"]):
         chars = made["chars"][made["offsets"][w] : made["offsets"][w + 1]]
@@ -352,10 +352,10 @@ def test_batches_have_few_widths_and_none_is_wider_than_any_window(tmp_path: Pat
     records = [question("the fox " * 3), question("the fox " * 12), question("fox")]
     opened = written(tmp_path / "w", store(tmp_path / "e", records), Limits(30, 5, 10))
     longest = int(opened.lengths.max())
-    assert longest % windows.MULTIPLE
+    assert longest % padding.MULTIPLE
     widths = [opened.batch([w])["input_ids"].shape[1] for w in range(len(opened))]
     assert widths == [
-        min(math.ceil(length / windows.MULTIPLE) * windows.MULTIPLE, longest) for length in opened.lengths
+        min(math.ceil(length / padding.MULTIPLE) * padding.MULTIPLE, longest) for length in opened.lengths
     ]
     assert {16, longest} <= set(widths)
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from config.errors import Refused
+from config.messages import two_tasks
 from config.rules import RULES, Rule
 
 _NAMES = {
@@ -29,11 +30,8 @@ def check(config: DictConfig) -> None:
     Raises:
         Refused: all findings in one message.
     """
-    made_for, task = str(config.model.task), str(config.task.name)
-    if made_for not in (task, "any"):  # before anything else: what one task's data asks of a model another's lacks
-        raise Refused(
-            f"the model is made for {made_for}, the data set for {task}: choose a model and a data set of one task"
-        )
+    if problem := two_tasks(config):  # before anything else: what one task's data asks of a model another's lacks
+        raise Refused(problem)
     OmegaConf.resolve(config)
     findings = [*_values(config), *_monitor(config), *_meanings(config)]
     if findings:

@@ -1,10 +1,13 @@
 """The configuration of a command line, composed by Hydra without running anything."""
 
+import contextlib
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from omegaconf import DictConfig, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from config.tasks import CONF, folders
 
@@ -23,7 +26,7 @@ def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictC
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _carried(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
@@ -36,19 +39,37 @@ def compose_many(overrides: Sequence[str]) -> DictConfig:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    groups = {path.name for folder in folders() for path in folder.iterdir() if path.is_dir()}
-    chosen = tuple(each.input_line for each in parsed if each.key_or_group in groups)
-    config = copy.deepcopy(_chosen(chosen))
-    rest = [each for each in parsed if each.key_or_group not in groups]
-    with flag_override(config, "struct", True):
-        ConfigLoaderImpl._apply_overrides_to_config(rest, config)
-    return config
+    with _carried(overrides):
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        chosen = tuple(each.input_line for each in parsed if is_choice(each.input_line))
+        config = copy.deepcopy(_chosen(chosen))
+        rest: list[Any] = [each for each in parsed if not is_choice(each.input_line)]
+        with flag_override(config, "struct", True):
+            ConfigLoaderImpl._apply_overrides_to_config(rest, config)
+        return config
 
 
 @functools.cache
 def _chosen(overrides: tuple[str, ...]) -> DictConfig:
     return compose(overrides)
+
+
+@contextlib.contextmanager
+def _carried(overrides: Sequence[str]) -> Iterator[None]:
+    """Gives an error of composing its command line, for `config.messages.explain`."""
+    from hydra.errors import HydraException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        error.overrides = list(overrides)  # type: ignore[attr-defined, union-attr]
+        raise
+
+
+def is_choice(override: str) -> bool:
+    """Whether an override chooses from a group of the configuration, as `model=bert` does."""
+    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    return any((folder / key).is_dir() for folder in folders()) if key else False
 
 
 def choices(group: str) -> list[str]:

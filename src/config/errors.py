@@ -37,6 +37,19 @@ class ExplanationFailed(Exception):
     exit_code = 5
 
 
+class Failed(Exception):
+    """A search, a pipeline or one of its steps that ended failed.
+
+    Args:
+        message: for people.
+        exit_code: of a command that it called and that failed, where there is one.
+    """
+
+    def __init__(self, message: str, exit_code: int = 6) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class OutOfReach(Exception):
     """A cluster or server that does not answer, or not in time."""
 
@@ -93,7 +106,7 @@ def for_people() -> Iterator[None]:
         if type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
             from config.messages import explain
 
-            _leave(explain(error), Refused.exit_code)
+            _leave(explain(error, [word for word in sys.argv[1:] if not word.startswith("-")]), Refused.exit_code)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" while writing {error.filename}" if error.filename else ""
             _leave(f"no space left on the disk{where}", OutOfResources.exit_code)

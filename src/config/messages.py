@@ -2,30 +2,40 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from config.compose import choices, compose
+from config.compose import choices, compose_many, is_choice
+from config.tasks import folders
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     """Says what is wrong with a configuration, where, and what would be right.
 
     Args:
         error: what Hydra or OmegaConf raised while composing, overriding or resolving.
+        overrides: of the command line, for an error that does not carry its own (`compose` gives it them): the keys and
+            choices in the message are those of the configuration that they make.
     """
     chain = list(_chain(error))
+    overrides = next((link.overrides for link in chain if hasattr(link, "overrides")), overrides)
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([\w/]+)/([^'/]+)'", text):
         return no_choice(found[1], found[2])
     if found := re.search(r"Could not override '([^']+)'", text):
         group, _, _ = found[1].partition("@")
         if "is not in struct" in text or "No match in the defaults list" in text:
-            return unknown_key(group)
+            return unknown_key(group, _nearest(overrides, group))
         return f"cannot set {found[1]}: {_first_line(str(chain[-1]))}"
+    if found := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return unknown_key(found[1], _nearest(overrides, found[1]))
     if found := re.search(r"Key '([^']+)' is not in struct\s*full_key: (\S+)", text):
-        return unknown_key(found[2])
+        return unknown_key(found[2], _nearest(overrides, found[2]))
     if found := re.search(r"Interpolation key '([^']+)' not found\s*full_key: (\S+)", text):
         return f"{found[2]} refers to {found[1]}, which does not exist in this configuration"
     if found := re.search(r"Environment variable '([^']+)' not found", text):
@@ -39,28 +49,103 @@ def explain(error: BaseException) -> str:
 
 def no_choice(group: str, name: str) -> str:
     """`group=name` where the group has no such choice."""
-    return f"{group}={name}: no such choice; {group} can be {_listed(choices(group), name)}"
+    return f"{group}={name}: no such choice; {group} can be {listed(choices(group), name)}"
 
 
-def unknown_key(key: str) -> str:
-    """A key that the configuration does not have."""
-    parent, _, leaf = key.rpartition(".")
-    if not parent and choices(leaf):
-        return f"{leaf}: no such choice; it can be {', '.join(choices(leaf))}"
-    config = compose()
-    node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig):
-        return f"unknown key {key}: there is no {parent} in this configuration"
+def unknown_key(key: str, config: DictConfig | None = None) -> str:
+    """A key that the configuration does not have.
+
+    Args:
+        key: dotted.
+        config: the configuration without it; None for train.py's without overrides.
+    """
+    config = compose_many(()) if config is None else config
+    if "." not in key and choices(key):
+        return f"{key}: no such choice; it can be {', '.join(choices(key))}"
+    parents, leaf = key.split("."), ""
+    node: Any = None
+    while parents and not isinstance(node, DictConfig):
+        leaf = parents.pop()
+        node = _select(config, ".".join(parents))
+    parent = ".".join(parents)
+    below = f"{parent}.{leaf}".lstrip(".")
+    if leaf in node and below != key:
+        value = _select(config, below)
+        shown = "null" if value is None else str(value)
+        return f"unknown key {key}: {below} is {shown} here, without keys of its own"
     plus = ""
     if key.startswith("trainer."):
         plus = f"; an argument of Lightning's Trainer that is not listed is added by +{key}=…"
-    return f"unknown key {key}; {parent or 'the configuration'} has {_listed([str(k) for k in node], leaf)}{plus}"
+    names = [str(name) for name in node if name != "_target_"]
+    text = f"unknown key {key}; {parent or 'the configuration'} has {listed(names, leaf)}{plus}"
+    other = two_tasks(config) if below.startswith(("model.", "data.")) else ""
+    return f"{text}; {other}" if other else text
 
 
-def _listed(names: Iterable[str], wanted: str) -> str:
+def two_tasks(config: DictConfig) -> str:
+    """What is wrong with a model and a data set of different tasks, and which choices fit; "" where nothing is."""
+    made_for, task = _select(config, "model.task"), str(config.task.name)
+    if made_for is None or str(made_for) in (task, "any"):
+        return ""
+    models = [name for name in choices("model") if _task_of("model", name) in (task, "any")]
+    data = [name for name in choices("data") if _task_of("data", name) == made_for]
+    fitting = [f"model={' or '.join(models)}"] * bool(models) + [f"data={' or '.join(data)}"] * bool(data)
+    return (
+        f"the model is made for {made_for}, the data set for {task}: "
+        f"choose a model and a data set of one task: {', or '.join(fitting)}"
+    )
+
+
+def listed(names: Iterable[str], wanted: str) -> str:
+    """`a, b, c (did you mean b?)`."""
     names = list(names)
     close = difflib.get_close_matches(wanted, names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def _nearest(overrides: Sequence[str], key: str) -> DictConfig:
+    """The configuration of a command line without the override of a key; without others, too, if these do not compose."""
+    rest = [each for each in overrides if each.lstrip("+~").partition("=")[0].partition("@")[0] != key]
+    for tried in (rest, [each for each in rest if is_choice(each)]):
+        try:
+            return compose_many(tried)
+        except Exception:  # what else is wrong is for the next message
+            continue
+    return compose_many(())
+
+
+def _task_of(group: str, name: str) -> str | None:
+    """The task of a choice of `model` or `data`, read from its YAML: composing every one would take seconds."""
+    path = next((path for folder in folders() if (path := folder / group / f"{name}.yaml").is_file()), None)
+    content = _read(path) if path is not None else None
+    if not isinstance(content, dict):
+        return None
+    if group == "model" and "task" in content:
+        return str(content["task"])
+    found = None
+    for entry in content.get("defaults") or []:
+        if isinstance(entry, str) and entry not in ("_self_", name):
+            found = _task_of(group, entry) or found
+        elif isinstance(entry, dict):
+            found = next((str(value) for key, value in entry.items() if re.match(r"(override )?/?task@", key)), found)
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+
+
+def _select(config: DictConfig, key: str) -> Any:
+    """A value, unresolved where it cannot be resolved."""
+    if not key:
+        return config
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException:
+        return None
 
 
 def _chain(error: BaseException | None) -> Iterable[BaseException]:

@@ -21,9 +21,20 @@ VARIABLE = "ISOTRAIN_CONF"
 
 
 def folders() -> list[Path]:
-    """The configuration folders: ours, and the one that $ISOTRAIN_CONF names, which Hydra searches too."""
+    """The configuration folders: ours, and the one that $ISOTRAIN_CONF names, which Hydra searches too.
+
+    Raises:
+        Refused: $ISOTRAIN_CONF names no folder.
+    """
     own = os.environ.get(VARIABLE)
-    return [CONF, *([Path(own.removeprefix("file://"))] if own else [])]
+    if not own:
+        return [CONF]
+    folder = Path(own.removeprefix("file://"))
+    if not folder.is_dir():
+        raise Refused(
+            f"{VARIABLE}={own}: there is no such folder; name one that has task/, model/ or data/, or unset it"
+        )
+    return [CONF, folder]
 
 
 def names() -> list[str]:

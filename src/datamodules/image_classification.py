@@ -7,28 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
-
-from config import process
 from config.errors import Refused
-from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
+from datamodules.base import PreparedData
 from datamodules.images import augment as augmentation
 from datamodules.images import image_folder, pixels
 from datamodules.images.image_folder import Boxes, Problem, Survey
 from datamodules.images.pixels import Images
-from datamodules.sources import locations
+from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache, fingerprint
 from datamodules.storage.arrays import Texts
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val")
 
-
-class ImageClassificationData(pl.LightningDataModule):
+class ImageClassificationData(PreparedData):
     """Tiny ImageNet, or any folder of class folders, from a folder, from the Hub or generated.
 
     `prepare_data` decodes each split once (one process does it, others wait); `setup` opens the memory maps.
@@ -47,7 +39,6 @@ class ImageClassificationData(pl.LightningDataModule):
 
     val: Images
     train: Images
-    train_batches: LengthBatches
 
     def __init__(
         self,
@@ -95,10 +86,21 @@ class ImageClassificationData(pl.LightningDataModule):
         Raises:
             Refused: a value that cannot be.
         """
-        super().__init__()
-        self._files = {"path": path, "train_file": train_file, "val_file": val_file}
-        self._hub, self._sample = hub, sample
-        self._limits = {"train": max_train, "val": max_val}
+        source = Source(
+            path=path,
+            train_file=train_file,
+            val_file=val_file,
+            hub=hub,
+            sample=sample,
+            generator="shapes",
+            limits={"train": max_train, "val": max_val},
+            selection="balanced",
+            layout=image_folder.layout,
+            root=cache.root(cache_dir),
+            verify=verify,
+            content=self._content,
+        )
+        super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self.image_size = image_size
         self.augment = augmentation.settings(augment, mean, std)
         self.mean, self.std = self.augment.mean, self.augment.std
@@ -106,51 +108,6 @@ class ImageClassificationData(pl.LightningDataModule):
             raise Refused(
                 f"data.augment.crop_padding={self.augment.crop_padding} must be less than data.image_size={image_size}"
             )
-        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
-        self.root = cache.root(cache_dir)
-        self._verify = verify
-        self.seed = seed
-        self._folders: dict[str, Path] = {}
-
-    # -- what there is -----------------------------------------------------------------------------------
-
-    def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
-        """Decodes the splits into the cache, unless they are there.
-
-        Raises:
-            Refused: images that no model could be trained on.
-        """
-        for split in splits:
-            self._folder(split)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Opens the validation split, and for stages "fit" and None the training split."""
-        if not hasattr(self, "val"):
-            self.val = Images(self._folder("val"))
-        if stage in ("fit", None) and not hasattr(self, "train"):
-            self.train = Images(self._folder("train"))
-            self.train_batches = LengthBatches(
-                len(self.train), self.batch_size, self.seed, process.rank(), process.world_size()
-            )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of this rank in the order of `train_batches`."""
-        return self._loader(self.train, self.train_batches)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of this rank; over all ranks each image once."""
-        batches = evaluation_batches(len(self.val), self.eval_batch_size, process.rank(), process.world_size())
-        return self._loader(self.val, batches)
-
-    def _loader(self, images: Images, batches: LengthBatches | EvaluationBatches) -> DataLoader[Any]:
-        return DataLoader(
-            _Batches(images),
-            sampler=batches,
-            batch_size=None,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
-        )
 
     @property
     def classes(self) -> list[dict[str, str]]:
@@ -172,123 +129,50 @@ class ImageClassificationData(pl.LightningDataModule):
         """float32 [N, 4] x0, y0, x1, y1 of the validation images, see `pixels.Images`."""
         return self.val.boxes
 
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        """By split."""
-        return {split: self.fingerprint(split) for split in SPLITS}
+    def _facts(self) -> dict[str, Any]:
+        return {"classes": self.num_classes, "image_size": self.image_size}
 
-    def fingerprint(self, split: str) -> str:
-        """Of images, labels and boxes; `repo@revision` for Hub data; with the limit, if there is one."""
-        source = self._source_fingerprints[split] if self._kind != "path" else self._local_fingerprint(split)
-        limit = self._limits[split]
-        return source if limit is None else f"{source}:balanced-{limit}"
+    def _counts(self, split: str) -> dict[str, Any]:
+        return dict(getattr(self, split).about)
 
-    def describe(self) -> dict[str, Any]:
-        """Counts and places of what is open, for run.json."""
-        about: dict[str, Any] = {
-            "source": self._kind,
-            "classes": self.num_classes,
-            "image_size": self.image_size,
-        }
-        for split in SPLITS:
-            if hasattr(self, split):
-                about[split] = {
-                    "fingerprint": self.fingerprint(split),
-                    "cache": str(self._folders[split]),
-                    **getattr(self, split).about,
-                }
-        return about
-
-    # -- where it comes from -----------------------------------------------------------------------------
-
-    @property
-    def _kind(self) -> str:
-        return locations.kind(self._files, self._sample, self._hub, "shapes")
-
-    @cached_property
-    def _source_fingerprints(self) -> dict[str, str]:
-        if self._kind == "sample":
-            return {split: f"shapes-{self._sample_folder.name}:{split}" for split in SPLITS}
-        return {split: locations.fingerprint_of(self._hub or {}, split) for split in SPLITS}
-
-    def _local_fingerprint(self, split: str) -> str:
-        cached: dict[str, str] = self.__dict__.setdefault("_fingerprints", {})
-        if split not in cached:
-            classes, here = self.survey.classes, self.survey.splits[split]
-            # A file's class may stand in a folder's name above what `of_files` sees.
-            rows = zip(here.names, here.labels.tolist(), strict=True)
-            labelled = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
-            files = fingerprint.of_files(here.files, self.root, self._verify)
-            cached[split] = hashlib.sha256(f"{files} {labelled}".encode()).hexdigest()
-        return cached[split]
+    def _content(self, split: str) -> str:
+        """The fingerprint of a split of local files: of images, labels and boxes."""
+        classes, images = self.survey.classes, self.survey.splits[split]
+        # A file's class may stand in a folder's name above what `of_files` sees.
+        rows = zip(images.names, images.labels.tolist(), strict=True)
+        labels = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
+        files = fingerprint.of_files(images.files, self.root, self.source.verify)
+        return hashlib.sha256(f"{files} {labels}".encode()).hexdigest()
 
     @cached_property
     def survey(self) -> Survey:
         """All images there are, and what is wrong with their files; nothing is decoded yet."""
-        if self._kind == "hub":
-            hub = dict(self._hub or {})
-            places = {split: locations.hub(hub["repo"], hub["revision"], hub[split]) for split in SPLITS}
-            return image_folder.survey(places, self._limits)
-        given = {"path": str(self._sample_folder)} if self._kind == "sample" else self._files
-        return image_folder.survey(image_folder.locate(**given), self._limits, given["path"])
-
-    def limit(self, split: str) -> int | None:
-        """How many images of a split count, evenly over the classes; None: all."""
-        return self._limits[split]
-
-    @property
-    def place(self) -> str:
-        """Where it comes from, whatever is there today."""
-        return locations.place(self._kind, self._files, self._sample, self._hub)
-
-    def expected(self, split: str) -> int | None:
-        """How many images there must be, as far as the configuration says it."""
-        return locations.expected(self._sample if self._kind == "sample" else None, self._limits[split], split)
+        files = {split: self.files(split) for split in SPLITS}
+        return image_folder.survey(files, self.source.limits, self.source.folder)
 
     @property
     def problems(self) -> list[Problem]:
         """What is wrong with files of a folder; what is generated or from the Hub has no such files."""
-        return self.survey.problems if self._kind == "path" else []
+        return self.survey.problems if self.source.kind == "path" else []
 
-    @cached_property
-    def _sample_folder(self) -> Path:
-        from datamodules.samples import shapes
-
-        return locations.sample(self.root, shapes, self._sample or {})
-
-    def _folder(self, split: str) -> Path:
-        if split not in self._folders:
-            if self._kind == "path":
-                self.survey.sound(split)
-            key = {
-                "source": self.fingerprint(split),
-                "split": split,
-                "size": self.image_size,
-                "policy": pixels.POLICY,
-            }
-
-            def build(folder: Path) -> None:
-                found = self.survey.sound(split)
-                logger.info("decoding %d images of %s", len(found), found.place)
-                pixels.write(found, self.survey.classes, self.image_size, folder)
-
-            self._folders[split] = cache.entry(self.root, "images", key, build)
-        return self._folders[split]
-
-
-class _Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Lists of images to batches: the loader's sampler yields whole batches."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        index = np.asarray(chosen, np.int64)
-        return {
-            "pixels": torch.from_numpy(self.images.gather(index)),
-            "labels": torch.from_numpy(self.images.labels[index]),
-            "index": torch.from_numpy(index),
+    def _prepare(self, split: str) -> Path:
+        if self.source.kind == "path":
+            self.survey.sound(split)
+        key = {
+            "source": self.fingerprint(split),
+            "split": split,
+            "size": self.image_size,
+            "policy": pixels.POLICY,
         }
+
+        def build(folder: Path) -> None:
+            images = self.survey.sound(split)
+            logger.info("decoding %d images of %s", len(images), images.place)
+            pixels.write(images, self.survey.classes, self.image_size, folder)
+
+        return cache.entry(self.root, "images", key, build)
+
+    def _open(self, split: str) -> Images:
+        images = Images(self.folder(split))
+        setattr(self, split, images)
+        return images

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from config import files
+from config import files, sources
 from config.errors import Refused
-from config.tasks import CONF
+from config.tasks import VARIABLE
 from katib import command, points
 from katib.documents import Place, written
 from katib.experiment import Experiment, substitute, trial_of
@@ -242,9 +242,7 @@ def remember() -> None:
 @functools.cache
 def _file() -> Path:
     """Named after everything that a composition depends on."""
-    digest = hashlib.sha256(f"{version('hydra-core')} {version('omegaconf')} {os.environ.get('HOME')}".encode())
-    sources = [*CONF.rglob("*.yaml"), *Path(__file__).parents[1].glob("config/*.py"), Path(__file__)]
-    for path in sorted(sources):
-        digest.update(str(path.relative_to(CONF.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
+    depends = f"{version('hydra-core')} {version('omegaconf')} {os.environ.get('HOME')} {os.environ.get(VARIABLE)}"
+    digest = hashlib.sha256(f"{depends} {sources.digest()}".encode()).hexdigest()
     root = Path(os.environ.get("ISOTRAIN_CACHE") or "~/.cache/isotrain").expanduser()
-    return root / "compositions" / f"{digest.hexdigest()[:24]}.json"
+    return root / "compositions" / f"{digest[:24]}.json"

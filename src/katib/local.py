@@ -17,12 +17,13 @@ from typing import Any
 import psutil
 
 from config.errors import Refused
-from config.tasks import CONF
+from config.tasks import CONF, VARIABLE
 from katib import command
 from katib.experiment import TEMPLATE, Experiment, condition, substitute, trial_of
 from katib.webhook import TRIAL
 
 KINDS = ("Job", "PyTorchJob", "TrainJob")
+_OWN = (VARIABLE, "PYTHONPATH")  # where a task of the caller's own is: a container's are paths in its image
 _CONDITION = re.compile(r'status\.conditions\.#\(type=="(\w+)"\)#\|#\(status=="(\w+)"\)#')
 # What each kind of workload says of itself when it has ended well, and badly.
 _ENDINGS = {
@@ -186,11 +187,14 @@ def _environment(
 ) -> dict[str, str]:
     """This process's environment, the container's variables that make sense here, and the trial's name."""
     found = dict(os.environ)
+    found |= {name: _absolute(value) for name in _OWN if (value := found.get(name))}
     found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', os.defpath)}"
     for each in container.get("env") or []:
         value = each.get("value") if isinstance(each, dict) else None
+        if not isinstance(value, str) or each.get("name") in _OWN:
+            continue
         # A path on a volume means nothing here: this machine has caches of its own.
-        if isinstance(value, str) and not any(value == path or value.startswith(path + "/") for path in mounts):
+        if not any(value == path or value.startswith(path + "/") for path in mounts):
             found[str(each.get("name"))] = command.expand(value, found)
     found["KATIB_TRIAL_NAME"] = trial
     index, slots = slot
@@ -200,6 +204,13 @@ def _environment(
     if len(gpus) > 1 and "CUDA_VISIBLE_DEVICES" not in found:
         found["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     return found
+
+
+def _absolute(paths: str) -> str:
+    """Folders, separated as in PATH, that may be relative to this process's: a trial may run elsewhere."""
+    if "://" in paths:  # file:// and pkg://, which Hydra knows
+        return paths
+    return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep))
 
 
 def directory() -> Path:

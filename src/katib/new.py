@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from config import tasks
 from config.errors import Refused
 from katib.experiment import Parameter
 
@@ -390,6 +391,5 @@ def request(arguments: Sequence[str], name: str | None, objective: str | None, *
     if objective != config.monitor:
         fixed.append(f"monitor={objective}")
     metrics = {**declared, **dict.fromkeys(TRAINING, "max"), "train_loss": "min"}
-    short = {"question_answering": "questions", "image_classification": "images"}.get(str(config.task.name), "search")
-    name = name or f"{short}-{more['algorithm']}"
+    name = name or f"{getattr(tasks.module(str(config.task.name)), 'EXPERIMENT', 'search')}-{more['algorithm']}"
     return Request(name, fixed, parameters, objective, metrics, **more)

@@ -126,7 +126,8 @@ def _run(commands: Any) -> None:
 def _run_run(asked: argparse.Namespace) -> int:
     from pipelines import local
 
-    return local.run(asked.overrides, asked.parameters, asked.root, asked.name, asked.file)
+    local.run(asked.overrides, asked.parameters, asked.root, asked.name, asked.file)
+    return 0
 
 
 def _parameters(parser: argparse.ArgumentParser) -> None:

@@ -13,14 +13,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipelines.record import StepFailed
+from config.errors import Failed
+from config.sources import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 MEANS = {
     2: "refused", 3: "training diverged", 4: "the data contract is broken", 5: "the explanation gate failed",
     6: "the search failed", 7: "a server is out of reach", 8: "out of disk or memory",
     130: "interrupted", 143: "interrupted",
 }  # fmt: skip
+
+
+def experiment(file: str) -> Path:
+    """The file of an Experiment: one of this folder, or of the project, which an image has."""
+    return Path(file) if Path(file).exists() else PROJECT / file
 
 
 def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,)) -> str:
@@ -35,7 +40,7 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,))
         What it wrote to stdout; each line has been passed on, too.
 
     Raises:
-        StepFailed: another exit code; the message ends with the last that it said.
+        Failed: another exit code; the message ends with the last that it said.
     """
     words = [str(PROJECT / word) if word == "train.py" else str(word) for word in command]
     shown = re.sub(r"://[^/@\s]+@", "://***@", shlex.join(["python", *map(str, command)]))
@@ -69,7 +74,7 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,))
         (each.removeprefix("isotrain: ") for each in reversed(said) if each.startswith("isotrain: ")), ""
     )
     if code not in good:
-        raise StepFailed(mine["said"] or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
+        raise Failed(mine["said"] or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
     return "".join(lines)
 
 

@@ -1,7 +1,6 @@
 """`python -m pipelines run`: the compiled pipeline on this machine, without Docker, step by step in processes of their own."""
 
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -17,18 +16,18 @@ from typing import Any, TextIO
 
 import yaml
 
-from config.errors import Interrupted, Refused
+from config import sources
+from config.errors import Failed, Interrupted, Refused
 from pipelines import compiled, record, table
-from pipelines.commands import PROJECT
+from pipelines.arguments import bind
 
-FAILED = 6
 _SHOWN = re.compile(r"isotrain: |\d{4}-\d\d-\d\dT\S+Z epoch=")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def run(
     overrides: Sequence[str], given: Sequence[str], root: str, name: str | None = None, file: str | None = None
-) -> int:
+) -> None:
     """Runs the pipeline.
 
     Args:
@@ -38,17 +37,16 @@ def run(
         name: of this run; its time if not given.
         file: a compiled pipeline; if not given, it is compiled as `python -m pipelines compile` does.
 
-    Returns:
-        0, or 6 if the pipeline failed.
-
     Raises:
         Refused: what cannot run; nothing has been started.
+        Failed: the pipeline failed.
         Interrupted: by a signal; trainings have written their checkpoints.
     """
     spec, *rest = compiled.documents(file) if file else _documents(compiled.text())
-    arguments = compiled.arguments(spec, overrides, given)
+    arguments = bind(spec, overrides, given)
     place = Path(root).absolute()
-    here = {"root": str(place), "image": f"this-machine:{_code()}"}
+    # What another code trained is not taken for ours.
+    here = {"root": str(place), "image": f"this-machine:{sources.digest()[:12]}"}
     if not any(each.startswith("tune_backend=") for each in given):
         here["tune_backend"] = "local"
     arguments = {**here, **arguments}
@@ -75,11 +73,9 @@ def run(
     print(table.of_steps(steps))
     print(f"isotrain: {folder}", file=sys.stderr)
     wrong = [each for each in steps if each["state"] != "done"]
-    if not said and not wrong:
-        return 0
-    why = f"{wrong[0]['step']}: {wrong[0].get('message', wrong[0]['state'])}" if wrong else said
-    print(f"isotrain: the pipeline failed: {why}; all that was said is in {folder / 'log.txt'}", file=sys.stderr)
-    return FAILED
+    if said or wrong:
+        why = f"{wrong[0]['step']}: {wrong[0].get('message', wrong[0]['state'])}" if wrong else said
+        raise Failed(f"the pipeline failed: {why}; all that was said is in {folder / 'log.txt'}")
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
@@ -112,14 +108,6 @@ def _refuse(arguments: Mapping[str, Any]) -> None:
             )
         if len(str(value).encode()) > 100_000:
             raise Refused(f"{name} has more than 100,000 bytes; a process takes no such arguments")
-
-
-def _code() -> str:
-    """Twelve hexadecimal digits of this code: what another code trained is not taken for ours."""
-    whole = hashlib.sha256()
-    for path in sorted([PROJECT / "train.py", *(PROJECT / "src").rglob("*.py"), *(PROJECT / "conf").rglob("*.yaml")]):
-        whole.update(str(path.relative_to(PROJECT)).encode() + path.read_bytes())
-    return whole.hexdigest()[:12]
 
 
 @contextlib.contextmanager

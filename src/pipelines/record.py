@@ -9,21 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from config import files
+from config.errors import Diverged, Failed, for_people
 
 RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
 ORDER = (
     "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
     "explanation gate", "benchmark", "benchmark gate", "register", "finish",
 )  # fmt: skip
-DIVERGED = 3  # what another attempt would only repeat, hours later
-
-
-class StepFailed(Exception):
-    """A step that ended with a message for people and an exit code (docs/exit_codes.md)."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = code
 
 
 def folder(root: str) -> Path:
@@ -44,30 +36,34 @@ def step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]:
         What else is kept; `commands` is filled by `pipelines.commands`.
 
     Raises:
-        SystemExit: with the code of a step that failed, in place of `StepFailed`; KFP needs no traceback of ours.
+        SystemExit: with the code of a step that failed; the message for people is on stderr.
     """
     path = folder(root) / "steps" / f"{name.replace(' ', '-')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = read(path)
-    if before.get("code") == DIVERGED and before.get("inputs") == inputs:
+    # Another attempt would only repeat it, hours later.
+    if before.get("code") == Diverged.exit_code and before.get("inputs") == inputs:
         print(f"isotrain: {name}: diverged before, and would again: {before.get('message')}", flush=True)
-        raise SystemExit(DIVERGED)
+        raise SystemExit(Diverged.exit_code)
     began = time.time()
     found: dict[str, Any] = {"step": name, "state": "running", "began": began, "inputs": inputs, "commands": []}
     write(path, found)
     print(f"isotrain: {name} …", flush=True)
     try:
-        yield found
-    except BaseException as error:
-        code = getattr(error, "exit_code", None)
-        code = code if isinstance(code, int) else 1
-        found |= {"state": "failed", "code": code, "message": str(error) or type(error).__name__}
-        found["seconds"] = time.time() - began
-        write(path, found)
-        print(f"isotrain: {name}: {found['message']}", flush=True)
-        if isinstance(error, StepFailed):
-            raise SystemExit(code) from None
-        raise
+        with for_people():
+            try:
+                yield found
+            except BaseException as error:
+                found["message"] = str(error) or type(error).__name__
+                code = getattr(error, "exit_code", None)
+                if isinstance(code, int):
+                    raise Failed(f"{name}: {error}", code) from error
+                raise
+    except SystemExit as ended:
+        # Never 0: KFP would take the step for done, and look for its outputs.
+        code = ended.code if isinstance(ended.code, int) and ended.code else 1
+        write(path, found | {"state": "failed", "code": code, "seconds": time.time() - began})
+        raise SystemExit(code) from None
     found |= {"state": "done", "code": 0, "seconds": time.time() - began}
     write(path, found)
     said = f": {found['verdict']}" if found.get("verdict") else ""

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config.errors import OutOfReach, Refused
+from config.errors import Failed, OutOfReach, Refused
+from config.sources import PROJECT
 from pipelines import check, compiled, record, table
-from pipelines.commands import PROJECT
+from pipelines.arguments import bind
 
-FAILED = 6
 # wait_for_run_completion of KFP's client does not know the last two, and returns normally on FAILED.
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 POLL = 5.0  # seconds
@@ -45,10 +45,9 @@ def submit(asked: argparse.Namespace) -> int:
     if asked.summary:
         with Path(asked.summary).open("a", encoding="utf-8") as file:
             file.write(summary(run, str(found.state), steps, client.link(run)))
-    if found.state == "SUCCEEDED":
-        return 0
-    print(f"isotrain: the run {run} is {found.state}: {client.link(run)}", file=sys.stderr)
-    return FAILED
+    if found.state != "SUCCEEDED":
+        raise Failed(f"the run {run} is {found.state}: {client.link(run)}")
+    return 0
 
 
 def schedule(asked: argparse.Namespace) -> int:
@@ -104,7 +103,7 @@ def _asked(asked: argparse.Namespace) -> tuple[Mapping[str, Any], dict[str, Any]
     if findings:
         raise Refused(f"{asked.file}: {findings[0].place}: {findings[0].message}; python -m pipelines check has all")
     spec = compiled.documents(asked.file)[0]
-    arguments = compiled.arguments(spec, asked.overrides, asked.parameters)
+    arguments = bind(spec, asked.overrides, asked.parameters)
     if asked.image:
         arguments["image"] = asked.image
     image = str(arguments.get("image", compiled.parameters(spec).get("image", {}).get("defaultValue", "")))

@@ -16,25 +16,15 @@ from typing import Any
 
 import yaml
 
+from config import files, tasks
+from config.errors import ContractBroken, ExplanationFailed, Failed, Refused
 from pipelines import artifacts, known, record
-from pipelines.commands import call
-from pipelines.compiled import experiment
-from pipelines.record import StepFailed
+from pipelines.commands import call, experiment
 
 Artifact = Any
 GOOD = ("passed", "warned", "off", "none")
-# Overrides that choose a model's evaluation examples; others, such as their size in pixels, are the model's own.
-EXAMPLES = (
-    "data=",
-    "data.path=",
-    "data.train_file=",
-    "data.val_file=",
-    "data.hub",
-    "data.max_val=",
-    "data.max_train=",
-    "data.sample",
-    "data.version_2=",
-)
+# Keys of conf/data that choose examples, of every task; a task's own are its EXAMPLE_KEYS. The others are the model's.
+EXAMPLES = ("path", "train_file", "val_file", "hub", "sample", "max_train", "max_val")
 WAIT = 20.0  # seconds between looks at a folder that is in use
 FORMAT = 2  # of folders that are named by their content: raise it when what is in them changes
 
@@ -67,7 +57,7 @@ def plan(when: str, registered: str, server: str, data: str, fingerprint: str, r
     """Whether to train: always, or `changed`: only on data that the champion was not trained on."""
     with record.step(root, "plan") as mine:
         if when not in ("always", "changed"):
-            raise StepFailed(f"when={when}: always or changed", 2)
+            raise Refused(f"when={when}: always or changed")
         answer, why = "yes", "when=always"
         if when == "changed":
             champion = _champion(mine, registered or _named(data), server, root)
@@ -125,13 +115,15 @@ def gate(what: str, policy: str, verdict: str, root: str) -> str:
     """Ends the pipeline on a verdict that is not good, under `enforce`."""
     with record.step(root, f"{what} gate") as mine:
         if policy not in ("enforce", "warn", "off"):
-            raise StepFailed(f"the policy of the {what} gate is {policy}: enforce, warn or off", 2)
+            raise Refused(f"the policy of the {what} gate is {policy}: enforce, warn or off")
         mine["verdict"] = verdict
         if "; see " in verdict:
             mine["report"] = verdict.rpartition("; see ")[2]
         if policy == "enforce" and verdict.partition(":")[0] not in GOOD:
-            code = {"quality": 4, "drift": 4, "explanation": 5}.get(what, 6)
-            raise StepFailed(f"the {what} gate stops the pipeline: {verdict}", code)
+            kind = {"quality": ContractBroken, "drift": ContractBroken, "explanation": ExplanationFailed}.get(
+                what, Failed
+            )
+            raise kind(f"the {what} gate stops the pipeline: {verdict}")
         return verdict
 
 
@@ -145,11 +137,11 @@ def tune(
             _nothing(mine, "off", report, summary)
             return []
         if backend not in ("katib", "local"):
-            raise StepFailed(f"tune_backend={backend}: katib, or local for this machine", 2)
+            raise Refused(f"tune_backend={backend}: katib, or local for this machine")
         _environment(root)
         path = experiment(file)
         if not path.exists():
-            raise StepFailed(f"tune={file}: there is no such file in the image", 2)
+            raise Refused(f"tune={file}: there is no such file in the image")
         key = _key(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
         many = ["--max-trials", str(trials)] if trials else []
         if backend == "local":
@@ -158,10 +150,10 @@ def tune(
             mine |= {"search": str(folder), "report": str(page)}
             try:
                 call(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
-            except StepFailed as failed:
+            except Failed as failed:
                 if failed.exit_code != 6:
                     raise
-                raise StepFailed(f"{failed}; once {folder} is removed, the same command searches anew", 6) from None
+                raise Failed(f"{failed}; once {folder} is removed, the same command searches anew") from None
             found = json.loads(call(mine, "-m", "katib", "best", folder, "--json"))
         else:
             # Named after this run, so that a retry attaches to it and no other run shares it.
@@ -204,12 +196,10 @@ def train(
         found = _run(str(folder))
         prints = dict(dict(found.get("data") or {}).get("fingerprints") or {})
         if changed := [split for split, mark in prints.items() if f"{split}:{mark}" not in fingerprint.split()]:
-            raise StepFailed(
-                f"the {changed[0]} data changed between the step `data` and training: run the pipeline again", 2
-            )
+            raise Refused(f"the {changed[0]} data changed between the step `data` and training: run the pipeline again")
         values = dict(found.get("metrics", {}))
         about = {
-            "framework": {"question_answering": "transformers", "image_classification": "timm"}.get(_task(found), ""),
+            "framework": tasks.member(tasks.of_record(found), "LIBRARY", "the pipeline"),
             "revision": dict(found.get("git") or {}).get("revision"),
             "image": image,
             "overrides": given,
@@ -226,7 +216,7 @@ def train(
         artifacts.markdown(
             summary, f"# Trained\n\n`{' '.join(given)}`\n\n{artifacts.table(['metric', 'value'], rows)}\n"
         )
-        monitor = str(dict(found["config"])["monitor"])
+        monitor = str(dict(trained["config"])["monitor"])
         mine["verdict"] = f"{monitor} {values[monitor]:.5g}"
         return str(folder)
 
@@ -251,9 +241,10 @@ def evaluate(
             artifacts.markdown(summary, f"# Against {baseline}\n\n{mine['verdict']}.\n")
             return str(mine["verdict"])
         _environment(root)
-        monitor = str(dict(_run(run)["config"])["monitor"])
+        trained = _run(run)
+        monitor = str(dict(trained["config"])["monitor"])
         scored = folder / "baseline"
-        wanted = [each for each in overrides if each.startswith((*EXAMPLES, "trainer.threads=", "trainer.precision="))]
+        wanted = _examples(overrides, tasks.of_record(trained))
         call(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored, good=(0, 2))
         if mine["exit"] == 2:  # other classes, or another task: nobody is promoted, and the record says why
             verdict = f"inconclusive: the baseline cannot answer these examples: {mine['said']}"
@@ -338,9 +329,9 @@ def finish(state: str, error: str, backend: str, root: str, report: Artifact, su
             where = ["-n", found["tune"]["namespace"]] if found["tune"].get("namespace") else []
             try:
                 rows = call(mine, "-m", "katib", "trials", experiment, *where, "--json")
-                (folder / "trials.jsonl").write_text(rows, encoding="utf-8")
+                files.write_text(folder / "trials.jsonl", rows)
                 call(mine, "-m", "katib", "delete", experiment, *where, "--unfinished")
-            except StepFailed as failed:  # the record matters more
+            except Failed as failed:  # the record matters more
                 mine["message"] = str(failed)
         wrong = [each for each in found.values() if each["state"] != "done"]
         pages = [each["report"] for each in [*wrong, *reversed(found.values())] if "report" in each]
@@ -369,7 +360,7 @@ def _checked(
     if policy == "off":
         return _nothing(mine, "off", report, summary)
     if policy not in ("enforce", "warn"):
-        raise StepFailed(f"{room}={policy}: enforce, warn or off", 2)
+        raise Refused(f"{room}={policy}: enforce, warn or off")
     folder = Path(run) / room if run else record.folder(root) / room
     where: list[str | Path] = [f"run={run}"] if run else ["--folder", folder]
     mine["report"] = str(folder / "report.html")
@@ -429,7 +420,7 @@ def _trained(mine: dict[str, Any], *arguments: str) -> None:
     while True:
         try:
             call(mine, "train.py", *arguments)
-        except StepFailed as failed:
+        except Failed as failed:
             if failed.exit_code != 2 or " is in use by " not in str(failed):
                 raise
             print(f"isotrain: {failed}: waiting", flush=True)
@@ -442,13 +433,11 @@ def _run(folder: str) -> dict[str, Any]:
     """A run's record.
 
     Raises:
-        StepFailed: it is gone, which a cached step does not see.
+        Refused: it is gone, which a cached step does not see.
     """
     found = record.read(Path(folder) / "run.json")
     if not found:
-        raise StepFailed(
-            f"{folder} is gone, and Kubeflow Pipelines had its result in the cache: -p again=1 trains anew", 2
-        )
+        raise Refused(f"{folder} is gone, and Kubeflow Pipelines had its result in the cache: -p again=1 trains anew")
     return found
 
 
@@ -471,12 +460,16 @@ def _named(data: str) -> str:
     return f"{compose([f'data={data}']).task.name}-{data}"
 
 
+def _examples(overrides: Sequence[str], task: str) -> list[str]:
+    """The overrides that another model is evaluated with: the same examples, by its own preprocessing and decoding."""
+    keys = (*EXAMPLES, *getattr(tasks.module(task), "EXAMPLE_KEYS", ()))
+    wanted = {"data", *(f"data.{key}" for key in keys), "trainer.threads", "trainer.precision"}
+    names = {each: each.partition("=")[0].lstrip("+").split(".") for each in overrides}
+    return [each for each, parts in names.items() if ".".join(parts[:2]) in wanted]
+
+
 def _choice(overrides: Sequence[str], group: str) -> str:
     return next(each.partition("=")[2] for each in overrides if each.startswith(f"{group}="))
-
-
-def _task(found: dict[str, Any]) -> str:
-    return str(dict(dict(found.get("config") or {}).get("task") or {}).get("name"))
 
 
 def _key(*parts: str | Sequence[str]) -> str:

@@ -2,11 +2,7 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from config.errors import for_people
 
@@ -22,21 +18,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    command = given.pop(0) if given and given[0] in COMMANDS else "verify"
-    asked = _parser(command).parse_intermixed_args(given)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words.pop(0) if words and words[0] in COMMANDS else "verify"
+    args = _parser(command).parse_intermixed_args(words)
     import logging
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     if command == "drift":
         from quality import drift
 
-        return drift.command(asked)
+        return drift.command(args)
     if command == "init":
         from quality import init
 
-        return init.command(asked)
-    return _verify(asked)
+        return init.command(args)
+    return _verify(args)
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
@@ -84,36 +80,25 @@ def _parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-def folder_of(asked: Any, name: str) -> Path:
-    """Where a report goes."""
-    if asked.folder:
-        return Path(asked.folder)
-    while True:
-        folder = Path(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}/{name}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # another one began in this second
-            time.sleep(0.1)
-        else:
-            return folder
-
-
-def _verify(asked: Any) -> int:
+def _verify(args: argparse.Namespace) -> int:
     from datamodules import configured
-    from quality import contract, gate, notify, verdict
+    from quality import gate, notify, verdict
+    from quality.output import report_folder
+    from quality.settings import unpack
+    from quality.verify import verify
 
-    config = configured.composed(asked.overrides, any_model=True)
-    data = configured.build(config.data)
-    found, written = verdict.of(data, str(config.task.name), contract.read(str(config.quality.contract), data.root))
-    target = folder_of(asked, "quality")
-    gate.publish(written, target)
-    said = verdict.text(found)
-    print(said)
-    print(f"isotrain: {target / 'report.html'}", file=sys.stderr)
-    if found.good:
+    config = configured.composed(args.overrides, any_model=True)
+    settings = unpack(config)
+    result, report = verify(configured.build(config.data), settings)
+    folder = report_folder(args.folder, "quality")
+    gate.publish(report, folder)
+    message = verdict.text(result)
+    print(message)
+    print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
+    if result.good:
         return 0
-    notify.tell(said, target, config.quality.webhook, config.quality.summary)
-    return 0 if config.quality.action == "warn" else 4
+    notify.tell(message, folder, settings.webhook, settings.summary)
+    return 0 if settings.action == "warn" else 4
 
 
 if __name__ == "__main__":

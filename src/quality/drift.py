@@ -1,5 +1,6 @@
 """`python -m quality drift`: new data beside the data that a model was trained on."""
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config import files
+from config import files, tasks
 from config.errors import Refused
 from datamodules import configured
-from quality import distances, drift_report, facts, features, profile, tables, verdict
+from quality import distances, drift_report, facts, features, notify, profile, tables, verdict
+from quality.description import describe
+from quality.output import report_folder
+from quality.settings import unpack
 from runs import folder as folders
 from runs.statistics import holm
 
@@ -53,66 +57,58 @@ class Compared:
     shown: dict[str, Any]
 
 
-def command(asked: Any) -> int:
+def command(args: argparse.Namespace) -> int:
     """Runs `python -m quality drift`.
 
     Returns:
         0, or 4 if it drifted under enforce.
     """
-    from quality.__main__ import folder_of
-
-    given = [each for each in asked.overrides if each.startswith("reference=")]
-    if len(given) != 1:
+    references = [override for override in args.overrides if override.startswith("reference=")]
+    if len(references) != 1:
         raise Refused("give one reference=<run folder or fingerprint>")
-    if not 0 < asked.level < 1:
-        raise Refused(f"--level {asked.level}: must be above 0 and below 1")
-    config = configured.composed([each for each in asked.overrides if each not in given], any_model=True)
+    if not 0 < args.level < 1:
+        raise Refused(f"--level {args.level}: must be above 0 and below 1")
+    config = configured.composed([word for word in args.overrides if word not in references], any_model=True)
+    settings = unpack(config)
     data = configured.build(config.data)
-    task = str(config.task.name)
-    name = given[0].removeprefix("reference=")
-    place = reference_of(name, data.root)
-    about = profile.read(place)
-    if about["task"] != task:
-        raise Refused(f"the reference is data of {about['task']}, this is of {task}")
-    found = facts.of(data, task)
+    reference = references[0].removeprefix("reference=")
+    folder = reference_of(reference, data.root)
+    trained = profile.read(folder)["task"]
+    if trained != settings.task:
+        raise Refused(f"the reference is data of {trained}, this is of {settings.task}")
+    table, description = facts.of(data, settings.task), describe(settings.task)
     with tempfile.TemporaryDirectory() as spill:
-        connection = tables.connect(found.path, Path(spill))
-        profile.write(Path(spill), connection, task)
-        old, new = (
-            _sample(each / profile.SAMPLE, split) for each, split in ((place, "train"), (Path(spill), asked.split))
-        )
+        connection = tables.connect(table.path, Path(spill))
+        profile.write(Path(spill), connection, description)
         connection.close()
-        if asked.model:
-            looked = _looked(name, asked.model, data, found, asked.split, Path(spill))
-            blocks = [(old, new), looked]
-        else:
-            blocks = [(old, new)]
-    compared = compare(blocks, asked.level)
-    folder = folder_of(asked, "drift")
-    drifted = [each for each in compared if each.drifted]
+        old, new = _sample(folder / profile.SAMPLE, "train"), _sample(Path(spill) / profile.SAMPLE, args.split)
+        blocks = [(old, new)]
+        if args.model:
+            blocks.append(_looked(reference, args.model, data, table, args.split, Path(spill)))
+    compared = compare(blocks, args.level)
+    drifted = [column.name for column in compared if column.drifted]
     result = {
         "status": "drifted" if drifted else "stable",
-        "reference": name,
-        "split": asked.split,
+        "reference": reference,
+        "split": args.split,
         "rows": {"reference": _rows(old), "new": _rows(new)},
-        "level": asked.level,
-        "columns": [asdict(each) for each in compared],
+        "level": args.level,
+        "columns": [asdict(column) for column in compared],
     }
+    report = report_folder(args.folder, "drift")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(folder / "drift.json", result)
-        drift_report.write(folder, result)
+        report.mkdir(parents=True, exist_ok=True)
+        files.write_json(report / "drift.json", result)
+        drift_report.write(report, result)
     except OSError as error:
-        raise Refused(f"the report cannot be written to {folder}: {error.strerror or error}") from error
-    worst = ", ".join(each.name for each in drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
+        raise Refused(f"the report cannot be written to {report}: {error.strerror or error}") from error
+    worst = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
     print(f"{len(drifted)} of {len(compared)} columns drifted{': ' + worst if drifted else ''}")
-    print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
+    print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
         return 0
-    from quality import notify
-
-    notify.tell(f"data drifted from {name}: {worst}", folder, config.quality.webhook, config.quality.summary)
-    return 4 if asked.action == "enforce" else 0
+    notify.tell(f"data drifted from {reference}: {worst}", report, settings.webhook, settings.summary)
+    return 4 if args.action == "enforce" else 0
 
 
 def reference_of(name: str, root: Path) -> Path:
@@ -158,27 +154,27 @@ def _rows(sample: Mapping[str, Column]) -> int:
 
 
 def _looked(
-    name: str, model: str, data: Any, found: facts.Facts, split: str, spill: Path
+    reference: str, model: str, data: Any, table: facts.Facts, split: str, spill: Path
 ) -> tuple[dict[str, Column], dict[str, Column]]:
     """What the model makes of both data sets; the reference's is opened again, as its run had it."""
-    run = Path(name)
+    run = Path(reference)
     if not (run / folders.RECORD).exists():
         raise Refused("--model needs a run's folder as the reference: what it was trained on is looked at, too")
     before = configured.build(folders.read_record(run)["config"]["data"], cache_dir=str(data.root))
-    then = facts.of(before, found.task)
-    trained = verdict.read(reference_of(name, data.root) / verdict.FILE).fingerprint
+    then = facts.of(before, table.task)
+    trained = verdict.read(reference_of(reference, data.root) / verdict.FILE).fingerprint
     if then.fingerprint != trained:
-        raise Refused(f"the data that {name} was trained on has changed since: --model cannot look at it any more")
-    folder = features.model_folder(model)
-    old = features.seen(folder, before, then, "train", spill)
-    new = features.seen(folder, data, found, split, spill)
-    first, second = features.principal(old.features, new.features, COMPONENTS)
+        raise Refused(f"the data that {reference} was trained on has changed since: --model cannot look at it any more")
+    look = tasks.member(table.task, "look", "python -m quality drift --model")
+    old = look(model, before, "train", features.rows(then, "train", spill))
+    new = look(model, data, split, features.rows(table, split, spill))
+    components = features.principal(old.features, new.features, COMPONENTS)
     columns: tuple[dict[str, Column], dict[str, Column]] = ({}, {})
-    for which, seen, components in ((0, old, first), (1, new, second)):
-        columns[which]["model: prediction"] = seen.predicted
-        columns[which]["model: confidence"] = seen.confidence
-        for index in range(components.shape[1]):
-            columns[which][f"model: feature {index + 1}"] = components[:, index]
+    for block, seen, projected in zip(columns, (old, new), components, strict=True):
+        block["model: prediction"] = seen.predicted
+        block["model: confidence"] = seen.confidence
+        for index in range(projected.shape[1]):
+            block[f"model: feature {index + 1}"] = projected[:, index]
     return columns
 
 

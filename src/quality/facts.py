@@ -4,11 +4,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from datamodules.storage import cache
 from quality import tables
+from quality.description import describe
 
 SPLITS = ("train", "val")
 
@@ -18,11 +18,11 @@ class Facts:
     """A data set's table of facts.
 
     Attributes:
-        path: its Parquet file, whose columns `quality.questions.SCHEMA` or `quality.images.SCHEMA` describe.
+        path: its Parquet file, whose columns SCHEMA describes in the module that the task's `facts()` gives.
         fingerprint: of what it was made from.
-        task: "question_answering" or "image_classification".
-        classes: of images, [{"id", "name"}, ...]; empty for questions.
-        counts: examples by split and, of images, by class.
+        task: name of the data set's task.
+        classes: [{"id", "name"}, ...]; empty where examples have no classes.
+        counts: examples by split and class.
     """
 
     path: Path
@@ -37,44 +37,38 @@ def of(data: Any, task: str) -> Facts:
 
     Args:
         data: a data module, nothing of it prepared yet.
-        task: its task.
+        task: name of its task.
 
     Raises:
         Refused: files that cannot be read as a data set at all.
     """
-    kind = module(task)
+    description = describe(task)
     source = [data.fingerprint(split) for split in SPLITS]
     # Files that are no examples are not in the examples' fingerprint.
-    problems = [[each.split, each.name, each.what, each.label] for each in getattr(data, "problems", [])]
-    key = {"format": kind.FORMAT, "task": task, "source": source, "problems": problems, "columns": kind.SCHEMA.names}
+    problems = [[problem.split, problem.name, problem.what, problem.label] for problem in getattr(data, "problems", [])]
+    key = {
+        "format": description.format,
+        "task": task,
+        "source": source,
+        "problems": problems,
+        "columns": description.schema.names,
+    }
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
     def build(folder: Path) -> None:
         import pyarrow.parquet as pq
 
-        with pq.ParquetWriter(folder / "rows.parquet", kind.SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / "rows.parquet", description.schema, compression="zstd") as writer:
             for split in SPLITS:
-                for table in kind.tables(data, split):
+                for table in description.tables(data, split):
                     writer.write_table(table)
-        kind.finish(folder / "rows.parquet", folder / "facts.parquet")
-        classes = data.survey.classes if task == "image_classification" else []
+        description.finish(folder / "rows.parquet", folder / "facts.parquet")
         connection = tables.connect(folder / "facts.parquet", folder / "spill")
-        counts = tables.counts(connection, task)
+        counts = description.counts(connection)
         connection.close()
-        about = {"classes": classes, "counts": counts}
+        about = {"classes": description.classes(data), "counts": counts}
         (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
     folder = cache.entry(data.root, "facts", key, build)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     return Facts(folder / "facts.parquet", fingerprint, task, **about)
-
-
-def module(task: str) -> ModuleType:
-    """What makes the rows of a task."""
-    if task == "question_answering":
-        from quality import questions
-
-        return questions
-    from quality import images
-
-    return images

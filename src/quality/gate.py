@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from config import files, process
 from config.errors import ContractBroken, Refused
+from quality.settings import unpack
 
 logger = logging.getLogger(__name__)
 
@@ -29,27 +30,27 @@ def gate(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
         ContractBroken: under `quality=enforce`, unless the verdict is good.
         Refused: a contract that cannot be one, or Soda is not installed.
     """
-    action = str(config.quality.action)
-    if action == "off":
-        return {"action": action}
-    from quality import contract, notify, verdict
+    settings = unpack(config)
+    if settings.action == "off":
+        return {"action": settings.action}
+    from quality import notify, verdict
+    from quality.verify import verify
 
-    chosen = contract.read(str(config.quality.contract), data.root)
-    found, written = verdict.of(data, str(config.task.name), chosen)
+    result, report = verify(data, settings)
     target = folder / FOLDER
     if process.rank() == 0:
-        publish(written, target)
-    said = verdict.text(found)
-    fields = {"action": action, "status": found.status, "contract": found.contract, "digest": found.digest}
-    if found.good:
-        if found.status == "warned":
-            logger.warning("%s; see %s", said, target / "report.html")
+        publish(report, target)
+    message = verdict.text(result)
+    fields = {"action": settings.action, "status": result.status, "contract": result.contract, "digest": result.digest}
+    if result.good:
+        if result.status == "warned":
+            logger.warning("%s; see %s", message, target / "report.html")
         return fields
     if process.rank() == 0:
-        notify.tell(said, target, config.quality.webhook, config.quality.summary)
-    if action == "enforce":
-        raise ContractBroken(f"{said}; see {target / 'report.html'}; quality=warn trains all the same")
-    logger.warning("%s; see %s", said, target / "report.html")
+        notify.tell(message, target, settings.webhook, settings.summary)
+    if settings.action == "enforce":
+        raise ContractBroken(f"{message}; see {target / 'report.html'}; quality=warn trains all the same")
+    logger.warning("%s; see %s", message, target / "report.html")
     return fields
 
 

@@ -17,6 +17,8 @@ from datamodules.images.image_folder import Split
 from datamodules.storage.parallel import ordered
 from quality.hashes import near_groups
 from quality.looking import Columns, look
+from quality.pictures import Pictures
+from quality.tables import class_counts
 
 FORMAT = 2  # part of the cache's key: raise it when the rows change
 
@@ -50,6 +52,10 @@ SCHEMA = pa.schema(
         ("near_group", pa.int64()),  # the same for images that look the same in another format or size; null if flat
     ]
 )
+CATEGORIES = ("label", "format", "mode")
+TEXTS = ("problem",)
+PICTURED = ("brightness", "contrast", "bytes", "box_area")  # columns whose extremes are worth a look
+USABLE = "decodes"
 ROWS = 8_192  # read at a time
 CHUNK = 256  # images a worker looks at before it hands them over
 AHEAD = 32  # chunks that this process looks at while others start
@@ -92,6 +98,15 @@ def tables(data: ImageClassificationData, split: str) -> Iterator[pa.Table]:
             "problem": [each.what for each in bad],
         }
         yield _table(columns, len(bad))
+
+
+def classes(data: ImageClassificationData) -> list[dict[str, str]]:
+    """The classes of the data set, in the order of the labels."""
+    return data.survey.classes
+
+
+counts = class_counts
+pictures = Pictures
 
 
 def _table(columns: Mapping[str, Any], rows: int) -> pa.Table:

@@ -1,5 +1,6 @@
 """`python -m quality init`: a first contract from data as it is today."""
 
+import argparse
 import io
 import shlex
 import sys
@@ -10,39 +11,41 @@ from typing import Any
 from config.errors import Refused
 from datamodules import configured
 from quality import contract, facts, profile, tables
+from quality.description import describe
+from quality.settings import unpack
 from runs.masking import masked_command
 
 KEPT = 0.8  # of today's rows, before somebody is told
 
 
-def command(asked: Any) -> int:
+def command(args: argparse.Namespace) -> int:
     """Writes the contract.
 
     Returns:
         0.
     """
-    path = Path(asked.output) if asked.output else None
+    path = Path(args.output) if args.output else None
     if path is not None and (path.exists() or not path.absolute().parent.is_dir()):
         why = (
             "is there already: choose another name, or remove it" if path.exists() else "has no folder to be written to"
         )
         raise Refused(f"{path} {why}")
-    config = configured.composed(asked.overrides, any_model=True)
+    config = configured.composed(args.overrides, any_model=True)
+    settings = unpack(config)
     data = configured.build(config.data)
-    task = str(config.task.name)
-    base = contract.read(str(config.quality.contract), data.root)
-    found = facts.of(data, task)
+    base = contract.read(settings.contract, data.root)
+    table = facts.of(data, settings.task)
     with tempfile.TemporaryDirectory() as spill:
-        connection = tables.connect(found.path, Path(spill))
-        seen = profile.write(Path(spill), connection, task)
+        connection = tables.connect(table.path, Path(spill))
+        statistics = profile.write(Path(spill), connection, describe(settings.task))
         connection.close()
-    text = written(base.text, seen, asked.overrides)
-    contract.parse(text, "new", asked.output or "the new contract")
+    text = written(base.text, statistics, args.overrides)
+    contract.parse(text, "new", args.output or "the new contract")
     if path is None:
         print(text, end="")
         return 0
     path.write_text(text, encoding="utf-8")
-    overrides = shlex.join(masked_command(asked.overrides))
+    overrides = shlex.join(masked_command(args.overrides))
     print(f"isotrain: wrote {path}; python -m quality {overrides} quality.contract={path}", file=sys.stderr)
     return 0
 

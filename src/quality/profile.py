@@ -7,57 +7,61 @@ from typing import Any
 import pyarrow.types as types
 
 from quality import tables
-from quality.facts import SPLITS, module
+from quality.description import Description
+from quality.facts import SPLITS
 
 FILE, SAMPLE = "profile.json", "sample.parquet"
 BINS = 24
 SAMPLED = 2_000  # rows of each split that are kept: 256 KiB and no text
 MOST = 200  # values of a category that are told apart
 EXTREMES = 4
-NO_NUMBERS = ("number", "question_hash", "context_hash", "example_hash", "content_hash", "near_hash", "near_group")
-CATEGORIES = ("label", "format", "mode")
+IDENTIFIERS = ("_hash", "_group")  # how names of columns end whose numbers only tell rows apart
 
 
-def kinds(task: str) -> dict[str, str]:
+def kinds(description: Description) -> dict[str, str]:
     """The columns that have statistics: "number", "flag" or "category" by name."""
     found = {}
-    for each in module(task).SCHEMA:
-        if each.name in CATEGORIES:
-            found[each.name] = "category"
-        elif types.is_boolean(each.type):
-            found[each.name] = "flag"
-        elif not types.is_string(each.type) and each.name not in NO_NUMBERS:
-            found[each.name] = "number"
+    for column in description.schema:
+        if column.name in description.categories:
+            found[column.name] = "category"
+        elif types.is_boolean(column.type):
+            found[column.name] = "flag"
+        elif not types.is_string(column.type) and column.name != "number" and not column.name.endswith(IDENTIFIERS):
+            found[column.name] = "number"
     return found
 
 
-def write(folder: Path, connection: Any, task: str) -> dict[str, Any]:
+def write(folder: Path, connection: Any, description: Description) -> dict[str, Any]:
     """Writes profile.json and sample.parquet: no texts, no names, no pictures.
 
-    The sample is the rows with the smallest hashes of their ids, of questions one for each paragraph: the same ones every
-    time, and a random choice all the same.
+    The sample is the rows with the smallest hashes of their ids, one of those that are alike: the same ones every time, and a
+    random choice all the same.
+
+    Args:
+        folder: where to.
+        connection: of `tables.connect`.
+        description: of the task's table of facts.
 
     Returns:
         What profile.json has, and `extremes`, which have ids: for the report alone.
     """
-    columns = kinds(task)
+    columns = kinds(description)
     profile: dict[str, Any] = {
-        "task": task,
+        "task": description.task,
         "rows": {each["split"]: each["rows"] for each in _by_split(connection, "count(number) as rows")},
         "columns": {name: _column(connection, name, kind) for name, kind in columns.items()},
     }
     (folder / FILE).write_text(json.dumps(profile, ensure_ascii=False), encoding="utf-8")
     listed = ", ".join(f'"{name}"' for name in columns)
-    # Questions of one paragraph are alike: one of each, so that rows are independent of each other.
-    alike = "context_hash" if task == "question_answering" else "number"
+    # One of those that are alike, so that rows are independent of each other.
     connection.execute(
         f"copy (select split, {listed} from "
-        f"(select * from facts where number is not null qualify row_number() over (partition by split, {alike} "
+        f"(select * from facts where number is not null qualify row_number() over (partition by split, {description.alike} "
         f"order by hash(id), id) = 1) qualify row_number() over (partition by split order by hash(id), id) <= {SAMPLED}) "
         f"to {tables.quoted(str(folder / SAMPLE))} (format parquet)"
     )
     numbers = [name for name, kind in columns.items() if kind == "number"]
-    return {**profile, "extremes": {name: _extremes(connection, name, task) for name in numbers}}
+    return {**profile, "extremes": {name: _extremes(connection, name, description.said) for name in numbers}}
 
 
 def _by_split(connection: Any, what: str) -> list[dict[str, Any]]:
@@ -119,10 +123,9 @@ def _number(connection: Any, name: str) -> dict[str, Any]:
     return found | {"edges": [low + index * (high - low) / bins for index in range(bins + 1)], "bars": bars}
 
 
-def _extremes(connection: Any, name: str, task: str) -> dict[str, list[dict[str, Any]]]:
-    said = "question" if task == "question_answering" else "null"
+def _extremes(connection: Any, name: str, said: str | None) -> dict[str, list[dict[str, Any]]]:
     query = (
-        f'select split, number, id, {said} as said, "{name}" as value from facts '
+        f'select split, number, id, {said or "null"} as said, "{name}" as value from facts '
         f'where "{name}" is not null and number is not null order by "{name}" {{}}, split, number limit {EXTREMES}'
     )
     return {

@@ -45,6 +45,10 @@ SCHEMA = pa.schema(
         ("cards", pa.int32()),  # with a right check digit
     ]
 )
+ALIKE = "context_hash"  # questions of one paragraph are alike
+SAID = "question"
+TEXTS = ("question", "context")
+SPANS = {"context": ("answer", "answer_start")}
 ROWS = 2_048  # written at a time
 _FAR = 2**31  # characters; an answer that says to be further away is misplaced all the same
 _WORD = re.compile(r"\w+")

@@ -7,7 +7,6 @@ from typing import Any
 
 from config import files
 
-COUNTS = "select split, label, count(*) as rows from facts where number is not null group by all order by all"
 MEMORY = "64MB"  # beyond it DuckDB works on the disk
 
 
@@ -31,7 +30,7 @@ def add(connection: Any, facts: Any, expected: Mapping[str, int | None], previou
 
     `expected(split, rows)`: how many examples the configuration says there are, where it does. `previous(split, label,
     rows)`: how many there were when data from the same place was last found good; the same as now if it never was.
-    `classes(label)`: those of images.
+    `classes(label)`: those of a classification.
     """
     connection.execute("create table expected (split varchar, rows bigint)")
     connection.execute("create table previous (split varchar, label varchar, rows bigint)")
@@ -45,12 +44,18 @@ def add(connection: Any, facts: Any, expected: Mapping[str, int | None], previou
         connection.execute("insert into classes values (?)", [each["id"]])
 
 
-def counts(connection: Any, task: str) -> list[dict[str, Any]]:
-    """Examples by split and, of images, by class."""
-    if task == "image_classification":
-        return rows(connection, COUNTS)
+def counts(connection: Any) -> list[dict[str, Any]]:
+    """Examples by split."""
     return rows(
         connection, "select split, null::varchar as label, count(*) as rows from facts group by all order by all"
+    )
+
+
+def class_counts(connection: Any) -> list[dict[str, Any]]:
+    """Examples by split and class (column `label`)."""
+    return rows(
+        connection,
+        "select split, label, count(*) as rows from facts where number is not null group by all order by all",
     )
 
 

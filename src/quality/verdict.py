@@ -1,28 +1,14 @@
-"""The verdict on a data set: its contract verified, once for each content, with the report beside it."""
+"""A verdict on a data set: what became of each check of its contract."""
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules.storage import cache
-from quality import facts as tables_of_facts
-from quality import profile, report, soda, tables
-from quality.contract import Check, Contract
-from quality.facts import SPLITS, Facts
-from quality.hashes import hashed
 from runs import terminal
 
-logger = logging.getLogger(__name__)
-
-FORMAT = 1  # part of the cache's key: raise it when a verdict or its report changes
 FILE = "verdict.json"
 ROWS = "rows.jsonl"
-WORST = ("failed", "inconclusive", "warned", "passed")
-_OUTCOMES = {"PASSED": "passed", "WARN": "warned", "FAILED": "failed"}
 
 
 @dataclass(frozen=True)
@@ -88,148 +74,13 @@ class Verdict:
 
     def by(self, outcome: str) -> list[Judged]:
         """The checks with an outcome."""
-        return [each for each in self.checks if each.outcome == outcome]
-
-
-def of(data: Any, task: str, contract: Contract) -> tuple[Verdict, Path]:
-    """The verdict on a data module's content, from the cache or made now.
-
-    Args:
-        data: a data module, nothing of it prepared yet.
-        task: its task.
-        contract: to verify.
-
-    Returns:
-        The verdict, and the folder of its report: verdict.json, rows.jsonl, report.md, report.html, profile.json,
-        sample.parquet.
-
-    Raises:
-        Refused: files that cannot be read as a data set at all, or Soda is not installed.
-    """
-    versions = soda.versions()
-    found = tables_of_facts.of(data, task)
-    expected = {split: data.expected(split) for split in SPLITS}
-    limits = [data.limit(split) for split in SPLITS]
-    before = data.root / "quality" / f"{hashed(json.dumps([contract.name, data.place, limits])) % 2**64:016x}.json"
-    previous = tables.remembered(before)
-    key = {
-        "format": FORMAT,
-        "facts": found.fingerprint,
-        "contract": [contract.name, contract.digest],
-        "versions": versions,
-        "expected": expected,
-        "previous": None if previous == found.counts else previous or None,
-    }
-
-    def build(folder: Path) -> None:
-        logger.info("verifying the data contract %s", contract.name)
-        connection = tables.connect(found.path, folder / "spill")
-        try:
-            tables.add(connection, found, expected, previous)
-            verdict = judged(contract, found, connection, versions, folder / ROWS)
-            (folder / FILE).write_text(json.dumps(asdict(verdict), ensure_ascii=False, default=str), encoding="utf-8")
-            seen = profile.write(folder, connection, task)
-            report.write(folder, verdict, seen, data)
-        finally:
-            connection.close()
-
-    folder = cache.entry(data.root, "verdicts", key, build)
-    verdict = read(folder / FILE)
-    if verdict.good and previous != verdict.counts:
-        tables.remember(before, verdict.counts)
-    return verdict, folder
-
-
-def judged(contract: Contract, facts: Facts, connection: Any, versions: Mapping[str, str], rows: Path) -> Verdict:
-    """Verifies a contract on a connection's tables.
-
-    A verdict is good only when every check of the contract was evaluated, and none failed: Soda itself says that all is
-    well with one that it could not evaluate.
-
-    Args:
-        contract: to verify.
-        facts: what the table `facts` shows.
-        connection: of `tables.connect`.
-        versions: for the verdict.
-        rows: file for all rows that break a check.
-    """
-    verified = soda.verify(contract.text, connection)
-    outcomes = {each.path: each for each in verified.outcomes}
-    strangers = sorted(set(outcomes) - {check.path for check in contract.checks})
-    errors = [verified.errors] if verified.errors else []
-    errors += [f"Soda evaluated {path}, which is not in the contract" for path in strangers]
-    checks = []
-    with rows.open("w", encoding="utf-8") as file:
-        for check in contract.checks:
-            found = outcomes.get(check.path)
-            outcome = _OUTCOMES.get(found.outcome, "unevaluated") if found else "unevaluated"
-            if found and check.filtered and found.details.get("check_rows_tested") == 0 and check.type != "row_count":
-                checks.append(_judged(check, "unevaluated", found, said="its filter leaves no rows to look at"))
-                continue
-            if outcome == "passed":
-                checks.append(_judged(check, outcome, found))
-            else:
-                checks.append(_judged(check, outcome, found, **_broken(check, connection, file)))
-    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    status = _status(verified.status, [each.outcome for each in checks], bool(errors))
-    return Verdict(
-        status, contract.name, contract.digest, facts.fingerprint, facts.task, checks, "\n".join(errors), facts.counts,
-        dict(versions), when,
-    )  # fmt: skip
-
-
-def _status(said: str, outcomes: Sequence[str], errors: bool) -> str:
-    if "failed" in outcomes:
-        return "failed"
-    if errors or "unevaluated" in outcomes or said not in ("PASSED", "WARNED"):
-        return "inconclusive"
-    return "warned" if "warned" in outcomes else "passed"
-
-
-def _judged(check: Check, outcome: str, found: soda.Outcome | None, **more: Any) -> Judged:
-    said = "" if found else "Soda did not evaluate it"
-    return Judged(
-        check.name,
-        check.path,
-        check.kind,
-        check.type,
-        outcome,
-        found.value if found else None,
-        found.threshold if found else "",
-        **{"said": said, **more},
-    )
-
-
-def _broken(check: Check, connection: Any, file: Any) -> dict[str, Any]:
-    """The rows that break a check: written to the file, counted, and the first ones returned."""
-    import duckdb
-
-    if not check.rows:
-        return {}
-    try:
-        known = tables.columns(connection)
-        shown = [name for name in check.columns if name in known]
-        names = dict.fromkeys(["split", "number", "id", *shown])
-        listed = ", ".join(f'"{name}"' for name in names)
-        copies = "".join(f'"{name}", ' for name in shown if name.endswith(("_hash", "_group")))  # copies stand together
-        connection.execute(f"select {listed} from facts where {check.rows} order by {copies}split, number, id")
-        count, examples = 0, []
-        while some := connection.fetchmany(1_000):
-            for values in some:
-                row = dict(zip(names, values, strict=True))
-                if count < report.SHOWN:
-                    examples.append(row)
-                count += 1
-                file.write(json.dumps({"check": check.name, **row}, ensure_ascii=False, default=str) + "\n")
-        return {"rows": count, "examples": examples, "columns": tuple(shown)}
-    except duckdb.Error as error:
-        return {"said": f"its rows cannot be told: {str(error).splitlines()[0]}"}
+        return [check for check in self.checks if check.outcome == outcome]
 
 
 def read(path: Path) -> Verdict:
     """A verdict from its file."""
     value = json.loads(path.read_text(encoding="utf-8"))
-    checks = [Judged(**{**each, "columns": tuple(each["columns"])}) for each in value.pop("checks")]
+    checks = [Judged(**{**check, "columns": tuple(check["columns"])}) for check in value.pop("checks")]
     return Verdict(checks=checks, **value)
 
 
@@ -243,12 +94,12 @@ def text(verdict: Verdict) -> str:
     parts = []
     if failed:
         parts.append(
-            f"{len(failed)} of {len(verdict.checks)} checks failed: " + "; ".join(_short(each) for each in failed[:4])
+            f"{len(failed)} of {len(verdict.checks)} checks failed: " + "; ".join(_short(check) for check in failed[:4])
         )
     if len(failed) > 4:
         parts[-1] += f"; and {len(failed) - 4} more"
     if unknown or not failed:
-        names = "; ".join(each.name for each in unknown[:3]) or "Soda reports an error"
+        names = "; ".join(check.name for check in unknown[:3]) or "Soda reports an error"
         first = verdict.errors.strip().splitlines()[0][:200] if verdict.errors else ""
         parts.append(f"{len(unknown)} could not be evaluated ({names}{': ' + first if first else ''})")
     broken = "is broken" if failed else "could not be verified"

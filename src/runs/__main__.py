@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from config.errors import OutOfReach, Refused
+from config.errors import Refused, for_people
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,84 +18,81 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: those after `python -m runs`; sys.argv's if not given.
 
     Returns:
-        Exit code: 0 done, 2 refused, 7 a server does not answer.
+        Exit code 0.
+
+    Raises:
+        Refused: the arguments, or what they name, cannot be used.
+        OutOfReach: a server does not answer.
     """
-    asked = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     # A folder's name may hold bytes that are not UTF-8, and a terminal may know less than that.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        call = {"show": _show, "list": _list, "compare": _compare, "report": _report, "register": _register}
-        print((call | {"champion": _champion})[asked.command](asked), flush=True)
-    except (Refused, OutOfReach) as error:
-        print(f"isotrain: {str(error).encode('ascii', 'backslashreplace').decode()}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # `| head` has seen enough; Python would complain again while it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(args.run_command(args), flush=True)
     return 0
 
 
-def _show(asked: argparse.Namespace) -> str:
+def _show(args: argparse.Namespace) -> str:
     from runs.folder import read_record
     from runs.show import as_text
     from runs.terminal import columns
 
-    record = read_record(asked.folder)
-    if asked.again:
+    record = read_record(args.folder)
+    if args.again:
         from runs.command import again
 
-        found = again(Path(asked.folder), record)
+        found = again(Path(args.folder), record)
         print(*(f"# {note}" for note in found.notes), sep="\n", file=sys.stderr)
         return shlex.join(found.command)
-    return json.dumps(record, indent=2) if asked.json else as_text(asked.folder, record, columns())
+    return json.dumps(record, indent=2) if args.json else as_text(args.folder, record, columns())
 
 
-def _list(asked: argparse.Namespace) -> str:
+def _list(args: argparse.Namespace) -> str:
     from runs.listing import as_table, chosen, find
     from runs.terminal import columns
 
-    roots = asked.folders or [name for name in ("outputs", "multirun") if Path(name).is_dir()]
+    roots = args.folders or [name for name in ("outputs", "multirun") if Path(name).is_dir()]
     missing = [name for name in roots if not Path(name).exists()]
     if missing:
         raise Refused(f"there is no folder {missing[0]}")
-    rows = chosen(find(roots), asked.where, asked.sort, asked.most)
-    if asked.json:
+    rows = chosen(find(roots), args.where, args.sort, args.most)
+    if args.json:
         return json.dumps(rows, indent=2)
     if not rows:
         where = " or ".join(roots) if roots else "outputs or multirun here"
-        return f"no such runs in {where}" if asked.where else f"no runs in {where}; python train.py makes one"
+        return f"no such runs in {where}" if args.where else f"no runs in {where}; python train.py makes one"
     return as_table(rows, columns())
 
 
-def _compare(asked: argparse.Namespace) -> str:
+def _compare(args: argparse.Namespace) -> str:
     from runs.compare import as_json, as_text, compare
     from runs.terminal import columns
 
-    found = compare(asked.sides, asked.metric, asked.margin, asked.seed, asked.resamples)
-    return json.dumps(as_json(found), indent=2) if asked.json else as_text(found, columns())
+    found = compare(args.sides, args.metric, args.margin, args.seed, args.resamples)
+    return json.dumps(as_json(found), indent=2) if args.json else as_text(found, columns())
 
 
-def _report(asked: argparse.Namespace) -> str:
+def _report(args: argparse.Namespace) -> str:
     from runs import report, report_index
     from runs.listing import find
 
-    if len(asked.folders) == 1 and (Path(asked.folders[0]) / "run.json").exists() and asked.output is None:
-        return str(report.write(Path(asked.folders[0]), Path(asked.against) if asked.against else None))
-    if missing := [name for name in asked.folders if not Path(name).exists()]:
+    if len(args.folders) == 1 and (Path(args.folders[0]) / "run.json").exists() and args.output is None:
+        return str(report.write(Path(args.folders[0]), Path(args.against) if args.against else None))
+    if missing := [name for name in args.folders if not Path(name).exists()]:
         raise Refused(f"there is no folder {missing[0]}")
-    summaries = find(asked.folders)
+    summaries = find(args.folders)
     if not summaries:
-        raise Refused(f"there are no runs in {', '.join(asked.folders)}")
+        raise Refused(f"there are no runs in {', '.join(args.folders)}")
     for number, each in enumerate(summaries, 1):
         _progress(number, len(summaries))
         if each["status"] in ("damaged", "foreign", "incomplete"):
             continue
         try:
-            report.write(Path(each["folder"]), Path(asked.against) if asked.against else None)
+            report.write(Path(each["folder"]), Path(args.against) if args.against else None)
         except Exception as error:  # one run's trouble is told in its row and takes no other's page
             each["problem"] = f"no report: {type(error).__name__}: {error}"
     target = Path(
-        asked.output or Path(os.path.commonpath([Path(name).absolute() for name in asked.folders])) / report.FILE
+        args.output or Path(os.path.commonpath([Path(name).absolute() for name in args.folders])) / report.FILE
     )
     try:
         report_index.write(target, summaries)
@@ -104,41 +101,41 @@ def _report(asked: argparse.Namespace) -> str:
     return os.path.relpath(target)
 
 
-def _register(asked: argparse.Namespace) -> str:
+def _register(args: argparse.Namespace) -> str:
     from runs import registry
 
-    if asked.rollback:
-        if asked.run or not asked.name:
+    if args.rollback:
+        if args.run or not args.name:
             raise Refused("--rollback takes no run, and the --name of the registered model")
-        found = registry.rollback(asked.name, asked.server)
-    elif not asked.run:
+        found = registry.rollback(args.name, args.server)
+    elif not args.run:
         raise Refused("name a run to register: python -m runs register outputs/…")
     else:
         found = registry.register(
-            Path(asked.run),
-            asked.name,
-            asked.server,
-            asked.champion,
-            asked.use,
-            asked.licence,
-            asked.despite_gates,
-            asked.kubeflow,
-            asked.instead_of,
+            Path(args.run),
+            args.name,
+            args.server,
+            args.champion,
+            args.use,
+            args.licence,
+            args.despite_gates,
+            args.kubeflow,
+            args.instead_of,
         )
-    if asked.json:
+    if args.json:
         return json.dumps(asdict(found))
-    was = "" if found.new or asked.rollback else ", which was there already"
+    was = "" if found.new or args.rollback else ", which was there already"
     return f"{found.name} version {found.version}{was}: {', '.join(found.aliases)}"
 
 
-def _champion(asked: argparse.Namespace) -> str:
+def _champion(args: argparse.Namespace) -> str:
     from runs import registry
 
-    found = registry.champion(asked.name, asked.server, Path(asked.folder) if asked.folder else None)
-    if asked.json:
+    found = registry.champion(args.name, args.server, Path(args.folder) if args.folder else None)
+    if args.json:
         return json.dumps(found)
     if found is None:
-        return f"{asked.name} has no champion"
+        return f"{args.name} has no champion"
     return f"{found['name']} version {found['version']}, from {found['run']}"
 
 
@@ -150,84 +147,115 @@ def _progress(number: int, of: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runs", description="What runs left behind.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    show = commands.add_parser("show", help="one run, readably", description="Prints one run readably.")
-    show.add_argument("folder", help="a run's folder (its hydra.run.dir)")
-    show.add_argument("--command", dest="again", action="store_true", help="print the command that does it again")
-    show.add_argument("--json", action="store_true", help="print its run.json")
-    several = commands.add_parser("list", help="a table of runs", description="Tabulates runs, newest first.")
-    several.add_argument("folders", nargs="*", help="runs, or folders above them (default: outputs and multirun)")
-    several.add_argument(
+    for add in (_add_show, _add_list, _add_compare, _add_report, _add_register, _add_champion):
+        add(commands)
+    return parser
+
+
+def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("show", help="one run, readably", description="Prints one run readably.")
+    parser.set_defaults(run_command=_show)
+    parser.add_argument("folder", help="a run's folder (its hydra.run.dir)")
+    parser.add_argument("--command", dest="again", action="store_true", help="print the command that does it again")
+    parser.add_argument("--json", action="store_true", help="print its run.json")
+
+
+def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("list", help="a table of runs", description="Tabulates runs, newest first.")
+    parser.set_defaults(run_command=_list)
+    parser.add_argument("folders", nargs="*", help="runs, or folders above them (default: outputs and multirun)")
+    parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="CONDITION",
         help="only those: model=bert, status=finished, 'val_f1>80'",
     )
-    several.add_argument(
+    parser.add_argument(
         "--sort", metavar="NAME", help="by a metric or value, largest first; --sort=-NAME turns it round"
     )
-    several.add_argument("-n", dest="most", type=int, metavar="N", help="at most so many")
-    several.add_argument("--json", action="store_true", help="print a JSON list, with all metrics of each run")
-    compare = commands.add_parser(
+    parser.add_argument("-n", dest="most", type=int, metavar="N", help="at most so many")
+    parser.add_argument("--json", action="store_true", help="print a JSON list, with all metrics of each run")
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
         "compare",
         help="models on the same examples, pair by pair",
         description="Compares models on the same evaluation examples, pair by pair, with the first.",
     )
-    compare.add_argument(
+    parser.set_defaults(run_command=_compare)
+    parser.add_argument(
         "sides",
         nargs="+",
         metavar="SIDE",
         help="a run's folder; or runs of several seeds: a folder above them (--multirun makes one), or a,b,c",
     )
-    compare.add_argument("--metric", action="append", default=[], help="only this one (again for others)")
-    compare.add_argument("--margin", type=_positive, help="how much worse may count as no worse, in the metric's unit")
-    compare.add_argument("--seed", type=_seed, default=0, help="of what is drawn again (default: 0)")
-    compare.add_argument("--resamples", type=_many, default=10_000, help="how often (default: 10000)")
-    compare.add_argument("--json", action="store_true", help="print everything as JSON")
-    report = commands.add_parser(
+    parser.add_argument("--metric", action="append", default=[], help="only this one (again for others)")
+    parser.add_argument(
+        "--margin",
+        type=_positive,
+        help="how much worse may count as no worse, in the unit of the metric; without --metric, of the metrics that are "
+        "better in the same direction as the one that the task is judged by",
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn again (default: 0)")
+    parser.add_argument("--resamples", type=_many, default=10_000, help="how often (default: 10000)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
         "report",
         help="a page for a run, or for many",
         description="Writes report.html into each run's folder and, of several, a page above them.",
     )
-    report.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders above them")
-    report.add_argument("--against", metavar="RUN", help="say what the configuration differs from this one's by")
-    report.add_argument(
+    parser.set_defaults(run_command=_report)
+    parser.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders above them")
+    parser.add_argument("--against", metavar="RUN", help="say what the configuration differs from this one's by")
+    parser.add_argument(
         "-o", "--output", metavar="FILE", help="the page of several runs (default: report.html above them)"
     )
-    register = commands.add_parser(
+
+
+def _add_register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
         "register",
         help="a run's model into MLflow's registry",
         description="Registers a run's model, with its card and lineage, as a candidate or as the champion.",
     )
-    register.add_argument("run", nargs="?", help="a finished run's folder")
-    register.add_argument("--name", help="of the registered model (default: task and data)")
-    register.add_argument(
+    parser.set_defaults(run_command=_register)
+    parser.add_argument("run", nargs="?", help="a finished run's folder")
+    parser.add_argument("--name", help="of the registered model (default: task and data)")
+    parser.add_argument(
         "--server", metavar="URI", help="MLflow (default: MLFLOW_TRACKING_URI, or outputs/mlflow/mlflow.db)"
     )
-    register.add_argument(
+    parser.add_argument(
         "--champion", action="store_true", help="take the champion's place, which becomes the previous one"
     )
-    register.add_argument(
+    parser.add_argument(
         "--instead-of",
         metavar="VERSION",
         help="with --champion: only if that version (or none) is champion still, and this one was never rolled back",
     )
-    register.add_argument("--rollback", action="store_true", help="put the previous champion back")
-    register.add_argument("--use", help="what the model is meant for, for its card")
-    register.add_argument("--licence", help="of the model, for its card")
-    register.add_argument("--kubeflow", metavar="ADDRESS", help="tell a Kubeflow Model Registry of it, too")
-    register.add_argument("--despite-gates", action="store_true", help="also a model that a gate failed")
-    register.add_argument("--json", action="store_true", help="print a JSON object")
-    champion = commands.add_parser(
+    parser.add_argument("--rollback", action="store_true", help="put the previous champion back")
+    parser.add_argument("--use", help="what the model is meant for, for its card")
+    parser.add_argument("--licence", help="of the model, for its card")
+    parser.add_argument("--kubeflow", metavar="ADDRESS", help="tell a Kubeflow Model Registry of it, too")
+    parser.add_argument("--despite-gates", action="store_true", help="also a model that a gate failed")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def _add_champion(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
         "champion",
         help="which version of a registered model is champion",
         description="Says which version is champion, and fetches what its run left.",
     )
-    champion.add_argument("name", help="of the registered model")
-    champion.add_argument("--folder", metavar="DIR", help="put its run.json, model, predictions and reports there")
-    champion.add_argument("--server", metavar="URI", help="MLflow, as for register")
-    champion.add_argument("--json", action="store_true", help="print a JSON object; null if there is no champion")
-    return parser
+    parser.set_defaults(run_command=_champion)
+    parser.add_argument("name", help="of the registered model")
+    parser.add_argument("--folder", metavar="DIR", help="put its run.json, model, predictions and reports there")
+    parser.add_argument("--server", metavar="URI", help="MLflow, as for register")
+    parser.add_argument("--json", action="store_true", help="print a JSON object; null if there is no champion")
 
 
 def _positive(text: str) -> float:
@@ -252,4 +280,5 @@ def _many(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with for_people():
+        sys.exit(main())

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from config import tasks
 from config.errors import Refused
 from runs import folder as folders
 from runs import rows
@@ -16,18 +15,8 @@ from runs.fields import is_number, mapping
 from runs.lineage import lineage
 from runs.listing import choice
 from runs.page import exact
-from runs.statistics import Mean
+from runs.statistics import Mean, interval_text
 
-USES = {
-    "question_answering": "Answers a question with a span of a text that is given with it.",
-    "image_classification": "Tells which of its classes an image shows.",
-}
-LIMITS = {
-    "question_answering": "It answers from the text alone, whether or not that is true, and in spans of it. It was scored on texts "
-    "of the kind of its evaluation data; of others nothing is known.",
-    "image_classification": "It names one of its classes, whatever the image shows. It was scored on images of the kind of its "
-    "evaluation data; of others nothing is known.",
-}
 GATES = (("quality", "Data contract"), ("explain", "Explanations"))
 
 
@@ -56,27 +45,31 @@ def as_markdown(
         use: what it is meant for, in words; None: what its task is.
         licence: of the model; None: it is said that none is stated.
         digest: of its model folder, where it is known already.
+
+    Raises:
+        Refused: the record names no task, or one that this machine does not know.
     """
-    task = str(mapping(mapping(record.get("config")).get("task")).get("name"))
+    task = tasks.module(tasks.of_record(record))
+    examples = getattr(task, "EXAMPLES", "examples")
     model, data = choice(record, "model") or "a model", choice(record, "data") or "its data"
     counts = [
         f"{split}: {number:,} {what}"
         for split in ("train", "val")
         for what, number in mapping(mapping(record.get("data")).get(split)).items()
-        if what in ("questions", "images") and isinstance(number, int)
+        if what == examples and isinstance(number, int)
     ]
-    known = _intervals(folder)
+    known = _intervals(folder, record)
     metrics = {name: value for name, value in mapping(record.get("metrics")).items() if is_number(value)}
     lines = [
         f"# {model} on {data}",
         "",
-        use or USES.get(task, ""),
+        use or getattr(task, "USE", "Its use is not stated."),
         "",
         "## Metrics",
         "",
         "| metric | value | 95 % interval |",
         "|---|---:|---|",
-        *(f"| {name} | {exact(value)} | {_said(known.get(name))} |" for name, value in metrics.items()),
+        *(f"| {name} | {exact(value)} | {interval_text(known.get(name))} |" for name, value in metrics.items()),
         "",
         "Intervals are for other examples of the same kind, not for other seeds.",
         "",
@@ -90,7 +83,7 @@ def as_markdown(
         "",
         "## Limits",
         "",
-        LIMITS.get(task, ""),
+        getattr(task, "LIMITS", "None are stated."),
         "",
         "## Licence",
         "",
@@ -109,15 +102,11 @@ def as_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _intervals(folder: Path) -> dict[str, Mean]:
+def _intervals(folder: Path, record: Mapping[str, Any]) -> dict[str, Mean]:
     if not (folder / folders.PREDICTIONS).exists():
         return {}
     try:
-        columns = rows.read(folder)
+        columns = rows.read(folder, record)
     except Refused:
         return {}
     return rows.known(columns)
-
-
-def _said(found: Mean | None) -> str:
-    return f"{found.low:.2f} to {found.high:.2f}" if found is not None and np.isfinite(found.low) else ""

@@ -131,7 +131,13 @@ def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def interval(value: float, low: float, high: float, ends: tuple[float, float]) -> str:
-    """A mean and its interval on a line from `ends[0]` to `ends[1]`."""
+    """A mean and its interval on a line between two ends.
+
+    Args:
+        value: the mean.
+        low, high: its interval.
+        ends: of the line; what lies beyond is drawn at them.
+    """
     wide, (first, last) = 160, ends
     scale = (wide - 8) / ((last - first) or 1)
 
@@ -140,6 +146,7 @@ def interval(value: float, low: float, high: float, ends: tuple[float, float]) -
 
     return (
         f"<svg viewBox='0 0 {wide} 14' role='img' aria-label='{short(low)} to {short(high)}' style='min-width:7rem'>"
+        f"<title>{short(low)} to {short(high)}, on a line from {short(first)} to {short(last)}</title>"
         f"<line class='grid-line' x1='4' x2='{wide - 4}' y1='7' y2='7'/>"
         f"<line x1='{x(low):.1f}' x2='{x(high):.1f}' y1='7' y2='7' stroke='{LINE[0]}' stroke-width='3'/>"
         f"<circle cx='{x(value):.1f}' cy='7' r='3.6' fill='{LINE[0]}'/></svg>"

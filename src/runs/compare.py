@@ -1,22 +1,24 @@
 """`python -m runs compare`: two or more models on the same evaluation examples, pair by pair."""
 
+import dataclasses
 import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from config import tasks
 from config.errors import Refused
 from runs import folder as folders
 from runs import rows
 from runs.fields import mapping
 from runs.paired import Difference, difference
-from runs.statistics import holm
+from runs.statistics import decimals, holm
 from runs.terminal import printable, table
 
 LEVEL = 0.05
@@ -47,20 +49,22 @@ class Compared:
     Attributes:
         side: its name.
         metric: as in run.json.
-        higher_is_better: whether higher values are better.
+        higher_is_better: whether higher values are better; None where the task's YAML does not declare it.
         difference: of the side less the first.
         adjusted: p-value corrected over all of this comparison's (Holm 1979).
-        verdict: better, worse, or "no difference shown".
-        non_inferior: whether the interval's lower end lies within the margin; None without one, and of losses.
+        verdict: better, worse, "no difference shown", or "different" where no direction is declared.
+        non_inferior: whether the interval's worse end lies within the margin; None where the margin is not of this metric.
+        worst: that end, in the metric's unit; None where `non_inferior` is.
     """
 
     side: str
     metric: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     difference: Difference
     adjusted: float
     verdict: str
     non_inferior: bool | None
+    worst: float | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Comparison:
         sides: names, the first the one that the others are compared with, and their folders.
         fingerprint: of the evaluation data.
         examples: that all runs have.
-        clustered_by: document, class, or example.
+        task: its name.
+        clustered_by: the task's CLUSTER_NAME (document, class), or example.
         notes: what a reader must know: missing examples, runs that differ by more than their seed.
         margin: of non-inferiority, in the metric's unit; None if it was not asked.
         results: by side and metric.
@@ -80,6 +85,7 @@ class Comparison:
     sides: dict[str, list[str]]
     fingerprint: str
     examples: int
+    task: str
     clustered_by: str
     notes: list[str]
     margin: float | None
@@ -94,19 +100,21 @@ def compare(
     Args:
         names: of each side: a run's folder, a folder with several runs, or several with commas between.
         metrics: those to compare; all that the predictions tell, if none is given.
-        margin: how much worse a side may be and count as no worse, in the metric's unit (percent points).
+        margin: how much worse a side may be and count as no worse, in the metric's unit. It holds for the metrics that are
+            named; if none is, for those of the direction of the task's monitor: a margin of points is none of a loss.
         seed: of the draws.
         draws: how many.
 
     Raises:
-        Refused: fewer than two sides, a folder without predictions, runs of different evaluation data or of no common
-            example, or a metric that is not there.
+        Refused: fewer than two sides, a folder without predictions, runs of different tasks or evaluation data or of no
+            common example, a task without `scores`, or a metric that is not there.
     """
     if len(names) < 2:
         raise Refused("compare takes two runs or more: python -m runs compare outputs/a outputs/b")
     sides = [side(name) for name in names]
     _apart(sides)
     every = [run for each in sides for run in each.runs]
+    task = _task(every)
     fingerprint = _fingerprint(every)
     ids, notes = _common(every)
     known = list(every[0].columns.values)
@@ -124,7 +132,20 @@ def compare(
             for metric in wanted
         ]
     adjusted = holm({f"{name}\0{metric}": one.p for name, metric, one in found})
-    results = [_judged(name, metric, one, adjusted[f"{name}\0{metric}"], margin) for name, metric, one in found]
+    with_margin = _with_margin(task, wanted, metrics) if margin is not None else []
+    scales = {metric: _scale(task, metric, [values[metric] for values in arrays]) for metric in wanted}
+    results = [
+        _result(
+            name,
+            metric,
+            rows.mode(task, metric),
+            one,
+            adjusted[f"{name}\0{metric}"],
+            margin if metric in with_margin else None,
+            scales[metric],
+        )
+        for name, metric, one in found
+    ]
     for each in sides:
         notes += _beyond_seeds(each)
     runs = {one.runs for _, _, one in found}
@@ -134,7 +155,7 @@ def compare(
     if any(1 in each and each != (1, 1) for each in runs):
         notes.append("One run against several: its seeds are taken to spread as much as the others'.")
     about = {each.name: [str(run.folder) for run in each.runs] for each in sides}
-    return Comparison(about, fingerprint, len(ids), by, notes, margin, results)
+    return Comparison(about, fingerprint, len(ids), task, by, notes, margin, results)
 
 
 def side(name: str) -> Side:
@@ -157,7 +178,25 @@ def side(name: str) -> Side:
                 f"{printable(part)} holds no {folders.PREDICTIONS}: a finished run does, or a folder of such runs"
             )
         found += inside
-    return Side(name, [Run(path, folders.read_record(path), rows.read(path)) for path in found])
+    return Side(name, [_run(path) for path in found])
+
+
+def _run(folder: Path) -> Run:
+    record = folders.read_record(folder)
+    tasks.member(tasks.of_record(record), "scores", "python -m runs compare")
+    return Run(folder, record, rows.read(folder, record))
+
+
+def _task(runs: Sequence[Run]) -> str:
+    """The name of the task, which all must share."""
+    first = runs[0]
+    for run in runs[1:]:
+        if run.columns.task != first.columns.task:
+            raise Refused(
+                f"{printable(str(first.folder))} is of the task {first.columns.task} and {printable(str(run.folder))} of "
+                f"{run.columns.task}: compare runs of one task"
+            )
+    return first.columns.task
 
 
 def _fingerprint(runs: Sequence[Run]) -> str:
@@ -224,18 +263,61 @@ def _values(runs: Sequence[Run], metric: str, ids: Sequence[str]) -> npt.NDArray
     return np.stack(found)
 
 
-def _judged(name: str, metric: str, found: Difference, adjusted: float, margin: float | None) -> Compared:
-    higher = metric not in rows.LOWER_IS_BETTER
-    gain = found.value if higher else -found.value
-    verdict = UNSHOWN if adjusted > LEVEL or not gain else "better" if gain > 0 else "worse"
-    # A margin is in points; of a loss there is none.
-    asked = margin is not None and higher
-    return Compared(name, metric, higher, found, adjusted, verdict, _worst(found) > -(margin or 0.0) if asked else None)
+def _with_margin(task: str, wanted: Sequence[str], named: Sequence[str]) -> list[str]:
+    """Metrics that a margin holds for."""
+    directed = {metric: direction for metric in wanted if (direction := rows.mode(task, metric))}
+    if undirected := [metric for metric in named if metric not in directed]:
+        raise Refused(
+            f"--margin: conf/task/{task}.yaml does not declare whether higher values of {undirected[0]} are better: "
+            f"add {undirected[0]}: {{mode: max}} or {{mode: min}} to its metrics"
+        )
+    if named:
+        return list(directed)
+    monitored = rows.mode(task, str(tasks.settings(task).get("monitor")))
+    return [metric for metric, direction in directed.items() if direction == monitored]
 
 
-def _worst(found: Difference) -> float:
-    """The interval's lower end; where nothing differs by more or less, three in so many might (the rule of three)."""
-    return found.low - (100 * 3 / found.clusters if found.low == found.high else 0.0)
+def _scale(task: str, metric: str, values: Sequence[npt.NDArray[np.float64]]) -> float:
+    """By how much two values of one example can differ: the range of all [R, N] values.
+
+    Where all are one value, the distance from the worst one that the task declares, for an example might have had that;
+    infinite where nothing is known.
+    """
+    low, high = min(float(array.min()) for array in values), max(float(array.max()) for array in values)
+    if low < high:
+        return high - low
+    worst = mapping(mapping(tasks.settings(task).get("metrics")).get(metric)).get("worst")
+    return abs(high - float(worst)) or math.inf if isinstance(worst, int | float) else math.inf
+
+
+def _result(
+    name: str, metric: str, mode: str | None, found: Difference, adjusted: float, margin: float | None, scale: float
+) -> Compared:
+    """A difference with its verdicts.
+
+    Args:
+        name: of the side.
+        metric: that it is of.
+        mode: the metric's direction, max or min; None if it is not declared.
+        found: the difference.
+        adjusted: its corrected p-value.
+        margin: of non-inferiority; None without one.
+        scale: by how much values of one example can differ.
+    """
+    higher = None if mode is None else mode == "max"
+    gain = found.value if higher is not False else -found.value
+    verdict = UNSHOWN
+    if adjusted <= LEVEL and gain:
+        verdict = "different" if higher is None else "better" if gain > 0 else "worse"
+    if higher is not True:  # McNemar's counts are of what is right, not of errors
+        found = dataclasses.replace(found, mcnemar=None)
+    if margin is None or higher is None:
+        return Compared(name, metric, higher, found, adjusted, verdict, None, None)
+    # Where nothing differs by more or less, three in so many might (the rule of three).
+    unseen = scale * 3 / found.clusters if found.low == found.high else 0.0
+    worst = found.low - unseen if higher else found.high + unseen
+    non_inferior = worst > -margin if higher else worst < margin
+    return Compared(name, metric, higher, found, adjusted, verdict, non_inferior, worst)
 
 
 def _beyond_seeds(one: Side) -> list[str]:
@@ -260,7 +342,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
             return [plain(each) for each in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return dict(plain(asdict(found)))
+    return dict(plain(dataclasses.asdict(found)))
 
 
 def as_text(found: Comparison, room: int) -> str:
@@ -275,15 +357,16 @@ def as_text(found: Comparison, room: int) -> str:
     lines = [_wrapped(f"A is {first}.", room)]
     for place, name in enumerate(names[1:]):
         lines.append(_wrapped(f"{_letter(place)} is {_named(found, name)}.", room))
-    of = {"example": "each on its own", "document": "drawn by document", "class": "drawn by class"}[found.clustered_by]
+    of = "each on its own" if found.clustered_by == "example" else f"drawn by {found.clustered_by}"
     lines.append(_wrapped(f"{found.examples:,} examples that all have, {of}; data {found.fingerprint[:24]}.", room))
     lines += [_wrapped(note, room) for note in found.notes]
     cells = []
     for each in found.results:
         one, letter = each.difference, _letter(names.index(each.side) - 1)
+        digits = decimals(one.a, one.b)
         cells.append([
-            each.metric, letter, f"{one.a:.2f}", f"{one.b:.2f}", f"{one.value:+.2f}",
-            f"{one.low:+.2f} to {one.high:+.2f}", _p(each.adjusted), each.verdict.replace(UNSHOWN, "not shown"),
+            each.metric, letter, f"{one.a:.{digits}f}", f"{one.b:.{digits}f}", f"{one.value:+.{digits}f}",
+            f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", _p(each.adjusted), each.verdict.replace(UNSHOWN, "not shown"),
         ])  # fmt: skip
     header = ["metric", "", "A", "it", "it - A", "95 % interval", "p", "verdict"]
     lines += ["", table(header, cells, room, limit=24), ""]
@@ -316,16 +399,18 @@ def _p(value: float) -> str:
 
 def _said(each: Compared, margin: float | None) -> str:
     one = each.difference
+    digits = decimals(one.a, one.b)
     parts = [f"effect size {one.effect:+.3f}"]
     if 0 < one.detectable < math.inf:
-        parts.append(f"a difference of {one.detectable:.2f} would have been shown four times in five")
+        parts.append(f"a difference of {one.detectable:.{digits}f} would have been shown four times in five")
     if one.mcnemar is not None:
         parts.append(
             f"it alone is right on {one.mcnemar.only_b:,}, A alone on {one.mcnemar.only_a:,} (McNemar p {_p(one.mcnemar.p)}, each example on its own)"
         )
-    if each.non_inferior is not None:
+    if each.worst is not None:
+        at_worst = f" (at worst {each.worst:+.{digits}f})" if math.isfinite(each.worst) else ""
         parts.append(
-            f"{'no worse than A' if each.non_inferior else 'not shown to be no worse than A'} by a margin of {margin:g} "
-            f"(at worst {_worst(one):+.2f})"
+            f"{'no worse than A' if each.non_inferior else 'not shown to be no worse than A'} by a margin of {margin:g}"
+            f"{at_worst}"
         )
     return "; ".join(parts) + "."

@@ -14,7 +14,6 @@ from runs.terminal import duration, number, printable, table
 
 # A folder with one of these and no run.json: its process died before the first record, or the record is gone.
 _TRACES = (folders.HYDRA, folders.METRICS, folders.CHECKPOINTS, folders.LOCK)
-_FALLBACK_METRICS = ("val_f1", "val_accuracy", "val_loss")
 
 
 def find(roots: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
@@ -98,11 +97,23 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         folder, status (as in run.json; "stopped" for one that says running while no process is there;
-        "damaged", "incomplete" or "foreign" where there is no record to read), problem, model, data, fingerprint
+        "damaged", "incomplete" or "foreign" where there is no record to read), problem, task, model, data, fingerprint
         (of the evaluation data), monitor (name) and value, metrics, started, duration_seconds, restarts, trial.
     """
     empty = dict.fromkeys(
-        ("model", "data", "fingerprint", "monitor", "value", "started", "duration_seconds", "restarts", "trial"), None
+        (
+            "task",
+            "model",
+            "data",
+            "fingerprint",
+            "monitor",
+            "value",
+            "started",
+            "duration_seconds",
+            "restarts",
+            "trial",
+        ),
+        None,
     )
     row: dict[str, Any] = {"folder": os.fspath(folder), "status": "", "problem": None, **empty, "metrics": {}}
     path = Path(folder)
@@ -122,6 +133,7 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return row | {
         "status": status(path, record),
         "problem": record.get("reason"),
+        "task": task if isinstance(task := mapping(config.get("task")).get("name"), str) else None,
         "model": choice(record, "model"),
         "data": choice(record, "data"),
         "fingerprint": mapping(mapping(record.get("data")).get("fingerprints")).get("val"),
@@ -191,6 +203,6 @@ def _walk(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _monitor(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
-    asked = [config.get("monitor"), *(mapping(group).get("monitor") for group in config.values())]
-    names = [name for name in asked if isinstance(name, str)]
-    return next((name for name in [*names, *_FALLBACK_METRICS, *metrics] if name in metrics), None)
+    """The metric that the run was judged by: the configuration's, the task's, or the first that there is."""
+    declared = [config.get("monitor"), *(mapping(group).get("monitor") for group in config.values())]
+    return next((name for name in [*declared, *metrics] if isinstance(name, str) and name in metrics), None)

@@ -13,7 +13,7 @@ COLOURS = {"train": "#3b6ea5", "val": "#c8862a", "reference": "#3b6ea5", "new": 
 GOOD, FAIR, BAD = "#2e7d4f", "#9a6a00", "#a33a3a"
 BADGES = {
     "passed": GOOD, "warned": FAIR, "failed": BAD, "inconclusive": BAD, "unevaluated": BAD, "drifted": BAD, "stable": GOOD,
-    "finished": GOOD, "running": "#3b6ea5", "interrupted": FAIR, "stopped": FAIR, "damaged": BAD, "incomplete": FAIR,
+    "finished": GOOD, "running": "#3b6ea5", "interrupted": FAIR, "diverged": BAD, "stopped": FAIR, "damaged": BAD, "incomplete": FAIR,
 }  # fmt: skip
 # Colours follow the reader's system, light or dark; paper is light.
 _STYLE = """

@@ -19,7 +19,7 @@ from runs.masking import masked, masked_command
 from runs.metric_lines import checked
 from runs.utilisation import Utilisation, peak_memory
 
-Status = Literal["running", "finished", "interrupted", "failed"]
+Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 # Where a run happens and who is told is no part of what it computes, so it is no part of its hash either.
 OUTSIDE_HASH = ("logger", "quality", "explain", "metrics_file", "push_metrics", "hydra", "debug", "verbosity")
 _LONGEST_DIFF = 200_000  # bytes; more goes into a file of its own
@@ -73,7 +73,7 @@ class Record:
         """Says how the run ended, and writes the file for the last time.
 
         Args:
-            status: finished, interrupted or failed.
+            status: finished, diverged, interrupted or failed.
             exit_code: of the command; docs/exit_codes.md.
             reason: one line for a person, unless it finished.
             metrics: the final metrics; those of before stay if none are given.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config import files
+from config import files, tasks
 from config.errors import OutOfReach, Refused
 from runs import card, kubeflow_registry
 from runs import folder as folders
@@ -72,7 +72,7 @@ def register(
             the model was champion and was rolled back, it becomes a candidate instead.
 
     Raises:
-        Refused: the run is not finished, has no model, or a gate failed it.
+        Refused: the run is not finished, has no model, is of a task that this machine does not know, or a gate failed it.
         OutOfReach: the server does not answer.
     """
     record = folders.read_record(folder)
@@ -88,7 +88,7 @@ def register(
             raise Refused(
                 f"{what.lower()} of {folder}: {said}; see {folder / gate / 'report.html'}. --despite-gates registers it all the same"
             )
-    task = str(mapping(mapping(record.get("config")).get("task")).get("name"))
+    task = tasks.of_record(record)
     name = name or f"{task}-{choice(record, 'data') or 'data'}"
     mark = digest(model)
     text = card.as_markdown(folder, record, use, licence, mark)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import Refused
-from runs import charts, metric_lines, page, report
+from runs import charts, metric_lines, page, report, report_metrics, rows
 from runs import folder as folders
 from runs.page import badge, escaped, number
-from runs.rows import LOWER_IS_BETTER
 from runs.terminal import duration, when
 
 BEST = 8  # runs whose curves are drawn
@@ -71,30 +70,40 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _groups(path: Path, fine: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Runs on the same data, by the same metric."""
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    """Runs of one task on the same data, by the same metric."""
+    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for each in fine:
-        groups[each["data"] or "?", each["monitor"], str(each["fingerprint"])].append(each)
+        groups[each["data"] or "?", each["monitor"], str(each["task"]), str(each["fingerprint"])].append(each)
     parts = []
-    for (data, monitor, _), of in sorted(groups.items()):
+    for (data, monitor, task, _), of in sorted(groups.items()):
         if len(of) < 2 or of[0]["fingerprint"] is None:
             continue
-        lower = monitor in LOWER_IS_BETTER
-        best = sorted(of, key=lambda each: each["value"] if lower else -each["value"])
+        mode = _mode(task, monitor)
+        best = sorted(of, key=lambda each: each["value"] if mode == "min" else -each["value"]) if mode else of
         curves = {_name(path, Path(each["folder"])): _curve(Path(each["folder"]), monitor) for each in best[:BEST]}
         points = [(each["duration_seconds"] or 0.0, each["value"], _name(path, Path(each["folder"]))) for each in of]
         first, last = (_name(path, Path(each["folder"])) for each in (best[0], best[-1]))
-        said = (
+        shown = f"{monitor} of {'the best ' if mode else ''}{min(BEST, len(of))}" if len(of) > BEST else monitor
+        text = (
             f"<p>Of {number(len(of))} runs the best is {escaped(first)} ({page.exact(best[0]['value'])}). Whether that is more than chance: "
             f"<code>{escaped(shlex.join(['python', '-m', 'runs', 'compare', last, first]))}</code> from this page's folder.</p>"
         )
-        title = f"{monitor} of the best {min(BEST, len(of))}" if len(of) > BEST else monitor
+        if mode is None:
+            text = f"<p>Which of {number(len(of))} runs is best is not known: conf/task/{escaped(task)}.yaml does not declare {escaped(monitor)} here.</p>"
         parts += [
-            f"<h2>{escaped(data)}: {escaped(monitor)}</h2>", said, "<div class='grid'>",
-            f"<div class='card'><h3>{escaped(title)}</h3>{charts.curves(curves, 'step')}</div>",
+            f"<h2>{escaped(data)}: {escaped(monitor)}</h2>", text, "<div class='grid'>",
+            f"<div class='card'><h3>{escaped(shown)}</h3>{charts.curves(curves, 'step')}</div>",
             f"<div class='card'><h3>{escaped(monitor)} and time</h3>{charts.scatter(points, 'seconds')}</div>", "</div>",
         ]  # fmt: skip
     return parts
+
+
+def _mode(task: str, metric: str) -> str | None:
+    """Direction of a metric, max or min; None where this machine does not know it."""
+    try:
+        return rows.mode(task, metric)
+    except Refused:
+        return None
 
 
 def _curve(folder: Path, monitor: str) -> list[tuple[float, float]]:
@@ -102,4 +111,8 @@ def _curve(folder: Path, monitor: str) -> list[tuple[float, float]]:
         lines = metric_lines.read(folder / folders.METRICS)
     except (Refused, OSError, ValueError):
         return []
-    return [(float(line.step), float(line.values[monitor])) for line in report.later(lines) if monitor in line.values]
+    return [
+        (float(line.step), float(line.values[monitor]))
+        for line in report_metrics.later(lines)
+        if monitor in line.values
+    ]

@@ -1,6 +1,6 @@
 """Predictions as columns: what each metric is of each example, what it belongs to, how sure the model was."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config import tasks
 from config.errors import Refused
 from runs import folder as folders
 from runs import predictions
+from runs.fields import mapping
 from runs.statistics import Mean, mean
 
 Floats = npt.NDArray[np.float64]
 
 FEW = 10  # clusters below which examples are drawn one by one: whole clusters say nothing of so few
-LOWER_IS_BETTER = ("val_loss",)
 
 
 @dataclass(frozen=True)
@@ -24,58 +25,60 @@ class Columns:
     """A run's predictions.
 
     Attributes:
+        task: its name.
         rows: as they are in predictions.jsonl.
         ids: [N].
         values: [N] of each metric that can be told of single examples, in the metric's unit: their mean is the metric.
-        clusters: [N] document or class of each; empty where rows do not say.
-        by: what clusters are: document or class.
-        confidence: [N] 0 to 1; None where rows do not say.
-        right: [N] 0 or 1: the class, or an exact match.
+            Empty for a task without `scores`.
+        clusters: [N] the cluster of each example; empty where the task or a row names none.
+        by: what clusters are: the task's CLUSTER_NAME.
+        confidence: [N] 0 to 1, the key `probability`; None where a row lacks it.
+        correct: [N] 0 or 1; None for a task without `is_correct`.
     """
 
+    task: str
     rows: list[dict[str, Any]]
     ids: list[str]
     values: dict[str, Floats]
     clusters: list[str]
     by: str
     confidence: Floats | None
-    right: Floats
+    correct: Floats | None
 
 
-def read(folder: Path) -> Columns:
-    """A run's predictions.
+def read(folder: Path, record: Mapping[str, Any] | None = None) -> Columns:
+    """A run's predictions, read as its task says.
+
+    Args:
+        folder: the run's.
+        record: its run.json, where it is at hand.
 
     Raises:
-        Refused: there are none, or they are not ours.
+        Refused: there are none, they are not of the record's task, or this machine does not know the task.
     """
+    task = tasks.of_record(folders.read_record(folder) if record is None else record)
+    module = tasks.module(task)
     path = folder / folders.PREDICTIONS
     rows = list(predictions.read(path))
     if not rows:
         raise Refused(f"{path} has no predictions")
+    if not all(isinstance(row["id"], str | int) for row in rows):
+        raise Refused(f"{path} has an id that is no text")
     ids = [str(row["id"]) for row in rows]
     if len(set(ids)) < len(ids):
         raise Refused(f"{path} has an id twice")
-    clusters = _all(rows, "document" if "exact_match" in rows[0] else "label")
-    sure = _all(rows, "probability")
-    try:
-        measured = [_measured(row) for row in rows]
-        confidence = np.array(sure, np.float64) if sure else None
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise Refused(f"{path} has a row that is no prediction of ours: {type(error).__name__}: {error}") from None
-    if not all(isinstance(row["id"], str | int) for row in rows):
-        raise Refused(f"{path} has an id that is no text")
-    names = [name for name in measured[0] if all(name in each for each in measured)]
-    if not names:
-        raise Refused(f"{path} has rows of questions and of images")
-    values = {name: np.array([each[name] for each in measured], np.float64) for name in names}
-    if any(not np.isfinite(column).all() for column in values.values()):
-        raise Refused(f"{path} has a value that is no number")
-    questions = "val_exact_match" in values
-    right = values["val_exact_match" if questions else "val_accuracy"] / 100
-    return Columns(
-        rows, ids, values, [str(each) for each in clusters], "document" if questions else "class",
-        confidence, right,
-    )  # fmt: skip
+    key = getattr(module, "CLUSTER", None)
+    clusters = [str(name) for name in _column(rows, key)] if key else []
+    by = getattr(module, "CLUSTER_NAME", key or "example")
+    probability = _column(rows, "probability")
+    confidence = np.array(_computed(float, probability, path, task), np.float64) if probability else None
+    values: dict[str, Floats] = {}
+    if scores := getattr(module, "scores", None):
+        values = _values(_computed(scores, rows, path, task), path, task)
+    correct = None
+    if is_correct := getattr(module, "is_correct", None):
+        correct = np.array([bool(flag) for flag in _computed(is_correct, rows, path, task)], np.float64)
+    return Columns(task, rows, ids, values, clusters, by, confidence, correct)
 
 
 def clustered(clusters: Iterable[str]) -> list[str] | None:
@@ -84,22 +87,50 @@ def clustered(clusters: Iterable[str]) -> list[str] | None:
     return found if len(set(found)) >= FEW else None
 
 
-def _measured(row: Mapping[str, Any]) -> dict[str, float]:
-    if "exact_match" in row:
-        return {"val_exact_match": 100.0 * row["exact_match"], "val_f1": 100.0 * row["f1"]}
-    return {
-        "val_accuracy": 100.0 * bool(row["correct"]),
-        "val_top5_accuracy": 100.0 * (row["label"] in row["top5"]),
-        **({"val_loss": float(row["loss"])} if "loss" in row else {}),
-    }
-
-
-def _all(rows: list[dict[str, Any]], key: str) -> list[Any]:
-    """A column; empty where not every row has it."""
-    return [row[key] for row in rows] if all(row.get(key) is not None for row in rows) else []
-
-
 def known(columns: Columns) -> dict[str, Mean]:
     """Each metric of the predictions with its interval."""
     clusters = clustered(columns.clusters)
     return {name: mean(values, clusters) for name, values in columns.values.items()}
+
+
+def mode(task: str, metric: str) -> str | None:
+    """Direction of a metric: "max" or "min" as conf/task declares it; None if it does not.
+
+    Raises:
+        Refused: this machine does not know the task.
+    """
+    found = mapping(mapping(tasks.settings(task).get("metrics")).get(metric)).get("mode")
+    return found if found in ("max", "min") else None
+
+
+def _computed(function: Callable[[Any], Any], values: Iterable[Any], path: Path, task: str) -> list[Any]:
+    """A task's function of each row: it may meet rows of another task, and be somebody's own."""
+    results = []
+    for line, value in enumerate(values, 1):
+        try:
+            results.append(function(value))
+        except Exception as error:
+            raise Refused(
+                f"{path}, line {line}, is no prediction of the task {task}: {type(error).__name__}: {error}"
+            ) from error
+    return results
+
+
+def _values(scores: list[Any], path: Path, task: str) -> dict[str, Floats]:
+    """Columns [N] of the metrics that every row has."""
+    try:
+        names = [name for name in scores[0] if all(name in row for row in scores)]
+        values = {str(name): np.array([float(row[name]) for row in scores], np.float64) for name in names}
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{path}: scores of the task {task} gives no mapping from metrics to numbers: {error}") from error
+    if not values:
+        raise Refused(f"{path} has rows without a common metric")
+    for name, column in values.items():
+        if not np.isfinite(column).all():
+            raise Refused(f"{path}, line {int(np.argmin(np.isfinite(column))) + 1}: {name} is no finite number")
+    return values
+
+
+def _column(rows: list[dict[str, Any]], key: str) -> list[Any]:
+    """Values of a key; empty where not every row has it."""
+    return [row[key] for row in rows] if all(row.get(key) is not None for row in rows) else []

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from config.errors import Refused
 from runs import folder as folders
 from runs.listing import choice, status
 from runs.terminal import duration, entry, number, printable, when
 
 _LONG_HASH = re.compile(r"([0-9a-f]{12})[0-9a-f]{4,}")
 _FILES = (
-    (folders.MODEL, "the model; transformers or timm load it"),
+    (folders.MODEL, "the model"),
     (folders.PREDICTIONS, "one line for each evaluation example"),
     (folders.METRICS, "metrics over time"),
     (folders.CHECKPOINTS, "to resume from, or for init_from="),
@@ -88,8 +89,21 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
         f"hash {printable(str(record.get('config_hash'))[:12])}" if record.get("config_hash") else "",
     )
     there = [(name, what) for name, what in _FILES if (folder / name).exists()]
+    library = _library(record)
     for index, (name, what) in enumerate(there):
-        yield "" if index else "files", f"{name:<20} {what}"
+        loads = f"; {library} loads it" if name == folders.MODEL and library else ""
+        yield "" if index else "files", f"{name:<20} {what}{loads}"
+
+
+def _library(record: Mapping[str, Any]) -> str | None:
+    """What loads the model without isotrain; None where this machine does not know the task, or it does not say."""
+    from config import tasks
+
+    try:
+        library = getattr(tasks.module(tasks.of_record(record)), "LIBRARY", None)
+    except Refused:
+        return None
+    return library if isinstance(library, str) else None
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

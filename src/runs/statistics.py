@@ -1,5 +1,6 @@
 """What is said of a mean, and of many of them: intervals and corrected p-values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,20 @@ def mean(values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, d
     low, high = np.quantile(means, (0.025, 0.975))
     p = (1 + int((means <= bound).sum())) / (draws + 1)
     return Mean(value, float(low), float(high), p, len(array), count)
+
+
+def decimals(*values: float) -> int:
+    """Digits after the point: two, and of values below one as many as show four significant ones of the largest."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 3 - math.floor(math.log10(largest)) if 1e-12 < largest < 1 else 2
+
+
+def interval_text(found: Mean | None) -> str:
+    """An interval's ends; empty where they are not known."""
+    if found is None or not (math.isfinite(found.low) and math.isfinite(found.high)):
+        return ""
+    digits = decimals(found.low, found.high)
+    return f"{found.low:.{digits}f} to {found.high:.{digits}f}"
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quality.features import Seen
     from trainers.saved import SavedModel
 
 LIBRARY = "timm"  # loads model/ without isotrain
@@ -12,6 +13,7 @@ MODEL, DATA = "resnet18", "tiny_imagenet"  # choices of conf that a saved model 
 EXAMPLES = "images"  # what examples are called
 EXPERIMENT = "images"  # what names of Experiments begin with
 CLUSTER = "label"  # key of a prediction: examples that share its value are alike
+CLUSTER_NAME = "class"  # what such examples share, in words
 USE = "Tells which of its classes an image shows."
 LIMITS = (
     "It names one of its classes, whatever the image shows. It was scored on images of the kind of its evaluation data; "
@@ -139,3 +141,21 @@ def facts() -> ModuleType:
     from quality import images
 
     return images
+
+
+def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "Seen":
+    """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
+
+    Args:
+        name: a run's folder or a model folder.
+        data: the data module that the rows are of.
+        split: of the rows.
+        rows: of the table of facts.
+    """
+    from quality.features import Seen
+    from trainers import features
+
+    model = features.find(name, "image_classification")
+    numbers = {row["number"] for row in rows}
+    images = {number: image for number, image in enumerate(data.survey.splits[split].images()) if number in numbers}
+    return Seen(*features.of_images(model, [images[row["number"]] for row in rows]))

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quality.features import Seen
     from trainers.saved import SavedModel
 
 LIBRARY = "transformers"  # loads model/ without isotrain
@@ -12,11 +13,13 @@ MODEL, DATA = "bert", "squad"  # choices of conf that a saved model is opened wi
 EXAMPLES = "questions"  # what examples are called
 EXPERIMENT = "questions"  # what names of Experiments begin with
 CLUSTER = "document"  # key of a prediction: examples that share its value are alike
+CLUSTER_NAME = "document"  # what such examples share, in words
 USE = "Answers a question with a span of a text that is given with it."
 LIMITS = (
     "It answers from the text alone, whether or not that is true, and in spans of it. It was scored on texts of the kind "
     "of its evaluation data; of others nothing is known."
 )
+EXAMPLE_KEYS = ("version_2",)  # keys of conf/data that choose examples, beside those that every data set has
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},
@@ -121,3 +124,19 @@ def facts() -> ModuleType:
     from quality import questions
 
     return questions
+
+
+def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "Seen":
+    """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
+
+    Args:
+        name: a run's folder or a model folder.
+        data: the data module that the rows are of.
+        split: of the rows.
+        rows: of the table of facts.
+    """
+    from quality.features import Seen
+    from trainers import features
+
+    model = features.find(name, "question_answering")
+    return Seen(*features.of_answers(model, [(row["question"], row["context"]) for row in rows]))

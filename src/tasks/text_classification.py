@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quality.features import Seen
     from trainers.saved import SavedModel
 
 LIBRARY = "transformers"  # loads model/ without isotrain
@@ -121,3 +122,19 @@ def facts() -> ModuleType:
     from quality import texts
 
     return texts
+
+
+def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "Seen":
+    """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
+
+    Args:
+        name: a run's folder or a model folder.
+        data: the data module that the rows are of.
+        split: of the rows.
+        rows: of the table of facts.
+    """
+    from quality.features import Seen
+    from trainers import features
+
+    model = features.find(name, "text_classification")
+    return Seen(*features.of_texts(model, [(row["text"], row["text_pair"] or "") for row in rows]))

@@ -192,8 +192,8 @@ def read(path: Path) -> dict[str, Any]:
         raise Refused(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read; None where there is none.
+def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, and its content; None where there is none.
 
     Raises:
         Refused: there are checkpoints, and none can be read.
@@ -202,8 +202,7 @@ def latest(folder: Path) -> Path | None:
     for path in (folder / folders.LAST, folder / folders.BEFORE_LAST):
         if path.exists():
             try:
-                read(path)
-                return path
+                return path, read(path)
             except Refused as error:
                 damaged.append(str(error))
                 logger.warning("%s; trying the one before it", error)

@@ -1,29 +1,43 @@
-"""Several processes that agree: start, broadcast, gather."""
+"""Several processes that agree: start, broadcast, gather, decisions of rank zero, and one ending for all."""
 
+import contextlib
 import datetime
 import os
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from config import process
 
 T = TypeVar("T")
 
+_TIMEOUT = datetime.timedelta(minutes=30)
+_ENDING, _WRITTEN, _LEFT = "isotrain/ending", "isotrain/written", "isotrain/left"
+_WRITING_SECONDS = 30.0  # that other ranks give rank zero to write how the run ended
+_LEAVING_SECONDS = 10.0  # that rank zero, which may serve the store, gives others to read it
 
-def start() -> None:
+
+def start() -> Any:
     """Joins the processes that torchrun, PyTorchJob or TrainJob started; does nothing for one.
 
     Before Lightning does it, because the run's folder is agreed on first.
+
+    Returns:
+        The store that the processes share; None for one process.
     """
     if process.world_size() == 1 or dist.is_initialized():
-        return
+        return None
     os.environ.setdefault("LOCAL_RANK", "0")
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(process.local_rank())
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=30))
+    store, rank, world_size = next(rendezvous("env://", timeout=_TIMEOUT))
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT)
+    return store
 
 
 def stop() -> None:
@@ -57,3 +71,79 @@ def anywhere(flag: bool, device: torch.device) -> bool:
     tensor = torch.tensor([int(flag)], device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return bool(tensor.item())
+
+
+def decided(decide: Callable[[], T]) -> T:
+    """Rank zero's decision, on every rank. A collective.
+
+    Args:
+        decide: called on rank zero alone.
+
+    Returns:
+        What it returned there.
+
+    Raises:
+        Exception: what it raised there; on other ranks of the same class if the class has an exit code, else a
+            RuntimeError.
+    """
+    if not dist.is_initialized():
+        return decide()
+    value: Any = None
+    failure: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            value = decide()
+        except Exception as error:
+            failure = error
+    kind = None if failure is None else type(failure) if hasattr(failure, "exit_code") else RuntimeError
+    value, kind, message = broadcast((value, kind, str(failure)))
+    if failure is not None:
+        raise failure
+    if kind is not None:
+        raise kind(message)
+    decision: T = value
+    return decision
+
+
+def agreed(store: Any, value: str | None) -> str:
+    """One value for all ranks: the first that any of them gives.
+
+    Through the store and not by a collective, because a rank that fails does so while others wait in collectives.
+
+    Args:
+        store: that `start` returned.
+        value: of this rank; None waits for another rank's.
+
+    Raises:
+        RuntimeError: the process that serves the store is gone.
+    """
+    if store is None:
+        return value or ""
+    if value is not None:
+        return bytes(store.compare_set(_ENDING, "", value)).decode()
+    while not store.check([_ENDING]):
+        time.sleep(0.1)
+    return bytes(store.get(_ENDING)).decode()
+
+
+def leave(store: Any) -> None:
+    """Waits until rank zero has written how the run ended and the others know it, for some seconds at most.
+
+    torchrun ends all processes as soon as one of them fails.
+    """
+    if store is None:
+        return
+    rank, others = process.rank(), range(1, process.world_size())
+    with contextlib.suppress(RuntimeError):  # a store whose process is gone
+        if rank == 0:
+            store.set(_WRITTEN, "")
+            _wait(store, [f"{_LEFT}/{other}" for other in others], _LEAVING_SECONDS)
+        else:
+            _wait(store, [_WRITTEN], _WRITING_SECONDS)
+            store.set(f"{_LEFT}/{rank}", "")
+
+
+def _wait(store: Any, keys: list[str], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not store.check(keys) and time.monotonic() < end:
+        time.sleep(0.05)

@@ -176,6 +176,6 @@ def _override(config: DictConfig, override: str) -> DictConfig:
     parsed = OverridesParser.create().parse_override(override)
     key = parsed.key_or_group
     if OmegaConf.select(config, key, default="absent") == "absent":
-        raise Refused(unknown_key(key))
+        raise Refused(unknown_key(key, config))
     OmegaConf.update(config, key, parsed.value())
     return config

@@ -15,7 +15,7 @@ from config import process
 from config.errors import Refused
 from runs import folder as folders
 from runs import metric_lines, predictions
-from trainers import checkpoints, hardware
+from trainers import checkpoints, hardware, run
 from trainers.baselines import Baseline
 from trainers.checkpoints import Checkpoints
 from trainers.progress import Progress
@@ -68,16 +68,10 @@ def fit(
         config.trainer.checkpoint_steps,
         signals,
     )
-    metrics_file = Path(config.metrics_file or folder / "metrics.jsonl")
+    metrics_file = Path(config.metrics_file or folder / folders.METRICS)
     reporting = Reporting(metrics_file, folder, keeper, config.trainer.log_every_n_steps or 50)
     trainer = build(config, loggers, folder, [Seeds(config.seed), reporting, Progress(), _Handlers(signals), keeper])
-    start = checkpoints.latest(folder / folders.CHECKPOINTS)
-    if start is not None:
-        if trainer.is_global_zero:
-            checkpoints.cut_back(metrics_file, checkpoints.read(start))
-            logging.getLogger(__name__).info("going on from %s", start)
-    elif trainer.is_global_zero:
-        metrics_file.unlink(missing_ok=True)
+    start = run.resume(folder, metrics_file)
     if config.trainer.compile:
         module.model.compile()  # type: ignore[union-attr]
     signals.install()
@@ -104,10 +98,11 @@ def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Baseli
     """Counts, predicts, and leaves what a model's validation leaves."""
     baseline.fit(data)
     metrics, rows, details = baseline.predict(data)
-    predictions.write(folder / folders.PREDICTIONS, rows)
-    metrics_file = Path(config.metrics_file or folder / folders.METRICS)
-    metrics_file.unlink(missing_ok=True)
-    metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
+    if process.rank() == 0:
+        predictions.write(folder / folders.PREDICTIONS, rows)
+        metrics_file = Path(config.metrics_file or folder / folders.METRICS)
+        metrics_file.unlink(missing_ok=True)
+        metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
     return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 
 

@@ -17,19 +17,18 @@ def keep(module: Any, folder: Path) -> None:
     """Writes pictures.npz: `ids` [N] and `pixels` uint8 [N, H, W, 3] of the wrong ones with the highest loss.
 
     Args:
-        module: whose; nothing is written for one that does not classify images.
+        module: that classifies images, its data open; nothing is written for a baseline, which has no data.
         folder: the run's, with its predictions.
     """
-    from trainers.image_classification import ImageClassification
-
     path = folder / folders.PREDICTIONS
-    if not isinstance(module, ImageClassification) or not path.exists():
+    data = getattr(module, "data", None)
+    if data is None or not path.exists():
         return
     wrong = sorted((row for row in predictions.read(path) if not row["correct"]), key=lambda row: -row["loss"])[:KEPT]
-    names = module.data.names
+    names = data.names
     places = {names[at]: at for at in range(len(names))}
     index = np.array([places[row["id"]] for row in wrong], np.int64)
-    pixels = module.data.val.gather(index)
+    pixels = data.val.gather(index)
     step = -(-max(pixels.shape[1:3], default=1) // SIDE)
     with files.replacing(folder / folders.PICTURES) as file:
         np.savez_compressed(

@@ -5,7 +5,7 @@ Katib copies a trial's folder to the trial that takes its place. What this keeps
 
 from pathlib import Path
 
-from config import files
+from config import files, process
 from runs import folder as folders
 
 NAME = "weights.ckpt"
@@ -18,8 +18,8 @@ def weights(population_dir: str | None) -> str | None:
 
 
 def leave(population_dir: str | None, folder: Path) -> None:
-    """Leaves a run's best weights for the next generation, all of them or nothing."""
+    """Leaves a run's best weights for the next generation, all of them or nothing; on rank zero."""
     best = folder / folders.CHECKPOINTS / folders.BEST
-    if not population_dir or not best.is_file():
+    if process.rank() or not population_dir or not best.is_file():
         return
     files.copy(best, Path(population_dir) / NAME)

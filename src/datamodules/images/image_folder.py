@@ -146,6 +146,13 @@ def locate(path: str | None, train_file: str | None = None, val_file: str | None
     return locations.resolve(path, train_file, val_file, OFFICIAL, (".parquet",))
 
 
+def layout(
+    path: str | None, train_file: str | None, val_file: str | None, splits: Sequence[str] = ("train", "val")
+) -> Places:
+    """`locate`, for a Source; it finds both splits, whichever are wanted."""
+    return locate(path, train_file, val_file)
+
+
 def read(
     places: Places, limits: Mapping[str, int | None] | None = None, folder: str | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Split]]:

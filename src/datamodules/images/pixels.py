@@ -59,6 +59,11 @@ class Images:
     def __reduce__(self) -> tuple[type["Images"], tuple[Path]]:
         return Images, (self.folder,)  # a worker process opens its own map
 
+    def batch(self, indices: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
+        """pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] of the images with these positions."""
+        index = np.asarray(indices, np.int64)
+        return {"pixels": self.gather(index), "labels": self.labels[index], "index": index}
+
     def gather(self, index: npt.NDArray[np.int64]) -> Pixels:
         """uint8 [B, H, W, 3], a copy of the images with these positions.
 

@@ -1,82 +1,15 @@
-"""Where a data set's files are: in a local or fsspec folder, or on the Hugging Face Hub."""
+"""Finds the files of each split in a local or fsspec folder."""
 
-import inspect
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from config.errors import Refused
-from datamodules.sources.hub_errors import INSTEAD_OF_DATA, hub_access
-from datamodules.storage import cache, fingerprint
 
 BEGINNINGS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val")}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?(?=\.)")
-
-
-def kind(
-    files: Mapping[str, str | None], sample: object, hub: object, generated: str
-) -> Literal["path", "sample", "hub"]:
-    """Which of a configuration's sources counts: files before a sample, a sample before the Hub.
-
-    Args:
-        files: `path`, `train_file`, `val_file`.
-        sample: settings of a generator, or None.
-        hub: settings of a Hub repository, or None.
-        generated: the choice of `data` that needs nothing, for the message.
-
-    Raises:
-        Refused: there is none.
-    """
-    if any(value is not None for value in files.values()):
-        return "path"
-    if sample is not None:
-        return "sample"
-    if hub is not None:
-        return "hub"
-    raise Refused(f"no data: give data.path=<folder>, data.train_file and data.val_file, or choose data={generated}")
-
-
-def sample(root: Path, generator: ModuleType, settings: Mapping[str, Any]) -> Path:
-    """The cached folder of generated data, generated if need be.
-
-    Args:
-        root: of the cache.
-        generator: a module with `write(folder, **settings)`. Its text is part of the key: another generator, other data.
-        settings: of conf/data.
-
-    Raises:
-        Refused: a setting that the generator does not have.
-    """
-    known = list(inspect.signature(generator.write).parameters)[1:]
-    if unknown := sorted(set(settings) - set(known)):
-        raise Refused(f"data.sample has no key {unknown[0]}; it has {', '.join(known)}")
-    key = {**settings, "generator": fingerprint.of_files([str(generator.__file__)], root, "full")}
-    name = generator.__name__.rpartition(".")[2]
-    return cache.entry(root, name, key, lambda folder: generator.write(folder, **settings))
-
-
-def place(
-    kind: str, files: Mapping[str, str | None], sample: Mapping[str, Any] | None, hub: Mapping[str, Any] | None
-) -> str:
-    """Where data comes from, whatever is there today: what "the data before" is the data before of."""
-    if kind == "path":
-        return json.dumps([name and (name if "://" in name else str(Path(name).absolute())) for name in files.values()])
-    return str((hub or {})["repo"]) if kind == "hub" else json.dumps(dict(sample or {}), sort_keys=True)
-
-
-def expected(sample: Mapping[str, Any] | None, limit: int | None, split: str) -> int | None:
-    """How many examples a split must have: generated ones are as many as were asked for, no more than the limit."""
-    made = (sample or {}).get(split)
-    return None if made is None else min(int(made), limit or int(made))
-
-
-def fingerprint_of(hub: Mapping[str, Any], split: str) -> str:
-    """`repo@revision:file`."""
-    return f"{hub['repo']}@{hub['revision']}:{hub[split]}"
 
 
 def resolve(
@@ -126,46 +59,6 @@ def resolve(
             assert path is not None
             found[split] = _search(path, split, tuple((official or {}).get(split, ())), tuple(suffixes))
     return found
-
-
-def hub(
-    repo: str,
-    revision: str,
-    files: str | Sequence[str],
-    repo_type: Literal["dataset", "model"] = "dataset",
-    instead: str = INSTEAD_OF_DATA,
-) -> list[str]:
-    """Local paths of a Hub repository's files, downloaded unless the Hub's cache has them.
-
-    Honours HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE. The fingerprint of such data is `repo@revision`.
-
-    Args:
-        repo: "owner/name".
-        revision: a commit hash, a tag or a branch; what the cache has of it is not asked for again.
-        files: one path in the repository, or several.
-        repo_type: "dataset" or "model".
-        instead: what the message proposes when there is no network.
-
-    Raises:
-        Refused: no network, no such repository, revision or file, no access. Within seconds, in one line.
-    """
-    names = [files] if isinstance(files, str) else list(files)
-    here = [in_hub_cache(repo, revision, name, repo_type) for name in names]
-    if all(here):
-        return [str(path) for path in here]
-
-    from huggingface_hub import hf_hub_download
-
-    with hub_access(f"{'the data set' if repo_type == 'dataset' else 'the model'} {repo}", instead):
-        return [hf_hub_download(repo, name, revision=revision, repo_type=repo_type) for name in names]
-
-
-def in_hub_cache(repo: str, revision: str, name: str, repo_type: str) -> str | None:
-    """The path of a file in the Hub's cache, if it is there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repo, name, revision=revision, repo_type=repo_type)
-    return found if isinstance(found, str) else None
 
 
 def _system(path: str) -> tuple[Any, str]:

@@ -113,6 +113,21 @@ class Texts:
         return self.bytes[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
 
 
+def duplicate(hashes: Array, texts: Texts) -> tuple[str, int, int] | None:
+    """A text that occurs twice, and where; None if there is none.
+
+    Args:
+        hashes: int64 [N] of the texts: eight bytes each in memory, not the texts themselves.
+        texts: N of them.
+    """
+    order = np.argsort(hashes, kind="stable")
+    for at in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
+        first, second = int(order[at]), int(order[at + 1])
+        if texts[first] == texts[second]:
+            return texts[first], first, second
+    return None
+
+
 class Writers:
     """Several writers that are completed together, unless the block they are used in fails."""
 

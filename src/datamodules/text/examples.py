@@ -100,22 +100,15 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
             counts["questions_without_a_matching_answer"] += bool(question.answers) and target is None
     if not counts["questions"]:
         raise Refused(f"{what}: there are no questions")
-    _refuse_duplicates(np.frombuffer(hashes, np.int64), arrays.Texts(folder, "ids"), what)
+    duplicate = arrays.duplicate(np.frombuffer(hashes, np.int64), arrays.Texts(folder, "ids"))
+    if duplicate:
+        name, first, second = duplicate
+        raise Refused(
+            f"{what}: the id {name!r} occurs twice, at questions {first + 1} and {second + 1}; ids must be unique in a split"
+        )
     (folder / "counts.json").write_text(
         json.dumps({**counts, "example": example}, ensure_ascii=False), encoding="utf-8"
     )
-
-
-def _refuse_duplicates(hashes: arrays.Array, ids: arrays.Texts, what: str) -> None:
-    # Eight bytes for each question, not the ids themselves.
-    order = np.argsort(hashes, kind="stable")
-    for at in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
-        first, second = int(order[at]), int(order[at + 1])
-        if ids[first] == ids[second]:
-            raise Refused(
-                f"{what}: the id {ids[first]!r} occurs twice, at questions {first + 1} and {second + 1}; "
-                "ids must be unique in a split"
-            )
 
 
 class Examples:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import OutOfResources, Refused
-from datamodules.sources import locations
+from datamodules.sources import hub
 from datamodules.sources.hub_errors import INSTEAD_OF_MODEL, hub_access
 from datamodules.storage import cache, fingerprint
 
@@ -170,16 +170,15 @@ def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Pr
 
 
 def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
-    config = locations.hub(name, revision or "main", "config.json", "model", INSTEAD_OF_MODEL)[0]
+    config = hub.download(name, revision or "main", "config.json", "model", INSTEAD_OF_MODEL)[0]
     # The client's cache is `snapshots/<commit>/config.json`.
     commit = Path(config).parent.name
 
     def load() -> Any:
         from transformers import AutoTokenizer
 
-        complete = locations.in_hub_cache(name, commit, "tokenizer_config.json", "model") is not None and any(
-            locations.in_hub_cache(name, commit, file, "model")
-            for file in ("tokenizer.json", "vocab.txt", "vocab.json")
+        complete = hub.cached_path(name, commit, "tokenizer_config.json", "model") is not None and any(
+            hub.cached_path(name, commit, file, "model") for file in ("tokenizer.json", "vocab.txt", "vocab.json")
         )
         with contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", INSTEAD_OF_MODEL):
             return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete)

@@ -20,14 +20,12 @@ import numpy.typing as npt
 from config.errors import Refused
 from datamodules.storage import arrays
 from datamodules.text.examples import Examples
+from datamodules.text.padding import padded
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the cache key: raise it when what `write` writes changes
 CHUNK = 2048  # questions at a time
-# Batch widths are multiples of it. Processors compile kernels for each width and keep them (some 10 MiB a width for a
-# small model), GPUs are quickest at multiples of 8.
-MULTIPLE = 16
 FIELDS = ("tokens", "types", "chars", "offsets", "example", "start", "end")
 Array = npt.NDArray[Any]
 
@@ -361,23 +359,15 @@ class Windows:
         return type(self).open, (self.folder, self.pad_id, self.uses_types)
 
     def batch(self, windows: Sequence[int]) -> dict[str, Array]:
-        """Some windows, padded to the longest of them, rounded up to a multiple of `MULTIPLE`.
+        """Some windows, padded to the longest of them, rounded up to a multiple of 16.
 
         Returns:
             input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
             end_positions, window [B]; all int64.
         """
         chosen = np.asarray(windows, np.int64)
-        lengths = self.lengths[chosen].astype(np.int64)
-        width = min(-(-int(lengths.max(initial=0)) // MULTIPLE) * MULTIPLE, self.longest)
-        mask = np.arange(width) < lengths[:, None]
-        source = arrays.ragged(self.offsets[chosen], lengths)
-        input_ids = np.full(mask.shape, self.pad_id, np.int64)
-        input_ids[mask] = self.tokens[source]
-        batch = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
-        if self.uses_types:
-            batch["token_type_ids"] = np.zeros(mask.shape, np.int64)
-            batch["token_type_ids"][mask] = self.types[source]
+        types = self.types if self.uses_types else None
+        batch = padded(chosen, self.tokens, types, self.offsets, self.longest, self.pad_id)
         batch["start_positions"] = self.start[chosen].astype(np.int64)
         batch["end_positions"] = self.end[chosen].astype(np.int64)
         batch["window"] = chosen

@@ -1,0 +1,44 @@
+"""The files that results depend on: this code, the configuration folders, and packages of tasks that live elsewhere.
+
+Caches and names of results are made from their digest, so that what another code or configuration made is not taken for theirs.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from config import tasks
+
+PROJECT = tasks.CONF.parent
+
+
+def digest() -> str:
+    """SHA-256 of the files' names and contents, as hexadecimal digits."""
+    whole = hashlib.sha256()
+    for name, path in sorted(set(_files())):
+        whole.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def _files() -> Iterator[tuple[str, Path]]:
+    """Each file, with its name in its own folder: a copy of this code elsewhere has the same digest."""
+    yield "train.py", PROJECT / "train.py"
+    for root in (PROJECT / "src", *_packages()):
+        for path in root.rglob("*.py") if root.is_dir() else (root,):
+            yield str(path.relative_to(root.parent)), path
+    for root in tasks.folders():
+        for path in root.rglob("*.yaml"):
+            yield str(path.relative_to(root.parent)), path
+
+
+def _packages() -> Iterator[Path]:
+    """The top-level packages, or single files, of the tasks' modules that are not in this project."""
+    dotted = {str(tasks.settings(name).get("module", "")) for name in tasks.names()}
+    for name in {module.partition(".")[0] for module in dotted}:
+        spec = importlib.util.find_spec(name) if name else None
+        for place in [*(spec.submodule_search_locations or []), spec.origin] if spec else []:
+            path = Path(place) if place else None
+            # The origin of a package is its __init__.py, which stands in its folder.
+            if path and path.exists() and path.name != "__init__.py" and not path.is_relative_to(PROJECT / "src"):
+                yield path

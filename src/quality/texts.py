@@ -1,0 +1,108 @@
+"""The table of facts of text classification: one row for each text, read as leniently as can be."""
+
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from quality import personal
+from quality.hashes import hashed
+from quality.tables import class_counts, connect, quoted
+
+FORMAT = 1  # part of the cache's key: raise it when the rows change
+
+SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),  # train or val
+        ("number", pa.int64()),  # its position in the split
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("text_pair", pa.string()),  # the second text; null if there is none
+        ("label", pa.string()),  # id of its class; null if it has none
+        ("length", pa.int32()),  # characters, blanks at the ends not counted: only they are nothing to read
+        ("pair_length", pa.int32()),  # null without a second text
+        ("words", pa.int32()),  # of both texts
+        ("broken_characters", pa.int32()),  # replacement and control characters: text decoded wrongly
+        ("known", pa.bool_()),  # its label is one of training; null without a label
+        ("text_hash", pa.int64()),  # without case, punctuation and articles: near duplicates have the same
+        ("example_hash", pa.int64()),  # of both texts as they are, but for white space
+        ("emails", pa.int32()),  # what looks like one, in both texts
+        ("phones", pa.int32()),
+        ("cards", pa.int32()),  # with a right check digit
+    ]
+)
+CATEGORIES = ("label",)
+SAID = "text"
+TEXTS = ("text", "text_pair")
+ROWS = 2_048  # written at a time
+_TOKEN = re.compile(r"[:;=]['^-]?[()\[\]dp|/\\]+|\w+|[^\w\s]")  # an emoticon, a word, or a single sign
+_ARTICLES = frozenset(("a", "an", "the"))
+_BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+counts = class_counts
+
+
+def tables(data: Any, split: str) -> Iterator[pa.Table]:
+    """The rows of a split, as many as its limit lets a model see.
+
+    Args:
+        data: a TextClassificationData.
+        split: train or val.
+
+    Raises:
+        Refused: a file that cannot be read as texts at all.
+    """
+    records = enumerate(islice(data.records(split), data.limit(split)))
+    while rows := [_row(split, number, record) for number, record in islice(records, ROWS)]:
+        yield pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def finish(rows: Path, final: Path) -> None:
+    """Writes the rows again, with whether training has their label: that is known when all have been read."""
+    with tempfile.TemporaryDirectory(dir=rows.parent) as spill:
+        connection = connect(rows, Path(spill))
+        known = "label in (select label from facts where split = 'train' and label is not null)"
+        connection.execute(
+            f"copy (select * replace ({known} as known) from facts) to {quoted(str(final))} "
+            "(format parquet, compression zstd)"
+        )
+        connection.close()
+    rows.unlink()
+
+
+def _row(split: str, number: int, record: Any) -> dict[str, Any]:
+    text, pair = record.text or "", record.pair or None
+    parts = [text] if pair is None else [text, pair]
+    emails, phones, cards = (sum(column) for column in zip(*map(personal.counts, parts), strict=True))
+    return {
+        "split": split,
+        "number": number,
+        "id": record.id,
+        "text": text,
+        "text_pair": pair,
+        "label": record.label,
+        "length": len(text.strip()),
+        "pair_length": None if pair is None else len(pair.strip()),
+        "words": sum(len(part.split()) for part in parts),
+        "broken_characters": sum(len(_BROKEN.findall(part)) for part in parts),
+        "text_hash": hashed("\0".join(map(_normalised, parts))),
+        "example_hash": hashed("\0".join(" ".join(part.split()) for part in parts)),
+        "emails": emails,
+        "phones": phones,
+        "cards": cards,
+    }
+
+
+def _normalised(text: str) -> str:
+    """A text without case, punctuation, articles and the width of its blanks; symbols and emoticons stay, for they can decide."""
+    tokens = _TOKEN.findall(text.casefold())
+    return " ".join(token for token in tokens if token not in _ARTICLES and not _is_punctuation(token)) or text
+
+
+def _is_punctuation(token: str) -> bool:
+    return len(token) == 1 and unicodedata.category(token).startswith("P")

@@ -1,0 +1,166 @@
+"""A task that lives outside the repository, in a package of its own with its own conf/: every command takes it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tests.conftest import ROOT
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+TRAIN = (
+    "train.py",
+    "model=counter",
+    "data=dots",
+    "quality=off",
+    "logger=none",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, cache: Path) -> dict[str, str]:
+    """What a user exports: where the package and its configuration are."""
+    shutil.copytree(ROOT / "tests" / "own_task", tmp_path / "mine")
+    return {
+        **os.environ,
+        "ISOTRAIN_CONF": str(tmp_path / "mine" / "conf"),
+        "PYTHONPATH": f"{tmp_path / 'mine'}:{ROOT / 'src'}",
+        "ISOTRAIN_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@pytest.fixture
+def command(environment: dict[str, str], tmp_path: Path) -> Command:
+    """Runs a command line as that user."""
+
+    def call(*args: str, expected: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        head = [str(ROOT / "train.py")] if args[0] == "train.py" else [args[0]]
+        done = subprocess.run(
+            [sys.executable, *head, *args[1:]], cwd=tmp_path, env={**environment, **more},
+            capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == expected, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_it_trains_resumes_and_is_scored(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
+    # Whole, and once more killed in the middle: the same to the last digit.
+    command(*TRAIN, "trainer.max_epochs=6", "hydra.run.dir=a")
+    slow = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *TRAIN[1:],
+        "trainer.max_epochs=6",
+        "hydra.run.dir=b",
+        "trainer.checkpoint_steps=1",
+    ]
+    process = subprocess.Popen(
+        slow, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert "val_mae=" in process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["status"] == "running"
+    command(*TRAIN, "trainer.max_epochs=6", "hydra.run.dir=b")
+    first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in "ab")
+    exact = ("val_loss", "val_mae")
+    assert [first["metrics"][key] for key in exact] == [second["metrics"][key] for key in exact]
+    assert (tmp_path / "a" / "predictions.jsonl").read_text() == (tmp_path / "b" / "predictions.jsonl").read_text()
+    assert set(first["metrics"]) >= set(first["config"]["task"]["metrics"])
+
+    # evaluate and predict say what validation said.
+    done = command("-m", "trainers", "evaluate", "run=a", "--output", "out", "trainer.threads=1")
+    assert f"val_mae={first['metrics']['val_mae']:.4g}"[:12] in done.stdout
+    validation = rows((tmp_path / "a" / "predictions.jsonl").read_text())
+    assert rows((tmp_path / "out" / "predictions.jsonl").read_text()) == validation
+    sys.path.insert(0, str(tmp_path / "mine"))
+    try:
+        from counting.data import _Images  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(tmp_path / "mine"))
+    images = _Images(24, 16, 1).pixels
+    with (tmp_path / "images.jsonl").open("w") as file:
+        for row, pixels in zip(validation, images, strict=True):
+            file.write(json.dumps({"id": row["id"], "pixels": np.asarray(pixels).tolist()}) + "\n")
+    for name in ("a", "a/model"):
+        predictions = rows(command("-m", "trainers", "predict", f"run={name}", "images.jsonl").stdout)
+        assert [row["id"] for row in predictions] == [row["id"] for row in validation]
+        assert [row["prediction"] for row in predictions] == pytest.approx(
+            [row["prediction"] for row in validation], abs=1e-2
+        )
+
+    # compare, report, list, card.
+    command(*TRAIN, "trainer.max_steps=1", "hydra.run.dir=worse")
+    found = json.loads(command("-m", "runs", "compare", "worse", "a", "--json").stdout)
+    by_metric = {result["metric"]: result for result in found["results"]}
+    assert by_metric["val_mae"]["higher_is_better"] is False
+    assert by_metric["val_mae"]["difference"]["b"] == pytest.approx(first["metrics"]["val_mae"], rel=1e-6)
+    assert by_metric["val_mae"]["verdict"] == "better"
+    command("-m", "runs", "report", "a")
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "off by" in page
+    assert "counter" in command("-m", "runs", "list", ".").stdout
+    command("-m", "runs", "register", "a", "--server", f"sqlite:///{tmp_path}/mlflow.db")
+
+    # What it lacks is refused by name.
+    done = command("-m", "explain", "run=a", expected=2)
+    assert "explainer of the task counting, which counting.task lacks: write it as docs/tasks.md says" in done.stderr
+    done = command(*TRAIN, "quality=enforce", "hydra.run.dir=c", expected=2)
+    assert "facts of the task counting, which counting.task lacks" in done.stderr
+
+
+def test_wrong_values_of_its_own_keys_are_refused_before_torch(command: Command) -> None:
+    started = time.monotonic()
+    done = command(*TRAIN, "data.side=2", expected=2)
+    assert "data.side=2: must be a whole number, at least 4 and at most 64" in done.stderr
+    done = command(*TRAIN, "data.sides=8", expected=2)
+    assert "did you mean side?" in done.stderr
+    assert time.monotonic() - started < 300
+
+
+def test_katib_checks_and_searches_it(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "-m", "katib", "new", "model=counter", "data=dots", "quality=off", "logger=none", "trainer.max_steps=4",
+        "trainer.accelerator=cpu", "trainer.threads=1", "optim.lr=loguniform(1e-3,1e-1)", "model.width=choice(4,8)",
+        "--name", "counting-random", "--algorithm", "random", "--max-trials", "2", "--parallel", "1",
+    )  # fmt: skip
+    (tmp_path / "counting.yaml").write_text(done.stdout)
+    experiment = yaml.safe_load(done.stdout)
+    assert experiment["spec"]["objective"]["type"] == "minimize"
+    assert experiment["spec"]["objective"]["objectiveMetricName"] == "val_mae"
+    command("-m", "katib", "check", "counting.yaml")
+    broken = done.stdout.replace("model.width", "model.widths")
+    (tmp_path / "broken.yaml").write_text(broken)
+    assert "widths" in command("-m", "katib", "check", "broken.yaml", expected=2).stdout
+    command("-m", "katib", "run", "counting.yaml", "--folder", "search")
+    done = command("-m", "katib", "best", "search")
+    assert "optim.lr=" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_pipeline_takes_it(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "-m", "pipelines", "run", "model=counter", "data=dots", "trainer.max_steps=8", "trainer.accelerator=cpu",
+        "trainer.threads=1", "-p", "quality=off", "-p", "explain=off", "-p", "minimum=1", "--name", "one",
+    )  # fmt: skip
+    state = json.loads((tmp_path / "outputs" / "pipelines" / "one" / "pipeline.json").read_text())
+    assert state["state"] == "SUCCEEDED", done.stdout + done.stderr
