@@ -50,6 +50,7 @@ _BOTH = ("comprehensiveness", "sufficiency", "unlike_random", "agreement")
 _MEASURES = {  # of explanations, see explain.judge
     "question_answering": ("question_share", "question_permutation", *_BOTH),
     "image_classification": ("pointing", "faithfulness", "learned", "mass", *_BOTH),
+    "text_classification": ("text_permutation", "learned", *_BOTH),
 }
 
 # Keys as in the composed configuration. A test holds that every key of every shipped YAML has a rule.
@@ -126,6 +127,9 @@ RULES: dict[str, Rule] = {
     "explain.image_classification.target": _text("log_probability", "probability", "logit"),
     "explain.image_classification.explainer": _text("permutation", "gradient"),
     "explain.image_classification.pictures": _whole(0, 100),
+    "explain.text_classification.sentences": _whole(1, 10),
+    "explain.text_classification.other_texts": _whole(1, 100),
+    "explain.text_classification.words": _whole(0, 10**6),
     **{f"explain.{task}.measures.{name}.block": _YES_NO for task, names in _MEASURES.items() for name in names},
     **{
         f"explain.{task}.measures.{name}.bound": _real(-100, 100) for task, names in _MEASURES.items() for name in names
