@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules.images.image_folder import read_bytes
+from datamodules.images.files import read_bytes
 from quality import tables
 from quality.facts import Facts
 
