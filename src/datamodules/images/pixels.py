@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules.images.image_folder import Boxes, Split, read_bytes
+from datamodules.images.files import read_bytes
+from datamodules.images.image_folder import Boxes, Split
 from datamodules.storage.arrays import Texts, TextWriter, load
 from datamodules.storage.parallel import ordered
 
