@@ -7,12 +7,14 @@ place nor size says which shape it is, and the validation images have textures i
 import colorsys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from config.errors import Refused
+from config.ranges import Range
 
 Points = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float64]
@@ -23,7 +25,14 @@ _DISTRACTORS = 4
 _TILT = 0.5  # radians, to either side
 
 
-def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size: int = 64) -> None:
+def write(
+    folder: Path,
+    seed: Annotated[int, Range(low=0)],
+    train: Annotated[int, Range(low=1)],
+    val: Annotated[int, Range(low=1)],
+    classes: Annotated[int, Range(low=2)] = 12,
+    size: Annotated[int, Range(low=16)] = 64,
+) -> None:
     """Writes train/, val/, wnids.txt and words.txt.
 
     Args:

@@ -22,7 +22,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from config.ranges import Range
 
 FACTS = 6  # told in one paragraph
 TWO_PLACES = 0.2  # share of paragraphs about two places
@@ -156,7 +158,13 @@ THINGS = _words("""
 """)
 
 
-def write(folder: Path, seed: int, train: int, val: int, unanswerable: float = 0.0) -> None:
+def write(
+    folder: Path,
+    seed: Annotated[int, Range(low=0)],
+    train: Annotated[int, Range(low=1)],
+    val: Annotated[int, Range(low=1)],
+    unanswerable: Annotated[float, Range(low=0, below=1)] = 0.0,
+) -> None:
     """Writes `train-v1.1.json` and `dev-v1.1.json` (`-v2.0` with unanswerable questions) into a folder.
 
     Args:

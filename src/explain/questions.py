@@ -6,12 +6,13 @@ import zlib
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from config.ranges import Range
 from datamodules.windows import Encoder, Limits, Windows
 from explain import gradients, shapley
 from explain.images import evenly, hash_of
@@ -36,12 +37,19 @@ _WORD = re.compile(r"\w+(?:[-'’.,]\w+)*|[^\w\s]")
 class Settings:
     """What decides the values; conf/explain says what each does."""
 
-    sentences: int
+    sentences: Annotated[int, Range(low=1, high=10)]
     max_answer_tokens: int
-    other_questions: int
+    other_questions: Annotated[int, Range(low=1, high=100)]
     batch_size: int
     seed: int
     bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What else is explained; conf/explain says what each does."""
+
+    words: Annotated[int, Range(low=0, high=10**6)]
 
 
 @dataclass(frozen=True)

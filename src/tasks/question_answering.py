@@ -17,6 +17,8 @@ LIMITS = (
     "It answers from the text alone, whether or not that is true, and in spans of it. It was scored on texts of the kind "
     "of its evaluation data; of others nothing is known."
 )
+# What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
+EXPLAIN_SETTINGS = ("explain.questions.Settings", "explain.questions.Extent")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},

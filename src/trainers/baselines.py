@@ -68,7 +68,9 @@ class Majority:
     does); with unanswerable questions in training, "no answer" is an answer like any other.
     """
 
-    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
+    def __init__(
+        self, data: Any = None, optim: Any = None, pretrained: str | None = None, revision: str | None = None
+    ) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 
@@ -126,7 +128,9 @@ class Lexical:
     question asks how many or when, of capitalised words where it asks who or where.
     """
 
-    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
+    def __init__(
+        self, data: Any = None, optim: Any = None, pretrained: str | None = None, revision: str | None = None
+    ) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 

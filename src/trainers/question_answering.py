@@ -4,13 +4,14 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from config.errors import Refused
+from config.ranges import Range
 from datamodules.imports import quick_transformers
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import answers
@@ -35,10 +36,10 @@ class QuestionAnswering(Task):
         pretrained: str | None,
         revision: str | None = None,
         architecture: Mapping[str, Any] | None = None,
-        dropout: float | None = None,
-        attention_dropout: float | None = None,
-        n_best: int = 20,
-        max_answer_tokens: int = 30,
+        dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        attention_dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        n_best: Annotated[int, Range(low=1)] = 20,
+        max_answer_tokens: Annotated[int, Range(low=1)] = 30,
     ) -> None:
         """Builds the encoder and its head.
 
