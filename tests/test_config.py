@@ -110,6 +110,14 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
         (["data.batch_size=0"], r"data\.batch_size=0: must be a whole number, at least 1"),
         (["data.batch_size=2.5"], r"data\.batch_size=2\.5: must be a whole number"),
         (["trainer.compile=1"], r"trainer\.compile=1: must be true or false"),
+        (
+            ["explain.question_answering.words=-1"],
+            r"^explain\.question_answering\.words=-1: must be a whole number, at l",
+        ),
+        (
+            ["explain.question_answering.measures.sufficiency.bound=101"],
+            r"^explain\.question_answering\.measures\.sufficiency\.bound=101: must be a number, at least -100 and at most 100$",
+        ),
         (["optim.schedule=step"], r"optim\.schedule=step: must be linear or cosine or constant"),
         (["model=resnet18"], r"the model is made for image_classification, the data set for question_answering"),
         (

@@ -46,13 +46,9 @@ def rules(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
     for path, node in targets(config):
         if (signature := signatures.read(str(node["_target_"]))) is not None:
             yield from _of_arguments(path, node, signature)
-    for path, section, signature in _sections(config):
-        yield from _of_arguments(path, section, signature)
-        measures = section.get("measures")
-        for name, measure in measures.items() if isinstance(measures, Mapping) else ():
-            for key, rule in MEASURE.items():
-                if isinstance(measure, Mapping) and key in measure:
-                    yield f"{path}.measures.{name}.{key}", measure[key], rule
+    for name, section in (config.get("explain") or {}).items():
+        if isinstance(section, Mapping) and name in tasks.names():
+            yield from _of_explanations(name, section)
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -127,14 +123,17 @@ def _unknown(path: str, values: Mapping[str, Any], keys: Keys, signature: signat
         yield f"{path} needs {name}"
 
 
-def _sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], signatures.Signature]]:
-    """The sections of conf/explain, with what takes their settings: EXPLAIN_SETTINGS of the task that each is named after."""
-    for name, section in (config.get("explain") or {}).items():
-        if not isinstance(section, Mapping) or name not in tasks.names():
-            continue
-        for target in _explained(name, tuple(tasks.folders())):
-            if (signature := signatures.read(target)) is not None:
-                yield f"explain.{name}", section, signature
+def _of_explanations(task: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
+    """The rules of a task's section in conf/explain: of its settings, and of its measures."""
+    path = f"explain.{task}"
+    for target in _explained(task, tuple(tasks.folders())):
+        if (signature := signatures.read(target)) is not None:
+            yield from _of_arguments(path, section, signature)
+    measures = section.get("measures")
+    for name, measure in measures.items() if isinstance(measures, Mapping) else ():
+        for key, rule in MEASURE.items():
+            if isinstance(measure, Mapping) and key in measure:
+                yield f"{path}.measures.{name}.{key}", measure[key], rule
 
 
 @functools.cache

@@ -69,7 +69,7 @@ class Majority:
     """
 
     def __init__(
-        self, data: Any = None, optim: Any = None, pretrained: str | None = None, revision: str | None = None
+        self, data: Any = None, optim: Any = None, pretrained: str | bool | None = None, revision: str | None = None
     ) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
