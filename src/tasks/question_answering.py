@@ -20,6 +20,8 @@ LIMITS = (
     "of its evaluation data; of others nothing is known."
 )
 EXAMPLE_KEYS = ("version_2",)  # keys of conf/data that choose examples, beside those that every data set has
+# What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
+EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.question_views.Extent")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},
