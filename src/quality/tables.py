@@ -29,7 +29,7 @@ def add(connection: Any, facts: Any, expected: Mapping[str, int | None], previou
     """The tables beside the facts.
 
     `expected(split, rows)`: how many examples the configuration says there are, where it does. `previous(split, label,
-    rows)`: how many there were when data from the same place was last found good; the same as now if it never was.
+    rows)`: how many there were when data from the same place was last good, or taken all the same; as now if it never was.
     `classes(label)`: those of a classification.
     """
     connection.execute("create table expected (split varchar, rows bigint)")

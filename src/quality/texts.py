@@ -10,6 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from datamodules.text import records
+from datamodules.text.records import Record
+from datamodules.text_classification import TextClassificationData
 from quality import personal
 from quality.hashes import hashed
 from quality.tables import class_counts, connect, quoted
@@ -21,9 +24,10 @@ SCHEMA = pa.schema(
         ("split", pa.string()),  # train or val
         ("number", pa.int64()),  # its position in the split
         ("id", pa.string()),
-        ("text", pa.string()),
-        ("text_pair", pa.string()),  # the second text; null if there is none
+        ("text", pa.string()),  # null if it is none
+        ("text_pair", pa.string()),  # a second text that belongs to it; null if there is none
         ("label", pa.string()),  # id of its class; null if it has none
+        ("problem", pa.string()),  # why training could not take the row as it is; null if nothing is wrong
         ("length", pa.int32()),  # characters, blanks at the ends not counted: only they are nothing to read
         ("pair_length", pa.int32()),  # null without a second text
         ("words", pa.int32()),  # of both texts
@@ -38,7 +42,7 @@ SCHEMA = pa.schema(
 )
 CATEGORIES = ("label",)
 SAID = "text"
-TEXTS = ("text", "text_pair")
+TEXTS = ("text", "text_pair", "problem")
 ROWS = 2_048  # written at a time
 _TOKEN = re.compile(r"[:;=]['^-]?[()\[\]dp|/\\]+|\w+|[^\w\s]")  # an emoticon, a word, or a single sign
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -47,19 +51,20 @@ _BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 counts = class_counts
 
 
-def tables(data: Any, split: str) -> Iterator[pa.Table]:
+def tables(data: TextClassificationData, split: str) -> Iterator[pa.Table]:
     """The rows of a split, as many as its limit lets a model see.
 
-    Args:
-        data: a TextClassificationData.
-        split: train or val.
-
     Raises:
-        Refused: a file that cannot be read as texts at all.
+        Refused: files that cannot be read as texts at all.
     """
-    records = enumerate(islice(data.records(split), data.limit(split)))
-    while rows := [_row(split, number, record) for number, record in islice(records, ROWS)]:
+    found = enumerate(records.read(data.files(split), data.columns, data.limit(split)))
+    while rows := [_row(split, number, record) for number, record in islice(found, ROWS)]:
         yield pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def classes(data: TextClassificationData) -> list[dict[str, str]]:
+    """The classes that the training files declare, and those that they have."""
+    return [{"id": name, "name": name} for name in records.survey(data.files("train"), data.columns).classes]
 
 
 def finish(rows: Path, final: Path) -> None:
@@ -75,7 +80,7 @@ def finish(rows: Path, final: Path) -> None:
     rows.unlink()
 
 
-def _row(split: str, number: int, record: Any) -> dict[str, Any]:
+def _row(split: str, number: int, record: Record) -> dict[str, Any]:
     text, pair = record.text or "", record.pair or None
     parts = [text] if pair is None else [text, pair]
     emails, phones, cards = (sum(column) for column in zip(*map(personal.counts, parts), strict=True))
@@ -83,9 +88,10 @@ def _row(split: str, number: int, record: Any) -> dict[str, Any]:
         "split": split,
         "number": number,
         "id": record.id,
-        "text": text,
+        "text": record.text,
         "text_pair": pair,
         "label": record.label,
+        "problem": record.problem or None,
         "length": len(text.strip()),
         "pair_length": None if pair is None else len(pair.strip()),
         "words": sum(len(part.split()) for part in parts),

@@ -25,6 +25,8 @@ FORMAT = 1  # part of the cache's key: raise it when a verdict or its report cha
 def verify(data: Any, settings: Settings) -> tuple[Verdict, Path]:
     """The verdict on a data module's content, from the cache or made now.
 
+    The counts of data that is good, or taken all the same (`warn`), are what the next data from the same place is held against.
+
     Args:
         data: a data module, nothing of it prepared yet.
         settings: its task, and the contract to verify.
@@ -69,6 +71,6 @@ def verify(data: Any, settings: Settings) -> tuple[Verdict, Path]:
 
     folder = cache.entry(data.root, "verdicts", key, build)
     verdict = verdicts.read(folder / verdicts.FILE)
-    if verdict.good and previous != verdict.counts:
+    if (verdict.good or settings.action == "warn") and previous != verdict.counts:
         tables.remember(before, verdict.counts)
     return verdict, folder

@@ -20,7 +20,7 @@ LIMITS = (
     "of others nothing is known."
 )
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
-SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {"max_length": 256}}
+SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {"max_length": 256, "columns": None}}
 
 # -- saved models -----------------------------------------------------------------------------------------------------
 

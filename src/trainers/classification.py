@@ -16,14 +16,14 @@ class Outputs(NamedTuple):
     """What is kept of N evaluation examples.
 
     Attributes:
-        index: [N] positions in the split.
+        positions: [N] in the split.
         labels: [N] true classes.
         losses: [N] cross-entropies.
         probabilities: [N, K] of the best classes, the highest first.
         classes: [N, K] the best classes.
     """
 
-    index: NDArray[np.int64]
+    positions: NDArray[np.int64]
     labels: NDArray[np.int64]
     losses: NDArray[np.float32]
     probabilities: NDArray[np.float32]
@@ -68,12 +68,12 @@ def top_accuracy(found: Outputs) -> float:
     return 100.0 * float(np.mean((found.classes == found.labels[:, None]).any(1)))
 
 
-def rows(found: Outputs, ids: Sequence[str], names: Sequence[str], key: str) -> Iterator[dict[str, Any]]:
+def rows(found: Outputs, ids: Any, names: Sequence[str], key: str) -> Iterator[dict[str, Any]]:
     """Rows of predictions.jsonl.
 
     Args:
         found: the split's.
-        ids: [M] of the split's examples.
+        ids: [M] texts, of the split's examples.
         names: [C] ids of the classes.
         key: under which a row has its best classes.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from config.errors import Refused
-from trainers import saved
+from trainers import classification, saved
 from trainers.saved import SavedModel
 
 BATCH = 32
@@ -106,9 +106,9 @@ def find(name: str, task: str) -> SavedModel:
 
 
 def _classified(names: Sequence[str], logits: Sequence[Tensor], features: Sequence[npt.NDArray[Any]]) -> Features:
-    best = torch.cat(list(logits)).softmax(1).max(1)
-    classes = np.array(names)[best.indices.cpu().numpy()]
-    return Features(classes, best.values.double().cpu().numpy(), np.concatenate(list(features)))
+    best = classification.top(torch.cat(list(logits)))
+    classes = np.array(names)[best.indices[:, 0].cpu().numpy()]
+    return Features(classes, best.values[:, 0].double().cpu().numpy(), np.concatenate(list(features)))
 
 
 @contextmanager

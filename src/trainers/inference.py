@@ -4,7 +4,7 @@ One function for each task. Batches are on the network's device; whoever calls d
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -60,14 +60,11 @@ def image_logits(network: Any, images: Tensor) -> Tensor:
 
 
 def text_inputs(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a batch's tensors that a transformers network takes. (DistilBERT, for one, has no token types.)
-
-    All take `inputs_embeds` in the place of `input_ids`, though some among their keyword arguments only.
-    """
-    taken = {"inputs_embeds", *_parameters(type(network))}
+    """Those of a batch's tensors that a transformers network takes. (DistilBERT, for one, has no token types.)"""
+    taken = _parameters(type(network).forward)
     return {name: batch[name] for name in TEXT_INPUTS if name in batch and name in taken}
 
 
 @lru_cache
-def _parameters(network: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(network.forward).parameters)
+def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)

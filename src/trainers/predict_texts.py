@@ -5,10 +5,11 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from datamodules.text.encoding import Texts
 
+from config.errors import Refused
 from datamodules.storage import cache
-from datamodules.text import tokenizer
+from datamodules.text import records, tokenizer
+from datamodules.text.encoding import Texts
 from trainers import classification, encoders, predict
 from trainers.inference import text_logits
 from trainers.saved import SavedModel
@@ -65,3 +66,22 @@ def rows(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int
         best = classification.top(classifier.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
         for row, probabilities, classes in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
             yield {"id": row["id"], **classification.prediction(probabilities, classes, classifier.names, "top")}
+
+
+def texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:
+    """The texts of some files, or of standard input: id, text, pair.
+
+    Raises:
+        Refused: a file that cannot be read as texts, or a row without one; the message names the row.
+    """
+    columns = records.columns(model.settings["data"]["columns"])
+    if not files:
+        for fields in predict.json_lines(stdin, "standard input", (columns.text,)):
+            pair = fields.get(columns.text_pair) if columns.text_pair else None
+            yield {"id": fields["id"], "text": fields[columns.text], "pair": str(pair or "")}
+    for name in files:
+        path = str(predict.existing(name))
+        for record in records.read([path], columns, labelled=False):
+            if record.text is None:
+                raise Refused(f"{record.place}: {record.problem}")
+            yield {"id": record.id, "text": record.text, "pair": record.pair}

@@ -98,7 +98,7 @@ def open(config: DictConfig) -> Run:
     try:
         check(config)
         if not (own / folders.RECORD).exists():
-            from datamodules.hub_needs import refuse_early
+            from datamodules.sources.hub_needs import refuse_early
 
             refuse_early(config.data, config.model)
         from datamodules.imports import quick
@@ -221,15 +221,11 @@ def open_loggers(run: Run) -> list[Any]:
 
 
 def export(run: Run, model: Any) -> None:
-    """Writes model/, all of it or nothing, with the settings it predicts by, and the pictures of its mistakes."""
+    """Writes model/, all of it or nothing, and the pictures of its mistakes."""
     if run.record is None:
         return
-    from trainers import saved
-
-    config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
     with files.replacing_folder(run.folder / folders.MODEL) as folder:
         model.export(str(folder))
-        saved.write(folder, config)
     keep_mistakes = getattr(tasks.module(str(run.config.task.name)), "keep_mistakes", None)
     if keep_mistakes is None:
         return
@@ -248,12 +244,17 @@ def report(run: Run, best: Mapping[str, Any]) -> None:
     """
     if run.record is None:
         return
+    from trainers import saved
+
     metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=run.metrics_file)
     run.record.update(
         best={"epoch": best["epoch"], "step": best["step"]},
         details=best["details"],
         metrics=metric_lines.checked(best["metrics"]),
     )
+    model = run.folder / folders.MODEL
+    if (model / "config.json").exists():  # a baseline has none
+        saved.write(model, run.record.fields)
     run.reported = True
 
 

@@ -77,7 +77,9 @@ class TextClassification(Task):
     def export(self, folder: str) -> None:
         """A transformers folder: safetensors, configuration with the classes' names, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
-        self.data.tokenizer().save_pretrained(folder)
+        tokenizer = self.data.tokenizer()
+        tokenizer.model_max_length = self.data.max_length  # what `truncation=True` cuts to
+        tokenizer.save_pretrained(folder)
 
 
 def result(found: classification.Outputs, data: Any) -> Result:
@@ -92,6 +94,6 @@ def result(found: classification.Outputs, data: Any) -> Result:
         details["top5_accuracy"] = round(classification.top_accuracy(found), 4)
     texts = data.texts("val")
     rows = []
-    for index, row in zip(found.index, classification.rows(found, data.names, names, "top"), strict=True):
+    for index, row in zip(found.positions, classification.rows(found, data.names, names, "top"), strict=True):
         rows.append({"id": row["id"], "text": texts.text(int(index))[:EXCERPT], **row})
     return metrics, rows, details

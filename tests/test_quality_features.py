@@ -1,0 +1,66 @@
+"""What drift compares of a model is what its validation saw: the same predictions, and the features that they come from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from config import tasks
+from config.errors import Refused
+from datamodules import configured
+from quality import facts, features
+from quality.features import Seen
+
+
+def validation(run: Path, task: str, spill: Path) -> tuple[list[dict[str, Any]], Seen]:
+    """predictions.jsonl of some validation examples, and what `look` says of them."""
+    record = json.loads((run / "run.json").read_text())
+    data = configured.build(record["config"]["data"])
+    rows = features.rows(facts.of(data, task), "val", spill)
+    seen = tasks.member(task, "look", "a test")(str(run), data, "val", rows)
+    lines = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
+    predictions = {line["id"]: line for line in lines}
+    return [{**predictions[row["id"]], "context": row.get("context")} for row in rows], seen
+
+
+@pytest.mark.parametrize("stem", ["small", "standard"])
+def test_images_are_seen_as_in_validation(run: Any, tmp_path: Path, stem: str) -> None:
+    import timm
+    import torch
+
+    done = run(
+        "train.py", "model=resnet18", f"model.stem={stem}", "data=shapes", "data.sample.train=96", "data.sample.val=48",
+        "trainer.max_steps=3", "quality=off", f"hydra.run.dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows, seen = validation(tmp_path / "run", "image_classification", tmp_path)
+    assert len(rows) == 48
+    assert seen.predicted.tolist() == [row["prediction"] for row in rows]
+    assert np.allclose(seen.confidence, [row["probability"] for row in rows], atol=1e-5)
+    network = timm.create_model(f"local-dir:{tmp_path / 'run' / 'model'}", pretrained=True)
+    with torch.no_grad():
+        logits = network.get_classifier()(torch.from_numpy(seen.features).float())
+    assert np.allclose(logits.softmax(1).max(1).values, seen.confidence, atol=0.01)  # bfloat16, where there is one
+
+
+def test_questions_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
+    done = run(
+        "train.py", "model=bert_tiny", "data.sample.train=120", "data.sample.val=40", "data.max_length=64",
+        "data.stride=16", "data.max_query_length=24", "model.max_answer_tokens=4", "trainer.max_steps=3", "quality=off",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows, seen = validation(tmp_path / "run", "question_answering", tmp_path)
+    assert len(rows) > 10
+    places = [row["start"] / len(row["context"]) if row["start"] is not None else np.nan for row in rows]
+    assert np.allclose(seen.predicted, places, equal_nan=True)
+    assert np.allclose(seen.confidence, [row["probability"] for row in rows], atol=1e-4)
+    assert seen.features.shape == (
+        len(rows),
+        json.loads((tmp_path / "run/model/config.json").read_text())["hidden_size"],
+    )
+    assert np.isfinite(seen.features).all()
+    with pytest.raises(Refused, match="is made for question_answering, the data is of image_classification"):
+        tasks.member("image_classification", "look", "a test")(str(tmp_path / "run"), None, "val", [])
