@@ -26,7 +26,7 @@ IMAGES = [
 ]
 TEXTS = [
     *("model=bert_tiny_classifier", "model.architecture.num_hidden_layers=2", "data=text_folder", "data.max_length=48"),
-    *("model.architecture.layer_types=[full_attention,full_attention]", "trainer.max_epochs=4"),
+    *("model.architecture.layer_types=[full_attention,full_attention]", "trainer.max_epochs=2"),
 ]
 UNTRAINED = ["trainer.max_epochs=null", "trainer.max_steps=1", "optim.lr=1e-9"]
 EXPLAINED = {
