@@ -57,7 +57,7 @@ ANSWERING = {
 }
 NETWORKS = {
     "resnet18": ("model=resnet18",),
-    "resnet50": ("model=resnet50", "model.name=test_resnet"),
+    "resnet50": ("model=resnet50", "model.name=test_resnet", "model.stem=standard"),
     "convnext_tiny": ("model=convnext_tiny", "model.name=test_convnext"),
     "vit_small": ("model=vit_small", "model.name=test_vit"),
 }

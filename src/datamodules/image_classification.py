@@ -11,7 +11,8 @@ from config.errors import Refused
 from datamodules.base import PreparedData
 from datamodules.images import augment as augmentation
 from datamodules.images import image_folder, pixels
-from datamodules.images.image_folder import Boxes, Problem, Survey
+from datamodules.images.image_folder import Boxes, Survey
+from datamodules.images.listing import Problem
 from datamodules.images.pixels import Images
 from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache, fingerprint
