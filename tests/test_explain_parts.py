@@ -22,6 +22,9 @@ from explain import (
     question_views,
     shapley,
     slices,
+    text_pages,
+    text_values,
+    token_gradients,
     tokens,
 )  # fmt: skip
 from explain.options import Bound, Options
@@ -271,6 +274,88 @@ def test_texts_are_marked_where_they_are() -> None:
     assert "<u><b>Ann B</b></u>o. " in page
     assert "Who &lt;<span" in page
     assert ">is</span>&gt; it?" in page
+
+
+# --- texts
+
+
+class Counting(torch.nn.Module):
+    """Two classes: the number of tokens 7, and 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding.from_pretrained((torch.arange(100) == 7).float()[:, None])
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embedding
+
+    def forward(self, input_ids: Any = None, inputs_embeds: Any = None, attention_mask: Any = None) -> Any:
+        count = (self.embedding(input_ids) if inputs_embeds is None else inputs_embeds).sum(dim=(1, 2))
+        return SimpleNamespace(logits=torch.stack([count, torch.full_like(count, 2)], dim=1))
+
+
+TEXT_SETTINGS = text_values.Settings(sentences=2, other_texts=1, batch_size=3, seed=0, bfloat16=False)
+
+
+def text_input() -> text_values.Input:
+    """[CLS] 7 7 5 . 7 . [SEP] 7 8 [SEP], of "a b c. d." and "e f"."""
+    ids = np.array([1, 7, 7, 5, 4, 7, 4, 2, 7, 8, 2])
+    source = np.array([-1, 0, 0, 0, 0, 0, 0, -1, 1, 1, -1])
+    chars = [(0, 0), (0, 1), (2, 3), (4, 5), (5, 6), (7, 8), (8, 9), (0, 0), (0, 1), (2, 3), (0, 0)]
+    return text_values.Input(ids, None, source, np.array(chars))
+
+
+def test_parts_of_a_pair_are_its_sentences_and_the_second_text() -> None:
+    text, sources = text_input(), ("a b c. D.", "e f")
+    places = text_values.parts(text, sources, 3)
+    assert places == [(0, 0, 7), (0, 7, 9), (1, 0, 3)]
+    assert text_values.groups(text, places).tolist() == [-1, 0, 0, 0, 0, 1, 1, -1, 2, 2, -1]
+    assert text_values.parts(text, sources, 1) == [(0, 0, 9), (1, 0, 3)]
+
+
+def test_a_text_of_one_sentence_is_cut_between_words() -> None:
+    text = "no sentence ends here"
+    chars = np.array([(0, 2), (3, 11), (12, 16), (17, 21)])
+    read = text_values.Input(np.arange(4), None, np.zeros(4, np.int64), chars)
+    cut = [text[first:last] for _, first, last in text_values.parts(read, (text, ""), 3)]
+    assert cut == ["no ", "sentence ", "ends here"]
+    assert len(text_values.parts(read, (text, ""), 9)) == 4  # no more than words
+    nothing = text_values.Input(np.array([1, 2]), None, np.array([-1, -1]), np.zeros((2, 2), np.int64))
+    assert text_values.parts(nothing, ("", ""), 4) == [(0, 0, 0)]
+
+
+def test_values_of_a_text_are_what_its_parts_add() -> None:
+    text = text_input()
+    made = text_values.View(Counting(), text, 99, TEXT_SETTINGS, torch.device("cpu"))
+    assert made.predicted == 0  # four are more than two
+    group = text_values.groups(text, text_values.parts(text, ("a b c. D.", "e f"), 3))
+    response = made.ask(tokens.hides(group, ~shapley.coalitions(3)))
+    counts = shapley.coalitions(3) @ np.array([2, 1, 1])
+    assert response.target == pytest.approx(-np.log1p(np.exp(2.0 - counts)), abs=1e-6)
+    assert response.same.tolist() == (counts >= 2).tolist()
+    values = shapley.exact(response.target)
+    assert values[0] > values[1] == pytest.approx(values[2])
+    gradients = token_gradients.integrated(made, group, 3)
+    assert gradients.sum() == pytest.approx(values.sum(), abs=0.02)  # completeness, of eight steps
+    assert gradients[0] == pytest.approx(2 * gradients[1], rel=1e-5)
+    # Words: only those with the token 7 say anything.
+    owner = np.array([-1, 0, 1, 2, 3, 4, 5, -1, 6, 7, -1])
+    words, kept = tokens.word_values(made, owner, 8, 0)
+    assert kept.tolist() == list(range(8))
+    assert np.flatnonzero(np.abs(words) > 1e-6).tolist() == [0, 1, 4, 6]
+
+
+def test_classified_texts_are_shown_with_their_words() -> None:
+    row = {
+        "id": "1", "label": "<b>", "prediction": "a", "correct": False, "confidence": 0.5, "smallest": ["part 1"],
+        "parts": [{"text": "One. ", "of": "text", "begin": 0, "value": 1.0}, {"text": "Two <i>", "of": "text", "begin": 5, "value": -2.0}],
+        "words": [{"text": "Two", "of": "text", "begin": 5, "value": 1.0}, {"text": "One", "of": "text", "begin": 0, "value": 2.0}],
+    }  # fmt: skip
+    page = "".join(text_pages.parts([row, row, row]))
+    assert ">Two</span> &lt;i&gt;" in page
+    assert "is &lt;b&gt;" in page
+    assert "Without part 1 it is another class." in page
+    assert "<h2>Words</h2>" in page
 
 
 # --- the verdict
