@@ -53,7 +53,7 @@ def test_questions_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows, seen = validation(tmp_path / "run", "question_answering", tmp_path)
-    assert len(rows) > 10
+    assert len(rows) >= 10  # one of each paragraph
     places = [row["start"] / len(row["context"]) if row["start"] is not None else np.nan for row in rows]
     assert np.allclose(seen.predicted, places, equal_nan=True)
     assert np.allclose(seen.confidence, [row["probability"] for row in rows], atol=1e-4)
