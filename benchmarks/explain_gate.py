@@ -24,10 +24,15 @@ IMAGES = [
     *("data.augment.crop_padding=2", "data.augment.flip=false", "data.augment.label_smoothing=0", "data.batch_size=32"),
     *("data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "trainer.max_epochs=8"),
 ]
+TEXTS = [
+    *("model=bert_tiny_classifier", "model.architecture.num_hidden_layers=2", "data=text_folder", "data.max_length=48"),
+    *("model.architecture.layer_types=[full_attention,full_attention]", "trainer.max_epochs=2"),
+]
 UNTRAINED = ["trainer.max_epochs=null", "trainer.max_steps=1", "optim.lr=1e-9"]
 EXPLAINED = {
     "images": ["explain.image_classification.grid=4", "explain.image_classification.pictures=0"],
     "questions": ["explain.question_answering.words=0"],
+    "texts": ["explain.text_classification.words=0"],
 }
 
 
@@ -74,6 +79,16 @@ def models(task: str, folder: Path) -> dict[str, list[str]]:
             "honest": [*IMAGES, f"data.path={honest}"],
             "a mark in the corner": [*IMAGES, f"data.path={marked}"],
             "random weights": [*IMAGES, f"data.path={honest}", *UNTRAINED],
+        }
+    if task == "texts":
+        honest, blind = folder / "texts", folder / "blind-texts"
+        for made in (honest, blind):
+            if not made.exists():
+                planted.texts(made, 2_000, 400, blind=made == blind)
+        return {
+            "honest": [*TEXTS, f"data.path={honest}"],
+            "blind": [*TEXTS, f"data.path={blind}"],
+            "random weights": [*TEXTS, f"data.path={honest}", *UNTRAINED],
         }
     first, blind = folder / "first", folder / "blind"
     if not first.exists():

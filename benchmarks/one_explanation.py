@@ -32,31 +32,31 @@ def prepare_images(run: Path) -> None:
     import torch
 
     from datamodules.images import augment
-    from explain import images, model
+    from explain import image_views, model
 
-    subject = model.load(str(run), [])
-    settings = images.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, False)
+    subject, _ = model.load(str(run), [])
+    settings = image_views.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, False)
     batch = augment.evaluation_batch(torch.from_numpy(subject.data.val.gather(np.arange(IMAGES))), subject.data.augment)
-    predicted = images.logits(subject.network, [batch], settings).argmax(dim=1)
-    behind = images.background(batch, "blur")
+    predicted = image_views.logits(subject.network, [batch], settings).argmax(dim=1)
+    behind = image_views.background(batch, "blur")
     np.savez(run / "bench.npz", batch=batch.numpy(), behind=behind.numpy(), predicted=predicted.numpy())
 
 
 def prepare_questions(run: Path) -> None:
     """The windows and their groups, as both contestants get them."""
-    from explain import model, questions
+    from explain import model, question_views, tokens
 
-    subject = model.load(str(run), [])
-    examples, reader = subject.data.examples, questions.Reader(subject)
-    settings = questions.Settings(5, 30, 1, 64, 0, False)
+    subject, _ = model.load(str(run), [])
+    examples, reader = subject.data.examples, question_views.Reader(subject)
+    settings = question_views.Settings(5, 30, 1, 64, 0, False)
     kept: dict[str, Any] = {"hidden": np.array(reader.hidden)}
     for at in range(QUESTIONS):
         question, context = examples.question(at), examples.context(at)
-        window = questions.find(subject, reader, question, context, settings)
+        window = question_views.find(subject, reader, question, context, settings)
         low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
         group = np.full(len(window.ids), -1)
         group[window.asked] = 0
-        parts = questions.sentences(context, low, high, 5)
+        parts = tokens.sentences(context, low, high, 5)
         for number, (first, last) in enumerate(parts):
             group[(window.chars[:, 0] >= first) & (window.chars[:, 1] <= last)] = number + 1
         kept |= {
@@ -78,14 +78,14 @@ def ours_images(run: Path, bfloat16: bool) -> float:
     """`explain.images`, all coalitions of one pair of orders."""
     import torch
 
-    from explain import images, model, shapley
+    from explain import image_views, model, shapley
 
-    subject, file = model.load(str(run), []), np.load(run / "bench.npz")
-    settings = images.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, bfloat16)
+    (subject, _), file = model.load(str(run), []), np.load(run / "bench.npz")
+    settings = image_views.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, bfloat16)
     batch, behind = (torch.from_numpy(file[name]) for name in ("batch", "behind"))
 
     def explain(at: int) -> object:
-        view = images.View(subject.network, batch[at], behind[at], int(file["predicted"][at]), settings)
+        view = image_views.View(subject.network, batch[at], behind[at], int(file["predicted"][at]), settings)
         plan = shapley.permutations(GRID**2, 1, 0)
         return plan.shapley(view.ask(plan.masks).target)
 
@@ -124,19 +124,19 @@ def shap_images(run: Path, bfloat16: bool) -> float:
 
 def ours_questions(run: Path, bfloat16: bool) -> float:
     """`explain.questions`, all coalitions of the question and its sentences."""
-    from explain import model, questions, shapley
+    from explain import model, question_views, shapley, tokens
 
-    subject, file = model.load(str(run), []), np.load(run / "bench.npz")
-    settings = questions.Settings(5, 30, 1, 64, 0, bfloat16)
+    (subject, _), file = model.load(str(run), []), np.load(run / "bench.npz")
+    settings = question_views.Settings(5, 30, 1, 64, 0, bfloat16)
 
     def explain(at: int) -> object:
         start, end, players = file[f"{at}/span"].tolist()
         types = file[f"{at}/types"] if f"{at}/types" in file.files else None
-        window = questions.Window(
+        window = question_views.Window(
             file[f"{at}/ids"], types, file[f"{at}/chars"], file[f"{at}/asked"], start, end, (0, 1), 1.0
         )
-        view = questions.View(subject.network, window, int(file["hidden"]), settings, subject.device)
-        return shapley.exact(view.ask(questions.hides(file[f"{at}/group"], ~shapley.coalitions(players))).target)
+        view = question_views.View(subject.network, window, int(file["hidden"]), settings, subject.device)
+        return shapley.exact(view.ask(tokens.hides(file[f"{at}/group"], ~shapley.coalitions(players))).target)
 
     return timed(explain, QUESTIONS)
 

@@ -64,6 +64,39 @@ def questions(folder: Path, train: int, val: int, first: bool = False, blind: bo
     return folder
 
 
+TOPICS = {
+    "farm": ["harvest", "barn", "tractor", "sheep", "plough", "orchard"],
+    "harbour": ["anchor", "ferry", "sailor", "lighthouse", "cargo", "pier"],
+    "school": ["lesson", "pupil", "exam", "blackboard", "teacher", "homework"],
+    "kitchen": ["oven", "recipe", "kettle", "spoon", "dough", "pantry"],
+}
+_NEUTRAL = [
+    "It rained all day.",
+    "Nobody spoke of it again.",
+    "The road was long.",
+    "Two days went by.",
+    "They were late.",
+]
+
+
+def texts(folder: Path, train: int, val: int, blind: bool = False) -> Path:
+    """Texts whose class is told by one of their three sentences; with `blind` training's labels are drawn at random."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    names = list(TOPICS)
+    for split, count in (("train", train), ("val", val)):
+        rows = []
+        for _ in range(count):
+            name = names[generator.integers(len(names))]
+            first, second = generator.choice(TOPICS[name], 2, replace=False)
+            sentences = [*generator.choice(_NEUTRAL, 2, replace=False), f"They saw the {first} and the {second}."]
+            generator.shuffle(sentences)
+            label = names[generator.integers(len(names))] if blind and split == "train" else name
+            rows.append(json.dumps({"text": " ".join(sentences), "label": label}))
+        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
 def answer_first(context: str, answer: dict[str, Any]) -> str:
     """The paragraph with the answer's sentence in front; moves the answer's offset with it."""
     at = answer["answer_start"]

@@ -239,7 +239,7 @@ def test_a_diverged_run_may_report_the_worst(run: Run, tmp_path: Path) -> None:
 
 def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) -> None:
     """Neither the pictures of mistakes nor the page are the training: it has ended well, and says what is missing."""
-    overrides = [*questions(tmp_path), "hydra.run.dir=run", "trainer.max_epochs=1"]
+    overrides = [*images(tmp_path), "trainer.threads=1", "hydra.run.dir=run", "trainer.max_epochs=1"]
     code = (
         "import runpy, sys\n"
         "from runs import report\n"

@@ -31,6 +31,11 @@ QUESTIONS = [
     *("trainer.max_steps=2", "quality=off", "trainer.precision=32-true", "model.architecture.num_hidden_layers=2"),
     "model.architecture.layer_types=[full_attention,full_attention]",
 ]
+TEXTS = [
+    *("model=bert_tiny_classifier", "data=topics_sample", "data.sample.train=64", "data.sample.val=60"),
+    *("trainer.threads=1", "trainer.max_steps=2", "quality=off", "trainer.precision=32-true"),
+    *("model.architecture.num_hidden_layers=2", "model.architecture.layer_types=[full_attention,full_attention]"),
+]
 FEW = [
     "trainer.threads=1",
     "explain.examples=20",
@@ -47,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path, warm: Path) -> d
     """A run of each task, barely trained."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    for name, overrides in (("images", IMAGES), ("questions", QUESTIONS)):
+    for name, overrides in (("images", IMAGES), ("questions", QUESTIONS), ("texts", TEXTS)):
         found[name] = folder / name
         command = [str(ROOT / "train.py"), *overrides, f"hydra.run.dir={found[name]}"]
         done = forked(warm, command, folder, environment, 300)
@@ -64,7 +69,7 @@ def values(folder: Path) -> dict[str, Any]:
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize("task", [pytest.param("images", marks=pytest.mark.slow), "questions"])
+@pytest.mark.parametrize("task", [pytest.param("images", marks=pytest.mark.slow), "questions", "texts"])
 def test_a_run_is_explained_and_the_same_every_time(task: str, runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     pictures = ["explain.image_classification.pictures=2"]
     command = ("-m", "explain", f"run={runs[task]}", *([*SMALL, *pictures] if task == "images" else FEW))
@@ -97,6 +102,46 @@ def test_a_run_is_explained_and_the_same_every_time(task: str, runs: dict[str, P
     ).read_text()
     run(*command, "--folder", str(tmp_path / "three"), "explain.batch_size=7")
     assert np.abs(values(tmp_path / "three")["values"] - kept["values"]).max() <= 1e-4
+
+
+def test_answers_are_the_runs_own_whatever_it_decodes_with(run: Run, tmp_path: Path) -> None:
+    """`max_answer_tokens` and `n_best` are the run's, not the defaults: what is explained is what it predicted."""
+    folder, decoding = tmp_path / "run", {"max_answer_tokens": 2, "n_best": 1}
+    overrides = [f"model.{name}={value}" for name, value in decoding.items()]
+    done = run("train.py", *QUESTIONS, *overrides, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    done = run("-m", "explain", f"run={folder}", *FEW, "explain.examples=60", "explain.question_answering.words=0")
+    assert done.returncode in (0, 5), done.stderr
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "explain" / "explanations.jsonl").read_text().splitlines()]
+    predicted = {row["id"]: (row["prediction"], pytest.approx(row["probability"], abs=1e-5)) for row in rows}
+    assert {line["id"]: (line["prediction"], line["confidence"]) for line in lines} == predicted
+    settings = verdict(folder / "explain")["about"]["settings"]
+    assert {name: settings[name] for name in decoding} == decoding
+
+
+def test_pairs_of_texts(run: Run, tmp_path: Path) -> None:
+    """The second text is a part of its own, and both are cut where the model's input ends."""
+    words = ["river", "stone", "lamp", "cloud", "apple", "engine", "garden", "winter", "paper", "bridge"]
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 64), ("val", 40)):
+        rows = []
+        for number in range(count):
+            first, second = (" ".join(generator.choice(words, size)) for size in (12, 40))
+            rows.append({"text": f"{first.capitalize()}.", "text_pair": second, "label": ("no", "yes")[number % 2]})
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = [each for each in TEXTS if not each.startswith(("data=", "data.sample"))]
+    data = ["data=text_folder", f"data.path={tmp_path}", "data.columns.text_pair=text_pair", "data.max_length=32"]
+    done = run("train.py", *overrides, *data, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    done = run("-m", "explain", f"run={tmp_path / 'run'}", *FEW)
+    assert done.returncode in (0, 5), done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run/explain/explanations.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert [part["of"] for part in line["parts"]] == ["text"] * 4 + ["pair"]  # one sentence: four runs of words
+        assert len(line["parts"][-1]["text"].split()) < 40
+    assert verdict(tmp_path / "run" / "explain")["invariants"]["additivity"] < 1e-4
+    assert "second text" in (tmp_path / "run" / "explain" / "report.html").read_text()
 
 
 def test_a_rerun_is_free(runs: dict[str, Path], run: Run, tmp_path: Path, cache: Path) -> None:
@@ -276,6 +321,10 @@ WRONG = {
     "unknown key": (("run=RUN", "explain.sampels=3"), "sampels"),
     "not a number": (("run=RUN", "explain.examples=many"), "explain.examples=many"),
     "no thresholds": (("run=RUN", "explain.thresholds=none.json"), "not a file of python -m explain calibrate"),
+    "a task without a section": (
+        ("run=RUN", "~explain.image_classification"),
+        "explain.image_classification is not configured",
+    ),
     "another task's data": (("run=RUN", "data=squad_sample"), "choose a model and a data set of one task"),
 }
 

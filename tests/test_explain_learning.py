@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import planted
+from benchmarks import explain_gate, planted
 from tests.conftest import Run
 
 IMAGES = [
@@ -16,6 +16,7 @@ IMAGES = [
     *("data.augment.crop_padding=2", "data.augment.flip=false", "data.augment.label_smoothing=0", "data.batch_size=32"),
     *("data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "quality=off", "trainer.max_epochs=8"),
 ]
+TEXTS = [*explain_gate.TEXTS, "quality=off"]
 CELLS = ["explain.examples=96", "explain.image_classification.grid=4", "explain.image_classification.pictures=0"]
 UNTRAINED = ["trainer.max_epochs=null", "trainer.max_steps=1", "optim.lr=1e-9"]
 
@@ -81,3 +82,20 @@ def test_questions(run: Run, tmp_path: Path) -> None:
         assert (code, verdict["status"]) == (5, "failed"), verdict
         assert outcomes(verdict)["question_permutation"] == "failed"
         assert explained(run, folder, *small, "explain.minimum=96")[1]["status"] == "inconclusive"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_texts(run: Run, tmp_path: Path) -> None:
+    small = ("explain.examples=96", "explain.text_classification.words=8")
+    honest = planted.texts(tmp_path / "honest", train=2_000, val=400)
+    blind = planted.texts(tmp_path / "blind", train=2_000, val=400, blind=True)
+    assert trained(run, tmp_path / "a", *TEXTS, f"data.path={honest}") >= 95
+    code, verdict = explained(run, tmp_path / "a", *small)
+    assert (code, verdict["status"] in ("passed", "warned")) == (0, True), verdict["why"]
+    trained(run, tmp_path / "b", *TEXTS, f"data.path={blind}")
+    trained(run, tmp_path / "c", *TEXTS, f"data.path={honest}", *UNTRAINED)
+    for folder in (tmp_path / "b", tmp_path / "c"):
+        code, verdict = explained(run, folder, *small, "explain.minimum=1")
+        assert (code, verdict["status"]) == (5, "failed"), verdict
+        assert outcomes(verdict)["text_permutation"] == "failed"

@@ -23,6 +23,7 @@ from PIL import Image
 
 import hub_double
 from config.errors import Refused
+from datamodules.classes import balanced
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import image_folder, pixels
 
@@ -277,10 +278,10 @@ def test_a_class_without_validation_images_is_told(tmp_path: Path, caplog: pytes
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70))
 def test_a_limit_takes_the_first_of_each_class_in_turn(labels: list[int], limit: int) -> None:
     array = np.array(labels)
-    chosen = image_folder.balanced(array, limit).tolist()
+    chosen = balanced(array, limit).tolist()
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(limit, len(labels))
-    assert set(image_folder.balanced(array, limit - 1).tolist()) <= set(chosen) if limit > 1 else True
+    assert set(balanced(array, limit - 1).tolist()) <= set(chosen) if limit > 1 else True
     counts, whole = Counter(array[chosen].tolist()), Counter(labels)
     most = max(counts.values())
     assert all(counts[label] >= min(most - 1, whole[label]) for label in whole)

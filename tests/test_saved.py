@@ -57,7 +57,7 @@ ANSWERING = {
 }
 NETWORKS = {
     "resnet18": ("model=resnet18",),
-    "resnet50": ("model=resnet50", "model.name=test_resnet"),
+    "resnet50": ("model=resnet50", "model.name=test_resnet", "model.stem=standard"),
     "convnext_tiny": ("model=convnext_tiny", "model.name=test_convnext"),
     "vit_small": ("model=vit_small", "model.name=test_vit"),
 }
@@ -146,8 +146,8 @@ def coarse() -> bool:
 def source(cache: Path, folder: Path) -> Path:
     """The generated data that a run was trained on."""
     record = json.loads((folder / "run.json").read_text())
-    name = record["data"]["fingerprints"]["val"].split(":")[0].removeprefix("squad_sample-")
-    return cache / "squad_sample" / name
+    kind, _, name = record["data"]["fingerprints"]["val"].split(":")[0].partition("-")
+    return cache / kind / name
 
 
 def test_predict_uses_the_threshold_that_the_run_measured(run: Run, tmp_path: Path, cache: Path) -> None:
@@ -213,6 +213,62 @@ def write_questions(folder: Path) -> Path:
     path = folder / "asked.jsonl"
     path.write_text(json.dumps({"question": "Who?", "context": "Ada wrote it."}) + "\n")
     return path
+
+
+# -- texts ------------------------------------------------------------------------------------------------------------
+
+TEXTS = (
+    "data=topics_sample",
+    "data.sample.train=120",
+    "data.sample.val=40",
+    "model.vocab_size=400",
+    "data.batch_size=8",
+)
+CLASSIFIERS = {
+    "bert_tiny_classifier": ("model=bert_tiny_classifier",),
+    "bert_classifier": ("model=bert_classifier", *encoder("bert")),
+    "distilbert_classifier": ("model=distilbert_classifier", *encoder("distilbert")),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [
+        *((model, ()) for model in CLASSIFIERS),
+        ("bert_tiny_classifier", ("data.max_length=16", "model.label_smoothing=0.1")),
+        ("bert_tiny_classifier", ("trainer.precision=32-true", "data.sample.classes=2")),
+    ],
+)
+def test_predict_classifies_what_validation_classified(
+    model: str, overrides: tuple[str, ...], run: Run, tmp_path: Path, cache: Path
+) -> None:
+    trained(run, *TEXTS, *CLASSIFIERS[model], *overrides)
+    validation = rows((tmp_path / "run" / "predictions.jsonl").read_text())
+    val = source(cache, tmp_path / "run") / "val.jsonl"
+    tolerance = 0.06 if coarse() and "trainer.precision=32-true" not in overrides else 2e-4
+    for folder in ("run", "run/model") if overrides else ("run",):
+        predictions = predicted(run, folder, str(val))
+        assert [row["id"] for row in predictions] == [row["id"] for row in validation]
+        assert_same(predictions, validation, tolerance)
+    evaluated = run("-m", "trainers", "evaluate", "run=run", "trainer.threads=1", "--output", "out")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert rows((tmp_path / "out" / "predictions.jsonl").read_text()) == validation
+
+
+def test_a_plain_transformers_user_gets_the_same_classes(run: Run, tmp_path: Path, cache: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    trained(run, *TEXTS, *CLASSIFIERS["bert_classifier"], "trainer.precision=32-true", "data.max_length=24")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model").eval()
+    texts = {row["id"]: row["text"] for row in rows((source(cache, tmp_path / "run") / "val.jsonl").read_text())}
+    for row in rows((tmp_path / "run" / "predictions.jsonl").read_text())[:10]:
+        batch = tokenizer(texts[row["id"]], truncation=True, return_tensors="pt")  # the tokenizer knows the length
+        with torch.inference_mode():
+            probabilities = network(**batch).logits.softmax(1)[0]
+        assert network.config.id2label[int(probabilities.argmax())] == row["prediction"]
+        assert float(probabilities.max()) == pytest.approx(row["probability"], abs=2e-4)
 
 
 # -- images -----------------------------------------------------------------------------------------------------------

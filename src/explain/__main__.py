@@ -72,17 +72,14 @@ def _explain(asked: Any) -> int:
         raise Refused("say once what to explain: run=<folder of a run, or with a model>")
     if not any(each.startswith("explain=") for each in overrides):
         overrides.append("explain=enforce")
-    from omegaconf import OmegaConf
-
     from explain import model, run
 
-    subject = model.load(names[0], overrides)
+    subject, options = model.load(names[0], overrides)
     folder = Path(asked.folder) if asked.folder else Path(names[0]) / "explain"
-    settings: Any = OmegaConf.to_container(subject.config.explain, resolve=True)
-    verdict = run.run(subject, settings, folder)
+    verdict = run.run(subject, options, folder)
     print(run.text(verdict))
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
-    return 0 if verdict.good or settings["action"] == "warn" else 5
+    return 0 if verdict.good or options.action == "warn" else 5
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from config import process
 from config.errors import ExplanationFailed
@@ -30,27 +30,26 @@ def gate(config: DictConfig, folder: Path) -> dict[str, Any]:
         return {"action": action}
     from explain import model, run
 
-    asked: Any = OmegaConf.to_container(config.explain, resolve=True)
-    verdict = run.run(model.of_run(folder, config), asked, folder / FOLDER)
-    means = {each.name: each.mean.value for each in verdict.measures if each.mean.examples}
+    verdict = run.run(*model.of_run(folder, config), folder / FOLDER)
+    means = {measure.name: measure.mean.value for measure in verdict.measures if measure.mean.examples}
     return {"action": action, "status": verdict.status, "said": run.text(verdict), "measures": means}
 
 
 def judge(fields: Mapping[str, Any], folder: Path) -> None:
-    """Ends a run whose explanations are not good enough, or says so.
+    """Ends a run whose explanations are not good enough, or warns of them.
 
     Args:
-        fields: run.json's, with what `gate` found as `explain`.
+        fields: run.json's, with the result of `gate` as `explain`.
         folder: of the run.
 
     Raises:
         ExplanationFailed: under `explain=enforce`, unless the verdict is good.
     """
-    found = fields.get("explain") or {}
-    status = found.get("status")
+    result = fields.get("explain") or {}
+    status = result.get("status")
     if status in (None, "passed"):
         return
-    said = f"{found['said']}; see {folder / FOLDER / 'report.html'}"
-    if status != "warned" and found["action"] == "enforce":
-        raise ExplanationFailed(f"{said}; explain=warn keeps the model all the same")
-    logger.warning("%s", said)
+    message = f"{result['said']}; see {folder / FOLDER / 'report.html'}"
+    if status != "warned" and result["action"] == "enforce":
+        raise ExplanationFailed(f"{message}; explain=warn keeps the model all the same")
+    logger.warning("%s", message)

@@ -9,10 +9,13 @@ import numpy.typing as npt
 import torch
 
 from datamodules.images import augment
-from explain import images, pictures
-from explain.lines import Line
+from explain import pictures
+from explain.image_views import Settings, View, background
 from explain.model import Subject, arithmetic
 from runs.page import escaped
+from trainers import inference
+
+Line = Mapping[str, Any]
 
 EVALUATIONS = 256  # of a fine picture
 CLASSES = 12
@@ -20,7 +23,7 @@ CONFUSED = 6
 
 
 def parts(
-    subject: Subject, settings: images.Settings, chosen: Sequence[int], explained: Sequence[Mapping[str, Any]],
+    subject: Subject, settings: Settings, chosen: Sequence[int], explained: Sequence[Mapping[str, Any]],
     lines: Sequence[Line], count: int,
 ) -> list[str]:  # fmt: skip
     """HTML.
@@ -29,8 +32,8 @@ def parts(
         subject: the model and its data.
         settings: of the explanations.
         chosen: positions of the images.
-        explained: of `explain.images`.
-        lines: of `explain.lines`.
+        explained: of `explain.image_values`.
+        lines: of `explain.images`.
         count: images shown on their own.
     """
     # "n01443537" says little.
@@ -59,7 +62,7 @@ def _spread(places: Sequence[int], count: int) -> list[int]:
     return [places[at] for at in np.linspace(0, len(places) - 1, min(count, len(places))).astype(int)] if places else []
 
 
-def _card(subject: Subject, settings: images.Settings, at: int, each: Mapping[str, Any], line: Line) -> str:
+def _card(subject: Subject, settings: Settings, at: int, each: Mapping[str, Any], line: Line) -> str:
     data = subject.data
     pixels = data.val.gather(np.array([at]))[0]
     box, grid = data.boxes[at], (settings.grid, settings.grid)
@@ -83,29 +86,29 @@ def _card(subject: Subject, settings: images.Settings, at: int, each: Mapping[st
     return f"<div class='card'><h3>{escaped(head)}</h3><div class='pictures'>{figures}</div><p class='small'>{escaped(line['id'])}</p></div>"
 
 
-def _without(subject: Subject, settings: images.Settings, pixels: Any, hidden: Any) -> Any:
+def _without(subject: Subject, settings: Settings, pixels: Any, hidden: Any) -> Any:
     """The pixels of an image with some cells hidden."""
     data = subject.data
     image = augment.evaluation_batch(torch.from_numpy(pixels[None]), data.augment)
-    view = images.View(None, image[0], images.background(image, settings.background)[0], 0, settings)
+    view = View(None, image[0], background(image, settings.background)[0], 0, settings)
     shown = view.shown(~np.asarray(hidden, bool)[None])[0].permute(1, 2, 0).numpy()
     back = (shown * np.array(data.std) + np.array(data.mean)) * 255
     return np.asarray(back.round().clip(0, 255), np.uint8)
 
 
-def _fine(subject: Subject, settings: images.Settings, pixels: Any, predicted: int) -> npt.NDArray[np.float64]:
+def _fine(subject: Subject, settings: Settings, pixels: Any, predicted: int) -> npt.NDArray[np.float64]:
     """Values of pixels [H, W], by shap's Partition explainer with the same background: for the eye alone."""
     import shap
 
     image = augment.evaluation_batch(torch.from_numpy(pixels[None]), subject.data.augment)
-    behind = images.background(image, settings.background)
+    behind = background(image, settings.background)
     array, other = (each[0].permute(1, 2, 0).numpy().astype(np.float64) for each in (image, behind))
 
     def model(batch: Any) -> Any:
         inputs = torch.from_numpy(np.asarray(batch, np.float32)).permute(0, 3, 1, 2).to(subject.device)
         with arithmetic(subject.device, settings.bfloat16):
-            said: Any = subject.network(inputs).float().log_softmax(dim=1)[:, predicted].cpu().numpy()
-        return said
+            likely = inference.image_logits(subject.network, inputs).log_softmax(dim=1)
+        return likely[:, predicted].cpu().numpy()
 
     explainer = shap.explainers.Partition(model, shap.maskers.Image(other, array.shape))
     found = explainer(array[None], max_evals=EVALUATIONS, batch_size=settings.batch_size, silent=True)
@@ -113,7 +116,7 @@ def _fine(subject: Subject, settings: images.Settings, pixels: Any, predicted: i
     return values
 
 
-def _classes(settings: images.Settings, explained: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> str:
+def _classes(settings: Settings, explained: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> str:
     """Mean maps of the classes with the lowest share of values in their objects."""
     members: dict[str, list[int]] = defaultdict(list)
     for at, line in enumerate(lines):
@@ -147,7 +150,7 @@ def _scaled(values: Any) -> Any:
     return values / (np.abs(values).max() or 1.0)
 
 
-def _confusions(settings: images.Settings, explained: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> list[str]:
+def _confusions(settings: Settings, explained: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> list[str]:
     pairs = Counter((line["label"], line["prediction"]) for line in lines if not line["correct"])
     if not pairs:
         return []

@@ -13,6 +13,13 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+# Those that every task has, and what they mean.
+COMMON = {
+    "comprehensiveness": "how far the probability falls without the highest parts, less the fall in a random order",
+    "sufficiency": "how much of the probability the highest parts alone keep, more than in a random order",
+    "unlike_random": "one less the likeness to values of the same architecture at random weights",
+    "agreement": "rank correlation with integrated gradients",
+}
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of what there is, removed or kept: ERASER's bins
 
 

@@ -1,4 +1,4 @@
-"""The model that is explained, the data it is explained on, and the same architecture at random weights."""
+"""The model that is explained, and the data it is explained on."""
 
 import contextlib
 import copy
@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from datamodules.images import augment
+from explain import options
+from explain.options import Options
 from runs.lineage import digest
-from trainers import dropout, evaluate, hardware, image_classification, saved
-from trainers import stem as stems
+from trainers import dropout, evaluate, hardware, saved
 from trainers.build import build, check_targets
 from trainers.saved import SavedModel
-
-NORMALISED = 256  # images that set the random weights' batch norms
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,7 @@ class Subject:
     """A saved model, ready.
 
     Attributes:
-        saved: where it is.
-        config: composed, its model the saved one.
+        saved: where it is, and the settings that its predictions depend on.
         data: the data module, its validation split open.
         network: transformers' or timm's, in eval mode on its device.
         digest: SHA-256 (hex) of its weights and configuration.
@@ -35,15 +31,14 @@ class Subject:
     """
 
     saved: SavedModel
-    config: DictConfig
     data: Any
     network: Any
     digest: str
     device: torch.device
 
 
-def load(name: str, overrides: list[str]) -> Subject:
-    """Loads a run's model, or a model folder, and the validation split.
+def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
+    """Loads a run's model, or a model folder, with the validation split and the options.
 
     Args:
         name: a run's folder or a model folder.
@@ -57,86 +52,65 @@ def load(name: str, overrides: list[str]) -> Subject:
     from trainers import cpu
 
     quick()
-    found = saved.find(name)
-    config = evaluate.configuration(found, overrides)
+    model = saved.find(name)
+    config = evaluate.configuration(model, overrides)
     check(config)
     check_targets(config)
+    chosen = options.read(config.explain, model.task)
     hardware.use_threads(config.trainer.threads)
     cpu.tune()
-    return _opened(found, config)
+    return _open(model, config), chosen
 
 
-def of_run(folder: Path, config: DictConfig) -> Subject:
-    """A run's exported model, by the configuration that trained it."""
-    found, own = saved.find(str(folder)), copy.deepcopy(config)
-    evaluate.put(found, own)
-    return _opened(found, own)
+def of_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
+    """A run's exported model and the options, by the configuration that trained it."""
+    model, own = saved.find(str(folder)), copy.deepcopy(config)
+    chosen = options.read(config.explain, model.task)
+    evaluate.put(model, own)
+    return _open(model, own), chosen
 
 
-def _opened(found: SavedModel, config: DictConfig) -> Subject:
+def _open(model: SavedModel, config: DictConfig) -> Subject:
     data = build(config, "data")
     data.prepare_data(("val",))
     data.setup("validate")
-    evaluate.check_data(found, data)
+    evaluate.check_data(model, data)
     module = build(config, "model", data=data, optim=config.optim)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    return Subject(found, config, data, _ready(module.model, device), digest(found.folder), device)
+    return Subject(model, data, ready(module.model, device), digest(model.folder), device)
 
 
-def random(subject: Subject, seed: int) -> Any:
-    """The same architecture at random weights: what an explanation says when nothing was learned.
-
-    Args:
-        subject: whose.
-        seed: of the weights.
-
-    Returns:
-        The network; its batch norms' statistics are those of some images of the evaluation set.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if subject.saved.task == "question_answering":
-            from transformers import AutoModelForQuestionAnswering
-
-            config = copy.deepcopy(subject.network.config)
-            network = AutoModelForQuestionAnswering.from_config(config, attn_implementation="sdpa")
-        else:
-            about = subject.saved.config
-            network = image_classification.network(
-                about["architecture"], False, dict(about.get("model_args") or {}), subject.data
-            )
-            if stems.is_small(subject.saved.config):
-                stems.make_small(network)
-            network.to(device=subject.device, memory_format=torch.channels_last)
-            _normalised(network, subject.data)
-    return _ready(network, subject.device)
-
-
-def _normalised(network: Any, data: Any) -> None:
-    """Sets batch norms' statistics to the data's: those of an untrained network are of no data, and mute it."""
-    norms = [each for each in network.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    for each in norms:
-        each.reset_running_stats()
-        each.momentum = None  # a plain mean over the batches
-    places = np.linspace(0, len(data.val), min(NORMALISED, len(data.val)), endpoint=False).astype(np.int64)
-    network.train()
-    with torch.no_grad():
-        for part in np.array_split(places, -(-len(places) // 64)):
-            pixels = torch.from_numpy(data.val.gather(part)).to(next(network.parameters()).device)
-            network(augment.evaluation_batch(pixels, data.augment))
-
-
-def _ready(network: Any, device: torch.device) -> Any:
+def ready(network: Any, device: torch.device) -> Any:
+    """A network on its device, for inference alone."""
     network = network.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         dropout.enable(network)  # its attention is the quicker one
     return network
 
 
+def random_transformer(subject: Subject, automatic: Any, seed: int) -> Any:
+    """The architecture of a transformers model at random weights.
+
+    Args:
+        subject: the model.
+        automatic: the Auto class of its head, such as AutoModelForQuestionAnswering.
+        seed: of the weights.
+    """
+    with seeded(seed):
+        network = automatic.from_config(copy.deepcopy(subject.network.config), attn_implementation="sdpa")
+    return ready(network, subject.device)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Weights that are drawn inside depend on the seed alone; torch's own generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 @contextlib.contextmanager
 def arithmetic(device: torch.device, bfloat16: bool) -> Iterator[None]:
-    """Forward passes without gradients, in bfloat16 where asked."""
+    """Forward passes without gradients, in bfloat16 where wanted."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         yield

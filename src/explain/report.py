@@ -1,73 +1,63 @@
-"""The report: what was measured, with pictures and texts to see it in."""
+"""The report's page: what was measured, with pictures and texts to see it in."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 
-from explain.judge import SAID, Verdict
+from explain.judge import Verdict
 from runs import charts, page
 from runs.page import badge, escaped, number
 from runs.statistics import Mean
 
-WORST = 6  # slices shown
 LIMITS = (
     "A pass says that what the model looks at is better than chance by these measures, on this sample. It does not say "
     "that the model is right, fair or safe, nor that it looks at the right thing for the right reason."
 )
 
 
-def write(folder: Path, verdict: Verdict, parts: Sequence[str]) -> None:
-    """Writes report.html and report.md.
+def html(verdict: Verdict, parts: Sequence[str], explainer: ModuleType, examples: str) -> list[str]:
+    """The page, in parts.
 
     Args:
-        folder: where to.
-        verdict: whose.
+        verdict: of the model.
         parts: HTML of what is particular to the task.
+        explainer: of the task: what its measures mean, and how steady its values are.
+        examples: what the task calls its examples.
     """
     about = verdict.about
     head = [
         f"<h1>Explanations: {badge(verdict.status)}</h1>",
-        f"<p>{number(verdict.examples)} {_things(verdict)} of the evaluation set, {verdict.accuracy:.0%} of them right. "
+        f"<p>{number(verdict.examples)} {examples} of the evaluation set, {verdict.accuracy:.0%} of them right. "
         f"Judged are {escaped(verdict.judged)}.</p>",
         "".join(f"<p><b>{escaped(why[:1].upper() + why[1:])}.</b></p>" for why in verdict.why),
         f"<p class='small'>{about['when']} · model {about['model'][:12]} · sample {about['sample'][:12]} · "
         f"{'bfloat16' if about['settings']['bfloat16'] else 'float32'} · "
-        + escaped(", ".join(f"{name} {each}" for name, each in about["versions"].items()))
+        + escaped(", ".join(f"{name} {release}" for name, release in about["versions"].items()))
         + "</p>",
         "<h2>Measures</h2>",
-        _measures(verdict),
+        _measures(verdict, explainer.MEASURES),
         f"<p class='small'>Bars are 95 % intervals of the mean; the line is the bound that a measure must be above. {LIMITS} "
         f"Values add up to the prediction within {verdict.invariants['additivity']:.1g}; "
-        + (
-            "they are exact, whatever the seed"
-            if verdict.task == "question_answering"
-            else f"two seeds of the explainer agree by {verdict.invariants['stability']:.2f}"
-        )
-        + ".</p>",
+        f"{explainer.STABILITY.format(stability=verdict.invariants['stability'])}.</p>",
     ]
-    tail = [*_slices(verdict), *_calibration(verdict)]
-    page.write(folder / "report.html", f"Explanations: {verdict.status}", [*head, *parts, *tail])
-    (folder / "report.md").write_text(markdown(verdict), encoding="utf-8")
+    return [*head, *parts, *_slices(verdict), *_calibration(verdict)]
 
 
-def _things(verdict: Verdict) -> str:
-    return "questions" if verdict.task == "question_answering" else "images"
-
-
-def _measures(verdict: Verdict) -> str:
-    shown = [each for each in verdict.measures if each.mean.examples]
-    ends = [value for each in shown for value in (each.mean.low, each.mean.high, each.bound) if np.isfinite(value)]
+def _measures(verdict: Verdict, meanings: Mapping[str, str]) -> str:
+    shown = [measure for measure in verdict.measures if measure.mean.examples]
+    ends = [value for row in shown for value in (row.mean.low, row.mean.high, row.bound) if np.isfinite(value)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     rows = []
-    for each in verdict.measures:
-        name = f"<b>{each.name}</b>{'' if each.block else ' <span class=small>(does not block)</span>'}"
-        said = f"{name}<br><span class='small'>{escaped(SAID[each.name])}</span>"
-        wrong = "" if each.wrong is None or not each.wrong.examples else f"{each.wrong.value:.3f}"
-        p = "" if each.adjusted is None else f"{each.adjusted:.4f}"
-        value = f"{each.mean.value:.3f}" if each.mean.examples else "-"
-        plot = _interval(each.mean, each.bound, low, high) if each.mean.examples else ""
-        rows.append([badge(each.outcome), said, value, plot, p, number(each.mean.examples), wrong])
+    for measure in verdict.measures:
+        mean = measure.mean
+        name = f"<b>{measure.name}</b>{'' if measure.block else ' <span class=small>(does not block)</span>'}"
+        meaning = f"{name}<br><span class='small'>{escaped(meanings[measure.name])}</span>"
+        wrong = "" if measure.wrong is None or not measure.wrong.examples else f"{measure.wrong.value:.3f}"
+        p = "" if measure.adjusted is None else f"{measure.adjusted:.4f}"
+        value = f"{mean.value:.3f}" if mean.examples else "-"
+        plot = _interval(mean, measure.bound, low, high) if mean.examples else ""
+        rows.append([badge(measure.outcome), meaning, value, plot, p, number(mean.examples), wrong])
     header = ["outcome", "measure", "mean", "95 % interval", "p", "of", "when wrong"]
     return page.table(header, rows, ["", "t", "n", "", "n", "n", "n"])
 
@@ -114,30 +104,31 @@ _SLICES = (
 
 
 def _calibration(verdict: Verdict) -> list[str]:
-    found = verdict.calibration
+    calibration = verdict.calibration
     return [
         "<h2>Confidence</h2>",
-        f"<p>The model's confidence is off by {found['error']:.3f} on average (expected calibration error; 0 is best).</p>",
-        charts.reliability(found["bins"]),
+        f"<p>The model's confidence is off by {calibration['error']:.3f} on average (expected calibration error; 0 is best).</p>",
+        charts.reliability(calibration["bins"]),
     ]
 
 
-def markdown(verdict: Verdict) -> str:
-    """The verdict as Markdown."""
+def markdown(verdict: Verdict, examples: str) -> str:
+    """The verdict as Markdown; `examples` is what the task calls its examples."""
     lines = [
         f"# Explanations: {verdict.status}",
         "",
-        f"{verdict.examples} {_things(verdict)}, {verdict.accuracy:.0%} right. Judged are {verdict.judged}.",
+        f"{verdict.examples} {examples}, {verdict.accuracy:.0%} right. Judged are {verdict.judged}.",
         "",
         *(f"- {why}" for why in verdict.why),
         *([""] if verdict.why else []),
         "| outcome | measure | mean | 95 % interval | bound |",
         "|---|---|---:|---|---:|",
     ]
-    for each in verdict.measures:
-        if each.mean.examples:
-            interval = f"{each.mean.low:.3f} to {each.mean.high:.3f}"
-            lines.append(f"| {each.outcome} | {each.name} | {each.mean.value:.3f} | {interval} | {each.bound:g} |")
+    for measure in verdict.measures:
+        mean = measure.mean
+        if mean.examples:
+            interval = f"{mean.low:.3f} to {mean.high:.3f}"
+            lines.append(f"| {measure.outcome} | {measure.name} | {mean.value:.3f} | {interval} | {measure.bound:g} |")
         else:
-            lines.append(f"| {each.outcome} | {each.name} | | | {each.bound:g} |")
+            lines.append(f"| {measure.outcome} | {measure.name} | | | {measure.bound:g} |")
     return "\n".join([*lines, "", LIMITS]) + "\n"

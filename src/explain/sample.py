@@ -2,8 +2,26 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Examples that are explained together.
+
+    Attributes:
+        positions: of the examples in the validation split.
+        null: those of them that the random weights are explained on, too.
+        words: those of them whose single words are explained, too; none where the task has no words.
+        others: for each of them, positions of examples that are put in its place; empty where the task has no use for them.
+    """
+
+    positions: Sequence[int]
+    null: Sequence[int]
+    words: Sequence[int] = ()
+    others: Sequence[Sequence[int]] = ()
 
 
 def choose(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> list[int]:
@@ -36,3 +54,33 @@ def hashes(ids: Sequence[str], seed: int) -> list[bytes]:
 def digest(ids: Sequence[str]) -> str:
     """SHA-256 (hex) of the ids of a sample."""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def seed_of(seed: int, name: int) -> int:
+    """A seed for one example: its own, whatever else is explained.
+
+    Args:
+        seed: of the explanations.
+        name: a 32-bit checksum of what the example is called.
+    """
+    return (seed << 32) | name
+
+
+def others(
+    ids: Sequence[str], positions: Sequence[int], part: Sequence[int], differs: Callable[[int, int], bool], count: int
+) -> list[list[int]]:
+    """For each of some examples, others of the sample to put in its place; which, the hashes of both ids decide.
+
+    Args:
+        ids: of the validation split.
+        positions: of the sample.
+        part: those of them that others are wanted for.
+        differs: whether an example may have the other's place.
+        count: at most so many for each.
+    """
+    result = []
+    for at in part:
+        keys = hashes([f"{ids[at]} {ids[other]}" for other in positions], 0)
+        ranked = [other for _, other in sorted(zip(keys, positions, strict=True))]
+        result.append([other for other in ranked if differs(at, other)][:count])
+    return result

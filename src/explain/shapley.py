@@ -3,6 +3,7 @@
 Players are numbered; a coalition is a row of booleans, True for the players who are there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import factorial
 from typing import Any
@@ -17,6 +18,11 @@ Floats = npt.NDArray[np.float64]
 def coalitions(players: int) -> Bools:
     """All coalitions [2**players, players]; row r has player i where bit i of r is set."""
     return np.asarray((np.arange(2**players)[:, None] >> np.arange(players)) % 2 == 1)
+
+
+def batches(masks: Bools, size: int) -> list[Bools]:
+    """Rows in batches of at most `size`, all as large as can be: a small last one costs nearly as much as a whole."""
+    return np.array_split(masks, -(-len(masks) // size))
 
 
 def exact(values: Any) -> Floats:
@@ -55,6 +61,25 @@ def by_size(values: Any) -> Floats:
     players = int(array.shape[-1]).bit_length() - 1
     sizes = coalitions(players).sum(axis=1)
     return np.stack([array[..., sizes == size].mean(axis=-1) for size in range(players + 1)], axis=-1)
+
+
+def smallest(same: Any, target: Any, names: Sequence[str]) -> list[str] | None:
+    """The fewest parts without which the answer is another; of several such sets the one that the target falls most without.
+
+    Args:
+        same: bool [2**k] in the order of `coalitions`.
+        target: [2**k].
+        names: [k].
+
+    Returns:
+        Names; None if no set changes the answer.
+    """
+    here = coalitions(len(names))
+    changed = np.flatnonzero(~np.asarray(same, bool))
+    if not len(changed):
+        return None
+    best = min(changed.tolist(), key=lambda row: (int((~here[row]).sum()), float(target[row])))
+    return [name for name, there in zip(names, here[best], strict=True) if not there]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from explain.judge import Table
+from explain.tables import Table
 from runs import calibration
-from runs.questions import asked
 from runs.statistics import difference, mean
 
 FEWEST = 8  # examples of a slice that is shown
@@ -17,38 +16,34 @@ CLASSES = 24  # more than so many are too many slices
 Names = dict[str, list[str]]
 
 
-def of_questions(questions: Sequence[str], golds: Sequence[str]) -> Names:
-    """The slices that each question is in: its type, and the length of its answer."""
-    return {
-        "question": [asked(each) for each in questions],
-        "answer": [_length(len(each.split())) for each in golds],
-    }
+def by_class(labels: Sequence[str]) -> Names:
+    """The class of each example as its slice, where the classes are few."""
+    return {"class": list(labels)} if len(set(labels)) <= CLASSES else {}
 
 
-def _length(words: int) -> str:
-    return "no answer" if not words else "1 word" if words == 1 else "2 to 4 words" if words < 5 else "5 words and more"
+def thirds(name: str, values: npt.NDArray[np.float64], form: str, unknown: str = "unknown") -> Names:
+    """The third of each example by a number: low, between or high.
 
-
-def of_images(labels: Sequence[str], area: npt.NDArray[np.float64]) -> Names:
-    """The slices that each image is in: its class, where they are few, and the size of its object."""
-    found: Names = {}
-    if len(set(labels)) <= CLASSES:
-        found["class"] = list(labels)
-    known = area[~np.isnan(area)]
-    if len(known):
-        small, large = np.quantile(known, (1 / 3, 2 / 3))
-        sizes = np.where(
-            area <= small, f"up to {small:.0%}", np.where(area > large, f"more than {large:.0%}", "between")
-        )
-        found["object"] = np.where(np.isnan(area), "no box", sizes).tolist()
-    return found
+    Args:
+        name: of the slices.
+        values: [N]; NaN where the number is not known.
+        form: how a number is written, as of str.format.
+        unknown: the slice of those that are not known.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return {}
+    low, high = np.quantile(known, (1 / 3, 2 / 3))
+    above = np.where(values > high, f"more than {form.format(high)}", "between")
+    names = np.where(values <= low, f"up to {form.format(low)}", above)
+    return {name: np.where(np.isnan(values), unknown, names).tolist()}
 
 
 def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """One row for each slice of enough examples.
 
     Args:
-        table: of `explain.judge`.
+        table: of the explainer.
         names: the slice of each example, by kind.
         shown: measures.
         seed: of the bootstrap.
@@ -58,9 +53,9 @@ def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> lis
         those with the widest gap first.
     """
     rows = []
-    for by, of in names.items():
-        for name in sorted(set(of)):
-            inside = np.array(of) == name
+    for by, members in names.items():
+        for name in sorted(set(members)):
+            inside = np.array(members) == name
             if inside.sum() < FEWEST or inside.all():
                 continue
             gap = difference(table["correct"], inside, seed=seed)
@@ -71,7 +66,7 @@ def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> lis
                     "examples": int(inside.sum()),
                     "accuracy": float(table["correct"][inside].mean()),
                     "gap": [gap.value, gap.low, gap.high],
-                    "measures": {each: mean(table[each][inside], draws=1).value for each in shown},
+                    "measures": {measure: mean(table[measure][inside], draws=1).value for measure in shown},
                 }
             )
     return sorted(rows, key=lambda row: -row["gap"][0])
@@ -79,8 +74,8 @@ def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> lis
 
 def calibrated(table: Table) -> dict[str, Any]:
     """How sure the model is against how often it is right: bins [sure, right, examples], and the expected error."""
-    found = calibration.bins(table["confidence"], table["correct"])
-    return {"error": calibration.error(found), "bins": [list(each) for each in found]}
+    bins = calibration.bins(table["confidence"], table["correct"])
+    return {"error": calibration.error(bins), "bins": [list(row) for row in bins]}
 
 
 def worst(rows: Sequence[Mapping[str, Any]], gap: float) -> str:

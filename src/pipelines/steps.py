@@ -216,7 +216,7 @@ def train(
         artifacts.markdown(
             summary, f"# Trained\n\n`{' '.join(given)}`\n\n{artifacts.table(['metric', 'value'], rows)}\n"
         )
-        monitor = str(dict(trained["config"])["monitor"])
+        monitor = str(dict(found["config"])["monitor"])
         mine["verdict"] = f"{monitor} {values[monitor]:.5g}"
         return str(folder)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from config.errors import Refused
 from datamodules.images import pixels
-from datamodules.images.image_folder import read_bytes
+from datamodules.images.files import read_bytes
 from quality.hashes import hashed, near_hashes
 
 SIDE = 16  # of the copy that colours and hashes are taken from, in pixels

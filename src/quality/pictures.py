@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from datamodules.images import pixels
-from datamodules.images.image_folder import read_bytes
+from datamodules.images.files import read_bytes
 
 SIDE = 96  # of a thumbnail, in pixels
 

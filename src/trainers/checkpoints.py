@@ -2,9 +2,10 @@
 
 Written after every validation, every few minutes, and on a signal, always between two optimiser steps. Lightning's
 loops are restored exactly from two kinds of moments only, a batch end at which no validation is due, and the end
-of a validation, so those are the moments.
+of a validation, so those are the moments. Lightning composes a checkpoint, `CheckpointFiles` writes it.
 """
 
+import errno
 import logging
 import os
 import time
@@ -15,14 +16,45 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
 
+from config import files
 from config.errors import Interrupted, OutOfResources, Refused
 from runs import folder as folders
 from runs import metric_lines
+from trainers.lightning_internals import validation_is_due
 from trainers.signals import Signals
 from trainers.task import Task
 
 logger = logging.getLogger(__name__)
+
+
+class CheckpointFiles(CheckpointIO):
+    """Lightning's plugin for checkpoint files: atomic, synced to the disk, and read without running anything in them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint.
+
+        Args:
+            checkpoint: composed by Lightning.
+            path: of the file.
+            storage_options: `keep`, where the file that is there now is kept; `beside_weights`, what a file holds that
+                has the weights and nothing else of the checkpoint.
+        """
+        options = storage_options or {}
+        if "beside_weights" in options:
+            checkpoint = {"state_dict": checkpoint["state_dict"], **options["beside_weights"]}
+        write(checkpoint, Path(path), keep=options.get("keep"))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads one, to the CPU and weights only, whatever is given."""
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Removes one."""
+        Path(path).unlink(missing_ok=True)
 
 
 class Checkpoints(Checkpoint):
@@ -41,7 +73,8 @@ class Checkpoints(Checkpoint):
         self.best: dict[str, Any] = {}
         self.lines = 0
         self.saved_at = time.monotonic()
-        self.saved_step = -1
+        self.step = 0  # optimiser steps at the end of the last batch
+        self.batch = 0  # batches of this epoch that are done
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know of this one."""
@@ -55,8 +88,7 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the position in the data, which is all the state that the data's order has."""
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": progress.processed}
+        checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": self.batch}
         # Early stopping is for good; the end of max_steps is not, where a horizon lets it be moved.
         checkpoint["should_stop"] = bool(trainer.should_stop) and not 0 < trainer.max_steps <= trainer.global_step
 
@@ -65,6 +97,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Puts the data's order where it was."""
         position = checkpoint["position"]
+        self.batch = position["batch"]
         batches = trainer.datamodule.train_batches  # type: ignore[attr-defined]
         batches.set_epoch(position["epoch"])
         batches.set_start(position["batch"] if position["batch"] < len(batches) else 0)
@@ -72,17 +105,20 @@ class Checkpoints(Checkpoint):
             batches.set_epoch(position["epoch"] + 1)
         trainer.should_stop = checkpoint["should_stop"]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Counts from the steps of a run that is resumed."""
+        self.step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when it is time to, and leaves when a signal asked for it."""
-        loop = trainer.fit_loop.epoch_loop
-        step = trainer.global_step
-        if loop._should_accumulate():
-            return
+        step, before, self.step, self.batch = trainer.global_step, self.step, trainer.global_step, batch_idx + 1
+        if step == before:
+            return  # gradients are being accumulated
         if 0 < trainer.max_steps <= step:
             trainer.should_stop = True  # so that Lightning validates before it ends
-        if trainer.fit_loop._data_fetcher is not None and loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if validation_is_due(trainer):
             return  # the validation saves
         leaving = self.signals.agreed(step, pl_module.device)
         due = self.steps is not None and step % self.steps == 0
@@ -107,9 +143,10 @@ class Checkpoints(Checkpoint):
                 "step": trainer.global_step,
                 "details": pl_module.details,
             }
-            state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)["state_dict"]
-            if trainer.is_global_zero:
-                write({"state_dict": state, **self.best}, self.folder / folders.BEST)
+            # Whole, and cut down to the weights when it is written: callbacks that average weights put them in.
+            trainer.save_checkpoint(
+                self.folder / folders.BEST, weights_only=False, storage_options={"beside_weights": self.best}
+            )
         self.save(trainer)
         if leaving := self.signals.agreed(None, pl_module.device):
             self._leave(leaving)
@@ -123,11 +160,10 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Writes last.ckpt; the one before it stays as last-1.ckpt."""
-        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write(checkpoint, self.folder / folders.LAST, keep=self.folder / folders.BEFORE_LAST)
+        self.saved_at = time.monotonic()
+        trainer.save_checkpoint(
+            self.folder / folders.LAST, weights_only=False, storage_options={"keep": self.folder / folders.BEFORE_LAST}
+        )
 
     def _leave(self, signum: int) -> None:
         raise Interrupted(
@@ -155,21 +191,18 @@ def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> N
     Raises:
         OutOfResources: the disk is full. The old checkpoint is still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     try:
-        with temporary.open("wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with files.replacing(path) as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # before the old one goes
+            if keep is not None and path.exists():
+                path.replace(keep)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        if (isinstance(error, OSError) and error.errno in (28, 122)) or "PytorchStreamWriter" in str(error):
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "PytorchStreamWriter" in str(error):
             raise OutOfResources(f"no space left for {path}; what was saved before is still there") from error
         raise
-    if keep is not None and path.exists():
-        path.replace(keep)
-    temporary.replace(path)
 
 
 def read(path: Path) -> dict[str, Any]:

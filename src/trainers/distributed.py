@@ -17,8 +17,7 @@ T = TypeVar("T")
 
 _TIMEOUT = datetime.timedelta(minutes=30)
 _ENDING, _WRITTEN, _LEFT = "isotrain/ending", "isotrain/written", "isotrain/left"
-_WRITING_SECONDS = 30.0  # that other ranks give rank zero to write how the run ended
-_LEAVING_SECONDS = 10.0  # that rank zero, which may serve the store, gives others to read it
+_SECONDS = 10.0  # that a rank waits at the end for one that may hang in a collective
 
 
 def start() -> Any:
@@ -126,20 +125,25 @@ def agreed(store: Any, value: str | None) -> str:
     return bytes(store.get(_ENDING)).decode()
 
 
-def leave(store: Any) -> None:
-    """Waits until rank zero has written how the run ended and the others know it, for some seconds at most.
+def leave(store: Any, decided_by: int) -> None:
+    """Waits until rank zero has written how the run ended, and the others know it.
 
-    torchrun ends all processes as soon as one of them fails.
+    torchrun ends all processes as soon as one of them fails, and rank zero may serve the store.
+
+    Args:
+        store: that `start` returned.
+        decided_by: the rank whose failure, or end, decided how the run ended.
     """
     if store is None:
         return
-    rank, others = process.rank(), range(1, process.world_size())
-    with contextlib.suppress(RuntimeError):  # a store whose process is gone
+    rank = process.rank()
+    with contextlib.suppress(RuntimeError):  # the process that served the store is gone
         if rank == 0:
             store.set(_WRITTEN, "")
-            _wait(store, [f"{_LEFT}/{other}" for other in others], _LEAVING_SECONDS)
+            _wait(store, [f"{_LEFT}/{other}" for other in range(1, process.world_size())], _SECONDS)
         else:
-            _wait(store, [_WRITTEN], _WRITING_SECONDS)
+            # Rank zero may have much to hand over to an experiment tracker.
+            _wait(store, [_WRITTEN], _TIMEOUT.total_seconds() if decided_by == 0 else _SECONDS)
             store.set(f"{_LEFT}/{rank}", "")
 
 

@@ -60,13 +60,7 @@ def build(
     Raises:
         Refused: a checkpoint that cannot be had or is not such an encoder, or an architecture that there is not.
     """
-    quick_transformers()
-    import transformers
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()  # that the head is new is known
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
+    transformers = _transformers()
     auto_class = getattr(transformers, head.auto_class)
     dropouts = _dropouts(dropout, attention_dropout)
     if pretrained is None:
@@ -110,12 +104,21 @@ def build(
 
 def load(head: Head, folder: Path) -> Any:
     """A saved model's network, float32, as training built it."""
-    quick_transformers()
-    import transformers
-
-    return getattr(transformers, head.auto_class).from_pretrained(
+    return getattr(_transformers(), head.auto_class).from_pretrained(
         str(folder), attn_implementation="sdpa", dtype=torch.float32
     )
+
+
+def _transformers() -> Any:
+    """transformers, imported quickly and quiet: that a head is new is known, and progress is for terminals."""
+    quick_transformers()
+    import transformers
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    return transformers
 
 
 def _dropouts(hidden: float | None, attention: float | None) -> dict[str, float]:

@@ -79,7 +79,7 @@ def of_images(model: SavedModel, images: Sequence[str | bytes]) -> Features:
         model: the saved one.
         images: N of them, encoded or where they are.
     """
-    from datamodules.images.image_folder import read_bytes
+    from datamodules.images.files import read_bytes
     from trainers import predict_images
 
     classifier = predict_images.Classifier(model)

@@ -17,7 +17,7 @@ from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import checkpoints, hardware, run
 from trainers.baselines import Baseline
-from trainers.checkpoints import Checkpoints
+from trainers.checkpoints import CheckpointFiles, Checkpoints
 from trainers.progress import Progress
 from trainers.reporting import Reporting, Seeds
 from trainers.signals import Signals
@@ -124,6 +124,7 @@ def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[
         bool(world > 1 and torch.cuda.is_available()) if given["sync_batchnorm"] is None else given["sync_batchnorm"]
     )
     given["precision"] = hardware.precision(given["precision"], given["accelerator"])
+    given["plugins"] = [*_plugins(given), CheckpointFiles()]
     _quiet()
     try:
         return pl.Trainer(
@@ -175,9 +176,13 @@ def _processes(given: dict[str, Any], world: int) -> dict[str, Any]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         from lightning.fabric.plugins.environments.kubeflow import KubeflowEnvironment
 
-        plugins = given["plugins"] or []
-        changes["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), KubeflowEnvironment()]
+        changes["plugins"] = [*_plugins(given), KubeflowEnvironment()]
     return changes
+
+
+def _plugins(given: dict[str, Any]) -> list[Any]:
+    plugins = given["plugins"] or []
+    return plugins if isinstance(plugins, list) else [plugins]
 
 
 class _Handlers(pl.Callback):

@@ -60,8 +60,11 @@ def image_logits(network: Any, images: Tensor) -> Tensor:
 
 
 def text_inputs(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a batch's tensors that a transformers network takes. (DistilBERT, for one, has no token types.)"""
-    taken = _parameters(type(network).forward)
+    """Those of a batch's tensors that a transformers network takes. (DistilBERT, for one, has no token types.)
+
+    All take `inputs_embeds` in the place of `input_ids`, though some among their keyword arguments only (ModernBERT).
+    """
+    taken = {"inputs_embeds", *_parameters(type(network).forward)}
     return {name: batch[name] for name in TEXT_INPUTS if name in batch and name in taken}
 
 

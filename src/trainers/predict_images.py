@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from config.errors import Refused
-from datamodules.images import augment, image_folder, pixels
+from datamodules.images import augment, folders, pixels
+from datamodules.images.files import read_bytes
 from trainers import classification, predict
 from trainers import stem as stems
 from trainers.inference import image_logits
@@ -17,7 +18,7 @@ from trainers.saved import SavedModel
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (*image_folder.SUFFIXES, ".gif")
+SUFFIXES = (*folders.SUFFIXES, ".gif")
 Prepare = Callable[[bytes], torch.Tensor]
 
 
@@ -114,7 +115,7 @@ def _prepare(network: Any, about: dict[str, Any], size: int) -> Prepare:
 
 def _read(path: Path, prepare: Prepare) -> torch.Tensor:
     try:
-        return prepare(image_folder.read_bytes(str(path)))
+        return prepare(read_bytes(str(path)))
     except (Refused, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise of all kinds on broken content

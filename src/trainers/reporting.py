@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from config.errors import Diverged
+from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
@@ -61,7 +62,7 @@ class Reporting(Callback):
         self.batches += 1
         self.examples += len(next(iter(batch.values()))) * trainer.world_size
         if loss.device.type == "cpu" or trainer.global_step % self.every == 0:
-            self._finite(float(self.loss), trainer)
+            self._check_finite(self.loss, trainer.global_step)
         if trainer.loggers and trainer.global_step % self.every == 0 and trainer.is_global_zero:
             values = {"train_loss": float(loss), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
             for logger in trainer.loggers:
@@ -70,7 +71,7 @@ class Reporting(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the clock, once the device has done what it was given."""
         if self.loss is not None:
-            self._finite(float(self.loss), trainer)
+            self._check_finite(self.loss, trainer.global_step)
         if self.started is not None:
             self.seconds += time.perf_counter() - self.started
             self.started = None
@@ -87,7 +88,7 @@ class Reporting(Callback):
         best = self.checkpoints.monitor in values and self.checkpoints.improves(values[self.checkpoints.monitor])
         if trainer.is_global_zero:
             if best:
-                predictions.write(self.folder / "predictions.jsonl", pl_module.rows)
+                predictions.write(self.folder / folders.PREDICTIONS, pl_module.rows)
             metric_lines.write(values, trainer.current_epoch + 1, trainer.global_step, jsonl_path=self.metrics_file)
             self.checkpoints.lines += 1
             for logger in trainer.loggers:
@@ -106,12 +107,17 @@ class Reporting(Callback):
         values["peak_memory_mib"] = round(peak_memory_mib(), 1)
         return values
 
-    def _finite(self, total: float, trainer: pl.Trainer) -> None:
-        if not math.isfinite(total):
-            raise Diverged(
-                f"the training loss is {total} at step {trainer.global_step}: training diverged; try a smaller "
-                "optim.lr, or trainer.on_divergence=report_worst where a search must go on"
-            )
+    @staticmethod
+    def _check_finite(total: torch.Tensor, step: int) -> None:
+        """Ends training on all ranks together when the loss of one is not finite. A collective."""
+        value = float(total)
+        if not distributed.anywhere(not math.isfinite(value), total.device):
+            return
+        value = next(other for other in distributed.gather(value) if not math.isfinite(other))
+        raise Diverged(
+            f"the training loss is {value} at step {step}: training diverged; try a smaller "
+            "optim.lr, or trainer.on_divergence=report_worst where a search must go on"
+        )
 
 
 class Seeds(Callback):

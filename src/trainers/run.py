@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import random
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -134,6 +135,7 @@ def _begin(run: Run) -> tuple[Path, bool, dict[str, Any]]:
         return run.folder, True, fields
     run.channel.enter_context(pushed(run.config.push_metrics))
     run.lock.enter_context(folders.lock(run.folder))
+    _remove_unfinished_writes(run.folder)
     run.record = records.start(run.folder, config=config, seeds={"seed": run.config.seed})
     hydra = OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)  # type: ignore[union-attr]
     folders.write_hydra(
@@ -145,6 +147,15 @@ def _begin(run: Run) -> tuple[Path, bool, dict[str, Any]]:
     choices = HydraConfig.get().runtime.choices
     run.record.update(choices={group: name for group, name in choices.items() if "/" not in group})
     return run.folder, False, {}
+
+
+def _remove_unfinished_writes(folder: Path) -> None:
+    """Removes what a process that was killed had begun to write beside files and folders (`config.files`)."""
+    for begun in [*folder.glob(".*.tmp"), *(folder / folders.CHECKPOINTS).glob(".*.tmp")]:
+        if begun.is_dir():
+            shutil.rmtree(begun, ignore_errors=True)
+        else:
+            begun.unlink(missing_ok=True)
 
 
 def _existing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -377,7 +388,7 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     if run.record is not None:
         _write_end(run, run.record, ending, error)
     run.lock.close()
-    distributed.leave(run.store)
+    distributed.leave(run.store, ending.rank)
     if process.rank() == 0 and (run.reported or run.finished):
         print(f"isotrain: the run is in {run.folder}", file=sys.stderr)
     if ending.exit_code == 0 and error is None:
@@ -413,7 +424,11 @@ def _agree(run: Run, error: BaseException | None) -> Ending:
     waits = error is None and process.rank() != 0  # for rank zero, which still exports and explains
     try:
         return Ending(**json.loads(distributed.agreed(run.store, None if waits else json.dumps(asdict(own)))))
-    except RuntimeError as gone:
+    except RuntimeError as gone:  # rank zero served the store, and has left; it wrote why
+        with contextlib.suppress(Refused):
+            fields = folders.read_record(run.folder)
+            if fields["status"] != "running":
+                return Ending(0, fields["status"], int(fields["exit_code"]), fields["reason"])
         return own if error is not None else Ending(process.rank(), "failed", 1, f"rank zero is gone: {gone}")
 
 

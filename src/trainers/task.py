@@ -71,11 +71,12 @@ class Task(pl.LightningModule):
         counted = getattr(getattr(self.trainer.val_dataloaders, "sampler", None), "counted", True)
         parts = distributed.gather(self.collected if counted else [])
         self.collected = []
-        metrics: dict[str, float] = {}
-        details: dict[str, Any] = {}
-        if self.global_rank == 0:
+
+        def score() -> tuple[dict[str, float], dict[str, Any]]:
             metrics, self.rows, details = self.score([item for part in parts for item in part])
-        self.metrics, self.details = distributed.broadcast((metrics, details))
+            return metrics, details
+
+        self.metrics, self.details = distributed.decided(score)  # a model that has diverged ends all ranks
         self.log_dict(self.metrics, logger=False, rank_zero_only=True)
 
     def score(self, collected: list[Any]) -> Result:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import Refused
-from datamodules.images.image_folder import Boxes, Split, read_bytes
+from datamodules.images.files import read_bytes
+from datamodules.images.image_folder import Boxes, Split
 from datamodules.storage.arrays import Texts, TextWriter, load
 from datamodules.storage.parallel import ordered
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # What `decode` does with an image, as part of the cache's key: change it when the pixels change.
-POLICY = "shorter side to size, centre crop, bicubic with antialiasing, RGB; 1"
+POLICY = "shorter side to size, centre crop, bicubic with antialiasing, RGB; 2"
 CHUNK = 64  # images a thread decodes before it hands them over
 
 Pixels = npt.NDArray[np.uint8]
@@ -126,7 +127,8 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
 
     Greyscale, palette and CMYK become RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits.
     An image of another size is resized so that its shorter side fits (bicubic, with antialiasing) and cropped
-    at the centre.
+    at the centre, as torchvision's `Resize` and `CenterCrop` do; a JPEG at least four times larger is decoded at a
+    fraction of its size first.
 
     Args:
         content: the encoded image.
@@ -147,8 +149,10 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
         greyscale = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
         rgb = as_rgb(image)
         if rgb.size != (size, size):
-            left, top, side = _square(*rgb.size)
-            rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+            # As torchvision's Resize and CenterCrop, which timm prepares images with: model/ works without isotrain.
+            fitted, corner = _fit(np.array(rgb.size), size)
+            (width, height), (left, top) = fitted.tolist(), corner.tolist()
+            rgb = rgb.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
         return np.asarray(rgb), original, greyscale
 
 
@@ -186,10 +190,9 @@ def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
     Returns:
         float32 [N, 4] in stored pixels, clipped to the image; NaN for none, and where nothing of it is left.
     """
-    side = sizes.min(axis=1, keepdims=True)
-    corner = np.tile((sizes - side) // 2, 2)
+    fitted_sizes, corners = _fit(sizes, size)
     # Pixel x reaches from x to x + 1: the far edges are one further than the far pixels.
-    edges = (np.add(boxes, [0, 0, 1, 1], dtype=np.float64) - corner) * (size / side)
+    edges = np.add(boxes, [0, 0, 1, 1], dtype=np.float64) * np.tile(fitted_sizes / sizes, 2) - np.tile(corners, 2)
     kept = np.clip(edges, 0, size)
     gone = (kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1])
     near = np.minimum(kept[:, :2], size - 1)
@@ -199,9 +202,18 @@ def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
     return np.asarray(fitted, np.float32)
 
 
-def _square(width: int, height: int) -> tuple[int, int, int]:
-    side = min(width, height)
-    return (width - side) // 2, (height - side) // 2, side
+def _fit(sizes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """What images are resized to, and the left and upper edge of their centre crops.
+
+    Args:
+        sizes: [..., 2] width and height.
+        size: side of the crop.
+
+    Returns:
+        [..., 2] width and height with a shorter side of `size`; [..., 2] left and top.
+    """
+    fitted = size * sizes // sizes.min(axis=-1, keepdims=True)
+    return fitted, np.round((fitted - size) / 2).astype(np.int64)
 
 
 def as_rgb(image: "Image") -> "Image":

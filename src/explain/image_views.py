@@ -1,0 +1,130 @@
+"""What a classifier says of an image while some of its cells are hidden."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from config.ranges import Range
+from explain import shapley
+from explain.model import arithmetic
+from trainers import inference
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the values; conf/explain says what each does."""
+
+    grid: Annotated[int, Range(low=2, high=32)]
+    rounds: Annotated[int, Range(low=1, high=1000)]
+    background: Literal["blur", "mean", "grey"]
+    target: Literal["log_probability", "probability", "logit"]
+    explainer: Literal["permutation", "gradient"]
+    batch_size: int
+    seed: int
+    bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What else is explained; conf/explain says what each does."""
+
+    pictures: Annotated[int, Range(low=0, high=100)]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a network says of one image while some cells are hidden.
+
+    Attributes:
+        target: [E] what is explained, as `Settings.target` has it.
+        probability: [E] of the class that it predicts of the whole image.
+    """
+
+    target: npt.NDArray[np.float64]
+    probability: npt.NDArray[np.float64]
+
+
+class View:
+    """One image, with some cells shown and the others replaced by a background that was made once."""
+
+    def __init__(self, network: Any, image: Tensor, background: Tensor, predicted: int, settings: Settings) -> None:
+        """Takes an image.
+
+        Args:
+            network: of timm.
+            image: [3, H, W] normalised.
+            background: [3, H, W].
+            predicted: the class that the network sees in the whole image.
+            settings: of the explanation.
+        """
+        self.network, self.predicted, self.settings = network, predicted, settings
+        self.image, self.background = (pixels.permute(1, 2, 0).contiguous() for pixels in (image, background))
+        self.cells = cells(image.shape[1], image.shape[2], settings.grid).to(image.device)
+
+    def shown(self, masks: Bools) -> Tensor:
+        """The images [E, 3, H, W] (channels last) with these cells [E, K] shown."""
+        visible = torch.from_numpy(masks).to(self.cells.device)[:, self.cells]
+        return torch.where(visible[..., None], self.image, self.background).permute(0, 3, 1, 2)
+
+    def ask(self, masks: Bools) -> Response:
+        """What the network says with these cells [E, K] shown."""
+        parts = [self.shown(part) for part in shapley.batches(masks, self.settings.batch_size)]
+        scores = logits(self.network, parts, self.settings)
+        likely = scores.log_softmax(dim=1)[:, self.predicted].double()
+        target = {"log_probability": likely, "probability": likely.exp(), "logit": scores[:, self.predicted].double()}
+        return Response(target[self.settings.target].cpu().numpy(), likely.exp().cpu().numpy())
+
+
+def logits(network: Any, batches: Iterable[Tensor], settings: Settings) -> Tensor:
+    """A network's logits, float32 [E, C], of batches [B, 3, H, W]."""
+    parts = []
+    for batch in batches:
+        with arithmetic(batch.device, settings.bfloat16):
+            parts.append(inference.image_logits(network, batch))
+    return torch.cat(parts)
+
+
+def cells(height: int, width: int, grid: int) -> Tensor:
+    """The cell of each pixel, int64 [H, W]: row by row."""
+    rows, columns = (torch.arange(size) * grid // size for size in (height, width))
+    return rows[:, None] * grid + columns
+
+
+def inside(box: npt.NDArray[np.float32], height: int, width: int, grid: int) -> npt.NDArray[np.float64]:
+    """The share of each cell [K] that lies in a box x0, y0, x1, y1 of outermost pixels inside; NaN without a box."""
+    if np.isnan(box).any():
+        return np.full(grid**2, np.nan)
+    # Boxes may lie between pixels where the image was resized.
+    across, down = (
+        np.clip(np.minimum(np.arange(size) + 1, high + 1) - np.maximum(np.arange(size), low), 0, 1)
+        for size, low, high in ((width, box[0], box[2]), (height, box[1], box[3]))
+    )
+    covered = down[:, None] * across
+    cell = cells(height, width, grid).numpy().ravel()
+    return np.bincount(cell, covered.ravel()) / np.bincount(cell)
+
+
+def background(images: Tensor, kind: str) -> Tensor:
+    """What stands where a cell is hidden, [B, 3, H, W]: made from each image once, before anything is hidden.
+
+    Args:
+        images: [B, 3, H, W] normalised.
+        kind: "blur" (Gaussian, of an eighth of the side), "mean" (of each image's colours) or "grey" (the data's mean).
+    """
+    if kind == "mean":
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    if kind == "grey":
+        return torch.zeros_like(images)
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    side = min(images.shape[2:])
+    width = 2 * min(side // 2 - 1, 3 * side // 8) + 1
+    blurred: Tensor = gaussian_blur(images, [width, width], [side / 8, side / 8])
+    return blurred

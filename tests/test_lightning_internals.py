@@ -1,0 +1,89 @@
+"""What training needs of Lightning's private parts is in one file, and still there."""
+
+import re
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from tests.conftest import ROOT
+from torch.utils.data import DataLoader
+
+from trainers.lightning_internals import validation_is_due
+
+# An attribute with one underscore, of anything but the object itself and modules of ours.
+PRIVATE = re.compile(r"(?<!self)(?<!cls)\.(?!_\w*__)_[a-z]\w*")
+HOLDERS = re.compile(r"trainer|loop|fetcher|connector|strategy|callback|pl_module|datamodule")
+
+
+def test_they_are_in_one_file() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        if path.name != "lightning_internals.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for match in PRIVATE.finditer(line)
+        if HOLDERS.search(re.split(r"[\s(,]", line[: match.start()])[-1])
+    ]
+    assert found == []
+
+
+class Module(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
+        return self.layer(batch).mean()
+
+    def validation_step(self, batch: torch.Tensor, _: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Watch(pl.Callback):
+    """Notes what `validation_is_due` says after each batch, and whether Lightning validated then."""
+
+    def __init__(self, stop_at: int | None) -> None:
+        self.stop_at = stop_at
+        self.due: list[bool] = []
+        self.validated: list[bool] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == self.stop_at
+        self.due.append(validation_is_due(trainer))
+        self.validated.append(False)
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.validated[-1] = True
+
+
+@pytest.mark.parametrize(
+    ("settings", "stop_at"),
+    [
+        ({"max_epochs": 2}, None),
+        ({"max_epochs": 2, "val_check_interval": 0.4}, None),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, None),
+        ({"max_epochs": 2, "val_check_interval": 3, "check_val_every_n_epoch": None}, None),
+        ({"max_epochs": 2, "accumulate_grad_batches": 3}, None),
+        ({"max_epochs": 3}, 7),
+    ],
+)
+def test_a_validation_is_due_when_lightning_validates(settings: dict[str, Any], stop_at: int | None) -> None:
+    watch = Watch(stop_at)
+    trainer = pl.Trainer(
+        **settings,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[watch],
+    )
+    batches = DataLoader(torch.zeros(10, 1), batch_size=2)
+    trainer.fit(Module(), batches, batches)
+    assert any(watch.due)
+    assert watch.due == watch.validated
