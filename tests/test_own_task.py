@@ -88,7 +88,7 @@ def test_it_trains_resumes_and_is_scored(command: Command, environment: dict[str
     assert set(first["metrics"]) >= set(first["config"]["task"]["metrics"])
 
     # evaluate and predict say what validation said.
-    done = command("-m", "trainers", "evaluate", "run=a", "--output", "out", "trainer.threads=1")
+    done = command("-m", "trainers", "evaluate", "run=a", "trainer.threads=1", "--output", "out")
     assert f"val_mae={first['metrics']['val_mae']:.4g}"[:12] in done.stdout
     validation = rows((tmp_path / "a" / "predictions.jsonl").read_text())
     assert rows((tmp_path / "out" / "predictions.jsonl").read_text()) == validation

@@ -57,7 +57,6 @@ class Counter(Task):
         return metrics, rows, {}
 
     def export(self, folder):
-        Path(folder).mkdir(parents=True)
         save_file(
             {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()},
             f"{folder}/model.safetensors",
