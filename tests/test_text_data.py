@@ -274,7 +274,8 @@ def test_batches_are_what_the_tokenizer_makes_of_the_texts(folder: Path, tmp_pat
     assert len(first) == 100 // 8
     data.train_batches.set_epoch(1)
     assert first != [batch["index"].tolist() for batch in data.train_dataloader()]
-    assert data.train.labels is not None and data.train.labels.dtype == np.int64
+    assert data.train.labels is not None
+    assert data.train.labels.dtype == np.int64
 
 
 def test_workers_make_the_same_batches(folder: Path, tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ def test_limits_are_even_over_the_classes(tmp_path: Path, limit: int) -> None:
     assert data.num_classes == 3
     assert [record.text for record in read(path, limit=limit)] == [texts.text(index) for index in range(len(texts))]
     assert data.fingerprint("train").endswith(f":balanced-{limit}")
-    assert data.limit("train") == limit and data.limit("val") is None
+    assert (data.limit("train"), data.limit("val")) == (limit, None)
 
 
 # -- caches and fingerprints
@@ -471,25 +472,28 @@ def test_generated_texts_are_even_over_the_classes_and_of_two_to_four_sentences(
         topics.write(tmp_path, seed=0, train=1, val=1, classes=13)
 
 
-def test_validation_has_pairs_of_people_that_training_lacks(generated: dict[str, list[dict[str, str]]]) -> None:
-    people = {person for trade in topics.TRADES.values() for person in trade}
+def test_validation_has_combinations_that_training_lacks(generated: dict[str, list[dict[str, str]]]) -> None:
+    verbs = {word for wording in topics.WORDINGS for word in words(wording)} - {
+        word for wording in topics.DECOYS for word in words(wording)
+    }
+    trade_of = {person: trade for trade, people in topics.TRADES.items() for person in people}
 
-    def pairs(split: str) -> set[tuple[str, ...]]:
-        verbs = {wording.split("VERB")[0] for wording in topics.WORDINGS}
-        assert verbs
-        found = set()
+    def combinations(split: str) -> tuple[set[tuple[str, ...]], set[tuple[str, ...]]]:
+        """(giver, receiver), and (adjective, person), of all texts."""
+        exchanges, described = set(), set()
         for row in generated[split]:
-            for sentence in row["text"].split(". "):
-                named = tuple(word for word in words(sentence) if word in people)
-                if len(named) == 2:
-                    found.add(tuple(sorted(named)))
-        return found
+            giver, receiver = row["label"].split("_to_")
+            (event,) = [sentence for sentence in row["text"].split(". ") if verbs & set(words(sentence))]
+            people = {trade_of[word]: word for word in words(event) if word in trade_of}
+            assert set(people) == {giver, receiver}
+            exchanges.add((people[giver], people[receiver]))
+            pairs = zip(words(row["text"]), words(row["text"])[1:], strict=False)
+            described |= {pair for pair in pairs if pair[0] in topics.ADJECTIVES and pair[1] in trade_of}
+        return exchanges, described
 
-    val, train = pairs("val"), pairs("train")
-    assert len(val) > 100
-    assert len(train) > 300
-    orders = {(*pair, giver) for pair in val & train for giver in pair}
-    assert len(val & train) < 0.45 * len(val), orders  # the same two, the other way round
+    for train, val in zip(combinations("train"), combinations("val"), strict=True):
+        assert min(len(train), len(val)) > 50
+        assert not train & val
 
 
 def test_no_word_and_no_set_of_words_tells_the_class(generated: dict[str, list[dict[str, str]]]) -> None:
