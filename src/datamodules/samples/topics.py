@@ -5,7 +5,8 @@ trade of the giver and the trade of the receiver, such as `farm_to_harbour`. Wha
 
 - every text names people of every trade, so that no word, and no set of words, tells the class: it takes the sentence, its
   verb (sold to, bought from) and who stands where in it (active, passive, turned round);
-- the other sentences name people who neither give nor receive anything;
+- another sentence may tell of something that did not change hands (promised to, asked of), between any two trades;
+- the others name people who neither give nor receive anything;
 - sentences come in any order.
 
 The validation split is made of combinations that training never has: of giver and receiver, of goods and wording, of adjective
@@ -23,6 +24,7 @@ from pathlib import Path
 
 HELD_OUT = 5  # one combination in so many is kept for the validation split
 ADJECTIVE = 0.4  # share of people who have an adjective
+DECOY = 0.75  # share of the texts with room for it in which something else does not change hands
 SENTENCES = (2, 4)  # of a text
 
 TRADES = {
@@ -151,30 +153,36 @@ NUMBERS = [
     "fifty",
 ]
 
-# {g} gives {x} to {r}: active, passive and turned round, with verbs that name the giver first and such as name the receiver.
-WORDINGS = (
-    *(
+# {g} gives {x} to {r}, or {r} gets it from {g}: active, passive and turned round.
+TO = (
+    "{g} VERB {x} to {r}",
+    "{x} were VERB to {r} by {g}",
+    "to {r}, {g} VERB {x}",
+    "it was {g} who VERB {x} to {r}",
+    "it was {r} to whom {g} VERB {x}",
+)
+FROM = (
+    "{r} VERB {x} from {g}",
+    "{x} were VERB from {g} by {r}",
+    "from {g}, {r} VERB {x}",
+    "it was {r} who VERB {x} from {g}",
+    "it was {g} from whom {r} VERB {x}",
+)
+
+
+def _wordings(to: str, source: str) -> tuple[str, ...]:
+    return tuple(
         pattern.replace("VERB", verb)
-        for verb in ("sold", "sent", "lent", "delivered", "brought", "handed")
-        for pattern in (
-            "{g} VERB {x} to {r}",
-            "{x} were VERB to {r} by {g}",
-            "to {r}, {g} VERB {x}",
-            "it was {g} who VERB {x} to {r}",
-            "it was {r} to whom {g} VERB {x}",
-        )
-    ),
-    *(
-        pattern.replace("VERB", verb)
-        for verb in ("bought", "received", "borrowed", "collected", "obtained", "accepted")
-        for pattern in (
-            "{r} VERB {x} from {g}",
-            "{x} were VERB from {g} by {r}",
-            "from {g}, {r} VERB {x}",
-            "it was {r} who VERB {x} from {g}",
-            "it was {g} from whom {r} VERB {x}",
-        )
-    ),
+        for patterns, verbs in ((TO, to), (FROM, source))
+        for verb in verbs.split()
+        for pattern in patterns
+    )
+
+
+WORDINGS = _wordings("sold sent lent delivered brought handed", "bought received borrowed collected obtained accepted")
+# Nothing changes hands.
+DECOYS = _wordings(
+    "promised offered denied owed refused advertised", "demanded expected ordered wanted awaited requested"
 )
 
 TIMES = (
@@ -265,7 +273,10 @@ def _rows(split: str, rng: random.Random, count: int, pairs: list[tuple[str, str
         ]
         for giver, receiver in pairs
     }
-    wordings = {goods: [wording for wording in WORDINGS if _belongs(split, "goods", goods, wording)] for goods in GOODS}
+    wordings = {
+        kind: {goods: [wording for wording in known if _belongs(split, "goods", goods, wording)] for goods in GOODS}
+        for kind, known in (("event", WORDINGS), ("decoy", DECOYS))
+    }
     order = [index % len(pairs) for index in range(count)]
     rng.shuffle(order)
 
@@ -274,18 +285,23 @@ def _rows(split: str, rng: random.Random, count: int, pairs: list[tuple[str, str
         adjective = f"{rng.choice(own)} " if own and rng.random() < ADJECTIVE else ""
         return f"the {adjective}{person}"
 
+    def transfer(kind: str, giver: str, receiver: str) -> str:
+        goods = rng.choice(GOODS)
+        wording = rng.choice(wordings[kind][goods])
+        sentence = wording.format(g=named(giver), r=named(receiver), x=f"{rng.choice(NUMBERS)} {goods}")
+        return sentence + rng.choice(TIMES)
+
     for number, index in enumerate(order):
         giver, receiver = rng.choice(people[pairs[index]])
-        goods = rng.choice(GOODS)
-        wording = rng.choice(wordings[goods])
-        event = wording.format(g=named(giver), r=named(receiver), x=f"{rng.choice(NUMBERS)} {goods}")
-        sentences = [event + rng.choice(TIMES)]
+        sentences = [transfer("event", giver, receiver)]
+        left = {trade: [person for person in TRADES[trade] if person not in (giver, receiver)] for trade in trades}
         # Every other trade is named, so that which ones are names no class.
         others = [trade for trade in trades if trade not in pairs[index]]
-        asides = max(len(others), rng.randint(*SENTENCES) - 1)
-        others += rng.choices(trades, k=asides - len(others))
-        left = {trade: [person for person in TRADES[trade] if person not in (giver, receiver)] for trade in trades}
-        for trade, aside in zip(others, rng.sample(ASIDES, asides), strict=True):
+        count = rng.randint(*SENTENCES)
+        if count > 1 + len(others) and rng.random() < DECOY:
+            sentences.append(transfer("decoy", *(rng.choice(left[trade]) for trade in rng.choice(pairs))))
+        others += rng.choices(trades, k=max(0, count - len(sentences) - len(others)))
+        for trade, aside in zip(others, rng.sample(ASIDES, len(others)), strict=True):
             person = left[trade].pop(rng.randrange(len(left[trade])))
             sentences.append(aside.format(p=named(person)))
         rng.shuffle(sentences)

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from config.errors import OutOfResources, Refused
 
-INSTEAD_OF_DATA = "data.path=<folder of your files>, or generated data (data=squad_sample, data=shapes)"
+INSTEAD_OF_DATA = (
+    "data.path=<folder of your files>, or generated data (data=squad_sample, data=topics_sample, data=shapes)"
+)
 INSTEAD_OF_MODEL = "model.pretrained=<checkpoint folder>, or model.pretrained=null for random weights"
 INSTEAD = f"{INSTEAD_OF_DATA}; {INSTEAD_OF_MODEL}"
 # Seconds until a Hub that does not answer counts as out of reach.
