@@ -4,9 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from config.errors import Refused, for_people
+from config import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,19 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["calibrate"]:
         from explain import calibrate
 
-        asked = _calibrate().parse_args(given[1:])
-        return calibrate.command(asked.runs, asked.output)
-    return _explain(_parser().parse_intermixed_args(given))
+        args = _calibrate().parse_args(given[1:])
+        return calibrate.command(args.runs, args.output)
+    return _explain(command.parse(_parser(), given))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m explain",
+    parser = command.parser(
+        "explain",
         usage="python -m explain [-h] [--folder DIR] run=FOLDER [OVERRIDE ...]\n"
         "       python -m explain calibrate --help",
         description="Explains what a trained model looks at, judges it against chance, and writes a report: verdict.json, "
         "values.npz, explanations.jsonl, report.md, report.html. Exit code 5 if it fails, or could not be judged.",
-        epilog="e.g. python -m explain run=outputs/2026-11-20/23-28-01 explain.examples=64",
+        example="python -m explain run=outputs/2026-11-20/23-28-01 explain.examples=64",
     )
     parser.add_argument(
         "overrides",
@@ -50,32 +49,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _calibrate() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m explain calibrate",
+    parser = command.parser(
+        "explain calibrate",
         usage="python -m explain calibrate [-h] -o FILE RUN RUN RUN ...",
         description="Sets the gate's bounds from accepted runs that were explained: each measure's mean over them, less two of "
         "their standard deviations. explain.thresholds=FILE uses them.",
-        epilog="e.g. python -m explain calibrate -o bounds.json runs/seed0 runs/seed1 runs/seed2",
+        example="python -m explain calibrate -o bounds.json runs/seed0 runs/seed1 runs/seed2",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs: the same training with several seeds")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the file")
     return parser
 
 
-def _explain(asked: Any) -> int:
-    import logging
-
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    names = [each.removeprefix("run=") for each in asked.overrides if each.startswith("run=")]
-    overrides = [each for each in asked.overrides if not each.startswith("run=")]
-    if len(names) != 1:
-        raise Refused("say once what to explain: run=<folder of a run, or with a model>")
+def _explain(args: argparse.Namespace) -> int:
+    command.show_progress()
+    refusal = "say once what to explain: run=<folder of a run, or with a model>"
+    name, overrides = command.named(args.overrides, "run", refusal)
     if not any(each.startswith("explain=") for each in overrides):
         overrides.append("explain=enforce")
     from explain import model, run
 
-    subject, options = model.load(names[0], overrides)
-    folder = Path(asked.folder) if asked.folder else Path(names[0]) / "explain"
+    subject, options = model.load(name, overrides)
+    folder = Path(args.folder) if args.folder else Path(name) / "explain"
     verdict = run.run(subject, options, folder)
     print(run.text(verdict))
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
@@ -83,5 +78,4 @@ def _explain(asked: Any) -> int:
 
 
 if __name__ == "__main__":
-    with for_people():
-        sys.exit(main())
+    command.run(main)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from config.errors import for_people
+from config import command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,21 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    parser = _parser()
-    asked, rest = parser.parse_known_args(arguments)
-    if wrong := [word for word in rest if asked.command not in ("run", "new", "submit") or word.startswith("-")]:
-        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if rest:  # overrides behind options
-        asked.overrides = [*asked.overrides, *rest]
+    asked = command.parse(_parser(), arguments)
     return int(asked.call(asked))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m katib",
-        description="Check Experiments, run them on this machine, and send them to a cluster.",
-        epilog="Start with: python -m katib check katib/*.yaml",
-    )
+    description = "Check Experiments, run them on this machine, and send them to a cluster."
+    parser = command.parser("katib", description, "python -m katib check katib/*.yaml")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _check(commands)
     _run(commands)
@@ -261,5 +253,4 @@ def _run_stop(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    with for_people():
-        sys.exit(main())
+    command.run(main)

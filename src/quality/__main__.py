@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from config.errors import for_people
+from config import command
 
 COMMANDS = ("drift", "init")
 
@@ -19,38 +19,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code (docs/exit_codes.md).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command = words.pop(0) if words and words[0] in COMMANDS else "verify"
-    args = _parser(command).parse_intermixed_args(words)
-    import logging
-
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    if command == "drift":
+    name = words.pop(0) if words and words[0] in COMMANDS else "verify"
+    args = command.parse(_parser(name), words)
+    command.show_progress()
+    if name == "drift":
         from quality import drift
 
         return drift.command(args)
-    if command == "init":
+    if name == "init":
         from quality import init
 
         return init.command(args)
     return _verify(args)
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
-    if command == "verify":
-        parser = argparse.ArgumentParser(
-            prog="python -m quality",
+def _parser(name: str) -> argparse.ArgumentParser:
+    if name == "verify":
+        parser = command.parser(
+            "quality",
             usage="python -m quality [-h] [--folder DIR] [OVERRIDE ...]\n       python -m quality drift|init --help",
             description="Verifies a data set's contract, and writes a report: verdict.json, rows.jsonl (every row that "
             "breaks a check), report.md, report.html. Exit code 4 if it is broken, or could not be verified.",
-            epilog="e.g. python -m quality data=squad data.path=my/questions",
+            example="python -m quality data=squad data.path=my/questions",
         )
-    elif command == "drift":
-        parser = argparse.ArgumentParser(
-            prog="python -m quality drift",
+    elif name == "drift":
+        parser = command.parser(
+            "quality drift",
             usage="python -m quality drift [OPTIONS] reference=RUN [OVERRIDE ...]",
             description="Compares data with what a model was trained on. The reference is a run's folder, or the "
             "fingerprint that a report shows. Exit code 4 if it has drifted.",
-            epilog="e.g. python -m quality drift reference=outputs/2026-11-20/23-28-01 data=squad data.path=new/questions",
+            example="python -m quality drift reference=outputs/2026-11-20/23-28-01 data=squad data.path=new/questions",
         )
         parser.add_argument(
             "--split",
@@ -64,18 +62,18 @@ def _parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--action", choices=("enforce", "warn"), default="enforce", help="default: enforce")
         parser.add_argument("--level", type=float, default=0.01, help="false alarms of one comparison; default: 0.01")
     else:
-        parser = argparse.ArgumentParser(
-            prog="python -m quality init",
+        parser = command.parser(
+            "quality init",
             usage="python -m quality init [-o FILE] [OVERRIDE ...]",
             description="Writes a first contract from data as it is: what must not be fails, today's ranges warn.",
-            epilog="e.g. python -m quality init data=image_folder data.path=my/images -o my-images.yaml",
+            example="python -m quality init data=image_folder data.path=my/images -o my-images.yaml",
         )
         parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout")
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="train.py's: data=..., data.path=..., quality.contract=FILE"
     )
-    if command != "init":
-        default = f"outputs/<day>/<time>/{'drift' if command == 'drift' else 'quality'}"
+    if name != "init":
+        default = f"outputs/<day>/<time>/{'drift' if name == 'drift' else 'quality'}"
         parser.add_argument("--folder", metavar="DIR", help=f"of the report; default: {default}")
     return parser
 
@@ -102,5 +100,4 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    with for_people():
-        sys.exit(main())
+    command.run(main)

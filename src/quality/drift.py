@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config import files, tasks
+from config.command import named
 from config.errors import Refused
 from datamodules import configured
 from quality import distances, drift_report, facts, features, notify, profile, tables, verdict
@@ -63,15 +64,13 @@ def command(args: argparse.Namespace) -> int:
     Returns:
         0, or 4 if it drifted under enforce.
     """
-    references = [override for override in args.overrides if override.startswith("reference=")]
-    if len(references) != 1:
-        raise Refused("give one reference=<run folder or fingerprint>")
+    refusal = "give one reference=<run folder or fingerprint>"
+    reference, overrides = named(args.overrides, "reference", refusal)
     if not 0 < args.level < 1:
         raise Refused(f"--level {args.level}: must be above 0 and below 1")
-    config = configured.composed([word for word in args.overrides if word not in references], any_model=True)
+    config = configured.composed(overrides, any_model=True)
     settings = unpack(config)
     data = configured.build(config.data)
-    reference = references[0].removeprefix("reference=")
     folder = reference_of(reference, data.root)
     trained = profile.read(folder)["task"]
     if trained != settings.task:

@@ -8,18 +8,25 @@ predict run=FOLDER [FILE ...] [--batch-size N]
     or folders. Without files, from standard input: JSON lines, or one image path a line. Prints a JSON line for each.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from config.errors import Refused, for_people
+from config import command
+from config.errors import Refused
+
+NO_MODEL = "name one model by run=FOLDER: a run's folder, or a transformers or timm model folder"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: those after `python -m trainers`; sys.argv's if not given.
+
+    Returns:
+        The exit code (docs/exit_codes.md).
+    """
+    parser = command.parser("trainers", str(__doc__), verbatim=True)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("evaluate", help="score a model on a data set")
     one.add_argument("overrides", nargs="+", metavar="run=FOLDER | OVERRIDE")
@@ -34,28 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="SCORE",
         help='SQuAD 2.0: "no answer" where its score is above this; default: the threshold that the run measured',
     )
-    chosen = parser.parse_args(arguments)
-    with for_people():
-        if chosen.command == "evaluate":
-            given = [each for each in chosen.overrides if each.startswith("run=")]
-            rest = [each for each in chosen.overrides if not each.startswith("run=")]
-            from trainers.evaluate import evaluate
+    args = command.parse(parser, arguments)
+    command.show_progress()
+    if args.command == "evaluate":
+        folder, overrides = command.named(args.overrides, "run", NO_MODEL)
+        from trainers.evaluate import evaluate
 
-            evaluate(_folder(given), rest, chosen.output)
-        else:
-            from trainers.predict import predict
+        evaluate(folder, overrides, args.output)
+        return 0
+    folder, _ = command.named([args.run], "run", NO_MODEL)
+    if args.batch_size < 1:
+        raise Refused("--batch-size must be at least 1")
+    from trainers.predict import predict
 
-            if chosen.batch_size < 1:
-                raise Refused("--batch-size must be at least 1")
-            options = {"no_answer_threshold": chosen.no_answer_threshold}
-            predict(_folder([chosen.run]), chosen.files, chosen.batch_size, sys.stdin, sys.stdout, options)
-
-
-def _folder(given: list[str]) -> str:
-    if len(given) != 1 or not given[0].startswith("run=") or given[0] == "run=":
-        raise Refused("name one model by run=FOLDER: a run's folder, or a transformers or timm model folder")
-    return given[0].removeprefix("run=")
+    options = {"no_answer_threshold": args.no_answer_threshold}
+    predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

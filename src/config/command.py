@@ -1,0 +1,88 @@
+"""What every `python -m` command shares: its parser, words in any order, progress on stderr, and how it ends."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from config.errors import Refused, for_people
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs a command's main function as this process.
+
+    What ends it is one message on stderr and an exit code (docs/exit_codes.md). A name that stdout cannot encode shows as
+    escapes, and a reader of stdout that is gone (`| head`) ends the command quietly.
+
+    Args:
+        main: gives the exit code.
+    """
+    with for_people():
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        code = main()
+        sys.stdout.flush()
+        sys.exit(code)
+
+
+def parser(
+    command: str, description: str, example: str = "", usage: str | None = None, verbatim: bool = False
+) -> argparse.ArgumentParser:
+    """A parser with the habits of all commands.
+
+    Args:
+        command: what stands behind `python -m`, e.g. `quality drift`.
+        description: of the command.
+        example: a command line that works, shown at the end.
+        usage: in place of argparse's own.
+        verbatim: the description keeps its line breaks.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m {command}",
+        usage=usage,
+        description=description,
+        epilog=f"e.g. {example}" if example else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter if verbatim else argparse.HelpFormatter,
+    )
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses options and overrides in any order, below subcommands too (where argparse's parse_intermixed_args cannot).
+
+    Args:
+        parser: commands that take overrides call them `overrides`.
+        arguments: those behind the command; sys.argv's if not given.
+    """
+    args, rest = parser.parse_known_args(arguments)
+    if wrong := [word for word in rest if not hasattr(args, "overrides") or word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if rest:  # overrides behind options
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def named(words: Sequence[str], name: str, refusal: str) -> tuple[str, list[str]]:
+    """Takes `name=value` out of a list of overrides.
+
+    Args:
+        words: of the command line.
+        name: e.g. `run`.
+        refusal: the message where it is not there once, with a value.
+
+    Returns:
+        The value, and the other words.
+
+    Raises:
+        Refused: it is missing, empty or repeated.
+    """
+    values = [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
+    if len(values) != 1 or not values[0]:
+        raise Refused(refusal)
+    return values[0], [word for word in words if not word.startswith(f"{name}=")]
+
+
+def show_progress() -> None:
+    """Shows what the log says from INFO on, on stderr, without decoration."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")

@@ -1,0 +1,111 @@
+"""Every `python -m` command has the same manners: options anywhere, one message, exit codes, quiet ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT, Run
+
+from config import command
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+
+def pipe(arguments: list[str], reader: str, **environment: str) -> tuple[int, str]:
+    """A command's exit code and stderr, its stdout read by a shell command."""
+    script = f'{{ "{sys.executable}" "$@"; echo "code $?" >&2; }} | {reader}'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *arguments],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | environment,
+        check=False,
+    )
+    *told, last = done.stderr.splitlines()
+    return int(last.removeprefix("code ")), "\n".join(told)
+
+
+@pytest.mark.parametrize("name", ["trainers", "datamodules", "quality", "explain", "katib", "runs", "pipelines"])
+def test_help_needs_nothing_heavy_and_says_what_there_is(name: str) -> None:
+    code = (
+        "import runpy, sys\nsys.argv = ['', '--help']\n"
+        f"try: runpy.run_module('{name}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as error: assert error.code in (0, None)\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'timm', 'pandas', 'duckdb', 'kfp'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    begin = os.times()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: python -m {name} [-h]" in done.stdout
+    spent = os.times()
+    assert spent.children_user - begin.children_user < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trainers", "evaluate", "data=squad", "run=nowhere", "--output", "out", "data.max_val=3"], "run=nowhere"),
+        (["quality", "optim.lr=0", "--folder", "out", "data.batch_size=0"], "optim.lr=0: must be a number, above 0"),
+        (["quality", "drift", "data=squad", "--split", "val", "optim.lr=0"], "give one reference="),
+        (["explain", "data=squad", "--folder", "out", "explain=warn"], "say once what to explain"),
+        (["katib", "run", "nowhere.yaml", "a=1", "--parallel", "2", "b=2"], "nowhere.yaml"),
+        (["datamodules", "prepare", "optim.lr=0", "data.batch_size=0"], "data.batch_size=0: must be a whole number"),
+    ],
+)
+def test_overrides_stand_anywhere_and_what_is_refused_is_one_message(
+    arguments: list[str], message: str, run: Run
+) -> None:
+    done = run("-m", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("isotrain: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["katib", "check", "x.yaml", "--colour"], ["katib", "check", "x.yaml", "--format", "text", "y"]]
+)
+def test_words_that_no_option_takes_are_refused(arguments: list[str], run: Run) -> None:
+    done = run("-m", *arguments)
+    assert done.returncode == 2
+    assert "unrecognized arguments: " in done.stderr
+
+
+PRINTS = "import sys; from config import command\ndef main():\n    print({})\n    return {}\ncommand.run(main)"
+
+
+LINES = "'line\\n' * 100_000"
+
+
+def test_a_reader_that_is_gone_ends_a_command_quietly() -> None:
+    assert pipe(["-c", PRINTS.format(LINES, 5)], "true") == (0, "")
+    assert pipe(["-c", PRINTS.format(LINES, 5)], "cat > /dev/null") == (5, "")
+
+
+def test_what_a_terminal_cannot_encode_shows_as_escapes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS.format(r"""'tree \U0001f332 \udcff'""", 0)],
+        capture_output=True,
+        env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, rb"tree \U0001f332 \udcff" + b"\n", b"")
+
+
+def test_a_named_argument_is_given_once() -> None:
+    from config.errors import Refused
+
+    assert command.named(["a=1", "run=x=y", "b=2"], "run", "no") == ("x=y", ["a=1", "b=2"])
+    for words in (["a=1"], ["run="], ["run=a", "run=b"], ["running=a"]):
+        with pytest.raises(Refused, match=r"^no$"):
+            command.named(words, "run", "no")
+
+
+def test_progress_goes_to_stderr(tmp_path: Path) -> None:
+    code = "import logging; from config import command\ncommand.show_progress(); logging.getLogger('x').info('half')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.stdout, done.stderr) == ("", "half\n")
