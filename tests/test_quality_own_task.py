@@ -1,0 +1,95 @@
+"""A task of a user's own has a table of facts and a contract: three names are enough, and a missing one is told."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from config.errors import Refused
+from quality.settings import Settings
+from quality.verify import verify
+
+FACTS = """
+import pyarrow as pa
+
+FORMAT = 1
+SCHEMA = pa.schema([("split", pa.string()), ("number", pa.int64()), ("id", pa.string()), ("degrees", pa.float32())])
+
+
+def tables(data, split):
+    rows = [{"split": split, "number": n, "id": f"{split}-{n}", "degrees": d} for n, d in enumerate(data.degrees[split])]
+    yield pa.Table.from_pylist(rows, schema=SCHEMA)
+"""
+TASK = """
+EXAMPLES = "days"
+
+
+def facts():
+    from weather import facts
+
+    return facts
+"""
+CONTRACT = """
+dataset: data/main/facts
+columns:
+  - name: degrees
+    checks:
+      - invalid: {name: it is not hot, valid_max: 60}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the package `weather`."""
+    files = {
+        "conf/task/weather.yaml": "name: weather\nmodule: weather.task\n",
+        "conf/quality/contracts/weather.yaml": CONTRACT,
+        "weather/__init__.py": "",
+        "weather/task.py": TASK,
+        "weather/facts.py": FACTS,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("ISOTRAIN_CONF", str(tmp_path / "conf"))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "weather"]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path / "weather"
+
+
+def data(root: Path, **degrees: list[float]) -> Any:
+    return SimpleNamespace(
+        root=root,
+        place="here",
+        degrees=degrees,
+        fingerprint=lambda split: json.dumps(degrees[split]),
+        expected=lambda split: None,
+        limit=lambda split: None,
+    )
+
+
+def test_three_names_are_a_table_of_facts(own: Path, tmp_path: Path) -> None:
+    settings = Settings("weather", "weather")
+    verdict, report = verify(data(tmp_path / "cache", train=[3.0, 21.5, 14.0], val=[18.0]), settings)
+    assert (verdict.status, verdict.task) == ("passed", "weather")
+    page = (report / "report.html").read_text()
+    assert "3 train, 1 val days" in page
+    assert "train-1" in page  # the warmest
+    assert "degrees" in json.loads((report / "profile.json").read_text())["columns"]
+    verdict, report = verify(data(tmp_path / "cache", train=[3.0, 210.5, 14.0], val=[18.0]), settings)
+    assert verdict.status == "failed"
+    assert json.loads((report / "rows.jsonl").read_text())["id"] == "train-1"
+
+
+def test_what_is_missing_is_told(own: Path, tmp_path: Path) -> None:
+    (own / "facts.py").write_text("FORMAT = 1\nSCHEMA = None\n")
+    with pytest.raises(Refused, match=r"the facts of the task weather need tables, which weather\.facts lacks"):
+        verify(data(tmp_path / "cache", train=[], val=[]), Settings("weather", "weather"))
+    (own / "task.py").write_text("")
+    sys.modules.pop("weather.task")
+    with pytest.raises(Refused, match=r"needs facts of the task weather, which weather\.task lacks"):
+        verify(data(tmp_path / "cache", train=[], val=[]), Settings("weather", "weather"))
