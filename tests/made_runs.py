@@ -11,6 +11,8 @@ from runs import folder as folders
 from runs import metric_lines, predictions, record
 
 MARK = "ab" * 32
+OWN_TASK = Path(__file__).resolve().parent / "own_task"  # what somebody else's package and conf may look like
+SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
 def questions(count: int, rate: float, seed: int, documents: int = 24) -> list[dict[str, Any]]:
@@ -49,26 +51,60 @@ def images(count: int, rate: float, seed: int, classes: int = 12) -> list[dict[s
     return rows
 
 
+def ages(count: int, spread: float, seed: int) -> list[dict[str, Any]]:
+    """Rows of tests/own_task: a number for each example, off by `spread` years or so."""
+    generator = np.random.default_rng(seed)
+    return [
+        {"id": f"face {number}", "age": 20.0 + number % 50, "prediction": 20.0 + number % 50 + float(off)}
+        for number, off in enumerate(generator.normal(0, spread, count))
+    ]
+
+
+def own_task(folder: Path = OWN_TASK) -> dict[str, str]:
+    """The environment of a machine that knows tests/own_task, or a copy of it."""
+    return {"ISOTRAIN_CONF": str(folder / "conf"), "PYTHONPATH": f"{SOURCE}:{folder}"}
+
+
+def task_of(rows: list[dict[str, Any]]) -> str:
+    """The task that rows of this module are of."""
+    keys = {"exact_match": "question_answering", "correct": "image_classification", "age": "age"}
+    return next(task for key, task in keys.items() if key in rows[0])
+
+
+def final(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of a run with these predictions."""
+
+    def mean(key: str) -> float:
+        return float(np.mean([row[key] for row in rows]))
+
+    task = task_of(rows)
+    if task == "question_answering":
+        return {"val_exact_match": 100 * mean("exact_match"), "val_f1": 100 * mean("f1"), "val_loss": 1.0}
+    if task == "image_classification":
+        return {"val_accuracy": 100 * mean("correct"), "val_loss": mean("loss")}
+    return {"val_mae": float(np.mean([abs(row["prediction"] - row["age"]) for row in rows]))}
+
+
+MONITORS = {"question_answering": "val_f1", "image_classification": "val_accuracy", "age": "val_mae"}
+CHOICES = {
+    "question_answering": {"model": "bert_tiny", "data": "squad_sample"},
+    "image_classification": {"model": "resnet18", "data": "shapes"},
+    "age": {"model": "resnet18", "data": "faces"},
+}
+
+
 def write(folder: Path, rows: list[dict[str, Any]], mark: str = MARK, **config: Any) -> Path:
     """A finished run with these predictions; `config` overrides the configuration's top level."""
-    of_questions = "exact_match" in rows[0]
-    task = "question_answering" if of_questions else "image_classification"
-    monitor = "val_f1" if of_questions else "val_accuracy"
-    mean = lambda key: 100 * float(np.mean([row[key] for row in rows]))  # noqa: E731
-    metrics = (
-        {"val_exact_match": mean("exact_match"), "val_f1": mean("f1"), "val_loss": 1.0}
-        if of_questions
-        else {"val_accuracy": mean("correct"), "val_loss": float(np.mean([row["loss"] for row in rows]))}
-    )
+    task, metrics = task_of(rows), final(rows)
     folder.mkdir(parents=True)
     run = record.start(
         folder,
-        config={"seed": 0, "monitor": monitor, "task": {"name": task}, "optim": {"lr": 1e-3}, **config},
+        config={"seed": 0, "monitor": MONITORS[task], "task": {"name": task}, "optim": {"lr": 1e-3}, **config},
         seeds={"seed": 0},
-        choices={"model": "bert_tiny" if of_questions else "resnet18", "data": "squad_sample" if of_questions else "shapes"},
+        choices=CHOICES[task],
         data={"fingerprints": {"train": "cd" * 32, "val": mark}},
         command=["python", "train.py", f"hydra.run.dir={folder}"],
-    )  # fmt: skip
+    )
     for epoch in (1, 2, 3):
         values = {name: value * epoch / 3 for name, value in metrics.items()}
         metric_lines.write(values, epoch, epoch * 10, stream=io.StringIO(), jsonl_path=folder / folders.METRICS)

@@ -201,6 +201,72 @@ def test_a_margin_is_of_points_and_not_certain_of_few(run: Run, tmp_path: Path) 
     assert found["val_accuracy"] is True  # three classes in twelve
 
 
+def test_metrics_of_another_unit_and_direction(run: Run, tmp_path: Path) -> None:
+    """A task of somebody else's: lower is better, in years; a metric without a declared direction has no better."""
+    sides = [made_runs.write(tmp_path / name, made_runs.ages(300, spread, 1)) for name, spread in (("a", 4), ("b", 3))]
+    own = made_runs.own_task()
+    for (one, other), verdict in ((sides, "better"), (sides[::-1], "worse")):
+        done = run("-m", "runs", "compare", str(one), str(other), "--margin", "0.5", "--json", **own)
+        assert done.returncode == 0, done.stderr
+        found = made_runs.read(done.stdout)
+        assert (found["task"], found["clustered_by"]) == ("age", "example")
+        by = {row["metric"]: row for row in found["results"]}
+        error = by["val_mae"]
+        records = [folders.read_record(side)["metrics"]["val_mae"] for side in (one, other)]
+        assert error["difference"]["value"] == pytest.approx(records[1] - records[0])
+        assert (error["higher_is_better"], error["verdict"]) == (False, verdict)
+        # The worse end of an error is the upper one. The monitor is an error, so the margin is of years, not of points.
+        assert error["worst"] == error["difference"]["high"]
+        assert error["non_inferior"] is (error["difference"]["high"] < 0.5) is (verdict == "better")
+        assert by["val_within_5"]["non_inferior"] is None
+        assert (by["val_bias"]["higher_is_better"], by["val_bias"]["non_inferior"]) == (None, None)
+        assert by["val_bias"]["verdict"] in ("different", "no difference shown")
+    again = ["compare", *map(str, sides), "--margin", "5", "--json", "--metric"]
+    named = made_runs.read(run("-m", "runs", *again, "val_within_5", **own).stdout)["results"][0]
+    assert (named["higher_is_better"], named["non_inferior"], named["worst"]) == (
+        True,
+        True,
+        named["difference"]["low"],
+    )
+    done = run("-m", "runs", *again, "val_bias", **own)
+    assert (done.returncode, "whether higher values of val_bias are better" in done.stderr) == (2, True), done.stderr
+
+
+def test_small_numbers_are_shown(run: Run, tmp_path: Path) -> None:
+    for name, spread in (("a", 0.004), ("b", 0.003)):
+        made_runs.write(tmp_path / name, made_runs.ages(300, spread, 1))
+    done = run(
+        "-m", "runs", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "val_mae", **made_runs.own_task()
+    )
+    error = folders.read_record(tmp_path / "a")["metrics"]["val_mae"]
+    assert f" {error:.6f} " in done.stdout, done.stdout
+
+
+def test_runs_of_two_tasks_are_refused(run: Run, tmp_path: Path) -> None:
+    a = made_runs.write(tmp_path / "a", made_runs.questions(30, 0.5, 1))
+    b = made_runs.write(tmp_path / "b", made_runs.images(30, 0.5, 1))
+    done = run("-m", "runs", "compare", str(a), str(b))
+    assert (done.returncode, "compare runs of one task" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "margin", "shown"),
+    [(60, 0, "6", True), (60, 0, "4", False), (0, 60, "90", False), (30, 30, "6", True), (30, 30, "4", False)],
+)
+def test_alike_examples_rule_out_no_more_than_so_many_do(
+    right: int, wrong: int, margin: str, shown: bool, run: Run, tmp_path: Path
+) -> None:
+    """Three in 60 might differ by what two values can differ by; where all are the worst there is, by nobody knows what."""
+    rows = [
+        {**row, "exact_match": int(number < right), "f1": float(number < right)}
+        for number, row in enumerate(made_runs.questions(right + wrong, 0.5, 1, documents=60))
+    ]
+    a, b = (made_runs.write(tmp_path / name, rows) for name in "ab")
+    found = compared(run, a, b, "--margin", margin, "--metric", "val_exact_match")["results"][0]
+    assert found["non_inferior"] is shown
+    assert (found["worst"] is None) is (right == 0)  # minus infinity
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -195,10 +195,11 @@ def test_an_explanation_gate_that_fails_keeps_its_evidence(whole: Place) -> None
 @pytest.mark.slow
 def test_the_champion_is_judged_by_its_own_decoding(place: Place) -> None:
     """Another run's `max_answer_tokens` would change what the champion answers."""
-    done = place("one", *QUESTIONS, "model.max_answer_tokens=1", "model.n_best=3", *QUICK)
+    quick = ["-p", "explain=off", "-p", "drift=off", "-p", "minimum=10"]
+    done = place("one", *QUESTIONS, "model.max_answer_tokens=1", "model.n_best=3", *quick)
     assert done.returncode == 0, done.stderr
     champion = Path(steps(place.of("one"))["train"]["run"])
-    done = place("two", *QUESTIONS, "seed=7", "-p", "explain=off", "-p", "drift=off", "-p", "minimum=10")
+    done = place("two", *QUESTIONS, "seed=7", *quick)
     assert done.returncode == 0, done.stderr
     assert steps(place.of("two"))["evaluate"]["verdict"].startswith(("passed: val_f1", "failed: val_f1"))
     got = place.of("two") / "champion"  # from the registry, with all that says how it answers

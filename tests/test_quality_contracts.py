@@ -1,5 +1,6 @@
 """Every check of every shipped contract: data that is sound passes it, and one corruption breaks it and nothing else."""
 
+import dataclasses
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -9,12 +10,15 @@ import pytest
 
 from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
+from datamodules.text_classification import TextClassificationData
 from quality import contract, facts, soda, tables, verdict
 from quality.facts import Facts
 from quality.judge import judge
 
 QUESTIONS = ("squad", "squad_v2", "squad_sample")
 IMAGES = ("tiny_imagenet", "image_folder", "shapes")
+TEXTS = ("topics_sample", "text_folder", "imdb", "ag_news")
+OFFICIAL = {"imdb": ("neg", "pos"), "ag_news": ("World", "Sports", "Business", "Sci/Tech")}
 ONE = "where split = 'train' and number = 0"
 
 EXPECTED = "as many questions as the configuration says"
@@ -160,6 +164,84 @@ IMAGE_MUTATIONS: dict[str, tuple[str, set[str]]] = {
 }
 
 
+TEXTS_EXPECTED = "as many texts as the configuration says"
+TEXTS_BEFORE = "about as many texts of each class as in the data before"
+TEXTS_BALANCE = "classes have about as many training texts as each other"
+TEXTS_GONE = "every class of the data before has training texts"
+TEXTS_CLASSES = "every class has training texts"
+TEXTS_ONE_LABEL = "texts that are nearly the same have one label"
+TEXTS_OFFICIAL = "labels are those of the official files"
+LEAKED, NEARLY_LEAKED, COPIES = (
+    "no text is in both splits", "no text of validation is nearly one of training", "no text is there twice",
+)  # fmt: skip
+SAME_LABEL = f"where split = 'val' and number = (select min(number) from facts where split = 'val' and label = {FIRST})"
+TEXT_MUTATIONS: dict[str, tuple[str, set[str]]] = {
+    "the facts have their columns and types": ("alter table facts add column extra integer", set()),
+    "there are training texts": (
+        "delete from facts where split = 'train'",
+        {TEXTS_EXPECTED, TEXTS_BEFORE, TEXTS_GONE, TEXTS_CLASSES},
+    ),
+    "there are validation texts": ("delete from facts where split = 'val'", {TEXTS_EXPECTED, TEXTS_BEFORE}),
+    TEXTS_EXPECTED: ("delete from facts where split = 'val' and number = 0", set()),
+    TEXTS_BEFORE: (f"delete from facts where split = 'val' and label = {FIRST}", {TEXTS_EXPECTED}),
+    TEXTS_GONE: (
+        "insert into previous values ('train', 'another', 1)",
+        {TEXTS_BEFORE},
+    ),
+    TEXTS_CLASSES: ("insert into classes values ('another')", set()),
+    "ids are unique in their split": (
+        f"update facts set id = (select id from facts where split = 'train' and number = 1) {ONE}",
+        set(),
+    ),
+    LEAKED: (f"update facts set example_hash = (select example_hash from facts {ONE}) {SAME_LABEL}", set()),
+    NEARLY_LEAKED: (f"update facts set text_hash = (select text_hash from facts {ONE}) {SAME_LABEL}", set()),
+    TEXTS_ONE_LABEL: (
+        f"update facts set text_hash = (select text_hash from facts {ONE}) "
+        f"where split = 'train' and number = (select min(number) from facts where split = 'train' and label <> {FIRST})",
+        {COPIES},
+    ),
+    COPIES: (
+        f"update facts set text_hash = (select text_hash from facts {ONE}) "
+        f"where split = 'train' and number = (select max(number) from facts where split = 'train' and label = {FIRST})",
+        set(),
+    ),
+    TEXTS_BALANCE: (
+        f"delete from facts where split = 'train' and number > 0 and label = {FIRST}",
+        {TEXTS_EXPECTED, TEXTS_BEFORE},
+    ),
+    "every text has a second one, or none has": (f"update facts set text_pair = 'more' {ONE}", set()),
+    "no text has a second one": (f"update facts set text_pair = 'more' {ONE}", set()),
+    "every text has a split": (f"update facts set split = null {ONE}", {TEXTS_EXPECTED}),
+    "splits are train and val": (f"update facts set split = 'test' {ONE}", {TEXTS_EXPECTED}),
+    "every text has an id": (f"update facts set id = null {ONE}", set()),
+    "no id is empty": (f"update facts set id = '' {ONE}", set()),
+    "every text has a label": (f"update facts set label = null {ONE}", set()),
+    TEXTS_OFFICIAL: (f"update facts set label = 'positive' {ONE}", {TEXTS_BALANCE}),
+    "there are two classes or more": (
+        f"update facts set label = {FIRST}",
+        {TEXTS_BEFORE, TEXTS_GONE, TEXTS_CLASSES},
+    ),
+    "ids and second texts can be read": (f"update facts set problem = 'the id must be text' {ONE}", set()),
+    "no text is empty": (f"update facts set length = 0 {ONE}", set()),
+    "texts are as long as texts are": ("update facts set length = 20000", set()),
+    "no second text is empty": (f"update facts set pair_length = 0 {ONE}", set()),
+    "texts have words": (f"update facts set words = 1 {ONE}", set()),
+    "no text was decoded wrongly": (f"update facts set broken_characters = 1 {ONE}", set()),
+    "labels of validation are known in training": (
+        "update facts set known = false where split = 'val' and number = 0",
+        set(),
+    ),
+    "no text looks like an e-mail address": (f"update facts set emails = 1 {ONE}", set()),
+    "no text looks like a phone number": (f"update facts set phones = 1 {ONE}", set()),
+    "no text looks like a card number": (f"update facts set cards = 1 {ONE}", set()),
+}
+MUTATIONS = {
+    **dict.fromkeys(QUESTIONS, QUESTION_MUTATIONS),
+    **dict.fromkeys(IMAGES, IMAGE_MUTATIONS),
+    **dict.fromkeys(TEXTS, TEXT_MUTATIONS),
+}
+
+
 @lru_cache
 def shipped_contract(name: str) -> contract.Contract:
     return contract.parse((contract.SHIPPED / f"{name}.yaml").read_text(), name, name)
@@ -167,7 +249,7 @@ def shipped_contract(name: str) -> contract.Contract:
 
 def shipped() -> list[Any]:
     found = []
-    for name in (*QUESTIONS, *IMAGES):
+    for name in MUTATIONS:
         found += [pytest.param(name, check, id=f"{name}: {check.name}") for check in shipped_contract(name).checks]
     return found
 
@@ -179,12 +261,15 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Facts]:
     questions = QuestionAnsweringData(sample={"seed": 1, "train": 60, "val": 36, "unanswerable": 0.2}, cache_dir=root)
     answerable = QuestionAnsweringData(sample={"seed": 1, "train": 60, "val": 36}, cache_dir=root)
     images = ImageClassificationData(sample={"seed": 1, "train": 180, "val": 48, "classes": 12}, cache_dir=root)
+    texts = TextClassificationData(sample={"seed": 1, "train": 60, "val": 24, "classes": 4}, cache_dir=root)
+    of_texts = facts.of(texts, "text_classification")
     of_images = facts.of(images, "image_classification")
     return {
         "squad": facts.of(answerable, "question_answering"),
         "squad_v2": facts.of(questions, "question_answering"),
         "squad_sample": facts.of(questions, "question_answering"),
         **dict.fromkeys(IMAGES, of_images),
+        **dict.fromkeys(TEXTS, of_texts),
     }
 
 
@@ -197,7 +282,7 @@ def connection(tmp_path: Path) -> Iterator[Any]:
     opened.close()
 
 
-def copied(connection: Any, found: Facts) -> None:
+def copied(connection: Any, found: Facts, name: str) -> None:
     """The facts as a table that can be changed, and what is beside it."""
     connection.execute(f"create table facts as select * from read_parquet('{found.path}')")
     if found.task == "question_answering":
@@ -205,6 +290,14 @@ def copied(connection: Any, found: Facts) -> None:
         connection.execute(
             "update facts set title = concat(split, '-', number % 7), example_hash = (hash(id) % 4611686018427387904)::bigint"
         )
+    if name in OFFICIAL:
+        labels = OFFICIAL[name]
+        connection.execute(
+            f"update facts set label = list_value{labels}[number % {len(labels)} + 1]"
+            + (", length = 1300" if name == "imdb" else "")
+        )
+        classes = [{"id": label, "name": label} for label in labels]
+        found = dataclasses.replace(found, classes=classes, counts=tables.class_counts(connection))
     rows = tables.rows(connection, "select split, count(*) as n from facts group by split")
     tables.add(connection, found, {each["split"]: each["n"] for each in rows}, [])
 
@@ -213,9 +306,9 @@ def outcomes(name: str, found: Facts, connection: Any, folder: Path) -> verdict.
     return judge(shipped_contract(name), found, connection, soda.versions(), folder / "rows.jsonl")
 
 
-@pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_sound_data_passes(name: str, sound: dict[str, Facts], connection: Any, tmp_path: Path) -> None:
-    copied(connection, sound[name])
+    copied(connection, sound[name], name)
     found = outcomes(name, sound[name], connection, tmp_path)
     assert (found.status, found.errors) == ("passed", "")
     assert len(found.checks) == len(shipped_contract(name).checks)
@@ -225,8 +318,8 @@ def test_sound_data_passes(name: str, sound: dict[str, Facts], connection: Any, 
 def test_a_corruption_breaks_its_check_and_no_other(
     name: str, check: contract.Check, sound: dict[str, Facts], connection: Any, tmp_path: Path
 ) -> None:
-    mutation, consequences = (QUESTION_MUTATIONS if name in QUESTIONS else IMAGE_MUTATIONS)[check.name]
-    copied(connection, sound[name])
+    mutation, consequences = MUTATIONS[name][check.name]
+    copied(connection, sound[name], name)
     connection.execute(mutation)
     found = outcomes(name, sound[name], connection, tmp_path)
     broken = {each.name: each for each in found.checks if each.outcome != "passed"}
@@ -238,11 +331,12 @@ def test_a_corruption_breaks_its_check_and_no_other(
         assert broken[check.name].rows, "its rows are not told"
 
 
-@pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_a_missing_column_fails_loudly(name: str, sound: dict[str, Facts], connection: Any, tmp_path: Path) -> None:
     """It voids every check that Soda computes in one query with it."""
-    copied(connection, sound[name])
-    connection.execute(f"alter table facts drop column {'answers' if name in QUESTIONS else 'width'}")
+    copied(connection, sound[name], name)
+    column = "answers" if name in QUESTIONS else "width" if name in IMAGES else "length"
+    connection.execute(f"alter table facts drop column {column}")
     found = outcomes(name, sound[name], connection, tmp_path)
     assert not found.good
     unevaluated = [each for each in found.checks if each.outcome == "unevaluated"]
@@ -251,14 +345,14 @@ def test_a_missing_column_fails_loudly(name: str, sound: dict[str, Facts], conne
     assert found.errors
 
 
-@pytest.mark.parametrize("name", [*QUESTIONS, *IMAGES])
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_every_kind_is_there(name: str) -> None:
     kinds = {each.kind for each in shipped_contract(name).checks}
     assert kinds == set(contract.KINDS)
 
 
 def test_no_mutation_is_left_over() -> None:
-    for names, mutations in ((QUESTIONS, QUESTION_MUTATIONS), (IMAGES, IMAGE_MUTATIONS)):
+    for names, mutations in ((QUESTIONS, QUESTION_MUTATIONS), (IMAGES, IMAGE_MUTATIONS), (TEXTS, TEXT_MUTATIONS)):
         assert {check.name for name in names for check in shipped_contract(name).checks} == set(mutations)
 
 

@@ -16,9 +16,8 @@ from tests.browser import asked, needs_nothing
 from tests.conftest import Run
 
 from config import files
-from runs import charts, lineage, metric_lines
+from runs import charts, lineage, metric_lines, report_metrics
 from runs import folder as folders
-from runs import report as report_of
 from runs.command import again
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>\"'&amp; \u202e\x07"
@@ -73,7 +72,7 @@ def test_a_trained_runs_page(task: str, trained: Path, run: Run) -> None:
     page = folder / "report.html"
     assert needs_nothing(page)
     found = tables(page)
-    metrics = {row[0]: row[1] for row in found["metric|value|95 % interval|of 0 to 100"]}
+    metrics = {row[0]: row[1] for row in found["metric|value|95 % interval|of lowest to highest"]}
     assert {name: float(value.replace(",", "")) for name, value in metrics.items()} == {
         name: pytest.approx(value, rel=1e-4) for name, value in record["metrics"].items()
     }
@@ -277,7 +276,7 @@ def test_a_trials_command_leaves_its_own_files_alone(tmp_path: Path) -> None:
 def test_the_line_that_says_the_best_again_is_no_point_of_a_curve(run: Run, tmp_path: Path) -> None:
     folder = made_runs.write(tmp_path / "a", made_runs.questions(10, 0.5, 1))
     metric_lines.write({"val_f1": 99.0}, 2, 20, stream=io.StringIO(), jsonl_path=folder / "metrics.jsonl")
-    assert [line.step for line in report_of.later(metric_lines.read(folder / "metrics.jsonl"))] == [10, 20, 30]
+    assert [line.step for line in report_metrics.later(metric_lines.read(folder / "metrics.jsonl"))] == [10, 20, 30]
 
 
 ODD_ROWS = [

@@ -182,8 +182,8 @@ def test_a_finished_run_is_judged_by_explanations_that_were_off(run: Run, tmp_pa
     assert run(*command, "explain=enforce", "explain.minimum=1000").returncode == 5
     assert run(*command, "explain=warn").returncode == 0
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "judged by the verdict that is there"
-    other = run(*command, "explain=enforce", "explain.minimum=1", "explain.level=0.9999")
-    assert "too few to say" not in other.stderr
+    other = run(*command, "explain=enforce", "explain.minimum=1")
+    assert "too few to say" not in other.stderr, other.stderr
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns > when, "other settings, another verdict"
     assert other.returncode == (0 if record(folder)["explain"]["status"] in ("passed", "warned") else 5)
     assert {path: path.read_bytes() for path in (folder / "model").iterdir()} == model

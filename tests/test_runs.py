@@ -363,7 +363,7 @@ def test_a_failure_inside_a_phase_is_not_hidden_by_a_full_disk(tmp_path: Path, m
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folders, "write_json", full)
+    monkeypatch.setattr(files, "write_json", full)
     with pytest.raises(KeyError), run.phase("fit"):
         raise KeyError
     with pytest.raises(OSError, match="No space"), run.phase("fit"):
@@ -714,7 +714,7 @@ def test_durations(seconds: Any, text: str) -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, runs.__main__, runs.listing, runs.show, runs.record, runs.metric_lines\n"
-        "heavy = {'torch', 'lightning', 'numpy', 'omegaconf', 'hydra', 'config', 'datamodules', 'trainers'}\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'omegaconf', 'hydra', 'datamodules', 'trainers'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

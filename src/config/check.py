@@ -1,31 +1,27 @@
 """Everything about a composed configuration that can be told without torch."""
 
+import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from config import signatures, tasks
 from config.errors import Refused
-from config.messages import two_tasks
-from config.rules import RULES, Rule
-
-_NAMES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "map": "a mapping",
-}
+from config.messages import listed, two_tasks
+from config.ranges import Keys, Rule, finding
+from config.rules import GIVEN, MEASURE, READ_ELSEWHERE, RULES
 
 
 def check(config: DictConfig) -> None:
     """Refuses a configuration that could not train.
 
-    Types and ranges by `config.rules`, a model and a data set of different tasks, and a metric that the task does not
-    declare. Unknown keys and choices do not get this far: Hydra refuses them while composing.
+    Types and ranges, by `config.rules` and by the signatures of the classes that the configuration names; arguments that
+    these do not take, or lack; a model and a data set of different tasks; a metric that the task does not declare. Other
+    unknown keys and choices do not get this far: Hydra refuses them while composing.
 
     Raises:
         Refused: all findings in one message.
@@ -33,64 +29,130 @@ def check(config: DictConfig) -> None:
     if problem := two_tasks(config):  # before anything else: what one task's data asks of a model another's lacks
         raise Refused(problem)
     OmegaConf.resolve(config)
-    findings = [*_values(config), *_monitor(config), *_meanings(config)]
+    plain: Any = OmegaConf.to_container(config)
+    values = (finding(key, value, rule) for key, value, rule in rules(plain) if rule is not None)
+    findings = [text for text in values if text]
+    findings += [*_arguments(plain), *_monitor(config), *_meanings(config)]
     if findings:
         raise Refused("; ".join(findings))
 
 
-def _values(config: DictConfig) -> Iterator[str]:
+def rules(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
+    """The keys of a resolved configuration that something is known of: dotted key, value, rule (None: it accepts everything)."""
     for key, rule in RULES.items():
-        value = OmegaConf.select(config, key, default=_ABSENT)
-        if value is not _ABSENT and (problem := _problem(value, rule)):
-            shown = "null" if value is None else str(value)
-            yield f"{key}={shown}: {problem}"
+        value = _select(config, key)
+        if value is not _ABSENT:
+            yield key, value, rule
+    for path, node in targets(config):
+        if (signature := signatures.read(str(node["_target_"]))) is not None:
+            yield from _of_arguments(path, node, signature)
+    for name, section in (config.get("explain") or {}).items():
+        if isinstance(section, Mapping) and name in tasks.names():
+            yield from _of_explanations(name, section)
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The nodes of a configuration that name a class or function, with their paths."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}".lstrip("."))
+
+
+def arguments(path: str, node: Mapping[str, Any]) -> set[str]:
+    """The keys of a node that are arguments of its target."""
+    return {str(key) for key in node if not str(key).startswith("_")} - set(READ_ELSEWHERE.get(path, ()))
+
+
+def settings(path: str, values: Mapping[str, Any], keys: Keys) -> list[str]:
+    """What is wrong with a mapping of settings, in words.
+
+    Args:
+        path: of the mapping in the configuration, for the messages.
+        values: the settings.
+        keys: what takes them.
+    """
+    signature = signatures.read(keys.target)
+    if signature is None:
+        return []
+    found = (finding(key, value, rule) for key, value, rule in _of_arguments(path, values, signature) if rule)
+    unknown = [*_unknown(path, values, keys, signature), *_inner(path, values, signature)]
+    return [*(text for text in found if text), *unknown]
+
+
+def _of_arguments(
+    path: str, node: Mapping[str, Any], signature: signatures.Signature
+) -> Iterator[tuple[str, Any, Rule | None]]:
+    """The rules of a node's keys, and of the keys of mappings among them."""
+    for name, parameter in signature.parameters.items():
+        if name not in node or name in READ_ELSEWHERE.get(path, ()):
+            continue
+        key, value, rule = f"{path}.{name}", node[name], parameter.rule
+        yield key, value, rule
+        inner = signatures.read(rule.keys.target) if rule is not None and rule.keys is not None else None
+        if inner is not None and isinstance(value, Mapping):
+            yield from _of_arguments(key, value, inner)
+
+
+def _arguments(config: Mapping[str, Any]) -> Iterator[str]:
+    """Arguments that a target does not take, or lacks; the same of mappings among its arguments."""
+    for path, node in targets(config):
+        name = str(node["_target_"])
+        signature = signatures.read(name)
+        if signature is not None:
+            yield from signatures.binding(path, name, signature, arguments(path, node), GIVEN.get(path, ()))
+            yield from _inner(path, node, signature)
+
+
+def _inner(path: str, node: Mapping[str, Any], signature: signatures.Signature) -> Iterator[str]:
+    for name, parameter in signature.parameters.items():
+        keys, value = parameter.rule and parameter.rule.keys, node.get(name)
+        inner = signatures.read(keys.target) if keys and isinstance(value, Mapping) else None
+        if keys and inner and isinstance(value, Mapping):
+            yield from _unknown(f"{path}.{name}", value, keys, inner)
+            yield from _inner(f"{path}.{name}", value, inner)
+
+
+def _unknown(path: str, values: Mapping[str, Any], keys: Keys, signature: signatures.Signature) -> Iterator[str]:
+    known = [name for name in signature.parameters if name not in keys.given]
+    for name in sorted(str(name) for name in values):
+        if name not in known and not signature.open:
+            yield f"{path} has no key {name}; it has {listed(known, name)}"
+    for name in signatures.missing(signature, {*map(str, values), *keys.given}):
+        yield f"{path} needs {name}"
+
+
+def _of_explanations(task: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
+    """The rules of a task's section in conf/explain: of its settings, and of its measures."""
+    path = f"explain.{task}"
+    for target in _explained(task, tuple(tasks.folders())):
+        if (signature := signatures.read(target)) is not None:
+            yield from _of_arguments(path, section, signature)
+    measures = section.get("measures")
+    for name, measure in measures.items() if isinstance(measures, Mapping) else ():
+        for key, rule in MEASURE.items():
+            if isinstance(measure, Mapping) and key in measure:
+                yield f"{path}.measures.{name}.{key}", measure[key], rule
+
+
+@functools.cache
+def _explained(task: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
+    """What takes a task's explanation settings, by dotted names (of the task in these configuration folders)."""
+    found = signatures.constant(str(tasks.settings(task).get("module")), "EXPLAIN_SETTINGS") or ()
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 _ABSENT = object()
 
 
-def _problem(value: Any, rule: Rule) -> str:
-    """What is wrong with a value, or nothing."""
-    if value is None:
-        return "" if rule.optional else f"must be {_expected(rule)}"
-    if value in rule.also and type(value) in (int, float, str):
-        return ""
-    if not any(_is(value, kind) for kind in rule.types):
-        return f"must be {_expected(rule)}"
-    if rule.choices and value not in rule.choices:
-        return f"must be {_expected(rule)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "must be finite"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        too_low = (rule.low is not None and value < rule.low) or (rule.above is not None and value <= rule.above)
-        if too_low or (rule.high is not None and value > rule.high):
-            return f"must be {_expected(rule)}"
-    return ""
-
-
-def _is(value: Any, kind: str) -> bool:
-    if kind in ("map", "list"):
-        return bool(OmegaConf.is_dict(value) if kind == "map" else OmegaConf.is_list(value))
-    if kind == "bool":
-        return isinstance(value, bool)
-    if isinstance(value, bool):
-        return False
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-    return isinstance(value, types[kind])
-
-
-def _expected(rule: Rule) -> str:
-    if rule.choices:
-        text = " or ".join(str(choice) for choice in rule.choices)
-    else:
-        text = " or ".join(_NAMES[kind] for kind in rule.types)
-        low = f"above {rule.above:g}" if rule.above is not None else ""
-        low = f"at least {rule.low:g}" if rule.low is not None else low
-        high = f"at most {rule.high:g}" if rule.high is not None else ""
-        bounds = " and ".join(bound for bound in (low, high) if bound)
-        text = f"{text}, {bounds}" if bounds else text
-    extra = [str(value) for value in rule.also] + (["null"] if rule.optional else [])
-    return " or ".join([text, *extra])
+def _select(config: Mapping[str, Any], key: str) -> Any:
+    node: Any = config
+    for word in key.split("."):
+        if not isinstance(node, Mapping) or word not in node:
+            return _ABSENT
+        node = node[word]
+    return node
 
 
 def _monitor(config: DictConfig) -> Iterator[str]:

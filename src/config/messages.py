@@ -99,8 +99,13 @@ def two_tasks(config: DictConfig) -> str:
 def listed(names: Iterable[str], wanted: str) -> str:
     """`a, b, c (did you mean b?)`."""
     names = list(names)
-    close = difflib.get_close_matches(wanted, names, n=1)
-    return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
+    return ", ".join(names) + close_to(wanted, names)
+
+
+def close_to(wanted: str, names: Iterable[str]) -> str:
+    """` (did you mean b?)`, or "" where nothing is close."""
+    close = difflib.get_close_matches(wanted, list(names), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _nearest(overrides: Sequence[str], key: str) -> DictConfig:

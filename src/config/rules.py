@@ -1,37 +1,30 @@
-"""What each key of the configuration may be: its type and its range, as data."""
+"""What the keys may be that no class takes: of train.yaml, of optim, trainer, quality and explain.
 
-from dataclasses import dataclass
+All others are declared by the class that takes them, in its signature; see `config.ranges`.
+"""
+
 from typing import Any
 
+from config.ranges import Range, Rule
 
-@dataclass(frozen=True)
-class Rule:
-    """One key's values.
-
-    Attributes:
-        types: what it may be ("int", "float", "bool", "str", "list", "map"); an int passes as a float.
-        low, high: bounds, inclusive unless `above` excludes the lower one.
-        above: exclusive lower bound.
-        choices: the only values allowed, if any.
-        optional: whether null is allowed.
-        also: single values allowed beside all this (e.g. -1 for "no limit").
-    """
-
-    types: tuple[str, ...]
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    choices: tuple[Any, ...] = ()
-    optional: bool = False
-    also: tuple[Any, ...] = ()
+# Keys of conf/model and conf/data that others read by interpolation; no argument of what the node names.
+READ_ELSEWHERE = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
+# Arguments that train.py gives beside the node's own.
+GIVEN = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
 
 
-def _whole(low: float | None = None, high: float | None = None, **more: Any) -> Rule:
-    return Rule(("int",), low=low, high=high, **more)
+def _whole(low: float | None = None, high: float | None = None, also: tuple[int, ...] = (), **more: Any) -> Rule:
+    return Rule(("int",), Range(low=low, high=high, also=also), **more)
 
 
-def _real(low: float | None = None, high: float | None = None, **more: Any) -> Rule:
-    return Rule(("float",), low=low, high=high, **more)
+def _real(
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    **more: Any,
+) -> Rule:
+    return Rule(("float",), Range(low=low, high=high, above=above, below=below), **more)
 
 
 def _text(*choices: str, **more: Any) -> Rule:
@@ -41,19 +34,10 @@ def _text(*choices: str, **more: Any) -> Rule:
 _YES_NO = Rule(("bool",))
 _YES_NO_OR_AUTO = Rule(("bool",), optional=True)
 _ANY_TEXT = _text(optional=True)
-_LIMIT = Rule(("int", "float"), low=0, optional=True)
-_SHARE = _real(0, 1)
-_BELOW_ONE = _real(0, 0.999999)
+_LIMIT = Rule(("int", "float"), Range(low=0), optional=True)
 _MAP = Rule(("map",), optional=True)
 
-_BOTH = ("comprehensiveness", "sufficiency", "unlike_random", "agreement")
-_MEASURES = {  # of explanations, see explain.judge
-    "question_answering": ("question_share", "question_permutation", *_BOTH),
-    "image_classification": ("pointing", "faithfulness", "learned", "mass", *_BOTH),
-    "text_classification": ("text_permutation", "learned", *_BOTH),
-}
-
-# Keys as in the composed configuration. A test holds that every key of every shipped YAML has a rule.
+# Keys as in the composed configuration.
 RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     "monitor": _text(),
@@ -70,38 +54,8 @@ RULES: dict[str, Rule] = {
     "optim.optimizer": Rule(("map",)),
     "model.task": _text(),
     "model.lr": _real(above=0, high=100, optional=True),
-    "model.pretrained": Rule(("str", "bool"), optional=True),
-    "model.revision": _ANY_TEXT,
     "model.tokenizer": _ANY_TEXT,
     "model.vocab_size": _whole(100, 10_000_000, optional=True),
-    "model.architecture": _MAP,
-    "model.dropout": _real(0, 0.999999, optional=True),
-    "model.attention_dropout": _real(0, 0.999999, optional=True),
-    "model.name": _text(),
-    "model.stem": _text("standard", "small"),
-    "model.drop_path": _BELOW_ONE,
-    "model.arguments": _MAP,
-    "model.max_answer_tokens": _whole(1),
-    "model.n_best": _whole(1),
-    "data.path": _ANY_TEXT,
-    "data.train_file": _ANY_TEXT,
-    "data.val_file": _ANY_TEXT,
-    "data.hub": _MAP,
-    "data.sample": _MAP,
-    "data.sample.seed": _whole(0),
-    "data.sample.train": _whole(1),
-    "data.sample.val": _whole(1),
-    "data.sample.unanswerable": _BELOW_ONE,
-    "data.sample.classes": _whole(2),
-    "data.sample.size": _whole(16),
-    "data.max_train": _whole(1, optional=True),
-    "data.max_val": _whole(1, optional=True),
-    "data.batch_size": _whole(1, 1_000_000),
-    "data.eval_batch_size": _whole(1, 1_000_000),
-    "data.workers": _whole(0, 1024),
-    "data.cache_dir": _ANY_TEXT,
-    "data.verify": _text("fast", "full"),
-    "data.seed": _whole(0),
     "data.epochs": _whole(1),
     "data.contract": _text(),
     "quality.action": _text("enforce", "warn", "off"),
@@ -118,39 +72,10 @@ RULES: dict[str, Rule] = {
     "explain.minimum": _whole(1),
     "explain.thresholds": _ANY_TEXT,
     "explain.slice_gap": _real(0, 1, optional=True),
-    "explain.question_answering.sentences": _whole(1, 10),
-    "explain.question_answering.other_questions": _whole(1, 100),
-    "explain.question_answering.words": _whole(0, 10**6),
-    "explain.image_classification.grid": _whole(2, 32),
-    "explain.image_classification.rounds": _whole(1, 1000),
-    "explain.image_classification.background": _text("blur", "mean", "grey"),
-    "explain.image_classification.target": _text("log_probability", "probability", "logit"),
-    "explain.image_classification.explainer": _text("permutation", "gradient"),
-    "explain.image_classification.pictures": _whole(0, 100),
-    "explain.text_classification.sentences": _whole(1, 10),
-    "explain.text_classification.other_texts": _whole(1, 100),
-    "explain.text_classification.words": _whole(0, 10**6),
-    **{f"explain.{task}.measures.{name}.block": _YES_NO for task, names in _MEASURES.items() for name in names},
-    **{
-        f"explain.{task}.measures.{name}.bound": _real(-100, 100) for task, names in _MEASURES.items() for name in names
-    },
-    "data.max_length": _whole(8, 1_000_000),
-    "data.stride": _whole(0),
-    "data.max_query_length": _whole(1),
-    "data.version_2": _YES_NO_OR_AUTO,
-    "data.pretrained": _ANY_TEXT,
-    "data.revision": _ANY_TEXT,
-    "data.tokenizer": _ANY_TEXT,
-    "data.vocab_size": _whole(100, 10_000_000, optional=True),
-    "data.image_size": _whole(8, 4096),
-    "data.augment": Rule(("map",)),
-    "data.columns": Rule(("map",)),
-    "data.mean": Rule(("list",)),
-    "data.std": Rule(("list",)),
     "trainer.threads": _whole(1, 4096, optional=True),
     "trainer.on_divergence": _text("fail", "report_worst"),
     "trainer.compile": _YES_NO,
-    "trainer.ema_decay": _real(0, 0.999999999, optional=True),
+    "trainer.ema_decay": _real(0, below=1, optional=True),
     "trainer.early_stopping": _whole(1, optional=True),
     "trainer.checkpoint_minutes": _real(above=0, optional=True),
     "trainer.checkpoint_steps": _whole(1, optional=True),
@@ -169,8 +94,8 @@ RULES: dict[str, Rule] = {
     "trainer.limit_val_batches": _LIMIT,
     "trainer.limit_test_batches": _LIMIT,
     "trainer.limit_predict_batches": _LIMIT,
-    "trainer.overfit_batches": Rule(("int", "float"), low=0),
-    "trainer.val_check_interval": Rule(("int", "float"), above=0, optional=True),
+    "trainer.overfit_batches": Rule(("int", "float"), Range(low=0)),
+    "trainer.val_check_interval": Rule(("int", "float"), Range(above=0), optional=True),
     "trainer.check_val_every_n_epoch": _whole(1, optional=True),
     "trainer.log_every_n_steps": _whole(1, optional=True),
     "trainer.enable_model_summary": _YES_NO_OR_AUTO,
@@ -187,3 +112,5 @@ RULES: dict[str, Rule] = {
     "logger": _MAP,
     "task": Rule(("map",)),
 }
+# Of each measure of explanations, in the section of each task: explain.<task>.measures.<name>.
+MEASURE = {"block": _YES_NO, "bound": _real(-100, 100)}

@@ -7,8 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check import check
 from config.compose import compose
-
-READ_ELSEWHERE = ("epochs", "contract")  # keys of conf/data that others read by interpolation
+from config.rules import READ_ELSEWHERE
 
 
 def composed(overrides: Sequence[str], any_model: bool = False) -> DictConfig:
@@ -43,5 +42,5 @@ def build(node: Mapping[str, Any], **given: Any) -> Any:
     from datamodules.imports import quick
 
     quick()
-    kept = {key: value for key, value in node.items() if key not in READ_ELSEWHERE and key not in given}
+    kept = {key: value for key, value in node.items() if key not in READ_ELSEWHERE["data"] and key not in given}
     return instantiate(OmegaConf.create(kept), **given, _convert_="all", _recursive_=False)

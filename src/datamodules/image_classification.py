@@ -5,9 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from config.errors import Refused
+from config.ranges import Keys, Range
 from datamodules.base import PreparedData
 from datamodules.images import augment as augmentation
 from datamodules.images import image_folder, pixels
@@ -48,19 +50,19 @@ class ImageClassificationData(PreparedData):
         train_file: str | None = None,
         val_file: str | None = None,
         hub: Mapping[str, Any] | None = None,
-        sample: Mapping[str, Any] | None = None,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        image_size: int = 64,
-        augment: Mapping[str, Any] | None = None,
+        sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Shapes")] = None,
+        max_train: Annotated[int, Range(low=1)] | None = None,
+        max_val: Annotated[int, Range(low=1)] | None = None,
+        image_size: Annotated[int, Range(low=8, high=4096)] = 64,
+        augment: Annotated[Mapping[str, Any], Keys("datamodules.images.augment.configure")] = MappingProxyType({}),
         mean: Sequence[float] = augmentation.Settings.mean,
         std: Sequence[float] = augmentation.Settings.std,
-        batch_size: int = 64,
-        eval_batch_size: int = 128,
-        workers: int = 0,
+        batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 64,
+        eval_batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 128,
+        workers: Annotated[int, Range(low=0, high=1024)] = 0,
         cache_dir: str | None = None,
-        verify: fingerprint.Verify = "fast",
-        seed: int = 0,
+        verify: Literal["fast", "full"] = "fast",
+        seed: Annotated[int, Range(low=0)] = 0,
     ) -> None:
         """Takes conf/data; nothing is read yet.
 

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
 from datamodules.sources.locations import resolve
 from datamodules.sources.source import Source
-from datamodules.storage import cache, fingerprint
+from datamodules.storage import cache
 from datamodules.text import examples, squad, windows
 from datamodules.text.examples import Examples
 from datamodules.text.tokenizer import Corpus
@@ -47,23 +48,23 @@ class QuestionAnsweringData(TokenizedData):
         train_file: str | None = None,
         val_file: str | None = None,
         hub: Mapping[str, Any] | None = None,
-        sample: Mapping[str, Any] | None = None,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_length: int = 384,
-        stride: int = 128,
-        max_query_length: int = 64,
+        sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Questions")] = None,
+        max_train: Annotated[int, Range(low=1)] | None = None,
+        max_val: Annotated[int, Range(low=1)] | None = None,
+        max_length: Annotated[int, Range(low=8, high=1_000_000)] = 384,
+        stride: Annotated[int, Range(low=0)] = 128,
+        max_query_length: Annotated[int, Range(low=1)] = 64,
         version_2: bool | None = None,
-        batch_size: int = 12,
-        eval_batch_size: int = 32,
-        workers: int = 0,
+        batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 12,
+        eval_batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 32,
+        workers: Annotated[int, Range(low=0, high=1024)] = 0,
         cache_dir: str | None = None,
-        verify: fingerprint.Verify = "fast",
-        seed: int = 0,
+        verify: Literal["fast", "full"] = "fast",
+        seed: Annotated[int, Range(low=0)] = 0,
         pretrained: str | None = None,
         revision: str | None = None,
         tokenizer: str | None = None,
-        vocab_size: int | None = None,
+        vocab_size: Annotated[int, Range(low=100, high=10_000_000)] | None = None,
     ) -> None:
         """Takes conf/data; nothing is read yet.
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
 from datamodules.sources.locations import resolve
 from datamodules.sources.source import Source
-from datamodules.storage import arrays, cache, fingerprint
+from datamodules.storage import arrays, cache
 from datamodules.text import encoding, labelled, records
 from datamodules.text.encoding import Texts
 from datamodules.text.labelled import LabelledTexts
@@ -44,21 +45,21 @@ class TextClassificationData(TokenizedData):
         train_file: str | None = None,
         val_file: str | None = None,
         hub: Mapping[str, Any] | None = None,
-        sample: Mapping[str, Any] | None = None,
-        columns: Mapping[str, str | None] | None = None,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_length: int = 256,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        workers: int = 0,
+        sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Topics")] = None,
+        columns: Annotated[Mapping[str, Any] | None, Keys("datamodules.text.records.Columns")] = None,
+        max_train: Annotated[int, Range(low=1)] | None = None,
+        max_val: Annotated[int, Range(low=1)] | None = None,
+        max_length: Annotated[int, Range(low=8, high=1_000_000)] = 256,
+        batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 32,
+        eval_batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 64,
+        workers: Annotated[int, Range(low=0, high=1024)] = 0,
         cache_dir: str | None = None,
-        verify: fingerprint.Verify = "fast",
-        seed: int = 0,
+        verify: Literal["fast", "full"] = "fast",
+        seed: Annotated[int, Range(low=0)] = 0,
         pretrained: str | None = None,
         revision: str | None = None,
         tokenizer: str | None = None,
-        vocab_size: int | None = None,
+        vocab_size: Annotated[int, Range(low=100, high=10_000_000)] | None = None,
     ) -> None:
         """Takes conf/data; nothing is read yet.
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from config.ranges import Range
 from explain import shapley
 from explain.model import arithmetic
 from trainers import inference
@@ -20,14 +21,21 @@ Bools = npt.NDArray[np.bool_]
 class Settings:
     """What decides the values; conf/explain says what each does."""
 
-    grid: int
-    rounds: int
-    background: str
-    target: str
-    explainer: str
+    grid: Annotated[int, Range(low=2, high=32)]
+    rounds: Annotated[int, Range(low=1, high=1000)]
+    background: Literal["blur", "mean", "grey"]
+    target: Literal["log_probability", "probability", "logit"]
+    explainer: Literal["permutation", "gradient"]
     batch_size: int
     seed: int
     bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What else is explained; conf/explain says what each does."""
+
+    pictures: Annotated[int, Range(low=0, high=100)]
 
 
 @dataclass(frozen=True)

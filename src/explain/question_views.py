@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from config.ranges import Range
 from datamodules.text.windows import Encoder, Limits, Windows
 from explain import tokens
 from explain.model import Subject, arithmetic
@@ -23,13 +24,20 @@ Logits = tuple[Tensor, Tensor]  # of starts and of ends
 class Settings:
     """What decides the values; conf/explain and conf/model say what each does."""
 
-    sentences: int
+    sentences: Annotated[int, Range(low=1, high=10)]
     max_answer_tokens: int
-    other_questions: int
+    other_questions: Annotated[int, Range(low=1, high=100)]
     batch_size: int
     seed: int
     bfloat16: bool
     n_best: int = 20
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What else is explained; conf/explain says what each does."""
+
+    words: Annotated[int, Range(low=0, high=10**6)]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Explanations of text classifications: which parts of a text speak for the predicted class."""
 
+import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from config.ranges import Range
 from datamodules.text.encoding import Encoder
 from explain import shapley, token_gradients, tokens
 from explain.model import Subject, arithmetic
@@ -27,11 +29,18 @@ TEXT, PAIR = 0, 1  # the sources of tokens; -1: structure
 class Settings:
     """What decides the values; conf/explain says what each does."""
 
-    sentences: int
-    other_texts: int
+    sentences: Annotated[int, Range(low=1, high=10)]
+    other_texts: Annotated[int, Range(low=1, high=100)]
     batch_size: int
     seed: int
     bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What else is explained; conf/explain says what each does."""
+
+    words: Annotated[int, Range(low=0, high=10**6)]
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,7 @@ def parts(text: Input, sources: Sequence[str], most: int) -> list[tuple[int, int
         words = tokens.words(sources[TEXT], low, high)
         count = max(1, min(most, len(words)))
         edges = [low, *(words[len(words) * number // count][0] for number in range(1, count)), high]
-        spans = list(zip(edges, edges[1:], strict=False))
+        spans = list(itertools.pairwise(edges))
     places = [(TEXT, *span) for span in spans]
     return [*places, (PAIR, *text.extent(PAIR))] if (text.source == PAIR).any() else places
 

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from config import tasks
 from config.errors import Refused
-from config.tasks import CONF
 from datamodules.storage import cache
 from quality import soda
 
 FORMAT = 1  # part of the cache's key: raise it when checks are read in another way
-SHIPPED = CONF / "quality" / "contracts"
+SHIPPED = tasks.CONF / "quality" / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
 TABLE = "data/main/facts"
@@ -71,11 +71,11 @@ def read(named: str, root: Path) -> Contract:
     Raises:
         Refused: there is none, or it is none that could be broken: not Soda's language, no columns, no checks.
     """
-    path = SHIPPED / f"{named}.yaml" if "/" not in named and not named.endswith((".yaml", ".yml")) else Path(named)
+    path = _path(named)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.yaml")))
+        shipped = ", ".join(sorted({file.stem for folder in _folders() for file in folder.glob("*.yaml")}))
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise Refused(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -88,6 +88,18 @@ def read(named: str, root: Path) -> Contract:
     remembered = json.loads((cache.entry(root, "contracts", key, build) / "checks.json").read_text(encoding="utf-8"))
     checks = [Check(**{**each, "columns": tuple(each["columns"])}) for each in remembered]
     return Contract(path.stem, text, checks, digest)
+
+
+def _folders() -> list[Path]:
+    """The folders with contracts: ours, and that of a configuration of the user's own."""
+    return [folder / "quality" / "contracts" for folder in tasks.folders()]
+
+
+def _path(named: str) -> Path:
+    if "/" in named or named.endswith((".yaml", ".yml")):
+        return Path(named)
+    paths = [folder / f"{named}.yaml" for folder in _folders()]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def parse(text: str, name: str, place: str) -> Contract:

@@ -45,11 +45,11 @@ def as_markdown(
         use: what it is meant for, in words; None: what its task is.
         licence: of the model; None: it is said that none is stated.
         digest: of its model folder, where it is known already.
-
-    Raises:
-        Refused: the record names no task, or one that this machine does not know.
     """
-    task = tasks.module(tasks.of_record(record))
+    try:
+        task = tasks.module(tasks.of_record(record))
+    except Refused:  # a task that this machine does not know: what it would say is left out
+        task = None
     examples = getattr(task, "EXAMPLES", "examples")
     model, data = choice(record, "model") or "a model", choice(record, "data") or "its data"
     counts = [

@@ -89,6 +89,7 @@ def register(
                 f"{what.lower()} of {folder}: {said}; see {folder / gate / 'report.html'}. --despite-gates registers it all the same"
             )
     task = tasks.of_record(record)
+    tasks.module(task)  # the card is made of what it says
     name = name or f"{task}-{choice(record, 'data') or 'data'}"
     mark = digest(model)
     text = card.as_markdown(folder, record, use, licence, mark)

@@ -45,7 +45,7 @@ def metrics(record: Mapping[str, Any], columns: Columns | None, means: Mapping[s
         drawn = f", whole {by} drawn" if rows.clustered(columns.clusters) else ""
         note = f"Intervals are for other examples of the same kind (bootstrap{drawn}), not for other seeds. "
         note += "Each is drawn between the lowest and the highest value of an example, or 0."
-    return ["<h2>Metrics</h2>", table, f"<p class='small'>{escaped(note)}</p>"]
+    return ["<h2>Metrics</h2>", table, *([f"<p class='small'>{escaped(note)}</p>"] if note else [])]
 
 
 def curves(folder: Path) -> list[str]:

@@ -19,6 +19,8 @@ LIMITS = (
     "It names one of its classes, whatever the image shows. It was scored on images of the kind of its evaluation data; "
     "of others nothing is known."
 )
+# What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
+EXPLAIN_SETTINGS = ("explain.image_views.Settings", "explain.image_views.Extent")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {}}  # all of them are in timm's config.json
 

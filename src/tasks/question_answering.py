@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert", "squad"  # choices of conf that a saved model is opened with
+EXAMPLE_KEYS = ("version_2",)  # keys of conf/data that choose examples, beside those that every data set has
 EXAMPLES = "questions"  # what examples are called
 EXPERIMENT = "questions"  # what names of Experiments begin with
 CLUSTER = "document"  # key of a prediction: examples that share its value are alike
@@ -19,7 +20,8 @@ LIMITS = (
     "It answers from the text alone, whether or not that is true, and in spans of it. It was scored on texts of the kind "
     "of its evaluation data; of others nothing is known."
 )
-EXAMPLE_KEYS = ("version_2",)  # keys of conf/data that choose examples, beside those that every data set has
+# What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
+EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.question_views.Extent")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},

@@ -68,7 +68,9 @@ class MajorityAnswer:
 
     NAME = "Majority"  # in baseline.json
 
-    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
+    def __init__(
+        self, data: Any = None, optim: Any = None, pretrained: str | bool | None = None, revision: str | None = None
+    ) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 
@@ -121,7 +123,9 @@ class Lexical:
 
     NAME = "Lexical"  # in baseline.json
 
-    def __init__(self, data: Any = None, optim: Any = None, pretrained: None = None, revision: None = None) -> None:
+    def __init__(
+        self, data: Any = None, optim: Any = None, pretrained: str | None = None, revision: str | None = None
+    ) -> None:
         """Takes, and leaves, what train.py gives to every model."""
         self.learned: dict[str, Any] = {}
 

@@ -174,7 +174,7 @@ def _processes(given: dict[str, Any], world: int) -> dict[str, Any]:
         # Buffers are brought together before each validation: ranks may validate unequal numbers of batches.
         changes["strategy"] = DDPStrategy(broadcast_buffers=False)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        from lightning.fabric.plugins.environments import KubeflowEnvironment
+        from lightning.fabric.plugins.environments.kubeflow import KubeflowEnvironment
 
         changes["plugins"] = [*_plugins(given), KubeflowEnvironment()]
     return changes

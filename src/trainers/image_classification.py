@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from config.errors import Refused
+from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augment
 from trainers import classification
@@ -27,10 +28,10 @@ class ImageClassification(Task):
         data: ImageClassificationData,
         optim: Mapping[str, Any],
         name: str,
-        pretrained: bool | str = False,
-        stem: str = "standard",
-        dropout: float = 0.0,
-        drop_path: float = 0.0,
+        pretrained: str | bool | None = False,
+        stem: Literal["standard", "small"] = "standard",
+        dropout: Annotated[float, Range(low=0, below=1)] | None = 0.0,
+        drop_path: Annotated[float, Range(low=0, below=1)] = 0.0,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Builds the network.
@@ -39,7 +40,7 @@ class ImageClassification(Task):
             data: gives the classes, the image size, mean and standard deviation, and the augmentation.
             optim: conf/optim.
             name: of a timm model.
-            pretrained: True for timm's own weights, a timm model folder for those, False for random weights.
+            pretrained: True for timm's own weights, a timm model folder for those, False or None for random weights.
             stem: "small" for a 3x3 first convolution without stride, "standard" for timm's own.
             dropout: before the classifier.
             drop_path: stochastic depth.
@@ -119,7 +120,7 @@ def result(found: classification.Outputs, data: ImageClassificationData) -> Resu
     return metrics, rows, classification.by_class(found.labels, found.classes[:, 0], names)
 
 
-def network(name: str, pretrained: bool | str, arguments: dict[str, Any], data: ImageClassificationData) -> Any:
+def network(name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData) -> Any:
     """A timm model for this data: of its classes, and of its image size where the architecture fixes one.
 
     Raises:

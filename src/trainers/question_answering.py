@@ -1,12 +1,13 @@
 """Question answering: any transformers encoder with a question-answering head."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from config.ranges import Range
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import answers, encoders
 from trainers import dropout as fast_dropout
@@ -31,10 +32,10 @@ class QuestionAnswering(Task):
         pretrained: str | None,
         revision: str | None = None,
         architecture: Mapping[str, Any] | None = None,
-        dropout: float | None = None,
-        attention_dropout: float | None = None,
-        n_best: int = 20,
-        max_answer_tokens: int = 30,
+        dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        attention_dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        n_best: Annotated[int, Range(low=1)] = 20,
+        max_answer_tokens: Annotated[int, Range(low=1)] = 30,
     ) -> None:
         """Builds the encoder and its head.
 

@@ -1,10 +1,11 @@
 """Text classification: any transformers encoder with a sequence-classification head."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from config.ranges import Range
 from trainers import classification, encoders
 from trainers import dropout as fast_dropout
 from trainers.inference import text_logits
@@ -24,9 +25,9 @@ class TextClassification(Task):
         pretrained: str | None,
         revision: str | None = None,
         architecture: Mapping[str, Any] | None = None,
-        dropout: float | None = None,
-        attention_dropout: float | None = None,
-        label_smoothing: float = 0.0,
+        dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        attention_dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        label_smoothing: Annotated[float, Range(low=0, below=1)] = 0.0,
     ) -> None:
         """Builds the encoder and its head.
 

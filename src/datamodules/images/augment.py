@@ -8,14 +8,16 @@ them before each step has augmentation that depends on nothing else.
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 
+from config import check
 from config.errors import Refused
+from config.ranges import Keys, Range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,27 +71,44 @@ def settings(augment: Mapping[str, Any] | None, mean: Any = Settings.mean, std: 
         Refused: an unknown key, or a value that cannot be.
     """
     given = dict(augment or {})
-    known = [field.name for field in fields(Settings) if field.name not in ("mean", "std")]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise Refused(f"data.augment has no key {unknown[0]}; it has {', '.join(known)}")
-    chosen = Settings(
-        random_resized_crop=_scale(given.get("random_resized_crop")),
-        crop_padding=int(_number(given, "crop_padding", whole=True)),
-        padding=given.get("padding") or "reflect",
-        flip=given.get("flip") or False,
-        randaugment=_randaugment(given.get("randaugment")),
-        mixup=_number(given, "mixup"),
-        cutmix=_number(given, "cutmix"),
-        label_smoothing=_number(given, "label_smoothing", below=1.0),
+    if problems := check.settings("data.augment", given, Keys("datamodules.images.augment.configure")):
+        raise Refused("; ".join(problems))
+    return replace(
+        configure(**given),
         mean=_channels("mean", mean, lambda value: 0 <= value <= 1),
         std=_channels("std", std, lambda value: value > 0),
     )
-    if chosen.padding not in ("reflect", "constant"):
-        raise Refused(f"data.augment.padding is reflect or constant, not {chosen.padding}")
-    if not isinstance(chosen.flip, bool):
-        raise Refused(f"data.augment.flip is true or false, not {chosen.flip}")
-    return chosen
+
+
+def configure(
+    *,
+    random_resized_crop: Sequence[float] | None = None,
+    crop_padding: Annotated[int, Range(low=0)] | None = 0,
+    padding: Literal["reflect", "constant"] | None = "reflect",
+    flip: bool | None = False,
+    randaugment: Annotated[Mapping[str, Any] | None, Keys("datamodules.images.augment.operations")] = None,
+    mixup: Annotated[float, Range(low=0)] | None = 0.0,
+    cutmix: Annotated[float, Range(low=0)] | None = 0.0,
+    label_smoothing: Annotated[float, Range(low=0, below=1)] | None = 0.0,
+) -> Settings:
+    """`Settings` from the keys of conf/data's `augment`; None is the default."""
+    return Settings(
+        random_resized_crop=_scale(random_resized_crop),
+        crop_padding=crop_padding or 0,
+        padding=padding or "reflect",
+        flip=bool(flip),
+        randaugment=None if randaugment is None else operations(**randaugment),
+        mixup=float(mixup or 0),
+        cutmix=float(cutmix or 0),
+        label_smoothing=float(label_smoothing or 0),
+    )
+
+
+def operations(
+    ops: Annotated[int, Range(low=1)] = 2, magnitude: Annotated[int, Range(low=0, high=30)] = 9
+) -> tuple[int, int]:
+    """`Settings.randaugment` from the keys of conf/data's `augment.randaugment`."""
+    return ops, magnitude
 
 
 def train_batch(
@@ -387,16 +406,6 @@ def _affine(
     return scale, shift
 
 
-def _number(given: Mapping[str, Any], key: str, whole: bool = False, below: float = math.inf) -> float:
-    value = given.get(key)
-    value = 0 if value is None else value
-    right = isinstance(value, int) if whole else isinstance(value, int | float)
-    if isinstance(value, bool) or not right or not 0 <= value < below:
-        limit = "" if below == math.inf else f", less than {below:g}"
-        raise Refused(f"data.augment.{key} must be a {'whole ' if whole else ''}number from 0{limit}, not {value}")
-    return value if whole else float(value)
-
-
 def _scale(value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
@@ -407,18 +416,6 @@ def _scale(value: Any) -> tuple[float, float] | None:
     if not 0 < low <= high <= 1:
         raise Refused(f"data.augment.random_resized_crop is two parts of the area such as [0.35, 1.0], not {value}")
     return low, high
-
-
-def _randaugment(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    wanted = "data.augment.randaugment is {ops: 2, magnitude: 9}, with a magnitude of 0 to 30"
-    if not isinstance(value, Mapping) or set(value) - {"ops", "magnitude"}:
-        raise Refused(f"{wanted}, not {value}")
-    ops, magnitude = value.get("ops", 2), value.get("magnitude", 9)
-    if not isinstance(ops, int) or not isinstance(magnitude, int) or ops < 1 or not 0 <= magnitude < MAGNITUDES:
-        raise Refused(f"{wanted}, not {dict(value)}")
-    return ops, magnitude
 
 
 def _channels(key: str, value: Any, right: Callable[[float], bool]) -> tuple[float, ...]:

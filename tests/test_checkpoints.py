@@ -1,0 +1,122 @@
+"""Checkpoint files: what is in them, and that a crash at any moment leaves one that can be read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.test_resume import VARIED, train
+
+from config.errors import OutOfResources, Refused
+from trainers import checkpoints
+from trainers.checkpoints import CheckpointFiles
+
+# Old checkpoints are resumed, so that nothing of this may be renamed.
+CONTENT = {
+    "averaging_state", "callbacks", "current_model_state", "epoch", "global_step", "loops", "lr_schedulers",
+    "optimizer_states", "position", "pytorch-lightning_version", "should_stop", "state_dict",
+}  # fmt: skip
+CALLBACKS = {
+    "Checkpoints": {"best", "lines"},
+    "EMAWeightAveraging": {"latest_update_step"},
+    "Reporting": {"batches", "examples", "loss", "seconds"},
+}
+
+
+def test_what_checkpoints_hold(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
+    overrides = [*VARIED["images"], "trainer.ema_decay=0.9", "trainer.max_epochs=-1", "trainer.max_steps=5"]
+    train([*overrides, "trainer.checkpoint_steps=2"], tmp_path)
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
+    last, before = checkpoints.read(folder / "last.ckpt"), checkpoints.read(folder / "last-1.ckpt")
+    assert set(last) == CONTENT
+    assert {name: set(state) for name, state in last["callbacks"].items()} == CALLBACKS
+    assert (last["position"], before["position"]) == ({"epoch": 0, "batch": 5}, {"epoch": 0, "batch": 4})
+    best = checkpoints.read(folder / "best.ckpt")
+    assert set(best) == {"state_dict", "metrics", "epoch", "step", "details"}
+    # The averaged weights, which are those that were validated.
+    weights = best["state_dict"]
+    assert all(torch.equal(weights[name], last["state_dict"][name]) for name in weights)
+    assert not all(torch.equal(weights[name], last["current_model_state"][name]) for name in weights)
+
+
+def test_a_file_and_its_folder_are_synced_before_the_old_one_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, before = tmp_path / "last.ckpt", tmp_path / "last-1.ckpt"
+    plugin = CheckpointFiles()
+    plugin.save_checkpoint({"n": 1}, last)
+    synced = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(("folder" if path == tmp_path else path.suffix, last.exists(), before.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    plugin.save_checkpoint({"n": 2}, last, storage_options={"keep": before})
+    assert synced[0] == (".tmp", True, False)
+    assert synced[-1] == ("folder", True, True)
+    assert (plugin.load_checkpoint(last), plugin.load_checkpoint(before)) == ({"n": 2}, {"n": 1})
+    plugin.remove_checkpoint(last)
+    assert [path.name for path in tmp_path.iterdir()] == ["last-1.ckpt"]
+
+
+@pytest.mark.parametrize("moment", ["while it is written", "before the old one is kept", "before it is in place"])
+def test_a_crash_leaves_a_checkpoint(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Crash(BaseException):
+        """Stands for signal 9."""
+
+    last, before = tmp_path / "last.ckpt", tmp_path / "last-1.ckpt"
+    for number in (1, 2):
+        checkpoints.write({"n": number}, last, keep=before)
+    replace, count = Path.replace, []
+
+    def crash_at(at: int) -> Any:
+        def replaced(self: Path, target: Path) -> Path:
+            count.append(1)
+            if len(count) == at:
+                raise Crash
+            return replace(self, target)
+
+        return replaced
+
+    def torn(checkpoint: Any, stream: Any) -> None:
+        stream.write(b"PK half")
+        raise Crash
+
+    if moment == "while it is written":
+        monkeypatch.setattr(torch, "save", torn)
+    else:
+        monkeypatch.setattr(Path, "replace", crash_at(1 if moment == "before the old one is kept" else 2))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # what is dead clears nothing up
+    with pytest.raises(Crash):
+        checkpoints.write({"n": 3}, last, keep=before)
+    found = checkpoints.latest(tmp_path)
+    assert found is not None
+    assert found[1] == {"n": 2}
+
+
+def test_a_full_disk_is_said_and_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoints.write({"n": 1}, path)
+
+    def full(checkpoint: Any, stream: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutOfResources, match="what was saved before is still there"):
+        checkpoints.write({"n": 2}, path, keep=tmp_path / "last-1.ckpt")
+    assert checkpoints.read(path) == {"n": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="there is no checkpoint"):
+        checkpoints.read(tmp_path / "last.ckpt")
+    (tmp_path / "last.ckpt").write_bytes(b"text")
+    with pytest.raises(Refused, match="is not a whole checkpoint: start in another folder"):
+        checkpoints.latest(tmp_path)
