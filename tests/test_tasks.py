@@ -20,8 +20,7 @@ NAME = re.compile("|".join(name.replace("_", "[_-]") for name in NAMES), re.IGNO
 # Modules that name a task all the same, and commands that reach a task's own modules: none, in the end.
 TODO: frozenset[str] = frozenset(
     {
-        "config/rules.py", "explain/__main__.py", "explain/chunks.py", "explain/judge.py", "explain/model.py", "explain/report.py",
-        "explain/run.py", "katib/new.py", "pipelines/steps.py", "quality/__main__.py", "quality/facts.py", "quality/features.py",
+        "config/rules.py", "katib/new.py", "pipelines/steps.py", "quality/__main__.py", "quality/facts.py", "quality/features.py",
         "quality/profile.py", "quality/report.py", "quality/tables.py", "train.py", "trainers/mistakes.py", "trainers/predict.py",
     }
 )  # fmt: skip
