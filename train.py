@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 import hydra
 from omegaconf import DictConfig
 
-from config.errors import for_people
+from config.endings import for_people
 
 if TYPE_CHECKING:
     from trainers.run import Run

@@ -17,13 +17,6 @@ from runs import folder as folders
 SRC = ROOT / "src"
 NAMES = ("question_answering", "image_classification", "text_classification")
 NAME = re.compile("|".join(name.replace("_", "[_-]") for name in NAMES), re.IGNORECASE)
-# Modules that name a task all the same, and commands that reach a task's own modules: none, in the end.
-TODO: frozenset[str] = frozenset(
-    {
-        "config/rules.py", "katib/new.py", "pipelines/steps.py", "quality/__main__.py", "quality/facts.py", "quality/features.py",
-        "quality/profile.py", "quality/report.py", "quality/tables.py", "train.py", "trainers/mistakes.py", "trainers/predict.py",
-    }
-)  # fmt: skip
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -97,14 +90,14 @@ def imports(tree: ast.Module) -> set[str]:
 
 def test_no_room_names_a_task() -> None:
     """Each asks the task's module instead: config.tasks.member."""
-    found = [f"{name}: {text}" for name, tree in sources() for text in named(tree) if name not in TODO]
+    found = [f"{name}: {text}" for name, tree in sources() for text in named(tree)]
     assert found == []
 
 
 def test_no_room_tests_the_type_of_a_tasks_class() -> None:
     known = classes()
     assert {"QuestionAnsweringData", "ImageClassification"} <= known
-    found = [f"{name}: {text}" for name, tree in sources() for text in type_tests(tree, known) if name not in TODO]
+    found = [f"{name}: {text}" for name, tree in sources() for text in type_tests(tree, known)]
     assert found == []
 
 
@@ -124,18 +117,10 @@ def ways(command: str) -> list[str]:
     return sorted(way for name, way in found.items() if NAME.search(name))
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in TODO])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_imports_a_tasks_own_modules(command: str) -> None:
     """They come through the task's module, or by the configuration (`_target_`): another task needs none of them."""
     assert ways(command) == []
-
-
-def test_what_is_to_do_is_still_to_do() -> None:
-    """What names no task any more is taken out of TODO."""
-    known = classes()
-    still = {name for name, tree in sources() if named(tree) or type_tests(tree, known)}
-    still |= {name for name in COMMANDS if ways(name)}
-    assert sorted(TODO - still) == []
 
 
 @pytest.mark.parametrize(

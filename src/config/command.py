@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from config.errors import Refused, for_people
+from config.endings import for_people
+from config.errors import Refused
 
 
 def run(main: Callable[[], int]) -> NoReturn:

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from config import tasks
 from config.errors import Refused
 from explain import calibrate
 
@@ -62,8 +63,9 @@ def read(config: DictConfig, task: str) -> Options:
         task: name of the model's task.
 
     Raises:
-        Refused: the configuration has no section for the task, or the file of thresholds is not one of this task.
+        Refused: the task has no explainer, the configuration has no section for it, or the file of thresholds is not one of this task.
     """
+    tasks.member(task, "explainer", "explain")
     values: Any = OmegaConf.to_container(config, resolve=True)
     section = values.get(task)
     if not isinstance(section, dict) or not isinstance(section.get("measures"), dict):

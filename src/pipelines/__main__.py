@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from config.errors import for_people
+from config import command
 
 FILE = "pipelines/train.yaml"
 
@@ -18,20 +18,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    parser = _parser()
-    asked, rest = parser.parse_known_args(arguments)
-    if wrong := [word for word in rest if not hasattr(asked, "overrides") or word.startswith("-")]:
-        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if rest:  # overrides behind options
-        asked.overrides = [*asked.overrides, *rest]
-    return int(asked.call(asked))
+    args = command.parse(_parser(), arguments)
+    return int(args.call(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines",
-        description="The pipeline data, quality, tune, train, evaluate, explain, gates, register: here and on Kubeflow.",
-        epilog="Start with: python -m pipelines run model=bert_tiny data=squad_sample",
+    parser = command.parser(
+        "pipelines",
+        "The pipeline data, quality, tune, train, evaluate, explain, gates, register: here and on Kubeflow.",
+        "python -m pipelines run model=bert_tiny data=squad_sample",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _compile(commands)
@@ -172,5 +167,4 @@ def _remote(name: str, asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    with for_people():
-        sys.exit(main())
+    command.run(main)

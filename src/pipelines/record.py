@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from config import files
-from config.errors import Diverged, Failed, for_people
+from config.endings import for_people
+from config.errors import Diverged, Failed
 
 RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
 ORDER = (

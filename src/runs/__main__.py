@@ -8,7 +8,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from config.errors import Refused, for_people
+from config import command
+from config.errors import Refused
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
         OutOfReach: a server does not answer.
     """
     args = _parser().parse_args(arguments)
-    # A folder's name may hold bytes that are not UTF-8, and a terminal may know less than that.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
     print(args.run_command(args), flush=True)
     return 0
 
@@ -145,7 +143,7 @@ def _progress(number: int, of: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m runs", description="What runs left behind.")
+    parser = command.parser("runs", "What runs left behind.", "python -m runs list")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (_add_show, _add_list, _add_compare, _add_report, _add_register, _add_champion):
         add(commands)
@@ -280,5 +278,4 @@ def _many(text: str) -> int:
 
 
 if __name__ == "__main__":
-    with for_people():
-        sys.exit(main())
+    command.run(main)

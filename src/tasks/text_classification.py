@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert_classifier", "imdb"  # choices of conf that a saved model is opened with
+EXAMPLE_KEYS = ("columns",)  # keys of conf/data that choose examples, beside those that every data set has
 EXAMPLES = "texts"  # what examples are called
 EXPERIMENT = "texts"  # what names of Experiments begin with
 CLUSTER = "label"  # key of a prediction: examples that share its value are alike

@@ -19,20 +19,14 @@ class Head:
     Attributes:
         purpose: what it is for, for messages.
         auto_class: transformers' class that loads it.
-        mapping: transformers' table of the architectures that have one.
     """
 
     purpose: str
     auto_class: str
-    mapping: str
 
 
-SPANS = Head("question answering", "AutoModelForQuestionAnswering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES")
-CLASSES = Head(
-    "text classification",
-    "AutoModelForSequenceClassification",
-    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-)
+SPANS = Head("question answering", "AutoModelForQuestionAnswering")
+CLASSES = Head("text classification", "AutoModelForSequenceClassification")
 
 
 def build(
@@ -67,7 +61,12 @@ def build(
         config = _described(head, dict(architecture or {}), data)
         _set(config, dropouts)
         config.update(settings)
-        return auto_class.from_config(config, attn_implementation="sdpa")
+        try:
+            return auto_class.from_config(config, attn_implementation="sdpa")
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            raise _no_such_model(head, config.model_type) from error
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
         raise Refused(f"model.pretrained={pretrained}: no such folder")
@@ -138,12 +137,11 @@ def _described(head: Head, architecture: dict[str, Any], data: Any) -> Any:
     Raises:
         Refused: no such kind of model, or a setting that it does not have.
     """
-    from transformers import AutoConfig
-    from transformers.models.auto import modeling_auto
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     model_type = architecture.pop("model_type", "bert")
-    if model_type not in getattr(modeling_auto, head.mapping):
-        raise Refused(f"model.architecture.model_type={model_type}: transformers has no such model for {head.purpose}")
+    if model_type not in CONFIG_MAPPING:
+        raise _no_such_model(head, model_type)
     plain = AutoConfig.for_model(model_type)
     if unknown := sorted(set(architecture) - set(plain.to_dict()) - set(plain.attribute_map)):
         raise Refused(
@@ -157,6 +155,10 @@ def _described(head: Head, architecture: dict[str, Any], data: Any) -> Any:
         if (getattr(plain, name, None) or 0) >= data.vocab_size:
             given[name] = None
     return AutoConfig.for_model(model_type, **given)
+
+
+def _no_such_model(head: Head, model_type: str) -> Refused:
+    return Refused(f"model.architecture.model_type={model_type}: transformers has no such model for {head.purpose}")
 
 
 def _set(config: Any, settings: dict[str, float]) -> None:

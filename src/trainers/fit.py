@@ -16,7 +16,6 @@ from config.errors import Refused
 from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import checkpoints, hardware, run
-from trainers.baselines import Baseline
 from trainers.checkpoints import CheckpointFiles, Checkpoints
 from trainers.progress import Progress
 from trainers.reporting import Reporting, Seeds
@@ -94,7 +93,7 @@ def fit(
     return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step, "details": {}}
 
 
-def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Baseline, folder: Path) -> dict[str, Any]:
+def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Any, folder: Path) -> dict[str, Any]:
     """Counts, predicts, and leaves what a model's validation leaves."""
     baseline.fit(data)
     metrics, rows, details = baseline.predict(data)
