@@ -1,7 +1,6 @@
 """A run's life through its command line: all ranks end alike, finished runs are judged, nothing half-written stays."""
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -115,17 +114,17 @@ def test_a_folder_is_refused_on_all_ranks(cache: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
-def test_a_diverged_run_goes_on_from_its_checkpoint_and_is_listed_as_diverged(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_diverged_run_given_again_goes_on_where_it_can(begun: bool, run: Run, tmp_path: Path) -> None:
+    """As a failed one does: from its last checkpoint, or from the start where it has none."""
     folder = tmp_path / "runs" / "a"
-    command = ("train.py", *DIVERGES, f"hydra.run.dir={folder}")
-    done = run(*command, "trainer.max_steps=60", "optim.lr=1", "optim.horizon=1000")
-    assert done.returncode in (0, 3)
-    shutil.rmtree(folder)
+    saved = ["trainer.checkpoint_steps=1"] if begun else []
+    command = ("train.py", *DIVERGES, *saved, f"hydra.run.dir={folder}")
     first = run(*command)
     assert (first.returncode, record(folder)["status"]) == (3, "diverged"), first.stderr
     again = run(*command)
     assert (again.returncode, record(folder)["status"]) == (3, "diverged"), again.stderr
-    begun = (folder / "checkpoints" / "last.ckpt").exists()
+    assert (folder / "checkpoints" / "last.ckpt").exists() == begun
     assert ("going on from" in again.stderr) == begun
     assert record(folder)["restarts"] == 1
     changed = run(*command, "optim.lr=99")
