@@ -126,7 +126,7 @@ def test_predict_answers_what_validation_answered(
     scored = rows((tmp_path / "out" / "predictions.jsonl").read_text())
     # Averaged weights lie elsewhere in memory while they are averaged: the last digit may differ.
     if settings == "averaged":
-        assert_same(scored, validation, 1e-3)
+        assert_same(scored, validation, tolerance)
     else:
         assert scored == validation
 
@@ -323,7 +323,7 @@ def test_predict_labels_what_validation_labelled(
     scored = rows((tmp_path / "out" / "predictions.jsonl").read_text())
     # Averaged weights lie elsewhere in memory while they are averaged: the last digit may differ.
     if settings == "averaged":
-        assert_same(scored, validation, 1e-3)
+        assert_same(scored, validation, tolerance)
     else:
         assert scored == validation
 
