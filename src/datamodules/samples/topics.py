@@ -24,7 +24,7 @@ from pathlib import Path
 
 HELD_OUT = 5  # one combination in so many is kept for the validation split
 ADJECTIVE = 0.4  # share of people who have an adjective
-DECOY = 0.75  # share of the texts with room for it in which something else does not change hands
+DECOY = 0.4  # share of the texts with room for it in which something else does not change hands
 SENTENCES = (2, 4)  # of a text
 
 TRADES = {
@@ -181,9 +181,7 @@ def _wordings(to: str, source: str) -> tuple[str, ...]:
 
 WORDINGS = _wordings("sold sent lent delivered brought handed", "bought received borrowed collected obtained accepted")
 # Nothing changes hands.
-DECOYS = _wordings(
-    "promised offered denied owed refused advertised", "demanded expected ordered wanted awaited requested"
-)
+DECOYS = _wordings("promised offered denied refused", "demanded expected wanted requested")
 
 TIMES = (
     "", "", "", " on Monday", " on Friday", " last week", " in the morning", " before noon", " after the rain", " at night",
