@@ -177,7 +177,9 @@ def shipped() -> Iterator[tuple[str, signatures.Signature]]:
         for choice in choices(group)
         for _, node in targets(OmegaConf.to_container(OmegaConf.load(tasks.CONF / group / f"{choice}.yaml")))
     }
+    names.remove("${task.majority}")
     for task in tasks.names():
+        names.add(str(tasks.settings(task)["majority"]))
         found = signatures.constant(str(tasks.settings(task)["module"]), "EXPLAIN_SETTINGS") or ()
         names |= {found} if isinstance(found, str) else set(found)
     while names:

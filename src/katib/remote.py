@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import OutOfReach, Refused
+from config.numbers import format_number
 from katib import report, table
 from katib.changed import changed
 from katib.cluster import LABEL, Cluster, Status, condition, trial
@@ -109,7 +110,7 @@ def best(asked: argparse.Namespace) -> int:
     if best_ is None:
         raise Refused(f"{asked.name} has no best trial yet")
     found = best_
-    shown = f"{found.value:.6g}" if found.value is not None else "no number"
+    shown = format_number(found.value, 6) if found.value is not None else "no number"
     overrides = [f"{name}={text}" for name, text in found.assignments.items()]
     if asked.json:
         row = {"trial": found.name, "objective": experiment.objective, "value": found.value}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import files
+from config.numbers import format_number
 from katib.experiment import number
 from katib.table import counts
 from katib.trials import Trial
@@ -53,8 +54,9 @@ def write(
     best = (max if maximize else min)(valued, key=lambda each: each.value or 0.0, default=None)
     parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(verdict)}. {html.escape(counts(trials))}. "]
     parts.append(f"{html.escape(algorithm)}, {'highest' if maximize else 'lowest'} {html.escape(objective)}.</p>")
-    if best is not None:
-        parts.append(f"<h2>Best: {html.escape(objective)} {best.value:.6g}, {html.escape(best.name)}</h2>")
+    if best is not None and best.value is not None:
+        value = format_number(best.value, 6)
+        parts.append(f"<h2>Best: {html.escape(objective)} {value}, {html.escape(best.name)}</h2>")
         parts.append(f"<pre>{html.escape(command)}</pre>" if command else "")
     pictures = [
         ("History", _history(trials, objective, maximize)),
@@ -171,10 +173,10 @@ def _parallel(trials: Sequence[Trial], parameters: Sequence[Any], objective: str
             )
     axes.axvline(len(parameters), color="#222", linewidth=0.8, zorder=0)
     axes.annotate(
-        f"{low:.4g}", (len(parameters), 0), fontsize=7, xytext=(0, -8), textcoords="offset points", ha="center"
+        format_number(low, 4), (len(parameters), 0), fontsize=7, xytext=(0, -8), textcoords="offset points", ha="center"
     )
     axes.annotate(
-        f"{high:.4g}", (len(parameters), 1), fontsize=7, xytext=(0, 4), textcoords="offset points", ha="center"
+        format_number(high, 4), (len(parameters), 1), fontsize=7, xytext=(0, 4), textcoords="offset points", ha="center"
     )
     return _svg(figure), "A line is a trial, from its parameters to its value; bright lines are the better ones."
 
@@ -267,7 +269,7 @@ def _table(trials: Sequence[Trial], objective: str, best: Trial | None) -> str:
     head = "".join(f"<th>{html.escape(each)}</th>" for each in ("trial", "status", objective, *names, "why"))
     rows = []
     for each in trials:
-        value = "" if each.value is None else f"{each.value:.6g}"
+        value = "" if each.value is None else format_number(each.value, 6)
         mark = " style='font-weight:600'" if each is best else ""
         cells = "".join(f"<td class='n'>{html.escape(each.assignments[name])}</td>" for name in names)
         start = f"<td>{html.escape(each.name)}</td><td>{each.status}</td><td class='n'>{value}</td>"

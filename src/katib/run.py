@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from config.errors import Interrupted, Refused
+from config.numbers import format_number
 from katib import command, report, table
 from katib import findings as said
 from katib.check import one
@@ -78,10 +79,9 @@ def run(asked: argparse.Namespace) -> int:
     trials = search.store.trials
     print("\n".join(table.lines(trials, experiment.objective, experiment.maximize, terminal.columns())))
     best = search.store.best()
-    if best is not None:
-        print(
-            f"\nbest: {experiment.objective}={best.value:.6g} {best.name}\n{train_command(experiment, best, asked.overrides)}"
-        )
+    if best is not None and best.value is not None:
+        print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
+        print(train_command(experiment, best, asked.overrides))
     _report(search, f"{condition}: {reason}", folder)
     print(f"isotrain: the Experiment {condition} ({reason}); {folder / 'report.html'}", file=sys.stderr)
     return 0 if condition == "Succeeded" else COMPLETED_FAILED

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import Refused
+from config.numbers import format_number
 from katib import collector, local, suggest
 from katib.collector import Entry, Stopper, Unreadable
 from katib.experiment import Experiment, number
@@ -370,7 +371,7 @@ class Search:
         if each.stopped:
             return (
                 "EarlyStopped",
-                f"{objective} was worse than {each.trial.rule['value']:.6g}" if each.trial.rule else "",
+                f"{objective} was worse than {format_number(each.trial.rule['value'], 6)}" if each.trial.rule else "",
             )
         if self.leaving and each.terminated is not None:
             return "Killed", "the Experiment was completed"

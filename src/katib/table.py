@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
+from config.numbers import format_number
 from katib.trials import ENDED, Trial
 from runs import terminal
 
@@ -35,7 +36,7 @@ def lines(trials: Sequence[Trial], objective: str, maximize: bool, room: int, mo
         [
             each.name,
             each.status,
-            ("*" if each is best else "") + ("" if each.value is None else f"{each.value:.6g}"),
+            ("*" if each is best else "") + ("" if each.value is None else format_number(each.value, 6)),
             *(_short(each.assignments[name]) for name in names),
         ]
         for each in shown
@@ -52,7 +53,7 @@ def counts(trials: Sequence[Trial]) -> str:
 
 def _short(value: str) -> str:
     try:
-        return f"{float(value):.4g}" if "." in value or "e" in value.lower() else value
+        return format_number(float(value), 4) if "." in value or "e" in value.lower() else value
     except ValueError:
         return value
 
@@ -73,7 +74,7 @@ class Live:
         for each in trials:
             if each.status in ENDED and each.name not in self.said:
                 self.said.add(each.name)
-                value = "" if each.value is None else f" {self.objective}={each.value:.6g}"
+                value = "" if each.value is None else f" {self.objective}={format_number(each.value, 6)}"
                 reason = f" ({each.reason})" if each.reason else ""
                 told = " ".join(f"{name}={_short(text)}" for name, text in each.assignments.items())
                 print(f"{each.name} {each.status}{value} {told}{reason}", file=self.stream, flush=True)

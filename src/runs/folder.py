@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from config import files
 from config.errors import Refused
+from config.flatten import flatten
 from runs.masking import masked, masked_command, masked_override, masked_text
 
 RECORD = "run.json"
@@ -97,7 +98,7 @@ def differences(
         (dotted key, old value, new value) for each difference that is not allowed, by key. A key that is
         missing counts as null. Secrets are compared as they are recorded: not at all.
     """
-    before, after = _flat(plain(masked(old))), _flat(plain(masked(new)))
+    before, after = flatten(plain(masked(old))), flatten(plain(masked(new)))
     found = []
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
@@ -287,17 +288,6 @@ def _owner(folder: Path) -> str:
         return f"process {owner['pid']} on {owner['host']} ({_short(shlex.join(owner['command']), 120)})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, child in value.items():
-        key = f"{prefix}{name}"
-        if isinstance(child, dict) and child:
-            flat |= _flat(child, f"{key}.")
-        else:
-            flat[key] = child
-    return flat
 
 
 def _short(value: Any, width: int = 60) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from config.files import replacing
+from config.numbers import format_number
 
 COLOURS = {"train": "#3b6ea5", "val": "#c8862a", "reference": "#3b6ea5", "new": "#c8862a"}
 GOOD, FAIR, BAD = "#2e7d4f", "#9a6a00", "#a33a3a"
@@ -93,23 +94,17 @@ def badge(status: str) -> str:
 
 def number(value: Any) -> str:
     """A number for people: no more than four significant digits, and thousands apart."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value):,}" if abs(value) < 1e15 else f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return "-" if value is None else format_number(value, 4, grouped=True)
 
 
 def short(value: Any) -> str:
     """A number in three significant digits, for where there is little room."""
-    if value is None or isinstance(value, int) or abs(value) >= 1000:
-        return number(None if value is None else round(value))
-    return f"{value:.3g}"
+    return "-" if value is None else format_number(value, 3, grouped=True)
 
 
 def exact(value: Any) -> str:
     """A metric in five significant digits."""
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1e5 else f"{value:.5g}"
+    return format_number(value, 5, grouped=True)
 
 
 def bar(share: float) -> str:

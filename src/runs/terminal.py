@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 
+from config.numbers import format_number
+
 
 def columns() -> int:
     """Width to print to: that of the terminal, 80 where there is none."""
@@ -71,7 +73,7 @@ def number(value: object) -> str:
     """A metric for people: five significant digits, or as many as a whole number has."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return printable(value)
-    return f"{value:.0f}" if abs(value) >= 1e5 and value == int(value) else f"{value:.5g}"
+    return format_number(value)
 
 
 def duration(seconds: object) -> str:

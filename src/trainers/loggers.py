@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 
 from config import files
 from config.errors import Refused
+from config.flatten import flatten
 from runs import folder as folders
 from runs import predictions, provenance
 
@@ -129,7 +130,7 @@ class ClearMLLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Hyper-parameters, by section and dotted name, and the whole as a configuration object."""
         tree = vars(params) if isinstance(params, Namespace) else dict(params)
-        self.experiment.update_parameters({f"config/{name}": str(value) for name, value in _dotted(tree).items()})
+        self.experiment.update_parameters({f"config/{name}": str(value) for name, value in flatten(tree).items()})
         self.experiment.connect_configuration(tree, name="config")
 
     @rank_zero_only
@@ -446,16 +447,6 @@ def _files(folder: Path) -> list[Path]:
 def _best(record: Mapping[str, Any]) -> dict[str, float]:
     """Final metrics under names that no curve has: a tracker's latest value is not always the best one's."""
     return {f"best_{name}": float(value) for name, value in (record.get("metrics") or {}).items()}
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _dotted(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
