@@ -171,6 +171,8 @@ def _meanings(config: DictConfig) -> Iterator[str]:
         yield "trainer.max_epochs, trainer.max_steps and trainer.max_time are all unlimited: limit one of them"
     if config.explain.action != "off" and str(config.model._target_).startswith("trainers.baselines."):
         yield "explain.action: a baseline has no weights that could be explained; leave explain=off"
+    elif config.explain.action != "off":
+        tasks.member(str(config.task.name), "explainer", "explain")  # refused now, not when the model is trained
     if config.optim.lr is None and config.model.lr is not None:
         yield "optim.lr=null: must be a number, above 0"
     if not math.isfinite(config.optim.warmup):

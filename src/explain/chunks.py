@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,7 @@ class Job:
     """What is explained.
 
     Attributes:
-        subject: the model and its data.
-        explainer: of its task.
+        subject: the model, its data and its explainer.
         null: the same architecture at random weights.
         ids: of the whole evaluation set.
         sample: positions of the examples.
@@ -40,7 +38,6 @@ class Job:
     """
 
     subject: Subject
-    explainer: ModuleType
     null: Any
     ids: Sequence[str]
     sample: Sequence[int]
@@ -50,7 +47,7 @@ class Job:
     @property
     def parts(self) -> list[list[int]]:
         """The sample, a chunk at a time."""
-        size = self.explainer.CHUNK
+        size = self.subject.explainer.CHUNK
         return [list(self.sample[at : at + size]) for at in range(0, len(self.sample), size)]
 
 
@@ -95,7 +92,7 @@ def recorded(settings: Any) -> dict[str, Any]:
 
 
 def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], None]) -> Explained:
-    subject, explainer = job.subject, job.explainer
+    subject, explainer = job.subject, job.subject.explainer
     others = getattr(explainer, "others", None)
     chunk = Chunk(
         part,

@@ -5,11 +5,13 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
+from config import tasks
 from explain import options
 from explain.options import Options
 from runs.lineage import digest
@@ -24,6 +26,7 @@ class Subject:
 
     Attributes:
         saved: where it is, and the settings that its predictions depend on.
+        explainer: of its task: the module of its explanations.
         data: the data module, its validation split open.
         network: transformers' or timm's, in eval mode on its device.
         digest: SHA-256 (hex) of its weights and configuration.
@@ -31,6 +34,7 @@ class Subject:
     """
 
     saved: SavedModel
+    explainer: ModuleType
     data: Any
     network: Any
     digest: str
@@ -45,7 +49,7 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
         overrides: Hydra overrides; `data=` for another data set than the run's.
 
     Raises:
-        Refused: the model cannot be loaded, or the data is of another task or has other classes.
+        Refused: the model cannot be loaded, its task has no explainer, or the data is of another task or has other classes.
     """
     from config.check import check
     from datamodules.imports import quick
@@ -53,31 +57,33 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
 
     quick()
     model = saved.find(name)
+    explainer = tasks.member(model.task, "explainer", "explain")()
     config = evaluate.configuration(model, overrides)
     check(config)
     check_targets(config)
     chosen = options.read(config.explain, model.task)
     hardware.use_threads(config.trainer.threads)
     cpu.tune()
-    return _open(model, config), chosen
+    return _open(model, explainer, config), chosen
 
 
 def of_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
     """A run's exported model and the options, by the configuration that trained it."""
     model, own = saved.find(str(folder)), copy.deepcopy(config)
+    explainer = tasks.member(model.task, "explainer", "explain")()
     chosen = options.read(config.explain, model.task)
     evaluate.put(model, own)
-    return _open(model, own), chosen
+    return _open(model, explainer, own), chosen
 
 
-def _open(model: SavedModel, config: DictConfig) -> Subject:
+def _open(model: SavedModel, explainer: ModuleType, config: DictConfig) -> Subject:
     data = build(config, "data")
     data.prepare_data(("val",))
     data.setup("validate")
     evaluate.check_data(model, data)
     module = build(config, "model", data=data, optim=config.optim)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    return Subject(model, data, ready(module.model, device), digest(model.folder), device)
+    return Subject(model, explainer, data, ready(module.model, device), digest(model.folder), device)
 
 
 def ready(network: Any, device: torch.device) -> Any:

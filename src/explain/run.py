@@ -53,10 +53,9 @@ def run(subject: Subject, options: Options, folder: Path) -> Verdict:
     Raises:
         Refused: what is wanted cannot be.
     """
-    task = subject.saved.task
-    explainer = tasks.member(task, "explainer", "explain")()
+    task, explainer = subject.saved.task, subject.explainer
     examples = str(tasks.member(task, "EXAMPLES", "explain"))
-    result = explain(subject, options, explainer)
+    result = explain(subject, options)
     explained, positions = result.explained, result.positions
     table = explainer.table(explained)
     lines = explainer.lines(subject.data, positions, explained, table)
@@ -75,13 +74,14 @@ def run(subject: Subject, options: Options, folder: Path) -> Verdict:
     return verdict
 
 
-def explain(subject: Subject, options: Options, explainer: ModuleType) -> Result:
+def explain(subject: Subject, options: Options) -> Result:
     """Explains a sample of the evaluation set."""
+    explainer = subject.explainer
     ids, strata = explainer.examples(subject.data)
     positions = sample.choose(ids, strata, options.examples or explainer.EXAMPLES, options.seed)
     settings = explainer.settings(options, subject.saved.settings.get("model", {}))
     null = explainer.random_network(subject, options.seed + 1)
-    job = chunks.Job(subject, explainer, null, ids, positions, settings, int(options.own.get("words", 0)))
+    job = chunks.Job(subject, null, ids, positions, settings, int(options.own.get("words", 0)))
     with _bar(len(positions)) as (step, done):
         if options.precision == "auto":
             settings = chunks.precise(job, step)
