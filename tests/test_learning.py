@@ -40,3 +40,16 @@ def test_a_model_that_does_not_see_the_question_learns_nothing(run: Run, tmp_pat
     result = run("train.py", f"data.path={tmp_path}", "quality=off", f"hydra.run.dir={tmp_path}/run", timeout=3600)
     assert result.returncode == 0, result.stderr
     assert best(tmp_path / "run", "val_f1") < 25
+
+
+@pytest.mark.slow
+def test_a_small_encoder_learns_the_topics_from_random_weights(run: Run, tmp_path: Path) -> None:
+    """Which no single word tells (tests/test_text_data.py): the best rule of one word stays far below."""
+    result = run(
+        "train.py", "model=bert_tiny_classifier", "data=topics_sample", f"hydra.run.dir={tmp_path}/run", timeout=3600
+    )
+    assert result.returncode == 0, result.stderr
+    assert best(tmp_path / "run", "val_accuracy") >= 80
+    result = run("train.py", "model=majority", "data=topics_sample", f"hydra.run.dir={tmp_path}/majority", timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert best(tmp_path / "majority", "val_accuracy") < 25
