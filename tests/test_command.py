@@ -10,7 +10,7 @@ from tests.conftest import ROOT, Run
 
 from config import command
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
 
 
 def pipe(arguments: list[str], reader: str, **environment: str) -> tuple[int, str]:
