@@ -10,7 +10,7 @@ from tests.conftest import ROOT, Run
 
 from config import command
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
 
 
 def pipe(arguments: list[str], reader: str, **environment: str) -> tuple[int, str]:
@@ -83,6 +83,7 @@ LINES = "'line\\n' * 100_000"
 
 def test_a_reader_that_is_gone_ends_a_command_quietly() -> None:
     assert pipe(["-c", PRINTS.format(LINES, 5)], "true") == (0, "")
+    assert pipe(["-c", PRINTS.format("__import__('time').sleep(1) or 'short'", 5)], "true") == (0, "")
     assert pipe(["-c", PRINTS.format(LINES, 5)], "cat > /dev/null") == (5, "")
 
 
