@@ -209,6 +209,24 @@ def test_the_runs_own_decoding_is_used(run: Run, tmp_path: Path) -> None:
     assert "does not say all that its predictions depend on; defaults are used: model.n_best=20" in done.stderr
 
 
+def test_named_data_keeps_what_chooses_its_examples() -> None:
+    """The model's windows and decoding, and whether the data's own questions may have no answer."""
+    from config.compose import compose
+    from trainers.evaluate import put
+    from trainers.saved import SavedModel
+
+    settings = {
+        "model": {"n_best": 3, "max_answer_tokens": 1},
+        "data": {"max_length": 64, "stride": 16, "max_query_length": 64, "version_2": None},
+    }
+    model = SavedModel(Path("m"), "question_answering", {}, {}, settings, ("data.max_query_length",), {}, "32-true")
+    config = compose(["model=bert", "data=squad_v2", "data.max_query_length=9"])
+    put(model, config, preprocessing=True)
+    assert (config.model.n_best, config.model.max_answer_tokens) == (3, 1)
+    assert (config.data.max_length, config.data.stride, config.data.version_2) == (64, 16, True)
+    assert config.data.max_query_length == 9  # which the folder does not say
+
+
 def write_questions(folder: Path) -> Path:
     path = folder / "asked.jsonl"
     path.write_text(json.dumps({"question": "Who?", "context": "Ada wrote it."}) + "\n")

@@ -12,6 +12,7 @@ from config.check import check
 from config.compose import choices as known_choices
 from config.compose import compose
 from config.errors import Refused
+from config.messages import two_tasks
 from runs import folder as folders
 from runs import metric_lines, predictions
 from runs.masking import masked, masked_command
@@ -104,10 +105,8 @@ def configuration(model: SavedModel, overrides: list[str]) -> DictConfig:
         )
     choices = [f"model={_choice(model, 'model')}", *([] if named else [f"data={_choice(model, 'data')}"])]
     config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
-    if config.task.name != model.task:
-        raise Refused(
-            f"the model is made for {model.task}, the data set for {config.task.name}: choose a model and a data set of one task"
-        )
+    if problem := two_tasks(config):
+        raise Refused(problem)
     with open_dict(config):
         if not named:
             _put(config.data, recorded["data"])
@@ -130,15 +129,20 @@ def put(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> N
         preprocessing: take the data's preprocessing from the model, too.
     """
     module = model.module
+    where = tasks.member(model.task, "model_config", "loading a model")(model)
     with open_dict(config):
-        _put(
-            config.model,
-            model.settings.get("model", {}) | tasks.member(model.task, "model_config", "loading a model")(model),
-        )
+        _put(config.model, _said(model, "model") | where)
         if preprocessing:
-            _put(config.data, model.settings.get("data", {}))
+            examples = getattr(module, "EXAMPLE_KEYS", ())  # of the data that is named, not of the model's
+            _put(config.data, {key: value for key, value in _said(model, "data").items() if key not in examples})
         if own := getattr(module, "data_config", None):
             _put(config.data, own(model))
+
+
+def _said(model: SavedModel, group: str) -> dict[str, Any]:
+    """A saved model's settings, but for defaults that it does not say itself: the configuration has its own."""
+    settings = model.settings.get(group, {})
+    return {key: value for key, value in settings.items() if f"{group}.{key}" not in model.defaults}
 
 
 def check_data(model: SavedModel, data: Any) -> None:
