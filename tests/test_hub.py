@@ -151,7 +151,11 @@ USES = [
 
 def fetch(*uses: str) -> str:
     """Code that tries each use of the Hub and ends with the message of the last."""
-    lines = ["from config.errors import Refused, for_people", "from datamodules.sources.hub_errors import hub_access"]
+    lines = [
+        "from config.endings import for_people",
+        "from config.errors import Refused",
+        "from datamodules.sources.hub_errors import hub_access",
+    ]
     lines += [f"import {module}" for module in sorted({use.split(".")[0] for use in uses})]
     for use in uses[:-1]:
         lines += ["try:", f"    with hub_access('the thing'): {use}; print('got it')"]
