@@ -139,6 +139,48 @@ def test_wrong_values_of_its_own_keys_are_refused_before_torch(command: Command)
     assert time.monotonic() - started < 300
 
 
+MISTAKES = {
+    "a metric that is not declared": (
+        "model.py", '"val_mae": float', '"val_extra": 0.0, "val_mae": float', (),
+        "the validation reports val_extra, val_loss, val_mae, and the task's YAML declares val_loss, val_mae",
+    ),
+    "no config.json": ("model.py", '"config.json")', '"other.json")', (), "export of Counter wrote no config.json"),
+    "no order of batches": ("data.py", "self.train_batches", "self.order", (), "Dots has no train_batches"),
+    "an error of its own": ("model.py", "order = index.argsort()", "order = index.arg_sort()", (), "the code in "),
+    "no baseline": ("model.py", "", "", ("model=majority",), "the task counting has no model=majority"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_a_task_are_told(mistake: str, command: Command, tmp_path: Path) -> None:
+    name, right, wrong, overrides, message = MISTAKES[mistake]
+    path = tmp_path / "mine" / "counting" / name
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong) if right else text)
+    expected = 1 if mistake == "an error of its own" else 2
+    done = command(*TRAIN, "trainer.max_steps=2", *overrides, "hydra.run.dir=run", expected=expected)
+    assert message in done.stderr
+    assert "a bug in isotrain" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (
+            "val_mae: {mode: min, worst: 1000.0}",
+            "val_mae: {mode: least, worst: 1000.0}",
+            "metrics.val_mae must be {mode",
+        ),
+        ("val_mae: {mode: min, worst: 1000.0}", "val_mae: {mode: min}", "metrics.val_mae must be {mode"),
+    ],
+)
+def test_the_tasks_yaml_is_checked(right: str, wrong: str, message: str, command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "conf" / "task" / "counting.yaml"
+    path.write_text(path.read_text().replace(right, wrong))
+    assert message in command(*TRAIN, "hydra.run.dir=run", expected=2).stderr
+
+
 def test_katib_checks_and_searches_it(command: Command, tmp_path: Path) -> None:
     done = command(
         "-m", "katib", "new", "model=counter", "data=dots", "quality=off", "logger=none", "trainer.max_steps=4",

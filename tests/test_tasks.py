@@ -268,3 +268,18 @@ def test_the_best_of_many_runs_follows_the_metrics_direction(run: Run, tmp_path:
     done = run("-m", "runs", "report", str(tmp_path), **made_runs.own_task())
     assert done.returncode == 0, done.stderr
     assert "Of 3 runs the best is best (" in (tmp_path / "report.html").read_text()
+
+
+def test_a_records_data_is_opened_with_this_machines_class() -> None:
+    from datamodules import configured
+
+    record = {
+        "choices": {"data": "squad_sample"},
+        "config": {"data": {"_target_": "evil.Data", "max_val": 7, "seed": 3}},
+    }
+    node = configured.recorded(record, "question_answering")
+    assert (node._target_, node.max_val, node.seed) == (
+        "datamodules.question_answering.QuestionAnsweringData", 7, 3,
+    )  # fmt: skip
+    assert configured.choice({"choices": {"data": "shapes"}}, "question_answering", "data") == "squad"
+    assert configured.choice({"choices": {"data": "../../etc"}}, "question_answering", "data") == "squad"

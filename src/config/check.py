@@ -26,7 +26,9 @@ def check(config: DictConfig) -> None:
     Raises:
         Refused: all findings in one message.
     """
-    if problem := two_tasks(config):  # before anything else: what one task's data asks of a model another's lacks
+    if problem := _task(config) or two_tasks(
+        config
+    ):  # before anything else: what one task's data asks of a model another's lacks
         raise Refused(problem)
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
@@ -153,6 +155,23 @@ def _select(config: Mapping[str, Any], key: str) -> Any:
             return _ABSENT
         node = node[word]
     return node
+
+
+def _task(config: DictConfig) -> str:
+    """What is wrong with the YAML of the task; "" where nothing is."""
+    name, metrics = config.task.get("name"), config.task.get("metrics")
+    model: Any = OmegaConf.to_container(config.model)
+    if model.get("_target_") == "${task.majority}" and "majority" not in config.task:
+        return f"the task {name} has no model=majority: conf/task/{name}.yaml names no class as `majority`"
+    where = f"conf/task/{name}.yaml"
+    if not isinstance(name, str) or not OmegaConf.is_dict(metrics) or not metrics:
+        return f"{where}: a task has a name, and metrics: a mapping from each metric to {{mode: min or max, worst: NUMBER}}"
+    for metric, value in metrics.items():
+        worst = value.get("worst") if OmegaConf.is_dict(value) else None
+        known = OmegaConf.is_dict(value) and value.get("mode") in ("min", "max")
+        if not known or isinstance(worst, bool) or not isinstance(worst, int | float) or not math.isfinite(worst):
+            return f"{where}: metrics.{metric} must be {{mode: min or max, worst: NUMBER}}"
+    return ""
 
 
 def _monitor(config: DictConfig) -> Iterator[str]:

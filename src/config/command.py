@@ -51,14 +51,15 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     """Parses options and overrides in any order, below subcommands too (where argparse's parse_intermixed_args cannot).
 
     Args:
-        parser: commands that take overrides call them `overrides`.
+        parser: commands that take overrides call them `overrides`, those that take files `files`.
         arguments: those behind the command; sys.argv's if not given.
     """
     args, rest = parser.parse_known_args(arguments)
-    if wrong := [word for word in rest if not hasattr(args, "overrides") or word.startswith("-")]:
+    many = next((name for name in ("overrides", "files") if hasattr(args, name)), None)
+    if wrong := [word for word in rest if many is None or word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if rest:  # overrides behind options
-        args.overrides = [*args.overrides, *rest]
+    if rest:  # words behind options
+        setattr(args, str(many), [*getattr(args, str(many)), *rest])
     return args
 
 

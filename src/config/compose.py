@@ -26,8 +26,22 @@ def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictC
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    with _carried(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
+    with _carried(overrides), _fresh_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+@contextlib.contextmanager
+def _fresh_hydra() -> Iterator[None]:
+    """Lets Hydra be initialised again inside its own main, whose state comes back afterwards."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
+
+    state = Singleton.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        Singleton.set_state(state)
 
 
 def compose_many(overrides: Sequence[str]) -> DictConfig:

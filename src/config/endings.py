@@ -7,9 +7,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from config.errors import OutOfResources, Refused
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def debug() -> bool:
@@ -45,7 +48,12 @@ def for_people() -> Iterator[None]:
         if type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
             from config.messages import explain
 
-            _leave(explain(error, [word for word in sys.argv[1:] if not word.startswith("-")]), Refused.exit_code)
+            words = [word for word in sys.argv[1:] if not word.startswith("-")]
+            try:
+                message = explain(error, words)
+            except Refused as refused:  # the configuration's folders cannot be used
+                message = str(refused)
+            _leave(message, Refused.exit_code)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" while writing {error.filename}" if error.filename else ""
             _leave(f"no space left on the disk{where}", OutOfResources.exit_code)
@@ -53,7 +61,9 @@ def for_people() -> Iterator[None]:
             _leave(f"out of memory: {error}; try a smaller data.batch_size", OutOfResources.exit_code)
         if not debug():
             traceback.print_exc()
-        _leave(f"a bug in isotrain: {type(error).__name__}: {error}", 1)
+        own = _own_code(error)
+        what = f"the code in {own} failed" if own else "a bug in isotrain"
+        _leave(f"{what}: {type(error).__name__}: {error}", 1)
 
 
 def _expected(error: BaseException | None) -> Any:
@@ -61,6 +71,16 @@ def _expected(error: BaseException | None) -> Any:
     while error is not None and not isinstance(getattr(error, "exit_code", None), int):
         error = error.__cause__
     return error
+
+
+def _own_code(error: BaseException) -> str:
+    """The file of a user's own in which an error was raised; "" where it was raised in isotrain or below it."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    installed = (sys.prefix, sys.base_prefix, "<")
+    for name in reversed(files):
+        if not name.startswith(installed):
+            return "" if Path(name).is_relative_to(PROJECT) else name
+    return ""
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -85,7 +85,9 @@ def unknown_key(key: str, config: DictConfig | None = None) -> str:
 def two_tasks(config: DictConfig) -> str:
     """What is wrong with a model and a data set of different tasks, and which choices fit; "" where nothing is."""
     made_for, task = _select(config, "model.task"), str(config.task.name)
-    if made_for is None or str(made_for) in (task, "any"):
+    if made_for is None:
+        return f"the model's YAML does not say which task it is made for: add `task: {task}` to it"
+    if str(made_for) in (task, "any"):
         return ""
     models = [name for name in choices("model") if _task_of("model", name) in (task, "any")]
     data = [name for name in choices("data") if _task_of("data", name) == made_for]

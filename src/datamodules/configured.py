@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from config import tasks
 from config.check import check
-from config.compose import compose
+from config.compose import choices, compose
+from config.errors import Refused
 from config.rules import READ_ELSEWHERE
 
 
@@ -15,26 +17,71 @@ def composed(overrides: Sequence[str], any_model: bool = False) -> DictConfig:
 
     Args:
         overrides: Hydra's.
-        any_model: take a model that fits every task if none is named: what is asked of the data does not depend on it.
+        any_model: take a model that fits every task if none is named, as it is taken anyway where the default one is of
+            another task: what is asked of the data does not depend on it.
 
     Raises:
         Refused: what train.py would refuse.
     """
-    named = any(each.startswith("model=") for each in overrides)
-    config = compose([*overrides, "model=majority"] if any_model and not named else overrides)
+    named = any(override.startswith("model=") for override in overrides)
+    config = compose(overrides)
+    if not named and (any_model or config.model.task != config.task.name):
+        config = compose([*overrides, "model=majority"])
+        config.model._target_ = None  # no model is needed here
     # What loggers refer to exists in a run alone, and none is needed here.
     OmegaConf.update(config, "logger", None, force_add=True)
-    if any_model and not named:
-        config.model._target_ = None  # nor is a model
     check(config)
     return config
+
+
+def recorded(record: Mapping[str, Any], task: str) -> DictConfig:
+    """The `data` of a run's configuration: the record's values, the classes of this machine's configuration.
+
+    Args:
+        record: run.json of the run.
+        task: name of its task.
+
+    Raises:
+        Refused: the record has no such configuration.
+    """
+    values = (record.get("config") or {}).get("data")
+    if not isinstance(values, Mapping):
+        raise Refused("the record does not say which data it was trained on (config.data)")
+    config = compose([f"data={choice(record, task, 'data')}", "model=majority"])
+    overlay(config.data, values)
+    return config.data
+
+
+def choice(record: Mapping[str, Any], task: str, group: str) -> str:
+    """A record's choice of a group where this machine has it for the same task, else the task's own.
+
+    Args:
+        record: run.json of a run; empty for a model folder.
+        task: name of its task.
+        group: model or data.
+    """
+    named = (record.get("choices") or {}).get(group)
+    fallback = str(tasks.member(task, group.upper(), f"opening a saved {group}"))
+    if not isinstance(named, str) or named not in choices(group):
+        return fallback
+    node = compose([f"{group}={named}", *([] if group == "model" else ["model=majority"])])
+    made_for = node.model.get("task") if group == "model" else node.task.name
+    return named if made_for == task else fallback
+
+
+def overlay(node: DictConfig, values: Mapping[str, Any]) -> None:
+    """Values over a node's, but for its classes (`_target_` and the like): what a record names is never imported."""
+    with open_dict(node):
+        for key, value in values.items():
+            if not str(key).startswith("_"):
+                node[key] = value
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:
     """The data module of a configuration's `data`; nothing is read yet.
 
     Args:
-        node: as composed, or as resolved in a run's run.json.
+        node: as composed, or of `recorded`.
         given: instead of what the node says.
     """
     from hydra.utils import instantiate

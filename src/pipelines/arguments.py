@@ -69,7 +69,12 @@ def _refuse(known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) ->
 
     config = compose([f"model={of('model')}", f"data={of('data')}", *of("overrides")])
     check(config)
-    tasks.member(str(config.task.name), "LIBRARY", "the pipeline")  # told now rather than after the training
+    # Told now rather than after the training.
+    task = str(config.task.name)
+    tasks.member(task, "LIBRARY", "the pipeline")
+    for name, needed in (("quality", "facts"), ("explain", "explainer")):
+        if of(name) != "off":
+            tasks.member(task, needed, f"the pipeline with {name}={of(name)}")
     for name, choices in CHOICES.items():
         if of(name) not in choices:
             raise Refused(f"-p {name}={of(name)}: {', '.join(choices)}")

@@ -159,7 +159,7 @@ def _looked(
     run = Path(reference)
     if not (run / folders.RECORD).exists():
         raise Refused("--model needs a run's folder as the reference: what it was trained on is looked at, too")
-    before = configured.build(folders.read_record(run)["config"]["data"], cache_dir=str(data.root))
+    before = configured.build(configured.recorded(folders.read_record(run), table.task), cache_dir=str(data.root))
     then = facts.of(before, table.task)
     trained = verdict.read(reference_of(reference, data.root) / verdict.FILE).fingerprint
     if then.fingerprint != trained:

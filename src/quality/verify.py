@@ -42,9 +42,10 @@ def verify(data: Any, settings: Settings) -> tuple[Verdict, Path]:
     description = describe(settings.task)
     contract = contracts.read(settings.contract, data.root)
     table = facts.of(data, settings.task)
-    expected = {split: data.expected(split) for split in SPLITS}
-    limits = [data.limit(split) for split in SPLITS]
-    before = data.root / "quality" / f"{hashed(json.dumps([contract.name, data.place, limits])) % 2**64:016x}.json"
+    expected = {split: data.expected(split) if hasattr(data, "expected") else None for split in SPLITS}
+    limits = [data.limit(split) if hasattr(data, "limit") else None for split in SPLITS]
+    place = getattr(data, "place", type(data).__name__)
+    before = data.root / "quality" / f"{hashed(json.dumps([contract.name, place, limits])) % 2**64:016x}.json"
     previous = tables.remembered(before)
     key = {
         "format": FORMAT,

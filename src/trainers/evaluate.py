@@ -1,7 +1,6 @@
 """Scores a saved model on a data set, as training's validation does."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from config import files, tasks
 from config.check import check
-from config.compose import choices as known_choices
 from config.compose import compose
 from config.errors import Refused
 from config.messages import two_tasks
+from datamodules import configured
 from runs import folder as folders
 from runs import metric_lines, predictions
 from runs.masking import masked, masked_command
@@ -100,19 +99,21 @@ def configuration(model: SavedModel, overrides: list[str]) -> DictConfig:
     recorded = model.record.get("config") or {}
     named = any(override.startswith("data=") for override in overrides)
     if not recorded and not named:
-        raise Refused(
-            "name a data set, such as data=squad data.path=FOLDER: a model folder does not say which it is for"
-        )
-    choices = [f"model={_choice(model, 'model')}", *([] if named else [f"data={_choice(model, 'data')}"])]
+        example = getattr(model.module, "DATA", "NAME")
+        raise Refused(f"name a data set, such as data={example}: a model folder does not say which it is for")
+    choices = [
+        f"model={configured.choice(model.record, model.task, 'model')}",
+        *([] if named else [f"data={configured.choice(model.record, model.task, 'data')}"]),
+    ]
     config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
     if problem := two_tasks(config):
         raise Refused(problem)
     with open_dict(config):
         if not named:
-            _put(config.data, recorded["data"])
+            configured.overlay(config.data, recorded["data"])
             config.trainer.deterministic = recorded["trainer"]["deterministic"]
             config.trainer.precision = recorded["trainer"]["precision"]
-        _put(config.model, recorded.get("model") or {})
+        configured.overlay(config.model, recorded.get("model") or {})
     put(model, config, preprocessing=named)
     for override in overrides:
         if override.startswith("data."):
@@ -131,12 +132,14 @@ def put(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> N
     module = model.module
     where = tasks.member(model.task, "model_config", "loading a model")(model)
     with open_dict(config):
-        _put(config.model, _said(model, "model") | where)
+        configured.overlay(config.model, _said(model, "model") | where)
         if preprocessing:
             examples = getattr(module, "EXAMPLE_KEYS", ())  # of the data that is named, not of the model's
-            _put(config.data, {key: value for key, value in _said(model, "data").items() if key not in examples})
+            configured.overlay(
+                config.data, {key: value for key, value in _said(model, "data").items() if key not in examples}
+            )
         if own := getattr(module, "data_config", None):
-            _put(config.data, own(model))
+            configured.overlay(config.data, own(model))
 
 
 def _said(model: SavedModel, group: str) -> dict[str, Any]:
@@ -149,27 +152,6 @@ def check_data(model: SavedModel, data: Any) -> None:
     """Refuses data that the model was not made for, as its task tells."""
     if check_own := getattr(model.module, "check_data", None):
         check_own(model, data)
-
-
-def _choice(model: SavedModel, group: str) -> str:
-    """The run's own choice where this machine has it for the same task, else the task's."""
-    recorded = (model.record.get("choices") or {}).get(group)
-    fallback = str(tasks.member(model.task, group.upper(), "loading a model"))
-    if not isinstance(recorded, str) or recorded not in known_choices(group):
-        return fallback
-    try:
-        node = compose([f"{group}={recorded}", *([] if group == "model" else ["model=majority"])])
-    except Exception:
-        return fallback
-    task = node.model.task if group == "model" else node.task.name
-    return recorded if task == model.task else fallback
-
-
-def _put(node: DictConfig, values: Mapping[str, Any]) -> None:
-    """Values over a node's, but for its classes (`_target_` and the like), which stay this machine's."""
-    for key, value in values.items():
-        if not str(key).startswith("_"):
-            node[key] = value
 
 
 def _override(config: DictConfig, override: str) -> DictConfig:

@@ -18,7 +18,7 @@ from runs import metric_lines, predictions
 from trainers import checkpoints, hardware, run
 from trainers.checkpoints import CheckpointFiles, Checkpoints
 from trainers.progress import Progress
-from trainers.reporting import Reporting, Seeds
+from trainers.reporting import Reporting, Seeds, check_metrics
 from trainers.signals import Signals
 from trainers.task import Task
 
@@ -58,6 +58,10 @@ def fit(
     """
     if not isinstance(module, Task):
         return _baseline(config, data, module, folder)
+    if not hasattr(data, "train_batches"):
+        raise Refused(
+            f"{type(data).__name__} has no train_batches once it is set up, which resuming needs: docs/tasks.md, section 2"
+        )
     signals = Signals()
     keeper = Checkpoints(
         folder / folders.CHECKPOINTS,
@@ -68,7 +72,8 @@ def fit(
         signals,
     )
     metrics_file = Path(config.metrics_file or folder / folders.METRICS)
-    reporting = Reporting(metrics_file, folder, keeper, config.trainer.log_every_n_steps or 50)
+    every = config.trainer.log_every_n_steps or 50
+    reporting = Reporting(metrics_file, folder, keeper, every, list(config.task.metrics))
     trainer = build(config, loggers, folder, [Seeds(config.seed), reporting, Progress(), _Handlers(signals), keeper])
     start = run.resume(folder, metrics_file)
     if config.trainer.compile:
@@ -97,6 +102,7 @@ def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Any, f
     """Counts, predicts, and leaves what a model's validation leaves."""
     baseline.fit(data)
     metrics, rows, details = baseline.predict(data)
+    check_metrics(metrics, list(config.task.metrics))
     if process.rank() == 0:
         predictions.write(folder / folders.PREDICTIONS, rows)
         metrics_file = Path(config.metrics_file or folder / folders.METRICS)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from config.errors import Diverged
+from config.errors import Diverged, Refused
 from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import distributed
@@ -24,8 +25,11 @@ class Reporting(Callback):
     is noticed within `trainer.log_every_n_steps` steps, and always before anything is saved or printed.
     """
 
-    def __init__(self, metrics_file: Path, folder: Path, checkpoints: Checkpoints, every: int) -> None:
+    def __init__(
+        self, metrics_file: Path, folder: Path, checkpoints: Checkpoints, every: int, declared: Collection[str]
+    ) -> None:
         self.metrics_file, self.folder, self.checkpoints, self.every = metrics_file, folder, checkpoints, every
+        self.declared = set(declared)
         self.loss: torch.Tensor | None = None
         self.batches = 0
         self.examples = 0
@@ -79,6 +83,7 @@ class Reporting(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the metric line; keeps the predictions when they are the best so far."""
         assert isinstance(pl_module, Task)
+        check_metrics(pl_module.metrics, self.declared)
         for name, value in pl_module.metrics.items():
             if not math.isfinite(value):
                 raise Diverged(
@@ -117,6 +122,19 @@ class Reporting(Callback):
         raise Diverged(
             f"the training loss is {value} at step {step}: training diverged; try a smaller "
             "optim.lr, or trainer.on_divergence=report_worst where a search must go on"
+        )
+
+
+def check_metrics(reported: Collection[str], declared: Collection[str]) -> None:
+    """Holds a validation to the metrics that the task's YAML declares.
+
+    Raises:
+        Refused: it reports others.
+    """
+    if set(reported) != set(declared):
+        raise Refused(
+            f"the validation reports {', '.join(sorted(reported)) or 'no metrics'}, and the task's YAML declares "
+            f"{', '.join(sorted(declared))}: they must be the same"
         )
 
 

@@ -237,6 +237,8 @@ def export(run: Run, model: Any) -> None:
         return
     with files.replacing_folder(run.folder / folders.MODEL) as folder:
         model.export(str(folder))
+        if not any((folder / name).exists() for name in ("config.json", "baseline.json")):
+            raise Refused(f"export of {type(model).__name__} wrote no config.json, by which a saved model is opened")
     keep_mistakes = getattr(tasks.module(str(run.config.task.name)), "keep_mistakes", None)
     if keep_mistakes is None:
         return
