@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from config import tasks
 
@@ -19,6 +20,20 @@ def digest() -> str:
     for name, path in sorted(set(_files())):
         whole.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def own_code() -> dict[str, Any] | None:
+    """What a user's own task is made of, for run.json: its folders, and the SHA-256 (hex) of their files; None without one."""
+    roots = [*_packages(), *tasks.folders()[1:]]
+    if not roots:
+        return None
+    whole = hashlib.sha256()
+    for root in roots:
+        files = [path for path in root.rglob("*") if path.suffix in (".py", ".yaml")] if root.is_dir() else [root]
+        for path in sorted(files):
+            name = str(path.relative_to(root.parent)).encode()
+            whole.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return {"folders": [str(root) for root in roots], "digest": whole.hexdigest()}
 
 
 def _files() -> Iterator[tuple[str, Path]]:

@@ -148,6 +148,7 @@ def compare(
     ]
     for each in sides:
         notes += _beyond_seeds(each)
+    notes += [note for run in every for note in _unlike_record(run, wanted)]
     runs = {one.runs for _, _, one in found}
     if (1, 1) in runs:
         one = "One run a side" if len(runs) == 1 else "Where a side is one run against one"
@@ -318,6 +319,20 @@ def _result(
     worst = found.low - unseen if higher else found.high + unseen
     non_inferior = worst > -margin if higher else worst < margin
     return Compared(name, metric, higher, found, adjusted, verdict, non_inferior, worst)
+
+
+def _unlike_record(run: Run, metrics: Sequence[str]) -> list[str]:
+    """Metrics whose mean over the predictions is not what run.json says: then the task's `scores` is another metric."""
+    recorded = mapping(run.record.get("metrics"))
+    notes = []
+    for metric in metrics:
+        mean, value = float(run.columns.values[metric].mean()), recorded.get(metric)
+        if isinstance(value, int | float) and not math.isclose(mean, value, rel_tol=1e-3, abs_tol=1e-3):
+            notes.append(
+                f"{metric} of {run.folder} is {value:.6g} in {folders.RECORD} and {mean:.6g} over its predictions, which are "
+                "compared here."
+            )
+    return notes
 
 
 def _beyond_seeds(one: Side) -> list[str]:

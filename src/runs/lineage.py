@@ -23,6 +23,9 @@ def lineage(folder: Path, record: Mapping[str, Any], model: str | None = None) -
     git = mapping(record.get("git"))
     if git.get("revision"):
         found.append(("code", "with uncommitted changes" if git.get("dirty") else "as committed", str(git["revision"])))
+    own = mapping(record.get("own_code"))
+    if own.get("digest"):
+        found.append(("task's code", ", ".join(map(str, own.get("folders") or [])), str(own["digest"])))
     if record.get("lock_hash"):
         found.append(("packages", "requirements.lock", str(record["lock_hash"])))
     if record.get("config_hash"):

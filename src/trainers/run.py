@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from config import files, process, tasks
+from config import files, process, sources, tasks
 from config.check import check
 from config.errors import ContractBroken, Diverged, Interrupted, Refused
 from runs import folder as folders
@@ -145,6 +145,8 @@ def _begin(run: Run) -> tuple[Path, bool, dict[str, Any]]:
         overrides=OmegaConf.to_yaml(HydraConfig.get().overrides.task),
     )
     choices = HydraConfig.get().runtime.choices
+    if own := sources.own_code():
+        run.record.update(own_code=own)
     run.record.update(choices={group: name for group, name in choices.items() if "/" not in group})
     return run.folder, False, {}
 
