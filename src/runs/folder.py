@@ -41,6 +41,11 @@ def _always(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     return True
 
 
+def _renamed(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
+    """A class that had another name when the run was made."""
+    return old == "trainers.baselines.Majority" and str(new).startswith(f"{old}")
+
+
 def _longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     """More steps or epochs are the same run, only if the schedule does not stretch with them."""
     optim = config.get("optim") or {}
@@ -78,6 +83,7 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "push_metrics": _always,
     "population_dir": _always,
     "task.module": _always,
+    "model._target_": _renamed,
     "task.majority": _always,
 }
 

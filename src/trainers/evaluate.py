@@ -60,7 +60,10 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             predictions.write(Path(output) / folders.PREDICTIONS, module.rows)
-            files.write_json(Path(output) / folders.RECORD, _record(name, config, data, module))
+            files.write_json(
+                Path(output) / folders.RECORD,
+                _record(name, config, data, module, _data_choice(model_folder, overrides)),
+            )
             file = Path(output) / folders.METRICS
             file.unlink(missing_ok=True)  # of an earlier evaluation
         best: dict[str, Any] = model_folder.record.get("best") or {"epoch": 0, "step": 0}
@@ -69,7 +72,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     return dict(module.metrics)
 
 
-def _record(name: str, config: DictConfig, data: Any, module: Any) -> dict[str, Any]:
+def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str | None) -> dict[str, Any]:
     """What `python -m runs` asks of an evaluation: which model, on which data, with which metrics."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
@@ -79,9 +82,16 @@ def _record(name: str, config: DictConfig, data: Any, module: Any) -> dict[str, 
         "details": module.details,
         "data": {"fingerprints": {"val": data.fingerprint("val")}},
         "parent": {"init_from": str(Path(name).absolute())},
-        "choices": {"model": name},
+        "choices": {"model": name, **({"data": choice} if choice else {})},
         "config": masked(plain),
     }
+
+
+def _data_choice(model: SavedModel, overrides: list[str]) -> str | None:
+    """The name of the data set that is evaluated on."""
+    named = [override.removeprefix("data=") for override in overrides if override.startswith("data=")]
+    recorded = (model.record.get("choices") or {}).get("data")
+    return named[-1] if named else recorded
 
 
 def configuration(model: SavedModel, overrides: list[str]) -> DictConfig:
