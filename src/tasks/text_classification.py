@@ -75,8 +75,8 @@ def is_correct(row: Mapping[str, Any]) -> bool:
     return bool(row["correct"])
 
 
-# Columns of the table of mistakes, with how each is aligned: "n" number, "t" text that may break, "i" identifier, "" other.
-MISTAKE_COLUMNS = {"loss": "n", "confidence": "n", "text": "t", "true": "i", "predicted": "i", "id": "i"}
+# Columns of the table of mistakes, with how each is set: "n" number, "t" text that may break, "w" unbroken, "i" identifier.
+MISTAKE_COLUMNS = {"loss": "n", "confidence": "n", "text": "t", "true": "w", "predicted": "w", "id": "i"}
 MISTAKE_ORDER = "the highest loss first"
 
 
