@@ -39,8 +39,8 @@ def test_fingerprints_and_cache_keys_of_generated_data_are_those_of_the_first_re
         "val": "shapes-f29047f4ab72d115f952857e:val:balanced-12",
     }
     assert [images.folder(split).name for split in ("train", "val")] == [
-        "ca650d7891e9a8eeee981a44",
-        "fb106525a04a809f6a36156c",
+        "711f0a32b10369fc09aa91a2",  # images' second policy: resized, then cropped
+        "7dff233083b319c0715bb9cd",
     ]
 
 

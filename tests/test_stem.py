@@ -20,11 +20,10 @@ def test_a_small_stem_is_exactly_a_large_one_on_repeated_pixels() -> None:
     torch.testing.assert_close(plain(repeated), model(images), rtol=1e-12, atol=1e-12)
 
 
-def test_a_state_survives_enlarging_and_reducing() -> None:
+def test_an_enlarged_state_is_folded_back_exactly() -> None:
     model = timm.create_model("resnet18")
     stem.make_small(model)
     state = model.state_dict()
-    assert torch.equal(stem.reduced(stem.enlarged(state))["conv1.weight"], state["conv1.weight"])
     again = timm.create_model("resnet18")
     again.load_state_dict(stem.enlarged(state))
     stem.make_small(again)

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.text.examples import Examples
-from trainers import answers, classification, image_classification, squad_metrics, text_classification
-from trainers.classification import Outputs
+from trainers import answers, squad_metrics
 
 Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
 
@@ -323,13 +322,15 @@ class _MajorityClass:
         # One more of each (Laplace 1814), for a class that validation alone has.
         self.learned = {"prior": ((counts + 1) / (counts.sum() + len(counts))).tolist()}
 
-    def outputs(self, data: Any) -> Outputs:
-        """The same classes for all validation examples."""
+    def outputs(self, data: Any) -> Any:
+        """The same classes for all validation examples, as `classification.Outputs`."""
+        from trainers import classification
+
         labels, prior = np.asarray(data.val.labels), np.array(self.learned["prior"])
         best = np.argsort(-prior, kind="stable")[: classification.TOP]
         shape = (len(labels), len(best))
         probabilities, classes = np.broadcast_to(prior[best], shape), np.broadcast_to(best, shape)
-        return Outputs(np.arange(len(labels)), labels, -np.log(prior)[labels], probabilities, classes)
+        return classification.Outputs(np.arange(len(labels)), labels, -np.log(prior)[labels], probabilities, classes)
 
     def export(self, folder: str) -> None:
         """Writes what was learned as baseline.json."""
@@ -341,6 +342,8 @@ class MajorityImage(_MajorityClass):
 
     def predict(self, data: Any) -> Result:
         """The task's metrics over the validation split, and the rows of predictions.jsonl."""
+        from trainers import image_classification
+
         return image_classification.result(self.outputs(data), data)
 
 
@@ -349,6 +352,8 @@ class MajorityText(_MajorityClass):
 
     def predict(self, data: Any) -> Result:
         """The task's metrics over the validation split, and the rows of predictions.jsonl."""
+        from trainers import text_classification
+
         return text_classification.result(self.outputs(data), data)
 
 
