@@ -24,7 +24,8 @@ test-slow: $(DEV)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Of those, what CI runs, too; the others train for long, search for long, or build an image as root.
-MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real
+MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real \
+  own_task saved shipped_before
 test-more: $(DEV)  ## those of them that CI runs, too
 	$(BIN)/python -m pytest -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 

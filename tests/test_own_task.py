@@ -61,6 +61,7 @@ def rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_it_trains_resumes_and_is_scored(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
     # Whole, and once more killed in the middle: the same to the last digit.
     command(*TRAIN, "trainer.max_epochs=6", "hydra.run.dir=a")

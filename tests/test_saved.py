@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ CLASSIFYING = {
 }
 
 
+def quick(cases: Iterable[tuple[Any, ...]], *names: str) -> list[Any]:
+    """Cases of which only those with these names run in `make test`; the others are `make test-more`'s."""
+    return [pytest.param(*case, marks=[] if names_of(case) & set(names) else [pytest.mark.slow]) for case in cases]
+
+
+def names_of(case: tuple[Any, ...]) -> set[str]:
+    """The names in a case: of its model, and of its settings unless they are the default ones."""
+    return {name for name in case if isinstance(name, str) and name != "defaults"}
+
+
 def rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -106,7 +117,10 @@ def assert_same(predictions: list[dict[str, Any]], validation: list[dict[str, An
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [*((model, "defaults") for model in ENCODERS), *(("bert_tiny", name) for name in ANSWERING if name != "defaults")],
+    [
+        *quick(((model, "defaults") for model in ENCODERS), "bert_tiny"),
+        *quick((("bert_tiny", name) for name in ANSWERING if name != "defaults"), "short answers", "no answers"),
+    ],
 )
 def test_predict_answers_what_validation_answered(
     model: str, settings: str, run: Run, tmp_path: Path, cache: Path
@@ -252,9 +266,9 @@ CLASSIFIERS = {
 @pytest.mark.parametrize(
     ("model", "overrides"),
     [
-        *((model, ()) for model in CLASSIFIERS),
+        *quick(((model, ()) for model in CLASSIFIERS), "none"),
         ("bert_tiny_classifier", ("data.max_length=16", "model.label_smoothing=0.1")),
-        ("bert_tiny_classifier", ("trainer.precision=32-true", "data.sample.classes=2")),
+        *quick([("bert_tiny_classifier", ("trainer.precision=32-true", "data.sample.classes=2"))], "none"),
     ],
 )
 def test_predict_classifies_what_validation_classified(
@@ -324,7 +338,10 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [*((model, "defaults") for model in NETWORKS), *(("resnet18", name) for name in CLASSIFYING if name != "defaults")],
+    [
+        *quick(((model, "defaults") for model in NETWORKS), "resnet18", "vit_small"),
+        *quick((("resnet18", name) for name in CLASSIFYING if name != "defaults"), "other colours"),
+    ],
 )
 def test_predict_labels_what_validation_labelled(
     model: str, settings: str, run: Run, tmp_path: Path, images: Path
