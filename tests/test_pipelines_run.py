@@ -336,7 +336,7 @@ def test_a_full_disk_keeps_what_was_written(place: Place, tmp_path: Path) -> Non
         "if any(word.endswith('train.py') for word in sys.orig_argv):\n"
         "    real = io.open\n"
         "    def full(file, mode='r', *more, **names):\n"
-        "        if 'w' in mode and 'last' in str(file):\n"
+        "        if set(mode) & set('wx') and 'last' in str(file):\n"
         "            raise OSError(errno.ENOSPC, 'No space left on device', str(file))\n"
         "        return real(file, mode, *more, **names)\n"
         "    io.open = full\n"
