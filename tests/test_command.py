@@ -66,9 +66,7 @@ def test_overrides_stand_anywhere_and_what_is_refused_is_one_message(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["katib", "check", "x.yaml", "--colour"], ["katib", "check", "x.yaml", "--format", "text", "y"]]
-)
+@pytest.mark.parametrize("arguments", [["katib", "check", "x.yaml", "--colour"], ["katib", "trials", "x", "y"]])
 def test_words_that_no_option_takes_are_refused(arguments: list[str], run: Run) -> None:
     done = run("-m", *arguments)
     assert done.returncode == 2

@@ -75,6 +75,10 @@ class Explained:
 '''
 TASK = """
 EXPLAIN_SETTINGS = "heights.Explained"
+
+
+def explainer():
+    raise NotImplementedError
 """
 YAML = {
     "task/height": "name: height\nmodule: heights_task\nmonitor: val_loss\nmetrics:\n  val_loss: {mode: min, worst: 1.0}\n",
