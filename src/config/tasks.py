@@ -4,6 +4,8 @@ The module comes from the configuration of this machine, never from a record: a 
 docs/tasks.md lists what a module may have.
 """
 
+import copy
+import functools
 import importlib
 import os
 from collections.abc import Mapping
@@ -54,6 +56,12 @@ def settings(name: str) -> dict[str, Any]:
             f"there is no task {name} in this configuration; there is {', '.join(names())} "
             f"(a task of your own: conf/task/{name}.yaml in a folder that {VARIABLE} names)"
         )
+    return copy.deepcopy(_read(path))
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    """A task's YAML, read once: a report on many runs asks for each."""
     try:
         value = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, OmegaConfBaseException) as error:

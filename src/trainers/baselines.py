@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +43,6 @@ class Guess(NamedTuple):
 
     span: tuple[int, int]
     score: float
-
-
-class Baseline(Protocol):
-    """What train.py asks of a model without weights."""
-
-    def fit(self, data: Any) -> None:
-        """Learns from the training split."""
-
-    def predict(self, data: Any) -> Result:
-        """The task's metrics over the validation split, the rows of predictions.jsonl, and run.json's details."""
-
-    def export(self, folder: str) -> None:
-        """Writes what was learned as baseline.json."""
 
 
 class MajorityAnswer:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -142,8 +141,3 @@ def f1_by_class(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[s
     matrix = confusion_matrix(labels, predicted, len(names))
     totals = matrix.sum(0) + matrix.sum(1)
     return {names[k]: round(200 * int(matrix[k, k]) / int(totals[k]), 4) for k in range(len(names)) if matrix[k].any()}
-
-
-def mean_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of a batch."""
-    return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
 from trainers import classification, encoders
@@ -65,7 +66,7 @@ class TextClassification(Task):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Mean loss of the batch."""
-        return classification.mean_loss(text_logits(self.model, batch), batch["labels"], self.label_smoothing)
+        return cross_entropy(text_logits(self.model, batch), batch["labels"], label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keeps each text's loss and its best classes."""
