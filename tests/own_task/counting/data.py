@@ -5,10 +5,10 @@ from typing import Annotated
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from config.ranges import Range
 from torch.utils.data import DataLoader, Dataset
 
 from config import process
+from config.ranges import Range
 from datamodules.batching import LengthBatches, evaluation_batches
 from datamodules.storage import cache
 
