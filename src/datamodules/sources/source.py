@@ -155,7 +155,5 @@ class Source:
         known = list(inspect.signature(generator.write).parameters)[1:]
         if unknown := sorted(set(settings) - set(known)):
             raise InputError(f"data.sample has no key {unknown[0]}; it has {', '.join(known)}")
-        # The generator's text is part of the key: another generator, other data.
-        text = fingerprint.hash_files([str(generator.__file__)], self.root, "full")
-        key = {**settings, "generator": text}
+        key = {**settings, "generator": generator.FINGERPRINT}
         return cache.entry(self.root, self.generator, key, lambda folder: generator.write(folder, **settings))
