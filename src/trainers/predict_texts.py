@@ -83,5 +83,5 @@ def texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterator[di
         path = str(predict.input_path(name))
         for record in records.read([path], columns, labelled=False):
             if record.text is None:
-                raise InputError(f"{record.place}: {record.problem}")
+                raise InputError(f"{record.location}: {record.problem}")
             yield {"id": record.id, "text": record.text, "pair": record.pair}
