@@ -263,7 +263,7 @@ def test_files_that_are_no_images_are_left_out_and_counted(tmp_path: Path, caplo
         _, splits = read(tmp_path)
     assert len(splits["train"]) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/train: 3 file(s) that are not images in class folders are left out, such as train/stray.jpg"
+        f"{tmp_path}/train: 3 file(s) that are not images in class folders are skipped, such as train/stray.jpg"
     ]
 
 
@@ -394,7 +394,7 @@ import io, sys
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from datamodules.images import pixels
+from datamodules.images import decoder
 from datamodules.images.image_splits import Split
 
 def peak():
@@ -410,8 +410,8 @@ def use(folder, count):
     names = [str(i) for i in range(count)]
     split = Split("", [], names, labels, boxes, lambda: iter([content] * count))
     folder.mkdir()
-    pixels.write(split, [], 64, folder)
-    images = pixels.Images(folder)
+    decoder.write(split, [], 64, folder)
+    images = decoder.Images(folder)
     for batch in np.random.default_rng(0).permutation(count).reshape(-1, 100):
         images.gather(batch)
     return peak()

@@ -192,6 +192,12 @@ class TokenizedData(PreparedData):
 
         return cache.entry(self.root, kind, {**key, "source": self.fingerprint(split)}, build)
 
+    def _warn_truncated(self, split: str, counts: Mapping[str, int], kind: str, setting: str, limit: int) -> None:
+        """Log a warning if some texts of a split are longer than the limit of a setting of `data`."""
+        if count := counts[f"cut_{kind}"]:
+            message = "%s: %d of %d %s are longer than data.%s=%d tokens and are truncated"
+            logger.warning(message, split, count, counts[kind], kind, setting, limit)
+
     @cached_property
     def prepared_tokenizer(self) -> PreparedTokenizer:
         """The tokenizer's cache entry."""

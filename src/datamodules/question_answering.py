@@ -1,6 +1,5 @@
 """Data module of question answering: the questions of both splits as windows of tokens, in batches."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -15,8 +14,6 @@ from datamodules.storage import cache
 from datamodules.text import examples, squad, windows
 from datamodules.text.examples import Examples
 from datamodules.text.windows import Limits, Windows
-
-logger = logging.getLogger(__name__)
 
 
 class QuestionAnsweringData(TokenizedData):
@@ -169,13 +166,8 @@ class QuestionAnsweringData(TokenizedData):
         questions = Examples(self._examples_folder(split))
         questions.warn(split)
         split_windows = Windows.open(self.folder(split), self.pad_id, self.uses_types)
-        if split_windows.counts["cut_questions"]:
-            logger.warning(
-                "%s: %d question(s) are longer than data.max_query_length=%d tokens and are truncated",
-                split,
-                split_windows.counts["cut_questions"],
-                self.limits.max_query_length,
-            )
+        limit = self.limits.max_query_length
+        self._warn_truncated(split, split_windows.counts, "questions", "max_query_length", limit)
         if split == "train":
             self.train_examples, self.train_windows = questions, split_windows
         else:

@@ -1,6 +1,5 @@
 """Data module of text classification: the labelled texts of both splits as tokens, in batches."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -17,8 +16,6 @@ from datamodules.text import encoding, labelled_texts, records
 from datamodules.text.encoding import EncodedTexts
 from datamodules.text.labelled_texts import LabelledTexts
 from datamodules.text.records import Columns
-
-logger = logging.getLogger(__name__)
 
 
 class TextClassificationData(TokenizedData):
@@ -182,14 +179,7 @@ class TextClassificationData(TokenizedData):
     def _open(self, split: str) -> EncodedTexts:
         texts = EncodedTexts.open(self.folder(split), self.pad_id, self.uses_types)
         texts.labels = self.texts(split).labels
-        if texts.counts["cut_texts"]:
-            logger.warning(
-                "%s: %d of %d texts are longer than data.max_length=%d tokens and are truncated",
-                split,
-                texts.counts["cut_texts"],
-                texts.counts["texts"],
-                self.max_length,
-            )
+        self._warn_truncated(split, texts.counts, "texts", "max_length", self.max_length)
         setattr(self, split, texts)
         return texts
 

@@ -134,7 +134,24 @@ def augment_batch(
         float32 [B, num_classes] that sum to one. `torch.nn.functional.cross_entropy` takes both.
     """
     with _single_thread(pixels):
-        return _augment_batch(pixels, labels, num_classes, settings, dtype)
+        mixing = settings.mixup > 0 or settings.cutmix > 0
+        if settings.random_resized_crop is not None:
+            pixels = random_resized_crop(pixels, settings.random_resized_crop)
+        if settings.randaugment is not None:
+            # On the full batch: images with the same operation are processed together.
+            pixels = randaugment(_flip_and_crop(pixels, settings), *settings.randaugment)
+        images, rows = _empty_images(pixels, torch.float32 if mixing else dtype)
+        for part in _parts(pixels):
+            inputs = pixels[part] if settings.randaugment is not None else _flip_and_crop(pixels[part], settings)
+            _normalise(inputs, rows[part], settings)
+        if not mixing and not settings.label_smoothing:
+            return images, labels
+        targets = torch.nn.functional.one_hot(labels, num_classes).float()
+        if mixing:
+            images, targets = _mix(images, targets, settings)
+        if settings.label_smoothing:
+            targets = targets.mul_(1 - settings.label_smoothing).add_(settings.label_smoothing / num_classes)
+        return images.to(dtype), targets
 
 
 def normalise_batch(pixels: "Tensor", settings: Settings, dtype: torch.dtype = torch.float32) -> "Tensor":
@@ -328,29 +345,6 @@ def _operations(strength: float, size: tuple[int, int]) -> list[tuple[Operation 
         (lambda images, _: tv.autocontrast(images), False),
         (lambda images, _: tv.equalize(images), False),
     ]
-
-
-def _augment_batch(
-    pixels: "Tensor", labels: "Tensor", num_classes: int, settings: Settings, dtype: torch.dtype
-) -> tuple["Tensor", "Tensor"]:
-    mixing = settings.mixup > 0 or settings.cutmix > 0
-    if settings.random_resized_crop is not None:
-        pixels = random_resized_crop(pixels, settings.random_resized_crop)
-    if settings.randaugment is not None:
-        # On the full batch: images with the same operation are processed together.
-        pixels = randaugment(_flip_and_crop(pixels, settings), *settings.randaugment)
-    images, rows = _empty_images(pixels, torch.float32 if mixing else dtype)
-    for part in _parts(pixels):
-        inputs = pixels[part] if settings.randaugment is not None else _flip_and_crop(pixels[part], settings)
-        _normalise(inputs, rows[part], settings)
-    if not mixing and not settings.label_smoothing:
-        return images, labels
-    targets = torch.nn.functional.one_hot(labels, num_classes).float()
-    if mixing:
-        images, targets = _mix(images, targets, settings)
-    if settings.label_smoothing:
-        targets = targets.mul_(1 - settings.label_smoothing).add_(settings.label_smoothing / num_classes)
-    return images.to(dtype), targets
 
 
 def _flip_and_crop(pixels: "Tensor", settings: Settings) -> "Tensor":

@@ -1,12 +1,15 @@
 """Flat arrays and texts on disk: appended to while a cache entry is built, memory-mapped when it is read."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from config.errors import InputError
 
 Array = npt.NDArray[Any]
 
@@ -30,12 +33,12 @@ def ragged_indices(starts: Array, lengths: Array) -> npt.NDArray[np.int64]:
 def load(path: Path) -> Array:
     """Open a .npy file as a read-only memory map (an empty one cannot be mapped and is read)."""
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        content: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError:
-        array = np.load(path, allow_pickle=False)
-        if array.size:
+        content = np.load(path, allow_pickle=False)
+        if content.size:
             raise
-    return array
+    return content
 
 
 class ArrayWriter:
@@ -66,9 +69,9 @@ class ArrayWriter:
 
     def append(self, rows: npt.ArrayLike) -> None:
         """Append rows."""
-        array = np.ascontiguousarray(rows, self.dtype).reshape(-1, *self.tail)
-        self.stream.write(array.data if array.size else b"")
-        self.rows += len(array)
+        piece = np.ascontiguousarray(rows, self.dtype).reshape(-1, *self.tail)
+        self.stream.write(piece.data if piece.size else b"")
+        self.rows += len(piece)
 
     def close(self) -> None:
         """Write the final number of rows; without it the file is an empty array."""
@@ -114,33 +117,35 @@ class TextArray:
         return self.bytes[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
 
 
-def find_duplicate(hashes: Array, texts: TextArray) -> tuple[str, int, int] | None:
-    """Return a text that occurs twice, and its two positions; None: all texts differ.
+def check_ids(ids: TextArray, hashes: "array[int]", source: str, kind: str, hint: str = "") -> None:
+    """Check that there are examples, and that their ids are unique.
 
     Args:
-        hashes: int64 [N] of the texts: eight bytes each in memory, instead of the texts.
-        texts: N of them.
+        ids: [N].
+        hashes: [N] of the ids: eight bytes each in memory, instead of the ids.
+        source: the split's files, for messages.
+        kind: of the examples, for messages: "questions".
+        hint: appended to the message of an id that occurs twice.
+
+    Raises:
+        InputError: no examples, or an id that occurs twice.
     """
-    order = np.argsort(hashes, kind="stable")
-    for index in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
+    if not hashes:
+        raise InputError(f"{source}: there are no {kind}")
+    values = np.frombuffer(hashes, np.int64)
+    order = np.argsort(values, kind="stable")
+    for index in np.flatnonzero(values[order][1:] == values[order][:-1]):
         first, second = int(order[index]), int(order[index + 1])
-        if texts[first] == texts[second]:
-            return texts[first], first, second
-    return None
+        if ids[first] == ids[second]:
+            raise InputError(
+                f"{source}: the id {ids[first]!r} occurs twice, at {kind} {first + 1} and {second + 1}; ids must be "
+                f"unique in a split{hint}"
+            )
 
 
-class Writers:
-    """Context of several writers, which are completed together, unless the block fails."""
-
-    def __init__(self, writers: Iterable[ArrayWriter | TextWriter]) -> None:
-        self.writers = list(writers)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            for writer in self.writers:
-                writer.close()
+@contextmanager
+def completing(writers: Iterable[ArrayWriter | TextWriter]) -> Iterator[None]:
+    """Close writers after the block, unless it fails."""
+    yield
+    for writer in writers:
+        writer.close()

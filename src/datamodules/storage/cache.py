@@ -63,7 +63,7 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
         if final.is_dir():
             return final
         _remove_abandoned(folder, keep=name)
-        _remove(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             build(temporary)
@@ -72,7 +72,7 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
             files.sync_folder(temporary)
             temporary.replace(final)
         finally:
-            _remove(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
         files.sync_directory(folder)
     return final
 
@@ -82,14 +82,12 @@ def _locked(path: Path, message: str) -> Iterator[None]:
     # A lock of the operating system: it ends with its process, even if that is killed.
     lock: BaseFileLock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        acquired = lock.acquire(timeout=0)
     except Timeout:
         logger.info(message)
-        lock.acquire()
-    try:
+        acquired = lock.acquire()
+    with acquired:
         yield
-    finally:
-        lock.release()
 
 
 def _remove_abandoned(folder: Path, keep: str) -> None:
@@ -97,12 +95,7 @@ def _remove_abandoned(folder: Path, keep: str) -> None:
     for temporary in folder.glob("*.tmp"):
         if temporary.stem != keep:
             with contextlib.suppress(Timeout), FileLock(temporary.with_suffix(".lock")).acquire(timeout=0):
-                _remove(temporary)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

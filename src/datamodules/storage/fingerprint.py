@@ -84,8 +84,7 @@ def _local_digests(files: list[str], stats: list[Stat], index: "_Index", verify:
     digests = index.digests(files, stats) if verify == "fast" else {}
     missing = [(file, stat) for file, stat in zip(files, stats, strict=True) if file not in digests]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        new_digests = pool.map(lambda item: (item[0], _digest(item[0])), missing, chunksize=64)
-        digests |= new_digests
+        digests |= pool.map(lambda item: (item[0], _digest(item[0])), missing, chunksize=64)
     index.store([(file, stat, digests[file]) for file, stat in missing if not _unsettled(stat)])
     return digests
 
@@ -125,23 +124,24 @@ class _Index:
 
     def __enter__(self) -> "_Index":
         try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                return self._disable(error)
-            # Not a database, or a damaged one: create it anew.
-            self._close()
-            self.path.unlink(missing_ok=True)
             try:
                 self._open()
-            except (sqlite3.Error, OSError) as second_error:
-                return self._disable(second_error)
-        except OSError as error:
-            return self._disable(error)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                # Not a database, or a damaged one: create it anew.
+                self.__exit__()
+                self.path.unlink(missing_ok=True)
+                self._open()
+        except (sqlite3.Error, OSError) as error:
+            logger.warning("file digests are not stored in %s: %s", self.path, error)
+            self.__exit__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,16 +154,6 @@ class _Index:
             connection.execute(
                 "create table if not exists listings (signature text primary key, fingerprint text) without rowid"
             )
-
-    def _close(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
-
-    def _disable(self, error: Exception) -> "_Index":
-        logger.warning("file digests are not stored in %s: %s", self.path, error)
-        self._close()
-        return self
 
     def listing(self, signature: str) -> str | None:
         rows = self._rows("select fingerprint from listings where signature = ?", (signature,))

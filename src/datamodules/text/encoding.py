@@ -76,7 +76,7 @@ def write(folder: Path, texts: LabelledTexts, tokenizer: PreparedTokenizer, max_
     files = open_writers(folder, tokenizer.vocab_size)
     cut = 0
     progress = tqdm(total=len(texts), desc="tokenising", unit=" texts", disable=None, file=sys.stderr)
-    with arrays.Writers(files.values()), progress:
+    with arrays.completing(files.values()), progress:
         for first in range(0, len(texts), CHUNK):
             chunk = range(first, min(first + CHUNK, len(texts)))
             encoded = encoder.encode([(texts.text(index), texts.pair(index)) for index in chunk])

@@ -10,7 +10,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text.squad import Question
 
@@ -65,17 +64,11 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, source
     spans = arrays.ArrayWriter(folder / "spans.npy", np.int32, columns=2)
     answerable = arrays.ArrayWriter(folder / "answerable.npy", np.bool_)
     hashes = array("q")
-    counts = {
-        "questions": 0,
-        "contexts": 0,
-        "unanswerable": 0,
-        "answers": 0,
-        "mismatched_answers": 0,
-        "questions_without_a_matching_answer": 0,
-    }
+    names = ("questions", "contexts", "unanswerable", "answers", "mismatched_answers")
+    counts = dict.fromkeys((*names, "questions_without_a_matching_answer"), 0)
     example = ""
     previous: tuple[str, str] | None = None
-    with arrays.Writers((ids, question_texts, contexts, titles, answers, context_of, spans, answerable)):
+    with arrays.completing((ids, question_texts, contexts, titles, answers, context_of, spans, answerable)):
         for question in islice(questions, limit):
             if (question.context, question.title) != previous:
                 previous = question.context, question.title
@@ -102,14 +95,7 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, source
             counts["mismatched_answers"] += mismatched
             counts["unanswerable"] += not question.answers
             counts["questions_without_a_matching_answer"] += bool(question.answers) and target is None
-    if not counts["questions"]:
-        raise InputError(f"{source}: there are no questions")
-    duplicate = arrays.find_duplicate(np.frombuffer(hashes, np.int64), arrays.TextArray(folder, "ids"))
-    if duplicate:
-        name, first, second = duplicate
-        raise InputError(
-            f"{source}: the id {name!r} occurs twice, at questions {first + 1} and {second + 1}; ids must be unique in a split"
-        )
+    arrays.check_ids(arrays.TextArray(folder, "ids"), hashes, source, "questions")
     (folder / "counts.json").write_text(
         json.dumps({**counts, "example": example}, ensure_ascii=False), encoding="utf-8"
     )

@@ -42,10 +42,7 @@ class Scanner:
                     yield from self._list()
                 else:
                     self.value()
-                if self.peek() != "}":
-                    self._expect(",")
-                    if self.peek() == "}":
-                        raise self._broken("a comma before the end")
+                self._skip_comma("}")
             self._expect("}")
             if not has_data:
                 raise InputError(
@@ -66,11 +63,14 @@ class Scanner:
         while self.peek() != "]":
             number += 1
             yield f"item {number}", self.value()
-            if self.peek() != "]":
-                self._expect(",")
-                if self.peek() == "]":
-                    raise self._broken("a comma before the end")
+            self._skip_comma("]")
         self._expect("]")
+
+    def _skip_comma(self, end: str) -> None:
+        if self.peek() != end:
+            self._expect(",")
+            if self.peek() == end:
+                raise self._broken("a comma before the end")
 
     def peek(self) -> str:
         """Return the next character that is not white space; "" at the end."""

@@ -36,7 +36,7 @@ def write(folder: Path, files: Sequence[str], columns: Columns, limit: int | Non
     labels = arrays.ArrayWriter(folder / "labels.npy", np.int32)
     position = {name: index for index, name in enumerate(survey.classes)}
     hashes = array("q")
-    with arrays.Writers((ids, texts, pairs, labels)):
+    with arrays.completing((ids, texts, pairs, labels)):
         for record in records.read(files, columns, limit, labels=survey):
             if record.problem or record.text is None or record.label is None:
                 raise InputError(f"{record.location}: {record.problem}")
@@ -45,15 +45,7 @@ def write(folder: Path, files: Sequence[str], columns: Columns, limit: int | Non
             pairs.append(record.pair)
             labels.append([position[record.label]])
             hashes.append(hash(record.id))
-    if not len(hashes):
-        raise InputError(f"{', '.join(files)}: there are no texts")
-    duplicate = arrays.find_duplicate(np.frombuffer(hashes, np.int64), arrays.TextArray(folder, "ids"))
-    if duplicate:
-        name, first, second = duplicate
-        raise InputError(
-            f"{', '.join(files)}: the id {name!r} occurs twice, at texts {first + 1} and {second + 1}; ids must be unique in "
-            "a split (data.columns.id names their column)"
-        )
+    arrays.check_ids(arrays.TextArray(folder, "ids"), hashes, ", ".join(files), "texts", " (see data.columns.id)")
     content = {"classes": survey.classes, "present": survey.present, "declared": survey.declared}
     (folder / "classes.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 

@@ -6,14 +6,16 @@ A defect of a row is noted in its record: a data contract counts it, `datamodule
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from config import check
 from config.errors import InputError
+from config.ranges import Keys
 from datamodules.classes import class_sort_key, declared_names, select_balanced
 from datamodules.sources.files import open_file, open_parquet
 from datamodules.text.json_stream import Scanner
@@ -92,14 +94,10 @@ def parse_columns(settings: Mapping[str, Any] | None) -> Columns:
     Raises:
         InputError: an unknown key, or a name that is not text.
     """
-    names = [field.name for field in fields(Columns)]
-    for key, value in (settings or {}).items():
-        if key not in names:
-            raise InputError(f"data.columns has no key {key}; it has {', '.join(names)}")
-        optional = key in ("text_pair", "id")
-        if not (isinstance(value, str) and value) and not (optional and value is None):
-            raise InputError(f"data.columns.{key}={value} must be the name of a column{' or null' if optional else ''}")
-    return Columns(**(settings or {}))
+    values = dict(settings or {})
+    if problems := check.check_settings("data.columns", values, Keys("datamodules.text.records.Columns")):
+        raise InputError("; ".join(problems))
+    return Columns(**values)
 
 
 def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:

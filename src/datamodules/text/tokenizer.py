@@ -25,6 +25,7 @@ SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")  # in the same order
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -140,15 +141,9 @@ def _prepare_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) 
             from transformers import PreTrainedTokenizerFast
 
             loaded = PreTrainedTokenizerFast(tokenizer_file=str(path))
-            # The file marks special tokens without their roles, which follow from their usual names.
-            for role, names in {
-                "pad_token": ("[PAD]", "<pad>"),
-                "unk_token": ("[UNK]", "<unk>"),
-                "cls_token": ("[CLS]", "<s>"),
-                "sep_token": ("[SEP]", "</s>"),
-                "mask_token": ("[MASK]", "<mask>"),
-            }.items():
-                matches = [name for name in names if name in loaded.get_vocab()]
+            # The file marks special tokens without their roles, which follow from the usual names.
+            for (role, bert_name), roberta_name in zip(SPECIAL_TOKENS.items(), ROBERTA_TOKENS, strict=True):
+                matches = [name for name in (bert_name, roberta_name) if name in loaded.get_vocab()]
                 if getattr(loaded, role) is None and matches:
                     setattr(loaded, role, matches[0])
             return loaded

@@ -243,16 +243,10 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
     encoder = PairEncoder(tokenizer)
     encoder.check(limits)
     files = open_writers(folder, vocab_size, chars=np.int32, example=np.int32, start=np.int32, end=np.int32)
-    counts = {
-        "questions": 0,
-        "left_out": 0,
-        "cut_questions": 0,
-        "windows": 0,
-        "windows_with_answer": 0,
-        "tokens": 0,
-    }
+    names = ("questions", "left_out", "cut_questions", "windows", "windows_with_answer", "tokens")
+    counts = dict.fromkeys(names, 0)
     progress = tqdm(total=len(examples), desc="tokenising", unit=" questions", disable=None, file=sys.stderr)
-    with arrays.Writers(files.values()), progress:
+    with arrays.completing(files.values()), progress:
         for begin in range(0, len(examples), CHUNK):
             chunk = np.arange(begin, min(begin + CHUNK, len(examples)))
             spans = examples.spans[chunk]
