@@ -21,10 +21,10 @@ from studies import common, defects, environment, explanations, pipelines, searc
 STUDIES: dict[str, ModuleType] = {
     "pipelines": pipelines, "environment": environment, "explanations": explanations, "defects": defects, "search": search
 }  # fmt: skip
-HEAD = """# Five questions, with data
+HEAD = """# Studies
 
-`make studies` does all of this again, small, on this machine; `studies/cluster.yaml` has sizes for a cluster. The hypotheses were written
-down before; sizes, arms and seeds are in the configuration. Each answer says what its data cannot show.
+`make studies` repeats these five studies in small sizes on this machine; `studies/cluster.yaml` has sizes for a cluster. The hypotheses were
+written before the measurements (wording edited since). Sizes, arms and seeds are in the configuration. Each answer states what the data cannot show.
 """
 
 
