@@ -1,6 +1,6 @@
 """The five questions of this project, each with a study: `python -m studies [NAME …]`.
 
-What was measured is kept (`--keep`), so that a study goes on where it was stopped; docs/studies.md is written from it.
+Measurements are kept (`--keep`), so that an interrupted study resumes; docs/studies.md is written from them.
 """
 
 from __future__ import annotations
