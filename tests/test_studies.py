@@ -93,7 +93,11 @@ def test_planting_is_seeded(clean: Path, tmp_path: Path) -> None:
 
 def test_reports_say_what_was_measured(tmp_path: Path) -> None:
     seeds = (0, 1)
-    kinds = {"without shortcut": (97.0, "passed"), "a marker in the corner": (100.0, "failed"), "random weights": (25.0, "failed")}
+    kinds = {
+        "without shortcut": (97.0, "passed"),
+        "a marker in the corner": (100.0, "failed"),
+        "random weights": (25.0, "failed"),
+    }
     rows = [
         {"task": "images", "model": model, "seed": seed, "metric": metric, "explanations": status, "contract": 0}
         for model, (metric, status) in kinds.items() for seed in seeds
