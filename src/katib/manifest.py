@@ -84,9 +84,9 @@ def _head(request: Request, file: str) -> list[str]:
     shown = shlex.quote(file)
     return [
         f"# {title}",
-        f"#   python -m katib check {shown}    validate it without a cluster",
-        f"#   python -m katib run {shown}      run it on this machine",
-        f"#   python -m katib submit {shown}   create it on your cluster; or kubectl apply -f {shown}",
+        f"#   python -m katib check {shown}    what a cluster would refuse or accept in vain",
+        f"#   python -m katib run {shown}      here, without a cluster",
+        f"#   python -m katib submit {shown}   to the cluster of your kubectl context; or kubectl apply -f {shown}",
         *(_made_by(request.command) if request.command else []),
         "apiVersion: kubeflow.org/v1beta1",
         "kind: Experiment",
@@ -95,7 +95,7 @@ def _head(request: Request, file: str) -> list[str]:
         "  labels:",
         "    app.kubernetes.io/part-of: isotrain",
         f"    isotrain/experiment: {request.name}  # kubectl apply -k overlays/gpu -l isotrain/experiment={request.name}",
-        f"    isotrain/trial: {request.kind}  # overlays patch by kind of trial",
+        f"    isotrain/trial: {request.kind}  # overlays patch each kind of trial in its own way",
     ]
 
 
@@ -138,7 +138,7 @@ def _spec(request: Request) -> list[str]:
         f"    objectiveMetricName: {request.objective}",
         "    additionalMetricNames:",
         *(f"      - {name}" for name in others),
-        "    metricStrategies:  # how a curve becomes one value; Katib's default is the objective's, which takes the worst loss",
+        "    metricStrategies:  # what a trial's curve becomes; by default Katib takes the objective's, of a loss the worst",
     ]
     for name in (request.objective, *others):
         lines.append(f"      - {{name: {name}, value: {_strategy(name, request.metrics[name])}}}")
@@ -152,11 +152,11 @@ def _spec(request: Request) -> list[str]:
             "  earlyStopping:",
             "    algorithmName: medianstop",
             "    algorithmSettings:",
-            '      - {name: min_trials_required, value: "3"}  # succeeded trials before any is stopped',
-            '      - {name: start_step, value: "2"}           # validations before a trial may be stopped',
+            '      - {name: min_trials_required, value: "3"}  # trials that must have succeeded before it stops any',
+            '      - {name: start_step, value: "2"}           # validations of a trial before it may be stopped',
         ]
     if request.algorithm == "pbt":
-        lines.append("  resumePolicy: FromVolume  # creates the volume for the population's weights")
+        lines.append("  resumePolicy: FromVolume  # makes the volume that the population's weights are on")
     lines += [
         f"  parallelTrialCount: {request.parallel}",
         f"  maxTrialCount: {request.max_trials}",
@@ -258,7 +258,7 @@ _VOLUMES = [
 ]
 _STOP = [
     "lifecycle:",
-    "  preStop:  # the pod's SIGTERM reaches the shell, not Python: forward it, and wait for the checkpoint",
+    "  preStop:  # a pod's SIGTERM reaches the shell, not Python: pass it on, and wait for the checkpoint",
     "    exec: {command: [python, -m, katib, stop]}",
 ]
 _POD_SECURITY = (
@@ -294,7 +294,7 @@ def _container(request: Request) -> list[str]:
 def _pod(request: Request) -> list[str]:
     return [
         "metadata:",
-        '  labels: {sidecar.istio.io/inject: "false"}  # otherwise a trial ends only when Istio\'s proxy does',
+        '  labels: {sidecar.istio.io/inject: "false"}  # else a trial ends only when Istio\'s proxy does',
         "spec:",
         *(["  restartPolicy: Never"] if request.kind == "Job" else []),
         "  terminationGracePeriodSeconds: 120  # to write a checkpoint",
@@ -304,7 +304,7 @@ def _pod(request: Request) -> list[str]:
 
 
 def _job(request: Request) -> list[str]:
-    head = ["apiVersion: batch/v1", "kind: Job", "spec:", "  backoffLimit: 0  # a failed trial is not retried"]
+    head = ["apiVersion: batch/v1", "kind: Job", "spec:", "  backoffLimit: 0  # a trial that fails, fails once"]
     return [*head, "  template:", *("    " + each for each in _pod(request))]
 
 
@@ -337,13 +337,13 @@ def _trainjob(request: Request) -> list[str]:
         "apiVersion: trainer.kubeflow.org/v1alpha1",
         "kind: TrainJob",
         "spec:",
-        "  runtimeRef: {name: torch-distributed}  # sets the variables that torchrun reads",
+        "  runtimeRef: {name: torch-distributed}  # its torchrun variables are what `torchrun train.py` reads",
         "  trainer:",
         *("    " + each for each in trainer),
         "  podTemplateOverrides:",
         "    - targetJobs: [{name: node}]",
         "      metadata:",
-        '        labels: {sidecar.istio.io/inject: "false"}  # otherwise a trial ends only when Istio\'s proxy does',
+        '        labels: {sidecar.istio.io/inject: "false"}  # else a trial ends only when Istio\'s proxy does',
         "      spec:",
         *("        " + each for each in pod),
     ]
