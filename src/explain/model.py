@@ -53,7 +53,6 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
     """
     from config.check import check_config
     from datamodules.imports import quick
-    from trainers import cpu
 
     quick()
     model = saved_model.open_model(name)
@@ -63,7 +62,6 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
     check_targets(config)
     chosen = options.read_options(config.explain, model.task)
     hardware.configure_cpu(config.trainer.threads)
-    cpu.tune_cpu()
     return _open(model, explainer, config), chosen
 
 
