@@ -49,7 +49,7 @@ def test_every_16_bit_value_is_counted(p: float) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fast_dropout, "_random", lambda _: every.clone())
             noise, threshold, scale = fast_dropout.draw_noise((fast_dropout.NOISE_LEVELS,), p, dtype)
-        kept = fast_dropout._keep(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
+        kept = fast_dropout._apply_threshold(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
         assert (kept == 0).sum() == count
         assert scale == fast_dropout.NOISE_LEVELS / (fast_dropout.NOISE_LEVELS - count)
 
