@@ -183,10 +183,8 @@ def ours(windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray) -> 
     """All answers, from the same padded logits."""
     candidates = top_candidates(torch.from_numpy(start_logits), torch.from_numpy(end_logits), N_BEST)
     contexts = windows.contexts
-    found = spans.best_spans(
-        candidates, windows.chars, windows.offsets, windows.example, len(contexts), max_tokens=MAX_TOKENS
-    )
-    best = map(found.span, range(len(found)))
+    found = spans.best_spans(windows, candidates, len(contexts), max_answer_tokens=MAX_TOKENS)
+    best = map(found.span, range(len(contexts)))
     return [context[slice(*span)] if span else "" for context, span in zip(contexts, best, strict=True)]
 
 

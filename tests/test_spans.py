@@ -33,9 +33,7 @@ def find(windows: Windows, start: np.ndarray, end: np.ndarray, **options) -> spa
     """From flat logits to answers."""
     lengths = np.diff(windows.offsets)
     candidates = top(pad(start, windows.offsets), pad(end, windows.offsets), lengths)
-    return spans.best_spans(
-        candidates, windows.chars, windows.offsets, windows.example, len(windows.contexts), **options
-    )
+    return spans.best_spans(windows, candidates, len(windows.contexts), **options)
 
 
 def texts(windows: Windows, found: spans.Answers) -> list[str]:
@@ -140,7 +138,7 @@ def one(words: int, start: dict[int, float], end: dict[int, float], **options) -
 def test_the_longest_answer_has_thirty_tokens():
     assert one(60, {1: 5.0}, {30: 5.0})[1].span(0) == (0, 59)
     assert one(60, {1: 5.0}, {31: 5.0})[1].span(0) != (0, 61)
-    assert one(60, {1: 5.0}, {3: 5.0}, max_tokens=3)[1].span(0) == (0, 5)
+    assert one(60, {1: 5.0}, {3: 5.0}, max_answer_tokens=3)[1].span(0) == (0, 5)
     assert one(60, {5: 5.0}, {5: 5.0})[1].span(0) == (8, 9)
     assert one(60, {5: 5.0}, {4: 5.0})[1].span(0) not in ((8, 7), (6, 9))
 
@@ -165,15 +163,10 @@ def test_no_span_at_all():
     _, found = one(0, {0: 4.0}, {0: 3.0}, no_answer=True, threshold=99.0)
     assert (found.span(0), found.answered[0], found.no_answer_score[0]) == (None, False, 7.0)
     assert len(found.n_best(0, "")) == 1
-    nothing = spans.best_spans(
-        top(np.empty((0, 1)), np.empty((0, 1)), np.empty(0, np.int64)),
-        np.empty((0, 2), np.int32),
-        np.zeros(1, np.int64),
-        np.empty(0, np.int32),
-        2,
-        no_answer=True,
-    )
-    assert (len(nothing), nothing.span(1), nothing.null.tolist()) == (2, None, [0.0, 0.0])
+    windows = Windows([], np.empty((0, 2), np.int32), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty((0, 2)))
+    candidates = top(np.empty((0, 1)), np.empty((0, 1)), np.empty(0, np.int64))
+    nothing = spans.best_spans(windows, candidates, 2, no_answer=True)
+    assert (len(nothing.count), nothing.span(1), nothing.null.tolist()) == (2, None, [0.0, 0.0])
 
 
 def test_tokens_without_characters_are_no_answer_of_squad_2():
@@ -208,8 +201,9 @@ def test_shipping_only_the_best_from_several_processes_changes_nothing(dev: Wind
         )
     windows, joined = spans.merge_candidates(parts)
     assert windows.tolist() == list(range(len(lengths)))
-    rest = dev.chars, dev.offsets, dev.example, len(dev.contexts)
-    expected, found = (spans.best_spans(each, *rest, no_answer=True) for each in (whole, joined))
+    expected, found = (
+        spans.best_spans(dev, candidates, len(dev.contexts), no_answer=True) for candidates in (whole, joined)
+    )
     for name in vars(expected):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
@@ -230,7 +224,7 @@ def test_bad_input():
     flat = np.zeros(len(windows.chars), np.float32)
     candidates = top(pad(flat, windows.offsets), pad(flat, windows.offsets), lengths)
     with pytest.raises(ValueError, match="windows"):
-        spans.best_spans(candidates, windows.chars, windows.offsets[:-1], windows.example, len(windows.contexts))
+        spans.best_spans(windows._replace(offsets=windows.offsets[:-1]), candidates, len(windows.contexts))
     flat[windows.offsets[3] + 1] = np.nan
     with pytest.raises(DivergenceError, match="NaN"):
         find(windows, flat, flat)

@@ -21,7 +21,6 @@ def score_answers(
     *,
     n_best: int = 20,
     max_answer_tokens: int = 30,
-    threshold: float = 0.0,
 ) -> tuple[dict[str, float], Iterator[dict[str, Any]], dict[str, Any]]:
     """Score the validation split.
 
@@ -33,7 +32,6 @@ def score_answers(
         candidates: candidates of those windows.
         n_best: entries of a question's n-best list.
         max_answer_tokens: longest answer.
-        threshold: no-answer score above which a question has no answer (SQuAD 2.0).
 
     Returns:
         The metrics; a row for each question (its `exact_match` and `f1` are 0 to 1); and details of data with
@@ -49,14 +47,13 @@ def score_answers(
     missing = np.setdiff1d(np.arange(len(data.windows)), windows)
     if len(missing):
         candidates = Candidates(*(_expand(array, windows, len(data.windows)) for array in candidates))
-    answers = find_answers(
+    answers = spans.best_spans(
         data.windows,
         candidates,
         count,
         n_best=n_best,
         max_answer_tokens=max_answer_tokens,
         no_answer=no_answer,
-        threshold=threshold,
     )
     scores = list(_iter_scores(data.examples, answers, no_answer))
     rows = _iter_rows(data.examples, answers, scores, no_answer)
@@ -68,30 +65,6 @@ def score_answers(
     loss = float(np.mean(losses, dtype=np.float64))
     details = squad2_details(data.examples, answers) if no_answer and not len(missing) else {}
     return {"val_loss": loss, **answer_metrics(scores, no_answer)}, rows, details
-
-
-def find_answers(
-    windows: Any,
-    candidates: Candidates,
-    count: int,
-    *,
-    n_best: int = 20,
-    max_answer_tokens: int = 30,
-    no_answer: bool = False,
-    threshold: float = 0.0,
-) -> Answers:
-    """Call `spans.best_spans` with the arrays of a `datamodules.text.windows.Windows` of `count` questions."""
-    return spans.best_spans(
-        candidates,
-        windows.chars,
-        windows.offsets,
-        windows.example,
-        count,
-        n_best=n_best,
-        max_tokens=max_answer_tokens,
-        no_answer=no_answer,
-        threshold=threshold,
-    )
 
 
 def gold_texts(examples: Examples, i: int) -> list[str]:

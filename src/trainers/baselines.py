@@ -152,7 +152,7 @@ class Lexical(_Baseline):
     def _weight(self, words: set[str]) -> float:
         weights, unknown = self.learned["weights"], self.learned["unknown"]
         # In alphabetical order: sets have none, and the last digit decides between sentences.
-        return sum(weights.get(word, unknown) for word in sorted(words))
+        return float(sum(weights.get(word, unknown) for word in sorted(words)))
 
 
 class _MajorityClass(_Baseline):

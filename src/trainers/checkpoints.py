@@ -137,11 +137,7 @@ class Checkpoints(Checkpoint):
         if validation_is_due(trainer):
             return  # the validation saves
         signum = self.signals.agreed(step, pl_module.device)
-        due = self.steps is not None and step % self.steps == 0
-        if trainer.world_size == 1:
-            due = due or self._time_is_up()
-        else:  # the processes' clocks differ
-            due = due or self._rank_zero_time_is_up(step, pl_module)
+        due = (self.steps is not None and step % self.steps == 0) or self._time_is_up(trainer)
         if due or signum:
             self.save(trainer)
         if signum:
@@ -187,13 +183,12 @@ class Checkpoints(Checkpoint):
         path = self.folder / folders.LAST_CHECKPOINT
         raise SignalInterrupt(signum, f"interrupted; {path} is written, the same command resumes from it")
 
-    def _time_is_up(self) -> bool:
-        return self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
-
-    def _rank_zero_time_is_up(self, step: int, module: pl.LightningModule) -> bool:
-        if self.minutes is None or step % _CLOCK_STEPS:
+    def _time_is_up(self, trainer: pl.Trainer) -> bool:
+        """Whether `minutes` have passed on rank zero; the clocks of ranks differ. A collective every few steps."""
+        if self.minutes is None or (trainer.world_size > 1 and trainer.global_step % _CLOCK_STEPS):
             return False
-        return distributed.any_rank(module.global_rank == 0 and self._time_is_up(), module.device)
+        late = trainer.is_global_zero and time.monotonic() - self.saved_at > 60 * self.minutes
+        return distributed.any_rank(late, trainer.strategy.root_device)
 
 
 def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
@@ -227,18 +222,15 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not a checkpoint, or an incomplete one.
     """
+    if not path.exists():
+        raise InputError(f"there is no checkpoint {path}")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a complete checkpoint")
     try:
-        with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                raise InputError(f"{path} is not a complete checkpoint")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"there is no checkpoint {path}") from error
     except Exception as error:
         raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    return checkpoint
 
 
 def read_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:

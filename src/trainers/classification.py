@@ -104,34 +104,24 @@ def prediction_fields(probabilities: Any, classes: Any, names: Sequence[str], ke
     }
 
 
-def confusion_matrix(labels: NDArray[Any], predicted: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """Return the confusion matrix, [C, C]: rows are true classes, columns predicted ones."""
+def confusion_matrix(outputs: ClassOutputs, count: int) -> NDArray[np.int64]:
+    """Return the confusion matrix of `count` classes, [C, C]: rows are true classes, columns predicted ones."""
     matrix = np.zeros((count, count), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
+    np.add.at(matrix, (outputs.labels, outputs.classes[:, 0]), 1)
     return matrix
 
 
-def macro_f1(labels: NDArray[Any], predicted: NDArray[Any], count: int) -> float:
-    """Return the mean F1 in percent over classes that are true or predicted (as scikit-learn's macro average)."""
-    matrix = confusion_matrix(labels, predicted, count)
-    totals = matrix.sum(0) + matrix.sum(1)
-    occurring = totals > 0
-    return 100.0 * float(np.mean(2 * np.diag(matrix)[occurring] / totals[occurring]))
-
-
-def class_details(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
+def class_details(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
     """Return accuracy and confusions by class, for run.json.
 
     Args:
-        labels: [N] true classes, as positions in `names`.
-        predicted: [N] predicted classes.
+        matrix: [C, C] confusion matrix.
         names: [C] ids of the classes.
 
     Returns:
         `class_accuracy`: percent by class, of classes that occur. `confusion`: the non-zero entries of the confusion
         matrix, by true and predicted class.
     """
-    matrix = confusion_matrix(labels, predicted, len(names))
     occurring = [k for k in range(len(names)) if matrix[k].any()]
     return {
         "class_accuracy": {names[k]: round(100 * int(matrix[k, k]) / int(matrix[k].sum()), 4) for k in occurring},
@@ -141,11 +131,17 @@ def class_details(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence
     }
 
 
-def class_f1(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> dict[str, float]:
+def class_f1(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, float]:
     """Return F1 in percent by class, of classes that occur."""
-    matrix = confusion_matrix(labels, predicted, len(names))
     totals = matrix.sum(0) + matrix.sum(1)
     return {names[k]: round(200 * int(matrix[k, k]) / int(totals[k]), 4) for k in range(len(names)) if matrix[k].any()}
+
+
+def macro_f1(matrix: NDArray[np.int64]) -> float:
+    """Return the mean F1 in percent over classes that are true or predicted (as scikit-learn's macro average)."""
+    totals = matrix.sum(0) + matrix.sum(1)
+    occurring = totals > 0
+    return 100.0 * float(np.mean(2 * np.diag(matrix)[occurring] / totals[occurring]))
 
 
 def check_same_classes(model: Sequence[str] | None, data: Sequence[str]) -> None:

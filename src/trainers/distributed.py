@@ -75,15 +75,15 @@ def decide_on_rank_zero(decide: Callable[[], T]) -> T:
     """
     if not dist.is_initialized():
         return decide()
-    value: Any = None
+    result: Any = None
     error: Exception | None = None
     if dist.get_rank() == 0:
         try:
-            value = decide()
+            result = decide()
         except Exception as raised:
             error = raised
-    error_class = None if error is None else type(error) if hasattr(error, "exit_code") else RuntimeError
-    message = [(value, error_class, str(error))]
+    error_class = type(error) if hasattr(error, "exit_code") else RuntimeError
+    message = [(result, error_class if error else None, str(error))]
     dist.broadcast_object_list(message, src=0)
     if error is not None:
         raise error

@@ -3,8 +3,7 @@
 The models and their forward passes are those of `predict`; hooks read the features.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,15 +55,15 @@ def answer_features(model: SavedModel, pairs: Sequence[tuple[str, str]]) -> Feat
     from trainers import answer_scores, predict_answers
 
     predictor = predict_answers.AnswerPredictor(model)
+    means = _collect_token_means(predictor.network)
     positions, confidence, features = [], [], []
-    with _token_means(predictor.network) as means:
-        for pair in pairs:  # one question at a time: its windows belong together
-            answers = predictor.answer([pair], _BATCH_SIZE)
-            span, fields = answer_scores.answer_fields(answers, 0, predictor.no_answer)
-            positions.append(np.nan if span is None else span[0] / max(1, len(pair[1])))
-            confidence.append(fields["probability"])
-            features.append(np.concatenate(means).mean(axis=0))
-            means.clear()
+    for pair in pairs:  # one question at a time: its windows belong together
+        answers = predictor.answer([pair], _BATCH_SIZE)
+        span, fields = answer_scores.answer_fields(answers, 0, predictor.no_answer)
+        positions.append(np.nan if span is None else span[0] / max(1, len(pair[1])))
+        confidence.append(fields["probability"])
+        features.append(np.concatenate(means).mean(axis=0))
+        means.clear()
     return Features(np.array(positions), np.array(confidence), np.stack(features))
 
 
@@ -78,8 +77,8 @@ def text_features(model: SavedModel, pairs: Sequence[tuple[str, str]]) -> Featur
     from trainers import predict_texts
 
     predictor = predict_texts.TextPredictor(model)
-    with _token_means(predictor.network) as means:
-        logits = [predictor.logits([pair], 1) for pair in pairs]  # one text at a time: batches are sorted by length
+    means = _collect_token_means(predictor.network)
+    logits = [predictor.logits([pair], 1) for pair in pairs]  # one text at a time: batches are sorted by length
     return _class_features(predictor.names, logits, means)
 
 
@@ -94,12 +93,12 @@ def image_features(model: SavedModel, images: Sequence[str | bytes]) -> Features
     from trainers import predict, predict_images
 
     predictor = predict_images.ImagePredictor(model)
+    inputs = _collect_head_inputs(predictor.network)
     logits = []
-    with _head_inputs(predictor.network) as features:
-        for chunk in predict.chunks(images, _BATCH_SIZE):
-            contents = (read_bytes(image) if isinstance(image, str) else image for image in chunk)
-            logits.append(predictor.logits([predictor.prepare(content) for content in contents]))
-    return _class_features(predictor.names, logits, features)
+    for chunk in predict.chunks(images, _BATCH_SIZE):
+        contents = (read_bytes(image) if isinstance(image, str) else image for image in chunk)
+        logits.append(predictor.logits([predictor.prepare(content) for content in contents]))
+    return _class_features(predictor.names, logits, inputs)
 
 
 def _class_features(names: Sequence[str], logits: list[Tensor], features: list[npt.NDArray[Any]]) -> Features:
@@ -108,9 +107,8 @@ def _class_features(names: Sequence[str], logits: list[Tensor], features: list[n
     return Features(classes, top.values[:, 0].double().cpu().numpy(), np.concatenate(features))
 
 
-@contextmanager
-def _token_means(network: Any) -> Iterator[list[npt.NDArray[np.float64]]]:
-    """Collect the mean over tokens of the encoder's last layer, [B, D], in each forward pass of a transformers model."""
+def _collect_token_means(network: Any) -> list[npt.NDArray[np.float64]]:
+    """Return a list to which each forward pass of a transformers model appends [B, D], its last layer's token means."""
     means: list[npt.NDArray[np.float64]] = []
     masks: list[Tensor] = []
 
@@ -121,20 +119,13 @@ def _token_means(network: Any) -> Iterator[list[npt.NDArray[np.float64]]]:
         weights = masks.pop().unsqueeze(2).double()
         means.append(((output[0].double() * weights).sum(1) / weights.sum(1)).cpu().numpy())
 
-    handles = (
-        network.register_forward_pre_hook(store_mask, with_kwargs=True),
-        network.base_model.register_forward_hook(store_means),
-    )
-    try:
-        yield means
-    finally:
-        for handle in handles:
-            handle.remove()
+    network.register_forward_pre_hook(store_mask, with_kwargs=True)
+    network.base_model.register_forward_hook(store_means)
+    return means
 
 
-@contextmanager
-def _head_inputs(network: Any) -> Iterator[list[npt.NDArray[np.float64]]]:
-    """Collect the inputs of the classifier, [B, D], in each forward pass of a timm model."""
+def _collect_head_inputs(network: Any) -> list[npt.NDArray[np.float64]]:
+    """Return a list to which each forward pass of a timm model appends [B, D], the inputs of its classifier."""
     inputs: list[npt.NDArray[np.float64]] = []
     classifier = network.get_classifier()
     head = classifier[0] if isinstance(classifier, tuple | nn.ModuleList) else classifier
@@ -142,8 +133,5 @@ def _head_inputs(network: Any) -> Iterator[list[npt.NDArray[np.float64]]]:
     def store(module: nn.Module, args: tuple[Any, ...]) -> None:
         inputs.append(args[0].flatten(1).double().cpu().numpy())
 
-    handle = head.register_forward_pre_hook(store)
-    try:
-        yield inputs
-    finally:
-        handle.remove()
+    head.register_forward_pre_hook(store)
+    return inputs

@@ -56,11 +56,9 @@ def build_encoder(
     """
     transformers = _transformers()
     auto_class = getattr(transformers, head.auto_class)
-    dropouts = _dropout_settings(dropout, attention_dropout)
     if pretrained is None:
         config = _new_config(head, dict(architecture or {}), data)
-        _set_existing(config, dropouts)
-        config.update(settings)
+        _update_config(config, dropout, attention_dropout, settings)
         try:
             return auto_class.from_config(config, attn_implementation="sdpa")
         except ValueError as error:
@@ -76,8 +74,7 @@ def build_encoder(
         work_offline_if_unreachable()
     try:
         config = transformers.AutoConfig.from_pretrained(pretrained, revision=revision)
-        _set_existing(config, dropouts)
-        config.update(settings)
+        _update_config(config, dropout, attention_dropout, settings)
         model = auto_class.from_pretrained(
             pretrained,
             revision=revision,
@@ -128,15 +125,21 @@ def _transformers() -> Any:
     return transformers
 
 
-def _dropout_settings(hidden: float | None, attention: float | None) -> dict[str, float]:
-    """Return the settings under all names that transformers' configurations use for them."""
-    settings: dict[str, float] = {}
-    if hidden is not None:
-        names = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
-        settings |= dict.fromkeys(names, hidden)
-    if attention is not None:
-        settings |= {"attention_probs_dropout_prob": attention, "attention_dropout": attention}
-    return settings
+def _update_config(
+    config: Any, dropout: float | None, attention_dropout: float | None, settings: dict[str, Any]
+) -> None:
+    """Set dropout, under the names that the configuration has for it, and further settings."""
+    names = {
+        "hidden_dropout_prob": dropout,
+        "dropout": dropout,
+        "hidden_dropout": dropout,
+        "embedding_dropout": dropout,
+        "mlp_dropout": dropout,
+        "attention_probs_dropout_prob": attention_dropout,
+        "attention_dropout": attention_dropout,
+    }
+    config.update({name: value for name, value in names.items() if value is not None and hasattr(config, name)})
+    config.update(settings)
 
 
 def _new_config(head: Head, architecture: dict[str, Any], data: Any) -> Any:
@@ -167,9 +170,3 @@ def _new_config(head: Head, architecture: dict[str, Any], data: Any) -> Any:
 
 def _unknown_model(head: Head, model_type: str) -> InputError:
     return InputError(f"model.architecture.model_type={model_type}: transformers has no such model for {head.purpose}")
-
-
-def _set_existing(config: Any, settings: dict[str, float]) -> None:
-    for name, value in settings.items():
-        if hasattr(config, name):
-            setattr(config, name, value)

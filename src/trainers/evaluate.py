@@ -48,11 +48,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     check_targets(config)
     distributed.start()
     hardware.configure_cpu(config.trainer.threads)
-    data = build(config, "data")
-    data.prepare_data(("val",))
-    data.setup("validate")
-    check_data(model, data)
-    module = build(config, "model", data=data, optim=config.optim)
+    data, module = load_module(model, config)
     trainer = fit.build_trainer(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
@@ -127,14 +123,25 @@ def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool
             factory.overlay(config.data, data_config(model))
 
 
-def check_data(model: SavedModel, data: Any) -> None:
-    """Check that the model fits the data, as its task defines it.
+def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
+    """Open the validation split of a configuration, and load a saved model.
+
+    Args:
+        model: the saved model.
+        config: a configuration of that model (`compose_saved`, `apply_saved_model`).
+
+    Returns:
+        The data module and the LightningModule.
 
     Raises:
-        InputError: it does not, for example because of other classes.
+        InputError: the model cannot be loaded, or does not fit the data, for example because of other classes.
     """
-    if check := getattr(model.module, "check_data", None):
-        check(model, data)
+    data = build(config, "data")
+    data.prepare_data(("val",))
+    data.setup("validate")
+    if check_data := getattr(model.module, "check_data", None):
+        check_data(model, data)
+    return data, build(config, "model", data=data, optim=config.optim)
 
 
 def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str | None) -> dict[str, Any]:

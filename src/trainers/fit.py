@@ -23,7 +23,7 @@ from trainers.signals import Signals
 from trainers.task import Task
 
 # Keys of conf/trainer that isotrain reads; every other key is an argument of Lightning's Trainer.
-ISOTRAIN_KEYS = (
+OWN_KEYS = (
     "threads",
     "on_divergence",
     "compile",
@@ -33,16 +33,14 @@ ISOTRAIN_KEYS = (
     "checkpoint_steps",
 )
 # Arguments of Lightning's Trainer that isotrain sets.
-RESERVED_ARGUMENTS = (
-    "logger",
-    "callbacks",
-    "enable_checkpointing",
-    "enable_progress_bar",
-    "default_root_dir",
-    "num_sanity_val_steps",
-    "use_distributed_sampler",
-    "barebones",
-)
+FIXED_ARGUMENTS = {
+    "enable_checkpointing": True,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "barebones": False,
+}
+RESERVED_ARGUMENTS = (*FIXED_ARGUMENTS, "logger", "callbacks", "default_root_dir")
 
 
 def fit(
@@ -136,7 +134,7 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
         InputError: an argument that isotrain sets, or values that Lightning refuses.
     """
     arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    options = {key: arguments.pop(key) for key in ISOTRAIN_KEYS}
+    options = {key: arguments.pop(key) for key in OWN_KEYS}
     if reserved := [key for key in RESERVED_ARGUMENTS if key in arguments]:
         raise InputError(f"trainer.{reserved[0]} is set by train.py; remove it")
     world = process.world_size()
@@ -150,13 +148,10 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
     try:
         return pl.Trainer(
             **arguments,
+            **FIXED_ARGUMENTS,
             logger=loggers or False,
             callbacks=[*_optional_callbacks(config, options), *callbacks],
-            enable_checkpointing=True,
-            enable_progress_bar=False,
             default_root_dir=str(folder),
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {str(error).strip()}") from error

@@ -115,7 +115,8 @@ def image_result(outputs: classification.ClassOutputs, data: ImageClassification
     names = [entry["id"] for entry in data.classes]
     metrics = {**classification.loss_and_accuracy(outputs), "val_top5_accuracy": classification.top_accuracy(outputs)}
     rows = list(classification.prediction_rows(outputs, data.names, names, "top5"))
-    return metrics, rows, classification.class_details(outputs.labels, outputs.classes[:, 0], names)
+    details = classification.class_details(classification.confusion_matrix(outputs, len(names)), names)
+    return metrics, rows, details
 
 
 def build_network(

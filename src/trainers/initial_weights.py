@@ -7,7 +7,6 @@ checkpoint.
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from config import files, process
@@ -57,7 +56,11 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
         state = {f"model.{name}": tensor for name, tensor in load_file(path / "model.safetensors").items()}
     else:
         state = checkpoints.read(path)["state_dict"]
-    _load_state(module, state, source)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"init_from={source}: the weights are of another architecture: {reason}") from None
     return {"init_from": str(Path(source).absolute()), "config_hash": record.get("config_hash")}
 
 
@@ -66,18 +69,3 @@ def save_for_population(population_dir: str | None, folder: Path) -> None:
     best = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
     if population_dir and best.is_file() and process.rank() == 0:
         files.copy_file(best, Path(population_dir) / POPULATION_WEIGHTS)
-
-
-def _load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    expected = module.state_dict()
-    differences = {
-        "missing": expected.keys() - state.keys(),
-        "unexpected": state.keys() - expected.keys(),
-        "of another shape": {
-            name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape
-        },
-    }
-    problems = [f"{len(names)} {problem} (such as {min(names)})" for problem, names in differences.items() if names]
-    if problems:
-        raise InputError(f"init_from={source}: the weights are of another architecture: {', '.join(problems)}")
-    module.load_state_dict(state)

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import signal
+import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -238,7 +239,7 @@ def _log_start(logger: Logger, record: Mapping[str, Any]) -> None:
     else:
         logger.log_hyperparams(config)
     if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text("config", _code(yaml.safe_dump(config, sort_keys=False)), 0)
+        logger.experiment.add_text("config", textwrap.indent(yaml.safe_dump(config, sort_keys=False), "    "), 0)
         logger.experiment.add_text("lineage", _markdown([lineage_tags(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
         logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage_tags(record).items()})
@@ -447,18 +448,6 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "none"
     header = list(dict.fromkeys(name for row in rows for name in row))
-
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ")[:200] for cell in cells) + " |"
-
-    return "\n".join(
-        [
-            line(header),
-            line(["---"] * len(header)),
-            *(line([row.get(name, "") for name in header]) for row in rows),
-        ]
-    )
-
-
-def _code(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    table = [header, ["---"] * len(header), *([row.get(name, "") for name in header] for row in rows)]
+    cells = ([str(cell).replace("|", "\\|").replace("\n", " ")[:200] for cell in line] for line in table)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

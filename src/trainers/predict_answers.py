@@ -11,7 +11,7 @@ from datamodules.text.windows import Limits, PairEncoder, Windows
 from trainers import answer_scores, encoders, predict
 from trainers.inference import span_logits, top_candidates
 from trainers.saved_model import SavedModel
-from trainers.spans import Answers, merge_candidates
+from trainers.spans import Answers, best_spans, merge_candidates
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class AnswerPredictor:
                 for indices, batch in predict.length_batches(windows, batch_size, self.device)
             ]
         _, candidates = merge_candidates(parts)
-        return answer_scores.find_answers(
+        return best_spans(
             windows,
             candidates,
             len(pairs),

@@ -18,8 +18,8 @@ class Progress(Callback):
     """Callback that shows one bar over all optimiser steps of the run, on stderr."""
 
     def __init__(self) -> None:
-        """Start without a bar."""
-        self.bar: Any = None
+        """Start with a disabled bar, which ignores updates."""
+        self.bar = tqdm(disable=True)
         self.first_step = 0
         self.started_at = self.logged_at = time.monotonic()
 
@@ -42,7 +42,7 @@ class Progress(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance the bar, or log a line."""
-        if self.bar is not None:
+        if not self.bar.disable:
             self.bar.update(trainer.global_step - self.bar.n)
         elif trainer.is_global_zero and time.monotonic() - self.logged_at > _LINE_INTERVAL_S:
             self.logged_at = time.monotonic()
@@ -55,20 +55,16 @@ class Progress(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Label the bar as validating."""
-        if self.bar is not None:
-            self.bar.set_description("validating")
+        self.bar.set_description("validating")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Clear the bar, so that the metric line is printed on a line of its own."""
-        if self.bar is not None:
-            self.bar.set_description("training")
-            self.bar.clear()
+        self.bar.set_description("training")
+        self.bar.clear()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        self.bar.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bar."""

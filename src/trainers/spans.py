@@ -77,10 +77,6 @@ class Answers:
     no_answer_score: Floats
     answered: NDArray[np.bool_]
 
-    def __len__(self) -> int:
-        """Return the number of questions."""
-        return len(self.count)
-
     def span(self, i: int) -> tuple[int, int] | None:
         """Return the best span of question i, whether or not it is the answer, in characters of the context."""
         best = self.best[i]
@@ -127,28 +123,25 @@ def merge_candidates(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Ca
 
 
 def best_spans(
+    windows: Any,
     candidates: Candidates,
-    chars: Ints,
-    offsets: Ints,
-    example: Ints,
     count: int,
     *,
     n_best: int = 20,
-    max_tokens: int = 30,
+    max_answer_tokens: int = 30,
     no_answer: bool = False,
     threshold: float = 0.0,
 ) -> Answers:
     """Find the answers to all questions.
 
     Args:
-        candidates: candidates of all W windows.
-        chars: [T, 2] first character and the one after the last of each token in its context, -1 for
-            tokens outside it.
-        offsets: [W + 1], window w has the tokens offsets[w] to offsets[w + 1].
-        example: [W], the question of each window, 0 to count - 1.
+        windows: W windows (a `datamodules.text.windows.Windows`): `chars` [T, 2], first character and the one after the
+            last of each token in its context, -1 for tokens outside it; `offsets` [W + 1], window w has the tokens
+            offsets[w] to offsets[w + 1]; `example` [W], the question of each window, 0 to count - 1.
+        candidates: candidates of all windows.
         count: number of questions, E.
         n_best: entries of each question's list.
-        max_tokens: the longest answer, in tokens.
+        max_answer_tokens: the longest answer.
         no_answer: whether questions may have no answer (SQuAD 2.0).
         threshold: no-answer score above which a question has no answer.
 
@@ -156,15 +149,16 @@ def best_spans(
         DivergenceError: a logit is not a number.
         ValueError: the numbers of windows differ.
     """
+    offsets, example = windows.offsets, windows.example
     if not len(candidates.null) == len(offsets) - 1 == len(example):
         lengths = f"{len(candidates.null)} windows, offsets of {len(offsets) - 1}, examples of {len(example)}"
         raise ValueError(f"candidates of {lengths}")
     if any(np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)):
         raise DivergenceError("the model's logits are not numbers (NaN): no answer can be read from them")
 
-    windows = np.arange(len(example))
+    numbers = np.arange(len(example))
     blocks = [
-        _window_spans(candidates, chars, offsets, windows[start : start + _BLOCK], n_best, max_tokens)
+        _window_spans(candidates, windows.chars, offsets, numbers[start : start + _BLOCK], n_best, max_answer_tokens)
         for start in range(0, len(example), _BLOCK)
     ]
     spans = np.concatenate(blocks) if blocks else np.empty(0, _SPAN)

@@ -86,11 +86,10 @@ class TextClassification(Task):
 def text_result(outputs: classification.ClassOutputs, data: Any) -> Result:
     """Return metrics, rows of predictions.jsonl and details of a validation."""
     names = [entry["id"] for entry in data.classes]
-    predicted = outputs.classes[:, 0]
-    metrics = classification.loss_and_accuracy(outputs)
-    metrics["val_macro_f1"] = classification.macro_f1(outputs.labels, predicted, len(names))
-    details = classification.class_details(outputs.labels, predicted, names)
-    details["class_f1"] = classification.class_f1(outputs.labels, predicted, names)
+    matrix = classification.confusion_matrix(outputs, len(names))
+    metrics = {**classification.loss_and_accuracy(outputs), "val_macro_f1": classification.macro_f1(matrix)}
+    details = classification.class_details(matrix, names)
+    details["class_f1"] = classification.class_f1(matrix, names)
     if len(names) > classification.TOP_CLASSES:
         details["top5_accuracy"] = round(classification.top_accuracy(outputs), 4)
     texts = data.texts("val")
