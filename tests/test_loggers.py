@@ -369,7 +369,7 @@ def test_a_missing_package_is_named_with_its_extra(
     choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=rf"isotrain\[{choice}\]"):
+    with pytest.raises(InputError, match=rf"\.\[{choice}\]"):
         loggers.open_logger(configuration(choice, tmp_path), tmp_path, {})
 
 

@@ -114,10 +114,8 @@ class Checkpoints(Checkpoint):
         self.batch = position["batch"]
         batches = trainer.datamodule.train_batches  # type: ignore[attr-defined]
         epoch_done = position["batch"] >= len(batches)
-        batches.set_epoch(position["epoch"])
+        batches.set_epoch(position["epoch"] + epoch_done)
         batches.set_start(0 if epoch_done else position["batch"])
-        if epoch_done:
-            batches.set_epoch(position["epoch"] + 1)
         trainer.should_stop = checkpoint["should_stop"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -33,7 +33,7 @@ OWN_KEYS = (
     "checkpoint_steps",
 )
 # Arguments of Lightning's Trainer that isotrain sets.
-FIXED_ARGUMENTS = {
+FIXED_ARGUMENTS: dict[str, Any] = {
     "enable_checkpointing": True,
     "enable_progress_bar": False,
     "num_sanity_val_steps": 0,

@@ -36,12 +36,12 @@ from runs import predictions, provenance
 log = logging.getLogger(__name__)
 
 _STATE = ".logger.json"  # in the run folder: the tracker of the run, and its id there
-# Package and extra of each logger class.
+# Package of each logger class, also the name of the extra that installs it.
 _PACKAGES = {
-    "TensorBoardLogger": ("tensorboard", "tensorboard"),
-    "MLFlowLogger": ("mlflow", "mlflow"),
-    "WandbLogger": ("wandb", "wandb"),
-    "ClearMLLogger": ("clearml", "clearml"),
+    "TensorBoardLogger": "tensorboard",
+    "MLFlowLogger": "mlflow",
+    "WandbLogger": "wandb",
+    "ClearMLLogger": "clearml",
 }
 # Arguments of a run's name and id, of logger classes that can continue a run.
 _IDENTITY_ARGUMENTS = {
@@ -162,9 +162,11 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
     if not config.get("logger") or not config.logger.get("_target_"):
         return None
     kind = str(config.logger["_target_"]).rpartition(".")[2]
-    package, extra = _PACKAGES.get(kind, (None, None))
+    package = _PACKAGES.get(kind)
     if package and importlib.util.find_spec(package) is None:
-        raise InputError(f"logger: {package} is not installed; pip install 'isotrain[{extra}]', or logger=csv")
+        raise InputError(
+            f"logger: {package} is not installed; pip install -e '.[{package}]' in isotrain's checkout, or logger=csv"
+        )
     from trainers.build import build
 
     with _input_errors(kind), _lock_store(config.logger):

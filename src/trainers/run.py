@@ -197,10 +197,14 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     """
     config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
     fields = _previous_fields(run.folder, config)
+    if fields.get("status") != "finished":
+        run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
+        run.folder_lock.enter_context(folders.lock_folder(run.folder))
+        fields = _previous_fields(run.folder, config)  # another process may have finished it meanwhile
     if fields.get("status") == "finished":
+        run.folder_lock.close()
+        run.metric_push.close()
         return run.folder, fields
-    run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
-    run.folder_lock.enter_context(folders.lock_folder(run.folder))
     _remove_temporary_files(run.folder)
     run.record = records.start_record(run.folder, config=config, seeds={"seed": run.config.seed})
     hydra = OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)  # type: ignore[union-attr]

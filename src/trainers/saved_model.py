@@ -76,7 +76,7 @@ def open_model(name: str) -> SavedModel:
     run_config = record.get("config") or {}
     settings, defaults = _collect_settings(module, [stored, run_config])
     if defaults:
-        values = (f"{key}={json.dumps(settings[group][key])}" for group, key in defaults)
+        values = (f"{group}.{key}={json.dumps(settings[group][key])}" for group, key in defaults)
         logger.warning("%s lacks settings that its predictions depend on; using defaults: %s", name, ", ".join(values))
     measurements = stored["measured"] if isinstance(stored.get("measured"), dict) else _measurements(module, record)
     precision = stored.get("precision") or (run_config.get("trainer") or {}).get("precision") or "32-true"
