@@ -179,8 +179,8 @@ def test_images_with_a_model(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("data.sample.train=40", "data.sample.val=20"), "give one reference="),
-        (("reference=nowhere",), "neither a run's folder nor the fingerprint"),
+        (("data.sample.train=40", "data.sample.val=20"), "name the reference once"),
+        (("reference=nowhere",), "neither a run folder nor the fingerprint"),
         (("reference=.",), "has no quality/sample.parquet"),
         (("reference=nowhere", "--level", "2"), "--level 2.0"),
         (("reference=nowhere", "data=nothing"), "data can be"),

@@ -1,4 +1,4 @@
-"""What this room needs of a configuration: unpacked once, at its door, and passed down."""
+"""The settings of the room in a configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides about a data set.
+    """Settings of a verification.
 
     Attributes:
         task: name of the data set's task.
-        contract: name of a shipped contract, or the path of a file.
+        contract: name of a shipped contract, or path of a file.
         action: enforce, warn or off.
-        webhook: address that is told of a failure; None for none.
-        summary: file that a failure's report is added to; None for none.
+        webhook: address that failures are posted to; None for none.
+        summary: file that the report of a failure is appended to; None for none.
     """
 
     task: str
@@ -24,6 +24,6 @@ class Settings:
 
 
 def read_settings(config: Any) -> Settings:
-    """The settings in a composed configuration."""
+    """Return the settings in a composed configuration."""
     quality = config.quality
     return Settings(str(config.task.name), str(quality.contract), str(quality.action), quality.webhook, quality.summary)
