@@ -22,7 +22,7 @@ BEFORE = ROOT / "tests" / "fixtures" / "shipped_2026_11"
 EXPERIMENTS = sorted((BEFORE / "katib").glob("*.yaml"))
 PIPELINES = sorted((BEFORE / "pipelines").glob("*.yaml"))
 SMALL = ["model=bert_tiny", "data=squad_sample", "data.sample.train=64", "data.sample.val=32", "trainer.threads=1",
-         "trainer.max_steps=4", "explain.examples=8", "explain.minimum=1"]  # fmt: skip
+         "trainer.max_steps=4", "explain.examples=8", "explain.min_correct=1"]  # fmt: skip
 
 
 def isotrain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
