@@ -181,6 +181,12 @@ def test_a_finished_run_is_judged_by_explanations_that_were_off(run: Run, tmp_pa
     assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
     assert run(*command, "explain=warn").returncode == 0
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "judged by the verdict that is there"
+    fields = record(folder)  # as in records before the options were renamed
+    for old, new in (("level", "alpha"), ("stable", "min_agreement"), ("minimum", "min_correct")):
+        fields["config"]["explain"][old] = fields["config"]["explain"].pop(new)
+    (folder / "run.json").write_text(json.dumps(fields))
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
+    assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "old names have their old meaning"
     other = run(*command, "explain=enforce", "explain.min_correct=1")
     assert "too few to judge" not in other.stderr, other.stderr
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns > when, "other settings, another verdict"

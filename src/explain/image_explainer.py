@@ -41,7 +41,7 @@ def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
         decoding: settings of the saved model; none for images.
     """
     names = ("grid", "rounds", "background", "target", "explainer")
-    return Settings(**{name: options.own[name] for name in names}, **options.numeric_settings)
+    return Settings(**{name: options.section[name] for name in names}, **options.numeric_settings)
 
 
 def examples(data: Any) -> tuple[list[str], list[Any]]:
@@ -167,4 +167,4 @@ def parts(
     explanations: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
 ) -> list[str]:  # fmt: skip
     """Return HTML sections of the report; see the functions above for the arguments."""
-    return image_pages.parts(subject, image_settings, positions, explanations, rows, int(options.own["pictures"]))
+    return image_pages.parts(subject, image_settings, positions, explanations, rows, int(options.section["pictures"]))

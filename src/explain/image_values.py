@@ -79,7 +79,8 @@ def _explain_image(data: Any, view: View, null_view: View | None, position: int)
         estimates = np.stack([image_gradients.expected_gradients(view, settings.seed + half) for half in range(2)])
     values, counts = estimates.mean(axis=0), curve_counts(players)
     random = [_random_curves(plan, half, counts) for plan, half in zip(plans, responses, strict=True)]
-    coverage = box_coverage(data.boxes[position], *view.image.shape[:2], settings.grid)
+    height, width = view.image.shape[:2]
+    coverage = box_coverage(data.boxes[position], height, width, settings.grid)
     row = {
         "values": values,
         "halves": estimates,

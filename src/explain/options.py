@@ -38,7 +38,7 @@ class Options:
         min_agreement: smallest agreement of two explainer seeds; below it the verdict is inconclusive.
         min_correct: smallest number of correct predictions; below it the verdict is inconclusive.
         slice_gap: largest accuracy difference between a slice and the rest; None for any.
-        own: the task's section, without its measures.
+        section: the section of the task, without its measures.
         measures: the bounds by measure, in the order of the configuration.
     """
 
@@ -51,7 +51,7 @@ class Options:
     min_agreement: float
     min_correct: int
     slice_gap: float | None
-    own: Mapping[str, Any]
+    section: Mapping[str, Any]
     measures: Mapping[str, Bound]
 
     @property
@@ -83,7 +83,9 @@ def read_options(config: DictConfig, task: str) -> Options:
         for name, measure in section["measures"].items()
     }
     names = ("action", "examples", "seed", "batch_size", "alpha", "min_agreement", "min_correct", "slice_gap")
-    own = {name: value for name, value in section.items() if name != "measures"}
     return Options(
-        **{name: values[name] for name in names}, precision=str(values["precision"]), own=own, measures=measures
+        **{name: values[name] for name in names},
+        precision=str(values["precision"]),
+        section={name: value for name, value in section.items() if name != "measures"},
+        measures=measures,
     )

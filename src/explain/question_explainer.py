@@ -33,9 +33,13 @@ def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
         options: conf/explain.
         decoding: settings of the saved model: max_answer_tokens, n_best.
     """
-    own = {name: options.own[name] for name in ("sentences", "other_questions")}
-    saved = {name: decoding[name] for name in ("max_answer_tokens", "n_best")}
-    return Settings(**own, **saved, **options.numeric_settings)
+    return Settings(
+        sentences=options.section["sentences"],
+        other_questions=options.section["other_questions"],
+        max_answer_tokens=decoding["max_answer_tokens"],
+        n_best=decoding["n_best"],
+        **options.numeric_settings,
+    )
 
 
 def examples(data: Any) -> tuple[list[str], list[Any]]:

@@ -83,7 +83,7 @@ def explain_sample(subject: Subject, options: Options) -> SampleResult:
     positions = sample.choose_positions(ids, strata, options.examples or explainer.EXAMPLES, options.seed)
     settings = explainer.settings(options, subject.saved.settings.get("model", {}))
     null = explainer.random_network(subject, options.seed + 1)
-    job = chunks.Job(subject, null, ids, positions, settings, int(options.own.get("words", 0)))
+    job = chunks.Job(subject, null, ids, positions, settings, int(options.section.get("words", 0)))
     with _progress_bar(len(positions)) as (step, done):
         if options.precision == "auto":
             settings = chunks.choose_precision(job, step)

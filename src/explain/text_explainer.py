@@ -32,7 +32,7 @@ def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
         decoding: settings of the saved model; none for texts.
     """
     return Settings(
-        sentences=options.own["sentences"], other_texts=options.own["other_texts"], **options.numeric_settings
+        sentences=options.section["sentences"], other_texts=options.section["other_texts"], **options.numeric_settings
     )
 
 

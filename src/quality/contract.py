@@ -259,8 +259,8 @@ def _row_condition(check_type: str, body: dict[str, Any], columns: tuple[str, ..
     column = f'"{columns[0]}"'
     if check_type == "duplicate":
         names = ", ".join(f'"{name}"' for name in columns)
-        where = f"where {' and '.join(f'({condition})' for condition in filters)}" if filters else ""
-        return f"({names}) in (select ({names}) from facts {where} group by {names} having count(*) > 1)"
+        filtered = f"where {' and '.join(f'({condition})' for condition in filters)}" if filters else ""
+        return f"({names}) in (select ({names}) from facts {filtered} group by {names} having count(*) > 1)"
     missing = [f"{column} is null", *_membership(column, "in", body.get("missing_values"))]
     missing += [_regex_match(column, body["missing_format"])] if body.get("missing_format") else []
     if check_type == "missing":
