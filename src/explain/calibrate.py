@@ -33,8 +33,7 @@ def command(runs: Sequence[str], output: str) -> int:
         )
     verdicts = [_read_verdict(run) for run in runs]
     for name, plural in (("task", "tasks"), ("sample", "samples"), ("settings", "settings")):
-        values = {json.dumps(_comparable(verdict, name), sort_keys=True) for verdict in verdicts}
-        if len(values) > 1:
+        if len({json.dumps(_comparable(verdict, name), sort_keys=True) for verdict in verdicts}) > 1:
             raise InputError(
                 f"the runs were explained with different {plural}: explain them with the same options and data"
             )
@@ -44,15 +43,11 @@ def command(runs: Sequence[str], output: str) -> int:
         if verdict["status"] == "inconclusive":
             raise InputError(f"{run}: its explanations are inconclusive; remove it from the list")
     bounds = {}
-    for name in (measure["name"] for measure in verdicts[0]["measures"]):
-        means = [
-            measure["mean"]["value"]
-            for verdict in verdicts
-            for measure in verdict["measures"]
-            if measure["name"] == name
-        ]
-        if len(means) == len(verdicts) and None not in means:
-            bounds[name] = float(np.mean(means) - DEVIATIONS * np.std(means, ddof=1))
+    means = [{measure["name"]: measure["mean"]["value"] for measure in verdict["measures"]} for verdict in verdicts]
+    for name in means[0]:
+        values = [row.get(name) for row in means]
+        if None not in values:
+            bounds[name] = float(np.mean(values) - DEVIATIONS * np.std(values, ddof=1))
     text = json.dumps({"task": verdicts[0]["task"], "runs": [str(run) for run in runs], "bounds": bounds}, indent=1)
     try:
         files.write_text(Path(output), text + "\n")

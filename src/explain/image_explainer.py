@@ -93,15 +93,11 @@ def table(explanations: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _measure_row(image: Mapping[str, Any]) -> dict[str, Any]:
-    values, inside = image["values"], image["inside"]
+    values, inside, counts = image["values"], image["inside"], image["counts"]
     box_share = float(np.mean(inside)) if float(image["area"]) <= MAX_BOX else np.nan
-    counts, curves, random = image["counts"], image["curves"], image["random"]
-    faithfulness, null_faithfulness, null_correlation = tables.area_gain(counts, curves, random), np.nan, np.nan
+    faithfulness, null_faithfulness = tables.area_gain(counts, image["curves"], image["random"]), np.nan
     if "null" in image:
         null_faithfulness = tables.area_gain(counts, image["null_curves"], image["null_random"])
-        null_correlation = float(measures.rank_correlation(values, image["null"]))
-    comprehensiveness = [float(measures.comprehensiveness(pair[1], counts)) for pair in (curves, random)]
-    sufficiency = [measures.sufficiency(pair[1], pair[0], counts) for pair in (curves, random)]
     return {
         "correct": float(image["label"] == image["predicted"]),
         "confidence": float(image["confidence"]),
@@ -112,11 +108,7 @@ def _measure_row(image: Mapping[str, Any]) -> dict[str, Any]:
         "mass": float(measures.relevance_mass(values, inside)) - box_share,
         "faithfulness": faithfulness,
         "learned": faithfulness - null_faithfulness,
-        "comprehensiveness": float(comprehensiveness[0] - comprehensiveness[1]),
-        "sufficiency": float(sufficiency[1] - sufficiency[0]),
-        "unlike_random": 1 - null_correlation,
-        "agreement": float(measures.rank_correlation(values, image["gradients"])),
-        "finite": float(np.isfinite(values).all()),
+        **tables.curve_measures(image, counts, image["curves"], image["random"]),
     }
 
 

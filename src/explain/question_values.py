@@ -36,35 +36,28 @@ def explain(
         `confidence`, `correct`, `cluster` (its document).
     """
     encoder, rows = InputEncoder(subject), []
-    for position, replacements in zip(chunk.positions, chunk.replacements, strict=True):
-        network = null if position in chunk.null else None
-        with_words = position in chunk.words
-        rows.append(_explain_answer(subject, encoder, network, position, replacements, with_words, settings))
+    for index in range(len(chunk.positions)):
+        rows.append(_explain_answer(subject, encoder, null, chunk, index, settings))
         progress()
     return rows
 
 
 def _explain_answer(
-    subject: Subject,
-    encoder: InputEncoder,
-    null: Any,
-    position: int,
-    replacements: Sequence[int],
-    with_words: bool,
-    settings: Settings,
+    subject: Subject, encoder: InputEncoder, null: Any, chunk: Chunk, index: int, settings: Settings
 ) -> Arrays:
+    position = chunk.positions[index]
     examples, mask_id, device = subject.data.examples, encoder.mask_id, subject.device
     question, context = examples.question(position), examples.context(position)
     window = question_views.find_window(subject, encoder, question, context, settings)
     view = View(subject.network, window, mask_id, settings, device)
-    null_view = None if null is None else View(null, window, mask_id, settings, device)
+    null_view = None if position not in chunk.null else View(null, window, mask_id, settings, device)
     low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
     sentences = tokens.split_sentences(context, low, high, settings.sentences)
     group = groups(window, sentences)
     arrays = tokens.explain_groups(view, null_view, group, len(sentences) + 1)
     words: list[SourceSpan] = []
     source, chars = np.full(len(window.ids), -1), window.chars.copy()
-    if with_words:  # those of the question and of the strongest sentence
+    if position in chunk.words:  # those of the question and of the strongest sentence
         strongest = int(np.abs(arrays["values"][1:]).argmax())
         words = [(QUESTION, *span) for span in tokens.split_words(question)]
         words += [(PARAGRAPH, *span) for span in tokens.split_words(context, *sentences[strongest])]
@@ -72,8 +65,8 @@ def _explain_answer(
         chars[window.question_mask] = encoder.question_offsets(question, int(window.question_mask.sum()))
     seed = example_seed(settings.seed, zlib.crc32(str(position).encode()))
     replaced = [
-        _replaced_target(subject, encoder, window, examples.question(index), context, settings)
-        for index in replacements
+        _replaced_target(subject, encoder, window, examples.question(other), context, settings)
+        for other in chunk.replacements[index]
     ]
     answer, text = -1, ""
     if window.span is not None:

@@ -20,37 +20,62 @@ def stack_rows(rows: Iterable[Mapping[str, Any]]) -> Table:
     return {name: np.array(column) for name, column in columns.items()}
 
 
-def exact_measures(example: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute the row of an example with the values of all coalitions: the measures of `measures.COMMON`, and more.
+def curve_measures(example: Mapping[str, Any], counts: Any, curves: Any, random: Any) -> dict[str, float]:
+    """Compute the measures of `measures.COMMON`, and `finite`.
 
     Args:
-        example: `values` [k], `coalitions` [2**k] of a log-probability, `gradients` [k], `correct`, `confidence`, `cluster`, and
-            optionally `null` [k], the values with random weights.
+        example: `values` [k], `gradients` [k], and optionally `null` [k], the values with random weights.
+        counts: [M] numbers of visible, or hidden, parts.
+        curves: [2, M] probabilities of insertion and deletion.
+        random: [2, M] in a random order.
+    """
+    values, (insertion, deletion), (random_insertion, random_deletion) = example["values"], curves, random
+    null_correlation = float(measures.rank_correlation(values, example["null"])) if "null" in example else np.nan
+    return {
+        "comprehensiveness": float(
+            measures.comprehensiveness(deletion, counts) - measures.comprehensiveness(random_deletion, counts)
+        ),
+        "sufficiency": float(
+            measures.sufficiency(random_deletion, random_insertion, counts)
+            - measures.sufficiency(deletion, insertion, counts)
+        ),
+        "unlike_random": 1 - null_correlation,
+        "agreement": float(measures.rank_correlation(values, example["gradients"])),
+        "finite": float(np.isfinite(values).all()),
+    }
+
+
+def exact_measures(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute the row of an example with the values of all coalitions.
+
+    Args:
+        example: of `curve_measures`, with `coalitions` [2**k] of a log-probability, `correct`, `confidence`, `cluster`.
 
     Returns:
-        `correct`, `confidence`, `cluster`, `stability`, `additivity`, `finite`, and the measures.
+        `correct`, `confidence`, `cluster`, `stability`, `additivity`, and the result of `curve_measures`.
     """
     values, coalitions = example["values"], example["coalitions"]
-    probability = np.exp(coalitions)
-    insertion, deletion = coalition_curves(values, probability)
-    random, counts = shapley.mean_by_size(probability), np.arange(len(values) + 1)
-    null_correlation = float(measures.rank_correlation(values, example["null"])) if "null" in example else np.nan
     return {
         "correct": float(example["correct"]),
         "confidence": float(example["confidence"]),
         "cluster": example["cluster"],
         "stability": 1.0,  # exact: there is no seed
         "additivity": additivity_error(values, coalitions[0], coalitions[-1]),
-        "comprehensiveness": float(
-            measures.comprehensiveness(deletion, counts) - measures.comprehensiveness(random[::-1], counts)
-        ),
-        "sufficiency": float(
-            measures.sufficiency(random[::-1], random, counts) - measures.sufficiency(deletion, insertion, counts)
-        ),
-        "unlike_random": 1 - null_correlation,
-        "agreement": float(measures.rank_correlation(values, example["gradients"])),
-        "finite": float(np.isfinite(values).all()),
+        **curve_measures(example, *exact_curves(values, coalitions)),
     }
+
+
+def exact_curves(values: Any, coalitions: Any) -> tuple[Any, Any, Any]:
+    """Return the arguments of `area_gain` from the values of all coalitions.
+
+    Args:
+        values: [k] of the parts.
+        coalitions: [2**k] of a log-probability.
+    """
+    probability = np.exp(coalitions)
+    random = shapley.mean_by_size(probability)
+    curves = np.stack(coalition_curves(values, probability))
+    return np.arange(len(values) + 1), curves, np.stack([random, random[::-1]])
 
 
 def coalition_curves(values: Any, coalitions: Any) -> tuple[Any, Any]:
@@ -96,16 +121,3 @@ def area_gain(counts: Any, curves: Any, random: Any) -> float:
     """
     areas, random_areas = measures.curve_area(curves, counts), measures.curve_area(random, counts)
     return float(areas[0] - random_areas[0] + random_areas[1] - areas[1])
-
-
-def exact_area_gain(values: Any, coalitions: Any) -> float:
-    """Return `area_gain` of an example with the values of all coalitions.
-
-    Args:
-        values: [k] of its parts.
-        coalitions: [2**k] of a log-probability.
-    """
-    probability = np.exp(coalitions)
-    random = shapley.mean_by_size(probability)
-    curves = np.stack(coalition_curves(values, probability))
-    return area_gain(np.arange(len(values) + 1), curves, np.stack([random, random[::-1]]))

@@ -76,12 +76,18 @@ def table(explanations: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _measure_row(text: Mapping[str, Any]) -> dict[str, Any]:
-    null = tables.exact_area_gain(text["null"], text["null_coalitions"]) if "null" in text else np.nan
+    gain, null_gain = _area_gain(text["values"], text["coalitions"]), np.nan
+    if "null" in text:
+        null_gain = _area_gain(text["null"], text["null_coalitions"])
     return {
         **tables.exact_measures(text),
         "text_permutation": tables.permutation_drop(text),
-        "learned": tables.exact_area_gain(text["values"], text["coalitions"]) - null,
+        "learned": gain - null_gain,
     }
+
+
+def _area_gain(values: Any, coalitions: Any) -> float:
+    return tables.area_gain(*tables.exact_curves(values, coalitions))
 
 
 def lines(

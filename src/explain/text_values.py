@@ -114,32 +114,25 @@ def explain(
         (`TEXT` or `PAIR`), `predicted`, `label`, `confidence`, `correct`, `cluster` (its class), `length` in words.
     """
     encoder, rows = InputEncoder(subject), []
-    for position, replacements in zip(chunk.positions, chunk.replacements, strict=True):
-        network = null if position in chunk.null else None
-        with_words = position in chunk.words
-        rows.append(_explain_text(subject, encoder, network, position, replacements, with_words, settings))
+    for index in range(len(chunk.positions)):
+        rows.append(_explain_text(subject, encoder, null, chunk, index, settings))
         progress()
     return rows
 
 
 def _explain_text(
-    subject: Subject,
-    encoder: InputEncoder,
-    null: Any,
-    position: int,
-    replacements: Sequence[int],
-    with_words: bool,
-    settings: Settings,
+    subject: Subject, encoder: InputEncoder, null: Any, chunk: Chunk, index: int, settings: Settings
 ) -> Arrays:
+    position = chunk.positions[index]
     texts, mask_id, device = subject.data.texts("val"), encoder.mask_id, subject.device
     sources = (texts.text(position), texts.pair(position))
     text = encoder.encode(*sources)
     view = View(subject.network, text, mask_id, settings, device)
-    null_view = None if null is None else View(null, text, mask_id, settings, device)
+    null_view = None if position not in chunk.null else View(null, text, mask_id, settings, device)
     spans = parts(text, sources, settings.sentences)
     arrays = tokens.explain_groups(view, null_view, groups(text, spans), len(spans))
     words: list[SourceSpan] = []
-    if with_words:
+    if position in chunk.words:
         words = [
             (source, *span)
             for source in (TEXT, PAIR)
@@ -149,7 +142,9 @@ def _explain_text(
             source, low, high = spans[int(np.abs(arrays["values"]).argmax())]
             words = [(source, *span) for span in tokens.split_words(sources[source], low, high)]
     seed = example_seed(settings.seed, zlib.crc32(texts.id(position).encode("utf-8", "surrogateescape")))
-    replaced = [_replaced_target(view, encoder, texts.text(index), texts.pair(index)) for index in replacements]
+    replaced = [
+        _replaced_target(view, encoder, texts.text(other), texts.pair(other)) for other in chunk.replacements[index]
+    ]
     label = texts.label(position)
     return {
         **arrays,

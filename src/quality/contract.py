@@ -217,10 +217,8 @@ def _deepest_error(error: Any) -> tuple[str, str]:
     """Return path and message of an error; of alternatives, those of the one that failed deepest in the document."""
     while error.context:
         error = max(error.context, key=lambda cause: (len(cause.absolute_path), cause.validator != "type"))
-    path = ""
-    for part in error.absolute_path:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.lstrip("."), error.message if len(error.message) < 300 else error.message[:300] + " ..."
+    path = error.json_path.removeprefix("$").removeprefix(".")
+    return path, error.message if len(error.message) < 300 else error.message[:300] + " ..."
 
 
 def _iter_checks(value: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
