@@ -81,7 +81,7 @@ def columns(seed: int, rows: int, shift: float = 0.0, share: float = 0.3) -> dic
 
 
 def drifted(old: dict[str, Any], new: dict[str, Any], level: float = 0.05) -> set[str]:
-    return {each.name for each in drift.compare_columns([(old, new)], level) if each.drifted}
+    return {row["name"] for row in drift.compare_columns([(old, new)], level) if row["drifted"]}
 
 
 def test_samples_of_the_same_make_few_alarms(monkeypatch: pytest.MonkeyPatch) -> None:

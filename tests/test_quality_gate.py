@@ -396,11 +396,10 @@ def test_a_warm_verdict_costs_milliseconds(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from datamodules import factory\n"
-        "from quality.settings import read_settings\n"
         "from quality.verification import verify_data\n"
         "config = factory.compose_config(sys.argv[1:], any_model=True)\n"
         "data = factory.build(config.data)\n"
-        "verify_data(data, read_settings(config))\n"
+        "verify_data(data, config.task.name, config.quality.contract)\n"
         "assert ('soda_core' in sys.modules) == (sys.argv[-1] == 'data.seed=1'), 'loaded'\n"
     )
     for extra in ("data.seed=1", "data.seed=2"):

@@ -56,26 +56,25 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
 
     quick()
     model = saved_model.open_model(name)
-    explainer = tasks.load_member(model.task, "explainer", "explain")()
+    tasks.load_member(model.task, "explainer", "explain")  # refused before its data is read
     config = evaluate.compose_saved(model, overrides)
     check_config(config)
     check_targets(config)
-    options = read_options(config.explain, model.task)
     hardware.configure_cpu(config.trainer.threads)
     cpu.tune_cpu()
-    return _open_subject(model, explainer, config), options
+    return _open_subject(model, config)
 
 
 def load_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
     """Load the exported model of a run, and the options, with the configuration that trained it."""
     model, saved_config = saved_model.open_model(str(folder)), copy.deepcopy(config)
+    evaluate.apply_saved_model(model, saved_config)
+    return _open_subject(model, saved_config)
+
+
+def _open_subject(model: SavedModel, config: DictConfig) -> tuple[Subject, Options]:
     explainer = tasks.load_member(model.task, "explainer", "explain")()
     options = read_options(config.explain, model.task)
-    evaluate.apply_saved_model(model, saved_config)
-    return _open_subject(model, explainer, saved_config), options
-
-
-def _open_subject(model: SavedModel, explainer: ModuleType, config: DictConfig) -> Subject:
     data = build(config, "data")
     data.prepare_data(("val",))
     data.setup("validate")
@@ -83,7 +82,7 @@ def _open_subject(model: SavedModel, explainer: ModuleType, config: DictConfig) 
     module = build(config, "model", data=data, optim=config.optim)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     network = prepare_network(module.model, device)
-    return Subject(model, explainer, data, network, folder_digest(model.folder), device)
+    return Subject(model, explainer, data, network, folder_digest(model.folder), device), options
 
 
 def prepare_network(network: Any, device: torch.device) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from config import tasks
 from config.errors import InputError
 from explain.calibrate import read_bounds
 
@@ -68,9 +67,8 @@ def read_options(config: DictConfig, task: str) -> Options:
         task: name of the model's task.
 
     Raises:
-        InputError: the task has no explainer, the configuration has no section for it, or the file of thresholds is invalid.
+        InputError: the configuration has no section for the task, or the file of thresholds is invalid.
     """
-    tasks.load_member(task, "explainer", "explain")
     values: Any = OmegaConf.to_container(config, resolve=True)
     section = values.get(task)
     if not isinstance(section, dict) or not isinstance(section.get("measures"), dict):

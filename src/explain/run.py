@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,23 +26,6 @@ VALUES = "values.npz"
 LINES = "explanations.jsonl"
 
 
-@dataclass(frozen=True)
-class SampleResult:
-    """The explanations of a sample.
-
-    Attributes:
-        ids: of the examples.
-        positions: of the examples in the validation split.
-        settings: of the explainer.
-        explanations: of the explainer, for each example.
-    """
-
-    ids: list[str]
-    positions: list[int]
-    settings: Any
-    explanations: chunks.Explanations
-
-
 def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
     """Explain and judge a model, and write verdict.json, values.npz, explanations.jsonl, report.md and report.html.
 
@@ -56,13 +39,12 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
     """
     task, explainer = subject.saved.task, subject.explainer
     examples = str(tasks.load_member(task, "EXAMPLES", "explain"))
-    result = explain_sample(subject, options)
-    explanations, positions = result.explanations, result.positions
+    positions, settings, explanations = _explain_sample(subject, options)
     table = explainer.table(explanations)
     lines = explainer.lines(subject.data, positions, explanations, table)
-    verdict = decide_verdict(task, table, explainer.slices(lines, explanations), options, explainer)
-    verdict = replace(verdict, provenance=_provenance(subject, result))
-    parts = explainer.parts(subject, result.settings, options, positions, explanations, lines)
+    verdict = _decide_verdict(task, table, explainer.slices(lines, explanations), options, explainer)
+    verdict = replace(verdict, provenance=_provenance(subject, positions, settings))
+    parts = explainer.parts(subject, settings, options, positions, explanations, lines)
     _save_values(folder / VALUES, [line["id"] for line in lines], explanations)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with files.atomic_write(folder / LINES) as file:
@@ -76,8 +58,8 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
     return verdict
 
 
-def explain_sample(subject: Subject, options: Options) -> SampleResult:
-    """Explain a sample of the evaluation set."""
+def _explain_sample(subject: Subject, options: Options) -> tuple[list[int], Any, chunks.Explanations]:
+    """Return the positions of a sample of the evaluation set, the settings of the explainer, and the explanations."""
     explainer = subject.explainer
     ids, strata = explainer.examples(subject.data)
     positions = sample.choose_positions(ids, strata, options.examples or explainer.EXAMPLES, options.seed)
@@ -88,10 +70,10 @@ def explain_sample(subject: Subject, options: Options) -> SampleResult:
         if options.precision == "auto":
             settings = chunks.choose_precision(job, step)
         explanations = list(chunks.explain_chunks(job, settings, step, done))
-    return SampleResult([ids[position] for position in positions], positions, settings, explanations)
+    return positions, settings, explanations
 
 
-def decide_verdict(
+def _decide_verdict(
     task: str, table: Table, names: slices.SliceNames, options: Options, explainer: ModuleType
 ) -> Verdict:
     """Return the verdict on the measures of a sample, and on its slices if explain.slice_gap is set."""
@@ -104,12 +86,13 @@ def decide_verdict(
     return replace(verdict, slices=rows, calibration=slices.summarise_calibration(table))
 
 
-def _provenance(subject: Subject, result: SampleResult) -> dict[str, Any]:
+def _provenance(subject: Subject, positions: Sequence[int], settings: Any) -> dict[str, Any]:
+    ids = subject.explainer.examples(subject.data)[0]
     return {
         "model": subject.digest,
         "data": subject.data.fingerprint("val"),
-        "sample": sample.sample_digest(result.ids),
-        "settings": chunks.settings_record(result.settings),
+        "sample": sample.sample_digest([ids[position] for position in positions]),
+        "settings": chunks.settings_record(settings),
         "versions": {name: version(name) for name in ("torch", "shap", "captum")},
         "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -87,13 +87,14 @@ def _make_parser(name: str) -> argparse.ArgumentParser:
 def _verify(args: argparse.Namespace) -> int:
     from datamodules import factory
     from quality import gate, notify
-    from quality.settings import read_settings
     from quality.verdict import summarise_verdict
     from quality.verification import verify_data
 
     config = factory.compose_config(args.overrides, any_model=True)
-    settings = read_settings(config)
-    verdict, report = verify_data(factory.build(config.data), settings)
+    settings = config.quality
+    verdict, report = verify_data(
+        factory.build(config.data), str(config.task.name), str(settings.contract), str(settings.action)
+    )
     folder = gate.report_folder(args.folder, "quality")
     gate.copy_report(report, folder)
     message = summarise_verdict(verdict)

@@ -3,8 +3,7 @@
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from quality import distances, drift_report, features, notify, profile, tables, 
 from quality.description import describe
 from quality.facts import Facts, load_facts
 from quality.gate import report_folder
-from quality.settings import read_settings
 from runs import folder as folders
 from runs.statistics import holm_correction
 
@@ -28,37 +26,6 @@ COMPONENTS = 8  # principal components of the features
 MAX_TIED_VALUES = 20  # distinct numbers up to which a column is tested as a category
 Column = npt.NDArray[Any]
 Columns = dict[str, Column]
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """The comparison of one column.
-
-    Attributes:
-        name: of the column.
-        kind: number or category.
-        statistic: the statistic that decides: "KS" or "Jensen-Shannon".
-        value: of the statistic.
-        threshold: what the statistic of samples of the reference stays below.
-        p: p-value, corrected for the number of columns.
-        effect: of numbers the difference of means in standard deviations of the reference, of categories Cramér's V.
-        psi: population stability index.
-        jensen_shannon: distance; of numbers over ten bins.
-        drifted: whether the value exceeds its threshold and p is below the level.
-        plot: data of the plot: edges and bars, or counts; `shown` in the file.
-    """
-
-    name: str
-    kind: str
-    statistic: str
-    value: float
-    threshold: float
-    p: float
-    effect: float
-    psi: float
-    jensen_shannon: float
-    drifted: bool
-    plot: dict[str, Any]
 
 
 def command(args: argparse.Namespace) -> int:
@@ -72,13 +39,13 @@ def command(args: argparse.Namespace) -> int:
     if not 0 < args.level < 1:
         raise InputError(f"--level {args.level}: must be above 0 and below 1")
     config = factory.compose_config(overrides, any_model=True)
-    settings = read_settings(config)
+    task = str(config.task.name)
     data = factory.build(config.data)
     folder = find_reference(reference, data.root)
     reference_task = profile.read(folder)["task"]
-    if reference_task != settings.task:
-        raise InputError(f"the reference is data for {reference_task}, the new data is for {settings.task}")
-    facts, description = load_facts(data, settings.task), describe(settings.task)
+    if reference_task != task:
+        raise InputError(f"the reference is data for {reference_task}, the new data is for {task}")
+    facts, description = load_facts(data, task), describe(task)
     with tempfile.TemporaryDirectory() as spill:
         connection = tables.connect(facts.path, Path(spill))
         profile.write(Path(spill), connection, description)
@@ -89,14 +56,14 @@ def command(args: argparse.Namespace) -> int:
         if args.model:
             blocks.append(_model_columns(reference, args.model, data, facts, args.split, Path(spill)))
     columns = compare_columns(blocks, args.level)
-    drifted = [column.name for column in columns if column.drifted]
+    drifted = [column["name"] for column in columns if column["drifted"]]
     result = {
         "status": "drifted" if drifted else "stable",
         "reference": reference,
         "split": args.split,
         "rows": {"reference": _row_count(old), "new": _row_count(new)},
         "level": args.level,
-        "columns": [asdict(column, dict_factory=_rename_fields) for column in columns],
+        "columns": columns,
     }
     report = report_folder(args.folder, "drift")
     try:
@@ -110,12 +77,9 @@ def command(args: argparse.Namespace) -> int:
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
         return 0
-    notify.send_notification(f"data drifted from {reference}: {names}", report, settings.webhook, settings.summary)
+    message = f"data drifted from {reference}: {names}"
+    notify.send_notification(message, report, config.quality.webhook, config.quality.summary)
     return 4 if args.action == "enforce" else 0
-
-
-def _rename_fields(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {"shown" if name == "plot" else name: value for name, value in items}
 
 
 def find_reference(name: str, root: Path) -> Path:
@@ -201,7 +165,7 @@ def _model_columns(
 
 def compare_columns(
     blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], level: float
-) -> list[ColumnDrift]:
+) -> list[dict[str, Any]]:
     """Compare columns of a reference and of new data.
 
     Args:
@@ -209,7 +173,11 @@ def compare_columns(
         level: false alarm rate of one comparison of all columns.
 
     Returns:
-        The columns that drifted first, then by descending value.
+        Rows, the columns that drifted first, then by descending value: name; kind (number or category); the statistic that
+        decides (KS or Jensen-Shannon), its value, and the threshold that samples of the reference stay below; p, corrected
+        for the number of columns; effect (of numbers the difference of means in standard deviations of the reference, of
+        categories Cramér's V); psi; jensen_shannon (of numbers over ten bins); drifted (the value exceeds its threshold and
+        p is below the level); shown (the plot: edges and bars, or counts).
     """
     pairs = [_prepare_block(old, new) for old, new in blocks]
     p: dict[str, float] = {}
@@ -224,7 +192,7 @@ def compare_columns(
         for old, new in pairs
         for name in old
     ]
-    return sorted(columns, key=lambda column: (not column.drifted, -column.value))
+    return sorted(columns, key=lambda column: (not column["drifted"], -column["value"]))
 
 
 def _prepare_block(old: Mapping[str, Column], new: Mapping[str, Column]) -> tuple[Columns, Columns]:
@@ -273,7 +241,7 @@ def _p_value(old: Column, new: Column) -> float:
     return distances.chi_square_test(old_counts, new_counts)[0]
 
 
-def _compare_column(name: str, old: Column, new: Column, threshold: float, p: float, level: float) -> ColumnDrift:
+def _compare_column(name: str, old: Column, new: Column, threshold: float, p: float, level: float) -> dict[str, Any]:
     value = _make_statistic(old, new)(old, new)
     if old.dtype.kind == "f":
         kind, statistic = "number", "KS"
@@ -287,19 +255,19 @@ def _compare_column(name: str, old: Column, new: Column, threshold: float, p: fl
         effect = distances.chi_square_test(old_counts, new_counts)[1]
         sides = (("reference", old_counts), ("new", new_counts))
         plot = {"counts": {side: dict(zip(categories, counts.tolist(), strict=True)) for side, counts in sides}}
-    return ColumnDrift(
-        name,
-        kind,
-        statistic,
-        value,
-        threshold,
-        p,
-        effect,
-        psi=distances.psi(old_counts, new_counts),
-        jensen_shannon=distances.jensen_shannon(old_counts, new_counts),
-        drifted=value > threshold and p < level,
-        plot=plot,
-    )
+    return {
+        "name": name,
+        "kind": kind,
+        "statistic": statistic,
+        "value": value,
+        "threshold": threshold,
+        "p": p,
+        "effect": effect,
+        "psi": distances.psi(old_counts, new_counts),
+        "jensen_shannon": distances.jensen_shannon(old_counts, new_counts),
+        "drifted": value > threshold and p < level,
+        "shown": plot,
+    }
 
 
 def _histogram(old: Column, new: Column) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 
 from config import files, process
 from config.errors import ContractError, InputError
-from quality.settings import read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +31,15 @@ def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any
         ContractError: under `quality=enforce`, if the verdict is not accepted.
         InputError: the contract is invalid, or Soda is not installed.
     """
-    settings = read_settings(config)
-    if settings.action == "off":
-        return {"action": settings.action}
+    settings = config.quality
+    action = str(settings.action)
+    if action == "off":
+        return {"action": action}
     from quality.notify import send_notification
     from quality.verdict import summarise_verdict
     from quality.verification import verify_data
 
-    verdict, report = verify_data(data, settings)
+    verdict, report = verify_data(data, str(config.task.name), str(settings.contract), action)
     target = folder / FOLDER
     page = target / "report.html"
     if process.rank() == 0:
@@ -48,12 +48,12 @@ def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any
     if not verdict.accepted:
         if process.rank() == 0:
             send_notification(message, target, settings.webhook, settings.summary)
-        if settings.action == "enforce":
+        if action == "enforce":
             raise ContractError(f"{message}; see {page}; to train nevertheless, set quality=warn")
     if verdict.status != "passed":
         logger.warning("%s; see %s", message, page)
     return {
-        "action": settings.action,
+        "action": action,
         "status": verdict.status,
         "contract": verdict.contract,
         "digest": verdict.digest,

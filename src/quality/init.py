@@ -13,7 +13,6 @@ from datamodules import factory
 from quality import contract, profile, tables
 from quality.description import describe
 from quality.facts import load_facts
-from quality.settings import read_settings
 from runs.masking import mask_command
 
 MIN_SHARE = 0.8  # of the current rows; fewer rows warn
@@ -32,13 +31,13 @@ def command(args: argparse.Namespace) -> int:
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"{path} cannot be written: its folder does not exist")
     config = factory.compose_config(args.overrides, any_model=True)
-    settings = read_settings(config)
+    task = str(config.task.name)
     data = factory.build(config.data)
-    base = contract.read(settings.contract, data.root)
-    facts = load_facts(data, settings.task)
+    base = contract.read(str(config.quality.contract), data.root)
+    facts = load_facts(data, task)
     with tempfile.TemporaryDirectory() as spill:
         connection = tables.connect(facts.path, Path(spill))
-        statistics = profile.write(Path(spill), connection, describe(settings.task))
+        statistics = profile.write(Path(spill), connection, describe(task))
         connection.close()
     text = draft_contract(base.text, statistics, args.overrides)
     contract.parse(text, "new", args.output or "the new contract")

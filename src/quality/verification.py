@@ -13,7 +13,6 @@ from quality.description import describe
 from quality.facts import SPLITS, load_facts
 from quality.hashes import hash64
 from quality.judgement import judge_contract
-from quality.settings import Settings
 from quality.verdict import Verdict
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1  # part of the cache key: raise it when a verdict or its report changes
 
 
-def verify_data(data: Any, settings: Settings) -> tuple[Verdict, Path]:
+def verify_data(data: Any, task: str, contract_name: str, action: str = "enforce") -> tuple[Verdict, Path]:
     """Return the verdict on a data module's content, from the cache or computed.
 
     The counts of accepted data, or of any data with the action `warn`, are what the next data of the same source is
@@ -29,7 +28,9 @@ def verify_data(data: Any, settings: Settings) -> tuple[Verdict, Path]:
 
     Args:
         data: a data module, not prepared yet.
-        settings: its task, and the contract.
+        task: name of its task.
+        contract_name: name of a shipped contract, or path of a file.
+        action: enforce or warn.
 
     Returns:
         The verdict, and the folder of its report: verdict.json, rows.jsonl, report.md, report.html, profile.json,
@@ -39,9 +40,9 @@ def verify_data(data: Any, settings: Settings) -> tuple[Verdict, Path]:
         InputError: the files cannot be read as a data set, the contract is invalid, or Soda is not installed.
     """
     versions = soda.versions()
-    description = describe(settings.task)
-    contract = contracts.read(settings.contract, data.root)
-    facts = load_facts(data, settings.task)
+    description = describe(task)
+    contract = contracts.read(contract_name, data.root)
+    facts = load_facts(data, task)
     expected = {split: data.expected(split) if hasattr(data, "expected") else None for split in SPLITS}
     limits = [data.limit(split) if hasattr(data, "limit") else None for split in SPLITS]
     source = getattr(data, "place", type(data).__name__)
@@ -70,6 +71,6 @@ def verify_data(data: Any, settings: Settings) -> tuple[Verdict, Path]:
 
     folder = cache.entry(data.root, "verdicts", key, build)
     verdict = verdicts.read(folder / verdicts.FILE)
-    if (verdict.accepted or settings.action == "warn") and previous != verdict.counts:
+    if (verdict.accepted or action == "warn") and previous != verdict.counts:
         tables.write_counts(counts_file, verdict.counts)
     return verdict, folder
