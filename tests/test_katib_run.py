@@ -440,6 +440,33 @@ def test_a_folder_belongs_to_one_search_and_one_process(tmp_path: Path) -> None:
     assert len(rows(path)) == 4
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_wait_waits_until_the_search_folder_is_free(is_interrupted: bool, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    path = experiment(tmp_path, maxTrialCount=1, parallelTrialCount=1)
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / ".lock.json").write_text('{"pid": 123, "host": "elsewhere"}')
+    with FileLock(folder / ".lock"):
+        waiting = subprocess.Popen(
+            command(path, "--folder", folder, "--wait"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert waiting.stderr is not None
+        line = waiting.stderr.readline()
+        assert line == f"isotrain: waiting for process 123 on elsewhere, which uses {folder}\n"
+        assert not ledger(path, "begin")
+        if is_interrupted:
+            waiting.send_signal(signal.SIGINT)
+            _, message = waiting.communicate(timeout=60)
+            assert (waiting.returncode, "interrupted" in message, "Traceback" in message) == (130, True, False)
+            return
+    _, message = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, message
+    assert [row["status"] for row in rows(path)] == ["Succeeded"]
+    assert not (folder / ".lock.json").exists()
+
+
 def test_a_folder_that_the_shell_would_take_apart_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "my searches"
     folder.mkdir()

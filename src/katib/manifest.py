@@ -184,7 +184,7 @@ def _spec(request: ExperimentRequest) -> list[str]:
         f"    objectiveMetricName: {request.objective}",
         "    additionalMetricNames:",
         *(f"      - {name}" for name in additional),
-        "    metricStrategies:  # the value of a trial's curve; Katib's default is min or max, as for the objective",
+        "    metricStrategies:  # one value of each metric per trial; Katib's default for all is the objective's min or max",
     ]
     for name in (request.objective, *additional):
         lines.append(f"      - {{name: {name}, value: {STRATEGIES.get(name, request.metrics[name])}}}")
