@@ -187,24 +187,18 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
             raise InputError(f"--setting {setting}: write NAME=VALUE")
         settings[name] = value
     words = [word for word in arguments if word not in ("-o", "--output", args.output)]
+    counts = {name: min(getattr(args, name), args.max_trials) for name in ("max_trials", "parallel", "max_failed")}
+    options = ("goal", "stop_early", "collector", "kind", "processes", "gpus", "title")
     request = manifest.build_request(
         args.overrides,
         args.name,
         args.objective,
         args.algorithm,
         settings=settings,
-        goal=args.goal,
-        max_trials=args.max_trials,
-        parallel=min(args.parallel, args.max_trials),
-        max_failed=min(args.max_failed, args.max_trials),
-        stop_early=args.stop_early,
-        collector=args.collector,
-        kind=args.kind,
-        processes=args.processes,
-        gpus=args.gpus,
         image=args.image or manifest.IMAGE,
         command=shlex.join(["python", "-m", "katib", "new", *words]),
-        title=args.title,
+        **counts,
+        **{name: getattr(args, name) for name in options},
     )
     file = args.output or f"{request.name}.yaml"
     text = manifest.format_manifest(request, file)

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,18 +108,14 @@ def format_path(path: YamlPath) -> str:
 def _collect_lines(node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]) -> None:
     # A block value of a key begins one line below its key; the key's line is the one to show.
     lines.setdefault(path, node.start_mark.line + 1)
-    for part, key, child in _children(node):
+    children: list[tuple[str | int, yaml.Node, yaml.Node]] = []  # part of the path, node with the line, value
+    if isinstance(node, yaml.MappingNode):
+        children = [(str(key.value), key, child) for key, child in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(index, child, child) for index, child in enumerate(node.value)]
+    for part, line_node, child in children:
         child_path = (*path, part)
         if child_path in lines:
             repeated.append(child_path)
-        lines[child_path] = (key or child).start_mark.line + 1
+        lines[child_path] = line_node.start_mark.line + 1
         _collect_lines(child, child_path, lines, repeated)
-
-
-def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Node | None, yaml.Node]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, child in node.value:
-            yield str(key.value), key, child
-    elif isinstance(node, yaml.SequenceNode):
-        for index, child in enumerate(node.value):
-            yield index, None, child

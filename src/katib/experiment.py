@@ -215,7 +215,7 @@ class Experiment:
         if self.kind == "TrainJob" and isinstance(self.get(*TEMPLATE, "spec", "trainer"), dict):
             yield (*TEMPLATE, "spec", "trainer"), {"name": "node", **self.mapping(*TEMPLATE, "spec", "trainer")}
             return
-        for path, containers in _find_lists(self.mapping(*TEMPLATE), TEMPLATE, "containers"):
+        for path, containers in iter_lists(self.mapping(*TEMPLATE), TEMPLATE, "containers"):
             for index, container in enumerate(containers):
                 if isinstance(container, dict):
                     yield (*path, index), container
@@ -378,6 +378,19 @@ def iter_strings(value: Any, path: YamlPath) -> Iterator[tuple[YamlPath, str]]:
         yield path, value
 
 
+def iter_lists(value: Any, path: YamlPath, key: str) -> Iterator[tuple[YamlPath, list[Any]]]:
+    """Return every list of a key, at any depth, with its path."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            if name == key and isinstance(child, list):
+                yield (*path, name), child
+            else:
+                yield from iter_lists(child, (*path, name), key)
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from iter_lists(child, (*path, index), key)
+
+
 def _settings(rows: list[Any]) -> dict[str, str]:
     return {_to_text(row.get("name")): _to_text(row.get("value")) for row in rows if isinstance(row, dict)}
 
@@ -389,16 +402,3 @@ def _to_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
-
-
-def _find_lists(value: Any, path: YamlPath, key: str) -> Iterator[tuple[YamlPath, list[Any]]]:
-    """Return every list below a key, at any depth."""
-    if isinstance(value, dict):
-        for name, child in value.items():
-            if name == key and isinstance(child, list):
-                yield (*path, name), child
-            else:
-                yield from _find_lists(child, (*path, name), key)
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from _find_lists(child, (*path, index), key)

@@ -47,15 +47,19 @@ class Rule:
         level: error or warning.
         title: what holds where the rule finds nothing, in one line.
         problems: function that returns the problems of an Experiment.
+        algorithm: algorithm that the rule is about; "" if it applies to all.
     """
 
     code: str
     level: Level
     title: str
     problems: Callable[[Experiment], Iterable[Problem]]
+    algorithm: str = ""
 
     def apply(self, experiment: Experiment) -> Iterator[Finding]:
         """Return the findings of this rule in an Experiment."""
+        if self.algorithm not in ("", experiment.algorithm):
+            return
         for path, message, fix in self.problems(experiment):
             yield build_finding(experiment, self.code, self.level, path, message, fix)
 

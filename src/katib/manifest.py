@@ -165,13 +165,19 @@ def _head(request: ExperimentRequest, file: str) -> list[str]:
 
 def _made_by(command: str) -> list[str]:
     """Return the command in lines that a shell accepts."""
+    *lines, last_line = _fold([shlex.quote(word) for word in shlex.split(command)], "  ")
+    return ["# Made by:", *(f"#   {line} \\" for line in lines), f"#   {last_line}"]
+
+
+def _fold(words: Sequence[str], indent: str = "") -> list[str]:
+    """Join words to lines of about 100 characters; lines after the first are indented."""
     lines = [""]
-    for word in map(shlex.quote, shlex.split(command)):
+    for word in words:
         if lines[-1] and len(lines[-1]) + len(word) > 100:
-            lines.append("  " + word)
+            lines.append(indent + word)
         else:
             lines[-1] += f" {word}" if lines[-1] else word
-    return ["# Made by:", *(f"#   {line} \\" for line in lines[:-1]), f"#   {lines[-1]}"]
+    return lines
 
 
 def _spec(request: ExperimentRequest) -> list[str]:
@@ -272,14 +278,8 @@ def _quote(override: str) -> str:
 
 def _command(request: ExperimentRequest) -> list[str]:
     """Return the container's command, its shell line folded between words."""
-    lines, current = ["command:", "  - sh", "  - -c", "  - >-"], ""
-    for word in " ".join(_trial_words(request)).split(" "):
-        if current and len(current) + len(word) > 100:
-            lines.append("    " + current)
-            current = word
-        else:
-            current = f"{current} {word}" if current else word
-    return [*lines, "    " + current]
+    words = " ".join(_trial_words(request)).split(" ")
+    return ["command:", "  - sh", "  - -c", "  - >-", *_indent(_fold(words), 4)]
 
 
 _ENV = [

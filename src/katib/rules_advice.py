@@ -21,7 +21,7 @@ def _strategies(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _tpe(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm == "tpe" and experiment.parallel > 1:
+    if experiment.parallel > 1:
         message = f"Katib's tpe suggests the same point {experiment.parallel} times in each round (kubeflow/katib#1329)"
         yield (SPEC, "algorithm", "algorithmName"), message, "use multivariate-tpe, or parallelTrialCount: 1"
 
@@ -102,7 +102,7 @@ def _hyperband(experiment: Experiment) -> Iterator[Problem]:
     returns its next rung, which is smaller. With one free slot the numbers match.
     """
     maximum, parallel = experiment.count("maxTrialCount"), experiment.parallel
-    if experiment.algorithm == "hyperband" and (maximum is None or maximum > parallel + 1):
+    if maximum is None or maximum > parallel + 1:
         message = f"Katib 0.19 cannot start hyperband's second rung: the search stalls after {parallel} trials"
         fix = f"on a cluster use maxTrialCount: {parallel + 1}; `python -m katib run` runs all rungs"
         yield (SPEC, "maxTrialCount"), message, fix
@@ -128,7 +128,7 @@ def _pods(experiment: Experiment) -> Iterator[Problem]:
 
 RULES = (
     Rule("K301", "warning", "every metric has a strategy", _strategies),
-    Rule("K302", "warning", "tpe does not repeat points", _tpe),
+    Rule("K302", "warning", "tpe does not repeat points", _tpe, "tpe"),
     Rule("K303", "warning", "the algorithm uses distributions and steps", _distributions),
     Rule("K304", "warning", "the search ends", _counts),
     Rule("K305", "warning", "a failing trial is not repeated", _retries),
@@ -136,6 +136,6 @@ RULES = (
     Rule("K307", "warning", "the command is in the file", _image_command),
     Rule("K308", "warning", "output is not buffered", _buffering),
     Rule("K309", "warning", "the command has no brace expansion", _brace_expansion),
-    Rule("K310", "warning", "hyperband does not stall after its first rung", _hyperband),
+    Rule("K310", "warning", "hyperband does not stall after its first rung", _hyperband, "hyperband"),
     Rule("K311", "warning", "every pod of a trial has the primary container", _pods),
 )

@@ -28,12 +28,7 @@ CHOICES = {
     "restart_strategy": ("ipop", "bipop", "none"),
 }
 INTEGERS = (
-    "random_state",
-    "n_EI_candidates",
-    "n_startup_trials",
-    "n_ei_candidates",
-    "n_initial_points",
-    "n_population",
+    *("random_state", "n_EI_candidates", "n_startup_trials", "n_ei_candidates", "n_initial_points", "n_population"),
 )
 NUMBERS = ("gamma", "prior_weight", "sigma", "r_l", "eta")
 
@@ -56,8 +51,6 @@ def _settings(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _grid(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm != "grid":
-        return
     for parameter in experiment.parameters:
         if parameter.type == "double" and not parameter.step:
             message = f"grid needs a step for the double {parameter.name}"
@@ -68,9 +61,7 @@ def _grid(experiment: Experiment) -> Iterator[Problem]:
         yield (SPEC, "maxTrialCount"), message, f"use at most {size}"
 
 
-def _bayesian_optimization(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm != "bayesianoptimization":
-        return
+def _bayesian(experiment: Experiment) -> Iterator[Problem]:
     for parameter in experiment.parameters:
         if parameter.type == "double" and parameter.numbers and parameter.numbers[0] <= 0:
             message = (
@@ -81,16 +72,13 @@ def _bayesian_optimization(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _cmaes(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm == "cmaes":
-        count = sum(parameter.type in ("double", "int") for parameter in experiment.parameters)
-        if count < 2:
-            message = f"cmaes needs at least two parameters of type double or int, got {count}"
-            yield (SPEC, "parameters"), message, "add one, or use multivariate-tpe"
+    count = sum(parameter.type in ("double", "int") for parameter in experiment.parameters)
+    if count < 2:
+        message = f"cmaes needs at least two parameters of type double or int, got {count}"
+        yield (SPEC, "parameters"), message, "add one, or use multivariate-tpe"
 
 
 def _multivariate_tpe(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm != "multivariate-tpe":
-        return
     for parameter in experiment.parameters:
         if parameter.distribution in ("normal", "logNormal"):
             message = f"multivariate-tpe does not support the distribution {parameter.distribution}"
@@ -98,8 +86,6 @@ def _multivariate_tpe(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _hyperband(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm != "hyperband":
-        return
     settings = experiment.settings
     if not settings.get("r_l"):
         yield SETTINGS, "hyperband needs the setting r_l", "add r_l, the largest resource of a trial"
@@ -133,8 +119,6 @@ def _hyperband(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _pbt(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm != "pbt":
-        return
     settings = experiment.settings
     for name, fix in (
         ("suggestion_trial_dir", "add suggestion_trial_dir, the directory of a trial's checkpoints"),
@@ -187,11 +171,11 @@ def _medianstop(experiment: Experiment) -> Iterator[Problem]:
 
 RULES = (
     Rule("K210", "error", "the algorithm has the settings", _settings),
-    Rule("K211", "error", "the search space suits grid", _grid),
-    Rule("K212", "error", "the search space suits bayesianoptimization", _bayesian_optimization),
-    Rule("K213", "error", "the search space suits cmaes", _cmaes),
-    Rule("K214", "error", "the search space suits multivariate-tpe", _multivariate_tpe),
-    Rule("K215", "error", "the Experiment suits hyperband", _hyperband),
-    Rule("K216", "error", "the Experiment suits pbt", _pbt),
+    Rule("K211", "error", "the search space suits grid", _grid, "grid"),
+    Rule("K212", "error", "the search space suits bayesianoptimization", _bayesian, "bayesianoptimization"),
+    Rule("K213", "error", "the search space suits cmaes", _cmaes, "cmaes"),
+    Rule("K214", "error", "the search space suits multivariate-tpe", _multivariate_tpe, "multivariate-tpe"),
+    Rule("K215", "error", "the Experiment suits hyperband", _hyperband, "hyperband"),
+    Rule("K216", "error", "the Experiment suits pbt", _pbt, "pbt"),
     Rule("K217", "error", "the Experiment suits medianstop", _medianstop),
 )

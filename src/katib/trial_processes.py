@@ -19,8 +19,7 @@ import psutil
 from config.errors import InputError
 from config.tasks import CONF, CONF_VARIABLE
 from katib import shell_command
-from katib.documents import YamlPath
-from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, substitute, trial_view
+from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, iter_lists, substitute, trial_view
 
 KINDS = ("Job", "PyTorchJob", "TrainJob")
 OWN_VARIABLES = (CONF_VARIABLE, "PYTHONPATH")  # the caller's; a container's are paths in its image
@@ -152,26 +151,14 @@ def prepare_launch(
 
 def mount_paths(experiment: Experiment) -> list[str]:
     """Return the paths that the primary container mounts, and the parent of run folders if it is not below one."""
-    if experiment.kind == "TrainJob":
-        mounts = _override_mounts(experiment)
-    else:
-        mounts = (experiment.primary[1].get("volumeMounts") if experiment.primary else None) or []
+    mounts = (experiment.primary[1].get("volumeMounts") if experiment.primary else None) or []
+    if experiment.kind == "TrainJob":  # in its podTemplateOverrides
+        mounts = [row for _, rows in iter_lists(experiment.get(*TEMPLATE), TEMPLATE, "volumeMounts") for row in rows]
     paths = [str(mount.get("mountPath")) for mount in mounts if isinstance(mount, dict) and mount.get("mountPath")]
     for folder in re.findall(r"hydra\.run\.dir=(/[^\s$'\"]*)/", " ".join(experiment.command)):
         if not any(folder == path or folder.startswith(path + "/") for path in paths):
             paths.append(folder)
     return [path.rstrip("/") for path in paths]
-
-
-def _override_mounts(experiment: Experiment) -> list[Any]:
-    """Return the mounts in a TrainJob's podTemplateOverrides."""
-    mounts: list[Any] = []
-    overrides: YamlPath = (*TEMPLATE, "spec", "podTemplateOverrides")
-    for index in range(len(experiment.items(*overrides))):
-        containers = (*overrides, index, "spec", "containers")
-        for number in range(len(experiment.items(*containers))):
-            mounts += experiment.items(*containers, number, "volumeMounts")
-    return mounts
 
 
 def _environment(
