@@ -16,7 +16,7 @@ from config.errors import InputError
 from config.tasks import CONF_VARIABLE
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, trial_command
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, trial_command
 from katib.findings import Finding, Level, build_finding
 from katib.rules_runtime import metric_path
 from katib.search_space import probe_points
@@ -52,30 +52,39 @@ def _problems(experiment: Experiment) -> Iterator[_Problem]:
         return
     path: YamlPath = (*experiment.primary[0], "command") if experiment.primary else TRIAL
     try:
-        calls = [(names, shell_command.train_overrides(words)) for names, words in commands]
+        calls = [(point, shell_command.train_overrides(words)) for point, words in commands]
     except ValueError as error:
         yield "K401", "error", path, f"the shell cannot parse the command: {error}", "close the quotes"
         return
     if all(overrides is None for _, overrides in calls):
         yield "K400", "note", path, "the command was not checked: it does not call train.py", ""
         return
-    results = [(names, overrides or [], _compose_cached(overrides or [])) for names, overrides in calls]
-    messages: dict[str, list[Sequence[str]]] = {}
-    for names, _, result in results:
-        if result["message"]:
-            messages.setdefault(result["message"], []).append(names)
-    for message, changes in messages.items():
-        # Blame a parameter if its values alone bring the message about.
-        names_alone = {names[0] for names in changes if len(names) == 1}
+    results = [(point, overrides or [], _compose_cached(overrides or [])) for point, overrides in calls]
+    for message in dict.fromkeys(result["message"] for _, _, result in results):
+        if not message:
+            continue
+        points = [point for point, _, result in results if result["message"] == message]
+        other_points = [point for point, _, result in results if result["message"] != message]
         location, fix = path, "correct the command"
-        if len(changes) < len(results) and len(names_alone) == 1:
-            parameter = next(row for row in experiment.parameters if row.name in names_alone)
+        if parameter := _cause(experiment.parameters, points, other_points):
             location, fix = parameter.space_path, "change the feasible space, or the parameter's name"
         yield "K401", "error", location, message, fix
     for _, overrides, result in results:
         if not result["message"]:
             yield from _trainer_problems(experiment, result, overrides, path)
             return
+
+
+def _cause(
+    parameters: Sequence[Parameter], points: Sequence[Mapping[str, str]], other_points: Sequence[Mapping[str, str]]
+) -> Parameter | None:
+    """Return the only parameter whose values separate some points from the others; None if there is none."""
+    causes = [
+        parameter
+        for parameter in parameters
+        if {point.get(parameter.name) for point in points}.isdisjoint(row.get(parameter.name) for row in other_points)
+    ]
+    return causes[0] if len(causes) == 1 and other_points else None
 
 
 def _trainer_problems(
@@ -107,7 +116,7 @@ def _trainer_problems(
         yield "K404", "warning", path, message, fix
     elif TRIAL_NAME not in folder:
         message = f"all trials write to {folder}, so later trials would return the first one's result"
-        fix = "end it with ${trialParameters.trialName}, which refers to ${trialSpec.Name}"
+        fix = "end hydra.run.dir with ${trialParameters.trialName}, which refers to ${trialSpec.Name}"
         yield "K404", "error", path, message, fix
     if collector == "File":
         metrics_path = experiment.metrics_path
@@ -138,18 +147,16 @@ def _filter_matches(experiment: Experiment, metric: str) -> bool:
     return any(isinstance(match, tuple) and match[0].strip() == metric for match in matches)
 
 
-def _commands(experiment: Experiment) -> list[tuple[list[str], list[str]]]:
-    """Return, for each probe point, the names of parameters that are not in the middle, and the trial's command."""
+def _commands(experiment: Experiment) -> list[tuple[dict[str, str], list[str]]]:
+    """Return the probe points, and the trial's command at each."""
     commands = []
-    points = probe_points(experiment.parameters)
-    for assignments in points:
+    for point in probe_points(experiment.parameters):
         try:
-            words = trial_command(experiment, TRIAL_NAME, assignments)
+            words = trial_command(experiment, TRIAL_NAME, point)
         except ValueError:
             continue
         if words:
-            names = [name for name, value in assignments.items() if value != points[0][name]]
-            commands.append((names, words))
+            commands.append((point, words))
     return commands
 
 

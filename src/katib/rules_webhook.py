@@ -51,14 +51,17 @@ def _counts(experiment: Experiment) -> Iterator[Problem]:
     parallel = experiment.count("parallelTrialCount", 3)
     if failed is not None and failed < 0:
         yield (SPEC, "maxFailedTrialCount"), f"must be 0 or more, got {failed}", "use 0 or more"
-    if maximum is not None and maximum <= 0:
-        yield (SPEC, "maxTrialCount"), f"must be 1 or more, got {maximum}", "use 1 or more"
     if parallel is not None and parallel <= 0:
         yield (SPEC, "parallelTrialCount"), f"must be 1 or more, got {parallel}", "use 1 or more"
-    if maximum is not None and failed is not None and failed > maximum:
+    if maximum is None:
+        return
+    if maximum <= 0:
+        yield (SPEC, "maxTrialCount"), f"must be 1 or more, got {maximum}", "use 1 or more"
+        return
+    if failed is not None and failed > maximum:
         message = f"{failed} is more than maxTrialCount, which is {maximum}"
         yield (SPEC, "maxFailedTrialCount"), message, f"use at most {maximum}"
-    if maximum is not None and parallel is not None and parallel > maximum:
+    if parallel is not None and parallel > maximum:
         source = "" if experiment.count("parallelTrialCount") else " (the default)"
         message = f"{parallel}{source} is more than maxTrialCount, which is {maximum}"
         yield (SPEC, "parallelTrialCount"), message, f"use at most {maximum}"
@@ -80,13 +83,13 @@ def _objective(experiment: Experiment) -> Iterator[Problem]:
 def _algorithm(experiment: Experiment) -> Iterator[Problem]:
     if experiment.algorithm not in ALGORITHMS:
         name = experiment.algorithm
-        message = f"Katib has no service for the algorithm {name!r}" if name else "the algorithm is missing"
+        message = f"Katib has no algorithm {name!r}" if name else "the algorithm is missing"
         yield (SPEC, "algorithm", "algorithmName"), message, f"use one of {', '.join(ALGORITHMS)}"
 
 
 def _early_stopping(experiment: Experiment) -> Iterator[Problem]:
     if experiment.get(SPEC, "earlyStopping") is not None and experiment.early_stopping not in EARLY_STOPPING:
-        message = f"Katib has no service for the early stopping {experiment.early_stopping!r}"
+        message = f"Katib has no early-stopping algorithm {experiment.early_stopping!r}"
         yield (SPEC, "earlyStopping", "algorithmName"), message, f"use {' or '.join(EARLY_STOPPING)}"
 
 
@@ -202,7 +205,7 @@ def _workload(experiment: Experiment) -> Iterator[Problem]:
             yield (*TEMPLATE, "metadata", key), f"Katib sets the {key} itself", "remove it"
     for key in ("apiVersion", "kind"):
         if not spec.get(key):
-            yield (*TEMPLATE, key), f"{key} is missing", "add both, e.g. apiVersion: batch/v1 and kind: Job"
+            yield (*TEMPLATE, key), f"{key} is missing", "add apiVersion and kind, e.g. batch/v1 and Job"
 
 
 def _job(experiment: Experiment) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from katib.documents import YamlPath
@@ -74,7 +74,7 @@ def unknown_fields(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Pro
     elif isinstance(schema, dict) and isinstance(value, dict):
         for key, child in value.items():
             if key not in schema:
-                yield (*path, str(key)), f"Katib has no field {key}", f"use one of {', '.join(schema)}"
+                yield _unknown_field((*path, str(key)), "Katib", schema)
             else:
                 yield from unknown_fields(child, schema[key], (*path, key))
 
@@ -153,9 +153,7 @@ def _model_problems(value: Any, path: YamlPath, kind: str, models: Any) -> Itera
         attributes = {key: attribute for attribute, key in model.attribute_map.items()}
         for key, child in value.items():
             if key not in attributes:
-                close = difflib.get_close_matches(str(key), list(attributes), n=1)
-                fix = f"use {close[0]}" if close else "remove it, or move it to the object that has it"
-                yield (*path, str(key)), f"{kind[2:]} has no field {key}", fix
+                yield _unknown_field((*path, str(key)), kind[2:], attributes)
             else:
                 yield from _model_problems(child, (*path, key), model.openapi_types[attributes[key]], models)
 
@@ -169,8 +167,14 @@ def _has_type(value: Any, type_name: str) -> bool:
 
 def _wrong_type(path: YamlPath, value: Any, type_name: str) -> Problem:
     text = str(value).lower() if isinstance(value, bool) else value
-    fix = f'write it in quotes: "{text}"' if type_name == "str" else f"use {_TYPE_NAMES[type_name]}"
+    fix = f'write it in quotes: "{text}"' if type_name == "str" else f"use {_TYPE_NAMES[type_name]}, without quotes"
     return path, f"the value must be {_TYPE_NAMES[type_name]}, got {value!r}", fix
+
+
+def _unknown_field(path: YamlPath, owner: str, names: Iterable[str]) -> Problem:
+    similar = difflib.get_close_matches(str(path[-1]), list(names), n=1)
+    fix = f"use {similar[0]}" if similar else f"remove it, or use one of {', '.join(sorted(names))}"
+    return path, f"{owner} has no field {path[-1]}", fix
 
 
 def _not_a_list(path: YamlPath) -> Problem:
