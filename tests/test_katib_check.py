@@ -602,6 +602,17 @@ def test_place_and_mend_are_said(tmp_path: Path) -> None:
     assert "    fix: use int" in done.stdout
 
 
+def test_a_value_that_does_not_compose_is_reported_at_its_own_parameter() -> None:
+    change = algorithm("random", parameter("data.batch_size", "double", min="1", max="64"))
+    findings = [finding for finding in found(change) if finding.code == "K401"]
+    assert [finding.message.partition(":")[0] for finding in findings] == [
+        "data.batch_size=32.5",
+        "data.batch_size=1.0",
+        "data.batch_size=64.0",
+    ]
+    assert {finding.path for finding in findings} == {"spec.parameters[1].feasibleSpace"}
+
+
 def test_machines_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(

@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder or Path("searches") / experiment.name)
     max_trials = args.max_trials or experiment.count("maxTrialCount")
     live_table = table.LiveTable(experiment.objective, experiment.maximize, max_trials)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_interrupt)
     search = Search(
         experiment,
         folder.absolute(),
@@ -88,8 +90,6 @@ def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
     Raises:
         SignalInterrupt: a signal ended the search.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_interrupt)
     importer = threading.Timer(IMPORT_DELAY, report.import_ahead)
     importer.daemon = True
     importer.start()
@@ -171,4 +171,4 @@ def _write_report(search: Search, verdict: str, folder: Path) -> None:
 
 
 def _raise_interrupt(number: int, _: FrameType | None) -> None:
-    raise SignalInterrupt(number)
+    raise SignalInterrupt(number, "interrupted")
