@@ -65,7 +65,7 @@ def test_submit_creates_what_is_in_the_file(api: Api, katib: Katib) -> None:
     assert stored(api)["spec"]["trialTemplate"] == yaml.safe_load(FILE.read_text())["spec"]["trialTemplate"]
     again = katib("submit", FILE)
     assert again.returncode == 0, again.stderr
-    assert "attached to the Experiment questions-json, which exists already" in again.stderr
+    assert "the same Experiment questions-json exists already; attached to it" in again.stderr
     assert sum(each.startswith("POST") for each in api.asked) == 1
 
 
@@ -74,7 +74,7 @@ def test_zero_values_that_the_cluster_drops_are_no_difference(api: Api, katib: K
     path.write_text(FILE.read_text().replace("  trialTemplate:", "  trialTemplate:\n    retain: false"))
     assert katib("submit", path).returncode == 0
     del stored(api)["spec"]["trialTemplate"]["retain"]
-    assert "attached to the Experiment" in katib("submit", path).stderr
+    assert "attached to it" in katib("submit", path).stderr
 
 
 def test_a_taken_name_is_refused_with_what_differs(api: Api, katib: Katib, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_submit_changes_what_it_is_told(api: Api, katib: Katib) -> None:
         "--image",
         "i@sha256:0",
     ]
-    for said in ("created", "attached to the Experiment"):
+    for said in ("created", "attached to it"):
         done = katib("submit", FILE, *changes)
         assert done.returncode == 0, done.stderr
         assert said in done.stderr

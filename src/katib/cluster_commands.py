@@ -55,7 +55,7 @@ def submit(args: argparse.Namespace) -> int:
             f"{', '.join(differences[:5])}; choose another --name, or delete it"
         )
     else:
-        print(f"isotrain: attached to the Experiment {experiment.name}, which exists already", file=sys.stderr)
+        print(f"isotrain: the same Experiment {experiment.name} exists already; attached to it", file=sys.stderr)
     if not args.watch:
         command = f"python -m katib watch {experiment.name} -n {cluster.namespace}"
         print(f"isotrain: watch it with {command}", file=sys.stderr)
