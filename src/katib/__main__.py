@@ -85,12 +85,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--folder", metavar="DIR", help="search folder; default: searches/<name of the Experiment>")
     parser.add_argument("--max-trials", type=int, metavar="N", help="in place of maxTrialCount")
     parser.add_argument("--parallel", type=int, metavar="N", help="in place of parallelTrialCount")
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        metavar="SECONDS",
-        help="time limit of a trial, which then is Failed; default: the Job's",
-    )
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="time limit of a trial; default: the Job's")
     parser.add_argument(
         "--mount",
         action="append",
@@ -99,11 +94,7 @@ def _add_run(commands: Any) -> None:
         help="local folder of a volume's mount path; default: a folder inside the search folder",
     )
     parser.add_argument("--no-check", action="store_true", help="run it even if `check` finds errors")
-    parser.add_argument(
-        "--wait",
-        action="store_true",
-        help="wait while another process uses the search folder; default: exit with code 2",
-    )
+    parser.add_argument("--wait", action="store_true", help="wait while another process uses the search folder")
     parser.set_defaults(function=_run)
 
 
@@ -127,9 +118,7 @@ def _add_new(commands: Any) -> None:
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="key=value or key=distribution")
     parser.add_argument("--name", help="name of the Experiment; default: task and algorithm")
     parser.add_argument("--algorithm", default="random", help="Katib's algorithm; default: random")
-    parser.add_argument(
-        "--setting", action="append", default=[], metavar="NAME=VALUE", help="a setting of the algorithm"
-    )
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="setting of the algorithm")
     parser.add_argument("--objective", metavar="METRIC", help="default: the metric that selects checkpoints")
     parser.add_argument("--goal", type=float, help="value of the objective at which the search ends")
     parser.add_argument("--max-trials", type=int, default=12, metavar="N", help="default: 12")

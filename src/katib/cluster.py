@@ -15,6 +15,7 @@ from katib.experiment import Experiment, parse_number
 from katib.trials import Trial
 
 GROUP, VERSION = "kubeflow.org", "v1beta1"
+EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 COLLECTOR_LABEL = "katib.kubeflow.org/metrics-collector-injection"
 ATTEMPTS = 6
 RETRIED_CODES = (429, 500, 502, 503, 504)
@@ -109,17 +110,18 @@ class Cluster:
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
+    def _call_objects(self, action: str, function: Callable[..., Any], *path: str, **kwargs: Any) -> Any:
+        """Call a function of the custom objects API on a path of this namespace: plural, then name."""
+        timeout = self.request_timeout
+        return self.call(action, function, GROUP, VERSION, self.namespace, *path, _request_timeout=timeout, **kwargs)
+
     # --- objects
 
     def find_experiment(self, name: str) -> dict[str, Any] | None:
         """Return an Experiment's object; None if it does not exist."""
         try:
-            value = self.call(
-                f"read the Experiment {name}",
-                self.custom_api.get_namespaced_custom_object,
-                *(GROUP, VERSION, self.namespace, "experiments", name),
-                _request_timeout=self.request_timeout,
-            )
+            get = self.custom_api.get_namespaced_custom_object
+            value = self._call_objects(f"read the Experiment {name}", get, "experiments", name)
         except ApiStatusError as status:
             if status.code == 404:
                 return None
@@ -156,23 +158,15 @@ class Cluster:
         Raises:
             ApiStatusError: 404 if it does not exist.
         """
-        self.call(
-            f"delete the Experiment {name}",
-            self.custom_api.delete_namespaced_custom_object,
-            *(GROUP, VERSION, self.namespace, "experiments", name),
-            propagation_policy="Foreground",
-            _request_timeout=self.request_timeout,
-        )
+        delete = self.custom_api.delete_namespaced_custom_object
+        action = f"delete the Experiment {name}"
+        self._call_objects(action, delete, "experiments", name, propagation_policy="Foreground")
 
     def has_collector_label(self) -> bool | None:
         """Return whether the namespace has the label that Katib requires; None without permission to read it."""
         try:
-            value = self.call(
-                f"read the namespace {self.namespace}",
-                self.core_api.read_namespace,
-                self.namespace,
-                _request_timeout=self.request_timeout,
-            )
+            read, timeout = self.core_api.read_namespace, self.request_timeout
+            value = self.call(f"read the namespace {self.namespace}", read, self.namespace, _request_timeout=timeout)
         except ApiStatusError as status:
             if status.code != 404:
                 raise
@@ -184,13 +178,8 @@ class Cluster:
 
     def list_trials(self, name: str) -> tuple[list[dict[str, Any]], str]:
         """Return the trial objects of an Experiment by age, and the version of the list, for `wait_for_change`."""
-        value = self.call(
-            f"list the trials of {name}",
-            self.custom_api.list_namespaced_custom_object,
-            *(GROUP, VERSION, self.namespace, "trials"),
-            label_selector=f"katib.kubeflow.org/experiment={name}",
-            _request_timeout=self.request_timeout,
-        )
+        list_objects, selector = self.custom_api.list_namespaced_custom_object, f"{EXPERIMENT_LABEL}={name}"
+        value = self._call_objects(f"list the trials of {name}", list_objects, "trials", label_selector=selector)
         items = sorted(value["items"], key=lambda item: item["metadata"].get("creationTimestamp", ""))
         return items, str(value["metadata"].get("resourceVersion", ""))
 
@@ -214,7 +203,7 @@ class Cluster:
             events = stream.stream(
                 self.custom_api.list_namespaced_custom_object,
                 *(GROUP, VERSION, self.namespace, "trials"),
-                label_selector=f"katib.kubeflow.org/experiment={name}",
+                label_selector=f"{EXPERIMENT_LABEL}={name}",
                 resource_version=version,
                 timeout_seconds=seconds,
                 _request_timeout=(self.timeout, seconds + self.timeout),

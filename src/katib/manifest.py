@@ -3,8 +3,9 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from config import tasks
@@ -125,13 +126,31 @@ def build_request(
 
 
 def format_manifest(request: ExperimentRequest, file: str) -> str:
-    """Format the Experiment as YAML with comments.
+    """Format the Experiment as YAML with comments, by the template experiment.yaml.jinja.
 
     Args:
         request: what to search.
         file: path of the file, which its first lines mention.
     """
-    return "\n".join([*_head(request, file), *_spec(request), *_trial_template(request), ""])
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
+    )
+    environment.filters |= {"quoted": json.dumps, "trial_parameter": _trial_parameter}
+    names = ", ".join(parameter.name for parameter in request.parameters)
+    template = Path(__file__).with_name("experiment.yaml.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        request=request,
+        title=request.title or f"{request.name}: {request.algorithm} over {names}",
+        path=shlex.quote(file),
+        generator_lines=_fold([shlex.quote(word) for word in shlex.split(request.command)], "  "),
+        metric_names=[request.objective, *(name for name in request.metrics if name != request.objective)],
+        strategies=STRATEGIES,
+        container=CONTAINERS[request.kind],
+        metrics_file=METRICS_FILE,
+        command_lines=_fold(" ".join(_trial_words(request)).split(" ")),
+    )
 
 
 def recorded_arguments(text: str) -> list[str]:
@@ -143,32 +162,6 @@ def recorded_arguments(text: str) -> list[str]:
     return shlex.split(command)[4:]
 
 
-def _head(request: ExperimentRequest, file: str) -> list[str]:
-    names = ", ".join(parameter.name for parameter in request.parameters)
-    path = shlex.quote(file)
-    return [
-        f"# {request.title or f'{request.name}: {request.algorithm} over {names}'}",
-        f"#   python -m katib check {path}    find errors without a cluster",
-        f"#   python -m katib run {path}      run it on this machine",
-        f"#   python -m katib submit {path}   run it on the cluster of your kubectl context; or kubectl apply -f {path}",
-        *(_made_by(request.command) if request.command else []),
-        "apiVersion: kubeflow.org/v1beta1",
-        "kind: Experiment",
-        "metadata:",
-        f"  name: {request.name}",
-        "  labels:",
-        "    app.kubernetes.io/part-of: isotrain",
-        f"    isotrain/experiment: {request.name}  # kubectl apply -k overlays/gpu -l isotrain/experiment={request.name}",
-        f"    isotrain/trial: {request.kind}  # overlays patch each kind of trial separately",
-    ]
-
-
-def _made_by(command: str) -> list[str]:
-    """Return the command in lines that a shell accepts."""
-    *lines, last_line = _fold([shlex.quote(word) for word in shlex.split(command)], "  ")
-    return ["# Made by:", *(f"#   {line} \\" for line in lines), f"#   {last_line}"]
-
-
 def _fold(words: Sequence[str], indent: str = "") -> list[str]:
     """Join words to lines of about 100 characters; lines after the first are indented."""
     lines = [""]
@@ -178,71 +171,6 @@ def _fold(words: Sequence[str], indent: str = "") -> list[str]:
         else:
             lines[-1] += f" {word}" if lines[-1] else word
     return lines
-
-
-def _spec(request: ExperimentRequest) -> list[str]:
-    direction = "maximize" if request.metrics[request.objective] == "max" else "minimize"
-    additional = [name for name in request.metrics if name != request.objective]
-    lines = ["spec:", "  objective:", f"    type: {direction}"]
-    if request.goal is not None:
-        lines.append(f"    goal: {request.goal:g}  # the search ends when a trial reaches it")
-    lines += [
-        f"    objectiveMetricName: {request.objective}",
-        "    additionalMetricNames:",
-        *(f"      - {name}" for name in additional),
-        "    metricStrategies:  # one value of each metric per trial; Katib's default for all is the objective's min or max",
-    ]
-    for name in (request.objective, *additional):
-        lines.append(f"      - {{name: {name}, value: {STRATEGIES.get(name, request.metrics[name])}}}")
-    lines += ["  algorithm:", f"    algorithmName: {request.algorithm}"]
-    if settings := request.all_settings:
-        lines.append("    algorithmSettings:")
-        lines += [f"      - {{name: {name}, value: {json.dumps(value)}}}" for name, value in settings.items()]
-    if request.stop_early:
-        lines += [
-            "  earlyStopping:",
-            "    algorithmName: medianstop",
-            "    algorithmSettings:",
-            '      - {name: min_trials_required, value: "3"}  # trials that must have succeeded before it stops any',
-            '      - {name: start_step, value: "2"}           # validations of a trial before it may be stopped',
-        ]
-    if request.algorithm == "pbt":
-        lines.append("  resumePolicy: FromVolume  # creates the volume for the population's weights")
-    lines += [
-        f"  parallelTrialCount: {request.parallel}",
-        f"  maxTrialCount: {request.max_trials}",
-        f"  maxFailedTrialCount: {request.max_failed}",
-        "  parameters:",
-    ]
-    for parameter in request.parameters:
-        lines += [
-            f"    - name: {parameter.name}",
-            f"      parameterType: {parameter.type}",
-            f"      feasibleSpace: {_feasible_space(parameter)}",
-        ]
-    lines += ["  metricsCollectorSpec:", "    collector:", f"      kind: {request.collector}"]
-    if request.collector == "File":
-        lines += ["    source:", f"      fileSystemPath: {{path: {METRICS_FILE}, kind: File, format: JSON}}"]
-    return lines
-
-
-def _feasible_space(parameter: Parameter) -> str:
-    if parameter.choices:
-        return "{list: [" + ", ".join(json.dumps(choice) for choice in parameter.choices) + "]}"
-    step = f', step: "{parameter.step}"' if parameter.step else ""
-    distribution = f", distribution: {parameter.distribution}" if parameter.distribution != "uniform" else ""
-    return f'{{min: "{parameter.low}", max: "{parameter.high}"{step}{distribution}}}'
-
-
-def _trial_template(request: ExperimentRequest) -> list[str]:
-    lines = [
-        "  trialTemplate:",
-        f"    primaryContainerName: {CONTAINERS[request.kind]}",
-        "    trialParameters:",
-        '      - {name: trialName, reference: "${trialSpec.Name}"}',
-    ]
-    lines += [f"      - {{name: {_trial_parameter(row.name)}, reference: {row.name}}}" for row in request.parameters]
-    return [*lines, "    trialSpec:", *_indent(_WORKLOADS[request.kind](request), 6)]
 
 
 def _trial_parameter(name: str) -> str:
@@ -274,115 +202,3 @@ def _quote(override: str) -> str:
     """Quote an override for a shell; placeholders need no quotes, because Katib replaces them before."""
     plain = re.sub(r"\$\{trialParameters\.\w+\}", "x", override)
     return override if shlex.quote(plain) == plain else "'" + override.replace("'", "'\"'\"'") + "'"
-
-
-def _command(request: ExperimentRequest) -> list[str]:
-    """Return the container's command, its shell line folded between words."""
-    words = " ".join(_trial_words(request)).split(" ")
-    return ["command:", "  - sh", "  - -c", "  - >-", *_indent(_fold(words), 4)]
-
-
-_ENV = [
-    "env:",
-    "  - {name: ISOTRAIN_CACHE, value: /cache}           # prepared data, shared by all trials",
-    "  - {name: HF_HOME, value: /cache/huggingface}",
-    "  - name: HF_TOKEN                                  # only for private models and data",
-    "    valueFrom: {secretKeyRef: {name: isotrain-tokens, key: HF_TOKEN, optional: true}}",
-]
-_MOUNTS = ["volumeMounts:", "  - {name: runs, mountPath: /runs}", "  - {name: cache, mountPath: /cache}"]
-_VOLUMES = [
-    "volumes:",
-    "  - {name: runs, persistentVolumeClaim: {claimName: isotrain-runs}}",
-    "  - {name: cache, persistentVolumeClaim: {claimName: isotrain-cache}}",
-]
-_PRE_STOP = [
-    "lifecycle:",
-    "  preStop:  # a pod's SIGTERM reaches only the shell: forward it to Python, and wait for the checkpoint",
-    "    exec: {command: [python, -m, katib, stop]}",
-]
-_POD_SECURITY = (
-    "securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, "
-    "seccompProfile: {type: RuntimeDefault}}"
-)
-_SECURITY = "securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}"
-_NO_ISTIO = 'labels: {sidecar.istio.io/inject: "false"}  # with Istio\'s proxy a trial never ends'
-_GRACE_PERIOD = "terminationGracePeriodSeconds: 120  # to write a checkpoint"
-
-
-def _indent(lines: Sequence[str], width: int) -> list[str]:
-    return [" " * width + line for line in lines]
-
-
-def _resources(request: ExperimentRequest, key: str = "resources") -> list[str]:
-    gpus = f', nvidia.com/gpu: "{request.gpus}"' if request.gpus else ""
-    return [f"{key}:", f'  requests: {{cpu: "2", memory: 4Gi{gpus}}}', f'  limits: {{cpu: "4", memory: 8Gi{gpus}}}']
-
-
-def _pod(request: ExperimentRequest) -> list[str]:
-    name, *body = [
-        f"name: {CONTAINERS[request.kind]}",
-        f"image: {request.image}",
-        *_command(request),
-        *_ENV,
-        *_resources(request),
-        *_MOUNTS,
-        *_PRE_STOP,
-        _SECURITY,
-    ]
-    return [
-        "metadata:",
-        "  " + _NO_ISTIO,
-        "spec:",
-        *(["  restartPolicy: Never"] if request.kind == "Job" else []),
-        "  " + _GRACE_PERIOD,
-        "  " + _POD_SECURITY,
-        "  containers:",
-        "    - " + name,
-        *_indent(body, 6),
-        *_indent(_VOLUMES, 2),
-    ]
-
-
-def _job(request: ExperimentRequest) -> list[str]:
-    head = ["apiVersion: batch/v1", "kind: Job", "spec:", "  backoffLimit: 0  # a failed trial is not repeated"]
-    return [*head, "  template:", *_indent(_pod(request), 4)]
-
-
-def _pytorchjob(request: ExperimentRequest) -> list[str]:
-    lines = ["apiVersion: kubeflow.org/v1", "kind: PyTorchJob", "spec:", "  pytorchReplicaSpecs:"]
-    for role, count in (("Master", 1), ("Worker", request.processes - 1)):
-        lines += [f"    {role}:", f"      replicas: {count}", "      restartPolicy: Never", "      template:"]
-        lines += _indent(_pod(request), 8)
-    return lines
-
-
-def _trainjob(request: ExperimentRequest) -> list[str]:
-    trainer = [
-        f"numNodes: {request.processes}",
-        f"image: {request.image}",
-        *_command(request),
-        *_ENV,
-        *_resources(request, "resourcesPerNode"),
-    ]
-    pod = [_GRACE_PERIOD, _POD_SECURITY, "containers:", "  - name: node", *_indent(_MOUNTS, 4), *_VOLUMES]
-    return [
-        "apiVersion: trainer.kubeflow.org/v1alpha1",
-        "kind: TrainJob",
-        "spec:",
-        "  runtimeRef: {name: torch-distributed}  # sets the variables that `torchrun train.py` reads",
-        "  trainer:",
-        *_indent(trainer, 4),
-        "  podTemplateOverrides:",
-        "    - targetJobs: [{name: node}]",
-        "      metadata:",
-        "        " + _NO_ISTIO,
-        "      spec:",
-        *_indent(pod, 8),
-    ]
-
-
-_WORKLOADS: Mapping[str, Callable[[ExperimentRequest], list[str]]] = {
-    "Job": _job,
-    "PyTorchJob": _pytorchjob,
-    "TrainJob": _trainjob,
-}
