@@ -10,6 +10,10 @@ class InputError(Exception):
     exit_code = 2
 
 
+class InUseError(InputError):
+    """A folder that another process has locked. The message says which process, and how to wait."""
+
+
 class DivergenceError(Exception):
     """Training whose loss is no longer finite."""
 
