@@ -282,7 +282,7 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run.end("finished", metrics={"val_f1": 80.0})
     text = (tmp_path / "run.json").read_text()
     assert "hush" not in text
-    got = record.read(tmp_path)
+    got = folders.read_record(tmp_path)
     assert got["status"] == "finished"
     assert got["exit_code"] == 0
     assert got["metrics"] == {"val_f1": 80.0}
@@ -315,9 +315,9 @@ def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
         time.sleep(0.02)
     first.update(threads=2, data={"fingerprints": {}})
     first.end("interrupted", exit_code=143, reason="SIGTERM")
-    before = record.read(tmp_path)
+    before = folders.read_record(tmp_path)
     second = record.start_record(tmp_path, config=CONFIG, seeds={})
-    again = record.read(tmp_path)
+    again = folders.read_record(tmp_path)
     assert again["status"] == "running"
     assert again["restarts"] == 1
     assert again["started"] == before["started"]
@@ -328,7 +328,7 @@ def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
     with second.phase("fit"):
         time.sleep(0.02)
     second.end("finished", metrics={"val_f1": 1})
-    got = record.read(tmp_path)
+    got = folders.read_record(tmp_path)
     assert got["timings"]["fit"] >= before["timings"]["fit"] + 0.02
     assert got["duration_seconds"] >= before["duration_seconds"] + 0.02
     assert [session["exit_code"] for session in got["sessions"]] == [143, 0]
@@ -338,7 +338,7 @@ def test_metrics_that_are_not_finite_are_not_recorded(tmp_path: Path) -> None:
     run = record.start_record(tmp_path, config=CONFIG, seeds={})
     with pytest.raises(ValueError, match="val_loss"):
         run.end("finished", metrics={"val_loss": float("nan")})
-    assert record.read(tmp_path)["status"] == "running"
+    assert folders.read_record(tmp_path)["status"] == "running"
 
 
 def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
         7: "seven",
     }
     record.start_record(tmp_path, config=config, seeds={}).end("finished", metrics={"val_f1": 1})
-    got = record.read(tmp_path)["config"]
+    got = folders.read_record(tmp_path)["config"]
     assert got["path"] == "/a"
     assert got["inf"] == "inf"
     assert got["nested"] == [{"x": "nan"}, [1, 2]]
@@ -583,7 +583,7 @@ def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps({**full, key: value}))
-        text = format_run(folder, record.read(folder), 80) + listing.format_runs(listing.find_runs([folder]), 80)
+        text = format_run(folder, folders.read_record(folder), 80) + listing.format_runs(listing.find_runs([folder]), 80)
         assert "\x1b" not in text
 
 
@@ -639,9 +639,9 @@ def test_list_filters_and_sorts(tmp_path: Path, runs: Runs) -> None:
     assert names("--where", "status=damaged") == ["d"]
     for arguments, said in (
         (["--where", "val_f1"], "a name, one of"),
-        (["--where", "val_g=1"], "no val_g"),
+        (["--where", "val_g=1"], "no field val_g"),
         (["--where", "val_f1>much"], "not a number"),
-        (["--sort", "x"], "no x"),
+        (["--sort", "x"], "no field x"),
     ):
         done = runs("list", str(tmp_path), *arguments)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
