@@ -124,7 +124,7 @@ def test_it_trains_resumes_and_is_scored(command: Command, environment: dict[str
 
     # What it lacks is refused by name.
     done = command("-m", "explain", "run=a", expected=2)
-    assert "explainer of the task counting, which counting.task lacks: write it as docs/tasks.md says" in done.stderr
+    assert "explainer of the task counting, but counting.task does not define it" in done.stderr
     done = command(*TRAIN, "explain=warn", "hydra.run.dir=c", expected=2)
     assert "explainer of the task counting, which counting.task lacks" in done.stderr
     done = command(*TRAIN, "quality=enforce", "hydra.run.dir=c", expected=2)

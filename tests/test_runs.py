@@ -83,7 +83,7 @@ def test_states_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"notes.txt": "mine"}, r"holds no run of ours \(notes.txt\)"),
+        ({"notes.txt": "mine"}, r"not a run folder \(notes.txt\)"),
         ({"run.json": "{"}, "is damaged"),
         ({"run.json": "[1]"}, "no status"),
         ({"run.json": '{"job": 1}'}, "no status"),
@@ -223,7 +223,7 @@ def test_any_configuration_equals_itself_after_a_trip_through_a_file(value: Any)
 def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time; from runs import folder\n"
-        "with folder.lock(sys.argv[1]):\n"
+        "with folder.lock_folder(sys.argv[1]):\n"
         "    print('in', flush=True); time.sleep(60)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -245,7 +245,7 @@ def test_a_task_that_this_machine_does_not_know(name: str | None, run: Run, tmp_
         record["config"]["task"] = {} if name is None else {"name": name}
         files.write_json(Path(side) / "run.json", record)
         (Path(side) / "model").mkdir()
-    why = "names no task" if name is None else f"there is no task {name}"
+    why = "has no task" if name is None else f"there is no task {name}"
     server = ["--server", f"sqlite:///{tmp_path}/mlflow.db"]
     for command in (["compare", *sides], ["register", sides[0], *server]):
         done = run("-m", "runs", *command)

@@ -89,7 +89,7 @@ def describe_task_mismatch(config: DictConfig) -> str:
     options = [f"{key}={' or '.join(names)}" for key, names in (("model", models), ("data", data)) if names]
     return (
         f"the model is for the task {model_task} and the data set for {task}: "
-        f"choose both of one task: {', or '.join(options)}"
+        f"choose a model and a data set of one task: {', or '.join(options)}"
     )
 
 
