@@ -44,18 +44,22 @@ def shorten(text: str, width: int, keep: str = "head") -> str:
     return "..." + "".join(chars) if keep == "tail" else "".join(chars) + "..."
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, limit: int = 16) -> str:
-    """Format aligned columns, two blanks apart. The first column, a path, is shortened first.
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, limit: int = 16, flexible: int = 0
+) -> str:
+    """Format aligned columns, two blanks apart. Cells of the first column, paths, lose their beginning when shortened.
 
     Args:
         header: Column titles.
         rows: Printable cells, one for each title.
         width: Columns of the terminal.
-        limit: Maximum width of each column except the first.
+        limit: Maximum width of each column except the flexible one.
+        flexible: Index of the column that is shortened to fit the terminal.
     """
     widths = [max(text_width(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    widths = [widths[0], *(min(size, limit) for size in widths[1:])]
-    widths[0] = max(8, min(widths[0], width - sum(widths[1:]) - 2 * (len(header) - 1)))
+    widths = [size if index == flexible else min(size, limit) for index, size in enumerate(widths)]
+    available = width - (sum(widths) - widths[flexible]) - 2 * (len(header) - 1)
+    widths[flexible] = max(8, min(widths[flexible], available))
     lines = []
     for row in [header, *rows]:
         cells = [

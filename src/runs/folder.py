@@ -29,6 +29,7 @@ HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
 LOCK = ".lock"
 OWNER = ".lock.json"
+WAIT_VARIABLE = "ISOTRAIN_WAIT"
 
 State = Literal["absent", "new", "unfinished", "finished", "foreign"]
 
@@ -242,9 +243,11 @@ def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, over
 def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None]:
     """Lock a run folder for this process; the folder is created if it does not exist. Only rank zero calls this.
 
+    With ISOTRAIN_WAIT=1 in the environment, this waits until the folder is free.
+
     Args:
         folder: The run folder.
-        timeout: Seconds to wait: the data-loading workers of a killed run hold the lock for a moment.
+        timeout: Seconds to wait in any case: the data-loading workers of a killed run hold the lock for a moment.
 
     Raises:
         InputError: Another process uses the folder.
@@ -257,7 +260,11 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
     try:
         lock.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise InputError(f"{folder} is in use by {_owner(folder)}; wait for it, or set another hydra.run.dir") from None
+        message = f"{folder} is in use by {_owner(folder)}"
+        if os.environ.get(WAIT_VARIABLE, "0") in ("", "0"):
+            raise InputError(f"{message}; wait for it, or set another hydra.run.dir") from None
+        print(f"isotrain: {message}: waiting", file=sys.stderr, flush=True)
+        lock.acquire(poll_interval=1)
     except NotImplementedError:
         warnings.warn(
             f"the file system of {folder} has no locks: make sure that only one process trains there", stacklevel=3

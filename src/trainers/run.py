@@ -131,10 +131,14 @@ def _begin(run: Run) -> tuple[Path, bool, dict[str, Any]]:
     """
     config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
     fields = _existing(run.folder, config)
+    if fields.get("status") != "finished":
+        run.channel.enter_context(push_metric_lines(run.config.push_metrics))
+        run.lock.enter_context(folders.lock_folder(run.folder))
+        fields = _existing(run.folder, config)  # another process may have finished it meanwhile
     if fields.get("status") == "finished":
+        run.lock.close()
+        run.channel.close()
         return run.folder, True, fields
-    run.channel.enter_context(push_metric_lines(run.config.push_metrics))
-    run.lock.enter_context(folders.lock_folder(run.folder))
     _remove_unfinished_writes(run.folder)
     run.record = records.start_record(run.folder, config=config, seeds={"seed": run.config.seed})
     hydra = OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)  # type: ignore[union-attr]
