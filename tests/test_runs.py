@@ -257,6 +257,24 @@ def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
         other.wait()
 
 
+def test_a_folder_in_use_can_be_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys, time; from runs import folder\n"
+        "with folder.lock_folder(sys.argv[1]):\n"
+        "    print('in', flush=True); time.sleep(1)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "in\n"
+    monkeypatch.setenv(folders.WAIT_VARIABLE, "1")
+    with folders.lock_folder(tmp_path, timeout=0.1):
+        assert owner.wait() == 0
+    assert f"is in use by process {owner.pid} on " in capsys.readouterr().err
+
+
 # The record
 
 
@@ -583,7 +601,9 @@ def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps({**full, key: value}))
-        text = format_run(folder, folders.read_record(folder), 80) + listing.format_runs(listing.find_runs([folder]), 80)
+        text = format_run(folder, folders.read_record(folder), 80) + listing.format_runs(
+            listing.find_runs([folder]), 80
+        )
         assert "\x1b" not in text
 
 

@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,10 @@ LATEST = 15  # runs in a list
 
 def submit(args: argparse.Namespace) -> int:
     """Upload a version, run it, and wait for its end."""
-    spec, arguments = _bind_arguments(args)
-    server = Server(args.host, args.namespace)
-    name, version = str(spec["pipelineInfo"]["name"]), args.version or _default_version(args.file)
-    pipeline_id, version_id = server.upload(args.file, name, version)
-    run = server.run(pipeline_id, version_id, args.experiment, arguments, args.service_account)
+    server, request = _prepare_request(args)
+    arguments = request["params"]
+    name = f"{arguments.get('model', 'train')} {arguments.get('data', '')} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    run = str(server.call("run_pipeline", server.experiment_id(args.experiment), name, **request).run_id)
     link = server.link(run)
     print(f"run={run}", flush=True)
     print(f"isotrain: {link}", file=sys.stderr)
@@ -54,18 +52,19 @@ def submit(args: argparse.Namespace) -> int:
 
 
 def schedule(args: argparse.Namespace) -> int:
-    """Create a recurring run. One of the same name is deleted after the new one is created."""
-    spec, arguments = _bind_arguments(args)
+    """Create a recurring run, whose runs never overlap. Others of its name are deleted after it is created."""
     if len(args.cron.split()) != 6:
         raise InputError(f"--cron {args.cron!r}: must have six fields, seconds first, as '0 0 3 * * *'")
-    server = Server(args.host, args.namespace)
-    name, version = str(spec["pipelineInfo"]["name"]), args.version or _default_version(args.file)
-    pipeline_id, version_id = server.upload(args.file, name, version)
-    schedule_id, replaced = server.schedule(
-        args.name, args.cron, pipeline_id, version_id, args.experiment, arguments, args.service_account
-    )
-    print(f"schedule={schedule_id}", flush=True)
-    print(f"isotrain: {args.name} runs at {args.cron}; {replaced} of that name replaced", file=sys.stderr)
+    server, request = _prepare_request(args)
+    experiment_id = server.experiment_id(args.experiment)
+    schedules = server.call("list_recurring_runs", page_size=100, experiment_id=experiment_id).recurring_runs or []
+    options = {"cron_expression": args.cron, "no_catchup": True, "max_concurrency": 1}
+    created = server.call("create_recurring_run", experiment_id, args.name, **options, **request)
+    replaced = [item for item in schedules if item.display_name == args.name]
+    for item in replaced:
+        server.call("delete_recurring_run", item.recurring_run_id)
+    print(f"schedule={created.recurring_run_id}", flush=True)
+    print(f"isotrain: {args.name} runs at {args.cron}; {len(replaced)} of that name replaced", file=sys.stderr)
     return 0
 
 
@@ -85,13 +84,14 @@ def status(args: argparse.Namespace) -> int:
         return 0
     server = Server(args.host, args.namespace)
     if not args.run:
-        for run in server.latest():
+        options = {"page_size": LATEST, "sort_by": "created_at desc", "namespace": server.namespace}
+        for run in server.call("list_runs", **options).runs or []:
             print(f"{run.state or '':<12}{run.run_id}  {run.display_name}")
     elif args.terminate:
-        server.terminate(args.run)
+        server.call("terminate_run", args.run)
         print(f"isotrain: requested the end of {args.run}", file=sys.stderr)
     else:
-        run = server.get(args.run)
+        run = server.call("get_run", args.run)
         print(record.format_steps(_read_steps(run)))
         print(f"isotrain: {run.state}: {server.link(args.run)}", file=sys.stderr)
     return 0
@@ -101,8 +101,8 @@ def _local_state(folder: Path) -> str:
     return str(record.read_json(folder / "pipeline.json").get("state", "not ended"))
 
 
-def _bind_arguments(args: argparse.Namespace) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The specification, checked, and the arguments of the run."""
+def _prepare_request(args: argparse.Namespace) -> tuple["Server", dict[str, Any]]:
+    """The server, and what both kinds of runs take: arguments, the uploaded version, and the service account."""
     if findings := check_pipeline(args.file):
         first = findings[0]
         raise InputError(
@@ -121,7 +121,9 @@ def _bind_arguments(args: argparse.Namespace) -> tuple[Mapping[str, Any], dict[s
     for name, value in arguments.items():
         if len(str(value).encode()) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES:,} bytes, the limit of Kubeflow Pipelines")
-    return spec, arguments
+    server = Server(args.host, args.namespace)
+    ids = server.upload(args.file, str(spec["pipelineInfo"]["name"]), args.version or _default_version(args.file))
+    return server, {"params": arguments, "service_account": args.service_account, **ids}
 
 
 def _default_version(file: str) -> str:
@@ -193,13 +195,16 @@ class Server:
             lambda: Client(host=self.host or None, existing_token=token, credentials=credentials, namespace="kubeflow")
         )
 
-    def _request(self, call: Callable[[], Any]) -> Any:
-        """Return the result of a call.
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of KFP's client.
 
         Raises:
-            InputError: The server rejects it.
+            InputError: The server rejects the request.
             UnreachableError: The server does not answer, or fails.
         """
+        return self._request(lambda: getattr(self.client, method)(*args, **kwargs))
+
+    def _request(self, function: Callable[[], Any]) -> Any:
         from kfp_server_api import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -208,7 +213,7 @@ class Server:
             # KFP's client prints links on stdout, and warns about its own defaults.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return call()
+                return function()
         except ValueError as error:
             raise InputError(str(error)) from error
         except ApiException as error:
@@ -225,26 +230,24 @@ class Server:
         """Return the address of a run's page."""
         return f"{self.host}/#/runs/details/{run}"
 
-    def upload(self, file: str, name: str, version: str) -> tuple[str, str]:
+    def upload(self, file: str, name: str, version: str) -> dict[str, str]:
         """Upload a version of a pipeline, unless it exists.
 
         Returns:
-            Ids of the pipeline and of the version.
+            `pipeline_id` and `version_id`.
 
         Raises:
             InputError: The version exists with another content.
         """
         import kfp_server_api
 
-        pipeline_id = self._request(lambda: self.client.get_pipeline_id(name))
+        pipeline_id = self.call("get_pipeline_id", name)
         if pipeline_id is None:
             # upload_pipeline would name the first version after the pipeline (kubeflow/pipelines#13753).
             body = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=self.namespace)
             create = self.client._pipelines_api.pipeline_service_create_pipeline
             pipeline_id = self._request(lambda: create(body)).pipeline_id
-        versions = self._request(
-            lambda: self.client.list_pipeline_versions(pipeline_id, page_size=100, sort_by="created_at desc")
-        )
+        versions = self.call("list_pipeline_versions", pipeline_id, page_size=100, sort_by="created_at desc")
         for existing in versions.pipeline_versions or []:
             if existing.display_name == version:
                 if not _same_spec(existing.pipeline_spec, read_documents(file)[0]):
@@ -252,51 +255,14 @@ class Server:
                         f"version {version} of {name} is another pipeline than {file}: set another --version"
                     )
                 print(f"isotrain: version {version} of {name} is there already", file=sys.stderr)
-                return pipeline_id, existing.pipeline_version_id
-        created = self._request(lambda: self.client.upload_pipeline_version(file, version, pipeline_id=pipeline_id))
+                return {"pipeline_id": pipeline_id, "version_id": existing.pipeline_version_id}
+        created = self.call("upload_pipeline_version", file, version, pipeline_id=pipeline_id)
         print(f"isotrain: uploaded {name}, version {version}", file=sys.stderr)
-        return pipeline_id, created.pipeline_version_id
+        return {"pipeline_id": pipeline_id, "version_id": created.pipeline_version_id}
 
-    def _experiment_id(self, name: str) -> str:
-        created = self._request(lambda: self.client.create_experiment(name, namespace=self.namespace))
-        return str(created.experiment_id)
-
-    def run(
-        self, pipeline_id: str, version_id: str, experiment: str, arguments: Mapping[str, Any], account: str | None
-    ) -> str:
-        """Start a run and return its id.
-
-        Args:
-            pipeline_id: Id of the pipeline.
-            version_id: Id of the version.
-            experiment: Name of KFP's experiment.
-            arguments: Values of the pipeline's parameters.
-            account: Service account of the pods; None for Kubeflow's own.
-        """
-        experiment_id = self._experiment_id(experiment)
-        name = f"{arguments.get('model', 'train')} {arguments.get('data', '')} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        created = self._request(
-            lambda: self.client.run_pipeline(
-                experiment_id, name, params=dict(arguments), pipeline_id=pipeline_id, version_id=version_id,
-                service_account=account,
-            )
-        )  # fmt: skip
-        return str(created.run_id)
-
-    def get(self, run: str) -> Any:
-        """Return a run."""
-        return self._request(lambda: self.client.get_run(run))
-
-    def latest(self) -> list[Any]:
-        """Return the latest runs."""
-        result = self._request(
-            lambda: self.client.list_runs(page_size=LATEST, sort_by="created_at desc", namespace=self.namespace)
-        )
-        return list(result.runs or [])
-
-    def terminate(self, run: str) -> None:
-        """Terminate a run."""
-        self._request(lambda: self.client.terminate_run(run))
+    def experiment_id(self, name: str) -> str:
+        """Create an experiment of KFP, unless it exists, and return its id."""
+        return str(self.call("create_experiment", name, namespace=self.namespace).experiment_id)
 
     def wait(self, run: str, timeout: float | None) -> Any:
         """Wait for the end of a run, and return it. A server may be unreachable for PATIENCE seconds.
@@ -308,7 +274,7 @@ class Server:
         states: dict[str, str] = {}
         while True:
             try:
-                result, unreachable_since = self.get(run), None
+                result, unreachable_since = self.call("get_run", run), None
             except UnreachableError:
                 unreachable_since = unreachable_since or time.monotonic()
                 if time.monotonic() - unreachable_since > PATIENCE:
@@ -326,43 +292,6 @@ class Server:
                     f"the run {run} has not ended after {timeout:g} s; it continues: {self.link(run)}"
                 )
             time.sleep(min(POLL, timeout or POLL))
-
-    def schedule(
-        self,
-        name: str,
-        cron: str,
-        pipeline_id: str,
-        version_id: str,
-        experiment: str,
-        arguments: Mapping[str, Any],
-        account: str | None,
-    ) -> tuple[str, int]:
-        """Create a recurring run and delete others of its name; its runs never overlap, missed ones are skipped.
-
-        Args:
-            name: Name of the schedule.
-            cron: Six fields, seconds first.
-            pipeline_id: Id of the pipeline.
-            version_id: Id of the version.
-            experiment: Name of KFP's experiment.
-            arguments: Values of the pipeline's parameters.
-            account: Service account of the pods; None for Kubeflow's own.
-
-        Returns:
-            Its id, and the number of schedules that it replaces.
-        """
-        experiment_id = self._experiment_id(experiment)
-        existing = self._request(lambda: self.client.list_recurring_runs(page_size=100, experiment_id=experiment_id))
-        created = self._request(
-            lambda: self.client.create_recurring_run(
-                experiment_id, name, cron_expression=cron, no_catchup=True, max_concurrency=1, params=dict(arguments),
-                pipeline_id=pipeline_id, version_id=version_id, service_account=account,
-            )
-        )  # fmt: skip
-        replaced = [item for item in existing.recurring_runs or [] if item.display_name == name]
-        for item in replaced:
-            self._request(partial(self.client.delete_recurring_run, item.recurring_run_id))
-        return str(created.recurring_run_id), len(replaced)
 
 
 def _same_spec(existing: Any, spec: Mapping[str, Any]) -> bool:

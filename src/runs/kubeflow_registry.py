@@ -10,7 +10,7 @@ from config.errors import InputError, UnreachableError
 FORMAT = "safetensors"
 
 
-def register_version(address: str, name: str, version: str, uri: str, tags: Mapping[str, str], card: str) -> bool:
+def register_version(address: str, name: str, version: str, uri: str, tags: Mapping[str, str], card: str) -> None:
     """Register a version in a Kubeflow Model Registry, unless it is registered already.
 
     Args:
@@ -20,9 +20,6 @@ def register_version(address: str, name: str, version: str, uri: str, tags: Mapp
         uri: URI of its files.
         tags: Custom properties of the version.
         card: Description of the version.
-
-    Returns:
-        Whether the version is new.
 
     Raises:
         InputError: The client is not installed, or the registry rejects the request.
@@ -43,7 +40,7 @@ def register_version(address: str, name: str, version: str, uri: str, tags: Mapp
             warnings.simplefilter("ignore")
             registry = ModelRegistry(address, author=_author(), log_level=logging.ERROR)
         if registry.get_registered_model(name) is not None and registry.get_model_version(name, version) is not None:
-            return False
+            return
         registry.register_model(
             name,
             uri,
@@ -59,7 +56,6 @@ def register_version(address: str, name: str, version: str, uri: str, tags: Mapp
         raise InputError(
             f"the Kubeflow Model Registry at {address} rejects the request: {str(error).strip().splitlines()[0]}"
         ) from None
-    return True
 
 
 def _author() -> str:

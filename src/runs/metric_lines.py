@@ -150,15 +150,6 @@ def write(
     return line
 
 
-def count_lines(path: str | os.PathLike[str]) -> int:
-    """Return the number of complete lines of metrics.jsonl, which a checkpoint stores for `truncate_lines`."""
-    try:
-        with Path(path).open("rb") as file:
-            return sum(1 for line in file if line.endswith(b"\n"))
-    except FileNotFoundError:
-        return 0
-
-
 def truncate_lines(path: str | os.PathLike[str], lines: int) -> int:
     """Truncate metrics.jsonl to its first lines, so that a resumed run repeats none; an incomplete last line is removed.
 
