@@ -148,7 +148,7 @@ MISTAKES = {
     "no config.json": ("model.py", '"config.json")', '"other.json")', (), "export of Counter wrote no config.json"),
     "no order of batches": ("data.py", "self.train_batches", "self.order", (), "Dots has no train_batches"),
     "an error of its own": ("model.py", "order = index.argsort()", "order = index.arg_sort()", (), "the code in "),
-    "no baseline": ("model.py", "", "", ("model=majority",), "the task counting has no model=majority"),
+    "no baseline": ("model.py", "", "", ("model=majority",), "model=majority is not available for the task counting"),
 }  # fmt: skip
 
 

@@ -217,7 +217,7 @@ def test_a_report_shows_what_the_task_has(run: Run, tmp_path: Path) -> None:
     )
     assert "cannot be shown: ZeroDivisionError" in broken
     assert "<h2>Configuration</h2>" in broken
-    assert "line 1, is no prediction of the task age: KeyError" in text(whole.replace('row["age"]', 'row["years"]'))
+    assert "line 1, is not a prediction of the task age: KeyError" in text(whole.replace('row["age"]', 'row["years"]'))
 
 
 def test_a_record_names_no_code(run: Run, tmp_path: Path) -> None:

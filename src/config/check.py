@@ -93,14 +93,22 @@ def check_settings(path: str, values: Mapping[str, Any], keys: Keys) -> list[str
 
 def _argument_rules(path: str, node: Mapping[str, Any], signature: Signature) -> Iterator[tuple[str, Any, Rule | None]]:
     """Rules of the keys of a node, and of mappings among its values."""
+    nested = [(level_path, values, inner) for level_path, values, _, inner in _iter_nested(path, node, signature)]
+    for level_path, values, taker in [(path, node, signature), *nested]:
+        for name, parameter in taker.parameters.items():
+            if name in values and name not in NON_ARGUMENT_KEYS.get(level_path, ()):
+                yield f"{level_path}.{name}", values[name], parameter.rule
+
+
+def _iter_nested(
+    path: str, node: Mapping[str, Any], signature: Signature
+) -> Iterator[tuple[str, Mapping[str, Any], Keys, Signature]]:
+    """Mappings among the values of a node, at any depth: path, mapping, its keys, and the signature that takes them."""
     for name, parameter in signature.parameters.items():
-        if name not in node or name in NON_ARGUMENT_KEYS.get(path, ()):
-            continue
-        key, value, rule = f"{path}.{name}", node[name], parameter.rule
-        yield key, value, rule
-        nested = read_signature(rule.keys.target) if rule is not None and rule.keys is not None else None
-        if nested is not None and isinstance(value, Mapping):
-            yield from _argument_rules(key, value, nested)
+        keys, value = parameter.rule and parameter.rule.keys, node.get(name)
+        if keys and isinstance(value, Mapping) and (nested := read_signature(keys.target)):
+            yield f"{path}.{name}", value, keys, nested
+            yield from _iter_nested(f"{path}.{name}", value, nested)
 
 
 def _check_targets(config: Mapping[str, Any]) -> Iterator[str]:
@@ -115,12 +123,8 @@ def _check_targets(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_nested_keys(path: str, node: Mapping[str, Any], signature: Signature) -> Iterator[str]:
-    for name, parameter in signature.parameters.items():
-        keys, value = parameter.rule and parameter.rule.keys, node.get(name)
-        nested = read_signature(keys.target) if keys and isinstance(value, Mapping) else None
-        if keys and nested and isinstance(value, Mapping):
-            yield from _check_keys(f"{path}.{name}", value, keys, nested)
-            yield from _check_nested_keys(f"{path}.{name}", value, nested)
+    for nested in _iter_nested(path, node, signature):
+        yield from _check_keys(*nested)
 
 
 def _check_keys(path: str, values: Mapping[str, Any], keys: Keys, signature: Signature) -> Iterator[str]:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from config.numbers import format_number
+
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -105,10 +107,10 @@ def describe_rule(rule: Rule) -> str:
         text = " or ".join(str(choice) for choice in rule.choices)
     else:
         text = " or ".join(_TYPES[name][1] for name in rule.types)
-        low = f"above {bounds.above:g}" if bounds.above is not None else ""
-        low = f"at least {bounds.low:g}" if bounds.low is not None else low
-        high = f"below {bounds.below:g}" if bounds.below is not None else ""
-        high = f"at most {bounds.high:g}" if bounds.high is not None else high
+        low = f"above {format_number(bounds.above)}" if bounds.above is not None else ""
+        low = f"at least {format_number(bounds.low)}" if bounds.low is not None else low
+        high = f"below {format_number(bounds.below)}" if bounds.below is not None else ""
+        high = f"at most {format_number(bounds.high)}" if bounds.high is not None else high
         limits = " and ".join(bound for bound in (low, high) if bound)
         text = f"{text}, {limits}" if limits else text
     extra = [str(value) for value in bounds.also] + (["null"] if rule.optional else [])

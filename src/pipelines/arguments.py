@@ -88,7 +88,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
 
 
 def _parse_value(assignment: str, text: str, kind: str) -> Any:
-    value = text if kind == "STRING" else yaml.safe_load(text)
+    value: Any = text if kind == "STRING" else yaml.safe_load(text)
     types, description = _TYPES[kind]
     if not isinstance(value, types) or (isinstance(value, bool) and kind != "BOOLEAN"):
         raise InputError(f"-p {assignment}: must be {description}")

@@ -116,7 +116,7 @@ def drift(
         if not (reference / "quality" / "sample.parquet").exists():
             verdict = Verdict("unevaluated", "the champion was trained with quality=off, without a sample of its data")
             return _skip(step, verdict, report, summary)
-        words = [f"reference={reference}", "--folder", folder, *overrides]
+        words = [f"reference={reference}", "--folder", str(folder), *overrides]
         output = run_command(step, "-m", "quality", "drift", *words, valid_codes=(0, 4)).strip().splitlines()[-1]
         page = folder / "report.html"
         verdict = Verdict("failed", output, str(page)) if step["exit"] == 4 else Verdict("passed", report=str(page))
@@ -296,7 +296,12 @@ def _compare(
     record = _read_run(run)
     monitor = str(dict(record["config"])["monitor"])
     folder = run_folder(root) / "baseline"
-    words = [f"run={reference}", *_example_overrides(overrides, tasks.task_from_record(record)), "--output", folder]
+    words = [
+        f"run={reference}",
+        *_example_overrides(overrides, tasks.task_from_record(record)),
+        "--output",
+        str(folder),
+    ]
     run_command(step, "-m", "trainers", "evaluate", *words, valid_codes=(0, 2))
     if step["exit"] == 2:  # other classes, or another task
         return Verdict("inconclusive", f"the baseline cannot be evaluated on these examples: {step['said']}"), ""
@@ -473,8 +478,8 @@ def _skip(step: dict[str, Any], verdict: Verdict, report: Artifact | None, summa
 
 def _same_weights(run: Path, reference: Path) -> bool:
     """Whether two runs saved the same weights."""
-    weights = [folder / "model" / "model.safetensors" for folder in (run, reference)]
-    return all(path.exists() for path in weights) and filecmp.cmp(*weights, shallow=False)
+    first, second = (folder / "model" / "model.safetensors" for folder in (run, reference))
+    return first.exists() and second.exists() and filecmp.cmp(first, second, shallow=False)
 
 
 def _fetch_champion(

@@ -106,7 +106,7 @@ def start_record(
     parent: Mapping[str, Any] | str | None = None,
     choices: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
-    project: Path = provenance.PROJECT,
+    project: Path = files.PROJECT,
 ) -> Record:
     """Start the record of a run, or continue that of a resumed one.
 

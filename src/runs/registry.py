@@ -232,7 +232,9 @@ def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, A
         if is_number(value):
             client.log_metric(run, metric, float(value))
     client.log_artifacts(run, str(folder / folders.MODEL), folders.MODEL)
-    parts = [(part, None) for part in (folders.RECORD, folders.PREDICTIONS, folders.METRICS)]
+    parts: list[tuple[str, str | None]] = [
+        (part, None) for part in (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
+    ]
     parts += [(f"{gate}/{part}", gate) for gate, _ in model_card.GATES for part in _GATE_FILES]
     for part, target in parts:
         if (folder / part).exists():
