@@ -380,10 +380,9 @@ def format_comparison(comparison: Comparison, width: int) -> str:
         name: chr(ord("A") + index) if index < 26 else f"side {index + 1}"
         for index, name in enumerate(comparison.sides)
     }
-    unit = "examples" if comparison.clustered_by == "example" else f"clusters ({comparison.clustered_by})"
     texts = [
         *(f"{letter}: {_describe_side(comparison, name)}" for name, letter in letters.items()),
-        f"{comparison.examples:,} common examples, resampled by {unit}; data {comparison.fingerprint[:24]}",
+        f"{comparison.examples:,} common examples, resampled by {comparison.clustered_by}; data {comparison.fingerprint[:24]}",
         *comparison.notes,
     ]
     lines = [_wrap(text, width) for text in texts]
