@@ -252,7 +252,7 @@ def test_bad_data_stops_before_training(place: Place, tmp_path: Path) -> None:
     for page in (Path(found["quality"]["report"]), artifact(place.of("bad"), "quality", "report")):
         assert "Data contract squad" in page.read_text()
     assert "quality gate" in artifact(place.of("bad"), "finish", "summary").read_text()
-    assert done.stdout.count("failed") == 2, done.stdout  # the verdict's line, and the gate's
+    assert done.stdout.count("failed") == 3, done.stdout  # the verdict, the state of its gate, and the gate's message
 
 
 @pytest.mark.slow

@@ -90,7 +90,8 @@ def _check_values(values: Mapping[str, Any]) -> None:
 def _parse_value(assignment: str, text: str, kind: str) -> Any:
     value: Any = text if kind == "STRING" else yaml.safe_load(text)
     types, description = _TYPES[kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "BOOLEAN"):
+    valid = isinstance(value, types) and not (isinstance(value, bool) and kind != "BOOLEAN")
+    if not valid:
         raise InputError(f"-p {assignment}: must be {description}")
     if kind == "LIST":
         return [str(item) for item in value]
