@@ -89,9 +89,9 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
 
     import lightning.pytorch as pl
 
-    from trainers.fit import ISOTRAIN_KEYS, RESERVED_ARGUMENTS
+    from trainers.fit import OWN_KEYS, RESERVED_ARGUMENTS
 
-    ours = set(compose().trainer) - set(ISOTRAIN_KEYS)
+    ours = set(compose().trainer) - set(OWN_KEYS)
     theirs = set(inspect.signature(pl.Trainer).parameters) - set(RESERVED_ARGUMENTS)
     assert ours - theirs == set()
     # Left out on purpose: what a LightningModule's logging, a reload or a registry of Lightning's cloud would need.

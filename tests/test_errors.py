@@ -132,7 +132,7 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         r"for the task image_classification and the data set for question_answering: .* model=bert or .* or data=image_folder or",
     ),
     ("unknown argument", lambda _: ["+trainer.max_epoch=1"], 2, r"trainer: .*max_epoch"),
-    ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py itself"),
+    ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py; remove it"),
     (
         "unknown architecture",
         lambda tmp: [*questions(tmp), "+model.architecture.wings=2"],
@@ -243,10 +243,10 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
     code = (
         "import runpy, sys\n"
         "from runs import report\n"
-        "from trainers import mistakes\n"
+        "from trainers import mistake_pictures\n"
         "def broken(*_):\n"
         "    raise ValueError('of no shape')\n"
-        "report.write = mistakes.keep = broken\n"
+        "report.write = mistake_pictures.save_pictures = broken\n"
         f"sys.argv = ['train.py', *{overrides!r}]\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
@@ -255,8 +255,8 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "no report.html was written: of no shape; python -m runs report " in done.stderr
-    assert "no pictures of mistakes were kept for the report: of no shape" in done.stderr
+    assert "report.html could not be written: of no shape; python -m runs report " in done.stderr
+    assert "pictures of mistakes could not be saved for the report: of no shape" in done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], (tmp_path / "run" / "report.html").exists()) == ("finished", False)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
@@ -301,4 +301,4 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path)
         check=False,
     )
     assert again.returncode == 0, again.stderr
-    assert "going on from" in again.stderr
+    assert "resuming from" in again.stderr

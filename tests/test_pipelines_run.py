@@ -442,7 +442,7 @@ def test_a_cancelled_pipeline_leaves_a_checkpoint_and_goes_on(place: Place) -> N
     assert record["exit_code"] == 143
     with begun(place, "two", *long, *QUICK) as process:
         log = place.of("two") / "log.txt"
-        until(lambda: log.exists() and "going on from" in log.read_text())
+        until(lambda: log.exists() and "resuming from" in log.read_text())
 
 
 def test_three_places_give_the_same_results(whole: Place, run: Run, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def validation(run: Path, task: str, spill: Path) -> tuple[list[dict[str, Any]],
     record = json.loads((run / "run.json").read_text())
     data = factory.build(record["config"]["data"])
     rows = features.sample_rows(facts.load_facts(data, task), "val", spill)
-    seen = tasks.load_member(task, "look", "a test")(str(run), data, "val", rows)
+    seen = tasks.load_member(task, "model_outputs", "a test")(str(run), data, "val", rows)
     lines = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
     predictions = {line["id"]: line for line in lines}
     return [{**predictions[row["id"]], "context": row.get("context")} for row in rows], seen
@@ -62,8 +62,8 @@ def test_questions_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
         json.loads((tmp_path / "run/model/config.json").read_text())["hidden_size"],
     )
     assert np.isfinite(seen.features).all()
-    with pytest.raises(InputError, match="is made for question_answering, the data is of image_classification"):
-        tasks.load_member("image_classification", "look", "a test")(str(tmp_path / "run"), None, "val", [])
+    with pytest.raises(InputError, match="is a model of question_answering, the data is of image_classification"):
+        tasks.load_member("image_classification", "model_outputs", "a test")(str(tmp_path / "run"), None, "val", [])
 
 
 def test_texts_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:

@@ -395,11 +395,11 @@ def test_a_warm_verdict_costs_milliseconds(tmp_path: Path) -> None:
     data = questions(tmp_path / "data")
     program = (
         "import sys\n"
-        "from datamodules import configured\n"
+        "from datamodules import factory\n"
         "from quality.settings import unpack\n"
         "from quality.verification import verify\n"
-        "config = configured.composed(sys.argv[1:], any_model=True)\n"
-        "data = configured.build(config.data)\n"
+        "config = factory.compose_config(sys.argv[1:], any_model=True)\n"
+        "data = factory.build(config.data)\n"
         "verify(data, unpack(config))\n"
         "assert ('soda_core' in sys.modules) == (sys.argv[-1] == 'data.seed=1'), 'loaded'\n"
     )

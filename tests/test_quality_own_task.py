@@ -64,7 +64,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def data(root: Path, **degrees: list[float]) -> Any:
     return SimpleNamespace(
         root=root,
-        place="here",
+        origin="here",
         degrees=degrees,
         fingerprint=lambda split: json.dumps(degrees[split]),
         expected=lambda split: None,

@@ -118,7 +118,7 @@ def test_it_reads_at_any_width_light_and_dark(trained: Path, run: Run) -> None:
 def test_mistakes_are_found_and_sorted(run: Run, tmp_path: Path) -> None:
     folder = made_runs.write(tmp_path / "a", made_runs.images(240, 0.5, 1))
     report(run, folder)
-    page, head = folder / "report.html", "loss|sure||true|it says|image"
+    page, head = folder / "report.html", "loss|confidence||true|predicted|image"
     rows = tables(page)[head]
     losses = [float(row[0]) for row in rows]
     assert losses == sorted(losses, reverse=True)

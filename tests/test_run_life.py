@@ -125,7 +125,7 @@ def test_a_diverged_run_given_again_goes_on_where_it_can(begun: bool, run: Run, 
     again = run(*command)
     assert (again.returncode, record(folder)["status"]) == (3, "diverged"), again.stderr
     assert (folder / "checkpoints" / "last.ckpt").exists() == begun
-    assert ("going on from" in again.stderr) == begun
+    assert ("resuming from" in again.stderr) == begun
     assert record(folder)["restarts"] == 1
     changed = run(*command, "optim.lr=99")
     assert changed.returncode == (2 if begun else 3), changed.stderr

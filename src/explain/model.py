@@ -16,7 +16,7 @@ from explain import options
 from explain.options import Options
 from runs.lineage import folder_digest
 from trainers import evaluate, fast_dropout, hardware, saved_model
-from trainers.build import build, check_targets
+from trainers.build import check_targets
 from trainers.saved_model import SavedModel
 
 
@@ -53,7 +53,6 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
     """
     from config.check import check_config
     from datamodules.imports import quick
-    from trainers import cpu
 
     quick()
     model = saved_model.open_model(name)
@@ -63,7 +62,6 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
     check_targets(config)
     chosen = options.read_options(config.explain, model.task)
     hardware.configure_cpu(config.trainer.threads)
-    cpu.tune_cpu()
     return _open(model, explainer, config), chosen
 
 
@@ -77,11 +75,7 @@ def load_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
 
 
 def _open(model: SavedModel, explainer: ModuleType, config: DictConfig) -> Subject:
-    data = build(config, "data")
-    data.prepare_data(("val",))
-    data.setup("validate")
-    evaluate.check_data(model, data)
-    module = build(config, "model", data=data, optim=config.optim)
+    data, module = evaluate.load_module(model, config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     return Subject(model, explainer, data, prepare_network(module.model, device), folder_digest(model.folder), device)
 

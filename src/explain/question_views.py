@@ -13,8 +13,8 @@ from config.ranges import Range
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from explain import tokens
 from explain.model import Subject, inference_context
-from trainers import answer_scores, inference
-from trainers.spans import merge_candidates
+from trainers import inference
+from trainers.spans import best_spans, merge_candidates
 
 Bools = npt.NDArray[np.bool_]
 Logits = tuple[Tensor, Tensor]  # of starts and of ends
@@ -133,7 +133,7 @@ def find_window(subject: Subject, reader: InputEncoder, question: str, context: 
     best = [
         (np.array([number]), inference.top_candidates(*pair, settings.n_best)) for number, pair in enumerate(logits)
     ]
-    result = answer_scores.find_answers(
+    result = best_spans(
         windows,
         merge_candidates(best)[1],
         1,

@@ -168,9 +168,9 @@ def _looked(
         raise InputError(
             f"the data that {reference} was trained on has changed since: --model cannot look at it any more"
         )
-    look = tasks.load_member(table.task, "look", "python -m quality drift --model")
-    old = look(model, before, "train", features.sample_rows(then, "train", spill))
-    new = look(model, data, split, features.sample_rows(table, split, spill))
+    model_outputs = tasks.load_member(table.task, "model_outputs", "python -m quality drift --model")
+    old = model_outputs(model, before, "train", features.sample_rows(then, "train", spill))
+    new = model_outputs(model, data, split, features.sample_rows(table, split, spill))
     components = features.principal_components(old.features, new.features, COMPONENTS)
     columns: tuple[dict[str, Column], dict[str, Column]] = ({}, {})
     for block, seen, projected in zip(columns, (old, new), components, strict=True):

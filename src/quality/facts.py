@@ -45,7 +45,7 @@ def load_facts(data: Any, task: str) -> Facts:
     description = describe(task)
     source = [data.fingerprint(split) for split in SPLITS]
     # Files that are no examples are not in the examples' fingerprint.
-    problems = [[problem.split, problem.name, problem.what, problem.label] for problem in getattr(data, "problems", [])]
+    problems = [[problem.split, problem.name, problem.kind, problem.label] for problem in getattr(data, "problems", [])]
     key = {
         "format": description.format,
         "task": task,

@@ -69,7 +69,7 @@ def tables(data: ImageClassificationData, split: str) -> Iterator[pa.Table]:
     found = data.survey
     here = found.splits[split]
     classes = np.array([each["id"] for each in found.classes])
-    without = {each.label for each in found.problems if each.what == "no training images"}
+    without = {each.label for each in found.problems if each.kind == "no training images"}
     done = 0
     for seen in _seen(here):
         part = slice(done, done := done + len(seen["bytes"]))
@@ -95,7 +95,7 @@ def tables(data: ImageClassificationData, split: str) -> Iterator[pa.Table]:
             "id": [_printable(each.name) for each in bad],
             "label": [each.label or None for each in bad],
             "named": [_named(each.name) for each in bad],
-            "problem": [each.what for each in bad],
+            "problem": [each.kind for each in bad],
         }
         yield _table(columns, len(bad))
 
@@ -170,7 +170,7 @@ def _seen(split: Split) -> Iterator[Columns]:
     chunks = iter(lambda: list(islice(images, CHUNK)), [])
     hidden = not sys.stderr.isatty()
     with tqdm(
-        total=len(split), desc=f"looking at {split.place}", unit="image", disable=hidden, leave=False
+        total=len(split), desc=f"looking at {split.location}", unit="image", disable=hidden, leave=False
     ) as progress:
         for seen in map_ordered(measure_images, chunks, processes=len(split) >= MANY, ahead=AHEAD):
             progress.update(len(seen["bytes"]))

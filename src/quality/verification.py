@@ -44,7 +44,7 @@ def verify_data(data: Any, settings: Settings) -> tuple[Verdict, Path]:
     table = facts.load_facts(data, settings.task)
     expected = {split: data.expected(split) if hasattr(data, "expected") else None for split in SPLITS}
     limits = [data.limit(split) if hasattr(data, "limit") else None for split in SPLITS]
-    place = getattr(data, "place", type(data).__name__)
+    place = getattr(data, "origin", type(data).__name__)
     before = data.root / "quality" / f"{hash64(json.dumps([contract.name, place, limits])) % 2**64:016x}.json"
     previous = tables.read_counts(before)
     key = {
