@@ -9,8 +9,8 @@ from config import tasks
 from config.errors import InputError
 from pipelines.commands import experiment_path
 from pipelines.compilation import spec_parameters
+from pipelines.verdict import POLICIES
 
-POLICIES = ("enforce", "warn", "off")
 CHOICES = {
     "quality": POLICIES, "drift": POLICIES, "explain": POLICIES, "benchmark": POLICIES,
     "tune_backend": ("katib", "local"), "when": ("always", "changed"),

@@ -19,11 +19,10 @@ from config import files, tasks
 from config.errors import ContractError, ExecutionError, ExplanationError, InputError
 from config.numbers import format_number
 from pipelines import artifacts
-from pipelines.arguments import POLICIES
 from pipelines.commands import experiment_path, run_command
 from pipelines.known_results import check_benchmark
 from pipelines.record import publish_run, read_json, read_steps, record_step, run_folder
-from pipelines.verdict import Verdict
+from pipelines.verdict import POLICIES, Verdict
 
 Artifact = Any
 # Keys of conf/data that select examples, for every task; a task adds its EXAMPLE_KEYS. Other keys belong to the model.

@@ -3,6 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
+POLICIES = ("enforce", "warn", "off")  # of a gate
+
 
 @dataclass(frozen=True)
 class Verdict:
