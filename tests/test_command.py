@@ -73,7 +73,7 @@ def test_words_that_no_option_takes_are_refused(arguments: list[str], run: Run) 
     assert "unrecognized arguments: " in done.stderr
 
 
-PRINTS = "import sys; from config import command\ndef main():\n    print({})\n    return {}\ncommand.run(main)"
+PRINTS = "import sys; from config import command\ndef main():\n    print({})\n    return {}\ncommand.run_main(main)"
 
 
 LINES = "'line\\n' * 100_000"
@@ -105,6 +105,6 @@ def test_a_named_argument_is_given_once() -> None:
 
 
 def test_progress_goes_to_stderr(tmp_path: Path) -> None:
-    code = "import logging; from config import command\ncommand.show_progress(); logging.getLogger('x').info('half')"
+    code = "import logging; from config import command\ncommand.log_progress(); logging.getLogger('x').info('half')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.stdout, done.stderr) == ("", "half\n")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import terminal
-from config.flatten import flatten
 from config.numbers import format_number
 from runs import page
+from runs.fields import flatten
 
 
 @pytest.mark.parametrize(

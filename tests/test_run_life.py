@@ -110,7 +110,7 @@ def test_a_folder_is_refused_on_all_ranks(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     done = ranks([*QUESTIONS, *COMMON, f"hydra.run.dir={tmp_path / 'run'}"], cache, tmp_path)
     assert [rank.returncode for rank in done] == [2, 2]
-    assert all("holds no run of ours" in rank.stderr for rank in done)
+    assert all("not a run folder" in rank.stderr for rank in done)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

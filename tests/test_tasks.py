@@ -217,7 +217,7 @@ def test_a_report_shows_what_the_task_has(run: Run, tmp_path: Path) -> None:
     )
     assert "cannot be shown: ZeroDivisionError" in broken
     assert "<h2>Configuration</h2>" in broken
-    assert "line 1, is no prediction of the task age: KeyError" in text(whole.replace('row["age"]', 'row["years"]'))
+    assert "line 1, is not a prediction of the task age: KeyError" in text(whole.replace('row["age"]', 'row["years"]'))
 
 
 def test_a_record_names_no_code(run: Run, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_task_that_this_machine_does_not_know(name: str | None, run: Run, tmp_
         record["config"]["task"] = {} if name is None else {"name": name}
         files.write_json(Path(side) / "run.json", record)
         (Path(side) / "model").mkdir()
-    why = "names no task" if name is None else f"there is no task {name}"
+    why = "has no task" if name is None else f"there is no task {name}"
     server = ["--server", f"sqlite:///{tmp_path}/mlflow.db"]
     for command in (["compare", *sides], ["register", sides[0], *server]):
         done = run("-m", "runs", *command)
