@@ -226,14 +226,26 @@ def test_what_stays_out_of_the_build(path: str) -> None:
 
 
 def test_all_of_the_code_goes_into_the_build() -> None:
-    files = [path for name in ("conf", "katib", "src") for path in (ROOT / name).rglob("*") if path.is_file()]
+    files = [
+        path for name in ("conf", "contracts", "katib", "src") for path in (ROOT / name).rglob("*") if path.is_file()
+    ]
     made = ("__pycache__", ".egg-info")  # by those who run it
     wanted = [str(path.relative_to(ROOT)) for path in files if not any(each in str(path) for each in made)]
     wanted += ["train.py", "LICENSE"]
     assert len(wanted) > 100
     assert [path for path in wanted if ignored(path, IGNORE)] == []
     copied = {source for each in instructions(DOCKERFILE) if each.name == "COPY" for source in each.arguments[:-1]}
-    assert {"conf", "katib", "src", "train.py", "pyproject.toml", "README.md", "LICENSE", "image/prove.py"} < copied
+    assert {
+        "conf",
+        "contracts",
+        "katib",
+        "src",
+        "train.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "image/prove.py",
+    } < copied
     # Without its own pattern none of them would go in: the list is complete, and has nothing that is not needed.
     allowed = {line[1:] for line in IGNORE.splitlines() if line.startswith("!")}
     assert allowed == {source for source in copied if not source.startswith("/opt")}

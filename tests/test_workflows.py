@@ -676,7 +676,7 @@ def execute(tmp_path: Path, cache: Path) -> Iterator[Execute]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean checkout of the code that is here now."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("src", "conf", "katib", "pipelines"):
+    for name in ("src", "conf", "contracts", "katib", "pipelines"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "train.py"):
         shutil.copy(ROOT / name, folder)

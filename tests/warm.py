@@ -15,9 +15,6 @@ from typing import Any
 
 def serve(path: str) -> None:
     """Takes one request a connection: a line of JSON; answers with the process's id, then with its exit code."""
-    from datamodules.imports import quick
-
-    quick()
     import hydra
     import lightning.pytorch
     import torch  # noqa: F401

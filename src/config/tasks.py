@@ -39,6 +39,19 @@ def folders() -> list[Path]:
     return [CONF, folder]
 
 
+def contract_folders() -> list[Path]:
+    """Return the folders with data contracts: `contracts/` beside each configuration folder, ours first.
+
+    Raises:
+        Refused: contracts in a configuration folder, where Hydra would offer them as choices of `quality`.
+    """
+    for folder in folders():
+        if (folder / "quality" / "contracts").is_dir():
+            new = folder.resolve().parent / "contracts"
+            raise Refused(f"{folder}/quality/contracts: contracts are no configuration; move them to {new}")
+    return [folder.resolve().parent / "contracts" for folder in folders()]
+
+
 def names() -> list[str]:
     """The tasks that this machine's configuration knows, sorted."""
     return sorted({path.stem for folder in folders() for path in (folder / "task").glob("*.yaml")})

@@ -86,8 +86,5 @@ def build(node: Mapping[str, Any], **given: Any) -> Any:
     """
     from hydra.utils import instantiate
 
-    from datamodules.imports import quick
-
-    quick()
     kept = {key: value for key, value in node.items() if key not in READ_ELSEWHERE["data"] and key not in given}
     return instantiate(OmegaConf.create(kept), **given, _convert_="all", _recursive_=False)

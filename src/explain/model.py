@@ -52,10 +52,8 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
         Refused: the model cannot be loaded, its task has no explainer, or the data is of another task or has other classes.
     """
     from config.check import check
-    from datamodules.imports import quick
     from trainers import cpu
 
-    quick()
     model = saved.find(name)
     explainer = tasks.member(model.task, "explainer", "explain")()
     config = evaluate.configuration(model, overrides)

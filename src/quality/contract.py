@@ -15,7 +15,7 @@ from datamodules.storage import cache
 from quality import soda
 
 FORMAT = 1  # part of the cache's key: raise it when checks are read in another way
-SHIPPED = tasks.CONF / "quality" / "contracts"
+SHIPPED = tasks.CONF.parent / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
 TABLE = "data/main/facts"
@@ -75,7 +75,9 @@ def read(named: str, root: Path) -> Contract:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(sorted({file.stem for folder in _folders() for file in folder.glob("*.yaml")}))
+        shipped = ", ".join(
+            sorted({file.stem for folder in tasks.contract_folders() for file in folder.glob("*.yaml")})
+        )
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise Refused(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -90,15 +92,10 @@ def read(named: str, root: Path) -> Contract:
     return Contract(path.stem, text, checks, digest)
 
 
-def _folders() -> list[Path]:
-    """The folders with contracts: ours, and that of a configuration of the user's own."""
-    return [folder / "quality" / "contracts" for folder in tasks.folders()]
-
-
 def _path(named: str) -> Path:
     if "/" in named or named.endswith((".yaml", ".yml")):
         return Path(named)
-    paths = [folder / f"{named}.yaml" for folder in _folders()]
+    paths = [folder / f"{named}.yaml" for folder in tasks.contract_folders()]
     return next((path for path in paths if path.is_file()), paths[0])
 
 

@@ -21,7 +21,7 @@ from runs.utilisation import Utilisation, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 # Where a run happens and who is told is no part of what it computes, so it is no part of its hash either.
-OUTSIDE_HASH = ("logger", "quality", "explain", "metrics_file", "push_metrics", "hydra", "debug", "verbosity")
+OUTSIDE_HASH = ("logger", "quality", "explain", "metrics_file", "push_metrics")
 _LONGEST_DIFF = 200_000  # bytes; more goes into a file of its own
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from config.errors import Refused
-from datamodules.imports import quick_transformers
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,7 @@ def load(head: Head, folder: Path) -> Any:
 
 
 def _transformers() -> Any:
-    """transformers, imported quickly and quiet: that a head is new is known, and progress is for terminals."""
-    quick_transformers()
+    """transformers, quiet: that a head is new is known, and progress is for terminals."""
     import transformers
     from transformers.utils import logging as transformers_logging
 

@@ -31,11 +31,8 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     Raises:
         Refused: the model cannot be loaded, or the data is of another task or has other classes.
     """
-    from datamodules.imports import quick
-
     if output is not None and folders.state(output) in ("unfinished", "finished"):
         raise Refused(f"--output {output} holds a run; its record would be lost: give another folder")
-    quick()
     import lightning.pytorch as pl
 
     from trainers import cpu, distributed, fit

@@ -102,9 +102,6 @@ def open(config: DictConfig) -> Run:
             from datamodules.sources.hub_needs import refuse_early
 
             refuse_early(config.data, config.model)
-        from datamodules.imports import quick
-
-        quick()
         from trainers import cpu, distributed, hardware
 
         run.store = distributed.start()
