@@ -52,7 +52,9 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
             findings += one(experiments[-1])
     if experiments and importlib.util.find_spec("kubernetes") is None:
         message = "the fields of Jobs and containers were not looked at: the package kubernetes is not installed"
-        findings.append(Finding("K003", "note", files[0], 1, "", message, "pip install 'isotrain[katib]'"))
+        findings.append(
+            Finding("K003", "note", files[0], 1, "", message, "pip install -e '.[katib]' in isotrain's checkout")
+        )
     composition.remember()
     return experiments, findings
 

@@ -52,7 +52,7 @@ class Cluster:
             from kubernetes import config
             from kubernetes.config.config_exception import ConfigException
         except ImportError as error:
-            raise Refused("this needs Katib's SDK: pip install 'isotrain[katib]'") from error
+            raise Refused("this needs Katib's SDK: pip install -e '.[katib]' in isotrain's checkout") from error
         where = "set KUBECONFIG, or write ~/.kube/config (your cluster's documentation says how)"
         self.timeout = timeout
         self.waits = (timeout, timeout)  # to connect, to read; the client overlooks a single float

@@ -13,7 +13,7 @@ from typing import Any
 
 from config.errors import Refused
 
-INSTALL = "data contracts need Soda: pip install 'isotrain[quality]', or set quality=off"
+INSTALL = "data contracts need Soda: pip install -e '.[quality]' in isotrain's checkout, or set quality=off"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def tell(address: str, name: str, version: str, uri: str, tags: Mapping[str, str
             from model_registry.exceptions import StoreError
             from mr_openapi.exceptions import ApiException
     except ModuleNotFoundError:
-        raise Refused("--kubeflow needs its client: pip install 'isotrain[kubeflow]'") from None
+        raise Refused("--kubeflow needs its client: pip install -e '.[kubeflow]' in isotrain's checkout") from None
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():  # "user access token is missing", where none is needed

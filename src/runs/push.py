@@ -40,7 +40,7 @@ def pushed(address: str | None) -> Iterator[None]:
         from kubeflow.katib import katib_api_pb2 as messages
         from kubeflow.katib import katib_api_pb2_grpc as services
     except ImportError as error:
-        raise Refused("push_metrics needs Katib's SDK: pip install 'isotrain[katib]'") from error
+        raise Refused("push_metrics needs Katib's SDK: pip install -e '.[katib]' in isotrain's checkout") from error
     waiting: list[Any] = []
     with grpc.insecure_channel(address) as channel:
         try:

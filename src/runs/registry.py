@@ -269,7 +269,7 @@ def _client(server: str | None) -> Iterator[Any]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ModuleNotFoundError:
-        raise Refused("the registry needs MLflow: pip install 'isotrain[mlflow]'") from None
+        raise Refused("the registry needs MLflow: pip install -e '.[mlflow]' in isotrain's checkout") from None
     if address.startswith("sqlite:///"):
         Path(address.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.ERROR)

@@ -159,7 +159,9 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
     kind = str(config.logger["_target_"]).rpartition(".")[2]
     package, extra = _NEEDS.get(kind, (None, None))
     if package and importlib.util.find_spec(package) is None:
-        raise Refused(f"logger: {package} is not installed; pip install 'isotrain[{extra}]', or logger=csv")
+        raise Refused(
+            f"logger: {package} is not installed; pip install -e '.[{extra}]' in isotrain's checkout, or logger=csv"
+        )
     from trainers.build import build
 
     with _about(kind), _one_at_a_time(config.logger):
