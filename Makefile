@@ -29,11 +29,17 @@ MORE := explain_learning pipelines_run resume distributed explain registry repor
 test-more: $(DEV)  ## those of them that CI runs, too
 	$(BIN)/python -m pytest -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 
-lint: $(DEV)  ## ruff, mypy, import-linter
+# actionlint has no wheel: Go builds it where there is Go, with its checksum database as the lock.
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+lint: $(DEV)  ## ruff, mypy, import-linter; zizmor and actionlint for workflows, hadolint for the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
+	$(BIN)/hadolint Dockerfile
+	@if command -v go >/dev/null; then echo actionlint; go run $(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml; \
+	  else echo "there is no Go: actionlint is not run" >&2; fi
 
 # Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
 PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
