@@ -94,6 +94,6 @@ def test_a_validation_is_due_when_lightning_validates(settings: dict[str, Any], 
 
 def test_imports_change_no_other_library() -> None:
     """torchmetrics' optional parts are there after ours: Lightning imports torchmetrics with them."""
-    code = "import trainers.fit, trainers.encoders, datamodules.configured; from torchmetrics.detection import MeanAveragePrecision"
+    code = "import trainers.fit, trainers.encoders, datamodules.factory; from torchmetrics.detection import MeanAveragePrecision"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

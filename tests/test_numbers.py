@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config import terminal
 from config.flatten import flatten
 from config.numbers import format_number
-from runs import page, terminal
+from runs import page
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,12 @@ def test_numbers_of_pages_and_terminals() -> None:
         "1,000",
     ]
     assert [page.exact(value) for value in (83.14159, 1234.56, 0.1234567)] == ["83.142", "1,234.6", "0.12346"]
-    assert [terminal.number(value) for value in (1234.56, True, "a\n", 120000)] == ["1234.6", "True", "a\\n", "120000"]
+    assert [terminal.format_value(value) for value in (1234.56, True, "a\n", 120000)] == [
+        "1234.6",
+        "True",
+        "a\\n",
+        "120000",
+    ]
 
 
 @given(st.floats(-1e300, 1e300), st.integers(3, 7))

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
-from runs import charts, metric_lines, page, report, report_metrics, rows
+from config.errors import InputError
+from config.terminal import format_duration, format_timestamp
+from runs import charts, metric_lines, page, prediction_table, report, report_metrics
 from runs import folder as folders
 from runs.page import badge, escaped, number
-from runs.terminal import duration, when
 
 BEST = 8  # runs whose curves are drawn
 
@@ -21,7 +21,7 @@ def write(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         path: the page; it links to each run's own, if that is there.
-        summaries: of `runs.listing.find`.
+        summaries: of `runs.listing.find_runs`.
     """
     fine = [each for each in summaries if each["value"] is not None]
     words = [f"{len(summaries)} runs" if len(summaries) != 1 else "1 run", *_counts(summaries)]
@@ -54,8 +54,8 @@ def _table(path: Path, summaries: Sequence[Mapping[str, Any]]) -> str:
         cells.append([
             f"{shown}{problem}", badge(each["status"]), escaped(each["model"] or "-"), escaped(each["data"] or "-"),
             escaped(each["monitor"] or "-"), page.exact(each["value"]) if each["value"] is not None else "-",
-            f"<span data-v='{each['duration_seconds'] or 0}'>{duration(each['duration_seconds'])}</span>",
-            f"<span class='small'>{escaped(when(each['started']))}</span>",
+            f"<span data-v='{each['duration_seconds'] or 0}'>{format_duration(each['duration_seconds'])}</span>",
+            f"<span class='small'>{escaped(format_timestamp(each['started']))}</span>",
         ])  # fmt: skip
         slices.append(each["data"] or each["status"])
     header = ["run", "status", "model", "data", "metric", "value", "time", "started"]
@@ -101,18 +101,18 @@ def _groups(path: Path, fine: Sequence[Mapping[str, Any]]) -> list[str]:
 def _mode(task: str, metric: str) -> str | None:
     """Direction of a metric, max or min; None where this machine does not know it."""
     try:
-        return rows.mode(task, metric)
-    except Refused:
+        return prediction_table.metric_mode(task, metric)
+    except InputError:
         return None
 
 
 def _curve(folder: Path, monitor: str) -> list[tuple[float, float]]:
     try:
         lines = metric_lines.read(folder / folders.METRICS)
-    except (Refused, OSError, ValueError):
+    except (InputError, OSError, ValueError):
         return []
     return [
         (float(line.step), float(line.values[monitor]))
-        for line in report_metrics.later(lines)
+        for line in report_metrics.increasing_steps(lines)
         if monitor in line.values
     ]

@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
-from runs import calibration, charts, metric_lines, page, rows
+from config.errors import InputError
+from runs import calibration, charts, metric_lines, page, prediction_table
 from runs import folder as folders
-from runs.fields import is_number, mapping
+from runs.fields import as_mapping, is_number
 from runs.page import escaped, number
-from runs.rows import Columns
-from runs.statistics import Mean, interval_text
+from runs.prediction_table import PredictionTable
+from runs.statistics import MeanEstimate, format_interval
 
 PAIRS = 12  # of classes that are confused most
 _RAW = ("train_examples_per_second",)
 
 
-def metrics(record: Mapping[str, Any], columns: Columns | None, means: Mapping[str, Mean]) -> list[str]:
+def metrics(record: Mapping[str, Any], columns: PredictionTable | None, means: Mapping[str, MeanEstimate]) -> list[str]:
     """The table of final metrics with their intervals.
 
     Args:
@@ -24,13 +24,13 @@ def metrics(record: Mapping[str, Any], columns: Columns | None, means: Mapping[s
         columns: its predictions, if they can be read.
         means: of the metrics that these tell, with intervals.
     """
-    final = {name: value for name, value in mapping(record.get("metrics")).items() if is_number(value)}
+    final = {name: value for name, value in as_mapping(record.get("metrics")).items() if is_number(value)}
     if not final:
         return []
     cells = []
     for name, value in final.items():
         mean, plot = means.get(name), ""
-        interval = interval_text(mean)
+        interval = format_interval(mean)
         if mean is not None and columns is not None and interval:
             # On the range of the values of single examples, 0 included: 0 to 100 for an accuracy.
             low, high = min(0.0, float(columns.values[name].min())), max(0.0, float(columns.values[name].max()))
@@ -42,7 +42,7 @@ def metrics(record: Mapping[str, Any], columns: Columns | None, means: Mapping[s
         note = f"No intervals: the module of the task {columns.task} has no scores (docs/tasks.md)."
     elif columns is not None:
         by = f"{columns.by}{'es' if columns.by.endswith('s') else 's'}"
-        drawn = f", whole {by} drawn" if rows.clustered(columns.clusters) else ""
+        drawn = f", whole {by} drawn" if prediction_table.usable_clusters(columns.clusters) else ""
         note = f"Intervals are for other examples of the same kind (bootstrap{drawn}), not for other seeds. "
         note += "Each is drawn between the lowest and the highest value of an example, or 0."
     return ["<h2>Metrics</h2>", table, *([f"<p class='small'>{escaped(note)}</p>"] if note else [])]
@@ -52,10 +52,10 @@ def curves(folder: Path) -> list[str]:
     """Metrics over steps: losses, metrics of validation, and throughput."""
     try:
         lines = metric_lines.read(folder / folders.METRICS)
-    except (Refused, OSError, ValueError):
+    except (InputError, OSError, ValueError):
         return []
     series: dict[str, list[tuple[float, float]]] = {}
-    for line in later(lines):
+    for line in increasing_steps(lines):
         for name, value in line.values.items():
             series.setdefault(name, []).append((float(line.step), float(value)))
     if not any(len(points) > 1 for points in series.values()):
@@ -74,9 +74,9 @@ def curves(folder: Path) -> list[str]:
     return ["<h2>Learning curves</h2>", f"<div class='grid'>{cards}</div>"]
 
 
-def later(lines: Sequence[metric_lines.Line]) -> list[metric_lines.Line]:
+def increasing_steps(lines: Sequence[metric_lines.MetricLine]) -> list[metric_lines.MetricLine]:
     """Lines of a curve: the last one, which says the best once more, is of a step that was before."""
-    found: list[metric_lines.Line] = []
+    found: list[metric_lines.MetricLine] = []
     for line in lines:
         if not found or line.step > found[-1].step:
             found.append(line)
@@ -85,10 +85,10 @@ def later(lines: Sequence[metric_lines.Line]) -> list[metric_lines.Line]:
 
 def confusion(record: Mapping[str, Any]) -> list[str]:
     """The confusion matrix in the record's details, and its most frequent confusions; nothing where there is none."""
-    details = mapping(record.get("details"))
+    details = as_mapping(record.get("details"))
     counts = {
         str(true): {str(other): count for other, count in row.items() if isinstance(count, int)}
-        for true, row in mapping(details.get("confusion")).items()
+        for true, row in as_mapping(details.get("confusion")).items()
         if isinstance(row, dict)
     }
     if not counts:
@@ -108,12 +108,12 @@ def confusion(record: Mapping[str, Any]) -> list[str]:
     return ["<h2>Confusions</h2>", body]
 
 
-def confidence(columns: Columns | None) -> list[str]:
+def confidence(columns: PredictionTable | None) -> list[str]:
     """How often the model is right against how sure it is; nothing where predictions do not say."""
     if columns is None or columns.confidence is None or columns.correct is None:
         return []
-    found = calibration.bins(columns.confidence, columns.correct)
-    off = calibration.error(found)
+    found = calibration.reliability_bins(columns.confidence, columns.correct)
+    off = calibration.expected_calibration_error(found)
     return [
         "<h2>Confidence</h2>",
         f"<p>The model's confidence is off by {off:.3f} on average (expected calibration error; 0 is best).</p>",

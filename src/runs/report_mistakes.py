@@ -13,12 +13,12 @@ from config import tasks
 from runs import folder as folders
 from runs import page
 from runs.page import escaped
-from runs.rows import Columns
+from runs.prediction_table import PredictionTable
 
 MOST = 200  # rows
 
 
-def mistakes(folder: Path, columns: Columns | None) -> list[str]:
+def mistakes(folder: Path, columns: PredictionTable | None) -> list[str]:
     """The table of mistakes, by the task's MISTAKE_COLUMNS, mistake_key, mistake and mistake_group.
 
     Args:
@@ -35,7 +35,7 @@ def mistakes(folder: Path, columns: Columns | None) -> list[str]:
         return [title, f"<p>None in {examples:,} examples.</p>"]
     more = f"; {MOST} of them are here" if len(wrong) > MOST else ""
     counts = f"{len(wrong):,} of {examples:,} examples are not right"
-    module = tasks.module(columns.task)
+    module = tasks.load_module(columns.task)
     if not hasattr(module, "MISTAKE_COLUMNS") or not hasattr(module, "mistake"):
         lacking = "mistake" if hasattr(module, "MISTAKE_COLUMNS") else "MISTAKE_COLUMNS"
         return [title, f"<p>{counts}.</p>", _lacks(columns.task, lacking)]
@@ -80,7 +80,7 @@ def _picture(address: str | None) -> str:
 
 def _pictures(folder: Path) -> dict[str, str]:
     """The images that training left for this page, as data addresses."""
-    path = folder / folders.PICTURES
+    path = folder / folders.MISTAKE_IMAGES
     if not path.exists():
         return {}
     from PIL import Image

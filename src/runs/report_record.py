@@ -6,25 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config.terminal import format_duration
 from runs import folder as folders
 from runs import page
-from runs.command import again
-from runs.fields import is_number, mapping
-from runs.lineage import lineage
+from runs.fields import as_mapping, is_number
+from runs.lineage import collect_lineage
 from runs.page import badge, escaped
-from runs.terminal import duration
+from runs.rerun import rerun_command
 
 
 def work(record: Mapping[str, Any]) -> list[str]:
     """Seconds by phase, and how busy the machine was."""
-    timings = {name: each for name, each in mapping(record.get("timings")).items() if is_number(each)}
+    timings = {name: each for name, each in as_mapping(record.get("timings")).items() if is_number(each)}
     if not timings:
         return []
     total = sum(timings.values()) or 1.0
     cells = [
-        [escaped(name), duration(each), f"{each / total:.0%}", page.bar(each / total)] for name, each in timings.items()
+        [escaped(name), format_duration(each), f"{each / total:.0%}", page.bar(each / total)]
+        for name, each in timings.items()
     ]
-    use, peak = mapping(record.get("utilisation")), mapping(record.get("peak_memory"))
+    use, peak = as_mapping(record.get("utilisation")), as_mapping(record.get("peak_memory"))
     facts = {
         "cores in use": f"{use['cpu_percent']} %" if is_number(use.get("cpu_percent")) else None,
         "GPU in use": f"{use['gpu_percent']} %" if is_number(use.get("gpu_percent")) else None,
@@ -43,7 +44,7 @@ def gates(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """Verdicts of the gates, with links to their reports."""
     cells = []
     for name, what in (("quality", "data contract"), ("explain", "explanations")):
-        found = mapping(record.get(name))
+        found = as_mapping(record.get(name))
         verdict = _json(folder / name / "verdict.json")
         said = verdict.get("status") or found.get("status")
         if not isinstance(said, str):
@@ -60,13 +61,13 @@ def configuration(record: Mapping[str, Any], against: Path | None) -> list[str]:
     """The resolved configuration, and what it differs from another run's by.
 
     Raises:
-        Refused: the other run has no record to read.
+        InputError: the other run has no record to read.
     """
-    config = mapping(record.get("config"))
+    config = as_mapping(record.get("config"))
     found = ["<h2>Configuration</h2>"]
     if against is not None:
-        other = mapping(folders.read_record(against).get("config"))
-        changed = folders.differences(other, config, {})
+        other = as_mapping(folders.read_record(against).get("config"))
+        changed = folders.config_differences(other, config, {})
         cells = [[escaped(key), escaped(was), escaped(now)] for key, was, now in changed]
         found.append(f"<p>It differs from {escaped(against)} by {len(changed)} settings.</p>")
         if cells:
@@ -77,8 +78,10 @@ def configuration(record: Mapping[str, Any], against: Path | None) -> list[str]:
 
 def origin(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """What the run was made from, with hashes, and the command that does it again."""
-    cells = [[what, escaped(name), f"<code>{escaped(mark)}</code>"] for what, name, mark in lineage(folder, record)]
-    found = again(folder, record)
+    cells = [
+        [what, escaped(name), f"<code>{escaped(mark)}</code>"] for what, name, mark in collect_lineage(folder, record)
+    ]
+    found = rerun_command(folder, record)
     notes = "".join(f"<p class='small'>{escaped(note)}</p>" for note in found.notes)
     return [
         "<h2>Where it comes from</h2>",
@@ -90,6 +93,6 @@ def origin(folder: Path, record: Mapping[str, Any]) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return mapping(json.loads(path.read_text(encoding="utf-8")))
+        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
