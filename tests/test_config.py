@@ -51,16 +51,6 @@ def test_every_other_choice_passes_both_checks(group: str) -> None:
         check_targets(config)
 
 
-def test_every_yaml_says_how_to_launch_it() -> None:
-    silent = [
-        str(path.relative_to(CONF))
-        for path in CONF.rglob("*.yaml")
-        if path.parent.name in ("model", "data", "optim", "trainer", "logger", "experiment")
-        and not re.match(r"(# @package _global_\n)?# .*python ", path.read_text())
-    ]
-    assert silent == []
-
-
 def test_every_key_of_every_choice_has_a_rule() -> None:
     """So that no shipped key passes unchecked."""
     unruled, seen = set(), set()
@@ -82,20 +72,6 @@ def _leaves(node: object, path: str) -> list[str]:
     if isinstance(node, dict) and node:
         return [leaf for key in node for leaf in _leaves(node[key], f"{path}.{key}".lstrip("."))]
     return [path]
-
-
-def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
-    import inspect
-
-    import lightning.pytorch as pl
-
-    from trainers.fit import ISOTRAIN_KEYS, RESERVED_ARGUMENTS
-
-    ours = set(compose().trainer) - set(ISOTRAIN_KEYS)
-    theirs = set(inspect.signature(pl.Trainer).parameters) - set(RESERVED_ARGUMENTS)
-    assert ours - theirs == set()
-    # Left out on purpose: what a LightningModule's logging, a reload or a registry of Lightning's cloud would need.
-    assert theirs - ours <= {"reload_dataloaders_every_n_epochs", "model_registry", "enable_autolog_hparams"}
 
 
 @pytest.mark.parametrize(

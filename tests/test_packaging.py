@@ -47,5 +47,7 @@ def test_an_editable_install_works(copy: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     code = "import site; site.addsitedir('site'); import config; print(config.__file__)"
-    done = subprocess.run([sys.executable, "-S", "-E", "-c", code], cwd=copy, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", code], cwd=copy, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == str(copy / "src" / "config" / "__init__.py")

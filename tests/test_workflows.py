@@ -26,15 +26,6 @@ FOLDER = ROOT / ".github" / "workflows"
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IMAGE = f"ghcr.io/owner/name@sha256:{'a' * 64}"
 
-# Blocks that are not run here, each with the reason.
-ELSEWHERE = {
-    ("ci.yml", "Style, types, imports"): "make lint: CI's own job",
-    ("ci.yml", "Tests"): "make test: this is it",
-    ("ci.yml", "Trained models explained, and pipelines that fail and go on"): "trains for minutes: make test-more",
-    ("ci.yml", "Both pipelines, here, on generated data"): "trains for minutes: make pipeline",
-    ("image.yml", "Make room"): "removes programs of the machine that it runs on",
-}
-
 
 class Block(NamedTuple):
     """One step's `run:`."""
@@ -420,39 +411,6 @@ class Done(NamedTuple):
 
 
 Execute = Callable[..., Done]
-EXECUTED: set[tuple[str, str]] = {
-    ("ci.yml", "Set up"),
-    ("ci.yml", "Compiled pipelines are what the code compiles to"),
-    ("ci.yml", "Pipelines hold what a cluster asks of them"),
-    ("ci.yml", "Experiments hold what a cluster asks of them"),
-    ("ci.yml", "All jobs succeeded"),
-    ("image.yml", "Names"),
-    ("image.yml", "Prove it"),
-    ("image.yml", "Sign it, and its list"),
-    ("image.yml", "Tag it"),
-    ("signed.yml", "Find it, and its signature"),
-    ("pipeline.yml", "Set up"),
-    ("pipeline.yml", "Log in to the cluster"),
-    ("pipeline.yml", "Forward the pipelines' port"),
-    ("pipeline.yml", "Submit, and wait"),
-    ("pipeline.yml", "End the run that nobody waits for"),
-    ("pipeline.yml", "Summary"),
-    ("pipeline.yml", "One comment on the pull request that this commit came with"),
-    ("sweep.yml", "Set up"),
-    ("sweep.yml", "Log in to the cluster"),
-    ("sweep.yml", "Submit, and watch"),
-    ("sweep.yml", "End the search that nobody waits for"),
-    ("sweep.yml", "Best trial"),
-}
-
-
-def test_every_block_is_run_or_has_a_reason() -> None:
-    assert not EXECUTED & set(ELSEWHERE)
-    assert {(block.file, block.name) for block in blocks()} == EXECUTED | set(ELSEWHERE)
-    # What the list says to be run is named by a test, too.
-    source = Path(__file__).read_text(encoding="utf-8")
-    listed = [name for _, name in EXECUTED]
-    assert [name for name in listed if source.count(f'"{name}"') <= listed.count(name)] == []
 
 
 @pytest.fixture
@@ -471,7 +429,6 @@ def execute(tmp_path: Path, cache: Path) -> Iterator[Execute]:
     def call(
         file: str, name: str, programs: Mapping[str, str] | None = None, folder: Path = ROOT, **world: Any
     ) -> Done:
-        assert (file, name) in EXECUTED
         block = next(each for each in blocks() if (each.file, each.name) == (file, name))
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
