@@ -17,17 +17,19 @@ help:  ## this list
 train: $(BASE)  ## set up, and train bert_tiny on generated questions; ARGS="..." are Hydra overrides
 	$(BIN)/python train.py $(ARGS)
 
+# A process for each core. A file's tests stay in one, as they share what is made once.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 test: $(DEV)  ## set up, and run the test suite (minutes); ARGS="..." go to pytest
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(DEV)  ## the tests that take longer
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 # Of those, what CI runs, too; the others train for long, search for long, or build an image as root.
 MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real \
   own_task saved shipped_before
 test-more: $(DEV)  ## those of them that CI runs, too
-	$(BIN)/python -m pytest -m slow $(MORE:%=tests/test_%.py) $(ARGS)
+	$(PYTEST) -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 
 # actionlint has no wheel: Go builds it where there is Go, with its checksum database as the lock.
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
