@@ -18,24 +18,29 @@ from config.errors import InputError
 from config.messages import explain_error
 from config.tasks import CONF
 
-TASK_OF_DATA = {name: compose([f"data={name}", "model=majority"]).task.name for name in group_choices("data")}
-
 
 def pairs() -> list[tuple[str, str]]:
     """Every model with every data set of its task."""
-    found = []
-    for model, data in itertools.product(group_choices("model"), group_choices("data")):
-        task = compose([f"model={model}", f"data={data}"]).model.task
-        if task in (TASK_OF_DATA[data], "any"):
-            found.append((model, data))
-    return found
+    texts = {
+        group: {name: (CONF / group / f"{name}.yaml").read_text() for name in group_choices(group)}
+        for group in ("model", "data")
+    }
+    tasks = {
+        group: {name: re.search(r"\btask: (\w+)", text)[1] for name, text in files.items()}  # type: ignore[index]
+        for group, files in texts.items()
+    }
+    return [
+        (model, data)
+        for (model, made_for), (data, task) in itertools.product(tasks["model"].items(), tasks["data"].items())
+        if made_for in (task, "any")
+    ]
 
 
 @pytest.mark.parametrize(("model", "data"), pairs())
 def test_every_model_fits_every_data_set_of_its_task(model: str, data: str) -> None:
     from trainers.build import check_targets
 
-    config = compose([f"model={model}", f"data={data}"])
+    config = compose_cached([f"model={model}", f"data={data}"])
     check_config(config)
     check_targets(config)
 
@@ -51,16 +56,6 @@ def test_every_other_choice_passes_both_checks(group: str) -> None:
         check_targets(config)
 
 
-def test_every_yaml_says_how_to_launch_it() -> None:
-    silent = [
-        str(path.relative_to(CONF))
-        for path in CONF.rglob("*.yaml")
-        if path.parent.name in ("model", "data", "optim", "trainer", "logger", "experiment")
-        and not re.match(r"(# @package _global_\n)?# .*python ", path.read_text())
-    ]
-    assert silent == []
-
-
 def test_every_key_of_every_choice_has_a_rule() -> None:
     """So that no shipped key passes unchecked."""
     unruled, seen = set(), set()
@@ -68,7 +63,7 @@ def test_every_key_of_every_choice_has_a_rule() -> None:
         if {model, data} <= seen:
             continue
         seen |= {model, data}
-        config = compose([f"model={model}", f"data={data}"])
+        config = compose_cached([f"model={model}", f"data={data}"])
         OmegaConf.resolve(config)
         plain: Any = OmegaConf.to_container(config)
         ruled = {key: rule for key, _, rule in iter_rules(plain) if rule is not None}
@@ -82,20 +77,6 @@ def _leaves(node: object, path: str) -> list[str]:
     if isinstance(node, dict) and node:
         return [leaf for key in node for leaf in _leaves(node[key], f"{path}.{key}".lstrip("."))]
     return [path]
-
-
-def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
-    import inspect
-
-    import lightning.pytorch as pl
-
-    from trainers.fit import OWN_KEYS, RESERVED_ARGUMENTS
-
-    ours = set(compose().trainer) - set(OWN_KEYS)
-    theirs = set(inspect.signature(pl.Trainer).parameters) - set(RESERVED_ARGUMENTS)
-    assert ours - theirs == set()
-    # Left out on purpose: what a LightningModule's logging, a reload or a registry of Lightning's cloud would need.
-    assert theirs - ours <= {"reload_dataloaders_every_n_epochs", "model_registry", "enable_autolog_hparams"}
 
 
 @pytest.mark.parametrize(
@@ -141,12 +122,18 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
             r"unknown key data\.augmnt\.mixup; keys of data: .*\(did you mean augment\?\)$",
         ),
         (["data=shapes", "model=resnet18", "~data.augment.mixp"], r"unknown key data\.augment\.mixp; .*mean mixup\?"),
-        (["data=squad", "data.sample.train=5"], r"unknown key data\.sample\.train: data\.sample is null, which has no keys"),
+        (
+            ["data=squad", "data.sample.train=5"],
+            r"unknown key data\.sample\.train: data\.sample is null, which has no keys",
+        ),
         (
             ["model=resnet18", "data.image_size=32"],  # data=shapes was forgotten
             r"unknown key data\.image_size; .*the model is for the task image_classification .* data=image_folder or shapes",
         ),
-        (["monitor=val_accuracy"], r"monitor=val_accuracy: the task question_answering has no such metric; valid: .*val_f1"),
+        (
+            ["monitor=val_accuracy"],
+            r"monitor=val_accuracy: the task question_answering has no such metric; valid: .*val_f1",
+        ),
         (["data.stride=500"], r"data\.stride=500: must be below data\.max_length"),
         (["trainer.max_epochs=-1"], r"limit one of them"),
         (["optim.warmup=2.5"], r"optim\.warmup=2\.5"),

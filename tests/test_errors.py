@@ -124,7 +124,12 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         2,
         r"data\.sample\.train=0: must be a whole number, at least 1",
     ),
-    ("unknown setting of a sample", lambda _: ["+data.sample.colour=1"], 2, r"data\.sample has no key colour; valid keys:"),
+    (
+        "unknown setting of a sample",
+        lambda _: ["+data.sample.colour=1"],
+        2,
+        r"data\.sample has no key colour; valid keys:",
+    ),
     (
         "two tasks",
         lambda _: ["model=resnet18"],

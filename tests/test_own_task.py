@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tests.conftest import ROOT
+from tests.conftest import ROOT, forked, needs_torch
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN = (
@@ -42,15 +42,18 @@ def environment(tmp_path: Path, cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def command(environment: dict[str, str], tmp_path: Path) -> Command:
+def command(environment: dict[str, str], tmp_path: Path, warm: Path) -> Command:
     """Runs a command line as that user."""
 
     def call(*args: str, expected: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         head = [str(ROOT / "train.py")] if args[0] == "train.py" else [args[0]]
-        done = subprocess.run(
-            [sys.executable, *head, *args[1:]], cwd=tmp_path, env={**environment, **more},
-            capture_output=True, text=True, check=False, timeout=600,
-        )  # fmt: skip
+        if needs_torch(args):
+            done = forked(warm, [*head, *args[1:]], tmp_path, {**environment, **more}, 600)
+        else:
+            done = subprocess.run(
+                [sys.executable, *head, *args[1:]], cwd=tmp_path, env={**environment, **more},
+                capture_output=True, text=True, check=False, timeout=600,
+            )  # fmt: skip
         assert done.returncode == expected, done.stdout + done.stderr
         return done
 

@@ -378,7 +378,7 @@ def test_nothing_is_sent_and_no_env_file_is_read(run: Any, tmp_path: Path) -> No
     try:
         done = run(
             "-m", "quality", "data=squad", f"data.path={questions(tmp_path / 'data')}", "--folder", str(tmp_path / "q"),
-            PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}",
+            cold=True, PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}",
         )  # fmt: skip
     finally:
         if mine:

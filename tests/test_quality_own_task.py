@@ -45,7 +45,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the package `weather`."""
     files = {
         "conf/task/weather.yaml": "name: weather\nmodule: weather.task\n",
-        "conf/quality/contracts/weather.yaml": CONTRACT,
+        "contracts/weather.yaml": CONTRACT,
         "weather/__init__.py": "",
         "weather/task.py": TASK,
         "weather/facts.py": FACTS,
@@ -81,6 +81,13 @@ def test_three_names_are_a_table_of_facts(own: Path, tmp_path: Path) -> None:
     verdict, report = verify_data(data(tmp_path / "cache", train=[3.0, 210.5, 14.0], val=[18.0]), "weather", "weather")
     assert verdict.status == "failed"
     assert json.loads((report / "rows.jsonl").read_text())["id"] == "train-1"
+
+
+def test_contracts_among_the_configuration_are_refused(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "quality").mkdir()
+    (tmp_path / "contracts").rename(tmp_path / "conf" / "quality" / "contracts")
+    with pytest.raises(InputError, match=rf"move them to {tmp_path}/contracts"):
+        verify_data(data(tmp_path / "cache", train=[3.0], val=[18.0]), "weather", "weather")
 
 
 def test_what_is_missing_is_told(own: Path, tmp_path: Path) -> None:

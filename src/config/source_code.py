@@ -41,7 +41,7 @@ def _files() -> Iterator[tuple[str, Path]]:
     for root in (PROJECT / "src", *_packages()):
         for path in root.rglob("*.py") if root.is_dir() else (root,):
             yield str(path.relative_to(root.parent)), path
-    for root in tasks.conf_folders():
+    for root in (*tasks.conf_folders(), *tasks.contract_folders()):
         for path in root.rglob("*.yaml"):
             yield str(path.relative_to(root.parent)), path
 

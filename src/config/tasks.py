@@ -40,6 +40,19 @@ def conf_folders() -> list[Path]:
     return [CONF, folder]
 
 
+def contract_folders() -> list[Path]:
+    """Return the folders with data contracts: `contracts/` beside each configuration folder, ours first.
+
+    Raises:
+        InputError: contracts in a configuration folder, where Hydra would offer them as choices of `quality`.
+    """
+    for folder in conf_folders():
+        if (folder / "quality" / "contracts").is_dir():
+            new = folder.resolve().parent / "contracts"
+            raise InputError(f"{folder}/quality/contracts: contracts are no configuration; move them to {new}")
+    return [folder.resolve().parent / "contracts" for folder in conf_folders()]
+
+
 def task_names() -> list[str]:
     """Return the names of all configured tasks, sorted."""
     return sorted({path.stem for folder in conf_folders() for path in (folder / "task").glob("*.yaml")})

@@ -86,8 +86,5 @@ def build(node: Mapping[str, Any], **arguments: Any) -> Any:
     """
     from hydra.utils import instantiate
 
-    from datamodules.imports import quick
-
-    quick()
     values = {key: value for key, value in node.items() if key not in {*NON_ARGUMENT_KEYS["data"], *arguments}}
     return instantiate(OmegaConf.create(values), **arguments, _convert_="all", _recursive_=False)

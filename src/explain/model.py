@@ -51,9 +51,7 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
         InputError: the model cannot be loaded, its task has no explainer, or the data has another task or other classes.
     """
     from config.check import check_config
-    from datamodules.imports import quick
 
-    quick()
     model = saved_model.open_model(name)
     tasks.load_member(model.task, "explainer", "explain")  # refused before its data is read
     config = evaluate.compose_saved(model, overrides)

@@ -53,7 +53,9 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
             findings += check_experiment(experiment)
     if experiments and importlib.util.find_spec("kubernetes") is None:
         message = "fields of Jobs and containers were not checked: the package kubernetes is not installed"
-        findings.append(Finding("K003", "note", files[0], 1, "", message, "pip install 'isotrain[katib]'"))
+        findings.append(
+            Finding("K003", "note", files[0], 1, "", message, "pip install -e '.[katib]' in isotrain's checkout")
+        )
     composition.save_cache()
     return experiments, findings
 

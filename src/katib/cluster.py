@@ -54,7 +54,9 @@ class Cluster:
             from kubernetes import config
             from kubernetes.config.config_exception import ConfigException
         except ImportError as error:
-            raise InputError("Katib's SDK is not installed; pip install 'isotrain[katib]'") from error
+            raise InputError(
+                "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
+            ) from error
         fix = "set KUBECONFIG, or write ~/.kube/config as your cluster's documentation describes"
         self.timeout = timeout
         self.request_timeout = (timeout, timeout)  # to connect and to read; the client ignores a single float

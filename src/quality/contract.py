@@ -15,7 +15,7 @@ from datamodules.storage import cache
 from quality import soda
 
 FORMAT = 1  # part of the cache key: raise it when checks are read differently
-SHIPPED = tasks.CONF / "quality" / "contracts"
+SHIPPED = tasks.CONF.parent / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
 TABLE = "data/main/facts"
@@ -75,7 +75,9 @@ def read(name: str, root: Path) -> Contract:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(sorted({file.stem for folder in _contract_folders() for file in folder.glob("*.yaml")}))
+        shipped = ", ".join(
+            sorted({file.stem for folder in tasks.contract_folders() for file in folder.glob("*.yaml")})
+        )
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise InputError(
             f"cannot read the data contract {name}: {reason}; the shipped contracts are {shipped}"
@@ -92,14 +94,10 @@ def read(name: str, root: Path) -> Contract:
     return Contract(path.stem, text, checks, digest)
 
 
-def _contract_folders() -> list[Path]:
-    return [folder / "quality" / "contracts" for folder in tasks.conf_folders()]
-
-
 def _contract_path(name: str) -> Path:
     if "/" in name or name.endswith((".yaml", ".yml")):
         return Path(name)
-    paths = [folder / f"{name}.yaml" for folder in _contract_folders()]
+    paths = [folder / f"{name}.yaml" for folder in tasks.contract_folders()]
     return next((path for path in paths if path.is_file()), paths[0])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from config.errors import InputError
 
-INSTALL_HINT = "data contracts need Soda: pip install 'isotrain[quality]', or set quality=off"
+INSTALL_HINT = "data contracts need Soda: pip install -e '.[quality]' in isotrain's checkout, or set quality=off"
 _SIGNS = {
     "must_be": "=",
     "must_not_be": "not",

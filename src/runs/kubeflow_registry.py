@@ -33,7 +33,9 @@ def register_version(address: str, name: str, version: str, uri: str, tags: Mapp
             from model_registry.exceptions import StoreError
             from mr_openapi.exceptions import ApiException
     except ModuleNotFoundError:
-        raise InputError("--kubeflow needs the registry's client: pip install 'isotrain[kubeflow]'") from None
+        raise InputError(
+            "--kubeflow needs the registry's client: pip install -e '.[kubeflow]' in isotrain's checkout"
+        ) from None
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():  # "user access token is missing", even if none is needed

@@ -40,7 +40,7 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
         from kubeflow.katib import katib_api_pb2 as messages
         from kubeflow.katib import katib_api_pb2_grpc as services
     except ImportError as error:
-        raise InputError("push_metrics needs Katib's SDK: pip install 'isotrain[katib]'") from error
+        raise InputError("push_metrics needs Katib's SDK: pip install -e '.[katib]' in isotrain's checkout") from error
     pending: list[Any] = []
     with grpc.insecure_channel(address) as channel:
         try:

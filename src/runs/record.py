@@ -21,7 +21,7 @@ from runs.utilisation import UtilisationMonitor, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 # Keys that do not change what a run computes, and so are not a part of its hash.
-UNHASHED_KEYS = ("logger", "quality", "explain", "metrics_file", "push_metrics", "hydra", "debug", "verbosity")
+UNHASHED_KEYS = ("logger", "quality", "explain", "metrics_file", "push_metrics")
 _MAX_DIFF = 200_000  # bytes; a larger diff is written to a file of its own
 
 

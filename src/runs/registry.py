@@ -276,7 +276,7 @@ def _client(server: str | None) -> Iterator[Any]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ModuleNotFoundError:
-        raise InputError("the registry needs MLflow: pip install 'isotrain[mlflow]'") from None
+        raise InputError("the registry needs MLflow: pip install -e '.[mlflow]' in isotrain's checkout") from None
     if address.startswith("sqlite:///"):
         _database_folder(address).mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.ERROR)
