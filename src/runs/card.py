@@ -8,13 +8,13 @@ from typing import Any
 
 from config import tasks
 from config.errors import Refused
+from reports.page import number
 from runs import folder as folders
 from runs import rows
 from runs.command import again
 from runs.fields import is_number, mapping
 from runs.lineage import lineage
 from runs.listing import choice
-from runs.page import exact
 from runs.statistics import Mean, interval_text
 
 GATES = (("quality", "Data contract"), ("explain", "Explanations"))
@@ -69,7 +69,7 @@ def as_markdown(
         "",
         "| metric | value | 95 % interval |",
         "|---|---:|---|",
-        *(f"| {name} | {exact(value)} | {interval_text(known.get(name))} |" for name, value in metrics.items()),
+        *(f"| {name} | {number(value, 5)} | {interval_text(known.get(name))} |" for name, value in metrics.items()),
         "",
         "Intervals are for other examples of the same kind, not for other seeds.",
         "",
