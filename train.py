@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 import hydra
 from omegaconf import DictConfig
 
-from config.endings import for_people
+from config.error_handling import report_errors
 
 if TYPE_CHECKING:
     from trainers.run import Run
@@ -25,8 +25,8 @@ def main(config: DictConfig) -> None:
     """Opens the run's folder, trains there or prints the result that it holds, and leaves by one exit."""
     from trainers import run as life
 
-    with for_people():  # inside Hydra, which would announce an exception itself
-        run = life.open(config)
+    with report_errors():  # inside Hydra, which would announce an exception itself
+        run = life.open_run(config)
         failure = None
         try:
             (print_again if run.finished else train)(run)
@@ -43,30 +43,32 @@ def train(run: "Run") -> None:
     from trainers import run as life
     from trainers.build import build, check_targets
     from trainers.fit import fit
-    from trainers.weights import init_from
+    from trainers.initial_weights import load_initial_weights
 
     config = run.config
     check_targets(config)
     with life.phase(run, "data"):
         data = build(config, "data")
     with life.phase(run, "quality"):
-        life.update(run, quality=contract.gate(config, data, run.folder))
+        life.update(run, quality=contract.check_contract(config, data, run.folder))
     with life.phase(run, "data"):
         data.prepare_data()
         data.setup("fit")
         life.update(run, data={"fingerprints": data.fingerprints, **data.describe()})
     with life.phase(run, "model"):
         model = build(config, "model", data=data, optim=config.optim)
-        life.update(run, parent=init_from(config.init_from or population.weights(config.population_dir), model))
+        life.update(
+            run, parent=load_initial_weights(config.init_from or population.weights(config.population_dir), model)
+        )
     with life.phase(run, "fit"):
         best = fit(config, data, model, life.open_loggers(run), run.folder)
     with life.phase(run, "export"):
         life.export(run, model)
         population.leave(config.population_dir, run.folder)
     with life.phase(run, "explain"):
-        life.update(run, explain=explanations.gate(config, run.folder))
+        life.update(run, explain=explanations.explain_run(config, run.folder))
     life.report(run, best)
-    explanations.judge(run.fields, run.folder)
+    explanations.enforce_verdict(run.fields, run.folder)
 
 
 def print_again(run: "Run") -> None:
@@ -76,11 +78,11 @@ def print_again(run: "Run") -> None:
     from trainers import run as life
     from trainers.build import build
 
-    life.judge(run, "quality", lambda: contract.gate(run.config, build(run.config, "data"), run.folder))
-    life.judge(run, "explain", lambda: explanations.gate(run.config, run.folder))
-    explanations.judge(life.reprint(run), run.folder)
+    life.judge(run, "quality", lambda: contract.check_contract(run.config, build(run.config, "data"), run.folder))
+    life.judge(run, "explain", lambda: explanations.explain_run(run.config, run.folder))
+    explanations.enforce_verdict(life.reprint(run), run.folder)
 
 
 if __name__ == "__main__":
-    with for_people():
+    with report_errors():
         main()

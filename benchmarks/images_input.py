@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from benchmarks import measure
 from datamodules.image_classification import ImageClassificationData
-from datamodules.images import augment
+from datamodules.images import augmentation
 from datamodules.samples import shapes
 
 SIZE, PADDING, WORKERS = 64, 8, 2
@@ -69,7 +69,7 @@ def epoch(data: ImageClassificationData, number: int, dtype: torch.dtype = torch
     data.train_batches.set_epoch(number)
     images = 0
     for batch in data.train_dataloader():
-        made, _ = augment.train_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment, dtype)
+        made, _ = augmentation.augment_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment, dtype)
         images += len(made)
     return images
 

@@ -146,12 +146,12 @@ def _ours(folder: Path, data: Path, precision: str, steps: int) -> Clocks:
     import torch
 
     from config.compose import compose
-    from datamodules.images import augment
+    from datamodules.images import augmentation
     from trainers import hardware
     from trainers.build import build
     from trainers.fit import fit
 
-    hardware.use_threads(int(os.environ["OMP_NUM_THREADS"]))
+    hardware.configure_cpu(int(os.environ["OMP_NUM_THREADS"]))
     overrides = [
         *[
             "model=resnet18",
@@ -177,7 +177,7 @@ def _ours(folder: Path, data: Path, precision: str, steps: int) -> Clocks:
     model.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     ends: list[tuple[float, float]] = []
     waits: list[float] = []
-    plain = augment.train_batch
+    plain = augmentation.augment_batch
 
     def start(*_: Any) -> None:
         waits.append(time.time() - ends[-1][0] if ends else 0.0)
@@ -191,7 +191,7 @@ def _ours(folder: Path, data: Path, precision: str, steps: int) -> Clocks:
     def end(*_: Any) -> None:
         ends.append((time.time(), time.process_time()))
 
-    model.on_train_batch_start, model.on_train_batch_end, augment.train_batch = start, end, train_batch
+    model.on_train_batch_start, model.on_train_batch_end, augmentation.augment_batch = start, end, train_batch
     with tempfile.TemporaryDirectory() as name:
         fit(config, module, model, [], Path(name))
     return ends, waits

@@ -78,7 +78,7 @@ def _worker(phase: str, given: list[str]) -> None:
     from trainers.build import build
     from trainers.fit import fit
 
-    hardware.use_threads(None)
+    hardware.configure_cpu(None)
     config = compose([*given, "trainer.limit_val_batches=0"])
     before, _ = _memory()
     peaks = [0, 0]

@@ -31,12 +31,14 @@ def prepare_images(run: Path) -> None:
     """The images and what is behind them, as both contestants get them."""
     import torch
 
-    from datamodules.images import augment
+    from datamodules.images import augmentation
     from explain import image_views, model
 
     subject, _ = model.load(str(run), [])
     settings = image_views.Settings(GRID, 1, "blur", "log_probability", "permutation", 64, 0, False)
-    batch = augment.evaluation_batch(torch.from_numpy(subject.data.val.gather(np.arange(IMAGES))), subject.data.augment)
+    batch = augmentation.normalise_batch(
+        torch.from_numpy(subject.data.val.gather(np.arange(IMAGES))), subject.data.augment
+    )
     predicted = image_views.logits(subject.network, [batch], settings).argmax(dim=1)
     behind = image_views.background(batch, "blur")
     np.savez(run / "bench.npz", batch=batch.numpy(), behind=behind.numpy(), predicted=predicted.numpy())
@@ -47,16 +49,16 @@ def prepare_questions(run: Path) -> None:
     from explain import model, question_views, tokens
 
     subject, _ = model.load(str(run), [])
-    examples, reader = subject.data.examples, question_views.Reader(subject)
+    examples, reader = subject.data.examples, question_views.InputEncoder(subject)
     settings = question_views.Settings(5, 30, 1, 64, 0, False)
     kept: dict[str, Any] = {"hidden": np.array(reader.hidden)}
     for at in range(QUESTIONS):
         question, context = examples.question(at), examples.context(at)
-        window = question_views.find(subject, reader, question, context, settings)
+        window = question_views.find_window(subject, reader, question, context, settings)
         low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
         group = np.full(len(window.ids), -1)
         group[window.asked] = 0
-        parts = tokens.sentences(context, low, high, 5)
+        parts = tokens.split_sentences(context, low, high, 5)
         for number, (first, last) in enumerate(parts):
             group[(window.chars[:, 0] >= first) & (window.chars[:, 1] <= last)] = number + 1
         kept |= {
@@ -75,7 +77,7 @@ def prepare_questions(run: Path) -> None:
 
 
 def ours_images(run: Path, bfloat16: bool) -> float:
-    """`explain.images`, all coalitions of one pair of orders."""
+    """`explain.image_explainer`, all coalitions of one pair of orders."""
     import torch
 
     from explain import image_views, model, shapley
@@ -86,7 +88,7 @@ def ours_images(run: Path, bfloat16: bool) -> float:
 
     def explain(at: int) -> object:
         view = image_views.View(subject.network, batch[at], behind[at], int(file["predicted"][at]), settings)
-        plan = shapley.permutations(GRID**2, 1, 0)
+        plan = shapley.draw_permutations(GRID**2, 1, 0)
         return plan.shapley(view.ask(plan.masks).target)
 
     return timed(explain, IMAGES)
@@ -123,7 +125,7 @@ def shap_images(run: Path, bfloat16: bool) -> float:
 
 
 def ours_questions(run: Path, bfloat16: bool) -> float:
-    """`explain.questions`, all coalitions of the question and its sentences."""
+    """`explain.question_explainer`, all coalitions of the question and its sentences."""
     from explain import model, question_views, shapley, tokens
 
     (subject, _), file = model.load(str(run), []), np.load(run / "bench.npz")
@@ -136,7 +138,9 @@ def ours_questions(run: Path, bfloat16: bool) -> float:
             file[f"{at}/ids"], types, file[f"{at}/chars"], file[f"{at}/asked"], start, end, (0, 1), 1.0
         )
         view = question_views.View(subject.network, window, int(file["hidden"]), settings, subject.device)
-        return shapley.exact(view.ask(tokens.hides(file[f"{at}/group"], ~shapley.coalitions(players))).target)
+        return shapley.exact_values(
+            view.ask(tokens.hide_groups(file[f"{at}/group"], ~shapley.all_coalitions(players))).target
+        )
 
     return timed(explain, QUESTIONS)
 

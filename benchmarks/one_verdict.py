@@ -14,17 +14,17 @@ from pathlib import Path
 
 def gate(overrides: list[str]) -> dict[str, float]:
     """A verdict, cold or warm, as the cache says."""
-    from datamodules import configured
-    from quality.settings import unpack
-    from quality.verify import verify
+    from datamodules import factory
+    from quality.settings import read_settings
+    from quality.verification import verify_data
 
-    config = configured.composed(overrides, any_model=True)
-    data = configured.build(config.data)
+    config = factory.compose_config(overrides, any_model=True)
+    data = factory.build(config.data)
     began = time.perf_counter()
     for split in ("train", "val"):
         data.fingerprint(split)
     files = time.perf_counter() - began
-    found, _ = verify(data, unpack(config))
+    found, _ = verify_data(data, read_settings(config))
     seconds = time.perf_counter() - began
     return {"files": files, "seconds": seconds, "rows": sum(each["rows"] for each in found.counts)}
 
@@ -39,7 +39,7 @@ def verify(name: str, file: str, spill: str) -> dict[str, float]:
     for table, columns in (("expected", "split varchar, rows bigint"), ("classes", "label varchar")):
         connection.execute(f"create table {table} ({columns})")
     connection.execute("create table previous as select 'train' as split, null::varchar as label, 1::bigint as rows")
-    if "label" in tables.columns(connection):
+    if "label" in tables.column_types(connection):
         connection.execute("insert into classes select distinct label from facts")
     soda.verify("dataset: data/main/previous\ncolumns: [{name: split, checks: [{missing: {}}]}]", connection)
     began = time.perf_counter()

@@ -69,14 +69,14 @@ def _judge(overrides: list[str]) -> dict[str, Any]:
 def _verification(data: dict[str, list[str]], folder: Path, repeats: int) -> None:
     import duckdb
 
-    from datamodules import configured
+    from datamodules import factory
     from quality import contract, facts
 
     rows = []
     for name, overrides in data.items():
-        config = configured.composed([*overrides, f"data.cache_dir={folder}"], any_model=True)
-        module = configured.build(config.data)
-        made = facts.of(module, str(config.task.name))
+        config = factory.compose_config([*overrides, f"data.cache_dir={folder}"], any_model=True)
+        module = factory.build(config.data)
+        made = facts.load_facts(module, str(config.task.name))
         chosen = contract.read(str(config.quality.contract), module.root)
         copies: dict[int, Path] = {}
         for count in ROWS:
@@ -109,12 +109,12 @@ def _verification(data: dict[str, list[str]], folder: Path, repeats: int) -> Non
 
 def _looking(overrides: list[str], repeats: int) -> None:
     """All that the facts take from images on all cores, against decoding alone on one core times the cores."""
-    from datamodules import configured
-    from datamodules.images import pixels
-    from quality import images
+    from datamodules import factory
+    from datamodules.images import decoder
+    from quality import image_facts
 
     with tempfile.TemporaryDirectory() as root:
-        data = configured.build(configured.composed([*overrides, f"data.cache_dir={root}"], any_model=True).data)
+        data = factory.build(factory.compose_config([*overrides, f"data.cache_dir={root}"], any_model=True).data)
         split = data.survey.splits["train"]
         places = list(itertools.islice(split.images(), IMAGES))
         cores = len(os.sched_getaffinity(0))
@@ -122,12 +122,12 @@ def _looking(overrides: list[str], repeats: int) -> None:
         def decoding() -> float:
             began = time.perf_counter()
             for place in places:
-                pixels.decode(Path(place).read_bytes(), data.image_size)
+                decoder.decode(Path(place).read_bytes(), data.image_size)
             return cores * len(places) / (time.perf_counter() - began)
 
         def looking() -> float:
             began = time.perf_counter()
-            rows = sum(table.num_rows for table in images.tables(data, "train"))
+            rows = sum(table.num_rows for table in image_facts.tables(data, "train"))
             return rows / (time.perf_counter() - began)
 
         found = measure.alternate({"looking": looking, "decoding": decoding}, repeats, warm_up=1)

@@ -215,7 +215,7 @@ def _worker(folder: Path, precision: str, dropout: float) -> None:
             "trainer.limit_train_batches=null",
         ]
     )
-    hardware.use_threads(int(os.environ["OMP_NUM_THREADS"]))
+    hardware.configure_cpu(int(os.environ["OMP_NUM_THREADS"]))
     data = build(config, "data")
     data.prepare_data()
     data.setup("fit")

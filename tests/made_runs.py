@@ -97,7 +97,7 @@ def write(folder: Path, rows: list[dict[str, Any]], mark: str = MARK, **config: 
     """A finished run with these predictions; `config` overrides the configuration's top level."""
     task, metrics = task_of(rows), final(rows)
     folder.mkdir(parents=True)
-    run = record.start(
+    run = record.start_record(
         folder,
         config={"seed": 0, "monitor": MONITORS[task], "task": {"name": task}, "optim": {"lr": 1e-3}, **config},
         seeds={"seed": 0},

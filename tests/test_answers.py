@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.text import examples, squad
 from datamodules.text.examples import Examples
-from trainers import answers, spans
+from trainers import answer_scores, spans
 
 CONTEXTS = ["Anna met Bob in Rome.", "Carl 𝄞 stayed home."]
 ASKED = [
@@ -73,7 +73,7 @@ def scored(data: SimpleNamespace, said: list[str | None], windows=None, **option
     losses = np.arange(len(data.windows), dtype=np.float32)
     windows = np.arange(len(losses)) if windows is None else np.array(windows)
     evaluated = spans.Candidates(*(array[windows] for array in found))
-    metrics, rows, details = answers.score(data, windows, losses[windows], evaluated, **options)
+    metrics, rows, details = answer_scores.score_answers(data, windows, losses[windows], evaluated, **options)
     # SQuAD 1.1 has no parts, and of a part of the questions nothing is said.
     assert bool(details) == (not data.answerable_only and len(windows) == len(losses))
     return metrics, list(rows)
@@ -124,8 +124,8 @@ def test_details_of_squad_2(tmp_path):
     for w in (0, 1, 4, 5):
         start[offsets[w] + 1] = 0
     padded = spans.pad(start, offsets)
-    found = answers.find(data.windows, spans.top(padded, padded, np.diff(offsets)), 4, no_answer=True)
-    assert answers.details(data.examples, found) == {
+    found = answer_scores.find_answers(data.windows, spans.top(padded, padded, np.diff(offsets)), 4, no_answer=True)
+    assert answer_scores.squad2_details(data.examples, found) == {
         "has_answer_exact_match": 0.0,
         "has_answer_f1": 0.0,
         "has_answer_total": 3,
@@ -149,5 +149,5 @@ def test_only_questions_with_all_their_windows_count(tmp_path):
     metrics, rows = scored(data, ["Anna", "Bob", "Carl"], windows=[0, 1, 2, 4, 5])
     assert metrics == {"val_loss": 2.4, "val_exact_match": 100.0, "val_f1": 100.0}
     assert [row["id"] for row in rows] == ["q0", "q2"]
-    with pytest.raises(Refused, match="limit_val_batches"):
+    with pytest.raises(InputError, match="limit_val_batches"):
         scored(data, ["Anna", "Bob", "Carl"], windows=[0, 3, 4])

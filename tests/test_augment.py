@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
 
-from config.errors import Refused
-from datamodules.images import augment
+from config.errors import InputError
+from datamodules.images import augmentation
 
 CLASSES = 7
 
@@ -34,7 +34,7 @@ def numpy_padded(pixels: torch.Tensor, padding: int, mode: str) -> np.ndarray:
 def test_normalising_is_torchvisions_in_channels_last(dtype: torch.dtype, tolerance: float) -> None:
     pixels, _ = batch(70, 12, 20)  # more than one part, and not square
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.25, 0.3)
-    images = augment.evaluation_batch(pixels, augment.settings({}, mean, std), dtype)
+    images = augmentation.normalise_batch(pixels, augmentation.make_settings({}, mean, std), dtype)
     expected = tv.normalize(pixels.permute(0, 3, 1, 2).float() / 255, list(mean), list(std))
     assert images.dtype == dtype
     assert images.shape == (70, 3, 12, 20)
@@ -45,19 +45,21 @@ def test_normalising_is_torchvisions_in_channels_last(dtype: torch.dtype, tolera
 def test_evaluation_draws_nothing_and_empty_settings_only_normalise() -> None:
     pixels, labels = batch()
     before = torch.get_rng_state()
-    evaluated = augment.evaluation_batch(pixels, augment.settings({}))
+    evaluated = augmentation.normalise_batch(pixels, augmentation.make_settings({}))
     assert torch.equal(torch.get_rng_state(), before)
-    trained, targets = augment.train_batch(pixels, labels, CLASSES, augment.settings({}))
+    trained, targets = augmentation.augment_batch(pixels, labels, CLASSES, augmentation.make_settings({}))
     assert torch.equal(trained, evaluated)
     assert targets is labels
 
 
 def test_training_works_after_evaluation_in_inference_mode() -> None:
-    augment._affine.cache_clear()
+    augmentation._affine.cache_clear()
     pixels, labels = batch()
     with torch.inference_mode():
-        augment.evaluation_batch(pixels, augment.settings({}))
-    images, _ = augment.train_batch(pixels, labels, CLASSES, augment.settings({"flip": True, "mixup": 0.2}))
+        augmentation.normalise_batch(pixels, augmentation.make_settings({}))
+    images, _ = augmentation.augment_batch(
+        pixels, labels, CLASSES, augmentation.make_settings({"flip": True, "mixup": 0.2})
+    )
     network = torch.nn.Conv2d(3, 1, 3)
     network(images).sum().backward()
     assert network.weight.grad is not None
@@ -75,7 +77,7 @@ def test_training_works_after_evaluation_in_inference_mode() -> None:
 )
 def test_every_crop_is_the_window_at_its_corner(height: int, width: int, padding: int, mode: str, seed: int) -> None:
     pixels, _ = batch(5, height, width, seed)
-    padded = augment.pad(pixels, padding, mode)
+    padded = augmentation.pad(pixels, padding, mode)
     expected = numpy_padded(pixels, padding, mode)
     assert np.array_equal(padded.numpy(), expected)
     corners = torch.randint(0, 2 * padding + 1, (2, 5), generator=torch.Generator().manual_seed(seed))
@@ -83,7 +85,7 @@ def test_every_crop_is_the_window_at_its_corner(height: int, width: int, padding
         image[top : top + height, left : left + width]
         for image, (top, left) in zip(expected, corners.T.tolist(), strict=True)
     ]
-    for cut in (augment.crop, augment._cut_by_copy, augment._cut_by_index):
+    for cut in (augmentation.crop, augmentation._cut_by_copy, augmentation._cut_by_index):
         assert np.array_equal(cut(padded, corners, height, width).numpy(), np.stack(windows))
 
 
@@ -91,7 +93,7 @@ def test_random_crops_reach_every_place_and_differ_between_images() -> None:
     torch.manual_seed(0)
     # The pixel's value is its place, so the first pixel tells where the crop began.
     places = torch.arange(64, dtype=torch.uint8).view(1, 8, 8, 1).expand(2000, 8, 8, 3)
-    cropped = augment.random_crop(places, 2, "constant")
+    cropped = augmentation.random_crop(places, 2, "constant")
     corners = [tuple(divmod(int(image[4, 4, 0]), 8)) for image in cropped]
     assert set(corners) == set(itertools.product(range(2, 7), range(2, 7)))
     assert max(corners.count(corner) for corner in set(corners)) < 2000 / 25 * 1.6
@@ -101,7 +103,7 @@ def test_random_crops_reach_every_place_and_differ_between_images() -> None:
 def test_a_flip_mirrors_half_of_the_images_and_leaves_the_others(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     pixels, _ = batch(600, *size)
-    flipped = augment.random_flip(pixels)
+    flipped = augmentation.random_flip(pixels)
     mirrored = (flipped == pixels.flip(2)).flatten(1).all(1)
     same = (flipped == pixels).flatten(1).all(1)
     assert bool((mirrored ^ same).all())
@@ -111,13 +113,13 @@ def test_a_flip_mirrors_half_of_the_images_and_leaves_the_others(size: tuple[int
 def test_a_resized_crop_of_everything_is_the_image() -> None:
     pixels, _ = batch(3)
     zero, whole = torch.zeros(3), torch.full((3,), 16.0)
-    assert torch.equal(augment.resized_crop(pixels, zero, zero, whole, whole), pixels)
+    assert torch.equal(augmentation.resized_crop(pixels, zero, zero, whole, whole), pixels)
 
 
 @given(left=st.integers(0, 10), top=st.integers(0, 10), across=st.integers(4, 20), down=st.integers(4, 20))
 def test_a_resized_crop_is_torchvisions_away_from_its_rim(left: int, top: int, across: int, down: int) -> None:
     pixels, _ = batch(1, 32, 32)
-    ours = augment.resized_crop(pixels, *(torch.tensor([float(value)]) for value in (left, top, across, down)))
+    ours = augmentation.resized_crop(pixels, *(torch.tensor([float(value)]) for value in (left, top, across, down)))
     peer = tv.resized_crop(pixels.permute(0, 3, 1, 2), top, left, down, across, [32, 32], antialias=False)
     # At the rim torchvision repeats the crop's last pixel, where we see the image's next.
     rim_x, rim_y = 16 // across + 1, 16 // down + 1
@@ -130,7 +132,7 @@ def test_random_resized_crops_keep_the_area_they_may() -> None:
     # Red grows to the right and green downwards: their ranges tell the crop's width and height.
     ramp = torch.arange(64, dtype=torch.uint8) * 4
     pixels = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)], 2)
-    cropped = augment.random_resized_crop(pixels.expand(500, 64, 64, 3), (0.3, 0.6)).int()
+    cropped = augmentation.random_resized_crop(pixels.expand(500, 64, 64, 3), (0.3, 0.6)).int()
     across = (cropped[:, 0, -1, 0] - cropped[:, 0, 0, 0]) / 4
     down = (cropped[:, -1, 0, 1] - cropped[:, 0, 0, 1]) / 4
     area = across * down / 64**2
@@ -153,7 +155,7 @@ def test_each_operation_is_torchvisions(number: int, magnitude: int) -> None:
     torch.manual_seed(0)
     peer = only(num_ops=1, magnitude=magnitude, interpolation=InterpolationMode.BILINEAR)
     expected = [peer(images) for _ in range(12)]  # both signs
-    operation, signed = augment._operations(magnitude / 30, (24, 24))[number]
+    operation, signed = augmentation._operations(magnitude / 30, (24, 24))[number]
     assert signed == about[1]
     for sign in (1.0, -1.0) if signed else (1.0,):
         ours = operation(images, sign) if operation else images
@@ -163,7 +165,7 @@ def test_each_operation_is_torchvisions(number: int, magnitude: int) -> None:
 def test_each_image_draws_its_own_operations() -> None:
     torch.manual_seed(0)
     one, _ = batch(1, 24, 24)
-    augmented = augment.randaugment(one.expand(200, 24, 24, 3), 2, 9)
+    augmented = augmentation.randaugment(one.expand(200, 24, 24, 3), 2, 9)
     assert augmented.shape == (200, 24, 24, 3)
     assert augmented.dtype == torch.uint8
     assert len({bytes(image.numpy().tobytes()) for image in augmented}) > 100
@@ -174,7 +176,7 @@ def test_images_stay_at_their_place_in_the_batch() -> None:
     brightness = torch.arange(0, 200, 4, dtype=torch.uint8)
     # The mean of a flat image hardly moves at a small magnitude, unless it is inverted or the like.
     pixels = brightness[:, None, None, None].expand(50, 16, 16, 3)
-    moved = (augment.randaugment(pixels, 1, 1).float().mean((1, 2, 3)) - brightness).abs()
+    moved = (augmentation.randaugment(pixels, 1, 1).float().mean((1, 2, 3)) - brightness).abs()
     assert float(moved.median()) < 4
 
 
@@ -190,8 +192,8 @@ def test_images_stay_at_their_place_in_the_batch() -> None:
 def test_mixed_targets_sum_to_one(mixup: float, cutmix: float, smoothing: float, seed: int) -> None:
     torch.manual_seed(seed)
     pixels, labels = batch(9)
-    chosen = augment.settings({"mixup": mixup, "cutmix": cutmix, "label_smoothing": smoothing})
-    images, targets = augment.train_batch(pixels, labels, CLASSES, chosen)
+    chosen = augmentation.make_settings({"mixup": mixup, "cutmix": cutmix, "label_smoothing": smoothing})
+    images, targets = augmentation.augment_batch(pixels, labels, CLASSES, chosen)
     assert images.dtype == torch.float32
     if mixup or cutmix or smoothing:
         assert targets.shape == (9, CLASSES)
@@ -206,9 +208,9 @@ def test_mixed_targets_sum_to_one(mixup: float, cutmix: float, smoothing: float,
 def test_mixup_blends_images_as_it_blends_labels(seed: int) -> None:
     torch.manual_seed(seed)
     pixels, _ = batch(CLASSES)
-    chosen = augment.settings({"mixup": 1.0})
-    images, targets = augment.train_batch(pixels, torch.arange(CLASSES), CLASSES, chosen)
-    plain = augment.evaluation_batch(pixels, chosen)
+    chosen = augmentation.make_settings({"mixup": 1.0})
+    images, targets = augmentation.augment_batch(pixels, torch.arange(CLASSES), CLASSES, chosen)
+    plain = augmentation.normalise_batch(pixels, chosen)
     blended = torch.einsum("ij,jchw->ichw", targets, plain)
     torch.testing.assert_close(images, blended, atol=1e-4, rtol=1e-4)
 
@@ -218,16 +220,18 @@ def test_cutmix_labels_by_the_area_it_pastes(seed: int) -> None:
     torch.manual_seed(seed)
     colours = torch.arange(0, CLASSES * 30, 30, dtype=torch.uint8)
     pixels = colours[:, None, None, None].expand(CLASSES, 16, 16, 3)
-    chosen = augment.settings({"cutmix": 1.0})
-    images, targets = augment.train_batch(pixels, torch.arange(CLASSES), CLASSES, chosen)
-    own = augment.evaluation_batch(pixels, chosen)
+    chosen = augmentation.make_settings({"cutmix": 1.0})
+    images, targets = augmentation.augment_batch(pixels, torch.arange(CLASSES), CLASSES, chosen)
+    own = augmentation.normalise_batch(pixels, chosen)
     share = (images == own).float().mean((1, 2, 3))
     torch.testing.assert_close(targets.diagonal(), share)
 
 
 def test_smoothed_targets_give_the_loss_of_label_smoothing() -> None:
     pixels, labels = batch()
-    _, targets = augment.train_batch(pixels, labels, CLASSES, augment.settings({"label_smoothing": 0.1}))
+    _, targets = augmentation.augment_batch(
+        pixels, labels, CLASSES, augmentation.make_settings({"label_smoothing": 0.1})
+    )
     logits = torch.randn(40, CLASSES, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(cross_entropy(logits, targets), cross_entropy(logits, labels, label_smoothing=0.1))
 
@@ -247,12 +251,12 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("chosen", [{key: value} for key, value in EVERYTHING.items()] + [EVERYTHING])
 def test_the_global_generator_decides_everything(chosen: dict[str, object]) -> None:
-    settings = augment.settings(chosen)
+    settings = augmentation.make_settings(chosen)
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         pixels, labels = batch()
-        results.append(augment.train_batch(pixels, labels, CLASSES, settings))
+        results.append(augmentation.augment_batch(pixels, labels, CLASSES, settings))
     assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
     if chosen != {"label_smoothing": 0.1}:
         assert not torch.equal(results[0][0], results[2][0])
@@ -261,7 +265,7 @@ def test_the_global_generator_decides_everything(chosen: dict[str, object]) -> N
 def test_the_given_pixels_stay_as_they_are() -> None:
     pixels, labels = batch()
     before = pixels.clone()
-    augment.train_batch(pixels, labels, CLASSES, augment.settings(EVERYTHING), torch.bfloat16)
+    augmentation.augment_batch(pixels, labels, CLASSES, augmentation.make_settings(EVERYTHING), torch.bfloat16)
     assert torch.equal(pixels, before)
 
 
@@ -288,8 +292,8 @@ def test_the_given_pixels_stay_as_they_are() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_name(given_settings: dict[str, object], named: str) -> None:
-    with pytest.raises(Refused, match=rf"data\.augment.*{named}"):
-        augment.settings(given_settings)
+    with pytest.raises(InputError, match=rf"data\.augment.*{named}"):
+        augmentation.make_settings(given_settings)
 
 
 @pytest.mark.parametrize(
@@ -297,8 +301,8 @@ def test_what_cannot_be_is_refused_by_name(given_settings: dict[str, object], na
     [([0.5, 0.5], [1, 1, 1]), ([0.5] * 3, [0.2, 0.0, 0.2]), ([127, 127, 127], [0.2] * 3), (None, [1] * 3)],
 )
 def test_means_and_deviations_of_other_forms_are_refused(mean: object, std: object) -> None:
-    with pytest.raises(Refused, match=r"data\.(mean|std) must be three numbers"):
-        augment.settings({}, mean, std)
+    with pytest.raises(InputError, match=r"data\.(mean|std) must be three numbers"):
+        augmentation.make_settings({}, mean, std)
 
 
 def test_threads_are_as_before() -> None:
@@ -306,8 +310,8 @@ def test_threads_are_as_before() -> None:
     torch.set_num_threads(3)
     try:
         pixels, labels = batch()
-        augment.train_batch(pixels, labels, CLASSES, augment.settings(EVERYTHING))
-        augment.evaluation_batch(pixels, augment.settings({}))
+        augmentation.augment_batch(pixels, labels, CLASSES, augmentation.make_settings(EVERYTHING))
+        augmentation.normalise_batch(pixels, augmentation.make_settings({}))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.batching import LengthBatches, evaluation_batches
 
 lengths = st.lists(st.integers(1, 400), min_size=1, max_size=300)
@@ -113,13 +113,13 @@ def test_evaluation_has_every_example_once_and_the_same_batches_on_any_number_of
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(Refused, match=r"data\.batch_size=10 .* 4; use 12"):
+    with pytest.raises(InputError, match=r"data\.batch_size=10 .* 4; use 12"):
         LengthBatches(100, 10, 0, world=4)
-    with pytest.raises(Refused, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         LengthBatches(100, 0, 0)
-    with pytest.raises(Refused, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         evaluation_batches(100, 0)
-    with pytest.raises(Refused, match="too few for 2"):
+    with pytest.raises(InputError, match="too few for 2"):
         LengthBatches(1, 2, 0, world=2)
-    with pytest.raises(Refused, match="too few"):
+    with pytest.raises(InputError, match="too few"):
         LengthBatches(0, 1, 0)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.errors import OutOfResources, Refused
+from config.errors import InputError, ResourceError
 from datamodules.storage import cache
 
 SRC = str(Path(cache.__file__).resolve().parents[2])
@@ -141,14 +141,14 @@ def test_a_full_disk_is_told_with_the_way_out_and_leaves_nothing(tmp_path: Path,
             else:
                 np.zeros(1 << 20, np.uint8).tofile(stream)
 
-    with pytest.raises(OutOfResources, match=r"no space left .*things.*data\.cache_dir.*ISOTRAIN_CACHE"):
+    with pytest.raises(ResourceError, match=r"no space left .*things.*data\.cache_dir.*ISOTRAIN_CACHE"):
         cache.entry(tmp_path, "things", {}, build)
     assert [path.suffix for path in (tmp_path / "things").iterdir()] == [".lock"]
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Refused, match=r"cannot be made.*data\.cache_dir"):
+    with pytest.raises(InputError, match=r"cannot be made.*data\.cache_dir"):
         cache.entry(tmp_path / "file", "things", {}, lambda folder: None)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.test_resume import VARIED, train
 
-from config.errors import OutOfResources, Refused
+from config.errors import InputError, ResourceError
 from trainers import checkpoints
 from trainers.checkpoints import CheckpointFiles
 
@@ -95,7 +95,7 @@ def test_a_crash_leaves_a_checkpoint(moment: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # what is dead clears nothing up
     with pytest.raises(Crash):
         checkpoints.write({"n": 3}, last, keep=before)
-    found = checkpoints.latest(tmp_path)
+    found = checkpoints.read_latest(tmp_path)
     assert found is not None
     assert found[1] == {"n": 2}
 
@@ -108,15 +108,15 @@ def test_a_full_disk_is_said_and_keeps_what_was_there(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OutOfResources, match="what was saved before is still there"):
+    with pytest.raises(ResourceError, match="what was saved before is still there"):
         checkpoints.write({"n": 2}, path, keep=tmp_path / "last-1.ckpt")
     assert checkpoints.read(path) == {"n": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="there is no checkpoint"):
+    with pytest.raises(InputError, match="there is no checkpoint"):
         checkpoints.read(tmp_path / "last.ckpt")
     (tmp_path / "last.ckpt").write_bytes(b"text")
-    with pytest.raises(Refused, match="is not a whole checkpoint: start in another folder"):
-        checkpoints.latest(tmp_path)
+    with pytest.raises(InputError, match="is not a whole checkpoint: start in another folder"):
+        checkpoints.read_latest(tmp_path)

@@ -96,12 +96,12 @@ def test_what_a_terminal_cannot_encode_shows_as_escapes() -> None:
 
 
 def test_a_named_argument_is_given_once() -> None:
-    from config.errors import Refused
+    from config.errors import InputError
 
-    assert command.named(["a=1", "run=x=y", "b=2"], "run", "no") == ("x=y", ["a=1", "b=2"])
+    assert command.take_override(["a=1", "run=x=y", "b=2"], "run", "no") == ("x=y", ["a=1", "b=2"])
     for words in (["a=1"], ["run="], ["run=a", "run=b"], ["running=a"]):
-        with pytest.raises(Refused, match=r"^no$"):
-            command.named(words, "run", "no")
+        with pytest.raises(InputError, match=r"^no$"):
+            command.take_override(words, "run", "no")
 
 
 def test_progress_goes_to_stderr(tmp_path: Path) -> None:

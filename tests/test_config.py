@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from config.check import check, rules, targets
-from config.compose import choices, compose, compose_many
-from config.errors import Refused
-from config.messages import explain
+from config.check import check_config, iter_rules, iter_targets
+from config.compose import compose, compose_cached, group_choices
+from config.errors import InputError
+from config.messages import explain_error
 from config.tasks import CONF
 
-TASK_OF_DATA = {name: compose([f"data={name}", "model=majority"]).task.name for name in choices("data")}
+TASK_OF_DATA = {name: compose([f"data={name}", "model=majority"]).task.name for name in group_choices("data")}
 
 
 def pairs() -> list[tuple[str, str]]:
     """Every model with every data set of its task."""
     found = []
-    for model, data in itertools.product(choices("model"), choices("data")):
+    for model, data in itertools.product(group_choices("model"), group_choices("data")):
         task = compose([f"model={model}", f"data={data}"]).model.task
         if task in (TASK_OF_DATA[data], "any"):
             found.append((model, data))
@@ -36,7 +36,7 @@ def test_every_model_fits_every_data_set_of_its_task(model: str, data: str) -> N
     from trainers.build import check_targets
 
     config = compose([f"model={model}", f"data={data}"])
-    check(config)
+    check_config(config)
     check_targets(config)
 
 
@@ -44,10 +44,10 @@ def test_every_model_fits_every_data_set_of_its_task(model: str, data: str) -> N
 def test_every_other_choice_passes_both_checks(group: str) -> None:
     from trainers.build import check_targets
 
-    assert choices(group)
-    for name in choices(group):
+    assert group_choices(group)
+    for name in group_choices(group):
         config = compose([f"{group}={name}"])
-        check(config)
+        check_config(config)
         check_targets(config)
 
 
@@ -71,9 +71,9 @@ def test_every_key_of_every_choice_has_a_rule() -> None:
         config = compose([f"model={model}", f"data={data}"])
         OmegaConf.resolve(config)
         plain: Any = OmegaConf.to_container(config)
-        ruled = {key: rule for key, _, rule in rules(plain) if rule is not None}
+        ruled = {key: rule for key, _, rule in iter_rules(plain) if rule is not None}
         free = tuple(f"{key}." for key, rule in ruled.items() if "map" in rule.types and rule.keys is None)
-        known = {*ruled, *(f"{path}._target_" for path, _ in targets(plain))}
+        known = {*ruled, *(f"{path}._target_" for path, _ in iter_targets(plain))}
         unruled |= {key for key in _leaves(plain, "") if key not in known and not key.startswith(free)}
     assert unruled == set()
 
@@ -89,10 +89,10 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
 
     import lightning.pytorch as pl
 
-    from trainers.fit import GIVEN, OURS
+    from trainers.fit import ISOTRAIN_KEYS, RESERVED_ARGUMENTS
 
-    ours = set(compose().trainer) - set(OURS)
-    theirs = set(inspect.signature(pl.Trainer).parameters) - set(GIVEN)
+    ours = set(compose().trainer) - set(ISOTRAIN_KEYS)
+    theirs = set(inspect.signature(pl.Trainer).parameters) - set(RESERVED_ARGUMENTS)
     assert ours - theirs == set()
     # Left out on purpose: what a LightningModule's logging, a reload or a registry of Lightning's cloud would need.
     assert theirs - ours <= {"reload_dataloaders_every_n_epochs", "model_registry", "enable_autolog_hparams"}
@@ -157,15 +157,15 @@ def test_the_trainer_lists_every_argument_of_lightnings_trainer() -> None:
 )
 def test_what_is_wrong_is_said_in_one_message(overrides: list[str], message: str) -> None:
     with pytest.raises(Exception) as caught:
-        check(compose(overrides))
-    text = str(caught.value) if isinstance(caught.value, Refused) else explain(caught.value)
+        check_config(compose(overrides))
+    text = str(caught.value) if isinstance(caught.value, InputError) else explain_error(caught.value)
     assert re.search(message, text), text
     assert "\n" not in text
 
 
 def test_several_mistakes_are_told_at_once() -> None:
-    with pytest.raises(Refused) as caught:
-        check(compose(["optim.lr=0", "data.batch_size=0"]))
+    with pytest.raises(InputError) as caught:
+        check_config(compose(["optim.lr=0", "data.batch_size=0"]))
     assert "optim.lr=0" in str(caught.value)
     assert "data.batch_size=0" in str(caught.value)
 
@@ -173,7 +173,7 @@ def test_several_mistakes_are_told_at_once() -> None:
 def test_katibs_numbers_are_read_as_numbers() -> None:
     """Katib hands over 1e-05 and 0.30000000000000004 as text."""
     config = compose(["optim.lr=1e-05", "optim.weight_decay=0.30000000000000004", "data.batch_size=16"])
-    check(config)
+    check_config(config)
     assert math.isclose(config.optim.lr, 1e-5)
     assert config.data.batch_size == 16
 
@@ -197,14 +197,14 @@ def test_a_target_of_ones_own_is_bound_before_it_is_built() -> None:
 
     config: DictConfig = compose(["+model.hidden=3"])
     with pytest.raises(
-        Refused, match=r"model\.hidden: trainers\.question_answering\.QuestionAnswering takes no such argument"
+        InputError, match=r"model\.hidden: trainers\.question_answering\.QuestionAnswering takes no such argument"
     ):
         check_targets(config)
     config = compose(["model._target_=no.such.Model"])
-    with pytest.raises(Refused, match=r"model\._target_=no\.such\.Model: cannot be imported"):
+    with pytest.raises(InputError, match=r"model\._target_=no\.such\.Model: cannot be imported"):
         check_targets(config)
     config = compose(["model=resnet18", "data=shapes", "~model.name"])
-    with pytest.raises(Refused, match=r"needs name"):
+    with pytest.raises(InputError, match=r"needs name"):
         check_targets(config)
 
 
@@ -236,7 +236,7 @@ def test_many_command_lines_compose_as_one_does(overrides: list[str]) -> None:
         try:
             return OmegaConf.to_container(how(overrides), resolve=True)
         except Exception as error:
-            return explain(error)
+            return explain_error(error)
 
-    assert told(compose_many) == told(compose)
-    assert told(compose_many) == told(compose)  # what was composed before is not changed by it
+    assert told(compose_cached) == told(compose)
+    assert told(compose_cached) == told(compose)  # what was composed before is not changed by it

@@ -92,7 +92,7 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
             processes, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, f"hydra.run.dir={folder}"
         )
         assert done.returncode == 0, done.stderr
-        lines[processes] = [metric_lines.parse(line) for line in done.stdout.splitlines()]
+        lines[processes] = [metric_lines.parse_line(line) for line in done.stdout.splitlines()]
         weights[processes] = checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
         ids = [json.loads(row)["id"] for row in (folder / "predictions.jsonl").read_text().splitlines()]
         assert len(set(ids)) == len(ids) == (24 if overrides is IMAGES else 13)
@@ -118,7 +118,9 @@ def test_one_checkpoint_scores_the_same_by_one_and_by_two(overrides: list[str], 
         done = _evaluate(processes, cache, tmp_path)
         assert done.returncode == 0, done.stderr
         (line,) = done.stdout.splitlines()
-        outputs.append((metric_lines.parse(line).values, (tmp_path / str(processes) / "predictions.jsonl").read_text()))
+        outputs.append(
+            (metric_lines.parse_line(line).values, (tmp_path / str(processes) / "predictions.jsonl").read_text())
+        )
     assert outputs[0] == outputs[1]
     trained = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
     assert outputs[0][0] == {name: value for name, value in trained.items() if name.startswith("val")}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainers import cpu, dropout, hardware
+from trainers import cpu, fast_dropout, hardware
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -20,8 +20,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def module(p: float) -> dropout.Dropout:
-    return dropout.Dropout(p).train()
+def module(p: float) -> fast_dropout.Dropout:
+    return fast_dropout.Dropout(p).train()
 
 
 # The mask
@@ -43,23 +43,26 @@ def test_rate_and_expectation(dtype: torch.dtype, p: float) -> None:
 @settings(max_examples=40, deadline=None)
 def test_every_16_bit_value_is_counted(p: float) -> None:
     # Each of the 65,536 values of the noise once: exactly round(p * 65536) are at or below the threshold.
-    count = round(p * dropout.VALUES)
-    every = torch.arange(-dropout.VALUES // 2, dropout.VALUES // 2).to(torch.int16)
+    count = round(p * fast_dropout.NOISE_LEVELS)
+    every = torch.arange(-fast_dropout.NOISE_LEVELS // 2, fast_dropout.NOISE_LEVELS // 2).to(torch.int16)
     for dtype in DTYPES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dropout, "_random", lambda _: every.clone())
-            noise, threshold, scale = dropout.draw((dropout.VALUES,), p, dtype)
-        kept = dropout._keep(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
+            patch.setattr(fast_dropout, "_random", lambda _: every.clone())
+            noise, threshold, scale = fast_dropout.draw_noise((fast_dropout.NOISE_LEVELS,), p, dtype)
+        kept = fast_dropout._keep(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
         assert (kept == 0).sum() == count
-        assert scale == dropout.VALUES / (dropout.VALUES - count)
+        assert scale == fast_dropout.NOISE_LEVELS / (fast_dropout.NOISE_LEVELS - count)
 
 
 def test_the_usual_rates_need_no_conversion_in_bfloat16() -> None:
-    assert all(dropout._bfloat16_threshold(round(p * dropout.VALUES)) is not None for p in (0.05, 0.1, 0.2, 0.3))
+    assert all(
+        fast_dropout._bfloat16_threshold(round(p * fast_dropout.NOISE_LEVELS)) is not None
+        for p in (0.05, 0.1, 0.2, 0.3)
+    )
 
 
 def test_bits_are_uniform_and_independent() -> None:
-    bits = dropout._random(4 * dropout.BLOCK * 5 // 2)  # two streams and a half
+    bits = fast_dropout._random(4 * fast_dropout.STREAM_WORDS * 5 // 2)  # two streams and a half
     values = bits.double() / 32768
     assert abs(values.mean()) < 5 * values.std() / math.sqrt(len(values))
     counts = torch.bincount((bits.int() + 32768) >> 8, minlength=256).double()
@@ -67,7 +70,7 @@ def test_bits_are_uniform_and_independent() -> None:
     chi = (((counts - expected) ** 2) / expected).sum().item()
     assert 255 - 6 * math.sqrt(510) < chi < 255 + 6 * math.sqrt(510)
     # Neighbours, elements of the same 64-bit word, and the same place in the next stream are uncorrelated.
-    for lag in (1, 2, 3, 4, 64, 4 * dropout.BLOCK):
+    for lag in (1, 2, 3, 4, 64, 4 * fast_dropout.STREAM_WORDS):
         correlation = (values[lag:] * values[:-lag]).mean() / values.var()
         assert abs(correlation) < 5 / math.sqrt(len(values) - lag), lag
 
@@ -85,14 +88,14 @@ def test_calls_and_seeds() -> None:
 
 
 def test_threads_do_not_matter() -> None:
-    size = 4 * dropout.BLOCK * 3 + 7
+    size = 4 * fast_dropout.STREAM_WORDS * 3 + 7
     before = torch.get_num_threads()
     masks = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             torch.manual_seed(1)
-            masks.append(dropout._random(size))
+            masks.append(fast_dropout._random(size))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(masks[0], masks[1])
@@ -115,7 +118,7 @@ def test_plain_where_it_should_be() -> None:
     assert module(0.5)(torch.empty(0, 3)).shape == (0, 3)
     assert module(0.5)(torch.ones(3, device="meta")).is_meta
     inplace = torch.ones(1000)
-    assert dropout.Dropout(0.5, inplace=True).train()(inplace) is inplace
+    assert fast_dropout.Dropout(0.5, inplace=True).train()(inplace) is inplace
     assert (inplace == 0).any()
 
 
@@ -144,14 +147,14 @@ def padding(batch: int = 2, length: int = 17) -> torch.Tensor:
 
 def ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float) -> torch.Tensor:
     torch.manual_seed(3)
-    return dropout.attention(nn.Identity(), q, k, v, mask, p, is_causal=False)[0].transpose(1, 2)
+    return fast_dropout.attention(nn.Identity(), q, k, v, mask, p, is_causal=False)[0].transpose(1, 2)
 
 
 def same_mask(q: torch.Tensor, k: torch.Tensor, p: float) -> torch.Tensor:
     """The mask that `ours` draws."""
     torch.manual_seed(3)
     batch, heads, queries, _ = q.shape
-    noise, threshold, scale = dropout.draw((batch * heads, queries, k.shape[2]), p, q.dtype)
+    noise, threshold, scale = fast_dropout.draw_noise((batch * heads, queries, k.shape[2]), p, q.dtype)
     return ((noise > threshold) | noise.isnan()).to(q.dtype).view(batch, heads, queries, -1) * scale
 
 
@@ -192,12 +195,12 @@ def test_attention_in_training_precisions(dtype: torch.dtype, near: float) -> No
 @pytest.mark.parametrize("units", [True, False])
 def test_attention_in_bfloat16_without_dropout(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
-    inner = dropout.Attention.apply
-    monkeypatch.setattr(dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
-    monkeypatch.setattr(dropout, "cpu_flags", lambda: frozenset({"amx_bf16"} if units else ()))
+    inner = fast_dropout.Attention.apply
+    monkeypatch.setattr(fast_dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
+    monkeypatch.setattr(fast_dropout, "cpu_flags", lambda: frozenset({"amx_bf16"} if units else ()))
     q, k, v = inputs(torch.bfloat16, length=40)
     mask = padding(length=40)
-    out = dropout.attention(nn.Identity().train(), q, k, v, mask, 0.0)[0].transpose(1, 2)
+    out = fast_dropout.attention(nn.Identity().train(), q, k, v, mask, 0.0)[0].transpose(1, 2)
     expected = nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask)
     assert (out - expected).norm() / expected.norm() < 0.01
     assert calls == ([] if units else [0.0])
@@ -209,32 +212,34 @@ def test_attention_in_bfloat16_without_dropout(units: bool, monkeypatch: pytest.
         assert (a - b).norm() / b.norm() < 0.02
     calls.clear()
     with torch.no_grad():
-        dropout.attention(nn.Identity().eval(), q.detach(), k.detach(), v.detach(), mask, 0.0)
+        fast_dropout.attention(nn.Identity().eval(), q.detach(), k.detach(), v.detach(), mask, 0.0)
     assert not calls, "its forward is quick"
 
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_attention_in_float32_goes_by_whose_products_are_used(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
-    inner = dropout.Attention.apply
-    monkeypatch.setattr(dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
+    inner = fast_dropout.Attention.apply
+    monkeypatch.setattr(fast_dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
     before = torch.backends.mkldnn.matmul.fp32_precision
     q, k, v = inputs(torch.float32, length=40)
     mask = padding(length=40)
     try:
         torch.backends.mkldnn.matmul.fp32_precision = "bf16" if ours else "none"
-        out = dropout.attention(nn.Identity(), q, k, v, mask, 0.0)[0].transpose(1, 2)
+        out = fast_dropout.attention(nn.Identity(), q, k, v, mask, 0.0)[0].transpose(1, 2)
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
     expected = nn.functional.scaled_dot_product_attention(q, k, v, mask)
     assert calls == ([0.0] if ours else [])
-    if "amx_bf16" not in dropout.cpu_flags():
+    if "amx_bf16" not in fast_dropout.cpu_flags():
         assert (out - expected).norm() / expected.norm() < 1e-5
 
 
 def test_attention_expects_what_it_is_without_dropout() -> None:
     q, k, v = (x.detach() for x in inputs(torch.float32))
-    total = sum(dropout.attention(nn.Identity(), q, k, v, None, 0.3, is_causal=False)[0] for _ in range(1500)) / 1500
+    total = (
+        sum(fast_dropout.attention(nn.Identity(), q, k, v, None, 0.3, is_causal=False)[0] for _ in range(1500)) / 1500
+    )
     plain = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     assert (total - plain).abs().max() < 0.15
     assert ((total - plain).mean()).abs() < 0.005
@@ -243,15 +248,15 @@ def test_attention_expects_what_it_is_without_dropout() -> None:
 def test_attention_leaves_to_sdpa_what_it_does_not_do() -> None:
     q, k, v = (x.detach() for x in inputs(torch.float32))
     plain = nn.functional.scaled_dot_product_attention
-    causal = dropout.attention(nn.Identity(), q, k, v, None, 0.0, is_causal=True)[0].transpose(1, 2)
+    causal = fast_dropout.attention(nn.Identity(), q, k, v, None, 0.0, is_causal=True)[0].transpose(1, 2)
     torch.testing.assert_close(causal, plain(q, k, v, is_causal=True))
     state = torch.get_rng_state()
     torch.testing.assert_close(
-        dropout.attention(nn.Identity(), q, k, v, padding(), 0.0)[0].transpose(1, 2),
+        fast_dropout.attention(nn.Identity(), q, k, v, padding(), 0.0)[0].transpose(1, 2),
         plain(q, k, v, padding()),
     )
     assert torch.equal(torch.get_rng_state(), state)
-    first = dropout.attention(nn.Identity(), q, k, v, None, 0.5, is_causal=True)[0].transpose(1, 2)[:, :, 0]
+    first = fast_dropout.attention(nn.Identity(), q, k, v, None, 0.5, is_causal=True)[0].transpose(1, 2)[:, :, 0]
     # The first query sees the first key alone, dropped or doubled.
     assert torch.equal((first == 0).all(-1) | torch.isclose(first, 2 * v[:, :, 0]).all(-1), torch.ones(2, 3).bool())
 
@@ -297,8 +302,8 @@ BATCH = {
 def test_models(kind: str, tmp_path: pytest.TempPathFactory) -> None:
     model = tiny(kind)
     quick = copy.deepcopy(model)
-    assert dropout.enable(quick) > 0
-    assert dropout.enable(quick) == 0
+    assert fast_dropout.enable(quick) > 0
+    assert fast_dropout.enable(quick) == 0
     assert not any(type(m) is nn.Dropout for m in quick.modules())
     assert list(quick.state_dict()) == list(model.state_dict())
     model.eval(), quick.eval()
@@ -319,10 +324,10 @@ def test_models(kind: str, tmp_path: pytest.TempPathFactory) -> None:
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra"])
 def test_models_go_through_our_attention(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
-    inner = dropout.Attention.apply
-    monkeypatch.setattr(dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
+    inner = fast_dropout.Attention.apply
+    monkeypatch.setattr(fast_dropout.Attention, "apply", lambda *given: calls.append(given[-1]) or inner(*given))
     model = tiny(kind).train()
-    dropout.enable(model)
+    fast_dropout.enable(model)
     model(**BATCH)
     assert calls == [0.1, 0.1]
     model.eval()(**BATCH)
@@ -333,7 +338,7 @@ def test_models_expect_what_torch_expects() -> None:
     # Logits over many masks: the same mean and spread as with torch's dropout.
     model = tiny("bert", 0.2).train()
     quick = copy.deepcopy(model)
-    dropout.enable(quick)
+    fast_dropout.enable(quick)
     batch = {key: value.repeat(250, 1) for key, value in BATCH.items()}
     with torch.no_grad():
         logits = [torch.stack(m(**batch).start_logits.view(250, 2, 16).split(1)).squeeze(1) for m in (model, quick)]
@@ -344,7 +349,7 @@ def test_models_expect_what_torch_expects() -> None:
 
 def test_autocast_and_checkpointing() -> None:
     model = tiny("bert").train()
-    dropout.enable(model)
+    fast_dropout.enable(model)
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
@@ -370,7 +375,7 @@ def test_fitting_turns_dropout_on() -> None:
     module.setup("fit")
     module.on_fit_start()
     assert all(part.training for part in module.modules())
-    assert module.model.config._attn_implementation == dropout.NAME
+    assert module.model.config._attn_implementation == fast_dropout.ATTENTION_NAME
 
 
 # The processor's settings
@@ -379,7 +384,7 @@ def test_fitting_turns_dropout_on() -> None:
 def test_quick_float32_is_float32() -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision
     try:
-        cpu.quick_float32()
+        cpu.enable_onednn_float32()
         assert cpu._float32_is_exact()
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
@@ -396,7 +401,7 @@ def test_quick_float32_gives_way_to_bfloat16_units(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: frozenset(flags))
         monkeypatch.setattr(cpu, "_vendor", lambda vendor=vendor: vendor)
         monkeypatch.setattr(cpu, "_float32_is_exact", lambda exact=exact: exact)
-        assert not cpu.quick_float32()
+        assert not cpu.enable_onednn_float32()
         assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
@@ -417,5 +422,5 @@ def test_the_float32_check_sees_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_precision_auto_goes_by_the_processor(units: set[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(units))
-    assert hardware.precision("auto", "cpu") == expected
-    assert hardware.precision("16-mixed", "cpu") == "16-mixed"
+    assert hardware.resolve_precision("auto", "cpu") == expected
+    assert hardware.resolve_precision("16-mixed", "cpu") == "16-mixed"

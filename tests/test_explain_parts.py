@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explain import (
+    image_explainer,
     image_gradients,
     image_values,
     image_views,
-    images,
-    judge,
+    judgement,
     measures,
     question_pages,
     question_views,
@@ -28,7 +28,7 @@ from explain import (
     tokens,
 )  # fmt: skip
 from explain.options import Bound, Options
-from runs.questions import asked
+from runs.questions import question_word
 
 SETTINGS = image_views.Settings(
     grid=4, rounds=1, background="blur", target="logit", explainer="permutation", batch_size=8, seed=0, bfloat16=False
@@ -61,14 +61,14 @@ def by_cell(made: image_views.View) -> Any:
     """What each cell adds to the logit of a linear model: w (x - b) over its pixels; the other class's logit is 0."""
     behind, image = (each.permute(2, 0, 1) for each in (made.background, made.image))
     sign = 1 if made.predicted == 0 else 0
-    return sign * image_gradients.by_cell(made.network.weights * (image - behind), made.cells, 4)
+    return sign * image_gradients.sum_by_cell(made.network.weights * (image - behind), made.cells, 4)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_linear_model_has_the_closed_forms_values(seed: int) -> None:
     made = view(seed, offset=500.0)  # so that it predicts the class of its weights
     assert made.predicted == 0
-    plan = shapley.permutations(16, 1, seed)
+    plan = shapley.draw_permutations(16, 1, seed)
     assert plan.shapley(made.ask(plan.masks).target) == pytest.approx(by_cell(made), abs=1e-3)
 
 
@@ -77,7 +77,7 @@ def test_integrated_gradients_have_them_too() -> None:
     made.predicted = 0
     # Of a log-probability: captum's completeness, and for a nearly certain class the logit's own shape.
     whole, behind = (each.permute(2, 0, 1)[None] for each in (made.image, made.background))
-    (values,) = image_gradients.integrated(made.network, whole, behind, [0], made.cells, SETTINGS)
+    (values,) = image_gradients.integrated_gradients(made.network, whole, behind, [0], made.cells, SETTINGS)
     asked = made.ask(np.array([[False] * 16, [True] * 16]))
     assert values.sum() == pytest.approx(np.log(asked.probability[1] / asked.probability[0]), abs=0.5)
     exact = by_cell(made)
@@ -104,7 +104,7 @@ def test_deletion_is_quantus_pixel_flipping() -> None:
     )  # of several channels Quantus hides the first
     image = image * torch.sign(network(image[None])[0, 0].detach())  # so that it is of the first class
     made = image_views.View(network, image, torch.zeros(1, 4, 4), 0, SETTINGS)
-    plan = shapley.permutations(16, 1, 0)
+    plan = shapley.draw_permutations(16, 1, 0)
     asked = made.ask(plan.masks)
     values = plan.shapley(asked.target)
     flipping = quantus.PixelFlipping(
@@ -117,18 +117,18 @@ def test_deletion_is_quantus_pixel_flipping() -> None:
         a_batch=values.reshape(1, 1, 4, 4),
         device="cpu",
     )
-    counts = image_values.steps(16)
+    counts = image_values.curve_counts(16)
     ours = image_values.curves(made, values, asked, counts)[1]
     assert ours[1:] == pytest.approx(np.array(theirs[0])[counts[1:] - 1], abs=1e-5)
     other = np.random.default_rng(0).normal(size=16)
-    assert measures.alike(values, other) == pytest.approx(correlation_spearman(values, other), abs=1e-12)
+    assert measures.rank_correlation(values, other) == pytest.approx(correlation_spearman(values, other), abs=1e-12)
 
 
 def test_expected_gradients_are_shaps() -> None:
     made = view(3)
     made.predicted = 0
-    assert np.corrcoef(image_gradients.expected(made, 0), by_cell(made))[0, 1] > 0.9
-    assert (image_gradients.expected(made, 0) == image_gradients.expected(made, 0)).all()
+    assert np.corrcoef(image_gradients.expected_gradients(made, 0), by_cell(made))[0, 1] > 0.9
+    assert (image_gradients.expected_gradients(made, 0) == image_gradients.expected_gradients(made, 0)).all()
 
 
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(2, 5), st.data())
@@ -136,8 +136,8 @@ def test_expected_gradients_are_shaps() -> None:
 def test_the_box_covers_what_it_covers(height: int, width: int, grid: int, data: Any) -> None:
     x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     x1, y1 = data.draw(st.integers(x0, width - 1)), data.draw(st.integers(y0, height - 1))
-    found = image_views.inside(np.array([x0, y0, x1, y1], np.float32), height, width, grid)
-    of = image_views.cells(height, width, grid).numpy()
+    found = image_views.box_coverage(np.array([x0, y0, x1, y1], np.float32), height, width, grid)
+    of = image_views.cell_map(height, width, grid).numpy()
     mask = np.zeros((height, width))
     mask[y0 : y1 + 1, x0 : x1 + 1] = 1
     assert found == pytest.approx([mask[of == cell].mean() for cell in range(grid**2)])
@@ -145,7 +145,7 @@ def test_the_box_covers_what_it_covers(height: int, width: int, grid: int, data:
 
 
 def test_no_box_is_not_a_number() -> None:
-    assert np.isnan(image_views.inside(np.full(4, np.nan, np.float32), 8, 8, 2)).all()
+    assert np.isnan(image_views.box_coverage(np.full(4, np.nan, np.float32), 8, 8, 2)).all()
 
 
 def test_hidden_cells_are_their_own_background_whatever_came_before() -> None:
@@ -168,13 +168,13 @@ def test_hidden_cells_are_their_own_background_whatever_came_before() -> None:
 def test_the_smallest_set_changes_the_class_and_spares_nothing(seed: int) -> None:
     made = view(seed)
     order = np.argsort(-by_cell(made))
-    [hidden] = image_values.smallest([made], [order])
+    [hidden] = image_values.smallest_sets([made], [order])
 
     def changed(mask: Any) -> bool:
         return int(image_views.logits(made.network, [made.shown(~mask[None])], SETTINGS).argmax()) != made.predicted
 
     if not hidden.any():
-        assert not any(changed(np.isin(np.arange(16), order[:count])) for count in image_values.steps(16)[1:])
+        assert not any(changed(np.isin(np.arange(16), order[:count])) for count in image_values.curve_counts(16)[1:])
         return
     assert changed(hidden)
     for cell in np.flatnonzero(hidden):
@@ -192,7 +192,7 @@ TEXT = st.text(alphabet="aB cD. !?\"')1", max_size=80)
 def test_sentences_cover_their_part(text: str, most: int, data: Any) -> None:
     low = data.draw(st.integers(0, max(0, len(text) - 1)))
     high = data.draw(st.integers(low + 1, len(text) + 1))
-    found = tokens.sentences(text, low, high, most)
+    found = tokens.split_sentences(text, low, high, most)
     assert 1 <= len(found) <= most
     assert (found[0][0], found[-1][1]) == (low, high)
     assert all(left[1] == right[0] for left, right in pairwise(found))
@@ -201,15 +201,15 @@ def test_sentences_cover_their_part(text: str, most: int, data: Any) -> None:
 
 def test_sentences_end_where_a_reader_ends_them() -> None:
     text = 'He came in 1.5 days. "Did he?" She left (at 3 p.m. sharp). Then nothing! And so on'
-    found = [text[a:b].strip() for a, b in tokens.sentences(text, 0, len(text), 9)]
+    found = [text[a:b].strip() for a, b in tokens.split_sentences(text, 0, len(text), 9)]
     assert found == ["He came in 1.5 days.", '"Did he?"', "She left (at 3 p.m. sharp).", "Then nothing!", "And so on"]
-    assert len(tokens.sentences(text, 0, len(text), 3)) == 3
+    assert len(tokens.split_sentences(text, 0, len(text), 3)) == 3
 
 
 def test_only_groups_are_hidden() -> None:
     group = np.array([-1, 0, 0, -1, 1, 2, -1])
     missing = np.array([[False, False, False], [True, False, True], [True, True, True]])
-    found = tokens.hides(group, missing)
+    found = tokens.hide_groups(group, missing)
     assert found.tolist() == [
         [False] * 7,
         [False, True, True, False, False, True, False],
@@ -235,7 +235,7 @@ def test_inputs_never_change_their_length_or_structure() -> None:
     )
     made = question_views.View(Network(), window, 99, chosen, torch.device("cpu"))
     group = np.array([-1, 0, 0, -1, 1, 1, 2, -1])
-    hidden = tokens.hides(group, ~shapley.coalitions(3))
+    hidden = tokens.hide_groups(group, ~shapley.all_coalitions(3))
     asked = made.ask(hidden)
     rows = torch.cat(fed).numpy()
     assert rows.shape == (8, 8)
@@ -243,7 +243,7 @@ def test_inputs_never_change_their_length_or_structure() -> None:
     assert ((rows == 99) == hidden).all()
     assert (rows[~hidden] == np.broadcast_to(ids, rows.shape)[~hidden]).all()
     # This network reads the token 7 alone: all of what it says is the group's that has it.
-    values = shapley.exact(asked.target)
+    values = shapley.exact_values(asked.target)
     assert values[1] == pytest.approx(values.sum())
     assert abs(values[0]) + abs(values[2]) < 1e-6
     assert asked.same.tolist() == [True] * 8  # of equal scores the predicted one still is a best
@@ -254,8 +254,8 @@ def test_the_fewest_parts_are_the_fewest(players: int, data: Any) -> None:
     same = np.array(data.draw(st.lists(st.booleans(), min_size=2**players, max_size=2**players)))
     target = np.array(data.draw(st.lists(st.integers(-9, 0), min_size=2**players, max_size=2**players)), float)
     names = [f"p{number}" for number in range(players)]
-    found = shapley.smallest(same, target, names)
-    here = shapley.coalitions(players)
+    found = shapley.smallest_set(same, target, names)
+    here = shapley.all_coalitions(players)
     if found is None:
         assert same.all()
         return
@@ -329,13 +329,13 @@ def test_values_of_a_text_are_what_its_parts_add() -> None:
     made = text_values.View(Counting(), text, 99, TEXT_SETTINGS, torch.device("cpu"))
     assert made.predicted == 0  # four are more than two
     group = text_values.groups(text, text_values.parts(text, ("a b c. D.", "e f"), 3))
-    response = made.ask(tokens.hides(group, ~shapley.coalitions(3)))
-    counts = shapley.coalitions(3) @ np.array([2, 1, 1])
+    response = made.ask(tokens.hide_groups(group, ~shapley.all_coalitions(3)))
+    counts = shapley.all_coalitions(3) @ np.array([2, 1, 1])
     assert response.target == pytest.approx(-np.log1p(np.exp(2.0 - counts)), abs=1e-6)
     assert response.same.tolist() == (counts >= 2).tolist()
-    values = shapley.exact(response.target)
+    values = shapley.exact_values(response.target)
     assert values[0] > values[1] == pytest.approx(values[2])
-    gradients = token_gradients.integrated(made, group, 3)
+    gradients = token_gradients.integrated_gradients(made, group, 3)
     assert gradients.sum() == pytest.approx(values.sum(), abs=0.02)  # completeness, of eight steps
     assert gradients[0] == pytest.approx(2 * gradients[1], rel=1e-5)
     # Words: only those with the token 7 say anything.
@@ -363,7 +363,7 @@ def test_classified_texts_are_shown_with_their_words() -> None:
 
 def table(count: int = 60, **changes: Any) -> dict[str, Any]:
     generator = np.random.default_rng(0)
-    made: dict[str, Any] = {name: 0.3 + 0.2 * generator.normal(size=count) for name in images.MEASURES}
+    made: dict[str, Any] = {name: 0.3 + 0.2 * generator.normal(size=count) for name in image_explainer.MEASURES}
     ones = np.ones(count)
     made |= {"correct": ones, "confidence": 0.9 * ones, "cluster": np.arange(count), "stability": ones, "finite": ones}
     return {**made, "additivity": 0 * ones, **changes}
@@ -377,9 +377,9 @@ OPTIONS = Options(
 )  # fmt: skip
 
 
-def judged(made: dict[str, Any], measures_: dict[str, Bound] | None = None) -> judge.Verdict:
+def judged(made: dict[str, Any], measures_: dict[str, Bound] | None = None) -> judgement.Verdict:
     options = OPTIONS if measures_ is None else replace(OPTIONS, measures=measures_)
-    return judge.judge("image_classification", made, options, images)
+    return judgement.judge_sample("image_classification", made, options, image_explainer)
 
 
 NOISE = np.random.default_rng(1).normal(size=60)
@@ -429,12 +429,12 @@ def test_slices_tell_where_it_is_worse() -> None:
     correct = np.append(np.zeros(20), np.ones(40))
     made = table(correct=correct)
     names = {"class": ["a"] * 20 + ["b"] * 40, "few": ["x"] * 3 + ["y"] * 57}
-    rows = slices.compared(made, names, ["pointing"], 0)
+    rows = slices.compare_slices(made, names, ["pointing"], 0)
     assert (rows[0]["by"], rows[0]["slice"]) == ("class", "a")
     assert rows[0]["gap"][0] == 1.0
     assert not any(row["slice"] == "x" for row in rows)  # three say nothing
-    assert "slice class a" in slices.worst(rows, 0.5)
-    assert slices.worst(slices.compared(table(), names, [], 0), 0.0) == ""
+    assert "slice class a" in slices.describe_worst(rows, 0.5)
+    assert slices.describe_worst(slices.compare_slices(table(), names, [], 0), 0.0) == ""
 
 
 @pytest.mark.parametrize(
@@ -448,4 +448,4 @@ def test_slices_tell_where_it_is_worse() -> None:
     ],
 )
 def test_kinds_of_questions(question: str, kind: str) -> None:
-    assert asked(question) == kind
+    assert question_word(question) == kind

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hub_double
-from datamodules.sources import hub_errors, hub_needs
+from datamodules.sources import hub_errors, hub_requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -152,14 +152,14 @@ USES = [
 def fetch(*uses: str) -> str:
     """Code that tries each use of the Hub and ends with the message of the last."""
     lines = [
-        "from config.endings import for_people",
-        "from config.errors import Refused",
+        "from config.error_handling import for_people",
+        "from config.errors import InputError",
         "from datamodules.sources.hub_errors import hub_access",
     ]
     lines += [f"import {module}" for module in sorted({use.split(".")[0] for use in uses})]
     for use in uses[:-1]:
         lines += ["try:", f"    with hub_access('the thing'): {use}; print('got it')"]
-        lines += ["except Refused as error: print(error)"]
+        lines += ["except InputError as error: print(error)"]
     return "\n".join([*lines, f"with for_people(), hub_access('the thing'): {uses[-1]}; print('got it')"])
 
 
@@ -235,10 +235,10 @@ def test_errors_of_another_kind_pass_through() -> None:
 
 
 def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    from config.errors import OutOfResources
+    from config.errors import ResourceError
 
     monkeypatch.setattr(hub_errors, "work_offline_if_unreachable", lambda: False)
-    with pytest.raises(OutOfResources, match="no space left"), hub_errors.hub_access("the model"):
+    with pytest.raises(ResourceError, match="no space left"), hub_errors.hub_access("the model"):
         raise OSError("could not load") from OSError(28, "No space left on device")
 
 
@@ -258,24 +258,24 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_a_run_that_lacks_data_or_model_is_refused_before_imports() -> None:
-    from config.errors import Refused
+    from config.errors import InputError
 
-    with pytest.raises(Refused, match="data set rajpurkar/squad and the model google-bert/bert-base-uncased"):
-        hub_needs.refuse_early(SQUAD, BERT)
-    with pytest.raises(Refused, match="cannot get the data set rajpurkar/squad: "):
-        hub_needs.refuse_early(SQUAD, {"pretrained": None})
-    with pytest.raises(Refused, match="cannot get the model google-bert/bert-base-uncased: "):
-        hub_needs.refuse_early({**SQUAD, "path": "some/folder"}, BERT)
+    with pytest.raises(InputError, match="data set rajpurkar/squad and the model google-bert/bert-base-uncased"):
+        hub_requirements.check_hub_requirements(SQUAD, BERT)
+    with pytest.raises(InputError, match="cannot get the data set rajpurkar/squad: "):
+        hub_requirements.check_hub_requirements(SQUAD, {"pretrained": None})
+    with pytest.raises(InputError, match="cannot get the model google-bert/bert-base-uncased: "):
+        hub_requirements.check_hub_requirements({**SQUAD, "path": "some/folder"}, BERT)
 
 
 @pytest.mark.usefixtures("no_network")
 def test_a_run_that_may_do_without_the_hub_is_not_refused(tmp_path: Path) -> None:
     local = {**SQUAD, "path": "some/folder"}
     for pretrained in (None, False, True, str(tmp_path), "./no/such/folder", "not a name"):
-        hub_needs.refuse_early(local, {"pretrained": pretrained})
-    hub_needs.refuse_early({"sample": {}, "hub": None}, {})
+        hub_requirements.check_hub_requirements(local, {"pretrained": pretrained})
+    hub_requirements.check_hub_requirements({"sample": {}, "hub": None}, {})
     (tmp_path / "cache" / "windows" / "prepared").mkdir(parents=True)
-    hub_needs.refuse_early(SQUAD, {"pretrained": None})
+    hub_requirements.check_hub_requirements(SQUAD, {"pretrained": None})
 
 
 # The commands as a user types them.

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import hub_double
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.classes import balanced
 from datamodules.image_classification import ImageClassificationData
-from datamodules.images import image_folder, pixels
+from datamodules.images import decoder, image_splits
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 LABELLED = {"train": {"cat": 3, "dog": 2}, "val": {"cat": 1, "dog": 2}}
@@ -67,8 +67,8 @@ def table(file: Path, labels: list[Any], names: list[str] | None = None, column:
     return file
 
 
-def read(root: Path | str, **limits: int) -> tuple[list[dict[str, str]], dict[str, image_folder.Split]]:
-    return image_folder.read(image_folder.locate(str(root)), limits, str(root))
+def read(root: Path | str, **limits: int) -> tuple[list[dict[str, str]], dict[str, image_splits.Split]]:
+    return image_splits.read(image_splits.locate(str(root)), limits, str(root))
 
 
 def data(root: Path | str | None, cache: Path, **changed: Any) -> ImageClassificationData:
@@ -129,7 +129,7 @@ def test_all_real_images_are_rgb_greyscale_ones_too(real: ImageClassificationDat
 def test_a_second_start_on_real_images_decodes_nothing(
     real: ImageClassificationData, tiny_imagenet: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixels, "write", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoder, "write", lambda *_: pytest.fail("decoded again"))
     again = data(tiny_imagenet, cache)
     assert again.fingerprints == real.fingerprints
     assert again.describe()["train"]["images"] == 20_000
@@ -161,8 +161,8 @@ def test_class_folders_in_any_usual_layout(tmp_path: Path, name: str, below: str
 def test_folders_named_outright(tmp_path: Path) -> None:
     folders(tmp_path, {"one": LABELLED["train"], "two": LABELLED["val"]})
     for path, prefix in ((str(tmp_path), ""), (None, f"{tmp_path}/")):
-        places = image_folder.locate(path, f"{prefix}one", f"{prefix}two")
-        _, splits = image_folder.read(places)
+        places = image_splits.locate(path, f"{prefix}one", f"{prefix}two")
+        _, splits = image_splits.read(places)
         assert [len(splits["train"]), len(splits["val"])] == [5, 3]
 
 
@@ -318,7 +318,7 @@ def colours() -> dict[str, tuple[bytes, tuple[int, int, int], bool]]:
 @pytest.mark.parametrize("size", [20, 8])
 def test_every_kind_of_pixel_becomes_rgb(kind: str, size: int) -> None:
     content, colour, greyscale = colours()[kind]
-    decoded, original, grey = pixels.decode(content, size)
+    decoded, original, grey = decoder.decode(content, size)
     assert decoded.shape == (size, size, 3)
     assert original == (20, 20)
     assert grey == greyscale
@@ -329,7 +329,7 @@ def test_a_palette_with_transparency_becomes_rgb(recwarn: pytest.WarningsRecorde
     palette = image().quantize(16)
     stream = io.BytesIO()
     palette.save(stream, "PNG", transparency=bytes(range(16)))
-    decoded, _, _ = pixels.decode(stream.getvalue(), 64)
+    decoded, _, _ = decoder.decode(stream.getvalue(), 64)
     assert np.array_equal(decoded, np.asarray(palette.convert("RGBA").convert("RGB")))
     assert not recwarn.list
 
@@ -339,7 +339,7 @@ def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(w
     across = np.linspace(0, 255, width)[None, :, None] * [1, 0, 0]
     down = np.linspace(0, 255, height)[:, None, None] * [0, 1, 0]
     ramp = Image.fromarray((across + down).astype(np.uint8))
-    decoded, original, _ = pixels.decode(encoded(ramp, "JPEG"), 50)
+    decoded, original, _ = decoder.decode(encoded(ramp, "JPEG"), 50)
     assert original == (width, height)
     side = min(width, height)
     shown = [(width - side) / 2 / width * 255, (width + side) / 2 / width * 255]
@@ -352,7 +352,7 @@ def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(w
 
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:
-    assert np.array_equal(pixels.decode(encoded(image(), "PNG"), 64)[0], np.asarray(image()))
+    assert np.array_equal(decoder.decode(encoded(image(), "PNG"), 64)[0], np.asarray(image()))
 
 
 @given(
@@ -365,8 +365,8 @@ def test_boxes_go_with_their_objects(width: int, height: int, size: int, corners
     xs, ys = sorted(int(x * width) for x in corners[:2]), sorted(int(y * height) for y in corners[2:])
     canvas = np.zeros((height, width, 3), np.uint8)
     canvas[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
-    decoded, original, _ = pixels.decode(encoded(Image.fromarray(canvas), "PNG"), size)
-    box = pixels.fit_boxes(np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32), np.array([original]), size)[0]
+    decoded, original, _ = decoder.decode(encoded(Image.fromarray(canvas), "PNG"), size)
+    box = decoder.fit_boxes(np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32), np.array([original]), size)[0]
     bright = np.argwhere(decoded[..., 0] > 127)[:, ::-1]
     if np.isnan(box).any():
         assert not len(bright)
@@ -380,12 +380,12 @@ def test_boxes_go_with_their_objects(width: int, height: int, size: int, corners
 
 def test_boxes_stay_as_they_are_where_nothing_is_resized() -> None:
     boxes = np.array([[0, 0, 63, 63], [3, 4, 3, 9], [np.nan] * 4], np.float32)
-    fitted = pixels.fit_boxes(boxes, np.full((3, 2), 64), 64)
+    fitted = decoder.fit_boxes(boxes, np.full((3, 2), 64), 64)
     assert np.array_equal(fitted, boxes, equal_nan=True)
 
 
 def test_a_box_in_the_cropped_part_is_none() -> None:
-    fitted = pixels.fit_boxes(np.array([[0, 0, 20, 90]], np.float32), np.array([[200, 100]]), 64)
+    fitted = decoder.fit_boxes(np.array([[0, 0, 20, 90]], np.float32), np.array([[200, 100]]), 64)
     assert np.isnan(fitted).all()
 
 
@@ -395,7 +395,7 @@ import numpy as np
 from pathlib import Path
 from PIL import Image
 from datamodules.images import pixels
-from datamodules.images.image_folder import Split
+from datamodules.images.image_splits import Split
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -534,7 +534,7 @@ def test_damaged_pixels_are_not_read(tmp_path: Path) -> None:
     made = data(tmp_path, tmp_path / "cache")
     with (made.train.folder / "pixels.npy").open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(Refused, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         made.train.gather(np.array([4]))
 
 
@@ -554,7 +554,7 @@ def broken(content: bytes) -> Change:
 )
 def test_a_broken_image_is_named_and_nothing_stays_in_the_cache(tmp_path: Path, content: bytes) -> None:
     broken(content)(folders(tmp_path / "images"))
-    with pytest.raises(Refused, match=r"cannot decode the image .*/train/cat/1\.jpg: .*; replace or remove it"):
+    with pytest.raises(InputError, match=r"cannot decode the image .*/train/cat/1\.jpg: .*; replace or remove it"):
         data(tmp_path / "images", tmp_path / "cache")
     left = [file.name for file in (tmp_path / "cache" / "images").iterdir() if file.suffix != ".lock"]
     assert left == []
@@ -564,7 +564,7 @@ def test_a_broken_image_in_parquet_is_named_by_its_row(tmp_path: Path) -> None:
     table(tmp_path / "val.parquet", [0, 1])
     rows = [{"image": {"bytes": encoded(image(i)) if i != 2 else b"x"}, "label": i % 2} for i in range(4)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
-    with pytest.raises(Refused, match="cannot decode the image train/2: "):
+    with pytest.raises(InputError, match="cannot decode the image train/2: "):
         data(tmp_path, tmp_path / "cache")
 
 
@@ -614,7 +614,7 @@ OFFICIAL_PROBLEMS: dict[str, tuple[Change, str]] = {
 def test_problems_of_the_official_layout_are_told(tmp_path: Path, problem: str) -> None:
     change, message = OFFICIAL_PROBLEMS[problem]
     change(official(tmp_path))
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         read(tmp_path)
 
 
@@ -640,7 +640,7 @@ def test_splits_that_cannot_be_trained_on_are_refused(
     folders(tmp_path, splits)
     for split in splits:
         (tmp_path / split).mkdir(exist_ok=True)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         read(tmp_path)
 
 
@@ -659,14 +659,14 @@ def test_parquet_files_that_cannot_be_used_are_refused(
 ) -> None:
     table(tmp_path / "train.parquet", labels, names, column)
     table(tmp_path / "val.parquet", [0, 1], names)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         read(tmp_path)
 
 
 def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_text("no")
     table(tmp_path / "val.parquet", [0, 1])
-    with pytest.raises(Refused, match=r"train\.parquet is not a Parquet file"):
+    with pytest.raises(InputError, match=r"train\.parquet is not a Parquet file"):
         read(tmp_path)
 
 
@@ -681,15 +681,15 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_configuration_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         ImageClassificationData(cache_dir=str(tmp_path), **wrong).prepare_data()
 
 
 def test_an_image_that_vanishes_is_refused(tmp_path: Path) -> None:
     _, splits = read(folders(tmp_path / "images"))
     (tmp_path / "images" / "train" / "dog" / "0.jpg").unlink()
-    with pytest.raises(Refused, match=r"cannot read .*dog/0\.jpg: No such file"):
-        pixels.write(splits["train"], [], 64, tmp_path)
+    with pytest.raises(InputError, match=r"cannot read .*dog/0\.jpg: No such file"):
+        decoder.write(splits["train"], [], 64, tmp_path)
 
 
 def test_files_that_have_just_changed_are_looked_at_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from katib import check, command, documents, hyperband, points
+from katib import check, documents, hyperband, points, shell_command
 from katib.experiment import Experiment, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -489,7 +489,9 @@ def found(change: Change) -> list[Any]:
     value = base()
     change(value)
     text = yaml.safe_dump(value, sort_keys=False, width=10_000)
-    return [finding for each in documents.parse(text, "search.yaml") for finding in check.one(Experiment(each))]
+    return [
+        finding for each in documents.parse(text, "search.yaml") for finding in check.check_experiment(Experiment(each))
+    ]
 
 
 @pytest.mark.parametrize(("code", "change"), BROKEN, ids=[f"{i}-{code}" for i, (code, _) in enumerate(BROKEN)])
@@ -641,7 +643,7 @@ def test_missing_files_and_standard_input(tmp_path: Path) -> None:
 
 def test_repeated_keys_are_found() -> None:
     text = SHIPPED[0].read_text(encoding="utf-8").replace("  maxTrialCount:", "  maxTrialCount: 2\n  maxTrialCount:")
-    findings = check.one(Experiment(documents.parse(text, "a.yaml")[0]))
+    findings = check.check_experiment(Experiment(documents.parse(text, "a.yaml")[0]))
     assert [(each.code, each.path) for each in findings] == [("K201", "spec.maxTrialCount")]
 
 
@@ -727,8 +729,8 @@ def test_points_are_ends_middles_and_choices() -> None:
 def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
     import shlex
 
-    assert [each.words for each in command.commands(shlex.join(words))] == [words]
-    assert command.overrides(shlex.join(["python", "train.py", *words])) == words
+    assert [each.words for each in shell_command.commands(shlex.join(words))] == [words]
+    assert shell_command.overrides(shlex.join(["python", "train.py", *words])) == words
 
 
 @pytest.mark.parametrize(
@@ -742,7 +744,7 @@ def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
     ],
 )
 def test_overrides_are_found_in_shell_lines(text: str, expected: list[str] | None) -> None:
-    assert command.overrides(text) == expected
+    assert shell_command.overrides(text) == expected
 
 
 def own_task(folder: Path, monitor: str = "val_error") -> dict[str, str]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from katib import collector, command
-from katib.collector import Entry, Rule, Stopper, Unreadable
+from katib import collector, shell_command
+from katib.collector import EarlyStopper, Entry, StopRule, Unreadable
 from runs import metric_lines
 from runs.metric_lines import KATIB_FILTER
 
@@ -103,7 +103,7 @@ def test_times_that_nobody_can_read_are_none() -> None:
 def test_filters_may_have_groups_that_take_no_part() -> None:
     expression = r"(?:(m)|lr)=([\d.]+)"
     assert texts("lr=0.1 m=0.5", "m", filters=(expression,)) == ["0.5"]
-    assert not Stopper(Rule("m", 0.1, "less", 1), True, [expression], "TEXT").stops("lr=0.1 m=0.5")
+    assert not EarlyStopper(StopRule("m", 0.1, "less", 1), True, [expression], "TEXT").stops("lr=0.1 m=0.5")
 
 
 def test_without_the_objective_there_is_nothing() -> None:
@@ -129,10 +129,10 @@ def test_our_own_lines_come_back_exactly_in_both_dialects(values: list[float]) -
 
     begun = datetime(2026, 1, 1, tzinfo=UTC)
     lines = [
-        metric_lines.Line(begun + timedelta(seconds=index), 1, index, {"val_loss": value})
+        metric_lines.MetricLine(begun + timedelta(seconds=index), 1, index, {"val_loss": value})
         for index, value in enumerate(values)
     ]
-    text = "\n".join(map(metric_lines.format, lines)) + "\n"
+    text = "\n".join(map(metric_lines.format_line, lines)) + "\n"
     rows = "\n".join(map(metric_lines.to_json, lines)) + "\n"
     found = collector.parse(text, ["val_loss"], "TEXT", [KATIB_FILTER])
     assert [float(entry.value) for entry in found] == values
@@ -148,32 +148,32 @@ def test_our_own_lines_come_back_exactly_in_both_dialects(values: list[float]) -
 def test_medianstop_is_a_mean_of_means() -> None:
     histories = [[1.0, 2.0, 3.0, 100.0], [2.0, 4.0], [6.0]]
     rule = collector.medianstop(histories, "val_f1", True, least=3, start=3)
-    assert rule == Rule("val_f1", (2.0 + 3.0 + 6.0) / 3, "less", 3)
+    assert rule == StopRule("val_f1", (2.0 + 3.0 + 6.0) / 3, "less", 3)
     assert collector.medianstop(histories, "val_f1", True, least=4, start=3) is None
-    assert collector.medianstop([*histories, []], "val_loss", False, 3, 1) == Rule("val_loss", 3.0, "greater", 1)
+    assert collector.medianstop([*histories, []], "val_loss", False, 3, 1) == StopRule("val_loss", 3.0, "greater", 1)
 
 
-def stops_at(rule: Rule, maximize: bool, values: list[float]) -> int | None:
-    stopper = Stopper(rule, maximize, [KATIB_FILTER], "TEXT")
+def stops_at(rule: StopRule, maximize: bool, values: list[float]) -> int | None:
+    stopper = EarlyStopper(rule, maximize, [KATIB_FILTER], "TEXT")
     return next((index for index, value in enumerate(values, 1) if stopper.stops(f"epoch={index} m={value!r}")), None)
 
 
 def test_a_trial_is_stopped_by_its_best_so_far_from_the_start_step_on() -> None:
-    rule = Rule("m", 5.0, "less", 3)
+    rule = StopRule("m", 5.0, "less", 3)
     assert stops_at(rule, True, [1, 2, 3, 9]) == 3
     assert stops_at(rule, True, [6, 1, 1, 1]) is None  # its best is good enough
     assert stops_at(rule, True, [1, 2]) is None
-    assert stops_at(Rule("m", 5.0, "greater", 1), False, [4, 9, 9]) is None
-    assert stops_at(Rule("m", 5.0, "greater", 1), False, [6]) == 1
+    assert stops_at(StopRule("m", 5.0, "greater", 1), False, [4, 9, 9]) is None
+    assert stops_at(StopRule("m", 5.0, "greater", 1), False, [6]) == 1
 
 
 def test_a_value_that_is_no_number_ends_the_collector_of_a_trial_with_a_rule() -> None:
-    stopper = Stopper(Rule("m", 5.0, "less", 3), True, [KATIB_FILTER], "TEXT")
+    stopper = EarlyStopper(StopRule("m", 5.0, "less", 3), True, [KATIB_FILTER], "TEXT")
     assert not stopper.stops("other=nan")
     with pytest.raises(Unreadable):
         stopper.stops("m=1 other=nan")
     with pytest.raises(Unreadable):
-        Stopper(Rule("m", 5.0, "less", 3), True, [], "JSON").stops('{"m": "nothing"}')
+        EarlyStopper(StopRule("m", 5.0, "less", 3), True, [], "JSON").stops('{"m": "nothing"}')
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ LOG = "/var/log/katib/metrics.log"
 def test_commands_are_wrapped_as_the_pod_webhook_does(
     words: list[str], kind: str, stops: bool, expected: list[str]
 ) -> None:
-    assert command.wrap(words, kind, LOG, stops) == expected
+    assert shell_command.wrap(words, kind, LOG, stops) == expected
 
 
 def test_kubernetes_expands_what_it_knows() -> None:
     text = "a $(HOME) $(NO) $$(HOME) $$$$.pid $(head -n 1 /x/$$.pid)"
-    assert command.expand(text, {"HOME": "/h"}) == "a /h $(NO) $(HOME) $$.pid $(head -n 1 /x/$$.pid)"
+    assert shell_command.expand(text, {"HOME": "/h"}) == "a /h $(NO) $(HOME) $$.pid $(head -n 1 /x/$$.pid)"

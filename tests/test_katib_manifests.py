@@ -95,7 +95,7 @@ def test_overlays_change_what_they_say_and_break_nothing(name: str) -> None:
     found = experiments(name)
     assert len(found) == 18
     for each in found:
-        assert [f"{finding.code} {finding.message}" for finding in check.one(each)] == []
+        assert [f"{finding.code} {finding.message}" for finding in check.check_experiment(each)] == []
         for _, container in each.containers():
             resources = container.get("resources") or container["resourcesPerNode"]
             gpus = [resources[group].get("nvidia.com/gpu") for group in ("requests", "limits")]

@@ -448,7 +448,7 @@ def test_a_folder_that_the_shell_would_take_apart_is_refused(tmp_path: Path) -> 
 
 
 def test_an_override_of_what_a_parameter_sets_fixes_it(tmp_path: Path) -> None:
-    from katib import local
+    from katib import trial_processes
     from katib.documents import read
     from katib.experiment import Experiment
 
@@ -459,7 +459,7 @@ def test_an_override_of_what_a_parameter_sets_fixes_it(tmp_path: Path) -> None:
         .replace("name: optim.lr", "name: lr")
         .replace("reference: optim.lr", "reference: lr")
     )
-    assert local.keys(Experiment(read(str(path))[0]))["optim.lr"] == "lr"
+    assert trial_processes.keys(Experiment(read(str(path))[0]))["optim.lr"] == "lr"
 
 
 def test_lines_that_are_drawn_again_are_one_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from config.errors import Refused
+from config.errors import InputError
 from runs import folder as folders
 from runs import listing, metric_lines, predictions, record
 from trainers import loggers
@@ -99,7 +99,7 @@ def configuration(choice: str, folder: Path, *overrides: str) -> Any:
 
 
 def begin(folder: Path) -> record.Record:
-    return record.start(
+    return record.start_record(
         folder,
         config={"model": {"name": "slope", "hf_token": "hush"}, "optim": {"lr": 0.1}, "epochs": 2},
         seeds={"seed": 3},
@@ -217,7 +217,7 @@ def test_mlflow(tmp_path: Path, no_warnings: None) -> None:
     assert {name: json.loads(data.source)["fingerprint"] for name, data in inputs.items()} == FINGERPRINTS
     assert len({data.digest for data in inputs.values()}) == 2
     # The record's copy in the store is no second run.
-    found = listing.find([tmp_path])
+    found = listing.find_runs([tmp_path])
     assert [row["folder"] for row in found if row["status"] == "finished"] == [str(folder)]
     # Everything lies in one place that outlives the run, and nothing beside it.
     assert (tmp_path / "outputs" / "mlflow" / "artifacts").is_dir()
@@ -318,7 +318,7 @@ def test_wandb_without_a_key_is_refused_and_asks_nothing(tmp_path: Path, monkeyp
     import wandb
 
     monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("on a terminal, wandb would ask for a key"))
-    with pytest.raises(Refused, match="wandb login"):
+    with pytest.raises(InputError, match="wandb login"):
         loggers.open_logger(configuration("wandb", tmp_path), tmp_path, {})
 
 
@@ -369,7 +369,7 @@ def test_a_missing_package_is_named_with_its_extra(
     choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Refused, match=rf"isotrain\[{choice}\]"):
+    with pytest.raises(InputError, match=rf"isotrain\[{choice}\]"):
         loggers.open_logger(configuration(choice, tmp_path), tmp_path, {})
 
 
@@ -391,7 +391,7 @@ def test_a_tracker_that_fails_at_the_end_costs_a_warning(
 def test_a_store_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "outputs" / "mlflow").mkdir(parents=True)
     (tmp_path / "outputs" / "mlflow" / "mlflow.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(Refused, match="MLFlowLogger cannot begin"):
+    with pytest.raises(InputError, match="MLFlowLogger cannot begin"):
         loggers.open_logger(configuration("mlflow", tmp_path / "run"), tmp_path / "run", {})
 
 
@@ -415,4 +415,4 @@ def test_a_run_is_called_by_its_folder(folder: str, name: str) -> None:
 
 
 def test_lineage_leaves_out_what_is_not_known() -> None:
-    assert loggers.lineage({"git": None, "data": None, "config_hash": "c"}) == {"config_hash": "c"}
+    assert loggers.lineage_tags({"git": None, "data": None, "config_hash": "c"}) == {"config_hash": "c"}

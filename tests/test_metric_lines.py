@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runs import metric_lines
-from runs.metric_lines import Line
+from runs.metric_lines import MetricLine
 
 names = st.text("abcXYZ019_-", min_size=1, max_size=12).filter(lambda name: name not in ("epoch", "step", "timestamp"))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
 whole = st.integers(0, 10**9)
-lines = st.builds(Line, times, whole, whole, st.dictionaries(names, numbers, max_size=8))
+lines = st.builds(MetricLine, times, whole, whole, st.dictionaries(names, numbers, max_size=8))
 
 
 def as_katib_reads(text: str, wanted: set[str]) -> dict[str, str]:
@@ -28,16 +28,16 @@ def as_katib_reads(text: str, wanted: set[str]) -> dict[str, str]:
 
 
 @given(lines)
-def test_reading_gives_what_was_written(line: Line) -> None:
-    text = metric_lines.format(line)
-    assert metric_lines.parse(text) == line
-    assert metric_lines.parse(text + "\n") == line
+def test_reading_gives_what_was_written(line: MetricLine) -> None:
+    text = metric_lines.format_line(line)
+    assert metric_lines.parse_line(text) == line
+    assert metric_lines.parse_line(text + "\n") == line
     assert metric_lines.from_json(metric_lines.to_json(line)) == line
 
 
 @given(lines)
-def test_katib_reads_every_name_and_value(line: Line) -> None:
-    text = metric_lines.format(line)
+def test_katib_reads_every_name_and_value(line: MetricLine) -> None:
+    text = metric_lines.format_line(line)
     found = as_katib_reads(text, set(line.values) | {"epoch", "step"})
     assert {name: float(value) for name, value in found.items()} == {
         **line.values,
@@ -51,15 +51,17 @@ def test_katib_reads_every_name_and_value(line: Line) -> None:
 
 
 @given(lines)
-def test_katib_reads_the_file_too(line: Line) -> None:
+def test_katib_reads_the_file_too(line: MetricLine) -> None:
     fields = json.loads(metric_lines.to_json(line))
     assert all(isinstance(value, str) for value in fields.values())
     assert {name: float(fields[name]) for name in line.values} == line.values
 
 
 def test_the_shape_of_a_line() -> None:
-    line = Line(datetime(2026, 1, 1, 0, 0, 0, 123456, UTC), 1, 120, {"val_loss": 1.2345, "val_f1": 83.1, "lr": 1e-5})
-    assert metric_lines.format(line) == (
+    line = MetricLine(
+        datetime(2026, 1, 1, 0, 0, 0, 123456, UTC), 1, 120, {"val_loss": 1.2345, "val_f1": 83.1, "lr": 1e-5}
+    )
+    assert metric_lines.format_line(line) == (
         "2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.2345 val_f1=83.1 lr=1e-05"
     )
 
@@ -102,8 +104,8 @@ def test_each_line_is_flushed_and_appended(tmp_path: Path) -> None:
         line = metric_lines.write({"val_loss": step / 3}, 1, step, stream, path)
         assert stream.flushed == len(stream.getvalue())
         assert metric_lines.read(path)[-1] == line
-    assert metric_lines.count(path) == 3
-    assert [metric_lines.parse(text) for text in stream.getvalue().splitlines()] == metric_lines.read(path)
+    assert metric_lines.count_lines(path) == 3
+    assert [metric_lines.parse_line(text) for text in stream.getvalue().splitlines()] == metric_lines.read(path)
 
 
 @given(st.integers(0, 5), st.integers(0, 7), st.booleans())
@@ -117,8 +119,8 @@ def test_cutting_back_keeps_whole_lines(
         with path.open("a") as file:
             file.write('{"timestamp": "2026-')
     number = path.stat().st_ino if path.exists() else None
-    assert metric_lines.count(path) == had
-    assert metric_lines.cut_back(path, keep) == min(had, keep)
+    assert metric_lines.count_lines(path) == had
+    assert metric_lines.truncate_lines(path, keep) == min(had, keep)
     if number is not None:
         assert path.stat().st_ino == number
         assert [line.step for line in metric_lines.read(path)] == list(range(min(had, keep)))
@@ -128,9 +130,9 @@ def test_cutting_back_keeps_whole_lines(
 
 
 def test_cutting_back_what_is_not_there(tmp_path: Path) -> None:
-    assert metric_lines.cut_back(tmp_path / "metrics.jsonl", 3) == 0
-    assert metric_lines.count(tmp_path / "metrics.jsonl") == 0
-    assert metric_lines.cut_back("/dev/null", 3) == 0
+    assert metric_lines.truncate_lines(tmp_path / "metrics.jsonl", 3) == 0
+    assert metric_lines.count_lines(tmp_path / "metrics.jsonl") == 0
+    assert metric_lines.truncate_lines("/dev/null", 3) == 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_cutting_back_what_is_not_there(tmp_path: Path) -> None:
 )
 def test_other_text_is_no_metric_line(text: str) -> None:
     with pytest.raises(ValueError):
-        metric_lines.parse(text)
+        metric_lines.parse_line(text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"timestamp": 1}', '{"timestamp":"x","epoch":"1","step":"2"}', "7"])

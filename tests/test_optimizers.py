@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
-from trainers.optimizers import factor, parameter_groups, scheduler
+from trainers.optimizers import build_scheduler, parameter_groups, schedule_factor
 
 
 def bert() -> torch.nn.Module:
@@ -61,7 +61,7 @@ def test_resnet_stages_are_layers() -> None:
 def test_the_factor_stays_between_0_and_1_and_ends_at_the_horizon(
     schedule: str, warmup: int, horizon: int, step: int
 ) -> None:
-    value = factor(schedule, warmup, horizon, step)
+    value = schedule_factor(schedule, warmup, horizon, step)
     assert 0.0 <= value <= 1.0
     if schedule != "constant" and step >= max(horizon, warmup + 1):
         assert value < 1e-9
@@ -72,7 +72,7 @@ def test_the_factor_stays_between_0_and_1_and_ends_at_the_horizon(
 def test_the_warmup_may_be_a_share_or_steps() -> None:
     for warmup in (0.1, 10):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        schedule = scheduler(optimizer, "linear", warmup, 100)
+        schedule = build_scheduler(optimizer, "linear", warmup, 100)
         rates = []
         for _ in range(100):
             rates.append(optimizer.param_groups[0]["lr"])

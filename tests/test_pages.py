@@ -36,7 +36,7 @@ NOT_MOVED = (
 def macro(name: str, *args: object, file: str = "macros", **kwargs: object) -> str:
     """What a macro gives, as it is in a page."""
     module = page.environment().get_template(f"{file}.html.jinja").module
-    return page.printable(str(getattr(module, name)(*args, **kwargs)))
+    return page.escape_controls(str(getattr(module, name)(*args, **kwargs)))
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
@@ -98,8 +98,8 @@ def test_a_highlighted_text_is_the_text() -> None:
 
 
 def test_an_excerpt_marks_a_part() -> None:
-    assert page.excerpt("abcdefgh", 3, 5, 2) == [Piece("... bc"), Piece("de", mark=True), Piece("fg ...")]
-    assert page.excerpt("abc", 0, 0, 9) == [Piece(""), Piece("∅", mark=True), Piece("abc")]
+    assert page.mark_excerpt("abcdefgh", 3, 5, 2) == [Piece("... bc"), Piece("de", mark=True), Piece("fg ...")]
+    assert page.mark_excerpt("abc", 0, 0, 9) == [Piece(""), Piece("∅", mark=True), Piece("abc")]
 
 
 def test_charts_leave_out_what_is_no_number() -> None:
@@ -122,9 +122,9 @@ def test_ticks_are_round(low: float, high: float, texts: list[str]) -> None:
 
 
 def test_a_line_of_steps_keeps_its_height() -> None:
-    plot = charts.xy([Series("best", [(0, 0), (1, 1)], style="steps")], "trial", 158, 142)
+    plot = charts.plot_xy([Series("best", [(0, 0), (1, 1)], style="steps")], "trial", 158, 142)
     assert plot is not None
-    assert plot.lines[0][3] == "48.0,108.0 148.0,108.0 148.0,8.0"
+    assert plot.series[0].path == "48.0,108.0 148.0,108.0 148.0,8.0"
 
 
 def test_confusions_of_many_classes_fit() -> None:

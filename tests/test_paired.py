@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
-from runs import paired
+from runs import paired_tests
 
 
 def skewed(count: int, seed: int = 0) -> tuple[Any, Any]:
@@ -24,7 +24,7 @@ def skewed(count: int, seed: int = 0) -> tuple[Any, Any]:
 def test_the_interval_is_scipys_bca(count: int) -> None:
     a, b = skewed(count)
     theirs = stats.bootstrap((b - a,), np.mean, n_resamples=20_000, method="BCa", random_state=0).confidence_interval
-    ours = paired.difference(a, b, draws=20_000)
+    ours = paired_tests.paired_difference(a, b, draws=20_000)
     wide = theirs.high - theirs.low
     # Ours is wider by what percentiles of t and n - 1 add: 3.4 % of 60, 0.5 % of 400; the rest is chance.
     more = math.sqrt(count / (count - 1)) * stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975) - 1
@@ -41,7 +41,7 @@ def test_symmetric_values_have_students_interval() -> None:
     a = generator.normal(size=200)
     b = a + generator.normal(0.3, 1, size=200)
     t = stats.ttest_rel(b, a).confidence_interval()
-    ours = paired.difference(a, b, draws=40_000)
+    ours = paired_tests.paired_difference(a, b, draws=40_000)
     assert (ours.low, ours.high) == pytest.approx((t.low, t.high), abs=0.05 * (t.high - t.low))
     assert ours.effect == pytest.approx(float((b - a).mean() / (b - a).std(ddof=1)))
     assert ours.value == pytest.approx(float((b - a).mean()))
@@ -50,12 +50,12 @@ def test_symmetric_values_have_students_interval() -> None:
 def test_whole_clusters_are_drawn() -> None:
     """Of examples that repeat each other twenty times there are not twenty times as many."""
     a, b = skewed(50)
-    once = paired.difference(a, b)
-    repeated = paired.difference(np.repeat(a, 20), np.repeat(b, 20), np.repeat(np.arange(50), 20))
+    once = paired_tests.paired_difference(a, b)
+    repeated = paired_tests.paired_difference(np.repeat(a, 20), np.repeat(b, 20), np.repeat(np.arange(50), 20))
     assert (repeated.low, repeated.high) == pytest.approx((once.low, once.high), rel=1e-9)
     assert repeated.p == once.p
     assert repeated.clusters == 50
-    blind = paired.difference(np.repeat(a, 20), np.repeat(b, 20))
+    blind = paired_tests.paired_difference(np.repeat(a, 20), np.repeat(b, 20))
     assert (blind.high - blind.low) < 0.3 * (once.high - once.low)
 
 
@@ -63,7 +63,7 @@ def test_clusters_of_different_sizes_weigh_by_their_examples() -> None:
     generator = np.random.default_rng(3)
     of = np.repeat(np.arange(40), generator.integers(1, 30, size=40))
     gaps = generator.normal(size=40)[of] + generator.normal(size=len(of))
-    ours = paired.difference(np.zeros(len(of)), gaps, of, draws=20_000)
+    ours = paired_tests.paired_difference(np.zeros(len(of)), gaps, of, draws=20_000)
     sums, sizes = np.bincount(of, gaps), np.bincount(of)
     # The linearised (delta method) variance of a ratio of cluster totals, as of a survey.
     error = math.sqrt(((sums - gaps.mean() * sizes) ** 2).sum() / len(of) ** 2 * 40 / 39)
@@ -74,7 +74,7 @@ def test_clusters_of_different_sizes_weigh_by_their_examples() -> None:
 def test_permutations_are_scipys(gaps: list[float]) -> None:
     array = np.round(np.array(gaps), 3)
     if not array.any():
-        assert paired.permutation(array) == 1.0
+        assert paired_tests.permutation_test(array) == 1.0
         return
     exact = stats.permutation_test(
         (array, np.zeros(len(array))), lambda x, y: np.sum(x - y), permutation_type="samples", n_resamples=np.inf
@@ -82,27 +82,27 @@ def test_permutations_are_scipys(gaps: list[float]) -> None:
     signs = np.array(np.meshgrid(*[[-1, 1]] * len(array))).reshape(len(array), -1)
     brute = float((np.abs(array @ signs) >= abs(array.sum()) - 1e-9).mean())
     assert exact.pvalue == pytest.approx(max(brute, exact.pvalue), abs=0.26)  # scipy doubles the smaller tail
-    assert paired.permutation(array, draws=20_000) == pytest.approx(brute, abs=0.02)
+    assert paired_tests.permutation_test(array, draws=20_000) == pytest.approx(brute, abs=0.02)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_statsmodels(pairs: list[tuple[bool, bool]]) -> None:
     a, b = (np.array(each, float) * 100 for each in zip(*pairs, strict=True))
-    found = paired.mcnemar(a, b)
+    found = paired_tests.mcnemar_test(a, b)
     assert found is not None
     table = [[sum(x and y for x, y in pairs), found.only_a], [found.only_b, sum(not x and not y for x, y in pairs)]]
     assert (found.only_a, found.only_b) == (sum(x and not y for x, y in pairs), sum(y and not x for x, y in pairs))
     assert found.p == pytest.approx(min(1.0, float(reference_mcnemar(table, exact=True).pvalue)))
-    assert paired.mcnemar([0.0, 0.5, 1.0], [0.0, 1.0, 1.0]) is None
+    assert paired_tests.mcnemar_test([0.0, 0.5, 1.0], [0.0, 1.0, 1.0]) is None
 
 
 def test_what_does_not_differ() -> None:
-    same = paired.difference([1.0, 0.0, 1.0], [1.0, 0.0, 1.0])
+    same = paired_tests.paired_difference([1.0, 0.0, 1.0], [1.0, 0.0, 1.0])
     assert (same.value, same.low, same.high, same.p, same.effect) == (0, 0, 0, 1, 0)
-    always = paired.difference(np.zeros(30), np.full(30, 2.0))
+    always = paired_tests.paired_difference(np.zeros(30), np.full(30, 2.0))
     assert (always.value, always.low, always.high) == (2, 2, 2)
     assert always.p < 0.001
-    one = paired.difference([1.0], [3.0])
+    one = paired_tests.paired_difference([1.0], [3.0])
     assert (one.value, one.low, one.high, one.detectable) == (2, -math.inf, math.inf, math.inf)
 
 
@@ -112,7 +112,7 @@ def test_of_several_seeds_their_spread_counts() -> None:
     shared = generator.normal(size=500)
     a = shared + generator.normal(0, 1, size=(4, 1))
     b = shared + 0.5 + generator.normal(0, 2, size=(6, 1))
-    ours = paired.difference(a, b, draws=20_000)
+    ours = paired_tests.paired_difference(a, b, draws=20_000)
     welch = stats.ttest_ind(b.mean(axis=1), a.mean(axis=1), equal_var=False)
     ends = welch.confidence_interval()
     assert ours.p == pytest.approx(welch.pvalue, rel=1e-6)
@@ -123,7 +123,10 @@ def test_of_several_seeds_their_spread_counts() -> None:
 
 def test_seeds_that_do_not_spread_change_nothing() -> None:
     a, b = skewed(300)
-    one, several = paired.difference(a, b), paired.difference(np.stack([a] * 3), np.stack([b] * 3))
+    one, several = (
+        paired_tests.paired_difference(a, b),
+        paired_tests.paired_difference(np.stack([a] * 3), np.stack([b] * 3)),
+    )
     assert several.high - several.low == pytest.approx(
         one.high - one.low, rel=0.05
     )  # the one is BCa, the other symmetric
@@ -134,7 +137,7 @@ def rates(sample: Any, truth: float, times: int, **more: Any) -> tuple[float, fl
     alarms = held = 0
     for number in range(times):
         a, b, clusters = sample(np.random.default_rng(number))
-        found = paired.difference(a, b, clusters, draws=600, seed=number, **more)
+        found = paired_tests.paired_difference(a, b, clusters, draws=600, seed=number, **more)
         alarms += found.p < 0.05
         held += found.low <= truth <= found.high
     return alarms / times, held / times
@@ -208,12 +211,12 @@ def test_what_seeds_flip_is_counted_once() -> None:
 def test_the_interval_and_p_agree_with_several_runs() -> None:
     for number in range(100):
         a, b, _ = seeds((2, 3))(np.random.default_rng(number))
-        found = paired.difference(a, b, draws=300)
+        found = paired_tests.paired_difference(a, b, draws=300)
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
 def test_two_runs_that_disagree_wholly_are_no_certainty() -> None:
-    found = paired.difference(np.zeros((2, 50)), np.stack([np.zeros(50), np.ones(50)]))
+    found = paired_tests.paired_difference(np.zeros((2, 50)), np.stack([np.zeros(50), np.ones(50)]))
     assert (found.low, found.high) == pytest.approx((0.5 - 6.35, 0.5 + 6.35), abs=0.01)
 
 
@@ -227,9 +230,9 @@ def test_skewed_differences_are_covered_too() -> None:
 
 def test_what_could_have_been_shown_is_shown_four_times_in_five() -> None:
     generator = np.random.default_rng(0)
-    least = paired.difference(np.zeros(150), generator.normal(size=150)).detectable
+    least = paired_tests.paired_difference(np.zeros(150), generator.normal(size=150)).detectable
     times, shown = 400, 0
     for number in range(times):
         values = np.random.default_rng(number + 1).normal(least, 1, size=150)
-        shown += paired.difference(np.zeros(150), values, draws=400, seed=number).p < 0.05
+        shown += paired_tests.paired_difference(np.zeros(150), values, draws=400, seed=number).p < 0.05
     assert shown / times == pytest.approx(0.8, abs=0.08)

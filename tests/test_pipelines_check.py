@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.conftest import Run
 
-from pipelines import check, compiled
+from pipelines import check, compilation
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "pipelines").glob("*.yaml"))
@@ -22,14 +22,14 @@ Spec = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def spec() -> Spec:
-    return compiled.documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    return compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda each: each.name)
 def test_the_files_are_what_the_code_compiles(file: Path) -> None:
     """The whole text, the steps' commands included: `python -m pipelines compile --again pipelines/*.yaml`."""
-    assert compiled.again(file) == file.read_text()
-    assert check.check(str(file)) == []
+    assert compilation.recompile(file) == file.read_text()
+    assert check.check_pipeline(str(file)) == []
 
 
 def test_hash_seeds_change_nothing() -> None:
@@ -51,7 +51,7 @@ def test_settings_reach_the_pods(run: Run, tmp_path: Path) -> None:
     ]  # fmt: skip
     done = run("-m", "pipelines", "compile", *asked, "-o", "mine.yaml")
     assert done.returncode == 0, done.stderr
-    spec, platform = compiled.documents(str(tmp_path / "mine.yaml"))
+    spec, platform = compilation.read_documents(str(tmp_path / "mine.yaml"))
     executors = spec["deploymentSpec"]["executors"]
     wanted = {name for name, each in executors.items() if "accelerator" in each["container"]["resources"]}
     assert wanted == {"exec-train", "exec-evaluate", "exec-explain"}
@@ -62,7 +62,7 @@ def test_settings_reach_the_pods(run: Run, tmp_path: Path) -> None:
     assert pod["nodeSelector"]["labels"] == {"pool": "a"}
     assert pod["tolerations"][0]["key"] == "gpu"
     assert not pod.get("secretAsEnv")
-    defaults = {name: each.get("defaultValue") for name, each in compiled.parameters(spec).items()}
+    defaults = {name: each.get("defaultValue") for name, each in compilation.spec_parameters(spec).items()}
     assert (defaults["image"], defaults["root"]) == ("me/isotrain:7", "/data")
 
 
@@ -242,7 +242,7 @@ def test_each_corruption_is_found(breaks: Callable[[Spec], None], said: str, spe
     breaks(broken)
     assert broken != spec
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
-    found = check.check(str(tmp_path / "broken.yaml"))
+    found = check.check_pipeline(str(tmp_path / "broken.yaml"))
     assert any(said in each.message for each in found), found
 
 
@@ -263,7 +263,7 @@ def test_kfps_own_loaders_take_twelve_of_them(spec: Spec) -> None:
 
 
 def test_the_platforms_document_is_checked_too(tmp_path: Path) -> None:
-    spec, platform = compiled.documents(str(ROOT / "pipelines" / "train.yaml"))
+    spec, platform = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for change, said in (
         (lambda each: each.update({"exec-other": {}}), "there is no such executor"),
@@ -274,7 +274,7 @@ def test_the_platforms_document_is_checked_too(tmp_path: Path) -> None:
         change(changed)
         other = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": changed}}}}
         (tmp_path / "x.yaml").write_text(yaml.safe_dump_all([spec, other]))
-        assert any(said in each.message for each in check.check(str(tmp_path / "x.yaml"))), said
+        assert any(said in each.message for each in check.check_pipeline(str(tmp_path / "x.yaml"))), said
 
 
 def test_check_on_the_command_line(run: Run, spec: Spec, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_check_on_the_command_line(run: Run, spec: Spec, tmp_path: Path) -> None
 
 def test_bodies_stand_by_themselves() -> None:
     """KFP copies them into a module of its own, where only its names and typing's are known."""
-    spec = compiled.documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    spec = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
     for label, executor in spec["deploymentSpec"]["executors"].items():
         source = next(each for each in executor["container"]["command"] if "def " in each)
         names: dict[str, Any] = {}

@@ -31,7 +31,7 @@ class Pipelines:
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         # Polling every five seconds is for clusters.
         code = f"import sys; from pipelines import remote, __main__ as m; remote.POLL = 0.05; remote.PATIENCE = 2; sys.exit(m.main({[str(each) for each in arguments]!r}))"
-        code = f"from config.endings import for_people\nwith for_people():\n    {code.replace('; ', chr(10) + '    ')}"
+        code = f"from config.error_handling import for_people\nwith for_people():\n    {code.replace('; ', chr(10) + '    ')}"
         return subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=self.folder, check=False, timeout=120,
             env={**self.environment, **environment},

@@ -18,9 +18,9 @@ import yaml
 from kfp import dsl
 from tests.katib_api_double import Api
 
-from config import sources
-from config.errors import Failed, Refused
-from pipelines import artifacts, compiled, known, record, steps
+from config import source_code
+from config.errors import ExecutionError, InputError
+from pipelines import artifacts, compilation, known_results, record, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = str(ROOT / "katib" / "questions-json.yaml")
@@ -80,7 +80,7 @@ def test_tune_asks_katib_and_a_retry_attaches(api: Api, tmp_path: Path, capsys: 
     assert tuned(tmp_path) == best
     assert "attached to it" in capsys.readouterr().out
     assert len([key for key in api.objects if key[0] == "experiments"]) == 1
-    found = record.read(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
+    found = record.read_json(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
     assert found["verdict"].startswith("val_f1 84.25: ")
     assert "optim.lr" in Path(tmp_path / "summary").read_text()
     assert "<html" in Path(tmp_path / "report").read_text()
@@ -105,7 +105,7 @@ def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
         each.kill()
     process.wait()
-    name = record.read(path)["experiment"]
+    name = record.read_json(path)["experiment"]
     assert ("experiments", "team", name) in api.objects
     steps.finish(
         "FAILED",
@@ -133,7 +133,7 @@ def test_the_record_says_how_it_ended_whatever_kfp_calls_it(
     (tmp_path / "steps").mkdir()
     for name, each in zip(("data", "train"), states, strict=False):
         record.write(tmp_path / "steps" / f"{name}.json", {"step": name, "state": each})
-    assert record.publish(tmp_path, told, "")["state"] == state
+    assert record.publish_run(tmp_path, told, "")["state"] == state
 
 
 class Stub:
@@ -189,7 +189,7 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
     assert asked[asked.index("evaluate") + 2 : asked.index("--output")] == chosen
     steps.register(str(tmp_path / "run"), said, True, "enforce enforce", "m", "", str(tmp_path), summary)
     assert ("--champion --instead-of 7" in " ".join(stub.asked[-1])) == promotes
-    told = record.read(record.folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
+    told = record.read_json(record.run_folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
     assert ("it was not promoted" in told) != promotes
 
 
@@ -203,9 +203,9 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (Refused("no such thing"), 2, "isotrain: data: no such thing"),
-        (Failed("train.py ended badly", 3), 3, "isotrain: data: train.py ended badly"),
-        (Failed("the search failed"), 6, "isotrain: data: the search failed"),
+        (InputError("no such thing"), 2, "isotrain: data: no such thing"),
+        (ExecutionError("train.py ended badly", 3), 3, "isotrain: data: train.py ended badly"),
+        (ExecutionError("the search failed"), 6, "isotrain: data: the search failed"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 8, "isotrain: no space left on the disk"),
         (MemoryError("16 GiB"), 8, "isotrain: out of memory"),
         (KeyError("x"), 1, "isotrain: a bug in isotrain: KeyError"),
@@ -219,13 +219,13 @@ def test_a_step_ends_as_a_command_does(
     """The exit code of the process is the record's; the message comes last."""
 
     def step() -> None:
-        with record.step(str(tmp_path), "data"):
+        with record.record_step(str(tmp_path), "data"):
             raise error
 
     with pytest.raises(SystemExit) as ended:
         step()
     assert ended.value.code == code
-    found = record.read(record.folder(str(tmp_path)) / "steps" / "data.json")
+    found = record.read_json(record.run_folder(str(tmp_path)) / "steps" / "data.json")
     assert (found["state"], found["code"], found["message"]) == ("failed", code, str(error) or type(error).__name__)
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith(said) if said else not lines
@@ -242,8 +242,8 @@ def test_what_hydra_refuses_is_said_in_one_line(tmp_path: Path, capsys: pytest.C
 
 def test_results_are_named_by_the_callers_code_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one version of a task of the caller's own made is not taken for what another would."""
-    before = sources.digest()
-    assert sources.digest() == before
+    before = source_code.code_digest()
+    assert source_code.code_digest() == before
     (tmp_path / "conf" / "task").mkdir(parents=True)
     (tmp_path / "angles_").mkdir()
     (tmp_path / "conf" / "task" / "angles.yaml").write_text("name: angles\nmodule: angles_.task\n")
@@ -260,10 +260,10 @@ def test_results_are_named_by_the_callers_code_too(tmp_path: Path, monkeypatch: 
     ):
         with (tmp_path / path).open("a") as file:
             file.write("# more\n")
-        marks.append(sources.digest())
+        marks.append(source_code.code_digest())
     assert len(set(marks)) == len(marks)
     (tmp_path / "else.py").write_text("")  # beside the package
-    assert sources.digest() == marks[-1]
+    assert source_code.code_digest() == marks[-1]
 
 
 def test_files_that_overrides_name_count_by_their_content(tmp_path: Path) -> None:
@@ -277,10 +277,10 @@ def test_files_that_overrides_name_count_by_their_content(tmp_path: Path) -> Non
 
 
 def test_credentials_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.commands import call
+    from pipelines.commands import run_command
 
     mine: dict[str, Any] = {"commands": []}
-    call(mine, "-c", "pass", "--server", "https://me:secret@mlflow/x")
+    run_command(mine, "-c", "pass", "--server", "https://me:secret@mlflow/x")
     assert "secret" not in capsys.readouterr().out + json.dumps(mine)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow")
     assert steps._at("", "/runs") == []
@@ -304,19 +304,20 @@ def test_a_search_that_fails_fails_the_step(api: Api, tmp_path: Path) -> None:
 def test_the_benchmark_gate(model: str, data: str, value: float, verdict: str) -> None:
     found: dict[str, Any] = {"choices": {"model": model, "data": data}, "metrics": {"val_f1": value}}
     found["config"] = {"data": {"path": None}}
-    assert known.judge(found)[0] == verdict
+    assert known_results.check_benchmark(found)[0] == verdict
     found["config"]["data"]["path"] = "s3://bucket/mine"
-    assert known.judge(found)[0].startswith("none: ")
+    assert known_results.check_benchmark(found)[0].startswith("none: ")
 
 
 def test_known_results_are_of_configurations_that_exist() -> None:
-    for each in yaml.safe_load(known.FILE.read_text()):
+    for each in yaml.safe_load(known_results.KNOWN_RESULTS.read_text()):
         assert (ROOT / "conf" / "model" / f"{each['model']}.yaml").exists()
         assert (ROOT / "conf" / "data" / f"{each['data']}.yaml").exists()
         assert each["floor"] <= each["published"] <= 100
         assert each["source"]
     assert not any(
-        "sample" in each["data"] or each["data"] == "shapes" for each in yaml.safe_load(known.FILE.read_text())
+        "sample" in each["data"] or each["data"] == "shapes"
+        for each in yaml.safe_load(known_results.KNOWN_RESULTS.read_text())
     )
 
 
@@ -344,7 +345,7 @@ def test_the_docs_show_the_graph_that_is_compiled() -> None:
         re.findall(r"^  ([\w-]+) --> (?:\|\w+\| )?([\w-]+)$|^  ([\w-]+) -->\|\w+\| ([\w-]+)$", block, re.MULTILINE)
     )
     edges = {tuple(filter(None, each)) for each in drawn}
-    spec = compiled.documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    spec = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
     wanted = set()
     for component in spec["components"].values():
         tasks = component.get("dag", {}).get("tasks", {})
@@ -361,8 +362,8 @@ def test_the_docs_show_the_graph_that_is_compiled() -> None:
 def test_every_parameter_is_documented() -> None:
     text = (ROOT / "docs" / "pipelines.md").read_text()
     table = text[text.index("## Parameters") : text.index("## When something fails")]
-    spec = compiled.documents(str(ROOT / "pipelines" / "train.yaml"))[0]
-    missing = [name for name in compiled.parameters(spec) if f"`{name}`" not in table]
+    spec = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    missing = [name for name in compilation.spec_parameters(spec) if f"`{name}`" not in table]
     assert missing == ["data", "model", "overrides"]
 
 

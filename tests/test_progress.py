@@ -42,7 +42,7 @@ def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_p
     assert process.returncode == 0, shown
     text = shown.decode()
     assert re.search(r"training:\s+\d+%\|.*\d+/20 \[[\d:]+<[\d:]+", text), text
-    *epochs, best = [metric_lines.parse(line).step for line in stdout.splitlines()]
+    *epochs, best = [metric_lines.parse_line(line).step for line in stdout.splitlines()]
     assert epochs == [10, 20]
     assert best in epochs
     assert "\r" not in stdout

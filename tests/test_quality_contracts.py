@@ -13,7 +13,7 @@ from datamodules.question_answering import QuestionAnsweringData
 from datamodules.text_classification import TextClassificationData
 from quality import contract, facts, soda, tables, verdict
 from quality.facts import Facts
-from quality.judge import judge
+from quality.judgement import judge_contract
 
 QUESTIONS = ("squad", "squad_v2", "squad_sample")
 IMAGES = ("tiny_imagenet", "image_folder", "shapes")
@@ -262,12 +262,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Facts]:
     answerable = QuestionAnsweringData(sample={"seed": 1, "train": 60, "val": 36}, cache_dir=root)
     images = ImageClassificationData(sample={"seed": 1, "train": 180, "val": 48, "classes": 12}, cache_dir=root)
     texts = TextClassificationData(sample={"seed": 1, "train": 60, "val": 24, "classes": 4}, cache_dir=root)
-    of_texts = facts.of(texts, "text_classification")
-    of_images = facts.of(images, "image_classification")
+    of_texts = facts.load_facts(texts, "text_classification")
+    of_images = facts.load_facts(images, "image_classification")
     return {
-        "squad": facts.of(answerable, "question_answering"),
-        "squad_v2": facts.of(questions, "question_answering"),
-        "squad_sample": facts.of(questions, "question_answering"),
+        "squad": facts.load_facts(answerable, "question_answering"),
+        "squad_v2": facts.load_facts(questions, "question_answering"),
+        "squad_sample": facts.load_facts(questions, "question_answering"),
         **dict.fromkeys(IMAGES, of_images),
         **dict.fromkeys(TEXTS, of_texts),
     }
@@ -298,12 +298,12 @@ def copied(connection: Any, found: Facts, name: str) -> None:
         )
         classes = [{"id": label, "name": label} for label in labels]
         found = dataclasses.replace(found, classes=classes, counts=tables.class_counts(connection))
-    rows = tables.rows(connection, "select split, count(*) as n from facts group by split")
-    tables.add(connection, found, {each["split"]: each["n"] for each in rows}, [])
+    rows = tables.query_rows(connection, "select split, count(*) as n from facts group by split")
+    tables.add_tables(connection, found, {each["split"]: each["n"] for each in rows}, [])
 
 
 def outcomes(name: str, found: Facts, connection: Any, folder: Path) -> verdict.Verdict:
-    return judge(shipped_contract(name), found, connection, soda.versions(), folder / "rows.jsonl")
+    return judge_contract(shipped_contract(name), found, connection, soda.versions(), folder / "rows.jsonl")
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -341,7 +341,7 @@ def test_a_missing_column_fails_loudly(name: str, sound: dict[str, Facts], conne
     assert not found.good
     unevaluated = [each for each in found.checks if each.outcome == "unevaluated"]
     assert len(unevaluated) > 5
-    assert "could not be evaluated" in verdict.text(found)
+    assert "could not be evaluated" in verdict.summarise_verdict(found)
     assert found.errors
 
 
@@ -362,7 +362,7 @@ def test_a_copy_in_one_of_a_hundred_validation_images_fails(
     """The check has two levels: one copy warns, more than one in a hundred fail."""
     connection.execute(f"create table facts as select * from read_parquet('{sound['shapes'].path}')")
     connection.execute("insert into facts select * exclude (i) replace (number + 48 * i as number, content_hash + i as content_hash) from facts, range(1, 20) as copies(i) where split = 'val'")  # fmt: skip
-    tables.add(connection, sound["shapes"], {}, [])
+    tables.add_tables(connection, sound["shapes"], {}, [])
     one = "update facts set content_hash = (select content_hash from facts where split = 'train' and number = 0) where split = 'val' and number "
     for rows, outcome in (("= 0", "warned"), ("< 20", "failed")):
         connection.execute(one + rows)
@@ -371,8 +371,8 @@ def test_a_copy_in_one_of_a_hundred_validation_images_fails(
 
 
 def test_shipped_contracts_are_those_of_the_data_sets() -> None:
-    from config.compose import choices, compose
+    from config.compose import compose, group_choices
 
-    assert {compose([f"data={name}", "model=majority"]).data.contract for name in choices("data")} == {
+    assert {compose([f"data={name}", "model=majority"]).data.contract for name in group_choices("data")} == {
         each.stem for each in contract.SHIPPED.glob("*.yaml")
     }

@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from config.errors import Refused
+from config.errors import InputError
 from quality import distances, drift
-from runs.statistics import holm
+from runs.statistics import holm_correction
 
 floats = st.floats(-1e6, 1e6, width=32)
 samples = arrays.arrays(np.float64, st.integers(1, 60), elements=floats)
@@ -24,10 +24,10 @@ counts = arrays.arrays(np.float64, 6, elements=st.integers(0, 500).map(float)).f
 @given(samples, samples)
 def test_ks_is_scipys(one: Any, other: Any) -> None:
     expected = stats.ks_2samp(one, other, method="asymp")
-    assert distances.ks(one, other) == pytest.approx(expected.statistic, abs=1e-12)
+    assert distances.ks_statistic(one, other) == pytest.approx(expected.statistic, abs=1e-12)
     if min(len(one), len(other)) > 1:
-        assert distances.ks_p(one, other) == pytest.approx(expected.pvalue, abs=1e-12)
-    assert distances.ks(one, one) == 0
+        assert distances.ks_p_value(one, other) == pytest.approx(expected.pvalue, abs=1e-12)
+    assert distances.ks_statistic(one, one) == 0
 
 
 @given(counts, counts)
@@ -42,8 +42,8 @@ def test_distances_of_counts(one: Any, other: Any) -> None:
     if kept.sum() > 1:
         table = np.stack([one, other])[:, kept]
         expected = stats.chi2_contingency(table, correction=False)
-        assert distances.chi_square(one, other)[0] == pytest.approx(expected.pvalue, abs=1e-9)
-        assert distances.chi_square(one, other)[1] == pytest.approx(
+        assert distances.chi_square_test(one, other)[0] == pytest.approx(expected.pvalue, abs=1e-9)
+        assert distances.chi_square_test(one, other)[1] == pytest.approx(
             stats.contingency.association(table.astype(int)), abs=1e-9
         )
 
@@ -55,7 +55,7 @@ def test_psi_by_hand() -> None:
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=8))
 def test_holm(values: dict[str, float]) -> None:
-    found = holm(values)
+    found = holm_correction(values)
     order = sorted(values, key=lambda each: values[each])
     assert all(values[name] <= found[name] <= 1 for name in values)
     assert [found[name] for name in order] == sorted(found.values())
@@ -64,7 +64,7 @@ def test_holm(values: dict[str, float]) -> None:
 
 def test_bins_share_the_reference() -> None:
     reference = np.random.default_rng(0).normal(size=1000)
-    one, other = distances.binned(reference, reference + 5)
+    one, other = distances.bin_counts(reference, reference + 5)
     assert one.tolist() == [100] * 10
     assert other[-1] > 990
 
@@ -81,7 +81,7 @@ def columns(seed: int, rows: int, shift: float = 0.0, share: float = 0.3) -> dic
 
 
 def drifted(old: dict[str, Any], new: dict[str, Any], level: float = 0.05) -> set[str]:
-    return {each.name for each in drift.compare([(old, new)], level) if each.drifted}
+    return {each.name for each in drift.compare_columns([(old, new)], level) if each.drifted}
 
 
 def test_samples_of_the_same_make_few_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +107,8 @@ def test_what_changed_is_named() -> None:
 
 
 def test_other_columns_are_refused() -> None:
-    with pytest.raises(Refused, match="flag"):
-        drift.compare(
+    with pytest.raises(InputError, match="flag"):
+        drift.compare_columns(
             [(columns(0, 50), {name: value for name, value in columns(1, 50).items() if name != "flag"})], 0.05
         )
 
@@ -116,9 +116,9 @@ def test_other_columns_are_refused() -> None:
 @given(arrays.arrays(np.float64, (12, 5), elements=st.floats(-5, 5)))
 @settings(deadline=None)
 def test_principal_components_keep_distances(matrix: Any) -> None:
-    from quality.features import principal
+    from quality.features import principal_components
 
-    one, other = principal(matrix, matrix[::-1], 5)
+    one, other = principal_components(matrix, matrix[::-1], 5)
     assert np.allclose(one, other[::-1])
     assert np.allclose((one**2).sum(), ((matrix - matrix.mean(axis=0)) ** 2).sum(), atol=1e-6)
 

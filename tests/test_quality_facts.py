@@ -15,14 +15,14 @@ from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
-from quality import facts, images, looking, personal, tables
-from quality.hashes import hashed, near_groups, near_hashes
-from quality.pictures import Pictures
+from quality import facts, image_facts, image_statistics, tables, text_statistics
+from quality.hashes import hash64, near_groups, near_hashes
+from quality.thumbnails import Thumbnails
 
 
 def rows(data: Any, task: str, spill: Path) -> dict[str, dict[str, Any]]:
-    connection = tables.connect(facts.of(data, task).path, spill)
-    found = tables.rows(connection, "select * from facts")
+    connection = tables.connect(facts.load_facts(data, task).path, spill)
+    found = tables.query_rows(connection, "select * from facts")
     connection.close()
     return {each["id"]: each for each in found}
 
@@ -96,20 +96,20 @@ def test_the_facts_are_of_the_rows_that_a_model_sees(tmp_path: Path) -> None:
     ],
 )
 def test_what_looks_personal(text: str, expected: tuple[int, int, int]) -> None:
-    assert personal.counts(text) == expected
+    assert text_statistics.count_personal_data(text) == expected
 
 
 @given(st.lists(st.integers(0, 9), min_size=12, max_size=18))
 def test_every_number_has_one_check_digit(digits: list[int]) -> None:
     body = "".join(map(str, digits))
-    assert sum(personal.is_card(body + str(last)) for last in range(10)) == 1
+    assert sum(text_statistics.is_card_number(body + str(last)) for last in range(10)) == 1
 
 
 @given(st.text())
 @settings(max_examples=300)
 def test_no_text_breaks_the_patterns(text: str) -> None:
-    assert all(count >= 0 for count in personal.counts(text))
-    assert -(2**63) <= hashed(text) < 2**63
+    assert all(count >= 0 for count in text_statistics.count_personal_data(text))
+    assert -(2**63) <= hash64(text) < 2**63
 
 
 def encoded(image: Image.Image, form: str, **more: Any) -> bytes:
@@ -124,8 +124,8 @@ def drawn(seed: int, size: int = 64) -> Image.Image:
 
 
 def looked(contents: list[bytes]) -> list[dict[str, Any]]:
-    columns = looking.look(contents)
-    assert set(columns) == set(looking.COLUMNS)
+    columns = image_statistics.measure_images(contents)
+    assert set(columns) == set(image_statistics.COLUMNS)
     return [{name: values[at] for name, values in columns.items()} for at in range(len(contents))]
 
 
@@ -191,7 +191,7 @@ def test_a_tiff_tells_where_it_was_taken() -> None:
     plain = tiff_of([(274, 3, 1, b"\x06")])
     at = len(tiff_of([(274, 3, 1, b"\x06"), (0x8825, 4, 1, bytes(4))]))
     placed = tiff_of([(274, 3, 1, b"\x06"), (0x8825, 4, 1, struct.pack("<I", at))]) + position
-    seen = looking.look([plain, placed, placed[:-10]])
+    seen = image_statistics.measure_images([plain, placed, placed[:-10]])
     assert seen["decodes"] == [True, True, True]
     assert seen["format"] == ["TIFF"] * 3
     assert seen["orientation"][:2] == [6, 6]
@@ -213,9 +213,9 @@ def test_threads_and_processes_see_the_same(tmp_path: Path, monkeypatch: pytest.
     data = ImageClassificationData(
         sample={"seed": 0, "train": 300, "val": 12, "classes": 12}, cache_dir=str(tmp_path / "c")
     )
-    threads = list(images.tables(data, "train"))
-    monkeypatch.setattr(images, "MANY", 1)
-    processes = list(images.tables(data, "train"))
+    threads = list(image_facts.tables(data, "train"))
+    monkeypatch.setattr(image_facts, "MANY", 1)
+    processes = list(image_facts.tables(data, "train"))
     assert [each.num_rows for each in threads] == [256, 44]
     assert all(one.equals(other) for one, other in zip(threads, processes, strict=True))
 
@@ -234,7 +234,7 @@ def test_near_groups(tmp_path: Path) -> None:
         contents += [encoded(copy, "JPEG", quality=quality) for copy, quality in zip(copies, (95, 90, 75), strict=True)]
         expected += [3 * number] * 3
     found = looked(contents)
-    means = np.array([[each[name] for name in images._MEANS] for each in found], np.float32)
+    means = np.array([[each[name] for name in image_facts._MEANS] for each in found], np.float32)
     groups = near_groups(np.array([each["near_hash"] for each in found]), means)
     assert groups.tolist() == expected
 
@@ -292,6 +292,6 @@ def test_files_with_problems_are_rows(tmp_path: Path) -> None:
     assert found["val/bird/0.png"]["problem"] == "its class has no training images"
     assert len(found) == 15
     wanted = [found["val/bird/0.png"], found["train/dog/notes.txt"]]
-    shown = [Pictures(data, wanted).thumbnail(each) for each in wanted]
+    shown = [Thumbnails(data, wanted).thumbnail(each) for each in wanted]
     assert shown[0] is not None
     assert shown[1] is None

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from config import tasks
-from config.errors import Refused
-from datamodules import configured
+from config.errors import InputError
+from datamodules import factory
 from quality import facts, features
-from quality.features import Seen
+from quality.features import ModelOutputs
 
 
-def validation(run: Path, task: str, spill: Path) -> tuple[list[dict[str, Any]], Seen]:
+def validation(run: Path, task: str, spill: Path) -> tuple[list[dict[str, Any]], ModelOutputs]:
     """predictions.jsonl of some validation examples, and what `look` says of them."""
     record = json.loads((run / "run.json").read_text())
-    data = configured.build(record["config"]["data"])
-    rows = features.rows(facts.of(data, task), "val", spill)
-    seen = tasks.member(task, "look", "a test")(str(run), data, "val", rows)
+    data = factory.build(record["config"]["data"])
+    rows = features.sample_rows(facts.load_facts(data, task), "val", spill)
+    seen = tasks.load_member(task, "look", "a test")(str(run), data, "val", rows)
     lines = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
     predictions = {line["id"]: line for line in lines}
     return [{**predictions[row["id"]], "context": row.get("context")} for row in rows], seen
@@ -62,8 +62,8 @@ def test_questions_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
         json.loads((tmp_path / "run/model/config.json").read_text())["hidden_size"],
     )
     assert np.isfinite(seen.features).all()
-    with pytest.raises(Refused, match="is made for question_answering, the data is of image_classification"):
-        tasks.member("image_classification", "look", "a test")(str(tmp_path / "run"), None, "val", [])
+    with pytest.raises(InputError, match="is made for question_answering, the data is of image_classification"):
+        tasks.load_member("image_classification", "look", "a test")(str(tmp_path / "run"), None, "val", [])
 
 
 def test_texts_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_texts_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
     # The features are the encoder's own: of one text, without padding, the mean over its tokens.
     from datamodules.storage import cache
     from datamodules.text import tokenizer
-    from datamodules.text.encoding import Texts
+    from datamodules.text.encoding import EncodedTexts
 
     folder = str(tmp_path / "run" / "model")
     network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    texts = Texts.of_records(tokenizer.prepare(cache.root(), tokenizer=folder), [rows[0]["text"]], 24)
+    texts = EncodedTexts.of_records(tokenizer.prepare(cache.root(), tokenizer=folder), [rows[0]["text"]], 24)
     ids = torch.from_numpy(texts.batch([0])["input_ids"][:, : int(texts.lengths[0])])
     with torch.no_grad():
         expected = network.base_model(input_ids=ids).last_hidden_state.mean(1)

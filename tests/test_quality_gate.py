@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from config.errors import Refused
+from config.errors import InputError
 from quality import contract, soda, verdict
-from quality.judge import judge
+from quality.judgement import judge_contract
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("data.sample.train=64", "data.sample.val=32", "trainer.max_steps=1")
@@ -244,7 +244,7 @@ HOLES = {
 @pytest.mark.parametrize("hole", HOLES)
 def test_a_contract_that_would_say_nothing_is_refused(hole: str) -> None:
     text, message = HOLES[hole]
-    with pytest.raises(Refused, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)):
         contract.parse(text, "mine", "mine.yaml")
     assert contract.parse(changed(), "mine", "mine.yaml").checks
 
@@ -273,7 +273,9 @@ def judged(tmp_path: Path, text: str, table: str) -> verdict.Verdict:
     connection = duckdb.connect(":memory:")
     connection.execute(f"create table facts as {table}")
     of = Facts(tmp_path / "none.parquet", "0" * 64, "question_answering", [], [])
-    return judge(contract.parse(text, "mine", "mine.yaml"), of, connection, soda.versions(), tmp_path / "rows.jsonl")
+    return judge_contract(
+        contract.parse(text, "mine", "mine.yaml"), of, connection, soda.versions(), tmp_path / "rows.jsonl"
+    )
 
 
 SOUND = "select 'train' as split, range as number, range::varchar as id, range % 5 as n from range(20)"
@@ -319,7 +321,7 @@ def test_what_soda_overlooks_is_no_pass(hole: str, tmp_path: Path) -> None:
     text, table, status = UNSEEN[hole]
     found = judged(tmp_path, text, table)
     assert (found.status, found.good) == (status, False)
-    assert "contract mine" in verdict.text(found)
+    assert "contract mine" in verdict.summarise_verdict(found)
     assert judged(tmp_path, changed(), SOUND).status == "passed"
 
 
@@ -395,7 +397,7 @@ def test_a_warm_verdict_costs_milliseconds(tmp_path: Path) -> None:
         "import sys\n"
         "from datamodules import configured\n"
         "from quality.settings import unpack\n"
-        "from quality.verify import verify\n"
+        "from quality.verification import verify\n"
         "config = configured.composed(sys.argv[1:], any_model=True)\n"
         "data = configured.build(config.data)\n"
         "verify(data, unpack(config))\n"
@@ -424,7 +426,7 @@ def test_two_processes_leave_one_whole_report(tmp_path: Path) -> None:
     """Each file is one of the two's, whole, whoever was last."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from quality.gate import publish
+    from quality.gate import copy_report
 
     for number in range(2):
         (tmp_path / str(number)).mkdir()
@@ -432,7 +434,7 @@ def test_two_processes_leave_one_whole_report(tmp_path: Path) -> None:
             (tmp_path / str(number) / name).write_text(f"{number}" * 200_000)
     target = tmp_path / "quality"
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda turn: publish(tmp_path / str(turn % 2), target), range(40)))
+        list(pool.map(lambda turn: copy_report(tmp_path / str(turn % 2), target), range(40)))
     assert {each.name for each in target.iterdir()} == {"verdict.json", "report.html"}
     for file in target.iterdir():
         assert file.read_text() in ("0" * 200_000, "1" * 200_000)

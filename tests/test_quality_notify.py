@@ -88,7 +88,7 @@ def test_slack_and_the_summary_are_told_of_a_failure_alone(run: Any, server: Ser
     ],
 )
 def test_nobody_there_is_only_said(where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notify.tell("broken", tmp_path, where, None)
+    notify.send_notification("broken", tmp_path, where, None)
     assert "quality.webhook: not sent" in caplog.text
     assert where not in caplog.text
 
@@ -98,6 +98,6 @@ def test_a_slow_address_does_not_hold_the_run(
 ) -> None:
     monkeypatch.setattr(notify, "SECONDS", 0.2)
     server.slow = 3
-    notify.tell("broken", tmp_path, address(server), str(tmp_path / "no" / "summary.md"))
+    notify.send_notification("broken", tmp_path, address(server), str(tmp_path / "no" / "summary.md"))
     assert "quality.webhook" in caplog.text
     assert "was not written" in caplog.text

@@ -16,15 +16,15 @@ from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
 from quality import gate, verdict
 from quality.settings import Settings
-from quality.verify import verify
+from quality.verification import verify_data
 
 Broken = dict[str, set[str]]
 
 
 def verified(data: Any, task: str, name: str, folder: Path) -> tuple[verdict.Verdict, Broken]:
     """The verdict, and the ids of all rows by check, from the report."""
-    found, written = verify(data, Settings(task, name))
-    gate.publish(written, folder)
+    found, written = verify_data(data, Settings(task, name))
+    gate.copy_report(written, folder)
     broken: Broken = defaultdict(set)
     for line in (folder / "rows.jsonl").read_text().splitlines():
         row = json.loads(line)

@@ -163,7 +163,7 @@ def test_sound_texts_pass_and_what_only_looks_odd_warns(verify: Any, tmp_path: P
 
 
 def test_symbols_and_emoticons_tell_texts_apart() -> None:
-    from quality.texts import _normalised
+    from quality.text_facts import _normalised
 
     assert _normalised("The  shop, it is GREAT!") == _normalised("shop it is great")
     assert _normalised("great :)") != _normalised("great :(")

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pytest
 from omegaconf import OmegaConf
 
-from config.check import check
+from config.check import check_config
 from config.compose import compose
-from config.messages import explain
+from config.messages import explain_error
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
@@ -84,9 +84,9 @@ def _script(arguments: list[str]) -> str | None:
         config = compose(given)
         # Paths of loggers refer to the run's folder, which exists in a run alone.
         OmegaConf.update(config, "logger", None, force_add=True)
-        check(config)
+        check_config(config)
     except Exception as error:  # whatever the command line would say
-        return explain(error)
+        return explain_error(error)
     return None
 
 

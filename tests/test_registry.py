@@ -17,8 +17,8 @@ from tests import made_runs
 from tests.conftest import Run
 
 from config import files
-from runs import card, lineage
 from runs import folder as folders
+from runs import lineage, model_card
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -51,7 +51,7 @@ def test_a_model_is_registered_with_its_card_and_lineage(run: Run, tmp_path: Pat
     found = registered(run, folder, "--server", server, "--licence", "MIT", "--use", "Answers about ships.")
     assert found == {"name": "question_answering-squad_sample", "version": "1", "aliases": ["candidate"], "new": True}
     version = client(server).get_model_version(found["name"], "1")
-    assert version.tags["model_sha256"] == lineage.digest(folder / "model")
+    assert version.tags["model_sha256"] == lineage.folder_digest(folder / "model")
     assert version.tags["data_val"] == made_runs.MARK
     assert (version.tags["quality"], version.tags["explain"]) == ("passed", "warned")
     back = Path(
@@ -162,7 +162,7 @@ def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None
                 time.sleep(0.3)
         assert registered(run, folder, "--server", address, "--champion")["aliases"] == ["champion"]
         version = client(address).get_model_version_by_alias("question_answering-squad_sample", "champion")
-        assert version.tags["model_sha256"] == lineage.digest(folder / "model")
+        assert version.tags["model_sha256"] == lineage.folder_digest(folder / "model")
     finally:
         server.terminate()
         server.wait(30)
@@ -170,7 +170,7 @@ def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None
 
 def test_a_card_lives_with_any_record(tmp_path: Path) -> None:
     for strange in ({}, {"metrics": 3, "data": {"train": 4}, "config": {"task": []}, "explain": "x"}):
-        assert card.as_markdown(tmp_path, {"status": "finished", **strange}).startswith("# a model on its data")
+        assert model_card.format_card(tmp_path, {"status": "finished", **strange}).startswith("# a model on its data")
 
 
 class KubeflowRegistry(BaseHTTPRequestHandler):
@@ -227,7 +227,7 @@ def test_a_kubeflow_model_registry_is_told(run: Run, tmp_path: Path) -> None:
     assert [each["name"] for each in known["registered_models"]] == ["ships"]
     (version,) = known["model_versions"]
     assert (version["name"], version["registeredModelId"]) == ("1", "1")
-    assert version["customProperties"]["model_sha256"]["string_value"] == lineage.digest(folder / "model")
+    assert version["customProperties"]["model_sha256"]["string_value"] == lineage.folder_digest(folder / "model")
     assert "## Metrics" in version["description"]
     (artifact,) = known["artifacts"]
     files = Path(urlparse(artifact["uri"]).path)

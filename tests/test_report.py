@@ -16,7 +16,7 @@ from tests.conftest import Run
 from config import files
 from runs import folder as folders
 from runs import lineage, metric_lines, report_metrics
-from runs.command import again
+from runs.rerun import rerun_command
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>\"'&amp; \u202e\x07"
 TABLES = """
@@ -82,7 +82,7 @@ def test_a_trained_runs_page(task: str, trained: Path, run: Run) -> None:
         for row in found["origin|name|SHA-256 or revision"]
         if row[0] in ("model", "configuration", "data")
     }
-    assert origin["model"] == lineage.digest(folder / "model")
+    assert origin["model"] == lineage.folder_digest(folder / "model")
     assert origin["configuration"] == record["config_hash"]
     assert origin["data"] in record["data"]["fingerprints"].values()
     said = asked(page, "return document.body.innerText")
@@ -268,7 +268,7 @@ def test_a_trials_command_leaves_its_own_files_alone(tmp_path: Path) -> None:
         "+data.x='a b'",
     ]
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(given))
-    found = again(folder, folders.read_record(folder)).command
+    found = rerun_command(folder, folders.read_record(folder)).command
     assert found[:5] == ["python", "train.py", "model=bert_tiny", "~logger", "+data.x='a b'"]
     assert re.fullmatch(r"hydra.run.dir=outputs/seed_1_lr_2-\w+", found[-1])
 
@@ -276,7 +276,7 @@ def test_a_trials_command_leaves_its_own_files_alone(tmp_path: Path) -> None:
 def test_the_line_that_says_the_best_again_is_no_point_of_a_curve(run: Run, tmp_path: Path) -> None:
     folder = made_runs.write(tmp_path / "a", made_runs.questions(10, 0.5, 1))
     metric_lines.write({"val_f1": 99.0}, 2, 20, stream=io.StringIO(), jsonl_path=folder / "metrics.jsonl")
-    assert [line.step for line in report_metrics.increasing(metric_lines.read(folder / "metrics.jsonl"))] == [
+    assert [line.step for line in report_metrics.increasing_steps(metric_lines.read(folder / "metrics.jsonl"))] == [
         10,
         20,
         30,

@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 
 from config.compose import compose
-from config.errors import Interrupted
+from config.errors import SignalInterrupt
 from runs import metric_lines
 from trainers import checkpoints
 from trainers.build import build
 from trainers.fit import fit
-from trainers.hardware import use_threads
+from trainers.hardware import configure_cpu
 
 QUESTIONS = [
     "data=squad_sample",
@@ -65,7 +65,7 @@ def train(overrides: list[str], folder: Path) -> dict[str, Any]:
     """train.py's middle, in this process."""
     config = compose(overrides)
     OmegaConf.resolve(config)
-    use_threads(1)
+    configure_cpu(1)
     torch.manual_seed(config.seed)
     data = build(config, "data")
     data.prepare_data()
@@ -262,7 +262,7 @@ def test_a_signal_outside_training_acts_at_once() -> None:
     signals = Signals()
     signals.install()
     try:
-        with pytest.raises(Interrupted):
+        with pytest.raises(SignalInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signals.restore()

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config import files
-from config.errors import Refused
+from config import files, terminal
+from config.errors import InputError
 from runs import folder as folders
-from runs import listing, masking, predictions, provenance, record, terminal
+from runs import listing, masking, predictions, provenance, record
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = {
@@ -49,7 +49,7 @@ def changed(**values: Any) -> dict[str, Any]:
 
 
 def finished(folder: Path, **metrics: float) -> record.Record:
-    run = record.start(
+    run = record.start_record(
         folder, config=CONFIG, seeds={"seed": 3}, choices={"model": "bert_tiny", "data": "squad_sample"},
         data={"fingerprints": {"train": "ab" * 32, "val": "cd" * 32}, "train": {"questions": 4000}},
         command=["python", "train.py", f"hydra.run.dir={folder}"],
@@ -65,19 +65,19 @@ def finished(folder: Path, **metrics: float) -> record.Record:
 
 def test_states_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert folders.check(folder) == "absent"
+    assert folders.check_folder(folder) == "absent"
     folder.mkdir()
-    assert folders.check(folder) == "new"
+    assert folders.check_folder(folder) == "new"
     (folder / ".hydra").mkdir()
     (folder / "train.log").touch()
     (folder / folders.LOCK).touch()
-    assert folders.check(folder) == "new"
-    run = record.start(folder, config=CONFIG, seeds={})
-    assert folders.check(folder) == "unfinished"
+    assert folders.check_folder(folder) == "new"
+    run = record.start_record(folder, config=CONFIG, seeds={})
+    assert folders.check_folder(folder) == "unfinished"
     run.end("failed", exit_code=3, reason="diverged")
-    assert folders.check(folder) == "unfinished"
-    record.start(folder, config=CONFIG, seeds={}).end("finished", metrics={"val_f1": 1.0})
-    assert folders.check(folder) == "finished"
+    assert folders.check_folder(folder) == "unfinished"
+    record.start_record(folder, config=CONFIG, seeds={}).end("finished", metrics={"val_f1": 1.0})
+    assert folders.check_folder(folder) == "finished"
 
 
 @pytest.mark.parametrize(
@@ -95,22 +95,22 @@ def test_foreign_folders_are_refused_and_left_alone(content: dict[str, str], sai
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]}
-    assert folders.state(tmp_path) == "foreign"
-    with pytest.raises(Refused, match=said):
-        folders.check(tmp_path)
+    assert folders.folder_state(tmp_path) == "foreign"
+    with pytest.raises(InputError, match=said):
+        folders.check_folder(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]} == before
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Refused, match="is a file"):
-        folders.check(tmp_path / "file")
+    with pytest.raises(InputError, match="is a file"):
+        folders.check_folder(tmp_path / "file")
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.json"
     files.write_json(path, {"a": 1})
-    with pytest.raises(TypeError), files.replacing(path) as file:
+    with pytest.raises(TypeError), files.atomic_write(path) as file:
         file.writelines([b"half", None])  # type: ignore[list-item]
     with pytest.raises(ValueError):
         files.write_json(path, {"a": float("nan")})
@@ -131,10 +131,10 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
 
 
 def test_the_same_configuration_goes_on() -> None:
-    assert folders.differences(CONFIG, CONFIG) == []
-    assert folders.differences(CONFIG, json.loads(json.dumps(CONFIG))) == []
-    assert folders.differences(changed(model__betas=(0.9, 0.999)), changed(model__betas=[0.9, 0.999])) == []
-    assert folders.differences(changed(trainer__max_time=1), changed(trainer__max_time=1.0)) == []
+    assert folders.config_differences(CONFIG, CONFIG) == []
+    assert folders.config_differences(CONFIG, json.loads(json.dumps(CONFIG))) == []
+    assert folders.config_differences(changed(model__betas=(0.9, 0.999)), changed(model__betas=[0.9, 0.999])) == []
+    assert folders.config_differences(changed(trainer__max_time=1), changed(trainer__max_time=1.0)) == []
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_the_same_configuration_goes_on() -> None:
     ],
 )
 def test_what_changes_nothing_may_differ(values: dict[str, Any]) -> None:
-    assert folders.differences(CONFIG, changed(**values)) == []
-    assert folders.differences(changed(**values), CONFIG) == []
+    assert folders.config_differences(CONFIG, changed(**values)) == []
+    assert folders.config_differences(changed(**values), CONFIG) == []
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_what_changes_nothing_may_differ(values: dict[str, Any]) -> None:
     ],
 )
 def test_what_changes_training_may_not_differ(values: dict[str, Any], key: str) -> None:
-    found = folders.differences(CONFIG, changed(**values))
+    found = folders.config_differences(CONFIG, changed(**values))
     assert key in [name for name, _, _ in found]
-    message = folders.refusal("/runs/a", found)
+    message = folders.describe_differences("/runs/a", found)
     assert key in message
     assert "/runs/a" in message
     assert "hydra.run.dir" in message
@@ -184,9 +184,9 @@ def test_more_epochs_go_on_under_a_horizon_of_their_own(old: Any, new: Any, fine
     begun, longer = (
         {"trainer__max_epochs": count, "data__epochs": count, "optim__horizon": 500} for count in (old, new)
     )
-    assert (folders.differences(changed(**begun), changed(**longer)) == []) is fine
+    assert (folders.config_differences(changed(**begun), changed(**longer)) == []) is fine
     without = {"optim__horizon": None}
-    assert (folders.differences(changed(**begun | without), changed(**longer | without)) == []) is (old == new)
+    assert (folders.config_differences(changed(**begun | without), changed(**longer | without)) == []) is (old == new)
 
 
 @pytest.mark.parametrize(
@@ -197,17 +197,17 @@ def test_more_epochs_go_on_where_the_schedule_does_not_end(schedule: str, warmup
     begun, longer = (
         {"trainer__max_epochs": count, "optim__schedule": schedule, "optim__warmup": warmup} for count in (1, 3)
     )
-    assert (folders.differences(changed(**begun), changed(**longer)) == []) is fine
+    assert (folders.config_differences(changed(**begun), changed(**longer)) == []) is fine
 
 
 def test_a_horizon_that_comes_late_is_a_difference() -> None:
-    found = folders.differences(CONFIG, changed(optim__horizon=500, trainer__max_epochs=3))
+    found = folders.config_differences(CONFIG, changed(optim__horizon=500, trainer__max_epochs=3))
     assert found == [("optim.horizon", None, 500)]
 
 
 def test_the_refusal_is_short_however_much_differs() -> None:
     found = [(f"key{index}", "x" * 1000, index) for index in range(100)]
-    message = folders.refusal("/runs/a", found)
+    message = folders.describe_differences("/runs/a", found)
     assert "and 80 more" in message
     assert max(map(len, message.splitlines())) < 200
 
@@ -216,8 +216,8 @@ def test_the_refusal_is_short_however_much_differs() -> None:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_any_configuration_equals_itself_after_a_trip_through_a_file(value: Any) -> None:
     config = {"model": value}
-    stored = json.loads(json.dumps(masking.masked(folders.plain(config))))
-    assert folders.differences(stored, config) == []
+    stored = json.loads(json.dumps(masking.mask_secrets(folders.to_plain(config))))
+    assert folders.config_differences(stored, config) == []
 
 
 def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
@@ -236,22 +236,22 @@ def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "in\n"
-        assert folders.held(tmp_path)
+        assert folders.is_locked(tmp_path)
         with (
-            pytest.raises(Refused, match=f"process {other.pid} on ") as refused,
-            folders.lock(tmp_path, timeout=0.1),
+            pytest.raises(InputError, match=f"process {other.pid} on ") as refused,
+            folders.lock_folder(tmp_path, timeout=0.1),
         ):
             pass
         assert "hush" not in str(refused.value)
         other.send_signal(signal.SIGKILL)
         other.wait()
         # What the dead process left keeps nobody out.
-        assert not folders.held(tmp_path)
-        with folders.lock(tmp_path, timeout=5):
+        assert not folders.is_locked(tmp_path)
+        with folders.lock_folder(tmp_path, timeout=5):
             owner = json.loads((tmp_path / folders.OWNER).read_text())
             assert owner["pid"] == os.getpid()
         assert not (tmp_path / folders.OWNER).exists()
-        assert folders.check(tmp_path) == "new"
+        assert folders.check_folder(tmp_path) == "new"
     finally:
         other.kill()
         other.wait()
@@ -267,7 +267,7 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     config = changed(
         model__hf_token="hush-config", model__url="https://me:hush-address@host/x", model__tokenizer="bert"
     )
-    run = record.start(
+    run = record.start_record(
         tmp_path, config=config, seeds={"seed": 3}, parent="runs/before",
         command=["python", "train.py", "model.hf_token=hush-command", "--api-key", "hush-flag"],
     )  # fmt: skip
@@ -310,13 +310,13 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
-    first = record.start(tmp_path, config=CONFIG, seeds={}, parent="x", choices={"model": "m"})
+    first = record.start_record(tmp_path, config=CONFIG, seeds={}, parent="x", choices={"model": "m"})
     with first.phase("fit"):
         time.sleep(0.02)
     first.update(threads=2, data={"fingerprints": {}})
     first.end("interrupted", exit_code=143, reason="SIGTERM")
     before = record.read(tmp_path)
-    second = record.start(tmp_path, config=CONFIG, seeds={})
+    second = record.start_record(tmp_path, config=CONFIG, seeds={})
     again = record.read(tmp_path)
     assert again["status"] == "running"
     assert again["restarts"] == 1
@@ -335,7 +335,7 @@ def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
 
 
 def test_metrics_that_are_not_finite_are_not_recorded(tmp_path: Path) -> None:
-    run = record.start(tmp_path, config=CONFIG, seeds={})
+    run = record.start_record(tmp_path, config=CONFIG, seeds={})
     with pytest.raises(ValueError, match="val_loss"):
         run.end("finished", metrics={"val_loss": float("nan")})
     assert record.read(tmp_path)["status"] == "running"
@@ -349,16 +349,16 @@ def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
         "type": int,
         7: "seven",
     }
-    record.start(tmp_path, config=config, seeds={}).end("finished", metrics={"val_f1": 1})
+    record.start_record(tmp_path, config=config, seeds={}).end("finished", metrics={"val_f1": 1})
     got = record.read(tmp_path)["config"]
     assert got["path"] == "/a"
     assert got["inf"] == "inf"
     assert got["nested"] == [{"x": "nan"}, [1, 2]]
-    assert folders.differences(got, config) == []
+    assert folders.config_differences(got, config) == []
 
 
 def test_a_failure_inside_a_phase_is_not_hidden_by_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = record.start(tmp_path, config=CONFIG, seeds={})
+    run = record.start_record(tmp_path, config=CONFIG, seeds={})
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -383,32 +383,32 @@ def test_code_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv(provenance.REVISION_VARIABLE, raising=False)
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "train.py"))
-    assert provenance.git(tmp_path)["revision"] is None
+    assert provenance.git_state(tmp_path)["revision"] is None
     monkeypatch.setenv(provenance.REVISION_VARIABLE, "from-the-image")
-    assert provenance.git(tmp_path)["revision"] == "from-the-image"
+    assert provenance.git_state(tmp_path)["revision"] == "from-the-image"
     git("init", "-q")
-    assert provenance.git(tmp_path)["revision"] is None
+    assert provenance.git_state(tmp_path)["revision"] is None
     (tmp_path / "train.py").write_text("one\n")
     (tmp_path / "requirements.lock").write_text("torch==1\n")
     git("add", ".")
     git("commit", "-qm", "one")
-    clean = provenance.git(tmp_path)
+    clean = provenance.git_state(tmp_path)
     assert (len(clean["revision"]), clean["dirty"], clean["diff"]) == (40, False, "")
     (tmp_path / "train.py").write_text("two\n")
     (tmp_path / "new file").touch()
-    dirty = provenance.git(tmp_path)
+    dirty = provenance.git_state(tmp_path)
     assert dirty["dirty"]
     assert "+two" in dirty["diff"]
     assert dirty["untracked"] == ["new file"]
     # A long diff has a file of its own.
     (tmp_path / "train.py").write_text("line\n" * 100_000)
-    run = record.start(tmp_path / "run", config=CONFIG, seeds={}, project=tmp_path)
+    run = record.start_record(tmp_path / "run", config=CONFIG, seeds={}, project=tmp_path)
     assert run.fields["git"]["diff"] == "see uncommitted.diff"
     assert (tmp_path / "run" / "uncommitted.diff").stat().st_size > 200_000
     # A copy in an environment that the repository ignores is none of its files.
     (tmp_path / ".gitignore").write_text("train.py\n")
     git("rm", "-q", "--cached", "train.py")
-    assert provenance.git(tmp_path)["revision"] == "from-the-image"
+    assert provenance.git_state(tmp_path)["revision"] == "from-the-image"
 
 
 @pytest.mark.parametrize(
@@ -427,9 +427,9 @@ def test_code_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_names_of_secrets(key: str) -> None:
     assert masking.is_secret(key)
-    assert masking.masked({key: "hush", "a": [{key: "hush"}]}) == {key: "***", "a": [{key: "***"}]}
-    assert "hush" not in masking.masked_text(f"x: 1\n{key}: hush hush\n- {key}=hush hush\ny: 2\n")
-    assert masking.masked_command([f"logger.{key}=hush", f"+{key}=hush"]) == [
+    assert masking.mask_secrets({key: "hush", "a": [{key: "hush"}]}) == {key: "***", "a": [{key: "***"}]}
+    assert "hush" not in masking.mask_text(f"x: 1\n{key}: hush hush\n- {key}=hush hush\ny: 2\n")
+    assert masking.mask_command([f"logger.{key}=hush", f"+{key}=hush"]) == [
         f"logger.{key}=***",
         f"+{key}=***",
     ]
@@ -439,8 +439,8 @@ def test_names_of_secrets(key: str) -> None:
     "key", ["tokenizer", "max_tokens", "mask_token", "tokens", "keyboard", "passages", "class_token", "key"]
 )
 def test_names_of_no_secrets(key: str) -> None:
-    assert masking.masked({key: "open"}) == {key: "open"}
-    assert masking.masked_text(f"{key}: open\n") == f"{key}: open\n"
+    assert masking.mask_secrets({key: "open"}) == {key: "open"}
+    assert masking.mask_text(f"{key}: open\n") == f"{key}: open\n"
 
 
 def test_hydra_files_hold_no_secrets(tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ def test_overrides_hold_no_secrets_however_they_are_quoted(override: str, tmp_pa
     folders.write_hydra(tmp_path, config="", hydra="", overrides=yaml.safe_dump([override, *others]))
     found = yaml.safe_load((tmp_path / ".hydra" / "overrides.yaml").read_text())
     assert found == [f"{override.partition('=')[0]}=***", *others]
-    assert masking.masked_command([override]) == found[:1]
+    assert masking.mask_command([override]) == found[:1]
 
 
 # Predictions
@@ -519,9 +519,9 @@ def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "7", '{"p": 1}', "\xff"])
 def test_broken_predictions_name_the_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b'{"id": 1}\n' + text.encode("latin-1") + b"\n")
-    with pytest.raises(Refused, match="p, line 2"):
+    with pytest.raises(InputError, match="p, line 2"):
         list(predictions.read(tmp_path / "p"))
-    with pytest.raises(Refused, match="cannot read"):
+    with pytest.raises(InputError, match="cannot read"):
         list(predictions.read(tmp_path / "none"))
 
 
@@ -574,7 +574,7 @@ def test_show_refuses_what_is_no_run(make: Callable[[Path], Any], said: str, tmp
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], [1], {}, {"a": None}, True, -1.5, "\x1b[31m"])
 def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
-    from runs.show import as_text
+    from runs.show import format_run
 
     full = finished(tmp_path / "full").fields
     for key in full:
@@ -583,7 +583,7 @@ def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps({**full, key: value}))
-        text = as_text(folder, record.read(folder), 80) + listing.as_table(listing.find([folder]), 80)
+        text = format_run(folder, record.read(folder), 80) + listing.format_runs(listing.find_runs([folder]), 80)
         assert "\x1b" not in text
 
 
@@ -597,7 +597,7 @@ def test_list(tmp_path: Path, runs: Runs) -> None:
     (outputs / "notes").mkdir()
     (outputs / "notes" / "notes.txt").touch()
     (outputs / "loop").symlink_to(outputs)
-    record.start(outputs / "killed", config=CONFIG, seeds={})
+    record.start_record(outputs / "killed", config=CONFIG, seeds={})
     done = runs("list")
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -613,8 +613,8 @@ def test_list(tmp_path: Path, runs: Runs) -> None:
     assert [row["value"] for row in rows[:3]] == [None, 71.5, 70.0]
     assert rows[1]["monitor"] == "val_f1"
     assert len(done.stdout.splitlines()) == 1 + len(rows)
-    with folders.lock(outputs / "killed"):
-        assert listing.summary(outputs / "killed")["status"] == "running"
+    with folders.lock_folder(outputs / "killed"):
+        assert listing.summarise_run(outputs / "killed")["status"] == "running"
     again = json.loads(runs("list", "outputs/killed", "outputs", "outputs/killed", "--json").stdout)
     assert [row["folder"] for row in again].count("outputs/killed") == 1
 
@@ -684,15 +684,15 @@ def test_hostile_names(name: bytes, locale: str, tmp_path: Path, runs: Runs) -> 
 @given(st.text(), st.integers(0, 40))
 def test_shortened_text_fits(text: str, room: int) -> None:
     for keep in ("head", "tail"):
-        assert terminal.width(terminal.shortened(terminal.printable(text), room, keep)) <= room
+        assert terminal.text_width(terminal.shorten(terminal.make_printable(text), room, keep)) <= room
 
 
 @given(st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=5))
 def test_tables_fit(rows: list[tuple[str, str, str]]) -> None:
-    cells = [[terminal.printable(cell) for cell in row] for row in rows]
-    text = terminal.table(["run", "status", "model"], cells, 60)
+    cells = [[terminal.make_printable(cell) for cell in row] for row in rows]
+    text = terminal.format_table(["run", "status", "model"], cells, 60)
     assert len(text.split("\n")) == len(rows) + 1
-    assert max(terminal.width(line) for line in text.split("\n")) <= 60
+    assert max(terminal.text_width(line) for line in text.split("\n")) <= 60
 
 
 @pytest.mark.parametrize(
@@ -708,7 +708,7 @@ def test_tables_fit(rows: list[tuple[str, str, str]]) -> None:
     ],
 )
 def test_durations(seconds: Any, text: str) -> None:
-    assert terminal.duration(seconds) == text
+    assert terminal.format_duration(seconds) == text
 
 
 def test_nothing_heavy_is_imported() -> None:
@@ -723,7 +723,7 @@ def test_nothing_heavy_is_imported() -> None:
 
 def test_the_documents_say_what_may_differ() -> None:
     text = (ROOT / "docs" / "runs.md").read_text()
-    for key in folders.MAY_DIFFER:
+    for key in folders.ALLOWED_CHANGES:
         assert f"`{key}`" in text
     for field in ("config_hash", "peak_memory", "sessions"):
         assert f"`{field}`" in text

@@ -152,9 +152,9 @@ def folders(settings: str) -> tuple[str, ...]:
 
 def coarse() -> bool:
     """Whether this machine trains in bfloat16 by itself."""
-    from trainers.hardware import precision
+    from trainers.hardware import resolve_precision
 
-    return precision("auto", "cpu") != "32-true"
+    return resolve_precision("auto", "cpu") != "32-true"
 
 
 def source(cache: Path, folder: Path) -> Path:
@@ -226,8 +226,8 @@ def test_the_runs_own_decoding_is_used(run: Run, tmp_path: Path) -> None:
 def test_named_data_keeps_what_chooses_its_examples() -> None:
     """The model's windows and decoding, and whether the data's own questions may have no answer."""
     from config.compose import compose
-    from trainers.evaluate import put
-    from trainers.saved import SavedModel
+    from trainers.evaluate import apply_saved_model
+    from trainers.saved_model import SavedModel
 
     settings = {
         "model": {"n_best": 3, "max_answer_tokens": 1},
@@ -235,7 +235,7 @@ def test_named_data_keeps_what_chooses_its_examples() -> None:
     }
     model = SavedModel(Path("m"), "question_answering", {}, {}, settings, ("data.max_query_length",), {}, "32-true")
     config = compose(["model=bert", "data=squad_v2", "data.max_query_length=9"])
-    put(model, config, preprocessing=True)
+    apply_saved_model(model, config, preprocessing=True)
     assert (config.model.n_best, config.model.max_answer_tokens) == (3, 1)
     assert (config.data.max_length, config.data.stride, config.data.version_2) == (64, 16, True)
     assert config.data.max_query_length == 9  # which the folder does not say

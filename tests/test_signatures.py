@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT, Run
 
 from config import signatures, tasks
-from config.check import targets
-from config.compose import choices, compose
-from config.ranges import Keys, Range, Rule, expected, problem
+from config.check import iter_targets
+from config.compose import compose, group_choices
+from config.ranges import Keys, Range, Rule, check_value, describe_rule
 
 # -- a task of one's own, outside the repository ------------------------------------------------------------------------
 
@@ -106,14 +106,14 @@ CODE = """
 import sys
 from config.check import check
 from config.compose import compose
-from config.errors import Refused
+from config.errors import InputError
 from config.messages import explain
 
 for line in sys.stdin:
     try:
         check(compose(["model=height", "data=height", "explain=height", *line.split()]))
         print("fine")
-    except Refused as error:
+    except InputError as error:
         print(error)
     except Exception as error:
         print(explain(error))
@@ -178,17 +178,17 @@ def shipped() -> Iterator[tuple[str, signatures.Signature]]:
     names = {
         str(node["_target_"])
         for group in ("model", "data", "optim", "logger")
-        for choice in choices(group)
-        for _, node in targets(OmegaConf.to_container(OmegaConf.load(tasks.CONF / group / f"{choice}.yaml")))
+        for choice in group_choices(group)
+        for _, node in iter_targets(OmegaConf.to_container(OmegaConf.load(tasks.CONF / group / f"{choice}.yaml")))
     }
     names.remove("${task.majority}")
-    for task in tasks.names():
-        names.add(str(tasks.settings(task)["majority"]))
-        found = signatures.constant(str(tasks.settings(task)["module"]), "EXPLAIN_SETTINGS") or ()
+    for task in tasks.task_names():
+        names.add(str(tasks.load_settings(task)["majority"]))
+        found = signatures.read_constant(str(tasks.load_settings(task)["module"]), "EXPLAIN_SETTINGS") or ()
         names |= {found} if isinstance(found, str) else set(found)
     while names:
         name = names.pop()
-        signature = signatures.read(name)
+        signature = signatures.read_signature(name)
         assert signature is not None, f"the signature of {name} cannot be read"
         yield name, signature
         keys = [each.rule.keys for each in signature.parameters.values() if each.rule is not None]
@@ -236,14 +236,14 @@ def test_heavy_libraries_signatures_are_read_without_importing_them() -> None:
 
 
 def test_an_optimizers_argument_is_refused_without_torch() -> None:
-    from config.check import check
-    from config.errors import Refused
+    from config.check import check_config
+    from config.errors import InputError
 
     with pytest.raises(
-        Refused,
+        InputError,
         match=r"optim\.optimizer\.momentun: torch\.optim\.SGD takes no such argument \(did you mean momentum\?\)",
     ):
-        check(compose(["optim=sgd", "+optim.optimizer.momentun=0.5"]))
+        check_config(compose(["optim=sgd", "+optim.optimizer.momentun=0.5"]))
 
 
 # -- what is read of a module ---------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_signatures(package: str, name: str, parameters: dict[str, bool] | None) -> None:
-    found = signatures.read(f"{package}.{name}")
+    found = signatures.read_signature(f"{package}.{name}")
     if parameters is None:
         assert found is None
         return
@@ -334,7 +334,7 @@ def test_signatures(package: str, name: str, parameters: dict[str, bool] | None)
 
 
 def test_annotations(package: str) -> None:
-    found = signatures.read(f"{package}.parts.forms")
+    found = signatures.read_signature(f"{package}.parts.forms")
     assert found is not None
     assert {name: parameter.rule for name, parameter in found.parameters.items()} == {
         "a": Rule(("int", "str"), optional=True),
@@ -352,11 +352,11 @@ def test_annotations(package: str) -> None:
 
 
 def test_constants(package: str) -> None:
-    assert signatures.constant(f"{package}.parts", "CONSTANT") == "a"
-    assert signatures.constant(f"{package}.parts", "PAIR") == ("a", "b")
-    assert signatures.constant(f"{package}.parts", "CALLED") is None
-    assert signatures.constant(f"{package}.parts", "ABSENT") is None
-    assert signatures.constant("nothing.at_all", "ABSENT") is None
+    assert signatures.read_constant(f"{package}.parts", "CONSTANT") == "a"
+    assert signatures.read_constant(f"{package}.parts", "PAIR") == ("a", "b")
+    assert signatures.read_constant(f"{package}.parts", "CALLED") is None
+    assert signatures.read_constant(f"{package}.parts", "ABSENT") is None
+    assert signatures.read_constant("nothing.at_all", "ABSENT") is None
     assert f"{package}.parts" not in sys.modules
     importlib.invalidate_caches()
 
@@ -379,6 +379,6 @@ def test_constants(package: str) -> None:
     ],
 )
 def test_rules(rule: Rule, right: list[Any], wrong: list[Any], text: str) -> None:
-    assert [problem(value, rule) for value in right] == [""] * len(right)
-    assert all(problem(value, rule) for value in wrong)
-    assert expected(rule) == text
+    assert [check_value(value, rule) for value in right] == [""] * len(right)
+    assert all(check_value(value, rule) for value in wrong)
+    assert describe_rule(rule) == text

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from config.errors import Refused
-from datamodules import configured
-from datamodules.sources.locations import resolve
+from config.errors import InputError
+from datamodules import factory
+from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import Source
 from datamodules.text.records import SUFFIXES
 
 
 def composed(*overrides: str) -> Any:
-    return configured.build(configured.composed(overrides).data)
+    return factory.build(factory.compose_config(overrides).data)
 
 
 def test_fingerprints_and_cache_keys_of_generated_data_are_those_of_the_first_release(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def source(tmp_path: Path, **settings: Any) -> Source:
         "generator": "topics",
         "limits": {"train": None, "val": 3},
         "selection": "balanced",
-        "layout": lambda path, train, val, splits: resolve(path, train, val, {}, SUFFIXES, splits),
+        "layout": lambda path, train, val, splits: resolve_files(path, train, val, {}, SUFFIXES, splits),
         "root": tmp_path / "cache",
         **settings,
     }
@@ -99,7 +99,7 @@ def test_files_come_before_a_sample_and_a_sample_before_the_hub(tmp_path: Path) 
     assert (remote.kind, remote.folder, remote.place, remote.expected("val")) == ("hub", None, "o/n", None)
     assert remote.fingerprints == {"train": "o/n@r:a", "val": "o/n@r:b:balanced-3"}
     assert source(tmp_path, hub=hub, variant="v").fingerprint("val") == "o/n@r:b:v:balanced-3"
-    with pytest.raises(Refused, match=r"^no data: give data\.path=<folder>, .* or choose data=topics$"):
+    with pytest.raises(InputError, match=r"^no data: give data\.path=<folder>, .* or choose data=topics$"):
         source(tmp_path).fingerprint("train")
 
 

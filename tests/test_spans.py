@@ -12,7 +12,7 @@ from benchmarks.spans import Windows, invented, logits, real, recipe, recipe_fea
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.errors import Diverged
+from config.errors import DivergenceError
 from trainers import spans
 
 
@@ -193,7 +193,7 @@ def test_shipping_only_the_best_from_several_processes_changes_nothing(dev: Wind
                 ),
             )
         )
-    windows, joined = spans.collect(parts)
+    windows, joined = spans.merge_candidates(parts)
     assert windows.tolist() == list(range(len(lengths)))
     rest = dev.chars, dev.offsets, dev.example, len(dev.contexts)
     expected, found = (spans.best_spans(each, *rest, no_answer=True) for each in (whole, joined))
@@ -205,7 +205,7 @@ def test_collect_widens_short_batches():
     def batch(k: int) -> spans.Candidates:
         return spans.top(np.ones((1, k)), np.ones((1, k)), np.array([k]))
 
-    windows, joined = spans.collect([(np.array([7]), batch(3)), (np.array([2]), batch(5))])
+    windows, joined = spans.merge_candidates([(np.array([7]), batch(3)), (np.array([2]), batch(5))])
     assert windows.tolist() == [2, 7]
     assert joined.start_positions.tolist() == [[4, 3, 2, 1, 0], [2, 1, 0, -1, -1]]
     assert joined.end_values[1].tolist() == [1, 1, 1, -np.inf, -np.inf]
@@ -240,7 +240,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="windows"):
         spans.best_spans(candidates, windows.chars, windows.offsets[:-1], windows.example, len(windows.contexts))
     flat[windows.offsets[3] + 1] = np.nan
-    with pytest.raises(Diverged, match="NaN"):
+    with pytest.raises(DivergenceError, match="NaN"):
         find(windows, flat, flat)
 
 
@@ -251,7 +251,7 @@ def test_invented_questions_of_the_benchmark():
 
 def test_needs_no_torch():
     code = (
-        "import sys, trainers.spans, trainers.squad_metrics, trainers.baselines, trainers.answers; "
+        "import sys, trainers.spans, trainers.squad_metrics, trainers.baselines, trainers.answer_scores; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     source = str(Path(spans.__file__).parents[1])

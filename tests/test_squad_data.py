@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hub_double
-from config.errors import OutOfResources, Refused
+from config.errors import InputError, ResourceError
 from datamodules.question_answering import QuestionAnsweringData
 from datamodules.sources import locations
 from datamodules.storage import arrays
@@ -213,7 +213,7 @@ BROKEN = [
 def test_mistakes_are_told_with_file_and_place(tmp_path: Path, text: Any, message: str) -> None:
     file = tmp_path / "train.json"
     file.write_text(text if isinstance(text, str) else text())
-    with pytest.raises(Refused, match=message) as told:
+    with pytest.raises(InputError, match=message) as told:
         read(file)
     assert str(file) in str(told.value)
     assert "\n" not in str(told.value)
@@ -229,7 +229,7 @@ def test_a_file_cut_anywhere_is_refused(
     file.write_text(TEXT[: data.draw(st.integers(0, len(TEXT) - 1))])
     before, json_stream.BLOCK, squad.LINE = (json_stream.BLOCK, squad.LINE), block, block
     try:
-        with pytest.raises(Refused, match="broken JSON at line 1"):
+        with pytest.raises(InputError, match="broken JSON at line 1"):
             read(file)
     finally:
         json_stream.BLOCK, squad.LINE = before
@@ -239,7 +239,7 @@ def test_mistakes_in_other_layouts(tmp_path: Path) -> None:
     def told(name: str, content: str | bytes, message: str, version_2: bool | None = None) -> None:
         file = tmp_path / name
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(Refused, match=message):
+        with pytest.raises(InputError, match=message):
             read(file, version_2)
 
     rows = flat(nested())
@@ -266,7 +266,7 @@ def test_mistakes_in_other_layouts(tmp_path: Path) -> None:
     told("i.json", TEXT.encode()[:300] + b"\xff" + TEXT.encode()[300:], r"not UTF-8 text \(near byte 300\)")
     told("j.json.gz", b"no gzip", r"cannot read .*j\.json\.gz")
     told("k.json.gz", gzip.compress(TEXT.encode())[:-20], r"cannot read .*k\.json\.gz")
-    with pytest.raises(Refused, match=r"cannot read .*nothing\.json: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*nothing\.json: No such file"):
         read(tmp_path / "nothing.json")
 
 
@@ -314,9 +314,9 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
 def test_an_id_that_occurs_twice_and_an_empty_split_are_refused(tmp_path: Path) -> None:
     content = nested()
     content["data"][2]["paragraphs"][0]["qas"][1]["id"] = "id-3"
-    with pytest.raises(Refused, match=r"source\.json: the id 'id-3' occurs twice, at questions 4 and 14"):
+    with pytest.raises(InputError, match=r"source\.json: the id 'id-3' occurs twice, at questions 4 and 14"):
         store(tmp_path / "e", content)
-    with pytest.raises(Refused, match=r"source\.json: there are no questions"):
+    with pytest.raises(InputError, match=r"source\.json: there are no questions"):
         store(tmp_path / "f", {"data": []})
 
 
@@ -339,7 +339,7 @@ texts = st.text(max_size=8)
 @given(before=texts, answer=texts, after=texts, shift=st.integers(-3, 3))
 def test_a_span_is_what_the_answer_says_or_nothing(before: str, answer: str, after: str, shift: int) -> None:
     context, start = before + answer + after, len(before) + shift
-    found = examples.span(context, answer, start)
+    found = examples.find_span(context, answer, start)
     if found is not None:
         assert context[found[0] : found[1]] == answer.strip() != ""
         assert abs(found[0] - start) <= len(answer) - len(answer.lstrip())
@@ -375,7 +375,7 @@ def test_an_array_written_in_pieces_is_the_whole(tmp_path: Path) -> None:
 def resolve(folder: Path, *names: str, **options: Any) -> dict[str, list[str]]:
     for name in names:
         (folder / name).touch()
-    found = locations.resolve(str(folder), official=squad.OFFICIAL, suffixes=squad.SUFFIXES, **options)
+    found = locations.resolve_files(str(folder), official=squad.OFFICIAL, suffixes=squad.SUFFIXES, **options)
     return {split: [Path(file).name for file in files] for split, files in found.items()}
 
 
@@ -410,11 +410,11 @@ def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.Monk
         "val": ["b.json"],
     }
     monkeypatch.chdir(tmp_path)
-    assert locations.resolve(None, "b.json", "*.json") == {
+    assert locations.resolve_files(None, "b.json", "*.json") == {
         "train": [str(tmp_path / "b.json")],
         "val": [str(tmp_path / "a [1].json"), str(tmp_path / "b.json")],
     }
-    assert list(locations.resolve(None, None, "b.json", splits=("val",))) == ["val"]
+    assert list(locations.resolve_files(None, None, "b.json", splits=("val",))) == ["val"]
 
 
 @pytest.mark.parametrize(
@@ -437,25 +437,25 @@ def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_cannot_be_found_is_told(tmp_path: Path, names: list[str], options: dict[str, str], message: str) -> None:
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         resolve(tmp_path, *names, **options)
 
 
 def test_a_wrong_path_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"there is no folder data\.path=.*nothing"):
-        locations.resolve(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match=r"there is no folder data\.path=.*nothing"):
+        locations.resolve_files(str(tmp_path / "nothing"))
     (tmp_path / "file.json").touch()
-    with pytest.raises(Refused, match=r"is a file; give its folder"):
-        locations.resolve(str(tmp_path / "file.json"))
-    with pytest.raises(Refused, match=r"data\.path=<folder>, or data\.train_file and data\.val_file"):
-        locations.resolve(None)
+    with pytest.raises(InputError, match=r"is a file; give its folder"):
+        locations.resolve_files(str(tmp_path / "file.json"))
+    with pytest.raises(InputError, match=r"data\.path=<folder>, or data\.train_file and data\.val_file"):
+        locations.resolve_files(None)
 
 
 def test_a_remote_folder_is_searched_alike() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("train.json", "dev.json"):
         memory.pipe(f"/remote/{name}", json.dumps(nested()).encode())
-    found = locations.resolve("memory://remote", official=squad.OFFICIAL, suffixes=squad.SUFFIXES)
+    found = locations.resolve_files("memory://remote", official=squad.OFFICIAL, suffixes=squad.SUFFIXES)
     assert found == {"train": ["memory:///remote/train.json"], "val": ["memory:///remote/dev.json"]}
     assert len(read(found["train"][0])) == 18
 
@@ -544,7 +544,7 @@ def test_version_2_is_told_by_the_data_or_configured(folder: Path, tmp_path: Pat
     assert not module(second, tmp_path).answerable_only
     assert not module(second, tmp_path, version_2=True).answerable_only
     assert not module(folder, tmp_path, version_2=True).answerable_only
-    with pytest.raises(Refused, match=r"no answers; .* set data\.version_2=true"):
+    with pytest.raises(InputError, match=r"no answers; .* set data\.version_2=true"):
         module(second, tmp_path, version_2=False)
     # Both versions in one folder: the one that is asked for.
     for name in ("train-v1.1.json", "dev-v1.1.json"):
@@ -599,7 +599,7 @@ def test_a_sample_is_generated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_no_source_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"no data: give data\.path"):
+    with pytest.raises(InputError, match=r"no data: give data\.path"):
         module(None, tmp_path)
 
 
@@ -611,7 +611,7 @@ def test_a_full_disk_while_writing_is_told(folder: Path, tmp_path: Path, monkeyp
 
     real = arrays.ArrayWriter.__init__
     monkeypatch.setattr(arrays.ArrayWriter, "__init__", full)
-    with pytest.raises(OutOfResources, match="no space left for the data cache"):
+    with pytest.raises(ResourceError, match="no space left for the data cache"):
         module(folder, tmp_path)
     monkeypatch.undo()
     assert len(module(folder, tmp_path).train_examples) == 18
@@ -698,7 +698,7 @@ def test_what_is_no_tokenizer_is_told(
         (tmp_path / name).mkdir()
     elif content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         module(folder, tmp_path, tokenizer=str(tmp_path / name))
 
 
@@ -863,5 +863,5 @@ def test_csv_is_read_with_and_without_offsets(tmp_path: Path) -> None:
 )
 def test_csv_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "train.csv").write_text(text)
-    with pytest.raises(Refused, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)):
         list(squad.read([str(tmp_path / "train.csv")], version_2=True))

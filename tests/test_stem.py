@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from config.errors import Refused
+from config.errors import InputError
 from trainers import stem
 
 
@@ -13,20 +13,20 @@ def test_a_small_stem_is_exactly_a_large_one_on_repeated_pixels() -> None:
     model = timm.create_model("resnet18", num_classes=7).eval().double()
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
     repeated = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    stem.make_small(model)
+    stem.use_small_stem(model)
     model.double()
     plain = timm.create_model("resnet18", num_classes=7).eval().double()
-    plain.load_state_dict(stem.enlarged(model.state_dict()))
+    plain.load_state_dict(stem.enlarge_stem(model.state_dict()))
     torch.testing.assert_close(plain(repeated), model(images), rtol=1e-12, atol=1e-12)
 
 
 def test_an_enlarged_state_is_folded_back_exactly() -> None:
     model = timm.create_model("resnet18")
-    stem.make_small(model)
+    stem.use_small_stem(model)
     state = model.state_dict()
     again = timm.create_model("resnet18")
-    again.load_state_dict(stem.enlarged(state))
-    stem.make_small(again)
+    again.load_state_dict(stem.enlarge_stem(state))
+    stem.use_small_stem(again)
     assert torch.equal(again.conv1.weight, model.conv1.weight)
 
 
@@ -35,7 +35,7 @@ def test_pretrained_weights_are_folded_not_thrown_away() -> None:
     model = timm.create_model("resnet18").eval()
     smooth = torch.nn.functional.interpolate(torch.randn(1, 3, 5, 5), size=64, mode="bicubic")
     large = model.conv1(smooth.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    stem.make_small(model)
+    stem.use_small_stem(model)
     small = model.conv1(smooth)
     inner = (..., slice(4, -4), slice(4, -4))
     correlation = torch.corrcoef(torch.stack([large[inner].flatten(), small[inner].flatten()]))[0, 1]
@@ -43,5 +43,5 @@ def test_pretrained_weights_are_folded_not_thrown_away() -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    with pytest.raises(Refused, match=r"model\.stem=small is for timm's ResNets"):
-        stem.make_small(timm.create_model("vit_tiny_patch16_224"))
+    with pytest.raises(InputError, match=r"model\.stem=small is for timm's ResNets"):
+        stem.use_small_stem(timm.create_model("vit_tiny_patch16_224"))

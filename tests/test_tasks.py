@@ -89,7 +89,7 @@ def imports(tree: ast.Module) -> set[str]:
 
 
 def test_no_room_names_a_task() -> None:
-    """Each asks the task's module instead: config.tasks.member."""
+    """Each asks the task's module instead: config.tasks.load_member."""
     found = [f"{name}: {text}" for name, tree in sources() for text in named(tree)]
     assert found == []
 
@@ -163,11 +163,11 @@ def two_runs(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["question_answering", "image_classification"])
 def test_every_task_of_ours_has_what_runs_asks(name: str) -> None:
-    module = tasks.module(name)
+    module = tasks.load_module(name)
     for attribute in ("EXAMPLES", "CLUSTER", "CLUSTER_NAME", "USE", "LIMITS", "LIBRARY", "MISTAKE_ORDER"):
         assert isinstance(getattr(module, attribute), str)
     rows = made_runs.questions(40, 0.5, 1) if name == "question_answering" else made_runs.images(40, 0.5, 1)
-    declared = tasks.settings(name)["metrics"]
+    declared = tasks.load_settings(name)["metrics"]
     for row in rows:
         assert set(module.scores(row)) <= set(declared)
         assert module.is_correct(row) in (True, False)
@@ -271,15 +271,15 @@ def test_the_best_of_many_runs_follows_the_metrics_direction(run: Run, tmp_path:
 
 
 def test_a_records_data_is_opened_with_this_machines_class() -> None:
-    from datamodules import configured
+    from datamodules import factory
 
     record = {
         "choices": {"data": "squad_sample"},
         "config": {"data": {"_target_": "evil.Data", "max_val": 7, "seed": 3}},
     }
-    node = configured.recorded(record, "question_answering")
+    node = factory.compose_recorded(record, "question_answering")
     assert (node._target_, node.max_val, node.seed) == (
         "datamodules.question_answering.QuestionAnsweringData", 7, 3,
     )  # fmt: skip
-    assert configured.choice({"choices": {"data": "shapes"}}, "question_answering", "data") == "squad"
-    assert configured.choice({"choices": {"data": "../../etc"}}, "question_answering", "data") == "squad"
+    assert factory.select_choice({"choices": {"data": "shapes"}}, "question_answering", "data") == "squad"
+    assert factory.select_choice({"choices": {"data": "../../etc"}}, "question_answering", "data") == "squad"

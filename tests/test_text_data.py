@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.samples import topics
-from datamodules.text import labelled, records
+from datamodules.text import labelled_texts, records
 from datamodules.text.records import Columns, Record
 from datamodules.text_classification import TextClassificationData
 
-SRC = str(Path(labelled.__file__).resolve().parents[2])
+SRC = str(Path(labelled_texts.__file__).resolve().parents[2])
 ROWS = [
     ("a", "The fox runs.", "yes"),
     ("b", "A dog, and\na cat.", "no"),
@@ -107,16 +107,16 @@ def test_every_layout_gives_the_same_records(tmp_path: Path) -> None:
 def test_columns_are_named_by_configuration_and_ids_are_file_and_row_where_there_are_none(tmp_path: Path) -> None:
     made = [{"body": "One.", "answer": "Two.", "topic": 1, "key": 7}, {"body": "Three.", "answer": None, "topic": 0}]
     path = write_json_lines(tmp_path / "train-00000-of-00001.jsonl", made)
-    named = records.columns({"text": "body", "text_pair": "answer", "label": "topic"})
+    named = records.parse_columns({"text": "body", "text_pair": "answer", "label": "topic"})
     first, second = read(path, named)
     assert (first.id, first.text, first.pair, first.label) == ("train-00000/0", "One.", "Two.", "1")
     assert (second.id, second.pair, second.problem) == ("train-00000/1", "", "")
-    first, second = read(path, records.columns({"text": "body", "label": "topic", "id": "key"}))
+    first, second = read(path, records.parse_columns({"text": "body", "label": "topic", "id": "key"}))
     assert (first.id, second.problem) == ("7", "the id ('key') must be text or a whole number, not null")
-    with pytest.raises(Refused, match=r"data\.columns has no key lable; it has text, text_pair, label, id"):
-        records.columns({"lable": "topic"})
-    with pytest.raises(Refused, match=r"data\.columns\.text=None must be the name of a column$"):
-        records.columns({"text": None})
+    with pytest.raises(InputError, match=r"data\.columns has no key lable; it has text, text_pair, label, id"):
+        records.parse_columns({"lable": "topic"})
+    with pytest.raises(InputError, match=r"data\.columns\.text=None must be the name of a column$"):
+        records.parse_columns({"text": None})
 
 
 @pytest.mark.parametrize(
@@ -209,26 +209,26 @@ def test_wrong_files_are_refused_with_their_place(
 ) -> None:
     (folder / "train.jsonl").unlink()
     (folder / name).write_text(content)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(InputError, match=message):
         module(folder, tmp_path / "cache").prepare_data()
 
 
 def test_missing_files_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("x")
-    with pytest.raises(Refused, match=r"no file for the train split; .*\.csv, \.jsonl.*found train\.txt"):
+    with pytest.raises(InputError, match=r"no file for the train split; .*\.csv, \.jsonl.*found train\.txt"):
         module(tmp_path, tmp_path / "cache").prepare_data()
-    with pytest.raises(Refused, match=r"train\.txt: not a file of texts; its name must end with \.csv"):
+    with pytest.raises(InputError, match=r"train\.txt: not a file of texts; its name must end with \.csv"):
         module(tmp_path, tmp_path / "cache", train_file="train.txt", val_file="train.txt").prepare_data()
-    with pytest.raises(Refused, match=r"no data: .*choose data=topics_sample"):
+    with pytest.raises(InputError, match=r"no data: .*choose data=topics_sample"):
         module(None, tmp_path / "cache").prepare_data()
-    with pytest.raises(Refused, match=r"data\.sample has no key sed; it has seed, train, val, classes"):
+    with pytest.raises(InputError, match=r"data\.sample has no key sed; it has seed, train, val, classes"):
         module(None, tmp_path / "cache", sample={"sed": 1}).prepare_data()
 
 
 def test_a_class_unknown_in_training_can_be_read_but_not_prepared(folder: Path, tmp_path: Path) -> None:
     write_json_lines(folder / "val.jsonl", rows(6, classes=("x", "z")))
     assert Counter(record.label for record in read(folder / "val.jsonl")) == {"x": 3, "z": 3}
-    with pytest.raises(Refused, match="the validation split has texts of z, of which the training split has none"):
+    with pytest.raises(InputError, match="the validation split has texts of z, of which the training split has none"):
         module(folder, tmp_path / "cache").prepare_data()
 
 
@@ -246,7 +246,7 @@ def test_classes_that_a_split_lacks_are_said(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_length_that_leaves_no_room_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"data\.max_length=3 leaves no room for a text beside 3 special tokens"):
+    with pytest.raises(InputError, match=r"data\.max_length=3 leaves no room for a text beside 3 special tokens"):
         module(folder, tmp_path / "cache", max_length=3).prepare_data()
 
 

@@ -46,9 +46,9 @@ IMAGES = [
 ]
 
 
-def lines(stdout: str) -> list[metric_lines.Line]:
+def lines(stdout: str) -> list[metric_lines.MetricLine]:
     """Stdout holds metric lines and nothing else."""
-    return [metric_lines.parse(line) for line in stdout.splitlines()]
+    return [metric_lines.parse_line(line) for line in stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from hypothesis import example as with_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text import examples, padding, reading, squad, windows
 from datamodules.text.squad import Question
-from datamodules.text.windows import Encoder, Limits, Windows
+from datamodules.text.windows import Limits, PairEncoder, Windows
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, twice; nobody counted.",
@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> None:
     for kind, tokenizer in tokenizers().items():
         folder = tmp_path_factory.mktemp(kind)
         tokenizer.save_pretrained(folder)
-        _MADE[kind] = tokenizer, Encoder(folder / "tokenizer.json")
+        _MADE[kind] = tokenizer, PairEncoder(folder / "tokenizer.json")
 
 
 def recipe(tokenizer: Any, records: list[Question], limits: Limits) -> list[dict[str, Any]]:
@@ -126,10 +126,10 @@ def recipe(tokenizer: Any, records: list[Question], limits: Limits) -> list[dict
     return out
 
 
-def ours(encoder: Encoder, records: list[Question], limits: Limits) -> dict[str, Any]:
+def ours(encoder: PairEncoder, records: list[Question], limits: Limits) -> dict[str, Any]:
     contexts = list(dict.fromkeys(record.context for record in records))
     spans = [(a[0][1], a[0][1] + len(a[0][0])) if (a := record.answers) else (-1, -1) for record in records]
-    return windows.make(
+    return windows.make_windows(
         encoder,
         [record.question for record in records],
         contexts,
@@ -322,13 +322,13 @@ def test_training_leaves_out_what_has_no_right_answer_and_evaluation_does_not(tm
 
 def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
     stored = store(tmp_path / "e", [question("the fox", answers=(("dog", 4),))])
-    with pytest.raises(Refused, match="no question to train on"):
+    with pytest.raises(InputError, match="no question to train on"):
         written(tmp_path / "w", stored, Limits(30, 5, 10))
 
 
 @pytest.mark.parametrize("limits", [Limits(40, 40, 10), Limits(40, 27, 10), Limits(40, 5, 40), Limits(40, -1, 10)])
 def test_limits_that_leave_no_room_are_refused(limits: Limits) -> None:
-    with pytest.raises(Refused, match=r"data\.max_length=40 leaves .* data\.stride"):
+    with pytest.raises(InputError, match=r"data\.max_length=40 leaves .* data\.stride"):
         _MADE["bert"][1].check(limits)
     _MADE["bert"][1].check(Limits(40, 26, 10))
 

@@ -10,13 +10,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from config import signatures, tasks
-from config.errors import Refused
-from config.messages import listed, two_tasks
-from config.ranges import Keys, Rule, finding
-from config.rules import GIVEN, MEASURE, READ_ELSEWHERE, RULES
+from config.errors import InputError
+from config.messages import describe_task_mismatch, format_choices
+from config.ranges import Keys, Rule, check_key
+from config.rules import CALLER_ARGUMENTS, MEASURE_RULES, NON_ARGUMENT_KEYS, RULES
 
 
-def check(config: DictConfig) -> None:
+def check_config(config: DictConfig) -> None:
     """Refuses a configuration that could not train.
 
     Types and ranges, by `config.rules` and by the signatures of the classes that the configuration names; arguments that
@@ -24,50 +24,50 @@ def check(config: DictConfig) -> None:
     unknown keys and choices do not get this far: Hydra refuses them while composing.
 
     Raises:
-        Refused: all findings in one message.
+        InputError: all findings in one message.
     """
-    if problem := _task(config) or two_tasks(
+    if problem := _task(config) or describe_task_mismatch(
         config
     ):  # before anything else: what one task's data asks of a model another's lacks
-        raise Refused(problem)
+        raise InputError(problem)
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
-    values = (finding(key, value, rule) for key, value, rule in rules(plain) if rule is not None)
+    values = (check_key(key, value, rule) for key, value, rule in iter_rules(plain) if rule is not None)
     findings = [text for text in values if text]
     findings += [*_arguments(plain), *_monitor(config), *_meanings(config)]
     if findings:
-        raise Refused("; ".join(findings))
+        raise InputError("; ".join(findings))
 
 
-def rules(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
+def iter_rules(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
     """The keys of a resolved configuration that something is known of: dotted key, value, rule (None: it accepts everything)."""
     for key, rule in RULES.items():
         value = _select(config, key)
         if value is not _ABSENT:
             yield key, value, rule
-    for path, node in targets(config):
-        if (signature := signatures.read(str(node["_target_"]))) is not None:
+    for path, node in iter_targets(config):
+        if (signature := signatures.read_signature(str(node["_target_"]))) is not None:
             yield from _of_arguments(path, node, signature)
     for name, section in (config.get("explain") or {}).items():
-        if isinstance(section, Mapping) and name in tasks.names():
+        if isinstance(section, Mapping) and name in tasks.task_names():
             yield from _of_explanations(name, section)
 
 
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def iter_targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The nodes of a configuration that name a class or function, with their paths."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield path, node
         for key, value in node.items():
-            yield from targets(value, f"{path}.{key}".lstrip("."))
+            yield from iter_targets(value, f"{path}.{key}".lstrip("."))
 
 
-def arguments(path: str, node: Mapping[str, Any]) -> set[str]:
+def argument_names(path: str, node: Mapping[str, Any]) -> set[str]:
     """The keys of a node that are arguments of its target."""
-    return {str(key) for key in node if not str(key).startswith("_")} - set(READ_ELSEWHERE.get(path, ()))
+    return {str(key) for key in node if not str(key).startswith("_")} - set(NON_ARGUMENT_KEYS.get(path, ()))
 
 
-def settings(path: str, values: Mapping[str, Any], keys: Keys) -> list[str]:
+def check_settings(path: str, values: Mapping[str, Any], keys: Keys) -> list[str]:
     """What is wrong with a mapping of settings, in words.
 
     Args:
@@ -75,10 +75,10 @@ def settings(path: str, values: Mapping[str, Any], keys: Keys) -> list[str]:
         values: the settings.
         keys: what takes them.
     """
-    signature = signatures.read(keys.target)
+    signature = signatures.read_signature(keys.target)
     if signature is None:
         return []
-    found = (finding(key, value, rule) for key, value, rule in _of_arguments(path, values, signature) if rule)
+    found = (check_key(key, value, rule) for key, value, rule in _of_arguments(path, values, signature) if rule)
     unknown = [*_unknown(path, values, keys, signature), *_inner(path, values, signature)]
     return [*(text for text in found if text), *unknown]
 
@@ -88,29 +88,31 @@ def _of_arguments(
 ) -> Iterator[tuple[str, Any, Rule | None]]:
     """The rules of a node's keys, and of the keys of mappings among them."""
     for name, parameter in signature.parameters.items():
-        if name not in node or name in READ_ELSEWHERE.get(path, ()):
+        if name not in node or name in NON_ARGUMENT_KEYS.get(path, ()):
             continue
         key, value, rule = f"{path}.{name}", node[name], parameter.rule
         yield key, value, rule
-        inner = signatures.read(rule.keys.target) if rule is not None and rule.keys is not None else None
+        inner = signatures.read_signature(rule.keys.target) if rule is not None and rule.keys is not None else None
         if inner is not None and isinstance(value, Mapping):
             yield from _of_arguments(key, value, inner)
 
 
 def _arguments(config: Mapping[str, Any]) -> Iterator[str]:
     """Arguments that a target does not take, or lacks; the same of mappings among its arguments."""
-    for path, node in targets(config):
+    for path, node in iter_targets(config):
         name = str(node["_target_"])
-        signature = signatures.read(name)
+        signature = signatures.read_signature(name)
         if signature is not None:
-            yield from signatures.binding(path, name, signature, arguments(path, node), GIVEN.get(path, ()))
+            yield from signatures.check_arguments(
+                path, name, signature, argument_names(path, node), CALLER_ARGUMENTS.get(path, ())
+            )
             yield from _inner(path, node, signature)
 
 
 def _inner(path: str, node: Mapping[str, Any], signature: signatures.Signature) -> Iterator[str]:
     for name, parameter in signature.parameters.items():
         keys, value = parameter.rule and parameter.rule.keys, node.get(name)
-        inner = signatures.read(keys.target) if keys and isinstance(value, Mapping) else None
+        inner = signatures.read_signature(keys.target) if keys and isinstance(value, Mapping) else None
         if keys and inner and isinstance(value, Mapping):
             yield from _unknown(f"{path}.{name}", value, keys, inner)
             yield from _inner(f"{path}.{name}", value, inner)
@@ -120,20 +122,20 @@ def _unknown(path: str, values: Mapping[str, Any], keys: Keys, signature: signat
     known = [name for name in signature.parameters if name not in keys.given]
     for name in sorted(str(name) for name in values):
         if name not in known and not signature.open:
-            yield f"{path} has no key {name}; it has {listed(known, name)}"
-    for name in signatures.missing(signature, {*map(str, values), *keys.given}):
+            yield f"{path} has no key {name}; it has {format_choices(known, name)}"
+    for name in signatures.missing_arguments(signature, {*map(str, values), *keys.given}):
         yield f"{path} needs {name}"
 
 
 def _of_explanations(task: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:
     """The rules of a task's section in conf/explain: of its settings, and of its measures."""
     path = f"explain.{task}"
-    for target in _explained(task, tuple(tasks.folders())):
-        if (signature := signatures.read(target)) is not None:
+    for target in _explained(task, tuple(tasks.conf_folders())):
+        if (signature := signatures.read_signature(target)) is not None:
             yield from _of_arguments(path, section, signature)
     measures = section.get("measures")
     for name, measure in measures.items() if isinstance(measures, Mapping) else ():
-        for key, rule in MEASURE.items():
+        for key, rule in MEASURE_RULES.items():
             if isinstance(measure, Mapping) and key in measure:
                 yield f"{path}.measures.{name}.{key}", measure[key], rule
 
@@ -141,7 +143,7 @@ def _of_explanations(task: str, section: Mapping[str, Any]) -> Iterator[tuple[st
 @functools.cache
 def _explained(task: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
     """What takes a task's explanation settings, by dotted names (of the task in these configuration folders)."""
-    found = signatures.constant(str(tasks.settings(task).get("module")), "EXPLAIN_SETTINGS") or ()
+    found = signatures.read_constant(str(tasks.load_settings(task).get("module")), "EXPLAIN_SETTINGS") or ()
     return (found,) if isinstance(found, str) else tuple(found)
 
 
@@ -191,7 +193,7 @@ def _meanings(config: DictConfig) -> Iterator[str]:
     if config.explain.action != "off" and str(config.model._target_).startswith("trainers.baselines."):
         yield "explain.action: a baseline has no weights that could be explained; leave explain=off"
     elif config.explain.action != "off":
-        tasks.member(str(config.task.name), "explainer", "explain")  # refused now, not when the model is trained
+        tasks.load_member(str(config.task.name), "explainer", "explain")  # refused now, not when the model is trained
     if config.optim.lr is None and config.model.lr is not None:
         yield "optim.lr=null: must be a number, above 0"
     if not math.isfinite(config.optim.warmup):

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from config.endings import for_people
-from config.errors import Refused
+from config.error_handling import report_errors
+from config.errors import InputError
 
 
-def run(main: Callable[[], int]) -> NoReturn:
+def run_main(main: Callable[[], int]) -> NoReturn:
     """Runs a command's main function as this process.
 
     What ends it is one message on stderr and an exit code (docs/exit_codes.md). A name that stdout cannot encode shows as
@@ -18,7 +18,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     Args:
         main: gives the exit code.
     """
-    with for_people():
+    with report_errors():
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")
         code = main()
@@ -26,7 +26,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(code)
 
 
-def parser(
+def make_parser(
     command: str, description: str, example: str = "", usage: str | None = None, verbatim: bool = False
 ) -> argparse.ArgumentParser:
     """A parser with the habits of all commands.
@@ -47,7 +47,7 @@ def parser(
     )
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses options and overrides in any order, below subcommands too (where argparse's parse_intermixed_args cannot).
 
     Args:
@@ -63,7 +63,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     return args
 
 
-def named(words: Sequence[str], name: str, refusal: str) -> tuple[str, list[str]]:
+def take_override(words: Sequence[str], name: str, refusal: str) -> tuple[str, list[str]]:
     """Takes `name=value` out of a list of overrides.
 
     Args:
@@ -75,15 +75,15 @@ def named(words: Sequence[str], name: str, refusal: str) -> tuple[str, list[str]
         The value, and the other words.
 
     Raises:
-        Refused: it is missing, empty or repeated.
+        InputError: it is missing, empty or repeated.
     """
     values = [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
     if len(values) != 1 or not values[0]:
-        raise Refused(refusal)
+        raise InputError(refusal)
     return values[0], [word for word in words if not word.startswith(f"{name}=")]
 
 
-def show_progress() -> None:
+def log_progress() -> None:
     """Shows what the log says from INFO on, on stderr, without decoration."""
     import logging
 

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from config.tasks import CONF, folders
+from config.tasks import CONF, conf_folders
 
 
 def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
@@ -21,7 +21,7 @@ def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictC
 
     Raises:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: for what does not compose;
-            `config.messages.explain` says it in one line.
+            `config.messages.explain_error` says it in one line.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -44,7 +44,7 @@ def _fresh_hydra() -> Iterator[None]:
         Singleton.set_state(state)
 
 
-def compose_many(overrides: Sequence[str]) -> DictConfig:
+def compose_cached(overrides: Sequence[str]) -> DictConfig:
     """The same as `compose`, some ten times as fast where many command lines make the same choices.
 
     Each set of choices is composed once; values are then put in by Hydra's own function, which its releases below 1.4
@@ -55,9 +55,9 @@ def compose_many(overrides: Sequence[str]) -> DictConfig:
 
     with _carried(overrides):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        chosen = tuple(each.input_line for each in parsed if is_choice(each.input_line))
+        chosen = tuple(each.input_line for each in parsed if is_group_choice(each.input_line))
         config = copy.deepcopy(_chosen(chosen))
-        rest: list[Any] = [each for each in parsed if not is_choice(each.input_line)]
+        rest: list[Any] = [each for each in parsed if not is_group_choice(each.input_line)]
         with flag_override(config, "struct", True):
             ConfigLoaderImpl._apply_overrides_to_config(rest, config)
         return config
@@ -70,7 +70,7 @@ def _chosen(overrides: tuple[str, ...]) -> DictConfig:
 
 @contextlib.contextmanager
 def _carried(overrides: Sequence[str]) -> Iterator[None]:
-    """Gives an error of composing its command line, for `config.messages.explain`."""
+    """Gives an error of composing its command line, for `config.messages.explain_error`."""
     from hydra.errors import HydraException
 
     try:
@@ -80,12 +80,12 @@ def _carried(overrides: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def is_choice(override: str) -> bool:
+def is_group_choice(override: str) -> bool:
     """Whether an override chooses from a group of the configuration, as `model=bert` does."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return any((folder / key).is_dir() for folder in folders()) if key else False
+    return any((folder / key).is_dir() for folder in conf_folders()) if key else False
 
 
-def choices(group: str) -> list[str]:
+def group_choices(group: str) -> list[str]:
     """The choices of a configuration group, e.g. `model`; empty for a group that does not exist."""
-    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
+    return sorted({path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")})

@@ -4,31 +4,31 @@ The codes are documented once, in docs/exit_codes.md.
 """
 
 
-class Refused(Exception):
+class InputError(Exception):
     """Configuration or input that cannot be used. The message says what, where, and what to do."""
 
     exit_code = 2
 
 
-class Diverged(Exception):
+class DivergenceError(Exception):
     """Training whose loss is no longer finite."""
 
     exit_code = 3
 
 
-class ContractBroken(Exception):
+class ContractError(Exception):
     """Data that is not what its contract says, or a contract that could not be verified."""
 
     exit_code = 4
 
 
-class ExplanationFailed(Exception):
+class ExplanationError(Exception):
     """A model whose explanations are no better than chance, or could not be judged."""
 
     exit_code = 5
 
 
-class Failed(Exception):
+class ExecutionError(Exception):
     """A search, a pipeline or one of its steps that ended failed.
 
     Args:
@@ -41,19 +41,19 @@ class Failed(Exception):
         self.exit_code = exit_code
 
 
-class OutOfReach(Exception):
+class UnreachableError(Exception):
     """A cluster or server that does not answer, or not in time."""
 
     exit_code = 7
 
 
-class OutOfResources(Exception):
+class ResourceError(Exception):
     """No disk or memory left."""
 
     exit_code = 8
 
 
-class Interrupted(BaseException):
+class SignalInterrupt(BaseException):
     """A signal ended the run; its checkpoint is written.
 
     A BaseException, as KeyboardInterrupt is, so that no `except Exception` on the way keeps the process alive.

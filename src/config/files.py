@@ -11,7 +11,7 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file that appears under its name whole, or not at all: written beside it, synced, and renamed.
 
     Yields:
@@ -26,7 +26,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        sync_entry(path.parent)
+        sync_directory(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -35,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file atomically, in UTF-8."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
@@ -45,12 +45,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     Raises:
         ValueError: a number that is not finite.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 @contextlib.contextmanager
-def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder that appears under its name whole: made beside it, synced, and renamed over what was there.
 
     Yields:
@@ -62,30 +62,30 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         beside.mkdir()
         yield beside
-        sync(beside)
+        sync_folder(beside)
         shutil.rmtree(path, ignore_errors=True)
         beside.replace(path)
-        sync_entry(path.parent)
+        sync_directory(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copies a file atomically."""
-    with Path(source).open("rb") as original, replacing(target) as file:
+    with Path(source).open("rb") as original, atomic_write(target) as file:
         shutil.copyfileobj(original, file)
 
 
-def sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Writes a folder and all files in it to the disk, so that no name points at content that a power cut took away."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with (Path(parent) / name).open("rb") as file:
                 os.fsync(file.fileno())
-        sync_entry(Path(parent))
+        sync_directory(Path(parent))
 
 
-def sync_entry(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
     """Writes a folder's own entries to the disk: what was renamed into it."""
     # Some file systems do not let a folder be synced. The rename is atomic all the same.
     with contextlib.suppress(OSError):

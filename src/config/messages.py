@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from config.compose import choices, compose_many, is_choice
-from config.tasks import folders
+from config.compose import compose_cached, group_choices, is_group_choice
+from config.tasks import conf_folders
 
 
-def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
+def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
     """Says what is wrong with a configuration, where, and what would be right.
 
     Args:
@@ -30,12 +30,12 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Could not override '([^']+)'", text):
         group, _, _ = found[1].partition("@")
         if "is not in struct" in text or "No match in the defaults list" in text:
-            return unknown_key(group, _nearest(overrides, group))
+            return describe_unknown_key(group, _nearest(overrides, group))
         return f"cannot set {found[1]}: {_first_line(str(chain[-1]))}"
     if found := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return unknown_key(found[1], _nearest(overrides, found[1]))
+        return describe_unknown_key(found[1], _nearest(overrides, found[1]))
     if found := re.search(r"Key '([^']+)' is not in struct\s*full_key: (\S+)", text):
-        return unknown_key(found[2], _nearest(overrides, found[2]))
+        return describe_unknown_key(found[2], _nearest(overrides, found[2]))
     if found := re.search(r"Interpolation key '([^']+)' not found\s*full_key: (\S+)", text):
         return f"{found[2]} refers to {found[1]}, which does not exist in this configuration"
     if found := re.search(r"Environment variable '([^']+)' not found", text):
@@ -49,19 +49,19 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
 
 def no_choice(group: str, name: str) -> str:
     """`group=name` where the group has no such choice."""
-    return f"{group}={name}: no such choice; {group} can be {listed(choices(group), name)}"
+    return f"{group}={name}: no such choice; {group} can be {format_choices(group_choices(group), name)}"
 
 
-def unknown_key(key: str, config: DictConfig | None = None) -> str:
+def describe_unknown_key(key: str, config: DictConfig | None = None) -> str:
     """A key that the configuration does not have.
 
     Args:
         key: dotted.
         config: the configuration without it; None for train.py's without overrides.
     """
-    config = compose_many(()) if config is None else config
-    if "." not in key and choices(key):
-        return f"{key}: no such choice; it can be {', '.join(choices(key))}"
+    config = compose_cached(()) if config is None else config
+    if "." not in key and group_choices(key):
+        return f"{key}: no such choice; it can be {', '.join(group_choices(key))}"
     parents, leaf = key.split("."), ""
     node: Any = None
     while parents and not isinstance(node, DictConfig):
@@ -77,20 +77,20 @@ def unknown_key(key: str, config: DictConfig | None = None) -> str:
     if key.startswith("trainer."):
         plus = f"; an argument of Lightning's Trainer that is not listed is added by +{key}=…"
     names = [str(name) for name in node if name != "_target_"]
-    text = f"unknown key {key}; {parent or 'the configuration'} has {listed(names, leaf)}{plus}"
-    other = two_tasks(config) if below.startswith(("model.", "data.")) else ""
+    text = f"unknown key {key}; {parent or 'the configuration'} has {format_choices(names, leaf)}{plus}"
+    other = describe_task_mismatch(config) if below.startswith(("model.", "data.")) else ""
     return f"{text}; {other}" if other else text
 
 
-def two_tasks(config: DictConfig) -> str:
+def describe_task_mismatch(config: DictConfig) -> str:
     """What is wrong with a model and a data set of different tasks, and which choices fit; "" where nothing is."""
     made_for, task = _select(config, "model.task"), str(config.task.name)
     if made_for is None:
         return f"the model's YAML does not say which task it is made for: add `task: {task}` to it"
     if str(made_for) in (task, "any"):
         return ""
-    models = [name for name in choices("model") if _task_of("model", name) in (task, "any")]
-    data = [name for name in choices("data") if _task_of("data", name) == made_for]
+    models = [name for name in group_choices("model") if _task_of("model", name) in (task, "any")]
+    data = [name for name in group_choices("data") if _task_of("data", name) == made_for]
     fitting = [f"model={' or '.join(models)}"] * bool(models) + [f"data={' or '.join(data)}"] * bool(data)
     return (
         f"the model is made for {made_for}, the data set for {task}: "
@@ -98,13 +98,13 @@ def two_tasks(config: DictConfig) -> str:
     )
 
 
-def listed(names: Iterable[str], wanted: str) -> str:
+def format_choices(names: Iterable[str], wanted: str) -> str:
     """`a, b, c (did you mean b?)`."""
     names = list(names)
-    return ", ".join(names) + close_to(wanted, names)
+    return ", ".join(names) + suggest_name(wanted, names)
 
 
-def close_to(wanted: str, names: Iterable[str]) -> str:
+def suggest_name(wanted: str, names: Iterable[str]) -> str:
     """` (did you mean b?)`, or "" where nothing is close."""
     close = difflib.get_close_matches(wanted, list(names), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
@@ -113,17 +113,17 @@ def close_to(wanted: str, names: Iterable[str]) -> str:
 def _nearest(overrides: Sequence[str], key: str) -> DictConfig:
     """The configuration of a command line without the override of a key; without others, too, if these do not compose."""
     rest = [each for each in overrides if each.lstrip("+~").partition("=")[0].partition("@")[0] != key]
-    for tried in (rest, [each for each in rest if is_choice(each)]):
+    for tried in (rest, [each for each in rest if is_group_choice(each)]):
         try:
-            return compose_many(tried)
+            return compose_cached(tried)
         except Exception:  # what else is wrong is for the next message
             continue
-    return compose_many(())
+    return compose_cached(())
 
 
 def _task_of(group: str, name: str) -> str | None:
     """The task of a choice of `model` or `data`, read from its YAML: composing every one would take seconds."""
-    path = next((path for folder in folders() if (path := folder / group / f"{name}.yaml").is_file()), None)
+    path = next((path for folder in conf_folders() if (path := folder / group / f"{name}.yaml").is_file()), None)
     content = _read(path) if path is not None else None
     if not isinstance(content, dict):
         return None

@@ -77,28 +77,28 @@ class Rule:
     keys: Keys | None = None
 
 
-def finding(key: str, value: Any, rule: Rule) -> str:
+def check_key(key: str, value: Any, rule: Rule) -> str:
     """What is wrong with the value of a key, as `key=value: must be ...`; "" where nothing is."""
-    wrong = problem(value, rule)
+    wrong = check_value(value, rule)
     return f"{key}={'null' if value is None else value}: {wrong}" if wrong else ""
 
 
-def problem(value: Any, rule: Rule) -> str:
+def check_value(value: Any, rule: Rule) -> str:
     """What is wrong with a value, as `must be ...`; "" where nothing is."""
     if value is None:
-        return "" if rule.optional else f"must be {expected(rule)}"
+        return "" if rule.optional else f"must be {describe_rule(rule)}"
     if value in rule.range.also and type(value) in (int, float, str):
         return ""
     if not any(_is(value, kind) for kind in rule.types) or (rule.choices and value not in rule.choices):
-        return f"must be {expected(rule)}"
+        return f"must be {describe_rule(rule)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
     if isinstance(value, int | float) and not isinstance(value, bool) and not _inside(value, rule.range):
-        return f"must be {expected(rule)}"
+        return f"must be {describe_rule(rule)}"
     return ""
 
 
-def expected(rule: Rule) -> str:
+def describe_rule(rule: Rule) -> str:
     """What a value must be, in words: `a whole number, at least 8 or null`."""
     bounds = rule.range
     if rule.choices:

@@ -8,9 +8,9 @@ from typing import Any
 from config.ranges import Range, Rule
 
 # Keys of conf/model and conf/data that others read by interpolation; no argument of what the node names.
-READ_ELSEWHERE = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
+NON_ARGUMENT_KEYS = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
 # Arguments that train.py gives beside the node's own.
-GIVEN = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
+CALLER_ARGUMENTS = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
 
 
 def _whole(low: float | None = None, high: float | None = None, also: tuple[int, ...] = (), **more: Any) -> Rule:
@@ -113,4 +113,4 @@ RULES: dict[str, Rule] = {
     "task": Rule(("map",)),
 }
 # Of each measure of explanations, in the section of each task: explain.<task>.measures.<name>.
-MEASURE = {"block": _YES_NO, "bound": _real(-100, 100)}
+MEASURE_RULES = {"block": _YES_NO, "bound": _real(-100, 100)}

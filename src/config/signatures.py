@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from config.messages import close_to
+from config.messages import suggest_name
 from config.ranges import Keys, Range, Rule
 
 _SCALARS = ("int", "float", "str", "bool")
@@ -70,7 +70,7 @@ class _Module:
     tree: ast.Module
 
 
-def read(target: str) -> Signature | None:
+def read_signature(target: str) -> Signature | None:
     """The signature of a class or function.
 
     Args:
@@ -82,7 +82,7 @@ def read(target: str) -> Signature | None:
     return _read(target, tuple(sys.path))
 
 
-def constant(module: str, name: str) -> Any:
+def read_constant(module: str, name: str) -> Any:
     """A constant of a module, assigned at its top level as a literal; None where there is none."""
     found = _module(module, tuple(sys.path))
     for node in found.tree.body if found else ():
@@ -97,7 +97,7 @@ def constant(module: str, name: str) -> Any:
     return None
 
 
-def binding(
+def check_arguments(
     path: str, name: str, signature: Signature, arguments: Iterable[str], given: Iterable[str] = ()
 ) -> Iterator[str]:
     """What keeps a target from being called with the arguments of its node, in words.
@@ -112,12 +112,12 @@ def binding(
     arguments, parameters = set(arguments), signature.parameters
     if not signature.open:
         for argument in sorted(arguments - set(parameters)):
-            yield f"{path}.{argument}: {name} takes no such argument{close_to(argument, parameters)}"
-    for parameter in sorted(missing(signature, {*arguments, *given})):
+            yield f"{path}.{argument}: {name} takes no such argument{suggest_name(argument, parameters)}"
+    for parameter in sorted(missing_arguments(signature, {*arguments, *given})):
         yield f"{path}: {name} needs {parameter}"
 
 
-def missing(signature: Signature, arguments: Iterable[str]) -> list[str]:
+def missing_arguments(signature: Signature, arguments: Iterable[str]) -> list[str]:
     """The required arguments that are not among those given."""
     arguments = set(arguments)
     return [name for name, each in signature.parameters.items() if each.required and name not in arguments]

@@ -16,45 +16,45 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from config.errors import Refused
+from config.errors import InputError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-VARIABLE = "ISOTRAIN_CONF"
+CONF_VARIABLE = "ISOTRAIN_CONF"
 
 
-def folders() -> list[Path]:
+def conf_folders() -> list[Path]:
     """The configuration folders: ours, and the one that $ISOTRAIN_CONF names, which Hydra searches too.
 
     Raises:
-        Refused: $ISOTRAIN_CONF names no folder.
+        InputError: $ISOTRAIN_CONF names no folder.
     """
-    own = os.environ.get(VARIABLE)
+    own = os.environ.get(CONF_VARIABLE)
     if not own:
         return [CONF]
     folder = Path(own.removeprefix("file://"))
     if not folder.is_dir():
-        raise Refused(
-            f"{VARIABLE}={own}: there is no such folder; name one that has task/, model/ or data/, or unset it"
+        raise InputError(
+            f"{CONF_VARIABLE}={own}: there is no such folder; name one that has task/, model/ or data/, or unset it"
         )
     return [CONF, folder]
 
 
-def names() -> list[str]:
+def task_names() -> list[str]:
     """The tasks that this machine's configuration knows, sorted."""
-    return sorted({path.stem for folder in folders() for path in (folder / "task").glob("*.yaml")})
+    return sorted({path.stem for folder in conf_folders() for path in (folder / "task").glob("*.yaml")})
 
 
-def settings(name: str) -> dict[str, Any]:
+def load_settings(name: str) -> dict[str, Any]:
     """A task's YAML.
 
     Raises:
-        Refused: there is no such task, or its YAML cannot be read.
+        InputError: there is no such task, or its YAML cannot be read.
     """
-    path = next((path for folder in folders() if (path := folder / "task" / f"{name}.yaml").is_file()), None)
+    path = next((path for folder in conf_folders() if (path := folder / "task" / f"{name}.yaml").is_file()), None)
     if "/" in name or path is None:
-        raise Refused(
-            f"there is no task {name} in this configuration; there is {', '.join(names())} "
-            f"(a task of your own: conf/task/{name}.yaml in a folder that {VARIABLE} names)"
+        raise InputError(
+            f"there is no task {name} in this configuration; there is {', '.join(task_names())} "
+            f"(a task of your own: conf/task/{name}.yaml in a folder that {CONF_VARIABLE} names)"
         )
     return copy.deepcopy(_read(path))
 
@@ -65,33 +65,33 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise Refused(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise Refused(f"{path} is no mapping: a task has name, module, monitor and metrics")
+        raise InputError(f"{path} is no mapping: a task has name, module, monitor and metrics")
     return {str(key): child for key, child in value.items()}
 
 
-def module(name: str) -> ModuleType:
+def load_module(name: str) -> ModuleType:
     """The module of a task.
 
     Args:
         name: of the task.
 
     Raises:
-        Refused: there is no such task, or its module cannot be imported.
+        InputError: there is no such task, or its module cannot be imported.
     """
-    dotted = settings(name).get("module")
+    dotted = load_settings(name).get("module")
     if not isinstance(dotted, str):
-        raise Refused(f"conf/task/{name}.yaml names no module: module: <package>.<module>")
+        raise InputError(f"conf/task/{name}.yaml names no module: module: <package>.<module>")
     try:
         return importlib.import_module(dotted)
     except ImportError as error:
-        raise Refused(
+        raise InputError(
             f"the module {dotted} of the task {name} cannot be imported ({error}): is its folder on PYTHONPATH?"
         ) from error
 
 
-def member(name: str, attribute: str, purpose: str) -> Any:
+def load_member(name: str, attribute: str, purpose: str) -> Any:
     """A function or constant of a task's module.
 
     Args:
@@ -100,26 +100,26 @@ def member(name: str, attribute: str, purpose: str) -> Any:
         purpose: the command or feature that needs it, for the message.
 
     Raises:
-        Refused: the module lacks it; the message says what to write.
+        InputError: the module lacks it; the message says what to write.
     """
-    found = module(name)
+    found = load_module(name)
     try:
         return getattr(found, attribute)
     except AttributeError:
-        raise Refused(
+        raise InputError(
             f"{purpose} needs {attribute} of the task {name}, which {found.__name__} lacks: write it as docs/tasks.md says"
         ) from None
 
 
-def of_record(record: Mapping[str, Any]) -> str:
+def task_from_record(record: Mapping[str, Any]) -> str:
     """The task's name in a run's record.
 
     Raises:
-        Refused: the record names none.
+        InputError: the record names none.
     """
     config = record.get("config")
     task = config.get("task") if isinstance(config, Mapping) else None
     name = task.get("name") if isinstance(task, Mapping) else None
     if not isinstance(name, str):
-        raise Refused("the record names no task (config.task.name)")
+        raise InputError("the record names no task (config.task.name)")
     return name

@@ -23,25 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    parser = command.parser("datamodules", str(__doc__), verbatim=True)
+    parser = command.make_parser("datamodules", str(__doc__), verbatim=True)
     parser.add_argument("command", choices=("prepare", "fingerprint"))
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
-    args = command.parse(parser, arguments)
-    command.show_progress()
+    args = command.parse_arguments(parser, arguments)
+    command.log_progress()
     print(json.dumps(_run(args.command, args.overrides), ensure_ascii=False))
     return 0
 
 
 def _run(name: str, overrides: Sequence[str]) -> dict[str, object]:
-    from datamodules import configured
-    from datamodules.sources.hub_needs import refuse_early
+    from datamodules import factory
+    from datamodules.sources.hub_requirements import check_hub_requirements
 
-    config = configured.composed(overrides)
+    config = factory.compose_config(overrides)
     if name == "prepare":
         # Before the imports, which take seconds.
-        refuse_early(config.data, config.model)
+        check_hub_requirements(config.data, config.model)
 
-    data = configured.build(config.data)
+    data = factory.build(config.data)
     if name == "prepare":
         data.prepare_data()
         data.setup("fit")
@@ -50,4 +50,4 @@ def _run(name: str, overrides: Sequence[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

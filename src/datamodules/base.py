@@ -77,7 +77,7 @@ class PreparedData(pl.LightningDataModule):
         """Builds the caches of the splits, unless they are there.
 
         Raises:
-            Refused: data that no model could be trained on.
+            InputError: data that no model could be trained on.
         """
         for split in splits:
             self.folder(split)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import Refused
+from config.errors import InputError
 
 # Batches in a pool that is sorted by length. More: less padding; fewer: an order nearer to a plain shuffle.
 POOL = 50
@@ -42,7 +42,7 @@ class LengthBatches:
             world: number of processes.
 
         Raises:
-            Refused: no examples, or a batch that does not divide over the processes.
+            InputError: no examples, or a batch that does not divide over the processes.
         """
         self.lengths = None if isinstance(lengths, int) else np.asarray(lengths)
         self.examples = lengths if isinstance(lengths, int) else len(lengths)
@@ -50,14 +50,14 @@ class LengthBatches:
         self.epoch = 0
         self.start = 0
         if batch_size < 1:
-            raise Refused(f"data.batch_size must be at least 1, not {batch_size}")
+            raise InputError(f"data.batch_size must be at least 1, not {batch_size}")
         if batch_size % world:
-            raise Refused(
+            raise InputError(
                 f"data.batch_size={batch_size} is for all processes and does not divide by their number, "
                 f"{world}; use {batch_size + world - batch_size % world}"
             )
         if self.examples < world:
-            raise Refused(f"{self.examples} training examples are too few for {world} process(es)")
+            raise InputError(f"{self.examples} training examples are too few for {world} process(es)")
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch; another one than before starts at its beginning."""
@@ -121,7 +121,7 @@ def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, w
         world: number of processes.
     """
     if batch_size < 1:
-        raise Refused(f"data.eval_batch_size must be at least 1, not {batch_size}")
+        raise InputError(f"data.eval_batch_size must be at least 1, not {batch_size}")
     order = (
         np.arange(lengths) if isinstance(lengths, int) else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     )

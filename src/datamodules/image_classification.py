@@ -8,14 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from config.errors import Refused
+from config.errors import InputError
 from config.ranges import Keys, Range
 from datamodules.base import PreparedData
-from datamodules.images import augment as augmentation
-from datamodules.images import image_folder, pixels
-from datamodules.images.image_folder import Boxes, Survey
+from datamodules.images import augmentation as augmentation
+from datamodules.images import decoder, image_splits
+from datamodules.images.decoder import Images
+from datamodules.images.image_splits import Boxes, Survey
 from datamodules.images.listing import Problem
-from datamodules.images.pixels import Images
 from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache, fingerprint
 from datamodules.storage.arrays import Texts
@@ -28,7 +28,7 @@ class ImageClassificationData(PreparedData):
 
     `prepare_data` decodes each split once (one process does it, others wait); `setup` opens the memory maps.
     A batch is a dict: pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] (positions in the split).
-    `datamodules.images.augment` makes a network's input of it, on its device.
+    `datamodules.images.augmentation` makes a network's input of it, on its device.
 
     Attributes:
         val: the validation split's images.
@@ -54,7 +54,7 @@ class ImageClassificationData(PreparedData):
         max_train: Annotated[int, Range(low=1)] | None = None,
         max_val: Annotated[int, Range(low=1)] | None = None,
         image_size: Annotated[int, Range(low=8, high=4096)] = 64,
-        augment: Annotated[Mapping[str, Any], Keys("datamodules.images.augment.configure")] = MappingProxyType({}),
+        augment: Annotated[Mapping[str, Any], Keys("datamodules.images.augmentation.configure")] = MappingProxyType({}),
         mean: Sequence[float] = augmentation.Settings.mean,
         std: Sequence[float] = augmentation.Settings.std,
         batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 64,
@@ -87,7 +87,7 @@ class ImageClassificationData(PreparedData):
             seed: of the training order.
 
         Raises:
-            Refused: a value that cannot be.
+            InputError: a value that cannot be.
         """
         source = Source(
             path=path,
@@ -98,17 +98,17 @@ class ImageClassificationData(PreparedData):
             generator="shapes",
             limits={"train": max_train, "val": max_val},
             selection="balanced",
-            layout=image_folder.layout,
+            layout=image_splits.layout,
             root=cache.root(cache_dir),
             verify=verify,
             content=self._content,
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self.image_size = image_size
-        self.augment = augmentation.settings(augment, mean, std)
+        self.augment = augmentation.make_settings(augment, mean, std)
         self.mean, self.std = self.augment.mean, self.augment.std
         if self.augment.crop_padding >= image_size:
-            raise Refused(
+            raise InputError(
                 f"data.augment.crop_padding={self.augment.crop_padding} must be less than data.image_size={image_size}"
             )
 
@@ -144,14 +144,14 @@ class ImageClassificationData(PreparedData):
         # A file's class may stand in a folder's name above what `of_files` sees.
         rows = zip(images.names, images.labels.tolist(), strict=True)
         labels = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
-        files = fingerprint.of_files(images.files, self.root, self.source.verify)
+        files = fingerprint.hash_files(images.files, self.root, self.source.verify)
         return hashlib.sha256(f"{files} {labels}".encode()).hexdigest()
 
     @cached_property
     def survey(self) -> Survey:
         """All images there are, and what is wrong with their files; nothing is decoded yet."""
         files = {split: self.files(split) for split in SPLITS}
-        return image_folder.survey(files, self.source.limits, self.source.folder)
+        return image_splits.survey(files, self.source.limits, self.source.folder)
 
     @property
     def problems(self) -> list[Problem]:
@@ -165,13 +165,13 @@ class ImageClassificationData(PreparedData):
             "source": self.fingerprint(split),
             "split": split,
             "size": self.image_size,
-            "policy": pixels.POLICY,
+            "policy": decoder.POLICY,
         }
 
         def build(folder: Path) -> None:
             images = self.survey.sound(split)
             logger.info("decoding %d images of %s", len(images), images.place)
-            pixels.write(images, self.survey.classes, self.image_size, folder)
+            decoder.write(images, self.survey.classes, self.image_size, folder)
 
         return cache.entry(self.root, "images", key, build)
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
-from datamodules.sources.locations import resolve
+from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import Source
 from datamodules.storage import cache
 from datamodules.text import examples, squad, windows
 from datamodules.text.examples import Examples
 from datamodules.text.tokenizer import Corpus
-from datamodules.text.windows import Encoder, Limits, Windows
+from datamodules.text.windows import Limits, PairEncoder, Windows
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class QuestionAnsweringData(TokenizedData):
     def windows_of(self, records: Sequence[tuple[str, str]]) -> Windows:
         """Windows, in memory, of (question, context) pairs to predict."""
         prepared = self.prepared_tokenizer
-        encoder = Encoder(prepared.folder / "tokenizer.json")
+        encoder = PairEncoder(prepared.folder / "tokenizer.json")
         return Windows.of_records(encoder, records, self.limits, prepared.pad_id, prepared.uses_types)
 
     def _facts(self) -> dict[str, Any]:
@@ -192,4 +192,4 @@ class QuestionAnsweringData(TokenizedData):
 def _layout(
     version_2: bool | None, path: str | None, train_file: str | None, val_file: str | None, splits: Sequence[str]
 ) -> dict[str, list[str]]:
-    return resolve(path, train_file, val_file, squad.official(version_2), squad.SUFFIXES, splits)
+    return resolve_files(path, train_file, val_file, squad.official(version_2), squad.SUFFIXES, splits)

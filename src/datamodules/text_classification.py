@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
-from datamodules.sources.locations import resolve
+from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import Source
 from datamodules.storage import arrays, cache
-from datamodules.text import encoding, labelled, records
-from datamodules.text.encoding import Texts
-from datamodules.text.labelled import LabelledTexts
+from datamodules.text import encoding, labelled_texts, records
+from datamodules.text.encoding import EncodedTexts
+from datamodules.text.labelled_texts import LabelledTexts
 from datamodules.text.records import Columns
 from datamodules.text.tokenizer import Corpus
 
@@ -35,8 +35,8 @@ class TextClassificationData(TokenizedData):
         max_length: tokens of a text.
     """
 
-    val: Texts
-    train: Texts
+    val: EncodedTexts
+    train: EncodedTexts
 
     def __init__(
         self,
@@ -86,9 +86,9 @@ class TextClassificationData(TokenizedData):
             vocab_size: of the vocabulary that is trained with neither.
 
         Raises:
-            Refused: an unknown key of `columns`.
+            InputError: an unknown key of `columns`.
         """
-        named = records.columns(columns)
+        named = records.parse_columns(columns)
         source = Source(
             path=path,
             train_file=train_file,
@@ -114,9 +114,9 @@ class TextClassificationData(TokenizedData):
         """The classes' ids in the order of the labels.
 
         Raises:
-            Refused: fewer than two, or a class to validate on that training lacks.
+            InputError: fewer than two, or a class to validate on that training lacks.
         """
-        return labelled.classes(*(LabelledTexts(self._texts_folder(split)) for split in ("train", "val")))
+        return labelled_texts.classes(*(LabelledTexts(self._texts_folder(split)) for split in ("train", "val")))
 
     @property
     def classes(self) -> list[dict[str, str]]:
@@ -139,9 +139,9 @@ class TextClassificationData(TokenizedData):
             self._texts[split] = LabelledTexts(self._texts_folder(split), self.class_ids)
         return self._texts[split]
 
-    def encode(self, texts: Sequence[tuple[str, str] | str]) -> Texts:
+    def encode(self, texts: Sequence[tuple[str, str] | str]) -> EncodedTexts:
         """Tokens, in memory, of texts to predict, or of (text, second text) pairs."""
-        return Texts.of_records(self.prepared_tokenizer, texts, self.max_length)
+        return EncodedTexts.of_records(self.prepared_tokenizer, texts, self.max_length)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -154,12 +154,12 @@ class TextClassificationData(TokenizedData):
         return dict((self.train if split == "train" else self.val).counts)
 
     def _texts_folder(self, split: str) -> Path:
-        key = {"format": labelled.FORMAT, "source": self.fingerprint(split), "columns": asdict(self.columns)}
+        key = {"format": labelled_texts.FORMAT, "source": self.fingerprint(split), "columns": asdict(self.columns)}
 
         def build(folder: Path) -> None:
             files = self.files(split)
             logger.info("reading %s", ", ".join(files))
-            labelled.write(folder, files, self.columns, self.limit(split))
+            labelled_texts.write(folder, files, self.columns, self.limit(split))
 
         return cache.entry(self.root, "labelled_texts", key, build)
 
@@ -180,8 +180,8 @@ class TextClassificationData(TokenizedData):
 
         return cache.entry(self.root, "encoded_texts", key, build)
 
-    def _open(self, split: str) -> Texts:
-        opened = Texts.open(self.folder(split), self.pad_id, self.uses_types, self.texts(split).labels)
+    def _open(self, split: str) -> EncodedTexts:
+        opened = EncodedTexts.open(self.folder(split), self.pad_id, self.uses_types, self.texts(split).labels)
         if opened.counts["cut_texts"]:
             logger.warning(
                 "%s: %d of %d texts are longer than data.max_length=%d tokens and are cut off there",
@@ -200,7 +200,7 @@ class TextClassificationData(TokenizedData):
 def _layout(
     path: str | None, train_file: str | None, val_file: str | None, splits: Sequence[str]
 ) -> dict[str, list[str]]:
-    return resolve(path, train_file, val_file, {}, records.SUFFIXES, splits)
+    return resolve_files(path, train_file, val_file, {}, records.SUFFIXES, splits)
 
 
 def _variant(columns: Columns) -> str:

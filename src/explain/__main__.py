@@ -23,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         args = _calibrate().parse_args(given[1:])
         return calibrate.command(args.runs, args.output)
-    return _explain(command.parse(_parser(), given))
+    return _explain(command.parse_arguments(_parser(), given))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser(
+    parser = command.make_parser(
         "explain",
         usage="python -m explain [-h] [--folder DIR] run=FOLDER [OVERRIDE ...]\n"
         "       python -m explain calibrate --help",
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _calibrate() -> argparse.ArgumentParser:
-    parser = command.parser(
+    parser = command.make_parser(
         "explain calibrate",
         usage="python -m explain calibrate [-h] -o FILE RUN RUN RUN ...",
         description="Sets the gate's bounds from accepted runs that were explained: each measure's mean over them, less two of "
@@ -62,20 +62,20 @@ def _calibrate() -> argparse.ArgumentParser:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    command.show_progress()
+    command.log_progress()
     refusal = "say once what to explain: run=<folder of a run, or with a model>"
-    name, overrides = command.named(args.overrides, "run", refusal)
+    name, overrides = command.take_override(args.overrides, "run", refusal)
     if not any(each.startswith("explain=") for each in overrides):
         overrides.append("explain=enforce")
     from explain import model, run
 
     subject, options = model.load(name, overrides)
     folder = Path(args.folder) if args.folder else Path(name) / "explain"
-    verdict = run.run(subject, options, folder)
-    print(run.text(verdict))
+    verdict = run.explain_model(subject, options, folder)
+    print(run.summarise_verdict(verdict))
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
     return 0 if verdict.good or options.action == "warn" else 5
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

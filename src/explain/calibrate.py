@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from config import files
-from config.errors import Refused
+from config.errors import InputError
 
 RUNS = 3  # accepted runs at least
 DEVIATIONS = 2.0  # below their mean
@@ -25,10 +25,10 @@ def command(runs: Sequence[str], output: str) -> int:
         0.
 
     Raises:
-        Refused: too few runs, or runs that cannot be put together.
+        InputError: too few runs, or runs that cannot be put together.
     """
     if len(runs) < RUNS:
-        raise Refused(
+        raise InputError(
             f"calibrate needs {RUNS} accepted runs or more, the same training with several seeds; here are {len(runs)}"
         )
     found = [_verdict(run) for run in runs]
@@ -38,12 +38,12 @@ def command(runs: Sequence[str], output: str) -> int:
             for each in found
         ]
         if len(set(values)) > 1:
-            raise Refused(f"these runs were explained with different {what}: explain them alike, on the same data")
+            raise InputError(f"these runs were explained with different {what}: explain them alike, on the same data")
     if len({each["about"]["model"] for each in found}) < len(found):
-        raise Refused("two of these runs are the same model: give runs that were trained with several seeds")
+        raise InputError("two of these runs are the same model: give runs that were trained with several seeds")
     bad = [run for run, each in zip(runs, found, strict=True) if each["status"] == "inconclusive"]
     if bad:
-        raise Refused(f"{bad[0]}: its explanations are inconclusive, so nothing can be learned from them")
+        raise InputError(f"{bad[0]}: its explanations are inconclusive, so nothing can be learned from them")
     bounds = {}
     for name in (each["name"] for each in found[0]["measures"]):
         means = [each["mean"]["value"] for verdict in found for each in verdict["measures"] if each["name"] == name]
@@ -54,7 +54,7 @@ def command(runs: Sequence[str], output: str) -> int:
     try:
         files.write_text(path, text + "\n")
     except OSError as error:
-        raise Refused(f"{path} cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     for name, bound in bounds.items():
         print(f"{name:<24}{bound:>8.3f}")
     return 0
@@ -67,25 +67,25 @@ def _verdict(run: str) -> dict[str, Any]:
                 value = json.loads(path.read_text(encoding="utf-8"))
                 return {name: value[name] for name in ("status", "task", "measures", "about")}
             except (ValueError, KeyError, TypeError) as error:
-                raise Refused(f"{path} is damaged: {error}") from error
-    raise Refused(f"{run}: there is no explain/verdict.json; python -m explain run={run} writes it")
+                raise InputError(f"{path} is damaged: {error}") from error
+    raise InputError(f"{run}: there is no explain/verdict.json; python -m explain run={run} writes it")
 
 
 def _comparable(value: Any) -> Any:
     return {name: each for name, each in value.items() if name != "bfloat16"} if isinstance(value, dict) else value
 
 
-def read(path: str, task: str) -> dict[str, float]:
+def read_bounds(path: str, task: str) -> dict[str, float]:
     """The bounds of a file that `command` wrote.
 
     Raises:
-        Refused: there is none, or it is of another task.
+        InputError: there is none, or it is of another task.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         bounds = {str(name): float(bound) for name, bound in value["bounds"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(f"explain.thresholds={path}: not a file of python -m explain calibrate ({error})") from error
+        raise InputError(f"explain.thresholds={path}: not a file of python -m explain calibrate ({error})") from error
     if value.get("task") != task:
-        raise Refused(f"explain.thresholds={path}: its bounds are for {value.get('task')}, and this is {task}")
+        raise InputError(f"explain.thresholds={path}: its bounds are for {value.get('task')}, and this is {task}")
     return bounds

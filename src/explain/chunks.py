@@ -21,7 +21,7 @@ FILE = "values.npz"
 AGREE = 0.98  # rank correlation of values in bfloat16 and float32 from which on the former will do
 NULL = 64  # examples that the random weights are asked about: a null is known well enough from fewer
 
-Explained = list[dict[str, Any]]
+Explanations = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ class Job:
         return [list(self.sample[at : at + size]) for at in range(0, len(self.sample), size)]
 
 
-def precise(job: Job, progress: Callable[[], None]) -> Any:
+def choose_precision(job: Job, progress: Callable[[], None]) -> Any:
     """The settings with bfloat16 where training would take it and the first chunk's values agree with float32's."""
     accelerator = "cpu" if job.subject.device.type == "cpu" else "auto"
-    if hardware.precision("auto", accelerator) != "bf16-mixed":
+    if hardware.resolve_precision("auto", accelerator) != "bf16-mixed":
         return job.settings
     quick = replace(job.settings, bfloat16=True)
     part = job.parts[0]
     pairs = zip(_explain(job, job.settings, part, progress), _explain(job, quick, part, lambda: None), strict=True)
-    likeness = float(np.mean([measures.alike(one["values"], other["values"]) for one, other in pairs]))
+    likeness = float(np.mean([measures.rank_correlation(one["values"], other["values"]) for one, other in pairs]))
     if likeness >= AGREE:
         return quick
     logger.info("bfloat16's values agree with float32's by %.3f only: explaining in float32", likeness)
     return job.settings
 
 
-def explain(job: Job, settings: Any, progress: Callable[[], None], done: Callable[[int], None]) -> Iterator[Any]:
+def explain_chunks(job: Job, settings: Any, progress: Callable[[], None], done: Callable[[int], None]) -> Iterator[Any]:
     """The explanations of the sample, in its order.
 
     Args:
@@ -81,7 +81,7 @@ def explain(job: Job, settings: Any, progress: Callable[[], None], done: Callabl
         done(count := count + len(part))
 
 
-def recorded(settings: Any) -> dict[str, Any]:
+def settings_record(settings: Any) -> dict[str, Any]:
     """Settings for a cache's key and for verdict.json.
 
     A field at its dataclass's default is left out: a setting that an explainer gets later, its default what was done before,
@@ -91,7 +91,7 @@ def recorded(settings: Any) -> dict[str, Any]:
     return {field.name: values[field.name] for field in fields(settings) if values[field.name] != field.default}
 
 
-def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], None]) -> Explained:
+def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], None]) -> Explanations:
     subject, explainer = job.subject, job.subject.explainer
     others = getattr(explainer, "others", None)
     chunk = Chunk(
@@ -110,7 +110,7 @@ def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], No
         "words": [part.index(at) for at in chunk.words],
         # They are of the whole sample: of another one they are others.
         "others": [[job.ids[at] for at in row] for row in chunk.others],
-        "settings": recorded(settings),
+        "settings": settings_record(settings),
         "on": [subject.device.type, torch.__version__],
     }
 
@@ -119,7 +119,7 @@ def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], No
         arrays = {f"{number}/{name}": array for number, row in enumerate(values) for name, array in row.items()}
         np.savez(folder / FILE, allow_pickle=False, **arrays)
 
-    result: Explained = [{} for _ in part]
+    result: Explanations = [{} for _ in part]
     with np.load(cache.entry(subject.data.root, "explanations", key, build) / FILE, allow_pickle=False) as file:
         for name in file.files:
             number, _, array = name.partition("/")

@@ -8,14 +8,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from config import process
-from config.errors import ExplanationFailed
+from config.errors import ExplanationError
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "explain"
 
 
-def gate(config: DictConfig, folder: Path) -> dict[str, Any]:
+def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     """Explains a run's exported model, and writes the report into the run's `explain/`.
 
     Args:
@@ -30,12 +30,12 @@ def gate(config: DictConfig, folder: Path) -> dict[str, Any]:
         return {"action": action}
     from explain import model, run
 
-    verdict = run.run(*model.of_run(folder, config), folder / FOLDER)
+    verdict = run.explain_model(*model.load_run(folder, config), folder / FOLDER)
     means = {measure.name: measure.mean.value for measure in verdict.measures if measure.mean.examples}
-    return {"action": action, "status": verdict.status, "said": run.text(verdict), "measures": means}
+    return {"action": action, "status": verdict.status, "said": run.summarise_verdict(verdict), "measures": means}
 
 
-def judge(fields: Mapping[str, Any], folder: Path) -> None:
+def enforce_verdict(fields: Mapping[str, Any], folder: Path) -> None:
     """Ends a run whose explanations are not good enough, or warns of them.
 
     Args:
@@ -43,7 +43,7 @@ def judge(fields: Mapping[str, Any], folder: Path) -> None:
         folder: of the run.
 
     Raises:
-        ExplanationFailed: under `explain=enforce`, unless the verdict is good.
+        ExplanationError: under `explain=enforce`, unless the verdict is good.
     """
     result = fields.get("explain") or {}
     status = result.get("status")
@@ -51,5 +51,5 @@ def judge(fields: Mapping[str, Any], folder: Path) -> None:
         return
     message = f"{result['said']}; see {folder / FOLDER / 'report.html'}"
     if status != "warned" and result["action"] == "enforce":
-        raise ExplanationFailed(f"{message}; explain=warn keeps the model all the same")
+        raise ExplanationError(f"{message}; explain=warn keeps the model all the same")
     logger.warning("%s", message)

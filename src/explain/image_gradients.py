@@ -27,7 +27,7 @@ class _Target(nn.Module):
         return likely if self.predicted is None else likely[:, self.predicted, None]
 
 
-def integrated(
+def integrated_gradients(
     network: Any, whole: Tensor, behind: Tensor, predicted: list[int], cells: Tensor, settings: Settings
 ) -> list[Values]:
     """Integrated gradients (Sundararajan et al. 2017) from backgrounds to images, added up by cell, [K] for each; captum's.
@@ -47,10 +47,10 @@ def integrated(
         values = IntegratedGradients(_Target(network)).attribute(
             whole, baselines=behind, target=classes, n_steps=STEPS, internal_batch_size=settings.batch_size
         )
-    return [by_cell(row, cells, settings.grid) for row in values]
+    return [sum_by_cell(row, cells, settings.grid) for row in values]
 
 
-def expected(view: View, seed: int) -> Values:
+def expected_gradients(view: View, seed: int) -> Values:
     """Expected gradients (Erion et al. 2021) with the background as reference, added up by cell [K]; shap's.
 
     They do not add up to the prediction: `SAMPLES` are too few for that.
@@ -60,12 +60,12 @@ def expected(view: View, seed: int) -> Values:
     image, behind = (pixels.permute(2, 0, 1)[None].contiguous() for pixels in (view.image, view.background))
     explainer = shap.GradientExplainer(_Target(view.network, view.predicted), behind)
     values = explainer.shap_values(image, nsamples=SAMPLES, rseed=seed % 2**32)
-    return by_cell(
+    return sum_by_cell(
         torch.from_numpy(np.asarray(values, np.float64).reshape(image.shape[1:])), view.cells, view.settings.grid
     )
 
 
-def by_cell(values: Tensor, cells: Tensor, grid: int) -> Values:
+def sum_by_cell(values: Tensor, cells: Tensor, grid: int) -> Values:
     """Pixels' values [3, H, W] added up by cell, [K]."""
     sums = torch.zeros(grid**2, dtype=torch.float64)
     return sums.index_add_(0, cells.cpu().flatten(), values.sum(dim=0).double().cpu().flatten()).numpy()

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datamodules.images import augment
+from datamodules.images import augmentation
 from explain import pictures
 from explain.image_views import Settings, View, background
-from explain.model import Subject, arithmetic
+from explain.model import Subject, inference_context
 from runs.page import escaped
 from trainers import inference
 
@@ -33,7 +33,7 @@ def parts(
         settings: of the explanations.
         chosen: positions of the images.
         explained: of `explain.image_values`.
-        lines: of `explain.images`.
+        lines: of `explain.image_explainer`.
         count: images shown on their own.
     """
     # "n01443537" says little.
@@ -89,7 +89,7 @@ def _card(subject: Subject, settings: Settings, at: int, each: Mapping[str, Any]
 def _without(subject: Subject, settings: Settings, pixels: Any, hidden: Any) -> Any:
     """The pixels of an image with some cells hidden."""
     data = subject.data
-    image = augment.evaluation_batch(torch.from_numpy(pixels[None]), data.augment)
+    image = augmentation.normalise_batch(torch.from_numpy(pixels[None]), data.augment)
     view = View(None, image[0], background(image, settings.background)[0], 0, settings)
     shown = view.shown(~np.asarray(hidden, bool)[None])[0].permute(1, 2, 0).numpy()
     back = (shown * np.array(data.std) + np.array(data.mean)) * 255
@@ -100,13 +100,13 @@ def _fine(subject: Subject, settings: Settings, pixels: Any, predicted: int) -> 
     """Values of pixels [H, W], by shap's Partition explainer with the same background: for the eye alone."""
     import shap
 
-    image = augment.evaluation_batch(torch.from_numpy(pixels[None]), subject.data.augment)
+    image = augmentation.normalise_batch(torch.from_numpy(pixels[None]), subject.data.augment)
     behind = background(image, settings.background)
     array, other = (each[0].permute(1, 2, 0).numpy().astype(np.float64) for each in (image, behind))
 
     def model(batch: Any) -> Any:
         inputs = torch.from_numpy(np.asarray(batch, np.float32)).permute(0, 3, 1, 2).to(subject.device)
-        with arithmetic(subject.device, settings.bfloat16):
+        with inference_context(subject.device, settings.bfloat16):
             likely = inference.image_logits(subject.network, inputs).log_softmax(dim=1)
         return likely[:, predicted].cpu().numpy()
 

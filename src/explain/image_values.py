@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datamodules.images import augment
+from datamodules.images import augmentation
 from explain import image_gradients, measures, shapley
-from explain.image_views import Bools, Response, Settings, View, background, inside, logits
+from explain.image_views import Bools, Response, Settings, View, background, box_coverage, logits
 from explain.model import Subject
-from explain.sample import Chunk, seed_of
+from explain.sample import Chunk, example_seed
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -39,7 +39,7 @@ def explain(
     data = subject.data
     index = np.asarray(chunk.positions, np.int64)
     pixels = torch.from_numpy(data.val.gather(index)).to(subject.device)
-    whole = augment.evaluation_batch(pixels, data.augment)
+    whole = augmentation.normalise_batch(pixels, data.augment)
     behind = background(whole, settings.background)
     classes = [logits(network, [whole], settings).argmax(dim=1).tolist() for network in (subject.network, null)]
     views, rows = [], []
@@ -50,11 +50,13 @@ def explain(
         views.append(view)
         rows.append(_one(data, view, random, at))
         progress()
-    integrated = image_gradients.integrated(subject.network, whole, behind, classes[0], views[0].cells, settings)
+    integrated = image_gradients.integrated_gradients(
+        subject.network, whole, behind, classes[0], views[0].cells, settings
+    )
     for row, gradients in zip(rows, integrated, strict=True):
         row["gradients"] = gradients
     orders = [np.argsort(-row["values"], kind="stable") for row in rows]
-    for row, hidden_cells in zip(rows, smallest(views, orders), strict=True):
+    for row, hidden_cells in zip(rows, smallest_sets(views, orders), strict=True):
         row["hidden"] = hidden_cells
     return rows
 
@@ -63,18 +65,18 @@ def _one(data: Any, view: View, random: View | None, at: int) -> Arrays:
     settings, players = view.settings, view.settings.grid**2
     name = zlib.crc32(data.names[at].encode("utf-8", "surrogateescape"))
     rounds = settings.rounds if settings.explainer == "permutation" else 1
-    plans = [shapley.permutations(players, rounds, seed_of(settings.seed + half, name)) for half in range(2)]
+    plans = [shapley.draw_permutations(players, rounds, example_seed(settings.seed + half, name)) for half in range(2)]
     both = view.ask(np.concatenate([plan.masks for plan in plans]))
     halves = zip(np.split(both.target, 2), np.split(both.probability, 2), strict=True)
     responses = [Response(target, probability) for target, probability in halves]
     if settings.explainer == "permutation":
         estimates = np.stack([plan.shapley(half.target) for plan, half in zip(plans, responses, strict=True)])
     else:
-        estimates = np.stack([image_gradients.expected(view, settings.seed + half) for half in range(2)])
-    values, counts = estimates.mean(axis=0), steps(players)
+        estimates = np.stack([image_gradients.expected_gradients(view, settings.seed + half) for half in range(2)])
+    values, counts = estimates.mean(axis=0), curve_counts(players)
     chance = [_random_curves(plan, half, counts) for plan, half in zip(plans, responses, strict=True)]
     height, width = view.image.shape[:2]
-    covered = inside(data.boxes[at], height, width, settings.grid)
+    covered = box_coverage(data.boxes[at], height, width, settings.grid)
     return {
         "values": values,
         "halves": estimates,
@@ -83,7 +85,7 @@ def _one(data: Any, view: View, random: View | None, at: int) -> Arrays:
         "counts": counts,
         "curves": curves(view, values, responses[0], counts),
         "random": np.mean(chance, axis=0),
-        **_at_random(random, seed_of(settings.seed, name), counts),
+        **_at_random(random, example_seed(settings.seed, name), counts),
         "inside": covered,
         "label": np.array(int(data.val.labels[at])),
         "predicted": np.array(view.predicted),
@@ -92,17 +94,17 @@ def _one(data: Any, view: View, random: View | None, at: int) -> Arrays:
     }
 
 
-def steps(players: int) -> npt.NDArray[np.int64]:
+def curve_counts(players: int) -> npt.NDArray[np.int64]:
     """How many cells are shown, or hidden, along a curve: eighths of them, and the shares of `measures.SHARES`."""
     eighths = [round(players * eighth / 8) for eighth in range(9)]
-    return np.unique([*eighths, *measures.counts(players)])
+    return np.unique([*eighths, *measures.share_counts(players)])
 
 
 def _at_random(view: View | None, seed: int, counts: npt.NDArray[np.int64]) -> Arrays:
     """Values [K] at random weights, and their curves and random ones [2, M]; nothing where they are not asked for."""
     if view is None:
         return {}
-    plan = shapley.permutations(view.settings.grid**2, 1, seed)
+    plan = shapley.draw_permutations(view.settings.grid**2, 1, seed)
     response = view.ask(plan.masks)
     values = plan.shapley(response.target)
     return {
@@ -136,7 +138,7 @@ def curves(view: View, values: Any, ends: Response, counts: npt.NDArray[np.int64
     return np.array([[nothing, *shown, whole], [whole, *hidden, nothing]])
 
 
-def smallest(views: Sequence[View], orders: Sequence[npt.NDArray[np.int64]]) -> list[Bools]:
+def smallest_sets(views: Sequence[View], orders: Sequence[npt.NDArray[np.int64]]) -> list[Bools]:
     """For each image, cells [K] without which the class is another, and none of which can be spared; none if it never is.
 
     The highest cells are hidden, a few more each time, until the class changes; then each is shown again, the lowest
@@ -152,7 +154,7 @@ def smallest(views: Sequence[View], orders: Sequence[npt.NDArray[np.int64]]) -> 
 
     open_ = list(range(len(views)))
     first = [0] * len(views)
-    for count in steps(players)[1:].tolist():
+    for count in curve_counts(players)[1:].tolist():
         masks = [np.isin(np.arange(players), orders[at][:count]) for at in open_]
         if not open_:
             break

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from config.ranges import Range
 from explain import shapley
-from explain.model import arithmetic
+from explain.model import inference_context
 from trainers import inference
 
 Bools = npt.NDArray[np.bool_]
@@ -32,7 +32,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Extent:
+class ExtraSettings:
     """What else is explained; conf/explain says what each does."""
 
     pictures: Annotated[int, Range(low=0, high=100)]
@@ -66,7 +66,7 @@ class View:
         """
         self.network, self.predicted, self.settings = network, predicted, settings
         self.image, self.background = (pixels.permute(1, 2, 0).contiguous() for pixels in (image, background))
-        self.cells = cells(image.shape[1], image.shape[2], settings.grid).to(image.device)
+        self.cells = cell_map(image.shape[1], image.shape[2], settings.grid).to(image.device)
 
     def shown(self, masks: Bools) -> Tensor:
         """The images [E, 3, H, W] (channels last) with these cells [E, K] shown."""
@@ -75,7 +75,7 @@ class View:
 
     def ask(self, masks: Bools) -> Response:
         """What the network says with these cells [E, K] shown."""
-        parts = [self.shown(part) for part in shapley.batches(masks, self.settings.batch_size)]
+        parts = [self.shown(part) for part in shapley.split_batches(masks, self.settings.batch_size)]
         scores = logits(self.network, parts, self.settings)
         likely = scores.log_softmax(dim=1)[:, self.predicted].double()
         target = {"log_probability": likely, "probability": likely.exp(), "logit": scores[:, self.predicted].double()}
@@ -86,18 +86,18 @@ def logits(network: Any, batches: Iterable[Tensor], settings: Settings) -> Tenso
     """A network's logits, float32 [E, C], of batches [B, 3, H, W]."""
     parts = []
     for batch in batches:
-        with arithmetic(batch.device, settings.bfloat16):
+        with inference_context(batch.device, settings.bfloat16):
             parts.append(inference.image_logits(network, batch))
     return torch.cat(parts)
 
 
-def cells(height: int, width: int, grid: int) -> Tensor:
+def cell_map(height: int, width: int, grid: int) -> Tensor:
     """The cell of each pixel, int64 [H, W]: row by row."""
     rows, columns = (torch.arange(size) * grid // size for size in (height, width))
     return rows[:, None] * grid + columns
 
 
-def inside(box: npt.NDArray[np.float32], height: int, width: int, grid: int) -> npt.NDArray[np.float64]:
+def box_coverage(box: npt.NDArray[np.float32], height: int, width: int, grid: int) -> npt.NDArray[np.float64]:
     """The share of each cell [K] that lies in a box x0, y0, x1, y1 of outermost pixels inside; NaN without a box."""
     if np.isnan(box).any():
         return np.full(grid**2, np.nan)
@@ -107,7 +107,7 @@ def inside(box: npt.NDArray[np.float32], height: int, width: int, grid: int) -> 
         for size, low, high in ((width, box[0], box[2]), (height, box[1], box[3]))
     )
     covered = down[:, None] * across
-    cell = cells(height, width, grid).numpy().ravel()
+    cell = cell_map(height, width, grid).numpy().ravel()
     return np.bincount(cell, covered.ravel()) / np.bincount(cell)
 
 

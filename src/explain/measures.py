@@ -23,12 +23,12 @@ COMMON = {
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of what there is, removed or kept: ERASER's bins
 
 
-def counts(cells: int, shares: Sequence[float] = SHARES) -> list[int]:
+def share_counts(cells: int, shares: Sequence[float] = SHARES) -> list[int]:
     """How many of so many cells the shares are, at least one."""
     return [min(cells, max(1, round(share * cells))) for share in shares]
 
 
-def area(curve: Any, at: Any) -> Floats:
+def curve_area(curve: Any, at: Any) -> Floats:
     """The area under curves [..., M] over 0 to 1, by trapezoids: insertion or deletion (RISE, Petsiuk et al. 2018).
 
     Args:
@@ -39,7 +39,7 @@ def area(curve: Any, at: Any) -> Floats:
     return np.asarray(((array[..., :-1] + array[..., 1:]) / 2 @ np.diff(places)) / places[-1])
 
 
-def removed(deletion: Any, at: Any, shares: Sequence[float] = SHARES) -> Floats:
+def comprehensiveness(deletion: Any, at: Any, shares: Sequence[float] = SHARES) -> Floats:
     """Comprehensiveness: p(x) - p(x without the top r), averaged over shares (DeYoung et al. 2020, arXiv 1911.03429).
 
     Args:
@@ -51,7 +51,7 @@ def removed(deletion: Any, at: Any, shares: Sequence[float] = SHARES) -> Floats:
     return np.asarray(array[..., 0] - array[..., _places(at, shares)].mean(axis=-1))
 
 
-def kept(deletion: Any, insertion: Any, at: Any, shares: Sequence[float] = SHARES) -> Floats:
+def sufficiency(deletion: Any, insertion: Any, at: Any, shares: Sequence[float] = SHARES) -> Floats:
     """Sufficiency: p(x) - p(only the top r), averaged over shares; low is good (DeYoung et al. 2020).
 
     Args:
@@ -66,10 +66,10 @@ def kept(deletion: Any, insertion: Any, at: Any, shares: Sequence[float] = SHARE
 
 def _places(at: Any, shares: Sequence[float]) -> npt.NDArray[np.int64]:
     known = np.asarray(at)
-    return np.array([int(np.flatnonzero(known == count)[0]) for count in counts(int(known[-1]), shares)])
+    return np.array([int(np.flatnonzero(known == count)[0]) for count in share_counts(int(known[-1]), shares)])
 
 
-def pointing(values: Any, inside: Any) -> Floats:
+def pointing_game(values: Any, inside: Any) -> Floats:
     """1 where the highest value lies in the box (the pointing game, Zhang et al. 2018), else 0; the mean over ties.
 
     Args:
@@ -81,7 +81,7 @@ def pointing(values: Any, inside: Any) -> Floats:
     return np.asarray((best * np.asarray(inside, np.float64)).sum(axis=-1) / best.sum(axis=-1))
 
 
-def mass(values: Any, inside: Any) -> Floats:
+def relevance_mass(values: Any, inside: Any) -> Floats:
     """The share of all positive values that lies in the box (relevance mass, Arras et al. 2022, arXiv 2003.07258).
 
     Args:
@@ -106,7 +106,7 @@ def share(values: Any, player: int = 0) -> Floats:
     return np.asarray(np.divide(array[..., player], total, out=np.zeros_like(total), where=total > 0))
 
 
-def alike(one: Any, other: Any) -> Floats:
+def rank_correlation(one: Any, other: Any) -> Floats:
     """Spearman's rank correlation of values [..., K], ties at their mean rank; 0 where either is constant."""
     from scipy.stats import rankdata
 
@@ -123,5 +123,5 @@ def reliability(one: Any, other: Any) -> Floats:
     Args:
         one, other: [..., K] estimates from two seeds.
     """
-    r = alike(one, other)
+    r = rank_correlation(one, other)
     return np.asarray(np.where(r > -1, 2 * r / np.maximum(1 + r, 1e-12), -1.0))

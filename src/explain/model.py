@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 from config import tasks
 from explain import options
 from explain.options import Options
-from runs.lineage import digest
-from trainers import dropout, evaluate, hardware, saved
+from runs.lineage import folder_digest
+from trainers import evaluate, fast_dropout, hardware, saved_model
 from trainers.build import build, check_targets
-from trainers.saved import SavedModel
+from trainers.saved_model import SavedModel
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,30 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
         overrides: Hydra overrides; `data=` for another data set than the run's.
 
     Raises:
-        Refused: the model cannot be loaded, its task has no explainer, or the data is of another task or has other classes.
+        InputError: the model cannot be loaded, its task has no explainer, or the data is of another task or has other classes.
     """
-    from config.check import check
+    from config.check import check_config
     from datamodules.imports import quick
     from trainers import cpu
 
     quick()
-    model = saved.find(name)
-    explainer = tasks.member(model.task, "explainer", "explain")()
-    config = evaluate.configuration(model, overrides)
-    check(config)
+    model = saved_model.open_model(name)
+    explainer = tasks.load_member(model.task, "explainer", "explain")()
+    config = evaluate.compose_saved(model, overrides)
+    check_config(config)
     check_targets(config)
-    chosen = options.read(config.explain, model.task)
-    hardware.use_threads(config.trainer.threads)
-    cpu.tune()
+    chosen = options.read_options(config.explain, model.task)
+    hardware.configure_cpu(config.trainer.threads)
+    cpu.tune_cpu()
     return _open(model, explainer, config), chosen
 
 
-def of_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
+def load_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
     """A run's exported model and the options, by the configuration that trained it."""
-    model, own = saved.find(str(folder)), copy.deepcopy(config)
-    explainer = tasks.member(model.task, "explainer", "explain")()
-    chosen = options.read(config.explain, model.task)
-    evaluate.put(model, own)
+    model, own = saved_model.open_model(str(folder)), copy.deepcopy(config)
+    explainer = tasks.load_member(model.task, "explainer", "explain")()
+    chosen = options.read_options(config.explain, model.task)
+    evaluate.apply_saved_model(model, own)
     return _open(model, explainer, own), chosen
 
 
@@ -83,14 +83,14 @@ def _open(model: SavedModel, explainer: ModuleType, config: DictConfig) -> Subje
     evaluate.check_data(model, data)
     module = build(config, "model", data=data, optim=config.optim)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    return Subject(model, explainer, data, ready(module.model, device), digest(model.folder), device)
+    return Subject(model, explainer, data, prepare_network(module.model, device), folder_digest(model.folder), device)
 
 
-def ready(network: Any, device: torch.device) -> Any:
+def prepare_network(network: Any, device: torch.device) -> Any:
     """A network on its device, for inference alone."""
     network = network.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        dropout.enable(network)  # its attention is the quicker one
+        fast_dropout.enable(network)  # its attention is the quicker one
     return network
 
 
@@ -104,7 +104,7 @@ def random_transformer(subject: Subject, automatic: Any, seed: int) -> Any:
     """
     with seeded(seed):
         network = automatic.from_config(copy.deepcopy(subject.network.config), attn_implementation="sdpa")
-    return ready(network, subject.device)
+    return prepare_network(network, subject.device)
 
 
 @contextlib.contextmanager
@@ -116,7 +116,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def arithmetic(device: torch.device, bfloat16: bool) -> Iterator[None]:
+def inference_context(device: torch.device, bfloat16: bool) -> Iterator[None]:
     """Forward passes without gradients, in bfloat16 where wanted."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         yield

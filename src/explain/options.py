@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from config import tasks
-from config.errors import Refused
+from config.errors import InputError
 from explain import calibrate
 
 
@@ -55,7 +55,7 @@ class Options:
     measures: Mapping[str, Bound]
 
 
-def read(config: DictConfig, task: str) -> Options:
+def read_options(config: DictConfig, task: str) -> Options:
     """Unpacks conf/explain, with the bounds of its file of thresholds if it names one.
 
     Args:
@@ -63,17 +63,17 @@ def read(config: DictConfig, task: str) -> Options:
         task: name of the model's task.
 
     Raises:
-        Refused: the task has no explainer, the configuration has no section for it, or the file of thresholds is not one of this task.
+        InputError: the task has no explainer, the configuration has no section for it, or the file of thresholds is not one of this task.
     """
-    tasks.member(task, "explainer", "explain")
+    tasks.load_member(task, "explainer", "explain")
     values: Any = OmegaConf.to_container(config, resolve=True)
     section = values.get(task)
     if not isinstance(section, dict) or not isinstance(section.get("measures"), dict):
-        raise Refused(
+        raise InputError(
             f"explain.{task} is not configured: explanations of the task {task} need its section in conf/explain/enforce.yaml, "
             "with its measures"
         )
-    bounds = {} if values["thresholds"] is None else calibrate.read(str(values["thresholds"]), task)
+    bounds = {} if values["thresholds"] is None else calibrate.read_bounds(str(values["thresholds"]), task)
     measures = {
         name: Bound(bool(value["block"]), float(bounds.get(name, value["bound"])))
         for name, value in section["measures"].items()

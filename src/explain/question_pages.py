@@ -9,7 +9,7 @@ from explain import highlights
 from explain.highlights import Line, shaded
 from runs import page
 from runs.page import escaped
-from runs.questions import asked
+from runs.questions import question_word
 
 
 def parts(rows: Sequence[Line]) -> list[str]:
@@ -54,7 +54,7 @@ def _card(row: Line) -> str:
 def _kinds(rows: Sequence[Line]) -> list[str]:
     groups: dict[str, list[Line]] = defaultdict(list)
     for row in rows:
-        groups[asked(row["question"])].append(row)
+        groups[question_word(row["question"])].append(row)
         groups["all right" if row["correct"] else "all wrong"].append(row)
     cells = []
     for name in sorted(groups, key=lambda name: (name.startswith("all"), -len(groups[name]))):

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from explain import question_views, shapley, token_gradients, tokens
 from explain.model import Subject
-from explain.question_views import Reader, Settings, View, Window
-from explain.sample import Chunk, seed_of
-from trainers import answers, squad_metrics
+from explain.question_views import InputEncoder, Settings, View, Window
+from explain.sample import Chunk, example_seed
+from trainers import answer_scores, squad_metrics
 
 RIGHT = 0.5  # F1 from which on an answer counts as right
 
@@ -39,7 +39,7 @@ def explain(
         `word_chars` [w, 3] (0 question, 1 paragraph; first, last + 1), `span` [2] (-1: no answer), `confidence`, `correct`, `cluster` (its
         document).
     """
-    reader, rows = Reader(subject), []
+    reader, rows = InputEncoder(subject), []
     for position, others in zip(chunk.positions, chunk.others, strict=True):
         network = null if position in chunk.null else None
         rows.append(_one(subject, reader, network, position, others, position in chunk.words, settings))
@@ -48,19 +48,25 @@ def explain(
 
 
 def _one(
-    subject: Subject, reader: Reader, null: Any, index: int, others: Sequence[int], worded: bool, settings: Settings
+    subject: Subject,
+    reader: InputEncoder,
+    null: Any,
+    index: int,
+    others: Sequence[int],
+    worded: bool,
+    settings: Settings,
 ) -> Arrays:
     examples = subject.data.examples
     question, context = examples.question(index), examples.context(index)
-    window = question_views.find(subject, reader, question, context, settings)
+    window = question_views.find_window(subject, reader, question, context, settings)
     view = View(subject.network, window, reader.hidden, settings, subject.device)
     low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
-    parts = tokens.sentences(context, low, high, settings.sentences)
+    parts = tokens.split_sentences(context, low, high, settings.sentences)
     group = groups(window, parts)
     players = len(parts) + 1
-    hidden = tokens.hides(group, ~shapley.coalitions(players))
+    hidden = tokens.hide_groups(group, ~shapley.all_coalitions(players))
     response = view.ask(hidden)
-    values = shapley.exact(response.target)
+    values = shapley.exact_values(response.target)
     random = View(null, window, reader.hidden, settings, subject.device) if null is not None else None
     answer, text = -1, "" if window.span is None else context[slice(*window.span)]
     if window.span is not None:
@@ -69,15 +75,15 @@ def _one(
     words, places = np.empty(0), np.empty((0, 3), np.int64)
     if worded:
         words, places = _words(view, reader, question, group, values, parts, context, index)
-    score = squad_metrics.score(text, answers.golds(examples, index), no_answer=reader.no_answer)
+    score = squad_metrics.score(text, answer_scores.gold_texts(examples, index), no_answer=reader.no_answer)
     return {
         "values": values,
         "coalitions": response.target,
         "same": response.same,
         "sentences": np.array(parts, np.int64),
         "answer": np.array(answer),
-        **({"null": shapley.exact(random.ask(hidden).target)} if random else {}),
-        "gradients": token_gradients.integrated(view, group, players),
+        **({"null": shapley.exact_values(random.ask(hidden).target)} if random else {}),
+        "gradients": token_gradients.integrated_gradients(view, group, players),
         "asked": np.array(targets),
         "words": words,
         "word_chars": places,
@@ -99,12 +105,12 @@ def groups(window: Window, parts: Sequence[tuple[int, int]]) -> Ints:
 
 
 def _target_of(
-    subject: Subject, reader: Reader, window: Window, question: str, context: str, settings: Settings
+    subject: Subject, reader: InputEncoder, window: Window, question: str, context: str, settings: Settings
 ) -> float:
     """The target, of the same answer, with another question; NaN where the longer question pushes the answer out."""
     windows = reader.windows(question, context)
     logits = question_views.window_logits(subject, windows, settings)
-    number, first, last = question_views.locate(windows, logits, window.span)
+    number, first, last = question_views.locate_span(windows, logits, window.span)
     if window.span is not None and not last:
         return np.nan
     start, end = (side[0].cpu().log_softmax(0) for side in logits[number])
@@ -112,13 +118,13 @@ def _target_of(
 
 
 def _words(
-    view: View, reader: Reader, question: str, group: Ints, values: Any, parts: Sequence[tuple[int, int]],
+    view: View, reader: InputEncoder, question: str, group: Ints, values: Any, parts: Sequence[tuple[int, int]],
     context: str, index: int,
 ) -> tuple[Floats, Ints]:  # fmt: skip
     """Values of the words of the question and of the sentence that says most, while all else is shown."""
     window, sentence = view.window, int(np.abs(values[1:]).argmax())
-    places = [(0, *span) for span in tokens.words(question)]
-    places += [(1, *span) for span in tokens.words(context, *parts[sentence])]
+    places = [(0, *span) for span in tokens.split_words(question)]
+    places += [(1, *span) for span in tokens.split_words(context, *parts[sentence])]
     owner = np.full(len(window.ids), -1)
     asked = np.flatnonzero(window.asked)
     offsets = reader.question(question, len(asked))
@@ -128,6 +134,6 @@ def _words(
         else:
             within = (window.chars[:, 0] >= 0) & (window.chars[:, 0] < last) & (window.chars[:, 1] > first)
             owner[within & (group == sentence + 1)] = number
-    seed = seed_of(view.settings.seed, zlib.crc32(str(index).encode()))
+    seed = example_seed(view.settings.seed, zlib.crc32(str(index).encode()))
     found, kept = tokens.word_values(view, owner, len(places), seed)
     return found, np.array([places[number] for number in kept], np.int64).reshape(-1, 3)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from config.ranges import Range
-from datamodules.text.windows import Encoder, Limits, Windows
+from datamodules.text.windows import Limits, PairEncoder, Windows
 from explain import tokens
-from explain.model import Subject, arithmetic
-from trainers import answers, inference
-from trainers.spans import collect
+from explain.model import Subject, inference_context
+from trainers import answer_scores, inference
+from trainers.spans import merge_candidates
 
 Bools = npt.NDArray[np.bool_]
 Logits = tuple[Tensor, Tensor]  # of starts and of ends
@@ -34,7 +34,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Extent:
+class ExtraSettings:
     """What else is explained; conf/explain says what each does."""
 
     words: Annotated[int, Range(low=0, high=10**6)]
@@ -64,17 +64,17 @@ class Window:
     confidence: float
 
 
-class Reader:
+class InputEncoder:
     """How a model's texts become tokens."""
 
     def __init__(self, subject: Subject) -> None:
         """Opens the tokenizer of the data module, which is the model's."""
         data = subject.data
-        self.encoder = Encoder(data.prepared_tokenizer.folder / "tokenizer.json")
+        self.encoder = PairEncoder(data.prepared_tokenizer.folder / "tokenizer.json")
         self.limits: Limits = data.limits
         self.pad_id, self.uses_types = data.pad_id, data.uses_types
         self.no_answer = not data.answerable_only
-        self.hidden = tokens.hidden_token(data.tokenizer())
+        self.hidden = tokens.mask_token(data.tokenizer())
 
     def windows(self, question: str, context: str) -> Windows:
         """The windows of a question and its paragraph."""
@@ -126,14 +126,16 @@ class View(tokens.View):
         return (score >= best) & (score > -torch.inf)
 
 
-def find(subject: Subject, reader: Reader, question: str, context: str, settings: Settings) -> Window:
+def find_window(subject: Subject, reader: InputEncoder, question: str, context: str, settings: Settings) -> Window:
     """The model's answer, and the window in which it finds it."""
     windows = reader.windows(question, context)
     logits = window_logits(subject, windows, settings)
-    best = [(np.array([number]), inference.candidates(*pair, settings.n_best)) for number, pair in enumerate(logits)]
-    result = answers.find(
+    best = [
+        (np.array([number]), inference.top_candidates(*pair, settings.n_best)) for number, pair in enumerate(logits)
+    ]
+    result = answer_scores.find_answers(
         windows,
-        collect(best)[1],
+        merge_candidates(best)[1],
         1,
         n_best=settings.n_best,
         max_answer_tokens=settings.max_answer_tokens,
@@ -142,7 +144,7 @@ def find(subject: Subject, reader: Reader, question: str, context: str, settings
     span = result.span(0) if result.answered[0] else None
     entries = result.n_best(0, context)
     entry = next((entry for entry in entries if (entry["start"], entry["end"]) == (span or (None, None))), None)
-    number, start, end = locate(windows, logits, span)
+    number, start, end = locate_span(windows, logits, span)
     inside = slice(windows.offsets[number], windows.offsets[number + 1])
     chars = np.asarray(windows.chars[inside], np.int64)
     ids = np.asarray(windows.tokens[inside], np.int64)
@@ -163,12 +165,12 @@ def window_logits(subject: Subject, windows: Windows, settings: Settings) -> lis
             for name, array in windows.batch([number]).items()
             if name in inference.TEXT_INPUTS
         }
-        with arithmetic(subject.device, settings.bfloat16):
+        with inference_context(subject.device, settings.bfloat16):
             result.append(inference.span_logits(subject.network, batch))
     return result
 
 
-def locate(windows: Windows, logits: Sequence[Logits], span: tuple[int, int] | None) -> tuple[int, int, int]:
+def locate_span(windows: Windows, logits: Sequence[Logits], span: tuple[int, int] | None) -> tuple[int, int, int]:
     """The window with the highest score for a span of characters, and its tokens there; the first tokens for no span."""
     if span is None:
         return int(np.argmin([float(start[0, 0] + end[0, 0]) for start, end in logits])), 0, 0

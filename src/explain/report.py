@@ -5,10 +5,10 @@ from types import ModuleType
 
 import numpy as np
 
-from explain.judge import Verdict
+from explain.judgement import Verdict
 from runs import charts, page
 from runs.page import badge, escaped, number
-from runs.statistics import Mean
+from runs.statistics import MeanEstimate
 
 LIMITS = (
     "A pass says that what the model looks at is better than chance by these measures, on this sample. It does not say "
@@ -62,7 +62,7 @@ def _measures(verdict: Verdict, meanings: Mapping[str, str]) -> str:
     return page.table(header, rows, ["", "t", "n", "", "n", "n", "n"])
 
 
-def _interval(mean: Mean, bound: float, low: float, high: float) -> str:
+def _interval(mean: MeanEstimate, bound: float, low: float, high: float) -> str:
     wide, scale = 200, 180 / ((high - low) or 1.0)
 
     def x(value: float) -> float:

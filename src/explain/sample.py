@@ -24,7 +24,7 @@ class Chunk:
     others: Sequence[Sequence[int]] = ()
 
 
-def choose(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> list[int]:
+def choose_positions(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> list[int]:
     """Chooses examples by the hash of their ids: what is chosen depends on neither order nor machine.
 
     One of each stratum is taken, then a second of each, and so on; which strata come first is up to the hash too.
@@ -38,7 +38,7 @@ def choose(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> 
     Returns:
         Positions, ascending.
     """
-    keys = hashes(ids, seed)
+    keys = id_hashes(ids, seed)
     members: dict[Any, list[int]] = defaultdict(list)
     for at in sorted(range(len(ids)), key=keys.__getitem__):
         members[strata[at]].append(at)
@@ -46,17 +46,17 @@ def choose(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> 
     return sorted(at for _, _, at in sorted(turns)[:count])
 
 
-def hashes(ids: Sequence[str], seed: int) -> list[bytes]:
+def id_hashes(ids: Sequence[str], seed: int) -> list[bytes]:
     """What examples are chosen by."""
     return [hashlib.sha256(f"{seed}:{each}".encode("utf-8", "surrogateescape")).digest() for each in ids]
 
 
-def digest(ids: Sequence[str]) -> str:
+def sample_digest(ids: Sequence[str]) -> str:
     """SHA-256 (hex) of the ids of a sample."""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def seed_of(seed: int, name: int) -> int:
+def example_seed(seed: int, name: int) -> int:
     """A seed for one example: its own, whatever else is explained.
 
     Args:
@@ -66,7 +66,7 @@ def seed_of(seed: int, name: int) -> int:
     return (seed << 32) | name
 
 
-def others(
+def choose_replacements(
     ids: Sequence[str], positions: Sequence[int], part: Sequence[int], differs: Callable[[int, int], bool], count: int
 ) -> list[list[int]]:
     """For each of some examples, others of the sample to put in its place; which, the hashes of both ids decide.
@@ -80,7 +80,7 @@ def others(
     """
     result = []
     for at in part:
-        keys = hashes([f"{ids[at]} {ids[other]}" for other in positions], 0)
+        keys = id_hashes([f"{ids[at]} {ids[other]}" for other in positions], 0)
         ranked = [other for _, other in sorted(zip(keys, positions, strict=True))]
         result.append([other for other in ranked if differs(at, other)][:count])
     return result

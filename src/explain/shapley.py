@@ -15,17 +15,17 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
-def coalitions(players: int) -> Bools:
+def all_coalitions(players: int) -> Bools:
     """All coalitions [2**players, players]; row r has player i where bit i of r is set."""
     return np.asarray((np.arange(2**players)[:, None] >> np.arange(players)) % 2 == 1)
 
 
-def batches(masks: Bools, size: int) -> list[Bools]:
+def split_batches(masks: Bools, size: int) -> list[Bools]:
     """Rows in batches of at most `size`, all as large as can be: a small last one costs nearly as much as a whole."""
     return np.array_split(masks, -(-len(masks) // size))
 
 
-def exact(values: Any) -> Floats:
+def exact_values(values: Any) -> Floats:
     """The Shapley values of a function whose values at all coalitions are known.
 
     phi_i = sum over S without i of |S|! (k - |S| - 1)! / k! (v(S with i) - v(S)) (Shapley 1953).
@@ -39,7 +39,7 @@ def exact(values: Any) -> Floats:
     array = np.asarray(values, np.float64)
     players = int(array.shape[-1]).bit_length() - 1
     rows = np.arange(2**players)
-    sizes = coalitions(players).sum(axis=1)
+    sizes = all_coalitions(players).sum(axis=1)
     weights = np.array(
         [factorial(size) * factorial(players - size - 1) / factorial(players) for size in range(players)]
     )
@@ -51,7 +51,7 @@ def exact(values: Any) -> Floats:
     return found
 
 
-def by_size(values: Any) -> Floats:
+def mean_by_size(values: Any) -> Floats:
     """The mean value over all coalitions of each size, [..., k + 1]: what a random order gives, exactly.
 
     Args:
@@ -59,11 +59,11 @@ def by_size(values: Any) -> Floats:
     """
     array = np.asarray(values, np.float64)
     players = int(array.shape[-1]).bit_length() - 1
-    sizes = coalitions(players).sum(axis=1)
+    sizes = all_coalitions(players).sum(axis=1)
     return np.stack([array[..., sizes == size].mean(axis=-1) for size in range(players + 1)], axis=-1)
 
 
-def smallest(same: Any, target: Any, names: Sequence[str]) -> list[str] | None:
+def smallest_set(same: Any, target: Any, names: Sequence[str]) -> list[str] | None:
     """The fewest parts without which the answer is another; of several such sets the one that the target falls most without.
 
     Args:
@@ -74,7 +74,7 @@ def smallest(same: Any, target: Any, names: Sequence[str]) -> list[str] | None:
     Returns:
         Names; None if no set changes the answer.
     """
-    here = coalitions(len(names))
+    here = all_coalitions(len(names))
     changed = np.flatnonzero(~np.asarray(same, bool))
     if not len(changed):
         return None
@@ -124,7 +124,7 @@ class Permutations:
         return found / len(self.orders)
 
 
-def permutations(players: int, rounds: int, seed: int) -> Permutations:
+def draw_permutations(players: int, rounds: int, seed: int) -> Permutations:
     """Draws orders.
 
     Args:

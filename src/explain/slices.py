@@ -8,20 +8,20 @@ import numpy.typing as npt
 
 from explain.tables import Table
 from runs import calibration
-from runs.statistics import difference, mean
+from runs.statistics import bootstrap_difference, bootstrap_mean
 
 FEWEST = 8  # examples of a slice that is shown
 CLASSES = 24  # more than so many are too many slices
 
-Names = dict[str, list[str]]
+SliceNames = dict[str, list[str]]
 
 
-def by_class(labels: Sequence[str]) -> Names:
+def class_slices(labels: Sequence[str]) -> SliceNames:
     """The class of each example as its slice, where the classes are few."""
     return {"class": list(labels)} if len(set(labels)) <= CLASSES else {}
 
 
-def thirds(name: str, values: npt.NDArray[np.float64], form: str, unknown: str = "unknown") -> Names:
+def tercile_slices(name: str, values: npt.NDArray[np.float64], form: str, unknown: str = "unknown") -> SliceNames:
     """The third of each example by a number: low, between or high.
 
     Args:
@@ -39,7 +39,7 @@ def thirds(name: str, values: npt.NDArray[np.float64], form: str, unknown: str =
     return {name: np.where(np.isnan(values), unknown, names).tolist()}
 
 
-def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def compare_slices(table: Table, names: SliceNames, shown: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """One row for each slice of enough examples.
 
     Args:
@@ -58,7 +58,7 @@ def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> lis
             inside = np.array(members) == name
             if inside.sum() < FEWEST or inside.all():
                 continue
-            gap = difference(table["correct"], inside, seed=seed)
+            gap = bootstrap_difference(table["correct"], inside, seed=seed)
             rows.append(
                 {
                     "by": by,
@@ -66,19 +66,19 @@ def compared(table: Table, names: Names, shown: Sequence[str], seed: int) -> lis
                     "examples": int(inside.sum()),
                     "accuracy": float(table["correct"][inside].mean()),
                     "gap": [gap.value, gap.low, gap.high],
-                    "measures": {measure: mean(table[measure][inside], draws=1).value for measure in shown},
+                    "measures": {measure: bootstrap_mean(table[measure][inside], draws=1).value for measure in shown},
                 }
             )
     return sorted(rows, key=lambda row: -row["gap"][0])
 
 
-def calibrated(table: Table) -> dict[str, Any]:
+def summarise_calibration(table: Table) -> dict[str, Any]:
     """How sure the model is against how often it is right: bins [sure, right, examples], and the expected error."""
-    bins = calibration.bins(table["confidence"], table["correct"])
-    return {"error": calibration.error(bins), "bins": [list(row) for row in bins]}
+    bins = calibration.reliability_bins(table["confidence"], table["correct"])
+    return {"error": calibration.expected_calibration_error(bins), "bins": [list(row) for row in bins]}
 
 
-def worst(rows: Sequence[Mapping[str, Any]], gap: float) -> str:
+def describe_worst(rows: Sequence[Mapping[str, Any]], gap: float) -> str:
     """What is said of a slice whose gap is certainly wider than this; "" if there is none."""
     for row in rows:
         if row["gap"][1] > gap:

@@ -11,7 +11,7 @@ from explain import measures, shapley
 Table = dict[str, npt.NDArray[Any]]
 
 
-def columns(rows: Iterable[Mapping[str, Any]]) -> Table:
+def stack_rows(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Rows with the same keys as one array for each key."""
     lists: dict[str, list[Any]] = {}
     for row in rows:
@@ -20,7 +20,7 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> Table:
     return {name: np.array(column) for name, column in lists.items()}
 
 
-def exact_row(example: Mapping[str, Any]) -> dict[str, Any]:
+def exact_measures(example: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of an example all of whose coalitions were asked, and its measures of `measures.COMMON`.
 
     Args:
@@ -32,41 +32,45 @@ def exact_row(example: Mapping[str, Any]) -> dict[str, Any]:
     """
     values, coalitions = example["values"], example["coalitions"]
     probability = np.exp(coalitions)
-    insertion, deletion = paths(values, probability)
-    middle, at = shapley.by_size(probability), np.arange(len(values) + 1)
+    insertion, deletion = coalition_curves(values, probability)
+    middle, at = shapley.mean_by_size(probability), np.arange(len(values) + 1)
     return {
         "correct": float(example["correct"]),
         "confidence": float(example["confidence"]),
         "cluster": example["cluster"],
         "stability": 1.0,  # exact: there is no seed
-        "additivity": additivity(values, coalitions[0], coalitions[-1]),
-        "comprehensiveness": float(measures.removed(deletion, at) - measures.removed(middle[::-1], at)),
-        "sufficiency": float(measures.kept(middle[::-1], middle, at) - measures.kept(deletion, insertion, at)),
-        "unlike_random": 1 - float(measures.alike(values, example["null"])) if "null" in example else np.nan,
-        "agreement": float(measures.alike(values, example["gradients"])),
+        "additivity": additivity_error(values, coalitions[0], coalitions[-1]),
+        "comprehensiveness": float(
+            measures.comprehensiveness(deletion, at) - measures.comprehensiveness(middle[::-1], at)
+        ),
+        "sufficiency": float(
+            measures.sufficiency(middle[::-1], middle, at) - measures.sufficiency(deletion, insertion, at)
+        ),
+        "unlike_random": 1 - float(measures.rank_correlation(values, example["null"])) if "null" in example else np.nan,
+        "agreement": float(measures.rank_correlation(values, example["gradients"])),
         "finite": float(np.isfinite(values).all()),
     }
 
 
-def paths(values: Any, coalitions: Any) -> tuple[Any, Any]:
+def coalition_curves(values: Any, coalitions: Any) -> tuple[Any, Any]:
     """The curves [k + 1] of a function of all coalitions as its highest groups are shown, and hidden, one by one.
 
     Args:
         values: [k] that order them.
-        coalitions: [2**k] in the order of `shapley.coalitions`.
+        coalitions: [2**k] in the order of `shapley.all_coalitions`.
     """
     order = np.argsort(-np.asarray(values), kind="stable")
     shown = np.concatenate([[0], np.cumsum(1 << order)])
     return coalitions[shown], coalitions[len(coalitions) - 1 - shown]
 
 
-def additivity(values: Any, nothing: float, everything: float) -> float:
+def additivity_error(values: Any, nothing: float, everything: float) -> float:
     """How far values are from adding up to what they should, relative to that, or to 1."""
     gap = everything - nothing
     return float(abs(np.sum(values) - gap) / max(1.0, abs(gap)))
 
 
-def fall(example: Mapping[str, Any]) -> float:
+def permutation_drop(example: Mapping[str, Any]) -> float:
     """How far the probability falls with another example's text in the place of this one's.
 
     Args:
@@ -81,7 +85,7 @@ def fall(example: Mapping[str, Any]) -> float:
     )
 
 
-def gain(at: Any, curves: Any, random: Any) -> float:
+def area_gain(at: Any, curves: Any, random: Any) -> float:
     """How much more area insertion has, and how much less deletion, than in a random order.
 
     Args:
@@ -89,11 +93,11 @@ def gain(at: Any, curves: Any, random: Any) -> float:
         curves: [2, M] probabilities of insertion and deletion.
         random: [2, M] in a random order.
     """
-    ours, others = measures.area(curves, at), measures.area(random, at)
+    ours, others = measures.curve_area(curves, at), measures.curve_area(random, at)
     return float(ours[0] - others[0] + others[1] - ours[1])
 
 
-def exact_gain(values: Any, coalitions: Any) -> float:
+def exact_area_gain(values: Any, coalitions: Any) -> float:
     """`gain` of an example all of whose coalitions were asked.
 
     Args:
@@ -101,6 +105,6 @@ def exact_gain(values: Any, coalitions: Any) -> float:
         coalitions: [2**k] of a log-probability.
     """
     probability = np.exp(coalitions)
-    middle = shapley.by_size(probability)
-    curves = np.stack(paths(values, probability))
-    return gain(np.arange(len(values) + 1), curves, np.stack([middle, middle[::-1]]))
+    middle = shapley.mean_by_size(probability)
+    curves = np.stack(coalition_curves(values, probability))
+    return area_gain(np.arange(len(values) + 1), curves, np.stack([middle, middle[::-1]]))

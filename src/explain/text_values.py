@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from config.ranges import Range
-from datamodules.text.encoding import Encoder
+from datamodules.text.encoding import TextEncoder
 from explain import shapley, token_gradients, tokens
-from explain.model import Subject, arithmetic
-from explain.sample import Chunk, seed_of
+from explain.model import Subject, inference_context
+from explain.sample import Chunk, example_seed
 from trainers import inference
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -37,7 +37,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Extent:
+class ExtraSettings:
     """What else is explained; conf/explain says what each does."""
 
     words: Annotated[int, Range(low=0, high=10**6)]
@@ -65,15 +65,15 @@ class Input:
         return (int(chars[:, 0].min()), int(chars[:, 1].max())) if len(chars) else (0, 0)
 
 
-class Reader:
+class InputEncoder:
     """How a model's texts become tokens."""
 
     def __init__(self, subject: Subject) -> None:
         """Opens the tokenizer of the data module, which is the model's."""
         data = subject.data
-        self.tokenizer = Encoder(data.prepared_tokenizer, data.max_length).tokenizer
+        self.tokenizer = TextEncoder(data.prepared_tokenizer, data.max_length).tokenizer
         self.uses_types = data.uses_types
-        self.hidden = tokens.hidden_token(data.tokenizer())
+        self.hidden = tokens.mask_token(data.tokenizer())
 
     def read(self, text: str, pair: str) -> Input:
         """A text, and the second one of a pair ("" if there is none)."""
@@ -90,7 +90,7 @@ class View(tokens.View):
     def __init__(self, network: Any, text: Input, mask_id: int, settings: Settings, device: torch.device) -> None:
         """Takes a text, and lets the network classify the whole of it; arguments as of `tokens.View`."""
         super().__init__(network, text.ids, text.types, mask_id, settings, device)
-        with arithmetic(device, settings.bfloat16):
+        with inference_context(device, settings.bfloat16):
             logits = self.outputs(self.batch(input_ids=torch.from_numpy(text.ids).to(device)[None]))
         self.predicted = int(logits[0].argmax())
 
@@ -125,7 +125,7 @@ def explain(
         random weights if they were asked, `gradients` [k], `asked` [R] target with other texts, `words` [w] and `word_chars` [w, 3]
         (`TEXT` or `PAIR`; characters), `predicted`, `label`, `confidence`, `correct`, `cluster` (its class), `length` in words.
     """
-    reader, rows = Reader(subject), []
+    reader, rows = InputEncoder(subject), []
     for position, others in zip(chunk.positions, chunk.others, strict=True):
         network = null if position in chunk.null else None
         rows.append(_one(subject, reader, network, position, others, position in chunk.words, settings))
@@ -134,7 +134,13 @@ def explain(
 
 
 def _one(
-    subject: Subject, reader: Reader, null: Any, index: int, others: Sequence[int], worded: bool, settings: Settings
+    subject: Subject,
+    reader: InputEncoder,
+    null: Any,
+    index: int,
+    others: Sequence[int],
+    worded: bool,
+    settings: Settings,
 ) -> Arrays:
     texts, device = subject.data.texts("val"), subject.device
     sources = (texts.text(index), texts.pair(index))
@@ -142,17 +148,17 @@ def _one(
     view = View(subject.network, text, reader.hidden, settings, device)
     places = parts(text, sources, settings.sentences)
     group = groups(text, places)
-    hidden = tokens.hides(group, ~shapley.coalitions(len(places)))
+    hidden = tokens.hide_groups(group, ~shapley.all_coalitions(len(places)))
     response = view.ask(hidden)
-    values = shapley.exact(response.target)
+    values = shapley.exact_values(response.target)
     random: Arrays = {}
     if null is not None:
         coalitions = View(null, text, reader.hidden, settings, device).ask(hidden).target
-        random = {"null": shapley.exact(coalitions), "null_coalitions": coalitions}
+        random = {"null": shapley.exact_values(coalitions), "null_coalitions": coalitions}
     words, word_chars = np.empty(0), np.empty((0, 3), np.int64)
     if worded:
         strongest = places[int(np.abs(values).argmax())]
-        seed = seed_of(settings.seed, zlib.crc32(texts.id(index).encode("utf-8", "surrogateescape")))
+        seed = example_seed(settings.seed, zlib.crc32(texts.id(index).encode("utf-8", "surrogateescape")))
         words, word_chars = _words(view, text, sources, strongest, seed)
     label = texts.label(index)
     return {
@@ -161,7 +167,7 @@ def _one(
         "same": response.same,
         "parts": np.array(places, np.int64),
         **random,
-        "gradients": token_gradients.integrated(view, group, len(places)),
+        "gradients": token_gradients.integrated_gradients(view, group, len(places)),
         "asked": np.array(
             [_target_of(view, reader, texts.text(other), texts.pair(other)) for other in others], np.float64
         ),
@@ -190,9 +196,9 @@ def parts(text: Input, sources: Sequence[str], most: int) -> list[tuple[int, int
         (source, first character, last + 1) of each; at least one.
     """
     low, high = text.extent(TEXT)
-    spans = tokens.sentences(sources[TEXT], low, high, most)
+    spans = tokens.split_sentences(sources[TEXT], low, high, most)
     if len(spans) == 1:
-        words = tokens.words(sources[TEXT], low, high)
+        words = tokens.split_words(sources[TEXT], low, high)
         count = max(1, min(most, len(words)))
         edges = [low, *(words[len(words) * number // count][0] for number in range(1, count)), high]
         spans = list(itertools.pairwise(edges))
@@ -209,13 +215,13 @@ def groups(text: Input, places: Sequence[tuple[int, int, int]]) -> Ints:
     return group
 
 
-def _target_of(view: View, reader: Reader, text: str, pair: str) -> float:
+def _target_of(view: View, reader: InputEncoder, text: str, pair: str) -> float:
     """The target, of the same class, for another text."""
     other = reader.read(text, pair)
     batch = {"input_ids": other.ids, "attention_mask": np.ones_like(other.ids)}
     if other.types is not None:
         batch["token_type_ids"] = other.types
-    with arithmetic(view.device, view.settings.bfloat16):
+    with inference_context(view.device, view.settings.bfloat16):
         outputs = view.outputs({name: torch.from_numpy(row).to(view.device)[None] for name, row in batch.items()})
     return float(view.target(outputs)[0])
 
@@ -225,11 +231,11 @@ def _words(
 ) -> tuple[Floats, Ints]:
     """Values of the words while all else is shown: of all of them if they are few, else of the part that says most."""
     places = [
-        (source, *span) for source in (TEXT, PAIR) for span in tokens.words(sources[source], *text.extent(source))
+        (source, *span) for source in (TEXT, PAIR) for span in tokens.split_words(sources[source], *text.extent(source))
     ]
     if len(places) > tokens.WORDS:
         source, low, high = strongest
-        places = [(source, *span) for span in tokens.words(sources[source], low, high)]
+        places = [(source, *span) for span in tokens.split_words(sources[source], low, high)]
     owner = np.full(len(text.ids), -1)
     for number, (source, first, last) in enumerate(places):
         owner[(text.source == source) & (text.chars[:, 0] < last) & (text.chars[:, 1] > first)] = number

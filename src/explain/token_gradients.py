@@ -9,7 +9,7 @@ from explain.tokens import Floats, Ints, View
 STEPS = 8  # of the integral
 
 
-def integrated(view: View, group: Ints, players: int) -> Floats:
+def integrated_gradients(view: View, group: Ints, players: int) -> Floats:
     """Integrated gradients (Sundararajan et al. 2017) from hidden tokens to the words themselves, over embeddings; captum's.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explain import shapley
-from explain.model import arithmetic
+from explain.model import inference_context
 
 WORDS = 48  # that get values of their own; the rest of longer texts stays shown
 
@@ -97,28 +97,28 @@ class View:
     def ask(self, hidden: Bools) -> Response:
         """What the network says with these tokens [E, L] hidden."""
         targets, same = [], []
-        for rows in shapley.batches(hidden, self.settings.batch_size):
+        for rows in shapley.split_batches(hidden, self.settings.batch_size):
             masked = torch.from_numpy(rows).to(self.device)
             ids = torch.from_numpy(self.ids).to(self.device).expand(len(masked), -1).masked_fill(masked, self.mask_id)
-            with arithmetic(self.device, self.settings.bfloat16):
+            with inference_context(self.device, self.settings.bfloat16):
                 outputs = self.outputs(self.batch(input_ids=ids))
             targets.append(self.target(outputs).double().cpu().numpy())
             same.append(self.same(outputs).cpu().numpy())
         return Response(np.concatenate(targets), np.concatenate(same))
 
 
-def hidden_token(tokenizer: Any) -> int:
+def mask_token(tokenizer: Any) -> int:
     """The token that stands for hidden ones: the mask token, else the unknown one, else padding."""
     tokens = (getattr(tokenizer, name, None) for name in ("mask_token_id", "unk_token_id", "pad_token_id"))
     return int(next(token for token in tokens if token is not None))
 
 
-def hides(group: Ints, missing: Bools) -> Bools:
+def hide_groups(group: Ints, missing: Bools) -> Bools:
     """Tokens [E, L] that are hidden while groups [E, k] are missing; tokens of no group (-1) never are."""
     return np.asarray(np.where(group >= 0, missing[:, group], False))
 
 
-def sentences(text: str, low: int, high: int, most: int) -> list[tuple[int, int]]:
+def split_sentences(text: str, low: int, high: int, most: int) -> list[tuple[int, int]]:
     """The sentences of a part of a text, as characters; neighbours are joined where there are more than `most`.
 
     The shortest is joined to its shorter neighbour first.
@@ -140,7 +140,7 @@ def sentences(text: str, low: int, high: int, most: int) -> list[tuple[int, int]
     return list(pairwise(edges))
 
 
-def words(text: str, low: int = 0, high: int | None = None) -> list[tuple[int, int]]:
+def split_words(text: str, low: int = 0, high: int | None = None) -> list[tuple[int, int]]:
     """The words and punctuation marks of a part of a text, as characters."""
     return [match.span() for match in _WORD.finditer(text, low, len(text) if high is None else high)]
 
@@ -162,5 +162,5 @@ def word_values(view: View, owner: Ints, count: int, seed: int) -> tuple[Floats,
         return np.empty(0), np.empty(0, np.int64)
     rank = np.full(count + 1, -1)  # one more: no word (-1) has no rank
     rank[kept] = np.arange(len(kept))
-    plan = shapley.permutations(len(kept), 1, seed)
-    return plan.shapley(view.ask(hides(rank[owner], ~plan.masks)).target), kept
+    plan = shapley.draw_permutations(len(kept), 1, seed)
+    return plan.shapley(view.ask(hide_groups(rank[owner], ~plan.masks)).target), kept

@@ -16,13 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    asked = command.parse(_parser(), arguments)
+    asked = command.parse_arguments(_parser(), arguments)
     return int(asked.call(asked))
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Check Experiments, run them on this machine, and send them to a cluster."
-    parser = command.parser("katib", description, "python -m katib check katib/*.yaml")
+    parser = command.make_parser("katib", description, "python -m katib check katib/*.yaml")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _check(commands)
     _run(commands)
@@ -131,15 +131,15 @@ def _new(commands: Any) -> None:
 def _run_new(asked: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from config.errors import Refused
-    from katib import new
+    from config.errors import InputError
+    from katib import manifest
 
     if not asked.again:
         return _write_new(asked, sys.argv[2:])
     for file in asked.overrides:
-        arguments = new.made_by(Path(file).read_text(encoding="utf-8"))
+        arguments = manifest.made_by(Path(file).read_text(encoding="utf-8"))
         if not arguments:
-            raise Refused(f"{file} does not say which command made it")
+            raise InputError(f"{file} does not say which command made it")
         _write_new(_parser().parse_args(["new", *arguments, "-o", file]), arguments)
     return 0
 
@@ -148,10 +148,10 @@ def _write_new(asked: argparse.Namespace, typed: list[str]) -> int:
     import shlex
     from pathlib import Path
 
-    from config.errors import Refused
+    from config.errors import InputError
     from katib import findings as said
-    from katib import new
-    from katib.check import one
+    from katib import manifest
+    from katib.check import check_experiment
     from katib.documents import parse
     from katib.experiment import Experiment
 
@@ -159,10 +159,10 @@ def _write_new(asked: argparse.Namespace, typed: list[str]) -> int:
     for setting in asked.setting:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise Refused(f"--setting {setting}: write NAME=VALUE")
+            raise InputError(f"--setting {setting}: write NAME=VALUE")
         settings[name] = value
     words = [word for word in typed if word not in ("-o", "--output", asked.output)]
-    request = new.request(
+    request = manifest.request(
         asked.overrides,
         asked.name,
         asked.objective,
@@ -177,17 +177,17 @@ def _write_new(asked: argparse.Namespace, typed: list[str]) -> int:
         kind=asked.kind,
         processes=asked.processes,
         gpus=asked.gpus,
-        image=asked.image or new.IMAGE,
+        image=asked.image or manifest.IMAGE,
         command=shlex.join(["python", "-m", "katib", "new", *words]),
         title=asked.title,
     )
     file = asked.output or f"{request.name}.yaml"
-    text = new.text(request, file)
-    findings = [finding for document in parse(text, file) for finding in one(Experiment(document))]
+    text = manifest.text(request, file)
+    findings = [finding for document in parse(text, file) for finding in check_experiment(Experiment(document))]
     if findings:
         print(said.text(findings), file=sys.stderr)
     if any(each.level == "error" for each in findings):
-        raise Refused("nothing was written: a cluster would not take this, or not finish it")
+        raise InputError("nothing was written: a cluster would not take this, or not finish it")
     if asked.output:
         Path(asked.output).write_text(text, encoding="utf-8")
         print(f"isotrain: wrote {asked.output}", file=sys.stderr)
@@ -230,9 +230,9 @@ def _cluster(commands: Any) -> None:
 
 
 def _remote(name: str, asked: argparse.Namespace) -> int:
-    from katib import remote
+    from katib import cluster_commands
 
-    return int(getattr(remote, name)(asked))
+    return int(getattr(cluster_commands, name)(asked))
 
 
 def _stop(commands: Any) -> None:
@@ -253,4 +253,4 @@ def _run_stop(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

@@ -3,13 +3,13 @@
 import importlib.util
 from collections.abc import Sequence
 
-from config.errors import Refused
-from katib import advice, algorithms, composition, pitfalls, webhook
+from config.errors import InputError
+from katib import composition, rules_advice, rules_algorithm, rules_runtime, rules_webhook
 from katib.documents import Document, read
 from katib.experiment import Experiment
 from katib.findings import Finding
 
-RULES = (*webhook.RULES, *pitfalls.RULES, *algorithms.RULES, *advice.RULES)
+RULES = (*rules_webhook.RULES, *rules_runtime.RULES, *rules_algorithm.RULES, *rules_advice.RULES)
 SHAPES = ("K114", "K118", "K218")  # those about types: what they refuse, others cannot look at
 TITLES = {
     "K001": "the file is YAML",
@@ -33,7 +33,7 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
     for file in files:
         try:
             documents = read(file)
-        except Refused as error:
+        except InputError as error:
             message = str(error).removeprefix(file).lstrip(":")
             line, _, rest = message.partition(": ")
             numbered = line.isdigit()
@@ -49,7 +49,7 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
                 findings.append(Finding("K002", "note", file, document.line(()), "kind", message))
                 continue
             experiments.append(Experiment(document))
-            findings += one(experiments[-1])
+            findings += check_experiment(experiments[-1])
     if experiments and importlib.util.find_spec("kubernetes") is None:
         message = "the fields of Jobs and containers were not looked at: the package kubernetes is not installed"
         findings.append(Finding("K003", "note", files[0], 1, "", message, "pip install 'isotrain[katib]'"))
@@ -57,7 +57,7 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
     return experiments, findings
 
 
-def one(experiment: Experiment) -> list[Finding]:
+def check_experiment(experiment: Experiment) -> list[Finding]:
     """The findings of one Experiment, by line."""
     version = experiment.get("apiVersion")
     found: list[Finding] = []

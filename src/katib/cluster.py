@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from config.errors import OutOfReach, Refused
+from config.errors import InputError, UnreachableError
 from katib.collector import UNAVAILABLE, chosen
-from katib.experiment import Experiment, number
+from katib.experiment import Experiment, parse_number
 from katib.trials import Trial
 
 GROUP, VERSION = "kubeflow.org", "v1beta1"
@@ -45,14 +45,14 @@ class Cluster:
             timeout: seconds for each answer.
 
         Raises:
-            Refused: no kubeconfig, no such context, or no SDK.
+            InputError: no kubeconfig, no such context, or no SDK.
         """
         try:
             from kubeflow.katib import KatibClient
             from kubernetes import config
             from kubernetes.config.config_exception import ConfigException
         except ImportError as error:
-            raise Refused("this needs Katib's SDK: pip install 'isotrain[katib]'") from error
+            raise InputError("this needs Katib's SDK: pip install 'isotrain[katib]'") from error
         where = "set KUBECONFIG, or write ~/.kube/config (your cluster's documentation says how)"
         self.timeout = timeout
         self.waits = (timeout, timeout)  # to connect, to read; the client overlooks a single float
@@ -63,9 +63,9 @@ class Cluster:
                 chosen_ = next((each for each in contexts if each["name"] == context), active)
                 namespace = chosen_["context"].get("namespace")
         except ConfigException as error:
-            raise Refused(f"no cluster to talk to: {str(error).strip()}; {where}") from error
+            raise InputError(f"no cluster to talk to: {str(error).strip()}; {where}") from error
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise Refused(f"the kubeconfig cannot be used: {error}; {where}") from error
+            raise InputError(f"the kubeconfig cannot be used: {error}; {where}") from error
         self.namespace = namespace or ("default" if not self.client.in_cluster else _own_namespace())
         self.custom, self.core = self.client.custom_api, self.client.core_api
 
@@ -80,8 +80,8 @@ class Cluster:
 
         Raises:
             Status: an answer that the caller may understand (404, 409, 410).
-            Refused: no permission, no login, or no Katib.
-            OutOfReach: no answer.
+            InputError: no permission, no login, or no Katib.
+            UnreachableError: no answer.
         """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
@@ -103,7 +103,7 @@ class Cluster:
                 else:
                     said = str(found).split("(Caused by")[-1].strip(" ()")
                 if turn == TRIES - 1:
-                    raise OutOfReach(f"cannot {what}: the cluster does not answer ({said})") from error
+                    raise UnreachableError(f"cannot {what}: the cluster does not answer ({said})") from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -116,16 +116,16 @@ class Cluster:
             body = {}
         message = str(body.get("message") or error.body or error.reason or "").strip()
         if error.status == 401:
-            return Refused(f"cannot {what}: the cluster does not know you; log in again ({message})")
+            return InputError(f"cannot {what}: the cluster does not know you; log in again ({message})")
         if error.status == 403:
-            return Refused(f"cannot {what}: no permission ({message}); katib/cluster/rbac.yaml has what is needed")
+            return InputError(f"cannot {what}: no permission ({message}); katib/cluster/rbac.yaml has what is needed")
         if error.status == 404 and not body:
-            return Refused(
+            return InputError(
                 f"cannot {what}: this cluster has no Katib (no Experiments of {GROUP}/{VERSION}); install it, or choose "
                 "another --context"
             )
         if error.status in (400, 422):
-            return Refused(f"the cluster refuses to {what}: {message}")
+            return InputError(f"the cluster refuses to {what}: {message}")
         return Status(error.status, message)
 
     # --- objects
@@ -142,18 +142,18 @@ class Cluster:
         except Status as status:
             if status.code == 404:
                 return None
-            raise OutOfReach(f"cannot read the Experiment {name}: {status.code} {status.message}") from status
+            raise UnreachableError(f"cannot read the Experiment {name}: {status.code} {status.message}") from status
         return dict(found)
 
     def the_experiment(self, name: str) -> dict[str, Any]:
         """The object.
 
         Raises:
-            Refused: there is none.
+            InputError: there is none.
         """
         found = self.experiment(name)
         if found is None:
-            raise Refused(f"there is no Experiment {name} in the namespace {self.namespace}")
+            raise InputError(f"there is no Experiment {name} in the namespace {self.namespace}")
         return found
 
     def create(self, value: dict[str, Any]) -> None:
@@ -190,9 +190,9 @@ class Cluster:
             )
         except Status as status:
             if status.code == 404:
-                raise Refused(f"there is no namespace {self.namespace}") from status
+                raise InputError(f"there is no namespace {self.namespace}") from status
             raise
-        except Refused:
+        except InputError:
             return None
         return bool((found.metadata.labels or {}).get(LABEL) == "enabled")
 
@@ -260,7 +260,7 @@ def trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
         number=-1,
         status=state,
         assignments={each["name"]: str(each["value"]) for each in value["spec"].get("parameterAssignments") or []},
-        value=number(text),
+        value=parse_number(text),
         metrics=metrics,
         reason=str(why.get("message", "")) if state in ("Failed", "MetricsUnavailable", "Killed") else "",
         started=str(status.get("startTime") or ""),

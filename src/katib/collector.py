@@ -29,7 +29,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Rule:
+class StopRule:
     """An early-stopping rule: stop when the objective's best so far is worse than `value`, from `start_step` reports on."""
 
     metric: str
@@ -155,10 +155,10 @@ def chosen(metric: Mapping[str, str], strategy: str) -> str:
     return metric["latest"] if value == UNAVAILABLE else value
 
 
-class Stopper:
+class EarlyStopper:
     """Follows a trial's lines and tells when its early-stopping rule is met."""
 
-    def __init__(self, rule: Rule, maximize: bool, filters: Sequence[str], style: str) -> None:
+    def __init__(self, rule: StopRule, maximize: bool, filters: Sequence[str], style: str) -> None:
         self.rule, self.maximize, self.filters, self.style = rule, maximize, filters, style
         self.best: float | None = None
         self.left = rule.start_step
@@ -206,7 +206,7 @@ class Stopper:
 
 def medianstop(
     histories: Iterable[Sequence[float]], metric: str, maximize: bool, least: int, start: int
-) -> Rule | None:
+) -> StopRule | None:
     """Katib's medianstop: the mean, over the trials that succeeded, of the mean of their first values.
 
     Args:
@@ -219,4 +219,4 @@ def medianstop(
     means = [sum(values[:start]) / len(values[:start]) for values in histories if values]
     if len(means) < least:
         return None
-    return Rule(metric, sum(means) / len(means), "less" if maximize else "greater", start)
+    return StopRule(metric, sum(means) / len(means), "less" if maximize else "greater", start)

@@ -11,16 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from config import files, sources
-from config.errors import Refused
-from config.tasks import VARIABLE
-from katib import command, points
-from katib.documents import Place, written
+from config import files, source_code
+from config.errors import InputError
+from config.tasks import CONF_VARIABLE
+from katib import points, shell_command
+from katib.documents import YamlPath, written
 from katib.experiment import Experiment, substitute, trial_of
 from katib.findings import Finding
-from katib.webhook import SPEC, TRIAL
+from katib.rules_webhook import SPEC, TRIAL
 from runs import metric_lines
-from runs.metric_lines import TRAINING
+from runs.metric_lines import TRAINING_METRICS
 
 TITLES = {
     "K400": "the command line was not composed",
@@ -39,9 +39,9 @@ def findings(experiment: Experiment) -> Iterator[Finding]:
     """Composes the trial's command at each of `points.of`, and looks at what it would do."""
     document = experiment.document
     primary = experiment.primary
-    place: Place = (*primary[0], "command") if primary else TRIAL
+    place: YamlPath = (*primary[0], "command") if primary else TRIAL
 
-    def found(code: str, level: Any, where: Place, message: str, mend: str) -> Finding:
+    def found(code: str, level: Any, where: YamlPath, message: str, mend: str) -> Finding:
         return Finding(code, level, document.file, document.line(where), written(where), message, mend)
 
     if experiment.get(*TRIAL, "configMap") is not None:
@@ -52,7 +52,7 @@ def findings(experiment: Experiment) -> Iterator[Finding]:
     if not tried:
         return
     try:
-        calls = [(names, command.overrides(line)) for names, line in tried]
+        calls = [(names, shell_command.overrides(line)) for names, line in tried]
     except ValueError as error:
         yield found("K401", "error", place, f"the shell cannot read the command: {error}", "close the quotes")
         return
@@ -77,7 +77,7 @@ def findings(experiment: Experiment) -> Iterator[Finding]:
     yield from (found(*each) for each in _meanings(experiment, good, overrides, place))
 
 
-def _blamed(experiment: Experiment, at: Sequence[Sequence[str]], tried: int, place: Place) -> Place:
+def _blamed(experiment: Experiment, at: Sequence[Sequence[str]], tried: int, place: YamlPath) -> YamlPath:
     """The parameter whose values alone bring it about, else the command."""
     names = {each.name: each.place for each in experiment.parameters}
     alone = {names_[0] for names_ in at if len(names_) == 1}
@@ -87,11 +87,11 @@ def _blamed(experiment: Experiment, at: Sequence[Sequence[str]], tried: int, pla
 
 
 def _meanings(
-    experiment: Experiment, result: Mapping[str, Any], overrides: Sequence[str], place: Place
-) -> Iterator[tuple[str, str, Place, str, str]]:
-    reported = [*result["metrics"], *TRAINING]
+    experiment: Experiment, result: Mapping[str, Any], overrides: Sequence[str], place: YamlPath
+) -> Iterator[tuple[str, str, YamlPath, str, str]]:
+    reported = [*result["metrics"], *TRAINING_METRICS]
     for index, metric in enumerate(experiment.metrics):
-        where: Place = (SPEC, "objective", "objectiveMetricName")
+        where: YamlPath = (SPEC, "objective", "objectiveMetricName")
         where = (SPEC, "objective", "additionalMetricNames", index - 1) if index else where
         if metric and metric not in reported:
             yield "K402", "error", where, f"train.py never reports {metric} here", f"it reports {', '.join(reported)}"
@@ -143,7 +143,7 @@ def _meanings(
 
 
 def _caught(experiment: Experiment, metric: str) -> bool:
-    line = metric_lines.format(metric_lines.Line(datetime.now(UTC), 1, 20, {metric: 0.25}))
+    line = metric_lines.format_line(metric_lines.MetricLine(datetime.now(UTC), 1, 20, {metric: 0.25}))
     try:
         found = [each for expression in experiment.filters for each in re.findall(expression, line)]
     except re.error:
@@ -163,7 +163,7 @@ def _lines(experiment: Experiment) -> list[tuple[list[str], str]]:
         trial = trial_of(experiment, workload)
         if trial.line:
             names = [name for name, value in assignments.items() if value != every[0][name]]
-            found.append((names, command.script(trial.line).rstrip("\n")))
+            found.append((names, shell_command.script(trial.line).rstrip("\n")))
     return found
 
 
@@ -181,17 +181,17 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
-    from config.check import check
-    from config.compose import compose_many
-    from config.messages import explain
+    from config.check import check_config
+    from config.compose import compose_cached
+    from config.messages import explain_error
 
     if flags := [each for each in overrides if each.startswith("-")]:
         return {"message": f"{flags[0]}: a trial takes overrides (key=value) only"}
     try:
-        config = compose_many([each for each in overrides if not each.startswith("hydra.")])
+        config = compose_cached([each for each in overrides if not each.startswith("hydra.")])
         # Hydra's own node asks for values that only a run has: its overrides are composed by themselves.
         _hydra_composes(tuple(each for each in overrides if each.startswith("hydra.")))
-        check(config)
+        check_config(config)
         metrics = {str(name): str(each.mode) for name, each in config.task.metrics.items()}
         return {
             "message": "",
@@ -201,12 +201,12 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
             "on_divergence": str(config.trainer.on_divergence),
             "push": config.push_metrics is not None,
         }
-    except Refused as error:
+    except InputError as error:
         return {"message": str(error)}
     except Exception as error:
         if not type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
             raise
-        return {"message": explain(error)}
+        return {"message": explain_error(error)}
 
 
 @functools.cache
@@ -242,7 +242,7 @@ def remember() -> None:
 @functools.cache
 def _file() -> Path:
     """Named after everything that a composition depends on."""
-    depends = f"{version('hydra-core')} {version('omegaconf')} {os.environ.get('HOME')} {os.environ.get(VARIABLE)}"
-    digest = hashlib.sha256(f"{depends} {sources.digest()}".encode()).hexdigest()
+    depends = f"{version('hydra-core')} {version('omegaconf')} {os.environ.get('HOME')} {os.environ.get(CONF_VARIABLE)}"
+    digest = hashlib.sha256(f"{depends} {source_code.code_digest()}".encode()).hexdigest()
     root = Path(os.environ.get("ISOTRAIN_CACHE") or "~/.cache/isotrain").expanduser()
     return root / "compositions" / f"{digest[:24]}.json"

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from config.errors import Refused
+from config.errors import InputError
 
-Place = tuple[str | int, ...]
+YamlPath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,10 +43,10 @@ class Document:
 
     file: str
     value: Any
-    lines: dict[Place, int] = field(repr=False)
-    repeated: tuple[Place, ...] = ()
+    lines: dict[YamlPath, int] = field(repr=False)
+    repeated: tuple[YamlPath, ...] = ()
 
-    def line(self, place: Place) -> int:
+    def line(self, place: YamlPath) -> int:
         """The line of a place, or of what should hold it."""
         while place and place not in self.lines:
             place = place[:-1]
@@ -60,14 +60,14 @@ def read(file: str) -> list[Document]:
         file: its path; `-` reads standard input.
 
     Raises:
-        Refused: no such file, or no YAML; with the line.
+        InputError: no such file, or no YAML; with the line.
     """
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except OSError as error:
-        raise Refused(f"{file}: {(error.strerror or str(error)).lower()}") from error
+        raise InputError(f"{file}: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
-        raise Refused(f"{file}: not text in UTF-8") from error
+        raise InputError(f"{file}: not text in UTF-8") from error
     return parse(text, file)
 
 
@@ -78,8 +78,8 @@ def parse(text: str, file: str) -> list[Document]:
         loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
-            lines: dict[Place, int] = {}
-            repeated: list[Place] = []
+            lines: dict[YamlPath, int] = {}
+            repeated: list[YamlPath] = []
             _walk(node, (), lines, repeated)
             value = loader.construct_document(node)
             if value is not None:
@@ -87,13 +87,13 @@ def parse(text: str, file: str) -> list[Document]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else file
-        raise Refused(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        raise InputError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise Refused(f"{file}: not YAML: {error}") from error
+        raise InputError(f"{file}: not YAML: {error}") from error
     return found
 
 
-def written(place: Place) -> str:
+def written(place: YamlPath) -> str:
     """`spec.parameters[0].feasibleSpace.min`."""
     text = ""
     for part in place:
@@ -106,7 +106,7 @@ def written(place: Place) -> str:
     return text
 
 
-def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], repeated: list[Place]) -> None:
+def _walk(node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]) -> None:
     # A block value of a key begins one line below it; the key's line is the one to show.
     lines.setdefault(place, node.start_mark.line + 1)
     for part, key, child in _children(node):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from katib.documents import Document, Place
+from katib.documents import Document, YamlPath
 from runs.metric_lines import KATIB_FILTER
 
 # trial_template consts of Katib: what a reference to the trial itself looks like.
@@ -44,17 +44,17 @@ class Parameter:
     step: str
     choices: tuple[str, ...]
     distribution: str
-    place: Place
+    place: YamlPath
 
     @property
     def numbers(self) -> tuple[float, float] | None:
         """Both bounds, if they are finite numbers."""
-        low, high = number(self.low), number(self.high)
+        low, high = parse_number(self.low), parse_number(self.high)
         return (low, high) if low is not None and high is not None else None
 
     def steps(self) -> list[str]:
         """The values on the grid from low by step to high, as Katib writes them; empty without bounds or step."""
-        bounds, step = self.numbers, number(self.step) if self.step else (1.0 if self.type == "int" else None)
+        bounds, step = self.numbers, parse_number(self.step) if self.step else (1.0 if self.type == "int" else None)
         if self.choices:
             return list(self.choices)
         if bounds is None or step is None or step <= 0:
@@ -111,7 +111,7 @@ class Experiment:
 
     @property
     def goal(self) -> float | None:
-        return number(self.get("spec", "objective", "goal"))
+        return parse_number(self.get("spec", "objective", "goal"))
 
     @property
     def metrics(self) -> list[str]:
@@ -157,7 +157,7 @@ class Experiment:
     def parameters(self) -> list[Parameter]:
         found = []
         for index, each in enumerate(self.items("spec", "parameters")):
-            place: Place = ("spec", "parameters", index)
+            place: YamlPath = ("spec", "parameters", index)
             space = self.mapping(*place, "feasibleSpace")
             if isinstance(each, dict):
                 found.append(
@@ -181,7 +181,7 @@ class Experiment:
         return str(self.get(*TEMPLATE, "kind", default=""))
 
     @property
-    def trial_parameters(self) -> list[tuple[str, str, Place]]:
+    def trial_parameters(self) -> list[tuple[str, str, YamlPath]]:
         """Name, reference and place of each."""
         place = ("spec", "trialTemplate", "trialParameters")
         return [
@@ -190,7 +190,7 @@ class Experiment:
             if isinstance(each, dict)
         ]
 
-    def containers(self) -> Iterator[tuple[Place, dict[str, Any]]]:
+    def containers(self) -> Iterator[tuple[YamlPath, dict[str, Any]]]:
         """Every container of the workload (a TrainJob's trainer counts as its `node`)."""
         spec = self.mapping(*TEMPLATE)
         if self.kind == "TrainJob" and isinstance(self.get(*TEMPLATE, "spec", "trainer"), dict):
@@ -202,7 +202,7 @@ class Experiment:
                     yield (*place, index), container
 
     @property
-    def primary(self) -> tuple[Place, dict[str, Any]] | None:
+    def primary(self) -> tuple[YamlPath, dict[str, Any]] | None:
         """The container whose metrics count: the first of that name, a PyTorchJob's Master before its Workers."""
         wanted = self.get("spec", "trialTemplate", "primaryContainerName")
         named = [each for each in self.containers() if each[1].get("name") == wanted]
@@ -251,7 +251,7 @@ class Experiment:
         return [str(each) for each in given] or [KATIB_FILTER]
 
 
-TEMPLATE: Place = ("spec", "trialTemplate", "trialSpec")
+TEMPLATE: YamlPath = ("spec", "trialTemplate", "trialSpec")
 
 
 def condition(kind: str, succeeded: bool) -> str:
@@ -320,7 +320,7 @@ def is_meta(reference: str) -> bool:
     return found[1] in META_KEYS or bool(indexed and indexed[1] in META_KEYS)
 
 
-def number(value: Any) -> float | None:
+def parse_number(value: Any) -> float | None:
     """A finite number, from a number or a text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -344,7 +344,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def leaves(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+def leaves(value: Any, place: YamlPath) -> Iterator[tuple[YamlPath, str]]:
     """Every text in a value, keys included, with its place."""
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -357,7 +357,7 @@ def leaves(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
         yield place, value
 
 
-def _lists(value: Any, place: Place, key: str) -> Iterator[tuple[Place, list[Any]]]:
+def _lists(value: Any, place: YamlPath, key: str) -> Iterator[tuple[YamlPath, list[Any]]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key and isinstance(inner, list):

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 
-from katib.experiment import number
+from katib.experiment import parse_number
 
 
 def width(settings: Mapping[str, str]) -> int | None:
     """How many trials Katib's hyperband starts at once; None if r_l is no number."""
-    resource, eta = number(settings.get("r_l")), int(number(settings.get("eta", "3")) or 3)
+    resource, eta = parse_number(settings.get("r_l")), int(parse_number(settings.get("eta", "3")) or 3)
     if resource is None or resource < 1:
         return None
     eta = eta if eta > 0 else 3

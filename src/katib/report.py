@@ -10,8 +10,8 @@ from typing import Any
 
 from config import files
 from config.numbers import format_number
-from katib.experiment import number
-from katib.table import counts
+from katib.experiment import parse_number
+from katib.table import status_counts
 from katib.trials import Trial
 
 COLOURS = {"Succeeded": "#3b6ea5", "EarlyStopped": "#b58a2a", "Failed": "#a33a3a", "MetricsUnavailable": "#a33a3a"}
@@ -52,7 +52,7 @@ def write(
     """
     valued = [each for each in trials if each.value is not None]
     best = (max if maximize else min)(valued, key=lambda each: each.value or 0.0, default=None)
-    parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(verdict)}. {html.escape(counts(trials))}. "]
+    parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(verdict)}. {html.escape(status_counts(trials))}. "]
     parts.append(f"{html.escape(algorithm)}, {'highest' if maximize else 'lowest'} {html.escape(objective)}.</p>")
     if best is not None and best.value is not None:
         value = format_number(best.value, 6)
@@ -126,7 +126,7 @@ def _position(parameter: Any, text: str) -> float:
         choices = list(parameter.choices)
         return choices.index(text) / max(1, len(choices) - 1) if text in choices else 0.0
     low, high = parameter.numbers or (0.0, 1.0)
-    value = number(text)
+    value = parse_number(text)
     if value is None:
         return 0.0
     if parameter.distribution == "logUniform" and low > 0:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from katib.documents import Place, written
+from katib.documents import YamlPath, written
 from katib.experiment import Experiment
 from katib.findings import Finding, Level
 
 # Where, what is wrong, how to mend it.
-Found = tuple[Place, str, str]
-Look = Callable[[Experiment], Iterable[Found]]
+Problem = tuple[YamlPath, str, str]
+Look = Callable[[Experiment], Iterable[Problem]]
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from config.errors import Interrupted, Refused
+from config import terminal
+from config.errors import InputError, SignalInterrupt
 from config.numbers import format_number
-from katib import command, report, table
 from katib import findings as said
-from katib.check import one
+from katib import report, shell_command, table
+from katib.check import check_experiment
 from katib.documents import read
 from katib.experiment import Experiment, substitute, trial_of
 from katib.search import Search
 from katib.trials import Trial
-from runs import terminal
 
 COMPLETED_FAILED = 6
 # Seconds after which the first trials have begun: what the report needs is imported while they run.
@@ -37,15 +37,17 @@ def run(asked: argparse.Namespace) -> int:
     experiment = checked(asked.file, asked.no_check)
     for name in ("max_trials", "parallel", "deadline"):
         if getattr(asked, name) is not None and getattr(asked, name) <= 0:
-            raise Refused(f"--{name.replace('_', '-')} must be above 0")
+            raise InputError(f"--{name.replace('_', '-')} must be above 0")
     folder = Path(asked.folder or Path("searches") / experiment.name)
     mounts = {}
     for mount in asked.mount:
         path, equals, place = mount.partition("=")
         if not equals or not place:
-            raise Refused(f"--mount {mount}: write PATH=DIR")
+            raise InputError(f"--mount {mount}: write PATH=DIR")
         mounts[path.rstrip("/")] = Path(place).absolute()
-    live = table.Live(experiment.objective, experiment.maximize, asked.max_trials or experiment.count("maxTrialCount"))
+    live = table.LiveTable(
+        experiment.objective, experiment.maximize, asked.max_trials or experiment.count("maxTrialCount")
+    )
     search = Search(
         experiment,
         folder.absolute(),
@@ -66,7 +68,7 @@ def run(asked: argparse.Namespace) -> int:
     ahead.start()
     try:
         condition, reason = search.run()
-    except Interrupted as error:
+    except SignalInterrupt as error:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait for checkpoints
             signal.signal(number, signal.SIG_DFL)
         running = len(search.active)
@@ -74,10 +76,10 @@ def run(asked: argparse.Namespace) -> int:
         _imported(ahead)
         _report(search, "", folder)
         message = f"interrupted; {running} trial(s) go on when the same command is given again"
-        raise Interrupted(error.exit_code - 128, message) from error
+        raise SignalInterrupt(error.exit_code - 128, message) from error
     _imported(ahead)
     trials = search.store.trials
-    print("\n".join(table.lines(trials, experiment.objective, experiment.maximize, terminal.columns())))
+    print("\n".join(table.trial_lines(trials, experiment.objective, experiment.maximize, terminal.terminal_width())))
     best = search.store.best()
     if best is not None and best.value is not None:
         print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
@@ -98,7 +100,7 @@ def checked(
         change: what is made of it before it is checked.
 
     Raises:
-        Refused: there is none, there are several, or it is refused.
+        InputError: there is none, there are several, or it is refused.
     """
     found = [
         Experiment(each)
@@ -106,13 +108,13 @@ def checked(
         if isinstance(each.value, dict) and each.value.get("kind") == "Experiment"
     ]
     if len(found) != 1:
-        raise Refused(f"{file} has {len(found) or 'no'} Experiments, and this takes one")
+        raise InputError(f"{file} has {len(found) or 'no'} Experiments, and this takes one")
     experiment = change(found[0])
-    findings = [each for each in one(experiment) if each.level != "note"]
+    findings = [each for each in check_experiment(experiment) if each.level != "note"]
     if findings:
         print(said.text(findings), file=sys.stderr)
     if any(each.level == "error" for each in findings) and not anyway:
-        raise Refused(f"{file} is refused: mend it, or add --no-check")
+        raise InputError(f"{file} is refused: mend it, or add --no-check")
     return experiment
 
 
@@ -122,7 +124,7 @@ def train_command(experiment: Experiment, trial: Trial, more: Sequence[str]) -> 
     Of a command that is not train.py's, the assignments.
     """
     workload = substitute(experiment, trial.name, trial.assignments, "default")
-    overrides = command.overrides(command.script(trial_of(experiment, workload).line))
+    overrides = shell_command.overrides(shell_command.script(trial_of(experiment, workload).line))
     if overrides is None:
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
     own = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir")
@@ -152,4 +154,4 @@ def _imported(ahead: threading.Timer) -> None:
 
 
 def _interrupted(number: int, _: FrameType | None) -> None:
-    raise Interrupted(number)
+    raise SignalInterrupt(number)

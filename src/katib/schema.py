@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from katib.documents import Place
-from katib.rule import Found
+from katib.documents import YamlPath
+from katib.rule import Problem
 
 # Fields of an Experiment and what Go decodes them into; a field not listed is dropped without a word.
 _RESOURCE = {"name": "str", "value": "str"}
@@ -59,7 +59,7 @@ EXPERIMENT: dict[str, Any] = {
 _KINDS = {"str": "text", "int": "a whole number", "number": "a number", "bool": "true or false"}
 
 
-def unknown_fields(value: Any, schema: Any, place: Place = ()) -> Iterator[Found]:
+def unknown_fields(value: Any, schema: Any, place: YamlPath = ()) -> Iterator[Problem]:
     """Fields that Katib does not have: the API server keeps them, and nobody reads them."""
     if isinstance(schema, list) and isinstance(value, list):
         for index, inner in enumerate(value):
@@ -72,7 +72,7 @@ def unknown_fields(value: Any, schema: Any, place: Place = ()) -> Iterator[Found
                 yield from unknown_fields(inner, schema[key], (*place, key))
 
 
-def type_problems(value: Any, schema: Any, place: Place = ()) -> Iterator[Found]:
+def type_problems(value: Any, schema: Any, place: YamlPath = ()) -> Iterator[Problem]:
     """Values that Go does not decode: the API server refuses the whole object."""
     if value is None:
         return
@@ -101,7 +101,7 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, types[kind])
 
 
-def job_problems(value: Any, place: Place, model: str) -> Iterator[Found]:
+def job_problems(value: Any, place: YamlPath, model: str) -> Iterator[Problem]:
     """Fields that a kind of Kubernetes object does not have, and values of another type.
 
     Resources' limits and requests are left out, as the webhook does.
@@ -118,7 +118,7 @@ def job_problems(value: Any, place: Place, model: str) -> Iterator[Found]:
     yield from _walk(value, place, model, models)
 
 
-def _walk(value: Any, place: Place, kind: str, models: Any) -> Iterator[Found]:
+def _walk(value: Any, place: YamlPath, kind: str, models: Any) -> Iterator[Problem]:
     if value is None or kind == "object":
         return
     if found := re.fullmatch(r"[lL]ist\[(.+)\]", kind):

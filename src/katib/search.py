@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
 from config.numbers import format_number
-from katib import collector, local, suggest
-from katib.collector import Entry, Stopper, Unreadable
-from katib.experiment import Experiment, number
-from katib.local import Processes
+from katib import collector, suggestion, trial_processes
+from katib.collector import EarlyStopper, Entry, Unreadable
+from katib.experiment import Experiment, parse_number
+from katib.trial_processes import Processes
 from katib.trials import ENDED, FAILED, Store, Trial
 
 # Seconds between looks at the trials: often while one is young, so that short ones do not wait.
@@ -30,7 +30,7 @@ class Active:
     trial: Trial
     processes: Processes
     slot: int
-    stopper: Stopper | None
+    stopper: EarlyStopper | None
     began: float
     offset: int = 0
     stopped: bool = False
@@ -67,33 +67,33 @@ class Search:
             told: is given all trials whenever one begins or ends.
 
         Raises:
-            Refused: what cannot run here, or another search's folder.
+            InputError: what cannot run here, or another search's folder.
         """
         if re.search(r"[^\w./@%+,:=-]", str(folder)):
-            raise Refused(
+            raise InputError(
                 f"{folder}: Katib's shell takes paths without quotes, so the search's folder must be named without blanks and "
                 "symbols; choose one with --folder"
             )
-        local.refuse_what_cannot_run(experiment)
-        suggest.refuse_what_cannot_run(experiment)
+        trial_processes.refuse_what_cannot_run(experiment)
+        suggestion.refuse_what_cannot_run(experiment)
         self.experiment, self.folder, self.more, self.told = experiment, folder, list(more), told
         self.max_trials = max_trials or experiment.count("maxTrialCount")
         self.parallel = parallel or experiment.parallel
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
-        self.distributions = suggest.distributions(experiment)
+        self.distributions = suggestion.distributions(experiment)
         # An override of what a parameter sets fixes it.
         given = dict(each.split("=", 1) for each in self.more if "=" in each)
-        self.fixed = {name: given[key] for key, name in local.keys(experiment).items() if key in given}
+        self.fixed = {name: given[key] for key, name in trial_processes.keys(experiment).items() if key in given}
         for name in self.fixed:
             del self.distributions[name]
         self.store = Store(folder, experiment, self.more)
         mounts = mounts or {}
-        self.mounts = {path: mounts.get(path, folder / path.strip("/")) for path in local.mounted(experiment)}
+        self.mounts = {path: mounts.get(path, folder / path.strip("/")) for path in trial_processes.mounted(experiment)}
         for path in self.mounts.values():
             path.mkdir(parents=True, exist_ok=True)
-        self.study = self.store.study(suggest.sampler(experiment, len(self.store.trials)))
-        self.rungs = suggest.Rungs(experiment) if experiment.algorithm == "hyperband" else None
+        self.study = self.store.study(suggestion.sampler(experiment, len(self.store.trials)))
+        self.rungs = suggestion.Rungs(experiment) if experiment.algorithm == "hyperband" else None
         self.active: list[Active] = []
         self.leaving = False
 
@@ -163,7 +163,7 @@ class Search:
             launch = self._launch(trial, slot)
             processes = Processes.adopt(trial.processes, launch)
             if processes is None:
-                local.kill_strays(trial.name)
+                trial_processes.kill_strays(trial.name)
                 processes = self._start(trial, launch, slot)
             self._watch(trial, processes, slot)
 
@@ -181,7 +181,7 @@ class Search:
                 return False
         if self.experiment.algorithm == "grid":
             tried = [each.assignments for each in self.store.trials]
-            points = ({**each, **self.fixed} for each in suggest.grid(self.experiment))
+            points = ({**each, **self.fixed} for each in suggestion.grid(self.experiment))
             fixed = next((each for each in points if each not in tried), None)
             if fixed is None:
                 return False
@@ -203,14 +203,14 @@ class Search:
         fixed = (place or {}).get("fixed", {})
         if fixed:
             values = {
-                each.name: suggest.typed(each, fixed[each.name])
+                each.name: suggestion.typed(each, fixed[each.name])
                 for each in self.experiment.parameters
                 if each.name in fixed and each.name not in self.fixed
             }
             self.study.enqueue_trial(values)
             fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
-        asked = self.study.ask({**self.distributions, **suggest.widened(self.distributions, fixed)})
-        assignments = {name: suggest.written(value) for name, value in asked.params.items()} | fixed | self.fixed
+        asked = self.study.ask({**self.distributions, **suggestion.widened(self.distributions, fixed)})
+        assignments = {name: suggestion.written(value) for name, value in asked.params.items()} | fixed | self.fixed
         return asked.number, {each.name: assignments[each.name] for each in self.experiment.parameters}
 
     def _rule(self) -> dict[str, Any] | None:
@@ -226,9 +226,9 @@ class Search:
         )
         return None if rule is None else vars(rule)
 
-    def _launch(self, trial: Trial, slot: int) -> local.Launch:
+    def _launch(self, trial: Trial, slot: int) -> trial_processes.Launch:
         try:
-            return local.launch(
+            return trial_processes.launch(
                 self.experiment,
                 trial.name,
                 trial.assignments,
@@ -239,18 +239,18 @@ class Search:
                 (slot, self.parallel),
             )
         except ValueError as error:
-            raise Refused(str(error)) from error
+            raise InputError(str(error)) from error
 
-    def _start(self, trial: Trial, launch: local.Launch, slot: int) -> Processes:
+    def _start(self, trial: Trial, launch: trial_processes.Launch, slot: int) -> Processes:
         launch.metrics_file.unlink(missing_ok=True)
         return Processes.start(launch, (slot, self.parallel))
 
     def _watch(self, trial: Trial, processes: Processes, slot: int) -> None:
         stopper = None
         if trial.rule is not None:
-            rule = collector.Rule(**trial.rule)
+            rule = collector.StopRule(**trial.rule)
             style = self.experiment.metrics_format
-            stopper = Stopper(rule, self.experiment.maximize, self.experiment.filters, style)
+            stopper = EarlyStopper(rule, self.experiment.maximize, self.experiment.filters, style)
         deadline = self.deadline or processes.launch.deadline
         self.active.append(Active(trial, processes, slot, stopper, time.monotonic(), deadline=deadline))
         self.store.running(trial, processes.ids())
@@ -324,7 +324,7 @@ class Search:
             text = collector.chosen(
                 metrics[self.experiment.objective], self.experiment.strategies[self.experiment.objective]
             )
-        value = number(text)
+        value = parse_number(text)
         if metrics and value is None:
             reason = (
                 f"{self.experiment.objective} is {text!r}, which is no number: on a cluster every later call of the "
@@ -333,7 +333,7 @@ class Search:
         history = [
             found
             for entry in sorted(entries, key=lambda entry: collector.go_time(entry.time) or (0.0, 0))
-            if entry.name == self.experiment.objective and (found := number(entry.value)) is not None
+            if entry.name == self.experiment.objective and (found := parse_number(entry.value)) is not None
         ]
         trial = each.trial.but(
             status=status,
@@ -378,7 +378,7 @@ class Search:
         if each.broken or (unreadable and code == 0):
             return "Failed", f"the metrics collector fails: {each.broken or unreadable}"
         succeeded = code == 0
-        if local.meets(self.experiment, True, succeeded):
+        if trial_processes.meets(self.experiment, True, succeeded):
             if latest == collector.UNAVAILABLE:
                 return "MetricsUnavailable", f"{objective} was never reported as Katib reads it"
             return "Succeeded", ""

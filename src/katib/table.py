@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
+from config import terminal
 from config.numbers import format_number
 from katib.trials import ENDED, Trial
-from runs import terminal
 
 
-def lines(trials: Sequence[Trial], objective: str, maximize: bool, room: int, most: int | None = None) -> list[str]:
+def trial_lines(
+    trials: Sequence[Trial], objective: str, maximize: bool, room: int, most: int | None = None
+) -> list[str]:
     """A head and a line for each trial, the best marked with *.
 
     Args:
@@ -41,10 +43,10 @@ def lines(trials: Sequence[Trial], objective: str, maximize: bool, room: int, mo
         ]
         for each in shown
     ]
-    return terminal.table(["trial", "status", objective, *heads], rows, room).split("\n") if rows else []
+    return terminal.format_table(["trial", "status", objective, *heads], rows, room).split("\n") if rows else []
 
 
-def counts(trials: Sequence[Trial]) -> str:
+def status_counts(trials: Sequence[Trial]) -> str:
     """`3 Running, 8 Succeeded, 1 Failed`."""
     found = Counter(each.status for each in trials)
     order = ("Running", *ENDED)
@@ -58,7 +60,7 @@ def _short(value: str) -> str:
         return value
 
 
-class Live:
+class LiveTable:
     """Shows a search while it runs: a table that is drawn again on a terminal, a line for each end elsewhere."""
 
     def __init__(self, objective: str, maximize: bool, total: int | None, stream: TextIO = sys.stderr) -> None:
@@ -89,8 +91,8 @@ class Live:
         room, height = shutil.get_terminal_size((80, 24))
         total = f" of {self.total}" if self.total else ""
         ended = sum(each.status in ENDED for each in trials)
-        text = [f"{ended}{total} trials: {counts(trials)}"]
-        text += lines(trials, self.objective, self.maximize, max(room, 40), max(4, height - 4))
+        text = [f"{ended}{total} trials: {status_counts(trials)}"]
+        text += trial_lines(trials, self.objective, self.maximize, max(room, 40), max(4, height - 4))
         back = f"\x1b[{self.drawn}F\x1b[J" if self.drawn else ""
         self.stream.write(back + "\n".join(text) + "\n")
         self.stream.flush()

@@ -11,8 +11,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from config import files
-from config.errors import Refused
-from katib import command
+from config.errors import InputError
+from katib import shell_command
 from katib.documents import Document
 from katib.experiment import Experiment, substitute, trial_of
 
@@ -76,7 +76,7 @@ class Store:
         """Opens or makes it.
 
         Raises:
-            Refused: another search's folder, or another process runs the search.
+            InputError: another search's folder, or another process runs the search.
         """
         self.folder, self.experiment, self.more = folder, experiment, list(more)
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class Store:
         try:
             self.lock.acquire(timeout=0)
         except Timeout as error:
-            raise Refused(f"{folder}: another process runs this search") from error
+            raise InputError(f"{folder}: another process runs this search") from error
         self._same()
         self.trials: list[Trial] = self._read()
 
@@ -104,7 +104,7 @@ class Store:
             try:
                 before = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise Refused(f"{path} is damaged: choose another --folder") from error
+                raise InputError(f"{path} is damaged: choose another --folder") from error
             if before != json.loads(json.dumps(now)):
                 keys = [key for key in ("name", "overrides") if before.get(key) != now[key]]
                 keys += [
@@ -112,14 +112,14 @@ class Store:
                     for key in {**before.get("spec", {}), **spec}
                     if before.get("spec", {}).get(key) != json.loads(json.dumps(spec.get(key)))
                 ]
-                raise Refused(
+                raise InputError(
                     f"{self.folder} holds another search: {', '.join(keys)} differ; go on with the file that it began "
                     "with, or choose another --folder"
                 )
         else:
             foreign = [each.name for each in self.folder.iterdir() if each.name not in (".lock", ROWS, STORAGE)]
             if foreign and not (self.folder / STORAGE).exists():
-                raise Refused(
+                raise InputError(
                     f"{self.folder} is no search's folder (it has {sorted(foreign)[0]}): choose another --folder"
                 )
             files.write_text(path, json.dumps(now, indent=1))
@@ -172,7 +172,7 @@ class Store:
         trial = next((each for each in self.trials if each.name == name), None)
         assignments = trial.assignments if trial else {each.name: "0" for each in self.experiment.parameters}
         workload = substitute(self.experiment, name, assignments, "local")
-        found = command.overrides(command.script(trial_of(self.experiment, workload).line)) or []
+        found = shell_command.overrides(shell_command.script(trial_of(self.experiment, workload).line)) or []
         folders = [each.removeprefix("hydra.run.dir=") for each in found if each.startswith("hydra.run.dir=")]
         if not folders:
             return None
@@ -199,7 +199,7 @@ def read(folder: Path) -> list[Trial]:
     """The trials of a search's folder.
 
     Raises:
-        Refused: trials.jsonl is damaged.
+        InputError: trials.jsonl is damaged.
     """
     path = folder / ROWS
     if not path.exists():
@@ -212,7 +212,7 @@ def read(folder: Path) -> list[Trial]:
             row["curve"] = [tuple(each) for each in row.get("curve", [])]
             found.append(Trial(**row))
         except (ValueError, TypeError) as error:
-            raise Refused(f"{path}, line {index}: not a trial: {error}") from error
+            raise InputError(f"{path}, line {index}: not a trial: {error}") from error
     return found
 
 

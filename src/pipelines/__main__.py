@@ -18,12 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    args = command.parse(_parser(), arguments)
+    args = command.parse_arguments(_parser(), arguments)
     return int(args.call(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser(
+    parser = command.make_parser(
         "pipelines",
         "The pipeline data, quality, tune, train, evaluate, explain, gates, register: here and on Kubeflow.",
         "python -m pipelines run model=bert_tiny data=squad_sample",
@@ -54,12 +54,12 @@ def _compile(commands: Any) -> None:
 def _run_compile(asked: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from config.errors import Refused
-    from pipelines import compiled
+    from config.errors import InputError
+    from pipelines import compilation
 
-    written = {Path(each): compiled.again(Path(each)) for each in asked.overrides} if asked.again else {}
+    written = {Path(each): compilation.recompile(Path(each)) for each in asked.overrides} if asked.again else {}
     if not asked.again:
-        text = compiled.text(asked.overrides, asked.output or "")
+        text = compilation.compile_text(asked.overrides, asked.output or "")
         if not asked.output:
             print(text, end="")
             return 0
@@ -68,7 +68,7 @@ def _run_compile(asked: argparse.Namespace) -> int:
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise Refused(f"cannot write {path}: {error.strerror}") from error
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
         print(f"isotrain: wrote {path}", file=sys.stderr)
     return 0
 
@@ -91,7 +91,7 @@ def _run_check(asked: argparse.Namespace) -> int:
 
     from pipelines import check
 
-    findings = [each for file in asked.files for each in check.check(file, asked.pinned)]
+    findings = [each for file in asked.files for each in check.check_pipeline(file, asked.pinned)]
     if asked.format == "json":
         print(json.dumps([vars(each) for each in findings], indent=2))
     else:
@@ -167,4 +167,4 @@ def _remote(name: str, asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

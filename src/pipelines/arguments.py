@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from config import tasks
-from config.errors import Refused
-from pipelines.commands import experiment
-from pipelines.compiled import parameters
+from config.errors import InputError
+from pipelines.commands import experiment_path
+from pipelines.compilation import spec_parameters
 
 # Said by a parameter of the pipeline, or by the step.
 OWN = ("quality=", "explain=", "hydra.run.dir=")
@@ -23,7 +23,7 @@ TYPES = {
 }  # fmt: skip
 
 
-def bind(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
+def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """Values of the pipeline's parameters, for a run of it.
 
     Args:
@@ -32,16 +32,16 @@ def bind(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence[str]
         given: NAME=VALUE of other parameters.
 
     Raises:
-        Refused: an unknown parameter, a value of another type, or a configuration that cannot train.
+        InputError: an unknown parameter, a value of another type, or a configuration that cannot train.
     """
-    known = parameters(spec)
+    known = spec_parameters(spec)
     if missing := [name for name in ("model", "data", "overrides", *CHOICES, "tune") if name not in known]:
-        raise Refused(f"this is not isotrain's pipeline: it has no parameter {missing[0]}")
+        raise InputError(f"this is not isotrain's pipeline: it has no parameter {missing[0]}")
     found: dict[str, Any] = {}
     for each in given:
         name, equals, value = each.partition("=")
         if not equals or name not in known:
-            raise Refused(f"-p {each}: write NAME=VALUE, a name of {', '.join(known)}")
+            raise InputError(f"-p {each}: write NAME=VALUE, a name of {', '.join(known)}")
         found[name] = _value(each, value, str(known[name]["parameterType"]))
     rest = []
     for each in overrides:
@@ -50,7 +50,7 @@ def bind(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence[str]
             found[name] = value
         elif each.startswith(OWN):
             said = "the step chooses its folder" if name.startswith("hydra") else f"say -p {name}={value}"
-            raise Refused(f"{each}: {said}")
+            raise InputError(f"{each}: {said}")
         else:
             rest.append(each)
     if rest:
@@ -61,28 +61,28 @@ def bind(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence[str]
 
 def _refuse(known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> None:
     """Composes what the train step will, before anything is started."""
-    from config.check import check
+    from config.check import check_config
     from config.compose import compose
 
     def of(name: str) -> Any:
         return found.get(name, known[name].get("defaultValue"))
 
     config = compose([f"model={of('model')}", f"data={of('data')}", *of("overrides")])
-    check(config)
+    check_config(config)
     # Told now rather than after the training.
     task = str(config.task.name)
-    tasks.member(task, "LIBRARY", "the pipeline")
+    tasks.load_member(task, "LIBRARY", "the pipeline")
     for name, needed in (("quality", "facts"), ("explain", "explainer")):
         if of(name) != "off":
-            tasks.member(task, needed, f"the pipeline with {name}={of(name)}")
+            tasks.load_member(task, needed, f"the pipeline with {name}={of(name)}")
     for name, choices in CHOICES.items():
         if of(name) not in choices:
-            raise Refused(f"-p {name}={of(name)}: {', '.join(choices)}")
-    if of("tune") and not experiment(of("tune")).exists():
-        raise Refused(f"-p tune={of('tune')}: there is no such file; those of the image are in katib/")
+            raise InputError(f"-p {name}={of(name)}: {', '.join(choices)}")
+    if of("tune") and not experiment_path(of("tune")).exists():
+        raise InputError(f"-p tune={of('tune')}: there is no such file; those of the image are in katib/")
     for name, value in found.items():
         if "{{$" in str(value):
-            raise Refused(f"{name}: KFP takes {{{{$ for its own and would break on it")
+            raise InputError(f"{name}: KFP takes {{{{$ for its own and would break on it")
 
 
 def _value(each: str, value: str, kind: str) -> Any:
@@ -92,7 +92,7 @@ def _value(each: str, value: str, kind: str) -> Any:
         "STRUCT": dict,
     }[kind]  # fmt: skip
     if not isinstance(found, good) or (isinstance(found, bool) and kind != "BOOLEAN"):
-        raise Refused(f"-p {each}: {TYPES[kind]}")
+        raise InputError(f"-p {each}: {TYPES[kind]}")
     if kind == "LIST":
         return [str(item) for item in found]
     return float(found) if kind == "NUMBER_DOUBLE" else found  # KFP takes no whole number for it

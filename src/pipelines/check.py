@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import compiled
+from pipelines import compilation
 from pipelines.definition import CACHED
 
 SCHEMA = "2.1.0"
@@ -42,7 +42,7 @@ class Finding:
     message: str
 
 
-def check(file: str, pinned: bool = False) -> list[Finding]:
+def check_pipeline(file: str, pinned: bool = False) -> list[Finding]:
     """Checks a file.
 
     Args:
@@ -50,9 +50,9 @@ def check(file: str, pinned: bool = False) -> list[Finding]:
         pinned: whether the image must be named by its digest.
 
     Raises:
-        Refused: it is no compiled pipeline.
+        InputError: it is no compiled pipeline.
     """
-    documents = compiled.documents(file)
+    documents = compilation.read_documents(file)
     found = [*of_spec(documents[0], pinned)]
     if not found or all("image" in message for _, message in found):  # else it would fall over what is told already
         found += _platform(documents[0], documents[1:])
@@ -315,7 +315,7 @@ def _function(place: str, words: list[str]) -> Iterator[tuple[str, str]]:
 
 def _images(spec: Json, pinned: bool) -> Iterator[tuple[str, str]]:
     found = dict(_image_of(spec, spec["root"], {}))
-    defaults = compiled.parameters(spec)
+    defaults = compilation.spec_parameters(spec)
     images = sorted(set(found.values()))
     if len(images) > 1:
         yield "deploymentSpec.executors", f"steps have several images: {', '.join(images)}"

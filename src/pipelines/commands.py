@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from config.errors import Failed
-from config.sources import PROJECT
+from config.errors import ExecutionError
+from config.source_code import PROJECT
 
 MEANS = {
     2: "refused", 3: "training diverged", 4: "the data contract is broken", 5: "the explanation gate failed",
@@ -23,12 +23,12 @@ MEANS = {
 }  # fmt: skip
 
 
-def experiment(file: str) -> Path:
+def experiment_path(file: str) -> Path:
     """The file of an Experiment: one of this folder, or of the project, which an image has."""
     return Path(file) if Path(file).exists() else PROJECT / file
 
 
-def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,)) -> str:
+def run_command(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,)) -> str:
     """Runs `python COMMAND`, and keeps what it did in the step's record.
 
     Args:
@@ -40,7 +40,7 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,))
         What it wrote to stdout; each line has been passed on, too.
 
     Raises:
-        Failed: another exit code; the message ends with the last that it said.
+        ExecutionError: another exit code; the message ends with the last that it said.
     """
     words = [str(PROJECT / word) if word == "train.py" else str(word) for word in command]
     shown = re.sub(r"://[^/@\s]+@", "://***@", shlex.join(["python", *map(str, command)]))
@@ -74,7 +74,7 @@ def call(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,))
         (each.removeprefix("isotrain: ") for each in reversed(said) if each.startswith("isotrain: ")), ""
     )
     if code not in good:
-        raise Failed(mine["said"] or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
+        raise ExecutionError(mine["said"] or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
     return "".join(lines)
 
 

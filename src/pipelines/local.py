@@ -16,10 +16,10 @@ from typing import Any, TextIO
 
 import yaml
 
-from config import sources
-from config.errors import Failed, Interrupted, Refused
-from pipelines import compiled, record, table
-from pipelines.arguments import bind
+from config import source_code
+from config.errors import ExecutionError, InputError, SignalInterrupt
+from pipelines import compilation, record, table
+from pipelines.arguments import bind_parameters
 
 _SHOWN = re.compile(r"isotrain: |\d{4}-\d\d-\d\dT\S+Z epoch=")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -38,15 +38,15 @@ def run(
         file: a compiled pipeline; if not given, it is compiled as `python -m pipelines compile` does.
 
     Raises:
-        Refused: what cannot run; nothing has been started.
-        Failed: the pipeline failed.
-        Interrupted: by a signal; trainings have written their checkpoints.
+        InputError: what cannot run; nothing has been started.
+        ExecutionError: the pipeline failed.
+        SignalInterrupt: by a signal; trainings have written their checkpoints.
     """
-    spec, *rest = compiled.documents(file) if file else _documents(compiled.text())
-    arguments = bind(spec, overrides, given)
+    spec, *rest = compilation.read_documents(file) if file else _documents(compilation.compile_text())
+    arguments = bind_parameters(spec, overrides, given)
     place = Path(root).absolute()
     # What another code trained is not taken for ours.
-    here = {"root": str(place), "image": f"this-machine:{sources.digest()[:12]}"}
+    here = {"root": str(place), "image": f"this-machine:{source_code.code_digest()[:12]}"}
     if not any(each.startswith("tune_backend=") for each in given):
         here["tune_backend"] = "local"
     arguments = {**here, **arguments}
@@ -54,7 +54,7 @@ def run(
     name = name or datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     os.environ[record.RUN_ID] = name
     os.environ.setdefault("ISOTRAIN_CACHE", str(Path.home() / ".cache" / "isotrain"))
-    folder = record.folder(str(place))
+    folder = record.run_folder(str(place))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "steps", ignore_errors=True)  # of a run of this name before
     record.write(folder / "parameters.json", arguments)
@@ -63,19 +63,19 @@ def run(
         try:
             with _signals(), _shown(log):
                 _call(yaml.safe_dump_all([at_once(spec), *rest]), arguments, folder / "artifacts")
-        except Interrupted:
-            record.publish(folder, "CANCELED", "interrupted")
+        except SignalInterrupt:
+            record.publish_run(folder, "CANCELED", "interrupted")
             raise
         except RuntimeError as error:  # KFP's way to say that a step failed
             said = _COLOUR.sub("", str(error))
             print(said, file=log)
-    steps = record.steps(folder)
-    print(table.of_steps(steps))
+    steps = record.read_steps(folder)
+    print(table.format_steps(steps))
     print(f"isotrain: {folder}", file=sys.stderr)
     wrong = [each for each in steps if each["state"] != "done"]
     if said or wrong:
         why = f"{wrong[0]['step']}: {wrong[0].get('message', wrong[0]['state'])}" if wrong else said
-        raise Failed(f"the pipeline failed: {why}; all that was said is in {folder / 'log.txt'}")
+        raise ExecutionError(f"the pipeline failed: {why}; all that was said is in {folder / 'log.txt'}")
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
@@ -103,11 +103,11 @@ def _refuse(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         # KFP's local runner puts the interpreter's path in the place of every "python3" (kfp 2.13 to 2.17).
         if "python3" in str(value):
-            raise Refused(
+            raise InputError(
                 f"{name}={value}: KFP's local runner changes python3 in values; choose another folder or link"
             )
         if len(str(value).encode()) > 100_000:
-            raise Refused(f"{name} has more than 100,000 bytes; a process takes no such arguments")
+            raise InputError(f"{name} has more than 100,000 bytes; a process takes no such arguments")
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def _signals() -> Iterator[None]:
                 words = each.cmdline()
                 if "kfp.dsl.executor_main" in words and not Path(words[0]).name.endswith("sh"):
                     each.terminate()
-        raise Interrupted(number, "interrupted; the same command goes on with what was begun")
+        raise SignalInterrupt(number, "interrupted; the same command goes on with what was begun")
 
     before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

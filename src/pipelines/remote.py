@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config.errors import Failed, OutOfReach, Refused
-from config.sources import PROJECT
-from pipelines import check, compiled, record, table
-from pipelines.arguments import bind
+from config.errors import ExecutionError, InputError, UnreachableError
+from config.source_code import PROJECT
+from pipelines import check, compilation, record, table
+from pipelines.arguments import bind_parameters
 
 # wait_for_run_completion of KFP's client does not know the last two, and returns normally on FAILED.
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -41,12 +41,12 @@ def submit(asked: argparse.Namespace) -> int:
         return 0
     found = client.wait(run, asked.timeout)
     steps = steps_of(found)
-    print(table.of_steps(steps))
+    print(table.format_steps(steps))
     if asked.summary:
         with Path(asked.summary).open("a", encoding="utf-8") as file:
             file.write(summary(run, str(found.state), steps, client.link(run)))
     if found.state != "SUCCEEDED":
-        raise Failed(f"the run {run} is {found.state}: {client.link(run)}")
+        raise ExecutionError(f"the run {run} is {found.state}: {client.link(run)}")
     return 0
 
 
@@ -54,7 +54,7 @@ def schedule(asked: argparse.Namespace) -> int:
     """Makes a recurring run; one of the same name is replaced once the new one is there."""
     spec, arguments = _asked(asked)
     if len(asked.cron.split()) != 6:
-        raise Refused(f"--cron {asked.cron!r}: six fields, seconds first, as '0 0 3 * * *'")
+        raise InputError(f"--cron {asked.cron!r}: six fields, seconds first, as '0 0 3 * * *'")
     client = Server(asked.host, asked.namespace)
     pipeline, version = client.upload(
         asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _version(asked.file)
@@ -72,15 +72,15 @@ def status(asked: argparse.Namespace) -> int:
     here = [Path(asked.run), Path("outputs") / "pipelines" / asked.run] if asked.run else []
     local = next((each for each in here if (each / "steps").is_dir()), None)
     if local is not None and asked.terminate:
-        raise Refused(f"{local} is a run of this machine: Ctrl-C ends it, and the same command goes on with it")
+        raise InputError(f"{local} is a run of this machine: Ctrl-C ends it, and the same command goes on with it")
     if local is not None:
-        whole = record.read(local / "pipeline.json")
-        print(table.of_steps(record.steps(local)))
+        whole = record.read_json(local / "pipeline.json")
+        print(table.format_steps(record.read_steps(local)))
         print(f"isotrain: {local}: {whole.get('state', 'not ended')}", file=sys.stderr)
         return 0
     if not asked.run and not asked.host and not os.environ.get("KFP_HOST"):
         for path in sorted(Path("outputs/pipelines").glob("*/steps"), reverse=True)[:LATEST]:
-            print(f"{record.read(path.parent / 'pipeline.json').get('state', 'not ended'):<12}{path.parent}")
+            print(f"{record.read_json(path.parent / 'pipeline.json').get('state', 'not ended'):<12}{path.parent}")
         return 0
     client = Server(asked.host, asked.namespace)
     if not asked.run:
@@ -92,21 +92,21 @@ def status(asked: argparse.Namespace) -> int:
         print(f"isotrain: asked to end {asked.run}", file=sys.stderr)
         return 0
     found = client.get(asked.run)
-    print(table.of_steps(steps_of(found)))
+    print(table.format_steps(steps_of(found)))
     print(f"isotrain: {found.state}: {client.link(asked.run)}", file=sys.stderr)
     return 0
 
 
 def _asked(asked: argparse.Namespace) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """The checked specification, and what the run is given."""
-    findings = check.check(asked.file)
+    findings = check.check_pipeline(asked.file)
     if findings:
-        raise Refused(f"{asked.file}: {findings[0].place}: {findings[0].message}; python -m pipelines check has all")
-    spec = compiled.documents(asked.file)[0]
-    arguments = bind(spec, asked.overrides, asked.parameters)
+        raise InputError(f"{asked.file}: {findings[0].place}: {findings[0].message}; python -m pipelines check has all")
+    spec = compilation.read_documents(asked.file)[0]
+    arguments = bind_parameters(spec, asked.overrides, asked.parameters)
     if asked.image:
         arguments["image"] = asked.image
-    image = str(arguments.get("image", compiled.parameters(spec).get("image", {}).get("defaultValue", "")))
+    image = str(arguments.get("image", compilation.spec_parameters(spec).get("image", {}).get("defaultValue", "")))
     if "@sha256:" not in image:
         print(
             f"isotrain: warning: {image} is not named by its digest: cached steps may be another image's",
@@ -114,7 +114,7 @@ def _asked(asked: argparse.Namespace) -> tuple[Mapping[str, Any], dict[str, Any]
         )
     for name, value in arguments.items():
         if len(str(value).encode()) > LIMIT:
-            raise Refused(f"{name} has more than {LIMIT:,} bytes, and Kubeflow Pipelines takes no more")
+            raise InputError(f"{name} has more than {LIMIT:,} bytes, and Kubeflow Pipelines takes no more")
     return spec, arguments
 
 
@@ -127,7 +127,7 @@ def _version(file: str) -> str:
 
 
 def steps_of(run: Any) -> list[dict[str, Any]]:
-    """The steps of a cluster's run, as `table.of_steps` takes them."""
+    """The steps of a cluster's run, as `table.format_steps` takes them."""
     details = getattr(run.run_details, "task_details", None) or []
     rows = []
     for each in sorted(details, key=lambda one: str(one.start_time or "9")):
@@ -172,12 +172,12 @@ class Server:
             namespace: of a multi-user Kubeflow; else KFP_NAMESPACE.
 
         Raises:
-            Refused: there is no address.
-            OutOfReach: the server does not answer.
+            InputError: there is no address.
+            UnreachableError: the server does not answer.
         """
         self.host = (host or os.environ.get("KFP_HOST") or "").rstrip("/")
         if not self.host and "KUBERNETES_SERVICE_HOST" not in os.environ:
-            raise Refused(
+            raise InputError(
                 "where is Kubeflow Pipelines? --host or KFP_HOST; kubectl port-forward -n kubeflow svc/ml-pipeline 8888 "
                 "makes it http://localhost:8888"
             )
@@ -200,8 +200,8 @@ class Server:
         """What a call answers.
 
         Raises:
-            Refused: the server refuses it.
-            OutOfReach: it does not answer, or fails.
+            InputError: the server refuses it.
+            UnreachableError: it does not answer, or fails.
         """
         from kfp_server_api import ApiException
         from urllib3.exceptions import HTTPError
@@ -212,18 +212,20 @@ class Server:
                 warnings.simplefilter("ignore")
                 return call()
         except ValueError as error:
-            raise Refused(str(error)) from error
+            raise InputError(str(error)) from error
         except ApiException as error:
             said = f"{error.status} {_message(error)}"
             if error.status in (401, 403):
-                raise Refused(
+                raise InputError(
                     f"Kubeflow Pipelines at {self.host} lets nobody in like this ({said}): set KFP_TOKEN"
                 ) from error
             if error.status and 400 <= error.status < 500:
-                raise Refused(f"Kubeflow Pipelines at {self.host} refuses it: {said}") from error
-            raise OutOfReach(f"Kubeflow Pipelines at {self.host} fails: {said}") from error
+                raise InputError(f"Kubeflow Pipelines at {self.host} refuses it: {said}") from error
+            raise UnreachableError(f"Kubeflow Pipelines at {self.host} fails: {said}") from error
         except (HTTPError, TimeoutError, ConnectionError) as error:
-            raise OutOfReach(f"Kubeflow Pipelines at {self.host} does not answer: {type(error).__name__}") from error
+            raise UnreachableError(
+                f"Kubeflow Pipelines at {self.host} does not answer: {type(error).__name__}"
+            ) from error
 
     def link(self, run: str) -> str:
         """The run's page."""
@@ -236,7 +238,7 @@ class Server:
             Ids of the pipeline and of the version.
 
         Raises:
-            Refused: another pipeline has that version's name.
+            InputError: another pipeline has that version's name.
         """
         import kfp_server_api
 
@@ -251,8 +253,8 @@ class Server:
         )
         for each in there.pipeline_versions or []:
             if each.display_name == version:
-                if not _same(each.pipeline_spec, compiled.documents(file)):
-                    raise Refused(
+                if not _same(each.pipeline_spec, compilation.read_documents(file)):
+                    raise InputError(
                         f"version {version} of {name} is another pipeline than {file}: give another --version"
                     )
                 print(f"isotrain: version {version} of {name} is there already", file=sys.stderr)
@@ -297,14 +299,14 @@ class Server:
         """A run that has ended; a server that is away for a while is waited for.
 
         Raises:
-            OutOfReach: it has not ended in time; it goes on on the cluster.
+            UnreachableError: it has not ended in time; it goes on on the cluster.
         """
         began, away = time.monotonic(), None
         shown: dict[str, str] = {}
         while True:
             try:
                 found, away = self.get(run), None
-            except OutOfReach:
+            except UnreachableError:
                 away = away or time.monotonic()
                 if time.monotonic() - away > PATIENCE:
                     raise
@@ -317,7 +319,7 @@ class Server:
                 if found.state in TERMINAL:
                     return found
             if timeout is not None and time.monotonic() - began > timeout:
-                raise OutOfReach(f"the run {run} has not ended after {timeout:g} s; it goes on: {self.link(run)}")
+                raise UnreachableError(f"the run {run} has not ended after {timeout:g} s; it goes on: {self.link(run)}")
             time.sleep(min(POLL, timeout or POLL))
 
     def schedule(

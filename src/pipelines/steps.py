@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from config import files, tasks
-from config.errors import ContractBroken, ExplanationFailed, Failed, Refused
-from pipelines import artifacts, known, record
-from pipelines.commands import call, experiment
+from config.errors import ContractError, ExecutionError, ExplanationError, InputError
+from pipelines import artifacts, known_results, record
+from pipelines.commands import experiment_path, run_command
 
 Artifact = Any
 GOOD = ("passed", "warned", "off", "none")
@@ -34,10 +34,10 @@ def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifa
 
     Data that is too broken to be prepared is no failure here: the step `quality` says what is wrong with it.
     """
-    with record.step(root, "data") as mine:
+    with record.record_step(root, "data") as mine:
         _environment(root)
-        prints = json.loads(call(mine, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
-        prepared = call(mine, "-m", "datamodules", "prepare", *overrides, good=(0, 2))
+        prints = json.loads(run_command(mine, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
+        prepared = run_command(mine, "-m", "datamodules", "prepare", *overrides, good=(0, 2))
         found = json.loads(prepared.splitlines()[-1]) if mine["exit"] == 0 else {"not prepared": mine["said"]}
         mark = " ".join([*(f"{split}:{prints[split]}" for split in ("train", "val")), *_files(overrides)])
         mine["fingerprint"] = mark
@@ -55,9 +55,9 @@ def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifa
 
 def plan(when: str, registered: str, server: str, data: str, fingerprint: str, root: str, summary: Artifact) -> str:
     """Whether to train: always, or `changed`: only on data that the champion was not trained on."""
-    with record.step(root, "plan") as mine:
+    with record.record_step(root, "plan") as mine:
         if when not in ("always", "changed"):
-            raise Refused(f"when={when}: always or changed")
+            raise InputError(f"when={when}: always or changed")
         answer, why = "yes", "when=always"
         if when == "changed":
             champion = _champion(mine, registered or _named(data), server, root)
@@ -77,7 +77,7 @@ def quality(
     policy: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact, metrics: Artifact
 ) -> str:
     """Verifies the contract; returns its status and, where that is not good, why."""
-    with record.step(root, "quality") as mine:
+    with record.record_step(root, "quality") as mine:
         return _checked(mine, "quality", policy, root, overrides, report, summary, metrics)
 
 
@@ -85,8 +85,8 @@ def drift(
     policy: str, registered: str, server: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact
 ) -> str:
     """Compares the data with the champion's; drifted data counts as failed."""
-    with record.step(root, "drift") as mine:
-        folder = record.folder(root)
+    with record.record_step(root, "drift") as mine:
+        folder = record.run_folder(root)
         champion = None
         if policy != "off":
             champion = _champion(
@@ -102,7 +102,7 @@ def drift(
                 summary,
             )
         asked: list[str | Path] = [f"reference={folder / 'champion'}", "--folder", folder / "drift", *overrides]
-        said = call(mine, "-m", "quality", "drift", *asked, good=(0, 4)).strip().splitlines()[-1]
+        said = run_command(mine, "-m", "quality", "drift", *asked, good=(0, 4)).strip().splitlines()[-1]
         page = folder / "drift" / "report.html"
         verdict = f"failed: {said}; see {page}" if mine["exit"] == 4 else "passed"
         mine |= {"verdict": verdict, "report": str(page)}
@@ -113,15 +113,15 @@ def drift(
 
 def gate(what: str, policy: str, verdict: str, root: str) -> str:
     """Ends the pipeline on a verdict that is not good, under `enforce`."""
-    with record.step(root, f"{what} gate") as mine:
+    with record.record_step(root, f"{what} gate") as mine:
         if policy not in ("enforce", "warn", "off"):
-            raise Refused(f"the policy of the {what} gate is {policy}: enforce, warn or off")
+            raise InputError(f"the policy of the {what} gate is {policy}: enforce, warn or off")
         mine["verdict"] = verdict
         if "; see " in verdict:
             mine["report"] = verdict.rpartition("; see ")[2]
         if policy == "enforce" and verdict.partition(":")[0] not in GOOD:
-            kind = {"quality": ContractBroken, "drift": ContractBroken, "explanation": ExplanationFailed}.get(
-                what, Failed
+            kind = {"quality": ContractError, "drift": ContractError, "explanation": ExplanationError}.get(
+                what, ExecutionError
             )
             raise kind(f"the {what} gate stops the pipeline: {verdict}")
         return verdict
@@ -132,16 +132,16 @@ def tune(
     report: Artifact, summary: Artifact,
 ) -> list[str]:  # fmt: skip
     """Searches; a step that is killed and tried again goes on with the same search."""
-    with record.step(root, "tune") as mine:
+    with record.record_step(root, "tune") as mine:
         if not file:
             _nothing(mine, "off", report, summary)
             return []
         if backend not in ("katib", "local"):
-            raise Refused(f"tune_backend={backend}: katib, or local for this machine")
+            raise InputError(f"tune_backend={backend}: katib, or local for this machine")
         _environment(root)
-        path = experiment(file)
+        path = experiment_path(file)
         if not path.exists():
-            raise Refused(f"tune={file}: there is no such file in the image")
+            raise InputError(f"tune={file}: there is no such file in the image")
         key = _key(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
         many = ["--max-trials", str(trials)] if trials else []
         if backend == "local":
@@ -149,24 +149,24 @@ def tune(
             page = folder / "report.html"
             mine |= {"search": str(folder), "report": str(page)}
             try:
-                call(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
-            except Failed as failed:
+                run_command(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
+            except ExecutionError as failed:
                 if failed.exit_code != 6:
                     raise
-                raise Failed(f"{failed}; once {folder} is removed, the same command searches anew") from None
-            found = json.loads(call(mine, "-m", "katib", "best", folder, "--json"))
+                raise ExecutionError(f"{failed}; once {folder} is removed, the same command searches anew") from None
+            found = json.loads(run_command(mine, "-m", "katib", "best", folder, "--json"))
         else:
             # Named after this run, so that a retry attaches to it and no other run shares it.
-            name = f"tune-{_plain(record.folder(root).name)[:8]}-{key[:8]}"
-            page = record.folder(root) / "tune.html"
+            name = f"tune-{_plain(record.run_folder(root).name)[:8]}-{key[:8]}"
+            page = record.run_folder(root) / "tune.html"
             space = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("metadata") or {}).get("namespace")
             where = ["-n", str(space)] if space else []
             mine |= {"experiment": name, "namespace": space, "report": str(page)}
-            record.write(record.folder(root) / "steps" / "tune.json", mine)  # whoever cleans up must know it
+            record.write(record.run_folder(root) / "steps" / "tune.json", mine)  # whoever cleans up must know it
             asked = ["--name", name, "--image", image, *many, *where, "--watch"]
-            call(mine, "-m", "katib", "submit", path, *overrides, *asked)
-            call(mine, "-m", "katib", "trials", name, *where, "--report", page)
-            found = json.loads(call(mine, "-m", "katib", "best", name, *where, "--json"))
+            run_command(mine, "-m", "katib", "submit", path, *overrides, *asked)
+            run_command(mine, "-m", "katib", "trials", name, *where, "--report", page)
+            found = json.loads(run_command(mine, "-m", "katib", "best", name, *where, "--json"))
         # With what the Experiment fixes: without it the train step would train something else than the trial did.
         words = shlex.split(found["command"])
         taken = {each.partition("=")[0] for each in overrides}
@@ -189,17 +189,19 @@ def train(
     folder = (
         Path(root) / "pipelines" / "runs" / f"{_choice(overrides, 'model')}-{_key(*given, fingerprint, image, again)}"
     )
-    with record.step(root, "train", run=str(folder)) as mine:
+    with record.record_step(root, "train", run=str(folder)) as mine:
         _environment(root)
         mine |= {"run": str(folder), "report": str(folder / "report.html")}
         _trained(mine, *given, "explain=off", f"hydra.run.dir={folder}")
         found = _run(str(folder))
         prints = dict(dict(found.get("data") or {}).get("fingerprints") or {})
         if changed := [split for split, mark in prints.items() if f"{split}:{mark}" not in fingerprint.split()]:
-            raise Refused(f"the {changed[0]} data changed between the step `data` and training: run the pipeline again")
+            raise InputError(
+                f"the {changed[0]} data changed between the step `data` and training: run the pipeline again"
+            )
         values = dict(found.get("metrics", {}))
         about = {
-            "framework": tasks.member(tasks.of_record(found), "LIBRARY", "the pipeline"),
+            "framework": tasks.load_member(tasks.task_from_record(found), "LIBRARY", "the pipeline"),
             "revision": dict(found.get("git") or {}).get("revision"),
             "image": image,
             "overrides": given,
@@ -226,8 +228,8 @@ def evaluate(
     root: str, metrics: Artifact, summary: Artifact,
 ) -> str:  # fmt: skip
     """Scores the baseline on the same examples, and compares: is the new model no worse by more than the margin?"""
-    with record.step(root, "evaluate") as mine:
-        folder, against = record.folder(root), baseline
+    with record.record_step(root, "evaluate") as mine:
+        folder, against = record.run_folder(root), baseline
         if baseline == "champion":
             against = str(folder / "champion")
             champion = _champion(mine, registered or _named(_choice(overrides, "data")), server, root, Path(against))
@@ -244,15 +246,15 @@ def evaluate(
         trained = _run(run)
         monitor = str(dict(trained["config"])["monitor"])
         scored = folder / "baseline"
-        wanted = _examples(overrides, tasks.of_record(trained))
-        call(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored, good=(0, 2))
+        wanted = _examples(overrides, tasks.task_from_record(trained))
+        run_command(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored, good=(0, 2))
         if mine["exit"] == 2:  # other classes, or another task: nobody is promoted, and the record says why
             verdict = f"inconclusive: the baseline cannot answer these examples: {mine['said']}"
             mine["verdict"] = verdict
             artifacts.markdown(summary, f"# Against {baseline}\n\n{verdict}.\n")
             return verdict
         asked = ["--metric", monitor, "--margin", str(margin), "--json"]
-        found = json.loads(call(mine, "-m", "runs", "compare", scored, run, *asked))
+        found = json.loads(run_command(mine, "-m", "runs", "compare", scored, run, *asked))
         result = found["results"][0]
         one = result["difference"]
         said = f"{monitor} {one['b']:.2f} against {one['a']:.2f}: {one['value']:+.2f} (95 % interval {one['low']:+.2f} to {one['high']:+.2f}) over {found['examples']} examples"
@@ -274,7 +276,7 @@ def explain(
     policy: str, run: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact, metrics: Artifact
 ) -> str:
     """Explains the model, into its run's folder, where a registry looks for the verdict."""
-    with record.step(root, "explain") as mine:
+    with record.record_step(root, "explain") as mine:
         _environment(root)
         asked = [each for each in overrides if each.startswith(("explain.", "trainer.threads="))]
         return _checked(mine, "explain", policy, root, asked, report, summary, metrics, run)
@@ -282,8 +284,8 @@ def explain(
 
 def benchmark(policy: str, run: str, root: str, summary: Artifact) -> str:
     """Compares with the floor of conf/known_results.yaml."""
-    with record.step(root, "benchmark") as mine:
-        verdict, said = ("off", "") if policy == "off" else known.judge(_run(run))
+    with record.record_step(root, "benchmark") as mine:
+        verdict, said = ("off", "") if policy == "off" else known_results.check_benchmark(_run(run))
         mine["verdict"] = verdict
         artifacts.markdown(summary, f"# Known results: {verdict}\n\n{said}\n")
         return verdict
@@ -293,17 +295,17 @@ def register(
     run: str, compared: str, promote: bool, despite: str, registered: str, server: str, root: str, summary: Artifact
 ) -> str:
     """Registers the model; it becomes champion where there is none, or where it is no worse."""
-    with record.step(root, "register") as mine:
+    with record.record_step(root, "register") as mine:
         _environment(root)
         # Only over the champion that it was compared with: a folder that it beat is another matter.
-        against = record.read(record.folder(root) / "steps" / "evaluate.json").get("champion")
+        against = record.read_json(record.run_folder(root) / "steps" / "evaluate.json").get("champion")
         good = compared.partition(":")[0] in ("passed", "none")
         asked = [*(["--name", registered] if registered else []), *_at(server, root), "--json"]
         asked += ["--champion", "--instead-of", against] if promote and good and against else []
         # A gate that is not enforced does not stop the model here, either: its verdict is in the card.
         asked += ["--despite-gates"] if {"warn", "off"} & set(despite.split()) else []
         mine["run"] = run
-        found = json.loads(call(mine, "-m", "runs", "register", run, *asked))
+        found = json.loads(run_command(mine, "-m", "runs", "register", run, *asked))
         if "champion" in found["aliases"]:
             why = ""
         elif not promote:
@@ -321,22 +323,22 @@ def register(
 
 def finish(state: str, error: str, backend: str, root: str, report: Artifact, summary: Artifact) -> None:
     """Publishes the record; a search that is not finished is exported and removed, for nobody waits for it now."""
-    with record.step(root, "finish") as mine:
-        folder = record.folder(root)
-        found = {each["step"]: each for each in record.steps(folder) if each["step"] != "finish"}
+    with record.record_step(root, "finish") as mine:
+        folder = record.run_folder(root)
+        found = {each["step"]: each for each in record.read_steps(folder) if each["step"] != "finish"}
         experiment = found.get("tune", {}).get("experiment")
         if backend == "katib" and experiment and found["tune"]["state"] != "done":
             where = ["-n", found["tune"]["namespace"]] if found["tune"].get("namespace") else []
             try:
-                rows = call(mine, "-m", "katib", "trials", experiment, *where, "--json")
+                rows = run_command(mine, "-m", "katib", "trials", experiment, *where, "--json")
                 files.write_text(folder / "trials.jsonl", rows)
-                call(mine, "-m", "katib", "delete", experiment, *where, "--unfinished")
-            except Failed as failed:  # the record matters more
+                run_command(mine, "-m", "katib", "delete", experiment, *where, "--unfinished")
+            except ExecutionError as failed:  # the record matters more
                 mine["message"] = str(failed)
         wrong = [each for each in found.values() if each["state"] != "done"]
         pages = [each["report"] for each in [*wrong, *reversed(found.values())] if "report" in each]
         page = next((Path(each) for each in pages if Path(each).exists()), folder / "none")
-        whole = record.publish(folder, state, error)
+        whole = record.publish_run(folder, state, error)
         mine["verdict"] = whole["state"]
         artifacts.html(report, page)
         artifacts.markdown(summary, as_markdown(whole))
@@ -360,12 +362,12 @@ def _checked(
     if policy == "off":
         return _nothing(mine, "off", report, summary)
     if policy not in ("enforce", "warn"):
-        raise Refused(f"{room}={policy}: enforce, warn or off")
-    folder = Path(run) / room if run else record.folder(root) / room
+        raise InputError(f"{room}={policy}: enforce, warn or off")
+    folder = Path(run) / room if run else record.run_folder(root) / room
     where: list[str | Path] = [f"run={run}"] if run else ["--folder", folder]
     mine["report"] = str(folder / "report.html")
-    call(mine, "-m", room, *where, *overrides, good=(0, 4 if room == "quality" else 5))
-    found = record.read(folder / "verdict.json")
+    run_command(mine, "-m", room, *where, *overrides, good=(0, 4 if room == "quality" else 5))
+    found = record.read_json(folder / "verdict.json")
     status = str(found.get("status"))
     if room == "quality":
         bad = [each["name"] for each in found["checks"] if each["outcome"] not in ("passed", "warned")]
@@ -404,7 +406,7 @@ def _champion(
     mine: dict[str, Any], name: str, server: str, root: str, folder: Path | None = None
 ) -> dict[str, Any] | None:
     more: list[str | Path] = ["--folder", folder] if folder else []
-    found = json.loads(call(mine, "-m", "runs", "champion", name, *_at(server, root), "--json", *more))
+    found = json.loads(run_command(mine, "-m", "runs", "champion", name, *_at(server, root), "--json", *more))
     return dict(found) if found else None
 
 
@@ -419,8 +421,8 @@ def _trained(mine: dict[str, Any], *arguments: str) -> None:
     """Trains; where another process trains in the folder (the same pipeline, begun twice), it is waited for."""
     while True:
         try:
-            call(mine, "train.py", *arguments)
-        except Failed as failed:
+            run_command(mine, "train.py", *arguments)
+        except ExecutionError as failed:
             if failed.exit_code != 2 or " is in use by " not in str(failed):
                 raise
             print(f"isotrain: {failed}: waiting", flush=True)
@@ -433,11 +435,13 @@ def _run(folder: str) -> dict[str, Any]:
     """A run's record.
 
     Raises:
-        Refused: it is gone, which a cached step does not see.
+        InputError: it is gone, which a cached step does not see.
     """
-    found = record.read(Path(folder) / "run.json")
+    found = record.read_json(Path(folder) / "run.json")
     if not found:
-        raise Refused(f"{folder} is gone, and Kubeflow Pipelines had its result in the cache: -p again=1 trains anew")
+        raise InputError(
+            f"{folder} is gone, and Kubeflow Pipelines had its result in the cache: -p again=1 trains anew"
+        )
     return found
 
 
@@ -462,7 +466,7 @@ def _named(data: str) -> str:
 
 def _examples(overrides: Sequence[str], task: str) -> list[str]:
     """The overrides that another model is evaluated with: the same examples, by its own preprocessing and decoding."""
-    keys = (*EXAMPLES, *getattr(tasks.module(task), "EXAMPLE_KEYS", ()))
+    keys = (*EXAMPLES, *getattr(tasks.load_module(task), "EXAMPLE_KEYS", ()))
     wanted = {"data", *(f"data.{key}" for key in keys), "trainer.threads", "trainer.precision"}
     names = {each: each.partition("=")[0].lstrip("+").split(".") for each in overrides}
     return [each for each, parts in names.items() if ".".join(parts[:2]) in wanted]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def of_steps(steps: Sequence[Mapping[str, Any]]) -> str:
+def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:
     """A line for each step: its name, state and seconds, and what it found."""
     room = max(shutil.get_terminal_size((80, 24)).columns, 60)
     lines = [f"{'step':<17}{'state':<10}{'seconds':>8}  "]

@@ -20,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and words[0] in COMMANDS else "verify"
-    args = command.parse(_parser(name), words)
-    command.show_progress()
+    args = command.parse_arguments(_parser(name), words)
+    command.log_progress()
     if name == "drift":
         from quality import drift
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(name: str) -> argparse.ArgumentParser:
     if name == "verify":
-        parser = command.parser(
+        parser = command.make_parser(
             "quality",
             usage="python -m quality [-h] [--folder DIR] [OVERRIDE ...]\n       python -m quality drift|init --help",
             description="Verifies a data set's contract, and writes a report: verdict.json, rows.jsonl (every row that "
@@ -43,7 +43,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
             example="python -m quality data=squad data.path=my/questions",
         )
     elif name == "drift":
-        parser = command.parser(
+        parser = command.make_parser(
             "quality drift",
             usage="python -m quality drift [OPTIONS] reference=RUN [OVERRIDE ...]",
             description="Compares data with what a model was trained on. The reference is a run's folder, or the "
@@ -62,7 +62,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         parser.add_argument("--action", choices=("enforce", "warn"), default="enforce", help="default: enforce")
         parser.add_argument("--level", type=float, default=0.01, help="false alarms of one comparison; default: 0.01")
     else:
-        parser = command.parser(
+        parser = command.make_parser(
             "quality init",
             usage="python -m quality init [-o FILE] [OVERRIDE ...]",
             description="Writes a first contract from data as it is: what must not be fails, today's ranges warn.",
@@ -79,25 +79,25 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from datamodules import configured
+    from datamodules import factory
     from quality import gate, notify, verdict
     from quality.output import report_folder
-    from quality.settings import unpack
-    from quality.verify import verify
+    from quality.settings import read_settings
+    from quality.verification import verify_data
 
-    config = configured.composed(args.overrides, any_model=True)
-    settings = unpack(config)
-    result, report = verify(configured.build(config.data), settings)
+    config = factory.compose_config(args.overrides, any_model=True)
+    settings = read_settings(config)
+    result, report = verify_data(factory.build(config.data), settings)
     folder = report_folder(args.folder, "quality")
-    gate.publish(report, folder)
-    message = verdict.text(result)
+    gate.copy_report(report, folder)
+    message = verdict.summarise_verdict(result)
     print(message)
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
     if result.good:
         return 0
-    notify.tell(message, folder, settings.webhook, settings.summary)
+    notify.send_notification(message, folder, settings.webhook, settings.summary)
     return 0 if settings.action == "warn" else 4
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from config import tasks
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.storage import cache
 from quality import soda
 
@@ -69,7 +69,7 @@ def read(named: str, root: Path) -> Contract:
         root: of the cache.
 
     Raises:
-        Refused: there is none, or it is none that could be broken: not Soda's language, no columns, no checks.
+        InputError: there is none, or it is none that could be broken: not Soda's language, no columns, no checks.
     """
     path = _path(named)
     try:
@@ -77,7 +77,7 @@ def read(named: str, root: Path) -> Contract:
     except (OSError, UnicodeDecodeError) as error:
         shipped = ", ".join(sorted({file.stem for folder in _folders() for file in folder.glob("*.yaml")}))
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise Refused(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
+        raise InputError(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
     key = {"format": FORMAT, "digest": digest, "versions": soda.versions()}
 
@@ -92,7 +92,7 @@ def read(named: str, root: Path) -> Contract:
 
 def _folders() -> list[Path]:
     """The folders with contracts: ours, and that of a configuration of the user's own."""
-    return [folder / "quality" / "contracts" for folder in tasks.folders()]
+    return [folder / "quality" / "contracts" for folder in tasks.conf_folders()]
 
 
 def _path(named: str) -> Path:
@@ -106,22 +106,24 @@ def parse(text: str, name: str, place: str) -> Contract:
     """A contract from its text.
 
     Raises:
-        Refused: see `read`.
+        InputError: see `read`.
     """
     value = _loaded(text, place)
     if not isinstance(value, dict):
-        raise Refused(f"{place} is no data contract: expected a mapping with dataset, columns and checks")
+        raise InputError(f"{place} is no data contract: expected a mapping with dataset, columns and checks")
     _refuse_what_soda_would_overlook(value, place)
     checks = [*_dataset_checks(value), *_column_checks(value)]
     if not checks:
-        raise Refused(f"{place} has no checks: a contract without any is never broken")
+        raise InputError(f"{place} has no checks: a contract without any is never broken")
     for what in ("path", "name"):
         seen = [getattr(check, what) for check in checks]
         if twice := sorted({each for each in seen if seen.count(each) > 1}):
-            raise Refused(f"{place}: {twice[0]} twice; give checks of one type and column a qualifier, and all a name")
+            raise InputError(
+                f"{place}: {twice[0]} twice; give checks of one type and column a qualifier, and all a name"
+            )
     wrong = [check for check in checks if check.kind not in KINDS]
     if wrong:
-        raise Refused(
+        raise InputError(
             f"{place}: {wrong[0].path} is of the kind {wrong[0].kind!r}; attributes.kind is one of {', '.join(KINDS)}"
         )
     return Contract(name, text, checks, hashlib.sha256(text.encode()).hexdigest())
@@ -136,12 +138,12 @@ def _loaded(text: str, place: str) -> Any:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         said = str(error).partition("To suppress this check")[0]  # advice to programmers
-        raise Refused(f"{place} is not YAML: {' '.join(said.split())}") from error
+        raise InputError(f"{place} is not YAML: {' '.join(said.split())}") from error
 
     def check(inside: Any) -> None:
         for key in inside if isinstance(inside, dict) else ():
             if not isinstance(key, str):
-                raise Refused(f"{place}: {key!r} is a key: a key must be a word")
+                raise InputError(f"{place}: {key!r} is a key: a key must be a word")
         for each in inside.values() if isinstance(inside, dict) else inside if isinstance(inside, list) else ():
             check(each)
 
@@ -156,43 +158,43 @@ def _refuse_what_soda_would_overlook(value: dict[str, Any], place: str) -> None:
     errors = sorted(jsonschema.Draft202012Validator(_schema()).iter_errors(value), key=lambda each: list(each.path))
     if errors:
         where, why = _deepest(errors[0])
-        raise Refused(f"{place}: {where or 'the whole file'}: {why}")
+        raise InputError(f"{place}: {where or 'the whole file'}: {why}")
     known = {
         name for part in _schema()["properties"]["columns"]["items"]["allOf"] for name in part.get("properties", {})
     }
     for column in value["columns"]:  # the schema leaves columns open, and Soda reads over what it does not know
         if unknown := sorted(set(column) - known):
-            raise Refused(
+            raise InputError(
                 f"{place}: column {column['name']}: {unknown[0]} is no key of a column; known are {', '.join(sorted(known))}"
             )
     if value.get("variables") or "${var." in json.dumps(value, default=str):
-        raise Refused(f"{place}: variables have no effect in thresholds, and none here: write the values")
+        raise InputError(f"{place}: variables have no effect in thresholds, and none here: write the values")
     if value.get("dataset") != TABLE:
-        raise Refused(f"{place}: dataset is {value.get('dataset')!r}; here it is {TABLE}, the table of facts")
+        raise InputError(f"{place}: dataset is {value.get('dataset')!r}; here it is {TABLE}, the table of facts")
     for column in value["columns"]:
         for each in column.get("checks") or []:
             _refuse_unread(each, bool(value.get("filter")), f"{place}: column {column['name']}")
     for each in value.get("checks") or []:
         _refuse_unread(each, bool(value.get("filter")), place)
     if value.get("scopes"):
-        raise Refused(f"{place}: scopes are only in Soda's extensions; use filter: on each check")
+        raise InputError(f"{place}: scopes are only in Soda's extensions; use filter: on each check")
     if not value["columns"]:
-        raise Refused(f"{place}: columns is empty")
+        raise InputError(f"{place}: columns is empty")
 
 
 def _refuse_unread(check: dict[str, Any], filtered: bool, place: str) -> None:
     """Keys that Soda's schema has, and that do nothing, or not what they say."""
     for type_, body in check.items():
         if isinstance(body, dict) and "scope" in body:
-            raise Refused(f"{place}: {type_}: scope is only in Soda's extensions; use filter:")
+            raise InputError(f"{place}: {type_}: scope is only in Soda's extensions; use filter:")
         if isinstance(body, dict) and "query" in body and ("filter" in body or filtered):
-            raise Refused(f"{place}: {type_}: a filter has no effect on a query; write it into the query")
+            raise InputError(f"{place}: {type_}: a filter has no effect on a query; write it into the query")
         attributes = (body or {}).get("attributes") or {}
         shown = attributes.get("show", [])
         if not isinstance(shown, list) or not all(isinstance(each, str) for each in shown):
-            raise Refused(f"{place}: {type_}: attributes.show must be a list of columns")
+            raise InputError(f"{place}: {type_}: attributes.show must be a list of columns")
         if not isinstance(attributes.get("rows", ""), str):
-            raise Refused(f"{place}: {type_}: attributes.rows must be a condition in SQL")
+            raise InputError(f"{place}: {type_}: attributes.rows must be a condition in SQL")
 
 
 @lru_cache
@@ -200,7 +202,7 @@ def _schema() -> Any:
     """Soda's own schema, with what it lacks: Soda does read a filter and attributes of metric and failed_rows."""
     spec = find_spec("soda_core")  # finds it without importing it
     if spec is None or not spec.submodule_search_locations:
-        raise Refused(soda.INSTALL)
+        raise InputError(soda.INSTALL_HINT)
     text = (Path(spec.submodule_search_locations[0]) / SCHEMA_FILE).read_text(encoding="utf-8")
 
     def added(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from config import tasks
-from config.errors import Refused
+from config.errors import InputError
 from quality import tables
 
 REQUIRED = ("FORMAT", "SCHEMA", "tables")
@@ -60,23 +60,23 @@ def describe(task: str) -> Description:
         task: name of the task.
 
     Raises:
-        Refused: the task has no table of facts, or its module lacks what it must have.
+        InputError: the task has no table of facts, or its module lacks what it must have.
     """
-    module = tasks.member(task, "facts", "a data contract (quality=off trains without one)")()
+    module = tasks.load_member(task, "facts", "a data contract (quality=off trains without one)")()
     if missing := [name for name in REQUIRED if not hasattr(module, name)]:
-        raise Refused(
+        raise InputError(
             f"the facts of the task {task} need {missing[0]}, which {module.__name__} lacks: "
             "write it as docs/quality.md says"
         )
     return Description(
         task=task,
-        examples=str(getattr(tasks.module(task), "EXAMPLES", "examples")),
+        examples=str(getattr(tasks.load_module(task), "EXAMPLES", "examples")),
         format=module.FORMAT,
         schema=module.SCHEMA,
         tables=module.tables,
         finish=getattr(module, "finish", Path.replace),
         classes=getattr(module, "classes", lambda data: []),
-        counts=getattr(module, "counts", tables.counts),
+        counts=getattr(module, "counts", tables.split_counts),
         alike=getattr(module, "ALIKE", "number"),
         usable=getattr(module, "USABLE", "true"),
         categories=tuple(getattr(module, "CATEGORIES", ())),

@@ -11,7 +11,7 @@ Counts = npt.NDArray[np.float64]
 BINS = 10  # of the reference, with equal shares, for the index
 
 
-def ks(one: Numbers, other: Numbers) -> float:
+def ks_statistic(one: Numbers, other: Numbers) -> float:
     """Kolmogorov's and Smirnov's statistic: the largest difference of two empirical distribution functions, 0 to 1.
 
     Args:
@@ -48,7 +48,7 @@ def psi(one: Counts, other: Counts) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def chi_square(one: Counts, other: Counts) -> tuple[float, float]:
+def chi_square_test(one: Counts, other: Counts) -> tuple[float, float]:
     """The p-value of Pearson's test that two rows of counts are of one distribution, and its effect size, Cramér's V, 0 to 1."""
     from scipy.stats import chi2_contingency
 
@@ -60,14 +60,14 @@ def chi_square(one: Counts, other: Counts) -> tuple[float, float]:
     return float(found.pvalue), float(np.sqrt(found.statistic / table.sum()))
 
 
-def ks_p(one: Numbers, other: Numbers) -> float:
+def ks_p_value(one: Numbers, other: Numbers) -> float:
     """The p-value of the two-sample test of Kolmogorov and Smirnov, asymptotic; 1 for single values, which tell nothing."""
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(one, other, method="asymp").pvalue) if min(len(one), len(other)) > 1 else 1.0
 
 
-def binned(reference: Numbers, new: Numbers) -> tuple[Counts, Counts]:
+def bin_counts(reference: Numbers, new: Numbers) -> tuple[Counts, Counts]:
     """Counts of both in bins that have equal shares of the reference, as far as ties let them."""
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))
     return tuple(
@@ -76,7 +76,7 @@ def binned(reference: Numbers, new: Numbers) -> tuple[Counts, Counts]:
     )  # type: ignore[return-value]
 
 
-def counted(reference: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], Counts, Counts]:
+def category_counts(reference: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], Counts, Counts]:
     """The categories of both, sorted, and how often each has them."""
     names = sorted({*reference, *new}, key=str)
     at = {name: index for index, name in enumerate(names)}
@@ -87,7 +87,7 @@ def counted(reference: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], Co
     return names, one, other
 
 
-def thresholds(
+def null_thresholds(
     reference: Mapping[str, npt.NDArray[Any]],
     statistics: Mapping[str, Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]],
     size: int,

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from config import files, tasks
-from config.command import named
-from config.errors import Refused
-from datamodules import configured
+from config.command import take_override
+from config.errors import InputError
+from datamodules import factory
 from quality import distances, drift_report, facts, features, notify, profile, tables, verdict
 from quality.description import describe
 from quality.output import report_folder
-from quality.settings import unpack
+from quality.settings import read_settings
 from runs import folder as folders
-from runs.statistics import holm
+from runs.statistics import holm_correction
 
 DRAWS = 300  # comparisons of the reference with itself
 COMPONENTS = 8  # of features
@@ -29,7 +29,7 @@ Column = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Compared:
+class ColumnDrift:
     """One column of both data sets.
 
     Attributes:
@@ -65,17 +65,17 @@ def command(args: argparse.Namespace) -> int:
         0, or 4 if it drifted under enforce.
     """
     refusal = "give one reference=<run folder or fingerprint>"
-    reference, overrides = named(args.overrides, "reference", refusal)
+    reference, overrides = take_override(args.overrides, "reference", refusal)
     if not 0 < args.level < 1:
-        raise Refused(f"--level {args.level}: must be above 0 and below 1")
-    config = configured.composed(overrides, any_model=True)
-    settings = unpack(config)
-    data = configured.build(config.data)
-    folder = reference_of(reference, data.root)
+        raise InputError(f"--level {args.level}: must be above 0 and below 1")
+    config = factory.compose_config(overrides, any_model=True)
+    settings = read_settings(config)
+    data = factory.build(config.data)
+    folder = find_reference(reference, data.root)
     trained = profile.read(folder)["task"]
     if trained != settings.task:
-        raise Refused(f"the reference is data of {trained}, this is of {settings.task}")
-    table, description = facts.of(data, settings.task), describe(settings.task)
+        raise InputError(f"the reference is data of {trained}, this is of {settings.task}")
+    table, description = facts.load_facts(data, settings.task), describe(settings.task)
     with tempfile.TemporaryDirectory() as spill:
         connection = tables.connect(table.path, Path(spill))
         profile.write(Path(spill), connection, description)
@@ -84,7 +84,7 @@ def command(args: argparse.Namespace) -> int:
         blocks = [(old, new)]
         if args.model:
             blocks.append(_looked(reference, args.model, data, table, args.split, Path(spill)))
-    compared = compare(blocks, args.level)
+    compared = compare_columns(blocks, args.level)
     drifted = [column.name for column in compared if column.drifted]
     result = {
         "status": "drifted" if drifted else "stable",
@@ -100,32 +100,34 @@ def command(args: argparse.Namespace) -> int:
         files.write_json(report / "drift.json", result)
         drift_report.write(report, result)
     except OSError as error:
-        raise Refused(f"the report cannot be written to {report}: {error.strerror or error}") from error
+        raise InputError(f"the report cannot be written to {report}: {error.strerror or error}") from error
     worst = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
     print(f"{len(drifted)} of {len(compared)} columns drifted{': ' + worst if drifted else ''}")
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
         return 0
-    notify.tell(f"data drifted from {reference}: {worst}", report, settings.webhook, settings.summary)
+    notify.send_notification(f"data drifted from {reference}: {worst}", report, settings.webhook, settings.summary)
     return 4 if args.action == "enforce" else 0
 
 
-def reference_of(name: str, root: Path) -> Path:
+def find_reference(name: str, root: Path) -> Path:
     """The folder with the profile of a run's data, or of the data with a fingerprint.
 
     Raises:
-        Refused: there is none.
+        InputError: there is none.
     """
     run = Path(name)
     if run.is_dir():
         for folder in (run / "quality", run):
             if (folder / profile.SAMPLE).exists():
                 return folder
-        raise Refused(f"reference={name} has no quality/{profile.SAMPLE}: train with quality=enforce or quality=warn")
+        raise InputError(
+            f"reference={name} has no quality/{profile.SAMPLE}: train with quality=enforce or quality=warn"
+        )
     for path in sorted((root / "verdicts").glob("*/verdict.json")):
         if len(name) >= 8 and path.parent.suffix != ".tmp" and verdict.read(path).fingerprint.startswith(name):
             return path.parent
-    raise Refused(
+    raise InputError(
         f"reference={name}: neither a run's folder nor the fingerprint of data whose contract was verified here"
     )
 
@@ -136,7 +138,7 @@ def _sample(path: Path, split: str) -> dict[str, Column]:
 
     table = pq.read_table(path, filters=[("split", "==", split)])
     if not table.num_rows:
-        raise Refused(f"{path} has no rows of {split}")
+        raise InputError(f"{path} has no rows of {split}")
     found: dict[str, Column] = {}
     for name in table.column_names:
         values = table.column(name).to_pylist()
@@ -158,16 +160,18 @@ def _looked(
     """What the model makes of both data sets; the reference's is opened again, as its run had it."""
     run = Path(reference)
     if not (run / folders.RECORD).exists():
-        raise Refused("--model needs a run's folder as the reference: what it was trained on is looked at, too")
-    before = configured.build(configured.recorded(folders.read_record(run), table.task), cache_dir=str(data.root))
-    then = facts.of(before, table.task)
-    trained = verdict.read(reference_of(reference, data.root) / verdict.FILE).fingerprint
+        raise InputError("--model needs a run's folder as the reference: what it was trained on is looked at, too")
+    before = factory.build(factory.compose_recorded(folders.read_record(run), table.task), cache_dir=str(data.root))
+    then = facts.load_facts(before, table.task)
+    trained = verdict.read(find_reference(reference, data.root) / verdict.FILE).fingerprint
     if then.fingerprint != trained:
-        raise Refused(f"the data that {reference} was trained on has changed since: --model cannot look at it any more")
-    look = tasks.member(table.task, "look", "python -m quality drift --model")
-    old = look(model, before, "train", features.rows(then, "train", spill))
-    new = look(model, data, split, features.rows(table, split, spill))
-    components = features.principal(old.features, new.features, COMPONENTS)
+        raise InputError(
+            f"the data that {reference} was trained on has changed since: --model cannot look at it any more"
+        )
+    look = tasks.load_member(table.task, "look", "python -m quality drift --model")
+    old = look(model, before, "train", features.sample_rows(then, "train", spill))
+    new = look(model, data, split, features.sample_rows(table, split, spill))
+    components = features.principal_components(old.features, new.features, COMPONENTS)
     columns: tuple[dict[str, Column], dict[str, Column]] = ({}, {})
     for block, seen, projected in zip(columns, (old, new), components, strict=True):
         block["model: prediction"] = seen.predicted
@@ -177,7 +181,9 @@ def _looked(
     return columns
 
 
-def compare(blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], level: float) -> list[Compared]:
+def compare_columns(
+    blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], level: float
+) -> list[ColumnDrift]:
     """Compares columns of a reference and of new data.
 
     Args:
@@ -189,9 +195,9 @@ def compare(blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]],
     limits: dict[str, float] = {}
     for old, new in prepared:
         statistics = {name: _statistic(old[name], new[name]) for name in old}
-        limits |= distances.thresholds(old, statistics, _rows(new), level / len(prepared), DRAWS)
+        limits |= distances.null_thresholds(old, statistics, _rows(new), level / len(prepared), DRAWS)
         p |= {name: _p(old[name], new[name]) for name in old}
-    p = holm(p)
+    p = holm_correction(p)
     found = []
     for old, new in prepared:
         for name in old:
@@ -203,7 +209,9 @@ def compare(blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]],
 def _prepared(old: Mapping[str, Column], new: Mapping[str, Column]) -> tuple[dict[str, Column], dict[str, Column]]:
     """Columns of both; where values are missing, that is a column of its own. One that neither has is left out."""
     if missing := sorted(set(old) ^ set(new)):
-        raise Refused(f"the reference's profile is of another version: it and the data differ in {', '.join(missing)}")
+        raise InputError(
+            f"the reference's profile is of another version: it and the data differ in {', '.join(missing)}"
+        )
     first, second = dict(old), dict(new)
     for name in old:
         if old[name].dtype.kind == "f":
@@ -217,8 +225,8 @@ def _prepared(old: Mapping[str, Column], new: Mapping[str, Column]) -> tuple[dic
 
 def _statistic(old: Column, new: Column) -> Callable[[Column, Column], float]:
     if old.dtype.kind == "f":
-        return lambda one, other: distances.ks(*_present(one, other))
-    names, _, _ = distances.counted(old.tolist(), new.tolist())
+        return lambda one, other: distances.ks_statistic(*_present(one, other))
+    names, _, _ = distances.category_counts(old.tolist(), new.tolist())
     order = np.array(names)
 
     def distance(one: Column, other: Column) -> float:
@@ -239,24 +247,26 @@ def _p(old: Column, new: Column) -> float:
     if old.dtype.kind == "f":
         one, other = _present(old, new)
         if len(np.unique(np.concatenate([one, other]))) > FEW:
-            return distances.ks_p(one, other)
+            return distances.ks_p_value(one, other)
         old, new = one, other  # with few values and many ties, that of KS is far too large
-    _, one, other = distances.counted(old.tolist(), new.tolist())
-    return distances.chi_square(one, other)[0]
+    _, one, other = distances.category_counts(old.tolist(), new.tolist())
+    return distances.chi_square_test(one, other)[0]
 
 
-def _compared(name: str, old: Column, new: Column, value: float, threshold: float, p: float, level: float) -> Compared:
+def _compared(
+    name: str, old: Column, new: Column, value: float, threshold: float, p: float, level: float
+) -> ColumnDrift:
     drifted = value > threshold and p < level
     if old.dtype.kind == "f":
         one, other = _present(old, new)
-        first, second = distances.binned(one, other)
+        first, second = distances.bin_counts(one, other)
         spread = float(one.std()) or 1.0
         effect = float(other.mean() - one.mean()) / spread
         shown = _bars(one, other)
         kind, statistic = "number", "KS"
     else:
-        names, first, second = distances.counted(old.tolist(), new.tolist())
-        effect = distances.chi_square(first, second)[1]
+        names, first, second = distances.category_counts(old.tolist(), new.tolist())
+        effect = distances.chi_square_test(first, second)[1]
         shown = {
             "counts": {
                 "reference": dict(zip(names, first.tolist(), strict=True)),
@@ -265,7 +275,7 @@ def _compared(name: str, old: Column, new: Column, value: float, threshold: floa
         }
         kind, statistic = "category", "Jensen-Shannon"
     psi, distance = distances.psi(first, second), distances.jensen_shannon(first, second)
-    return Compared(name, kind, statistic, value, threshold, p, effect, psi, distance, drifted, shown)
+    return ColumnDrift(name, kind, statistic, value, threshold, p, effect, psi, distance, drifted, shown)
 
 
 def _bars(one: Column, other: Column) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Facts:
     counts: list[dict[str, Any]]
 
 
-def of(data: Any, task: str) -> Facts:
+def load_facts(data: Any, task: str) -> Facts:
     """The facts of a data module's content, from the cache or made now.
 
     Args:
@@ -40,7 +40,7 @@ def of(data: Any, task: str) -> Facts:
         task: name of its task.
 
     Raises:
-        Refused: files that cannot be read as a data set at all.
+        InputError: files that cannot be read as a data set at all.
     """
     description = describe(task)
     source = [data.fingerprint(split) for split in SPLITS]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import Refused
+from config.errors import InputError
 from quality import tables
 from quality.description import describe
 from quality.facts import Facts
@@ -19,7 +19,7 @@ EXAMPLES = 512  # looked at of each data set
 
 
 @dataclass(frozen=True)
-class Seen:
+class ModelOutputs:
     """What a model says of N examples.
 
     Attributes:
@@ -33,7 +33,7 @@ class Seen:
     features: npt.NDArray[np.float64]
 
 
-def rows(facts: Facts, split: str, spill: Path) -> list[dict[str, Any]]:
+def sample_rows(facts: Facts, split: str, spill: Path) -> list[dict[str, Any]]:
     """The rows of a split with the smallest hashes of their ids, one of those that are alike, as in the profile.
 
     Args:
@@ -42,11 +42,11 @@ def rows(facts: Facts, split: str, spill: Path) -> list[dict[str, Any]]:
         spill: folder for what does not fit into memory.
 
     Raises:
-        Refused: there are none.
+        InputError: there are none.
     """
     description = describe(facts.task)
     connection = tables.connect(facts.path, spill)
-    chosen = tables.rows(
+    chosen = tables.query_rows(
         connection,
         f"select * from facts where split = '{split}' and number is not null and ({description.usable}) "
         f"qualify row_number() over (partition by {description.alike} order by hash(id), id) = 1 "
@@ -54,11 +54,13 @@ def rows(facts: Facts, split: str, spill: Path) -> list[dict[str, Any]]:
     )
     connection.close()
     if not chosen:
-        raise Refused(f"there is no example in {split} for the model to look at")
+        raise InputError(f"there is no example in {split} for the model to look at")
     return chosen
 
 
-def principal(reference: npt.NDArray[np.float64], new: npt.NDArray[np.float64], count: int) -> tuple[Any, Any]:
+def principal_components(
+    reference: npt.NDArray[np.float64], new: npt.NDArray[np.float64], count: int
+) -> tuple[Any, Any]:
     """Both on the reference's principal components.
 
     Args:

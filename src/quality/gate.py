@@ -7,15 +7,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from config import files, process
-from config.errors import ContractBroken, Refused
-from quality.settings import unpack
+from config.errors import ContractError, InputError
+from quality.settings import read_settings
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "quality"
 
 
-def gate(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
+def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
     """Verifies a run's data before a model sees it.
 
     Args:
@@ -27,42 +27,42 @@ def gate(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
         For run.json: the verdict's status and where it is from.
 
     Raises:
-        ContractBroken: under `quality=enforce`, unless the verdict is good.
-        Refused: a contract that cannot be one, or Soda is not installed.
+        ContractError: under `quality=enforce`, unless the verdict is good.
+        InputError: a contract that cannot be one, or Soda is not installed.
     """
-    settings = unpack(config)
+    settings = read_settings(config)
     if settings.action == "off":
         return {"action": settings.action}
     from quality import notify, verdict
-    from quality.verify import verify
+    from quality.verification import verify_data
 
-    result, report = verify(data, settings)
+    result, report = verify_data(data, settings)
     target = folder / FOLDER
     if process.rank() == 0:
-        publish(report, target)
-    message = verdict.text(result)
+        copy_report(report, target)
+    message = verdict.summarise_verdict(result)
     fields = {"action": settings.action, "status": result.status, "contract": result.contract, "digest": result.digest}
     if result.good:
         if result.status == "warned":
             logger.warning("%s; see %s", message, target / "report.html")
         return fields
     if process.rank() == 0:
-        notify.tell(message, target, settings.webhook, settings.summary)
+        notify.send_notification(message, target, settings.webhook, settings.summary)
     if settings.action == "enforce":
-        raise ContractBroken(f"{message}; see {target / 'report.html'}; quality=warn trains all the same")
+        raise ContractError(f"{message}; see {target / 'report.html'}; quality=warn trains all the same")
     logger.warning("%s; see %s", message, target / "report.html")
     return fields
 
 
-def publish(written: Path, target: Path) -> None:
+def copy_report(written: Path, target: Path) -> None:
     """Copies a report from the cache to where people look for it, over an older one; whatever else is there stays.
 
     Raises:
-        Refused: it cannot be written there.
+        InputError: it cannot be written there.
     """
     try:
         for file in written.iterdir():
             if file.name != "key.json" and file.is_file():
-                files.copy(file, target / file.name)
+                files.copy_file(file, target / file.name)
     except OSError as error:
-        raise Refused(f"the report cannot be written to {target}: {error.strerror or error}") from error
+        raise InputError(f"the report cannot be written to {target}: {error.strerror or error}") from error

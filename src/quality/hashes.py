@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 
-def hashed(content: str | bytes) -> int:
+def hash64(content: str | bytes) -> int:
     """BLAKE2b to 64 bits, as a signed number: what a BIGINT holds."""
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), signed=True)

@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
-from datamodules import configured
+from config.errors import InputError
+from datamodules import factory
 from quality import contract, facts, profile, tables
 from quality.description import describe
-from quality.settings import unpack
-from runs.masking import masked_command
+from quality.settings import read_settings
+from runs.masking import mask_command
 
 KEPT = 0.8  # of today's rows, before somebody is told
 
@@ -29,28 +29,28 @@ def command(args: argparse.Namespace) -> int:
         why = (
             "is there already: choose another name, or remove it" if path.exists() else "has no folder to be written to"
         )
-        raise Refused(f"{path} {why}")
-    config = configured.composed(args.overrides, any_model=True)
-    settings = unpack(config)
-    data = configured.build(config.data)
+        raise InputError(f"{path} {why}")
+    config = factory.compose_config(args.overrides, any_model=True)
+    settings = read_settings(config)
+    data = factory.build(config.data)
     base = contract.read(settings.contract, data.root)
-    table = facts.of(data, settings.task)
+    table = facts.load_facts(data, settings.task)
     with tempfile.TemporaryDirectory() as spill:
         connection = tables.connect(table.path, Path(spill))
         statistics = profile.write(Path(spill), connection, describe(settings.task))
         connection.close()
-    text = written(base.text, statistics, args.overrides)
+    text = draft_contract(base.text, statistics, args.overrides)
     contract.parse(text, "new", args.output or "the new contract")
     if path is None:
         print(text, end="")
         return 0
     path.write_text(text, encoding="utf-8")
-    overrides = shlex.join(masked_command(args.overrides))
+    overrides = shlex.join(mask_command(args.overrides))
     print(f"isotrain: wrote {path}; python -m quality {overrides} quality.contract={path}", file=sys.stderr)
     return 0
 
 
-def written(base: str, seen: dict[str, Any], overrides: list[str]) -> str:
+def draft_contract(base: str, seen: dict[str, Any], overrides: list[str]) -> str:
     """A contract's text with today's ranges added as warnings, its comments kept.
 
     Args:
@@ -88,7 +88,7 @@ def written(base: str, seen: dict[str, Any], overrides: list[str]) -> str:
     yaml.dump(value, stream)
     text = stream.getvalue()
     body = text[text.index("dataset:") :]
-    given = shlex.join(masked_command(overrides))
+    given = shlex.join(mask_command(overrides))
     return (
         f"# Made by: python -m quality init {given}\n"
         f"#   python -m quality {given} quality.contract=<this file>    verify it\n"

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 SECONDS = 5.0  # to wait for the address
 
 
-def tell(said: str, folder: Path, address: str | None, summary: str | None) -> None:
+def send_notification(said: str, folder: Path, address: str | None, summary: str | None) -> None:
     """Sends what a gate said to an address, and adds its report to a summary file; what goes wrong is only said.
 
     Args:

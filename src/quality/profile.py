@@ -18,7 +18,7 @@ EXTREMES = 4
 IDENTIFIERS = ("_hash", "_group")  # how names of columns end whose numbers only tell rows apart
 
 
-def kinds(description: Description) -> dict[str, str]:
+def column_kinds(description: Description) -> dict[str, str]:
     """The columns that have statistics: "number", "flag" or "category" by name."""
     found = {}
     for column in description.schema:
@@ -45,7 +45,7 @@ def write(folder: Path, connection: Any, description: Description) -> dict[str, 
     Returns:
         What profile.json has, and `extremes`, which have ids: for the report alone.
     """
-    columns = kinds(description)
+    columns = column_kinds(description)
     profile: dict[str, Any] = {
         "task": description.task,
         "rows": {each["split"]: each["rows"] for each in _by_split(connection, "count(number) as rows")},
@@ -58,14 +58,14 @@ def write(folder: Path, connection: Any, description: Description) -> dict[str, 
         f"copy (select split, {listed} from "
         f"(select * from facts where number is not null qualify row_number() over (partition by split, {description.alike} "
         f"order by hash(id), id) = 1) qualify row_number() over (partition by split order by hash(id), id) <= {SAMPLED}) "
-        f"to {tables.quoted(str(folder / SAMPLE))} (format parquet)"
+        f"to {tables.sql_string(str(folder / SAMPLE))} (format parquet)"
     )
     numbers = [name for name, kind in columns.items() if kind == "number"]
     return {**profile, "extremes": {name: _extremes(connection, name, description.said) for name in numbers}}
 
 
 def _by_split(connection: Any, what: str) -> list[dict[str, Any]]:
-    return tables.rows(
+    return tables.query_rows(
         connection, f"select split, {what} from facts where split in {SPLITS} group by split order by split"
     )
 
@@ -74,7 +74,7 @@ def _column(connection: Any, name: str, kind: str) -> dict[str, Any]:
     if kind == "number":
         return _number(connection, name)
     value = f'"{name}"::varchar'
-    counted = tables.rows(
+    counted = tables.query_rows(
         connection,
         f"select split, {value} as value, count(*) as n from facts where number is not null group by all order by n desc, value",
     )
@@ -115,7 +115,7 @@ def _number(connection: Any, name: str) -> dict[str, Any]:
         bins, high = BINS, high if high > low else low + 1.0
     place = f"greatest(0, least({bins - 1}, floor(({column} - {low!r}) / {(high - low) / bins!r})))::int"
     bars = {split: [0] * bins for split in SPLITS}
-    counted = tables.rows(
+    counted = tables.query_rows(
         connection, f"select split, {place} as bin, count(*) as n from facts where {column} is not null group by all"
     )
     for each in counted:
@@ -129,7 +129,8 @@ def _extremes(connection: Any, name: str, said: str | None) -> dict[str, list[di
         f'where "{name}" is not null and number is not null order by "{name}" {{}}, split, number limit {EXTREMES}'
     )
     return {
-        which: tables.rows(connection, query.format(order)) for which, order in (("least", "asc"), ("most", "desc"))
+        which: tables.query_rows(connection, query.format(order))
+        for which, order in (("least", "asc"), ("most", "desc"))
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quality.description import Description
-from quality.verdict import Judged, Verdict
+from quality.verdict import CheckResult, Verdict
 from runs import page
 from runs.page import badge, escaped, number
 
@@ -53,7 +53,7 @@ def write(
     (folder / "report.md").write_text(markdown(verdict, rows), encoding="utf-8")
 
 
-def _broken(check: Judged, description: Description, pictures: Any) -> str:
+def _broken(check: CheckResult, description: Description, pictures: Any) -> str:
     parts = [f"<h2>{badge(check.outcome)} {escaped(check.name)}</h2>"]
     found = "nothing" if check.value is None else number(check.value)
     parts.append(
@@ -121,7 +121,7 @@ def _picture(pictures: Any, row: Mapping[str, Any]) -> str:
     return f"<img alt='' width='72' src='data:image/jpeg;base64,{base64.b64encode(content).decode()}'>"
 
 
-def _checks(checks: Sequence[Judged]) -> str:
+def _checks(checks: Sequence[CheckResult]) -> str:
     rows = [
         [badge(check.outcome), escaped(check.kind), escaped(check.name), number(check.value), escaped(check.threshold)]
         for check in checks

@@ -23,7 +23,7 @@ class Settings:
     summary: str | None = None
 
 
-def unpack(config: Any) -> Settings:
+def read_settings(config: Any) -> Settings:
     """The settings in a composed configuration."""
     quality = config.quality
     return Settings(str(config.task.name), str(quality.contract), str(quality.action), quality.webhook, quality.summary)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
 
-INSTALL = "data contracts need Soda: pip install 'isotrain[quality]', or set quality=off"
+INSTALL_HINT = "data contracts need Soda: pip install 'isotrain[quality]', or set quality=off"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SodaOutcome:
     """What became of one check.
 
     Attributes:
@@ -36,7 +36,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Verified:
+class SodaResult:
     """What became of a contract.
 
     Attributes:
@@ -46,7 +46,7 @@ class Verified:
     """
 
     status: str
-    outcomes: list[Outcome]
+    outcomes: list[SodaOutcome]
     errors: str
 
 
@@ -54,15 +54,15 @@ def versions() -> dict[str, str]:
     """Of Soda and DuckDB: a verdict is theirs.
 
     Raises:
-        Refused: they are not installed.
+        InputError: they are not installed.
     """
     try:
         return {name: version(name) for name in ("soda-core", "soda-duckdb", "duckdb")}
     except PackageNotFoundError as error:
-        raise Refused(INSTALL) from error
+        raise InputError(INSTALL_HINT) from error
 
 
-def verify(text: str, connection: Any) -> Verified:
+def verify(text: str, connection: Any) -> SodaResult:
     """Verifies a contract over the table `facts` of a connection.
 
     Args:
@@ -82,13 +82,13 @@ def verify(text: str, connection: Any) -> Verified:
                 data_source_impls=[DuckDBDataSource.from_existing_cursor(connection, name="data")],
             )
         except Exception as error:  # of Soda's own kinds, none of them documented
-            return Verified("ERROR", [], f"{type(error).__name__}: {error}")
+            return SodaResult("ERROR", [], f"{type(error).__name__}: {error}")
     results = session.contract_verification_results
     if len(results) != 1:
-        return Verified("ERROR", [], session.get_errors_str() or f"{len(results)} results for one contract")
+        return SodaResult("ERROR", [], session.get_errors_str() or f"{len(results)} results for one contract")
     result = results[0]
     outcomes = [
-        Outcome(
+        SodaOutcome(
             each.check.relative_path,
             each.outcome.name,
             None if each.threshold_value is None else float(each.threshold_value),
@@ -97,7 +97,7 @@ def verify(text: str, connection: Any) -> Verified:
         )
         for each in result.check_results
     ]
-    return Verified(result.status.name, outcomes, session.get_errors_str() or "")
+    return SodaResult(result.status.name, outcomes, session.get_errors_str() or "")
 
 
 @contextlib.contextmanager

@@ -21,11 +21,13 @@ def connect(facts: Path, spill: Path) -> Any:
 
     settings = {"autoinstall_known_extensions": "false", "memory_limit": MEMORY, "temp_directory": str(spill)}
     connection = duckdb.connect(":memory:", config=settings)
-    connection.execute(f"create view facts as select * from read_parquet({quoted(str(facts))})")
+    connection.execute(f"create view facts as select * from read_parquet({sql_string(str(facts))})")
     return connection
 
 
-def add(connection: Any, facts: Any, expected: Mapping[str, int | None], previous: Sequence[Mapping[str, Any]]) -> None:
+def add_tables(
+    connection: Any, facts: Any, expected: Mapping[str, int | None], previous: Sequence[Mapping[str, Any]]
+) -> None:
     """The tables beside the facts.
 
     `expected(split, rows)`: how many examples the configuration says there are, where it does. `previous(split, label,
@@ -44,44 +46,44 @@ def add(connection: Any, facts: Any, expected: Mapping[str, int | None], previou
         connection.execute("insert into classes values (?)", [each["id"]])
 
 
-def counts(connection: Any) -> list[dict[str, Any]]:
+def split_counts(connection: Any) -> list[dict[str, Any]]:
     """Examples by split."""
-    return rows(
+    return query_rows(
         connection, "select split, null::varchar as label, count(*) as rows from facts group by all order by all"
     )
 
 
 def class_counts(connection: Any) -> list[dict[str, Any]]:
     """Examples by split and class (column `label`)."""
-    return rows(
+    return query_rows(
         connection,
         "select split, label, count(*) as rows from facts where number is not null group by all order by all",
     )
 
 
-def rows(connection: Any, query: str) -> list[dict[str, Any]]:
+def query_rows(connection: Any, query: str) -> list[dict[str, Any]]:
     """A query's rows as mappings."""
     found = connection.execute(query)
     names = [each[0] for each in found.description]
     return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
-def columns(connection: Any) -> dict[str, str]:
+def column_types(connection: Any) -> dict[str, str]:
     """The columns of the facts and their types, as DuckDB calls them."""
     return {name: kind for name, kind, *_ in connection.execute("describe facts").fetchall()}
 
 
-def quoted(text: str) -> str:
+def sql_string(text: str) -> str:
     """A text as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def remember(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
+def write_counts(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
     """Leaves counts for the next data from the same place."""
     files.write_json(path, list(found))
 
 
-def remembered(path: Path) -> list[dict[str, Any]]:
+def read_counts(path: Path) -> list[dict[str, Any]]:
     """What `remember` left; nothing if there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

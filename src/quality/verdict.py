@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runs import terminal
+from config import terminal
 
 FILE = "verdict.json"
 ROWS = "rows.jsonl"
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckResult:
     """One check and what became of it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Verdict:
     digest: str
     fingerprint: str
     task: str
-    checks: list[Judged]
+    checks: list[CheckResult]
     errors: str
     counts: list[dict[str, Any]]
     versions: dict[str, str]
@@ -72,7 +72,7 @@ class Verdict:
         """Whether a model may be trained on it."""
         return self.status in ("passed", "warned")
 
-    def by(self, outcome: str) -> list[Judged]:
+    def by(self, outcome: str) -> list[CheckResult]:
         """The checks with an outcome."""
         return [check for check in self.checks if check.outcome == outcome]
 
@@ -80,11 +80,11 @@ class Verdict:
 def read(path: Path) -> Verdict:
     """A verdict from its file."""
     value = json.loads(path.read_text(encoding="utf-8"))
-    checks = [Judged(**{**check, "columns": tuple(check["columns"])}) for check in value.pop("checks")]
+    checks = [CheckResult(**{**check, "columns": tuple(check["columns"])}) for check in value.pop("checks")]
     return Verdict(checks=checks, **value)
 
 
-def text(verdict: Verdict) -> str:
+def summarise_verdict(verdict: Verdict) -> str:
     """A verdict in one line: what is wrong, and how much of it."""
     if verdict.good:
         return f"the data contract {verdict.contract}: {verdict.status}, {len(verdict.checks)} checks" + (
@@ -106,7 +106,7 @@ def text(verdict: Verdict) -> str:
     return f"the data contract {verdict.contract} {broken}: " + "; ".join(parts)
 
 
-def _short(check: Judged) -> str:
+def _short(check: CheckResult) -> str:
     if check.rows:
-        return f"{check.name} ({check.rows} row{'s' * (check.rows != 1)}, e.g. {terminal.printable(check.examples[0]['id'])})"
+        return f"{check.name} ({check.rows} row{'s' * (check.rows != 1)}, e.g. {terminal.make_printable(check.examples[0]['id'])})"
     return f"{check.name} ({'none' if check.value is None else f'{check.value:g}'}, must be {check.threshold})"

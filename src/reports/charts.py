@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from config.numbers import format_number
 
@@ -66,28 +66,44 @@ class Axis:
         return [(self.pixel(value), _short(value, max(3, min(digits, 12)))) for value in values]
 
 
+class PlottedSeries(NamedTuple):
+    """A series in pixels.
+
+    Attributes:
+        name, colour, style: those of the series.
+        path: points of its polyline.
+        dots: x, y and title of each point.
+    """
+
+    name: str
+    colour: str
+    style: str
+    path: str
+    dots: list[tuple[float, float, str]]
+
+
 @dataclass(frozen=True)
 class Plot:
     """Axes and what lies between them.
 
     Attributes:
         x, y: the axes.
-        lines: name, colour, style, polyline and dots (x, y, title) of each series.
+        series: those with points.
         label: a description for readers who do not see it.
     """
 
     x: Axis
     y: Axis
-    lines: list[tuple[str, str, str, str, list[tuple[float, float, str]]]]
+    series: list[PlottedSeries]
     label: str
 
     @property
     def legend(self) -> list[tuple[str, str]]:
         """Name and colour of each series."""
-        return [(name, colour) for name, colour, *_ in self.lines]
+        return [(row.name, row.colour) for row in self.series]
 
 
-def xy(series: Sequence[Series], x_label: str, width: float, height: float) -> Plot | None:
+def plot_xy(series: Sequence[Series], x_label: str, width: float, height: float) -> Plot | None:
     """Return a plot of some series over one axis; None if there is no point."""
     points = {index: [_finite(point) for point in row.points] for index, row in enumerate(series)}
     finite = [point for row in points.values() for point in row if point is not None]
@@ -95,7 +111,7 @@ def xy(series: Sequence[Series], x_label: str, width: float, height: float) -> P
         return None
     (x_low, x_high), (y_low, y_high) = ((min(values), max(values)) for values in zip(*finite, strict=True))
     x, y = Axis(x_low, x_high, 48, width - 10), Axis(y_low, y_high, height - 34, 8)
-    lines = []
+    plotted = []
     for index, row in enumerate(series):
         dots = [
             (x.pixel(point[0]), y.pixel(point[1]), _title(row, position, x_label))
@@ -104,8 +120,10 @@ def xy(series: Sequence[Series], x_label: str, width: float, height: float) -> P
         ]
         if dots:
             path = _steps(dots) if row.style == "steps" else [(left, top) for left, top, _ in dots]
-            lines.append((row.name, row.colour or f"c{index % COLOURS}", row.style, _polyline(path), dots))
-    return Plot(x, y, lines, f"{', '.join(name for name, *_ in lines)} over {x_label}")
+            plotted.append(
+                PlottedSeries(row.name, row.colour or f"c{index % COLOURS}", row.style, _polyline(path), dots)
+            )
+    return Plot(x, y, plotted, f"{', '.join(row.name for row in plotted)} over {x_label}")
 
 
 def _title(series: Series, position: int, x_label: str) -> str:
@@ -129,7 +147,7 @@ def _steps(dots: Sequence[tuple[float, float, str]]) -> list[tuple[float, float]
     return path
 
 
-def outlines(
+def histogram_outlines(
     edges: Sequence[float], counts: Mapping[str, Sequence[int]], width: float, height: float
 ) -> dict[str, str]:
     """Return the polygon of each histogram, as shares of its own total, over common bins.
@@ -152,7 +170,7 @@ def outlines(
     return polygons
 
 
-def balance(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, dict[str, tuple[int, float]]]]:
+def share_lengths(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, dict[str, tuple[int, float]]]]:
     """Return each value with its count by split, and that count's length: 1 for the largest share of all.
 
     Args:
@@ -182,7 +200,7 @@ class Matrix:
     cells: list[tuple[int, int, float, str]]
 
 
-def confusion(counts: Mapping[str, Mapping[str, int]]) -> Matrix:
+def confusion_matrix(counts: Mapping[str, Mapping[str, int]]) -> Matrix:
     """Return the matrix of counts by true and predicted class; zeros may be missing."""
     names = sorted({*counts, *(name for row in counts.values() for name in row)})
     index = {name: number for number, name in enumerate(names)}

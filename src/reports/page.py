@@ -97,7 +97,7 @@ def write(path: Path, template: str, **values: Any) -> None:
 
 def render(template: str, **values: Any) -> str:
     """Return a page, or a part of one, as text; the arguments are those of `write`."""
-    return printable(environment().get_template(template).render(**values))
+    return escape_controls(environment().get_template(template).render(**values))
 
 
 @functools.cache
@@ -113,7 +113,7 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"number": number, "percent": percent}
+    templates.filters |= {"number": format_rounded, "percent": format_percent}
     templates.tests["cell"] = lambda value: isinstance(value, Cell)
     templates.globals |= {
         "geometry": charts,
@@ -123,7 +123,7 @@ def environment() -> "Environment":
     return templates
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Return a text whose control characters, and others without a shape, are shown as escapes such as `\x07`."""
 
     def escape(line: str) -> str:
@@ -135,17 +135,17 @@ def printable(text: str) -> str:
     return "\n".join(map(escape, text.split("\n")))
 
 
-def number(value: Any, digits: int = 4) -> str:
+def format_rounded(value: Any, digits: int = 4) -> str:
     """Return a number as text: significant digits at most, and a comma between thousands; "-" for None."""
     return "-" if value is None else format_number(value, digits, grouped=True)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Return a share, 0 to 1, as a whole percentage."""
     return f"{share:.0%}"
 
 
-def href(path: str | os.PathLike[str], start: str | os.PathLike[str]) -> str:
+def relative_url(path: str | os.PathLike[str], start: str | os.PathLike[str]) -> str:
     """Return the relative address of a file.
 
     Args:
@@ -160,7 +160,7 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def excerpt(text: str, start: int, stop: int, around: int) -> list[Piece]:
+def mark_excerpt(text: str, start: int, stop: int, around: int) -> list[Piece]:
     """Return a part of a text, marked, between the characters around it.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from config import command
-from config.errors import Refused
+from config.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         Exit code 0.
 
     Raises:
-        Refused: the arguments, or what they name, cannot be used.
-        OutOfReach: a server does not answer.
+        InputError: the arguments, or what they name, cannot be used.
+        UnreachableError: a server does not answer.
     """
     args = _parser().parse_args(arguments)
     print(args.run_command(args), flush=True)
@@ -31,56 +31,56 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> str:
+    from config.terminal import terminal_width
     from runs.folder import read_record
-    from runs.show import as_text
-    from runs.terminal import columns
+    from runs.show import format_run
 
     record = read_record(args.folder)
     if args.again:
-        from runs.command import again
+        from runs.rerun import rerun_command
 
-        found = again(Path(args.folder), record)
+        found = rerun_command(Path(args.folder), record)
         print(*(f"# {note}" for note in found.notes), sep="\n", file=sys.stderr)
         return shlex.join(found.command)
-    return json.dumps(record, indent=2) if args.json else as_text(args.folder, record, columns())
+    return json.dumps(record, indent=2) if args.json else format_run(args.folder, record, terminal_width())
 
 
 def _list(args: argparse.Namespace) -> str:
-    from runs.listing import as_table, chosen, find
-    from runs.terminal import columns
+    from config.terminal import terminal_width
+    from runs.listing import filter_runs, find_runs, format_runs
 
     roots = args.folders or [name for name in ("outputs", "multirun") if Path(name).is_dir()]
     missing = [name for name in roots if not Path(name).exists()]
     if missing:
-        raise Refused(f"there is no folder {missing[0]}")
-    rows = chosen(find(roots), args.where, args.sort, args.most)
+        raise InputError(f"there is no folder {missing[0]}")
+    rows = filter_runs(find_runs(roots), args.where, args.sort, args.most)
     if args.json:
         return json.dumps(rows, indent=2)
     if not rows:
         where = " or ".join(roots) if roots else "outputs or multirun here"
         return f"no such runs in {where}" if args.where else f"no runs in {where}; python train.py makes one"
-    return as_table(rows, columns())
+    return format_runs(rows, terminal_width())
 
 
 def _compare(args: argparse.Namespace) -> str:
-    from runs.compare import as_json, as_text, compare
-    from runs.terminal import columns
+    from config.terminal import terminal_width
+    from runs.compare import compare_runs, comparison_to_json, format_comparison
 
-    found = compare(args.sides, args.metric, args.margin, args.seed, args.resamples)
-    return json.dumps(as_json(found), indent=2) if args.json else as_text(found, columns())
+    found = compare_runs(args.sides, args.metric, args.margin, args.seed, args.resamples)
+    return json.dumps(comparison_to_json(found), indent=2) if args.json else format_comparison(found, terminal_width())
 
 
 def _report(args: argparse.Namespace) -> str:
     from runs import report, report_index
-    from runs.listing import find
+    from runs.listing import find_runs
 
     if len(args.folders) == 1 and (Path(args.folders[0]) / "run.json").exists() and args.output is None:
         return str(report.write(Path(args.folders[0]), Path(args.against) if args.against else None))
     if missing := [name for name in args.folders if not Path(name).exists()]:
-        raise Refused(f"there is no folder {missing[0]}")
-    summaries = find(args.folders)
+        raise InputError(f"there is no folder {missing[0]}")
+    summaries = find_runs(args.folders)
     if not summaries:
-        raise Refused(f"there are no runs in {', '.join(args.folders)}")
+        raise InputError(f"there are no runs in {', '.join(args.folders)}")
     for number, each in enumerate(summaries, 1):
         _progress(number, len(summaries))
         if each["status"] in ("damaged", "foreign", "incomplete"):
@@ -95,7 +95,7 @@ def _report(args: argparse.Namespace) -> str:
     try:
         report_index.write(target, summaries)
     except OSError as error:
-        raise Refused(f"cannot write {target}: {error.strerror}") from None
+        raise InputError(f"cannot write {target}: {error.strerror}") from None
     return os.path.relpath(target)
 
 
@@ -104,12 +104,12 @@ def _register(args: argparse.Namespace) -> str:
 
     if args.rollback:
         if args.run or not args.name:
-            raise Refused("--rollback takes no run, and the --name of the registered model")
-        found = registry.rollback(args.name, args.server)
+            raise InputError("--rollback takes no run, and the --name of the registered model")
+        found = registry.rollback_champion(args.name, args.server)
     elif not args.run:
-        raise Refused("name a run to register: python -m runs register outputs/…")
+        raise InputError("name a run to register: python -m runs register outputs/…")
     else:
-        found = registry.register(
+        found = registry.register_run(
             Path(args.run),
             args.name,
             args.server,
@@ -129,7 +129,7 @@ def _register(args: argparse.Namespace) -> str:
 def _champion(args: argparse.Namespace) -> str:
     from runs import registry
 
-    found = registry.champion(args.name, args.server, Path(args.folder) if args.folder else None)
+    found = registry.find_champion(args.name, args.server, Path(args.folder) if args.folder else None)
     if args.json:
         return json.dumps(found)
     if found is None:
@@ -143,7 +143,7 @@ def _progress(number: int, of: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser("runs", "What runs left behind.", "python -m runs list")
+    parser = command.make_parser("runs", "What runs left behind.", "python -m runs list")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (_add_show, _add_list, _add_compare, _add_report, _add_register, _add_champion):
         add(commands)
@@ -278,4 +278,4 @@ def _many(text: str) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

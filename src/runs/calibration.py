@@ -7,7 +7,7 @@ import numpy as np
 BINS = 10
 
 
-def bins(confidence: Any, correct: Any, count: int = BINS) -> list[tuple[float, float, int]]:
+def reliability_bins(confidence: Any, correct: Any, count: int = BINS) -> list[tuple[float, float, int]]:
     """Mean confidence, share that is right, and number of examples, in bins of as nearly the same number as can be.
 
     Args:
@@ -23,7 +23,7 @@ def bins(confidence: Any, correct: Any, count: int = BINS) -> list[tuple[float, 
     return [(float(sure[part].mean()), float(right[part].mean()), len(part)) for part in parts if len(part)]
 
 
-def error(found: list[tuple[float, float, int]]) -> float:
+def expected_calibration_error(found: list[tuple[float, float, int]]) -> float:
     """Expected calibration error: the mean distance of confidence and accuracy (adaptive bins: Nguyen and O'Connor 2015)."""
     total = sum(size for _, _, size in found)
     return sum(size * abs(sure - right) for sure, right, size in found) / total if total else 0.0

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from config import tasks
-from config.errors import Refused
+from config.errors import InputError
+from config.terminal import format_table, make_printable
 from runs import folder as folders
-from runs import rows
-from runs.fields import mapping
-from runs.paired import Difference, difference
-from runs.statistics import decimals, holm
-from runs.terminal import printable, table
+from runs import prediction_table
+from runs.fields import as_mapping
+from runs.paired_tests import PairedDifference, paired_difference
+from runs.statistics import decimal_places, holm_correction
 
 LEVEL = 0.05
 UNSHOWN = "no difference shown"
@@ -31,7 +31,7 @@ class Run:
 
     folder: Path
     record: Mapping[str, Any]
-    columns: rows.Columns
+    columns: prediction_table.PredictionTable
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Compared:
     side: str
     metric: str
     higher_is_better: bool | None
-    difference: Difference
+    difference: PairedDifference
     adjusted: float
     verdict: str
     non_inferior: bool | None
@@ -92,7 +92,7 @@ class Comparison:
     results: list[Compared]
 
 
-def compare(
+def compare_runs(
     names: Sequence[str], metrics: Sequence[str] = (), margin: float | None = None, seed: int = 0, draws: int = 10_000
 ) -> Comparison:
     """Compares sides with the first.
@@ -106,11 +106,11 @@ def compare(
         draws: how many.
 
     Raises:
-        Refused: fewer than two sides, a folder without predictions, runs of different tasks or evaluation data or of no
+        InputError: fewer than two sides, a folder without predictions, runs of different tasks or evaluation data or of no
             common example, a task without `scores`, or a metric that is not there.
     """
     if len(names) < 2:
-        raise Refused("compare takes two runs or more: python -m runs compare outputs/a outputs/b")
+        raise InputError("compare takes two runs or more: python -m runs compare outputs/a outputs/b")
     sides = [side(name) for name in names]
     _apart(sides)
     every = [run for each in sides for run in each.runs]
@@ -121,24 +121,24 @@ def compare(
     for run in every[1:]:
         known = [metric for metric in known if metric in run.columns.values]
     if unknown := [metric for metric in metrics if metric not in known]:
-        raise Refused(f"there is no {unknown[0]} in all of them; there is {', '.join(known)}")
+        raise InputError(f"there is no {unknown[0]} in all of them; there is {', '.join(known)}")
     wanted = [metric for metric in known if not metrics or metric in metrics]
     clusters, by = _clusters(every, ids)
     arrays = [{metric: _values(each.runs, metric, ids) for metric in wanted} for each in sides]
-    found: list[tuple[str, str, Difference]] = []
+    found: list[tuple[str, str, PairedDifference]] = []
     for each, values in zip(sides[1:], arrays[1:], strict=True):
         found += [
-            (each.name, metric, difference(arrays[0][metric], values[metric], clusters, seed, draws))
+            (each.name, metric, paired_difference(arrays[0][metric], values[metric], clusters, seed, draws))
             for metric in wanted
         ]
-    adjusted = holm({f"{name}\0{metric}": one.p for name, metric, one in found})
+    adjusted = holm_correction({f"{name}\0{metric}": one.p for name, metric, one in found})
     with_margin = _with_margin(task, wanted, metrics) if margin is not None else []
     scales = {metric: _scale(task, metric, [values[metric] for values in arrays]) for metric in wanted}
     results = [
         _result(
             name,
             metric,
-            rows.mode(task, metric),
+            prediction_table.metric_mode(task, metric),
             one,
             adjusted[f"{name}\0{metric}"],
             margin if metric in with_margin else None,
@@ -163,20 +163,20 @@ def side(name: str) -> Side:
     """The runs that a name stands for.
 
     Raises:
-        Refused: there are none, or one has no predictions.
+        InputError: there are none, or one has no predictions.
     """
     found: list[Path] = []
     # Path raises where a name is longer than a file system allows.
     for part in [name] if os.path.exists(name) else name.split(","):  # noqa: PTH110
         path = Path(part)
         if not part or not os.path.isdir(part):  # noqa: PTH112
-            raise Refused(f"there is no folder {printable(part)}")
+            raise InputError(f"there is no folder {make_printable(part)}")
         inside = [path] if (path / folders.PREDICTIONS).exists() else sorted(
             each.parent for each in path.glob(f"*/{folders.PREDICTIONS}")
         )  # fmt: skip
         if not inside:
-            raise Refused(
-                f"{printable(part)} holds no {folders.PREDICTIONS}: a finished run does, or a folder of such runs"
+            raise InputError(
+                f"{make_printable(part)} holds no {folders.PREDICTIONS}: a finished run does, or a folder of such runs"
             )
         found += inside
     return Side(name, [_run(path) for path in found])
@@ -184,8 +184,8 @@ def side(name: str) -> Side:
 
 def _run(folder: Path) -> Run:
     record = folders.read_record(folder)
-    tasks.member(tasks.of_record(record), "scores", "python -m runs compare")
-    return Run(folder, record, rows.read(folder, record))
+    tasks.load_member(tasks.task_from_record(record), "scores", "python -m runs compare")
+    return Run(folder, record, prediction_table.read_table(folder, record))
 
 
 def _task(runs: Sequence[Run]) -> str:
@@ -193,8 +193,8 @@ def _task(runs: Sequence[Run]) -> str:
     first = runs[0]
     for run in runs[1:]:
         if run.columns.task != first.columns.task:
-            raise Refused(
-                f"{printable(str(first.folder))} is of the task {first.columns.task} and {printable(str(run.folder))} of "
+            raise InputError(
+                f"{make_printable(str(first.folder))} is of the task {first.columns.task} and {make_printable(str(run.folder))} of "
                 f"{run.columns.task}: compare runs of one task"
             )
     return first.columns.task
@@ -204,15 +204,15 @@ def _fingerprint(runs: Sequence[Run]) -> str:
     """The evaluation data's, which all must share."""
     marks = []
     for run in runs:
-        prints = mapping(mapping(run.record.get("data")).get("fingerprints"))
+        prints = as_mapping(as_mapping(run.record.get("data")).get("fingerprints"))
         if not isinstance(mark := prints.get("val"), str):
-            raise Refused(
+            raise InputError(
                 f"{run.folder} does not say which data it was evaluated on (data.fingerprints.val in {folders.RECORD})"
             )
         marks.append(mark)
     for run, mark in zip(runs, marks, strict=True):
         if mark != marks[0]:
-            raise Refused(
+            raise InputError(
                 f"{runs[0].folder} and {run.folder} were evaluated on different data ({marks[0][:24]} and {mark[:24]}): "
                 "score one on the other's data first, python -m trainers evaluate run=RUN data=NAME --output FOLDER"
             )
@@ -223,12 +223,12 @@ def _common(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     """Ids that all runs have, in the first's order, and what is said of the others."""
     shared = set(runs[0].columns.ids).intersection(*(run.columns.ids for run in runs[1:]))
     if not shared:
-        raise Refused(f"{runs[0].folder} and the others have no example in common")
+        raise InputError(f"{runs[0].folder} and the others have no example in common")
     every = {each for run in runs for each in run.columns.ids}
     notes = []
     for run in runs:
         if missing := every.difference(run.columns.ids):
-            some = ", ".join(printable(each) for each in sorted(missing)[:3])
+            some = ", ".join(make_printable(each) for each in sorted(missing)[:3])
             notes.append(f"{run.folder} has not {len(missing)} of {len(every)} examples ({some}{', …' if len(missing) > 3 else ''}); "
                          "they are left out everywhere.")  # fmt: skip
     return [each for each in runs[0].columns.ids if each in shared], notes
@@ -241,8 +241,8 @@ def _apart(sides: Sequence[Side]) -> None:
         for run in each.runs:
             place = run.folder.resolve()
             if place in seen:
-                raise Refused(
-                    f"{printable(str(run.folder))} is in {printable(seen[place])} and in {printable(each.name)}: a run is compared once"
+                raise InputError(
+                    f"{make_printable(str(run.folder))} is in {make_printable(seen[place])} and in {make_printable(each.name)}: a run is compared once"
                 )
             seen[place] = each.name
 
@@ -251,7 +251,7 @@ def _clusters(runs: Sequence[Run], ids: Sequence[str]) -> tuple[list[str] | None
     """What is drawn again: clusters of the ids, by the first run that tells them, or None for single examples."""
     run = next((each for each in runs if each.columns.clusters), runs[0])
     of = dict(zip(run.columns.ids, run.columns.clusters, strict=False))
-    found = rows.clustered(of[each] for each in ids if each in of)
+    found = prediction_table.usable_clusters(of[each] for each in ids if each in of)
     return found, run.columns.by if found else "example"
 
 
@@ -266,15 +266,15 @@ def _values(runs: Sequence[Run], metric: str, ids: Sequence[str]) -> npt.NDArray
 
 def _with_margin(task: str, wanted: Sequence[str], named: Sequence[str]) -> list[str]:
     """Metrics that a margin holds for."""
-    directed = {metric: direction for metric in wanted if (direction := rows.mode(task, metric))}
+    directed = {metric: direction for metric in wanted if (direction := prediction_table.metric_mode(task, metric))}
     if undirected := [metric for metric in named if metric not in directed]:
-        raise Refused(
+        raise InputError(
             f"--margin: conf/task/{task}.yaml does not declare whether higher values of {undirected[0]} are better: "
             f"add {undirected[0]}: {{mode: max}} or {{mode: min}} to its metrics"
         )
     if named:
         return list(directed)
-    monitored = rows.mode(task, str(tasks.settings(task).get("monitor")))
+    monitored = prediction_table.metric_mode(task, str(tasks.load_settings(task).get("monitor")))
     return [metric for metric, direction in directed.items() if direction == monitored]
 
 
@@ -287,12 +287,18 @@ def _scale(task: str, metric: str, values: Sequence[npt.NDArray[np.float64]]) ->
     low, high = min(float(array.min()) for array in values), max(float(array.max()) for array in values)
     if low < high:
         return high - low
-    worst = mapping(mapping(tasks.settings(task).get("metrics")).get(metric)).get("worst")
+    worst = as_mapping(as_mapping(tasks.load_settings(task).get("metrics")).get(metric)).get("worst")
     return abs(high - float(worst)) or math.inf if isinstance(worst, int | float) else math.inf
 
 
 def _result(
-    name: str, metric: str, mode: str | None, found: Difference, adjusted: float, margin: float | None, scale: float
+    name: str,
+    metric: str,
+    mode: str | None,
+    found: PairedDifference,
+    adjusted: float,
+    margin: float | None,
+    scale: float,
 ) -> Compared:
     """A difference with its verdicts.
 
@@ -323,7 +329,7 @@ def _result(
 
 def _unlike_record(run: Run, metrics: Sequence[str]) -> list[str]:
     """Metrics whose mean over the predictions is not what run.json says: then the task's `scores` is another metric."""
-    recorded = mapping(run.record.get("metrics"))
+    recorded = as_mapping(run.record.get("metrics"))
     notes = []
     for metric in metrics:
         mean, value = float(run.columns.values[metric].mean()), recorded.get(metric)
@@ -338,16 +344,16 @@ def _unlike_record(run: Run, metrics: Sequence[str]) -> list[str]:
 def _beyond_seeds(one: Side) -> list[str]:
     """What runs of one side differ by, beside their seed."""
     keys: set[str] = set()
-    first = mapping(one.runs[0].record.get("config"))
+    first = as_mapping(one.runs[0].record.get("config"))
     for run in one.runs[1:]:
-        found = folders.differences(first, mapping(run.record.get("config")))
+        found = folders.config_differences(first, as_mapping(run.record.get("config")))
         keys |= {key for key, _, _ in found if key.rpartition(".")[2] != "seed"}
     if not keys:
         return []
     return [f"The runs of {one.name} differ by more than their seed: {', '.join(sorted(keys)[:5])}."]
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def comparison_to_json(found: Comparison) -> dict[str, Any]:
     """For machines; numbers that are not finite are null."""
 
     def plain(value: Any) -> Any:
@@ -360,7 +366,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return dict(plain(dataclasses.asdict(found)))
 
 
-def as_text(found: Comparison, room: int) -> str:
+def format_comparison(found: Comparison, room: int) -> str:
     """For people.
 
     Args:
@@ -378,13 +384,13 @@ def as_text(found: Comparison, room: int) -> str:
     cells = []
     for each in found.results:
         one, letter = each.difference, _letter(names.index(each.side) - 1)
-        digits = decimals(one.a, one.b)
+        digits = decimal_places(one.a, one.b)
         cells.append([
             each.metric, letter, f"{one.a:.{digits}f}", f"{one.b:.{digits}f}", f"{one.value:+.{digits}f}",
             f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", _p(each.adjusted), each.verdict.replace(UNSHOWN, "not shown"),
         ])  # fmt: skip
     header = ["metric", "", "A", "it", "it - A", "95 % interval", "p", "verdict"]
-    lines += ["", table(header, cells, room, limit=24), ""]
+    lines += ["", format_table(header, cells, room, limit=24), ""]
     for each in found.results:
         lines.append(
             _wrapped(f"{each.metric}, {_letter(names.index(each.side) - 1)}: {_said(each, found.margin)}", room)
@@ -401,7 +407,7 @@ def _letter(place: int) -> str:
 
 def _named(found: Comparison, name: str) -> str:
     runs = found.sides[name]
-    return f"{printable(name)}" + (f" ({len(runs)} runs)" if len(runs) > 1 else "")
+    return f"{make_printable(name)}" + (f" ({len(runs)} runs)" if len(runs) > 1 else "")
 
 
 def _wrapped(text: str, room: int) -> str:
@@ -414,7 +420,7 @@ def _p(value: float) -> str:
 
 def _said(each: Compared, margin: float | None) -> str:
     one = each.difference
-    digits = decimals(one.a, one.b)
+    digits = decimal_places(one.a, one.b)
     parts = [f"effect size {one.effect:+.3f}"]
     if 0 < one.detectable < math.inf:
         parts.append(f"a difference of {one.detectable:.{digits}f} would have been shown four times in five")

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def as_mapping(value: Any) -> dict[str, Any]:
     """A value of a record that should be a mapping; empty if it is not."""
     return value if isinstance(value, dict) else {}
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config import files
-from config.errors import Refused
+from config.errors import InputError
 from config.flatten import flatten
-from runs.masking import masked, masked_command, masked_override, masked_text
+from runs.masking import mask_command, mask_override, mask_secrets, mask_text
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
-PICTURES = "pictures.npz"
+MISTAKE_IMAGES = "pictures.npz"
 CHECKPOINTS = "checkpoints"
-LAST, BEFORE_LAST, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
+LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "last-1.ckpt", "best.ckpt"
 MODEL = "model"
 HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
@@ -61,7 +61,7 @@ def _limit(count: Any) -> float:
 # The one list of settings that may differ when a run goes on: they change nothing that training computes.
 # Keys are dotted, `*` stands for anything; each is asked with the old and the new value and the new
 # configuration.
-MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
+ALLOWED_CHANGES: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "trainer.max_steps": _longer,
     "trainer.max_epochs": _longer,
     "data.epochs": _longer,
@@ -88,10 +88,10 @@ MAY_DIFFER: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
 }
 
 
-def differences(
+def config_differences(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
-    allowed: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = MAY_DIFFER,
+    allowed: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = ALLOWED_CHANGES,
 ) -> list[tuple[str, Any, Any]]:
     """What keeps a run from going on under a new configuration.
 
@@ -104,7 +104,7 @@ def differences(
         (dotted key, old value, new value) for each difference that is not allowed, by key. A key that is
         missing counts as null. Secrets are compared as they are recorded: not at all.
     """
-    before, after = flatten(plain(masked(old))), flatten(plain(masked(new)))
+    before, after = flatten(to_plain(mask_secrets(old))), flatten(to_plain(mask_secrets(new)))
     found = []
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
@@ -117,7 +117,7 @@ def differences(
     return found
 
 
-def refusal(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -> str:
+def describe_differences(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -> str:
     """The message for a person whose command cannot go on with the run in a folder.
 
     Args:
@@ -129,7 +129,7 @@ def refusal(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -
         lines.append(f"  and {len(found) - len(lines)} more")
     keys = [key for key, _, _ in found]
     advice = "Give the same settings to go on with that run, or another hydra.run.dir for a new one."
-    if all(allowed is _longer for allowed in map(MAY_DIFFER.get, keys)):
+    if all(allowed is _longer for allowed in map(ALLOWED_CHANGES.get, keys)):
         advice += (
             " To train longer, the run needs from its start a schedule that does not end with it: optim.horizon, or "
             "optim.schedule=constant with optim.warmup=0 or in steps."
@@ -137,7 +137,7 @@ def refusal(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -
     return "\n".join([f"{folder} holds a run with another configuration:", *lines, advice])
 
 
-def state(folder: str | os.PathLike[str]) -> State:
+def folder_state(folder: str | os.PathLike[str]) -> State:
     """What a folder is to a command that wants to train in it. Nothing is touched.
 
     Returns:
@@ -153,7 +153,7 @@ def state(folder: str | os.PathLike[str]) -> State:
     if (folder / RECORD).exists():
         try:
             status = read_record(folder).get("status")
-        except Refused:
+        except InputError:
             return "foreign"
         if status == "evaluated":  # of `python -m trainers evaluate`: there is nothing to go on with
             return "foreign"
@@ -164,58 +164,60 @@ def state(folder: str | os.PathLike[str]) -> State:
     return "new"
 
 
-def check(folder: str | os.PathLike[str]) -> State:
+def check_folder(folder: str | os.PathLike[str]) -> State:
     """The state of a folder that a run is to use.
 
     Raises:
-        Refused: it is foreign; the message says what is in it.
+        InputError: it is foreign; the message says what is in it.
     """
-    found = state(folder)
+    found = folder_state(folder)
     if found != "foreign":
         return found
     folder = Path(folder)
     if not folder.is_dir():
-        raise Refused(f"{folder} is a file; hydra.run.dir must name a folder")
+        raise InputError(f"{folder} is a file; hydra.run.dir must name a folder")
     if (folder / RECORD).exists():
         read_record(folder)
     names = sorted(entry.name for entry in folder.iterdir())
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise Refused(f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it")
+    raise InputError(
+        f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it"
+    )
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The contents of a folder's run.json.
 
     Raises:
-        Refused: there is none, or it is damaged.
+        InputError: there is none, or it is damaged.
     """
     path = Path(folder) / RECORD
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
         what = "no such folder" if not Path(folder).is_dir() else f"there is no {RECORD} in it"
-        raise Refused(f"{folder} is not a run: {what}") from None
+        raise InputError(f"{folder} is not a run: {what}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused(f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir") from None
+        raise InputError(f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir") from None
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-        raise Refused(f"{path} is not a record of ours: it has no status; give another folder")
+        raise InputError(f"{path} is not a record of ours: it has no status; give another folder")
     return record
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """A value as JSON can hold it: tuples are lists, numpy and torch scalars numbers, inf and nan text."""
     if isinstance(value, Mapping):
-        return {str(name): plain(child) for name, child in value.items()}
+        return {str(name): to_plain(child) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(child) for child in value]
+        return [to_plain(child) for child in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain(child) for child in value), key=str)
+        return sorted((to_plain(child) for child in value), key=str)
     if value is None or isinstance(value, bool | str | int):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     item = getattr(value, "item", None)
-    return plain(item()) if callable(item) and getattr(value, "size", 1) != 0 else str(value)
+    return to_plain(item()) if callable(item) and getattr(value, "size", 1) != 0 else str(value)
 
 
 def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, overrides: str) -> None:
@@ -228,16 +230,16 @@ def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, over
         overrides: the task overrides as a YAML list.
     """
     for name, text in (("config", config), ("hydra", hydra)):
-        files.write_text(Path(folder) / HYDRA / f"{name}.yaml", masked_text(text))
+        files.write_text(Path(folder) / HYDRA / f"{name}.yaml", mask_text(text))
     import yaml
 
     # One by one: in the text of the list quotes and blanks would hide a secret's end.
-    words = [masked_override(str(each)) for each in yaml.safe_load(overrides) or []]
+    words = [mask_override(str(each)) for each in yaml.safe_load(overrides) or []]
     files.write_text(Path(folder) / HYDRA / "overrides.yaml", yaml.safe_dump(words, width=10**6, allow_unicode=True))
 
 
 @contextlib.contextmanager
-def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None]:
+def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None]:
     """Keeps a folder for this process while it trains there. Made if absent. Only rank zero takes it.
 
     Args:
@@ -245,7 +247,7 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
         timeout: seconds to wait; data-loading workers of a killed run may hold on for a moment.
 
     Raises:
-        Refused: another process trains there; the message says which.
+        InputError: another process trains there; the message says which.
     """
     import filelock
 
@@ -255,7 +257,9 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
     try:
         held.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise Refused(f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir") from None
+        raise InputError(
+            f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir"
+        ) from None
     except NotImplementedError:
         warnings.warn(
             f"the file system of {folder} has no locks: see to it that one process trains there", stacklevel=3
@@ -265,7 +269,7 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
     try:
         for left in folder.glob(f".{RECORD}.*.tmp"):  # by a writer that was killed
             left.unlink(missing_ok=True)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": masked_command(sys.orig_argv)}
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": mask_command(sys.orig_argv)}
         files.write_json(folder / OWNER, owner)
         yield
     finally:
@@ -274,7 +278,7 @@ def lock(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None
         held.release()
 
 
-def held(folder: str | os.PathLike[str]) -> bool:
+def is_locked(folder: str | os.PathLike[str]) -> bool:
     """Whether a process trains in the folder now. True where that cannot be told. Nothing is touched."""
     try:
         import fcntl

@@ -5,12 +5,12 @@ import logging
 import warnings
 from collections.abc import Mapping
 
-from config.errors import OutOfReach, Refused
+from config.errors import InputError, UnreachableError
 
 FORMAT = "safetensors"
 
 
-def tell(address: str, name: str, version: str, uri: str, tags: Mapping[str, str], card: str) -> bool:
+def register_version(address: str, name: str, version: str, uri: str, tags: Mapping[str, str], card: str) -> bool:
     """Tells a Kubeflow Model Registry of a version; one that it knows stays as it is.
 
     Args:
@@ -25,8 +25,8 @@ def tell(address: str, name: str, version: str, uri: str, tags: Mapping[str, str
         Whether the version is new there.
 
     Raises:
-        Refused: the package is not installed, or the registry refused.
-        OutOfReach: it does not answer.
+        InputError: the package is not installed, or the registry refused.
+        UnreachableError: it does not answer.
     """
     try:
         with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def tell(address: str, name: str, version: str, uri: str, tags: Mapping[str, str
             from model_registry.exceptions import StoreError
             from mr_openapi.exceptions import ApiException
     except ModuleNotFoundError:
-        raise Refused("--kubeflow needs its client: pip install 'isotrain[kubeflow]'") from None
+        raise InputError("--kubeflow needs its client: pip install 'isotrain[kubeflow]'") from None
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():  # "user access token is missing", where none is needed
@@ -54,9 +54,9 @@ def tell(address: str, name: str, version: str, uri: str, tags: Mapping[str, str
             metadata=dict(tags),
         )
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-        raise OutOfReach(f"the Kubeflow Model Registry at {address} does not answer: {error}") from None
+        raise UnreachableError(f"the Kubeflow Model Registry at {address} does not answer: {error}") from None
     except (ApiException, StoreError) as error:
-        raise Refused(
+        raise InputError(
             f"the Kubeflow Model Registry at {address} refused it: {str(error).strip().splitlines()[0]}"
         ) from None
     return True

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
+from config.terminal import format_duration, format_table, format_value, make_printable
 from runs import folder as folders
-from runs.fields import is_number, mapping
-from runs.terminal import duration, number, printable, table
+from runs.fields import as_mapping, is_number
 
 # A folder with one of these and no run.json: its process died before the first record, or the record is gone.
 _TRACES = (folders.HYDRA, folders.METRICS, folders.CHECKPOINTS, folders.LOCK)
 
 
-def find(roots: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+def find_runs(roots: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     """Summaries of all runs in or under the folders, newest first; those without a start come last.
 
     Symbolic links are not followed, so no run comes twice and no loop is walked.
@@ -26,7 +26,7 @@ def find(roots: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["started"] or "", reverse=True)
 
 
-def chosen(
+def filter_runs(
     rows: Sequence[dict[str, Any]], where: Sequence[str], by: str | None, most: int | None
 ) -> list[dict[str, Any]]:
     """Some of the summaries, in another order.
@@ -38,7 +38,7 @@ def chosen(
         most: rows at most.
 
     Raises:
-        Refused: a condition that is none, or a name that no row has.
+        InputError: a condition that is none, or a name that no row has.
     """
     found = [row for row in rows if all(_holds(row, condition, rows) for condition in where)]
     if by is not None:
@@ -56,7 +56,7 @@ def chosen(
 def _holds(row: Mapping[str, Any], condition: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     match = re.fullmatch(r"([\w.\-]+)(!=|>=|<=|=|>|<)(.*)", condition)
     if match is None:
-        raise Refused(
+        raise InputError(
             f"--where {condition}: a name, one of = != > < >= <=, and a value, such as model=bert or 'val_f1>80'"
         )
     name, sign, wanted = match.groups()
@@ -66,7 +66,7 @@ def _holds(row: Mapping[str, Any], condition: str, rows: Sequence[Mapping[str, A
         return (str(value) == wanted or (is_number(value) and _number(wanted) == value)) == (sign == "=")
     bound = _number(wanted)
     if bound is None:
-        raise Refused(f"--where {condition}: {wanted!r} is not a number")
+        raise InputError(f"--where {condition}: {wanted!r} is not a number")
     if not is_number(value):
         return False
     return bool({">": value > bound, "<": value < bound, ">=": value >= bound, "<=": value <= bound}[sign])
@@ -82,7 +82,7 @@ def _known(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     metrics = sorted({metric for row in rows for metric in row["metrics"]})
     names = [each for each in rows[0] if each != "metrics"]
     if name not in [*names, *metrics]:
-        raise Refused(f"runs have no {name}; they have {', '.join([*names, *metrics])}")
+        raise InputError(f"runs have no {name}; they have {', '.join([*names, *metrics])}")
 
 
 def _number(text: str) -> float | None:
@@ -92,7 +92,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def summarise_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """One run in a few values.
 
     Returns:
@@ -125,18 +125,18 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
                 "problem": f"no {folders.RECORD}",
             }
         record = folders.read_record(path)
-    except (Refused, OSError) as error:
+    except (InputError, OSError) as error:
         return row | {"status": "damaged", "problem": str(error)}
-    metrics = {name: value for name, value in mapping(record.get("metrics")).items() if is_number(value)}
-    config = mapping(record.get("config"))
+    metrics = {name: value for name, value in as_mapping(record.get("metrics")).items() if is_number(value)}
+    config = as_mapping(record.get("config"))
     monitor = _monitor(config, metrics)
     return row | {
-        "status": status(path, record),
+        "status": run_status(path, record),
         "problem": record.get("reason"),
-        "task": task if isinstance(task := mapping(config.get("task")).get("name"), str) else None,
-        "model": choice(record, "model"),
-        "data": choice(record, "data"),
-        "fingerprint": mapping(mapping(record.get("data")).get("fingerprints")).get("val"),
+        "task": task if isinstance(task := as_mapping(config.get("task")).get("name"), str) else None,
+        "model": choice_name(record, "model"),
+        "data": choice_name(record, "data"),
+        "fingerprint": as_mapping(as_mapping(record.get("data")).get("fingerprints")).get("val"),
         "monitor": monitor,
         "value": metrics.get(monitor) if monitor else None,
         "metrics": metrics,
@@ -147,37 +147,37 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def status(folder: Path, record: Mapping[str, Any]) -> str:
+def run_status(folder: Path, record: Mapping[str, Any]) -> str:
     """The status in the record; "stopped" if that says running and its process, on this host, is gone."""
     sessions = record.get("sessions")
-    last = mapping(sessions[-1]) if isinstance(sessions, list) and sessions else {}
+    last = as_mapping(sessions[-1]) if isinstance(sessions, list) and sessions else {}
     here = last.get("host") == socket.gethostname()
-    if record["status"] == "running" and here and not folders.held(folder):
+    if record["status"] == "running" and here and not folders.is_locked(folder):
         return "stopped"
     return str(record["status"])
 
 
-def choice(record: Mapping[str, Any], group: str) -> str | None:
+def choice_name(record: Mapping[str, Any], group: str) -> str | None:
     """What a person would call the run's model or data: Hydra's choice, or the name in the configuration."""
-    chosen = mapping(record.get("choices")).get(group)
+    chosen = as_mapping(record.get("choices")).get(group)
     if isinstance(chosen, str):
         return chosen
-    config = mapping(mapping(record.get("config")).get(group))
+    config = as_mapping(as_mapping(record.get("config")).get(group))
     names = (config.get(key) for key in ("name", "pretrained", "path", "_target_"))
     return next((name for name in names if isinstance(name, str) and name), None)
 
 
-def as_table(rows: Sequence[Mapping[str, Any]], room: int) -> str:
+def format_runs(rows: Sequence[Mapping[str, Any]], room: int) -> str:
     """The summaries as a table that fits the terminal."""
     cells = []
     for row in rows:
-        metric = f"{row['monitor']} {number(row['value'])}" if row["value"] is not None else "-"
+        metric = f"{row['monitor']} {format_value(row['value'])}" if row["value"] is not None else "-"
         cells.append([
-            *(printable(row[key] or "-") for key in ("folder", "status", "model", "data")),
-            printable(metric),
-            duration(row["duration_seconds"]),
+            *(make_printable(row[key] or "-") for key in ("folder", "status", "model", "data")),
+            make_printable(metric),
+            format_duration(row["duration_seconds"]),
         ])  # fmt: skip
-    return table(["run", "status", "model", "data", "metric", "time"], cells, room)
+    return format_table(["run", "status", "model", "data", "metric", "time"], cells, room)
 
 
 def _walk(folder: Path) -> Iterator[dict[str, Any]]:
@@ -186,11 +186,11 @@ def _walk(folder: Path) -> Iterator[dict[str, Any]]:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         what = error.strerror or str(error)
-        yield summary(folder) | {"status": "foreign" if not folder.exists() else "damaged", "problem": what}
+        yield summarise_run(folder) | {"status": "foreign" if not folder.exists() else "damaged", "problem": what}
         return
     names = {entry.name for entry in entries}
     if folders.RECORD in names or names & set(_TRACES):
-        yield summary(folder)
+        yield summarise_run(folder)
         return
     if "mlflow.db" in names:  # logger=mlflow keeps its store, with copies of records, among the runs
         return
@@ -199,10 +199,10 @@ def _walk(folder: Path) -> Iterator[dict[str, Any]]:
     if runs:
         yield from rows
     elif rows or any(not name.startswith(".") for name in names):
-        yield summary(folder)
+        yield summarise_run(folder)
 
 
 def _monitor(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
     """The metric that the run was judged by: the configuration's, the task's, or the first that there is."""
-    declared = [config.get("monitor"), *(mapping(group).get("monitor") for group in config.values())]
+    declared = [config.get("monitor"), *(as_mapping(group).get("monitor") for group in config.values())]
     return next((name for name in [*declared, *metrics] if isinstance(name, str) and name in metrics), None)

@@ -23,18 +23,18 @@ def is_secret(key: str) -> bool:
     return _KEY.search(key) is not None
 
 
-def masked(value: Any, key: str = "") -> Any:
+def mask_secrets(value: Any, key: str = "") -> Any:
     """A copy of nested mappings and lists in which the secrets read `***`; null and empty values stay."""
     if isinstance(value, dict):
-        return {name: masked(child, str(name)) for name, child in value.items()}
+        return {name: mask_secrets(child, str(name)) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [masked(child, key) for child in value]
+        return [mask_secrets(child, key) for child in value]
     if isinstance(value, str):
         return MASK if value and is_secret(key) else _IN_ADDRESS.sub(rf"\g<head>{MASK}", value)
     return MASK if is_secret(key) and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def masked_text(text: str) -> str:
+def mask_text(text: str) -> str:
     """Text (YAML, a list of overrides) in which `key=value` and `key: value` of secrets read `***`."""
 
     def assigned(match: re.Match[str]) -> str:
@@ -46,16 +46,16 @@ def masked_text(text: str) -> str:
     return _IN_ADDRESS.sub(rf"\g<head>{MASK}", text)
 
 
-def masked_command(arguments: Sequence[str]) -> list[str]:
+def mask_command(arguments: Sequence[str]) -> list[str]:
     """A command line in which the values of secrets (`key=value`, `--key value`) read `***`."""
     out: list[str] = []
     for argument in arguments:
         after_secret = bool(out) and out[-1].startswith("-") and "=" not in out[-1] and is_secret(out[-1].lstrip("-"))
-        out.append(MASK if after_secret else masked_override(argument))
+        out.append(MASK if after_secret else mask_override(argument))
     return out
 
 
-def masked_override(text: str) -> str:
+def mask_override(text: str) -> str:
     """One override, whose whole value reads `***` where its key, or a key in a value such as {api_key: x}, is a secret's."""
     head, sign, value = text.partition("=")
     inner = _KEYS.findall(value) if "{" in value else []

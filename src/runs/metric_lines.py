@@ -25,7 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 # does.
 KATIB_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 # What every run reports beside the metrics of its task.
-TRAINING = ("train_loss", "train_examples_per_second", "peak_memory_mib")
+TRAINING_METRICS = ("train_loss", "train_examples_per_second", "peak_memory_mib")
 _LINE = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) epoch=(?P<epoch>\d+) step=(?P<step>\d+)"
     r"(?P<values>( [^ ]+=[^ ]+)*)"
@@ -33,10 +33,10 @@ _LINE = re.compile(
 
 
 # Who else is told of each line that is written, in order; `runs.push` puts itself here.
-listeners: "list[Callable[[Line], None]]" = []
+listeners: "list[Callable[[MetricLine], None]]" = []
 
 
-class Line(NamedTuple):
+class MetricLine(NamedTuple):
     """One report of metrics.
 
     Attributes:
@@ -52,7 +52,7 @@ class Line(NamedTuple):
     values: dict[str, float]
 
 
-def checked(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
+def to_finite_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
     """The metrics as plain floats (tensors and numpy scalars too).
 
     Raises:
@@ -71,7 +71,7 @@ def checked(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
     return plain
 
 
-def format(line: Line) -> str:
+def format_line(line: MetricLine) -> str:
     """The line as text, without a line break. Numbers are printed so that reading gives the very same float.
 
     Raises:
@@ -80,7 +80,7 @@ def format(line: Line) -> str:
     return " ".join([_stamp(line.time), *(f"{name}={text}" for name, text in _fields(line).items())])
 
 
-def parse(text: str) -> Line:
+def parse_line(text: str) -> MetricLine:
     """Reads what `format` writes.
 
     Raises:
@@ -90,16 +90,16 @@ def parse(text: str) -> Line:
     if match is None:
         raise ValueError(f"not a metric line: {text[:200]!r}")
     words = [word.rpartition("=") for word in match["values"].split()]
-    values = checked({name: float(number) for name, _, number in words})
-    return Line(_time(match["time"]), int(match["epoch"]), int(match["step"]), values)
+    values = to_finite_metrics({name: float(number) for name, _, number in words})
+    return MetricLine(_time(match["time"]), int(match["epoch"]), int(match["step"]), values)
 
 
-def to_json(line: Line) -> str:
+def to_json(line: MetricLine) -> str:
     """The line as one JSON object in the dialect of Katib's File collector: all values strings."""
     return json.dumps({"timestamp": _stamp(line.time), **_fields(line)})
 
 
-def from_json(text: str) -> Line:
+def from_json(text: str) -> MetricLine:
     """Reads what `to_json` writes.
 
     Raises:
@@ -112,7 +112,7 @@ def from_json(text: str) -> Line:
         time, epoch, step = _time(fields.pop("timestamp")), int(fields.pop("epoch")), int(fields.pop("step"))
     except KeyError as missing:
         raise ValueError(f"no {missing} in {text[:200]!r}") from None
-    return Line(time, epoch, step, checked({name: float(value) for name, value in fields.items()}))
+    return MetricLine(time, epoch, step, to_finite_metrics({name: float(value) for name, value in fields.items()}))
 
 
 def write(
@@ -121,7 +121,7 @@ def write(
     step: int,
     stream: TextIO | None = None,
     jsonl_path: str | os.PathLike[str] | None = None,
-) -> Line:
+) -> MetricLine:
     """Reports metrics now: one flushed line on the stream, one object appended to the file.
 
     Only rank zero may call it: Katib counts lines.
@@ -140,8 +140,8 @@ def write(
         ValueError: as `checked`, and then nothing is written.
         OSError: the file cannot be written (the line is out by then).
     """
-    line = Line(datetime.now(UTC), int(epoch), int(step), checked(values))
-    print(format(line), file=sys.stdout if stream is None else stream, flush=True)
+    line = MetricLine(datetime.now(UTC), int(epoch), int(step), to_finite_metrics(values))
+    print(format_line(line), file=sys.stdout if stream is None else stream, flush=True)
     if jsonl_path is not None:
         path = Path(jsonl_path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def write(
     return line
 
 
-def count(path: str | os.PathLike[str]) -> int:
+def count_lines(path: str | os.PathLike[str]) -> int:
     """Whole lines in metrics.jsonl: what a checkpoint remembers for `cut_back`. 0 if there is no file."""
     try:
         with Path(path).open("rb") as file:
@@ -161,7 +161,7 @@ def count(path: str | os.PathLike[str]) -> int:
         return 0
 
 
-def cut_back(path: str | os.PathLike[str], lines: int) -> int:
+def truncate_lines(path: str | os.PathLike[str], lines: int) -> int:
     """Keeps the first lines of metrics.jsonl, so that a resumed run repeats none; a torn last line goes too.
 
     The file is shortened in place: a collector that follows it keeps its handle.
@@ -186,7 +186,7 @@ def cut_back(path: str | os.PathLike[str], lines: int) -> int:
     return kept
 
 
-def read(path: str | os.PathLike[str]) -> list[Line]:
+def read(path: str | os.PathLike[str]) -> list[MetricLine]:
     """All whole lines of a metrics.jsonl, oldest first. A torn last line is left out.
 
     Raises:
@@ -205,10 +205,10 @@ def read(path: str | os.PathLike[str]) -> list[Line]:
     return lines
 
 
-def _fields(line: Line) -> dict[str, str]:
+def _fields(line: MetricLine) -> dict[str, str]:
     # repr gives the shortest decimal that reads back as the same float, and nothing that Katib's filter
     # cannot read.
-    values = {name: repr(value) for name, value in checked(line.values).items()}
+    values = {name: repr(value) for name, value in to_finite_metrics(line.values).items()}
     return {"epoch": str(line.epoch), "step": str(line.step), **values}
 
 

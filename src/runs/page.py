@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from config.files import replacing
+from config.files import atomic_write
 from config.numbers import format_number
 
 COLOURS = {"train": "#3b6ea5", "val": "#c8862a", "reference": "#3b6ea5", "new": "#c8862a"}
@@ -217,5 +217,5 @@ def write(path: Path, title: str, parts: Sequence[str], script: str = "") -> Non
     head = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escaped(title)}</title>"
     head += f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{_STYLE}</style></head><body>"
     end = f"<script>{script}</script></body></html>\n" if script else "</body></html>\n"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((head + "\n".join(parts) + end).encode(errors="backslashreplace"))

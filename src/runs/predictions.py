@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
-from config.files import replacing
+from config.errors import InputError
+from config.files import atomic_write
 
 
 def write(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
@@ -24,7 +24,7 @@ def write(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> in
         ValueError: a row without an id, or with a number that is not finite.
     """
     count = 0
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         for row in rows:
             if "id" not in row:
                 raise ValueError(f"row {count} has no id: {str(row)[:200]}")
@@ -41,12 +41,12 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """The rows, one at a time.
 
     Raises:
-        Refused: no such file, or a line that is not a JSON object with an id, by its number.
+        InputError: no such file, or a line that is not a JSON object with an id, by its number.
     """
     try:
         file = Path(path).open("rb")  # noqa: SIM115 (closed below; the generator outlives this line)
     except OSError as error:
-        raise Refused(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
     with file:
         # Bytes are split at \n alone; text would be split at other line breaks, which a prediction may
         # contain.
@@ -55,5 +55,5 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
                 row["id"]
             except (ValueError, KeyError, TypeError) as error:
-                raise Refused(f"{path}, line {number}, is not a prediction: {error}") from None
+                raise InputError(f"{path}, line {number}, is not a prediction: {error}") from None
             yield row

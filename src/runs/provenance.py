@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-LOCK = PROJECT / "requirements.lock"
+LOCK_FILE = PROJECT / "requirements.lock"
 # An image holds no .git; whoever builds it says what is in it.
 REVISION_VARIABLE = "ISOTRAIN_REVISION"
 
 
-def git(project: Path = PROJECT) -> dict[str, Any]:
+def git_state(project: Path = PROJECT) -> dict[str, Any]:
     """The state of the code.
 
     Returns:
@@ -50,7 +50,7 @@ def lock_hash(project: Path = PROJECT) -> str | None:
         return None
 
 
-def packages(project: Path = PROJECT) -> dict[str, str]:
+def package_versions(project: Path = PROJECT) -> dict[str, str]:
     """Versions of python and of the direct dependencies that are installed."""
     try:
         declared = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
@@ -70,7 +70,7 @@ def packages(project: Path = PROJECT) -> dict[str, str]:
     return versions
 
 
-def hardware() -> dict[str, Any]:
+def hardware_info() -> dict[str, Any]:
     """The machine: processor, cores this process may use, memory, and GPUs if torch is imported already."""
     import psutil
 
@@ -87,7 +87,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def surroundings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def environment_info(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Who started this: the Katib trial and pipeline run, by the environment. Nothing else of it is read."""
     pipeline = {
         key.removeprefix("KFP_").lower(): environment[key]

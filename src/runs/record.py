@@ -15,9 +15,9 @@ from typing import Any, Literal, SupportsFloat
 from config import files
 from runs import folder as folders
 from runs import provenance
-from runs.masking import masked, masked_command
-from runs.metric_lines import checked
-from runs.utilisation import Utilisation, peak_memory
+from runs.masking import mask_command, mask_secrets
+from runs.metric_lines import to_finite_metrics
+from runs.utilisation import UtilisationMonitor, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 # Where a run happens and who is told is no part of what it computes, so it is no part of its hash either.
@@ -38,12 +38,12 @@ class Record:
         self.fields = fields
         self._begun = time.monotonic()
         self._before = float(fields.get("duration_seconds") or 0.0)
-        self._utilisation = Utilisation()
+        self._utilisation = UtilisationMonitor()
         self.update()
 
     def update(self, **fields: Any) -> None:
         """Sets fields and writes the file. A mapping replaces the one that was there."""
-        self.fields |= {name: folders.plain(value) for name, value in fields.items()}
+        self.fields |= {name: folders.to_plain(value) for name, value in fields.items()}
         self.fields["duration_seconds"] = round(self._before + time.monotonic() - self._begun, 3)
         self.fields["utilisation"] = self._utilisation.so_far()
         self.fields["peak_memory"] = peak_memory()
@@ -81,7 +81,7 @@ class Record:
         Raises:
             ValueError: a metric that is not finite, or that has no proper name.
         """
-        final = {} if metrics is None else {"metrics": checked(metrics)}
+        final = {} if metrics is None else {"metrics": to_finite_metrics(metrics)}
         self._utilisation.stop()
         now = _now()
         session = {**self.fields["sessions"][-1], "ended": now, "exit_code": exit_code}
@@ -90,13 +90,13 @@ class Record:
             reason=reason,
             exit_code=exit_code,
             ended=now,
-            hardware=provenance.hardware(),
+            hardware=provenance.hardware_info(),
             sessions=[*self.fields["sessions"][:-1], session],
             **final,
         )
 
 
-def start(
+def start_record(
     folder: str | os.PathLike[str],
     *,
     config: Mapping[str, Any],
@@ -110,7 +110,7 @@ def start(
     """Begins a record, or goes on with the one that is there: a restart, whose timings add up.
 
     Args:
-        folder: the run's folder; made if absent. Lock it first (`runs.folder.lock`).
+        folder: the run's folder; made if absent. Lock it first (`runs.folder.lock_folder`).
         config: the resolved configuration, plain mappings and lists. Secrets in it are masked.
         seeds: seed by what it is for.
         data: `fingerprints` by split and whatever describes the data; may come later by `update(data=...)`.
@@ -123,12 +123,12 @@ def start(
         The record, written with the status "running".
 
     Raises:
-        Refused: there is a run.json that cannot be read.
+        InputError: there is a run.json that cannot be read.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     before = folders.read_record(path) if (path / folders.RECORD).exists() else {}
-    now, code = _now(), provenance.git(project)
+    now, code = _now(), provenance.git_state(project)
     if len(code["diff"].encode()) > _LONGEST_DIFF:
         files.write_text(path / folders.DIFF, code["diff"])
         code["diff"] = f"see {folders.DIFF}"
@@ -137,7 +137,7 @@ def start(
         "status": "running",
         "reason": None,
         "exit_code": None,
-        "command": masked_command(command if command is not None else sys.orig_argv),
+        "command": mask_command(command if command is not None else sys.orig_argv),
         "directory": str(Path.cwd()),
         "started": before.get("started", now),
         "ended": None,
@@ -147,21 +147,21 @@ def start(
         "data": data if data is not None else before.get("data"),
         "choices": choices if choices is not None else before.get("choices"),
         "parent": parent if parent is not None else before.get("parent"),
-        **provenance.surroundings(),
+        **provenance.environment_info(),
         "seeds": seeds,
         "timings": before.get("timings", {}),
         "utilisation": None,
         "peak_memory": None,
-        "hardware": provenance.hardware(),
+        "hardware": provenance.hardware_info(),
         "git": code,
         "lock_hash": provenance.lock_hash(project),
-        "packages": provenance.packages(project),
+        "packages": provenance.package_versions(project),
         "sessions": sessions,
         "config_hash": config_hash(config),
-        "config": masked(folders.plain(config)),
+        "config": mask_secrets(folders.to_plain(config)),
     }
     extra = {name: value for name, value in before.items() if name not in fields}
-    return Record(path, folders.plain(fields | extra))
+    return Record(path, folders.to_plain(fields | extra))
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -169,7 +169,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     Secrets are masked first, and the keys of OUTSIDE_HASH left out.
     """
-    inside = {name: value for name, value in masked(folders.plain(config)).items() if name not in OUTSIDE_HASH}
+    inside = {name: value for name, value in mask_secrets(folders.to_plain(config)).items() if name not in OUTSIDE_HASH}
     canonical = json.dumps(inside, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -178,7 +178,7 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The record in a run's folder.
 
     Raises:
-        Refused: there is none, or it is damaged.
+        InputError: there is none, or it is damaged.
     """
     return folders.read_record(folder)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from config import files, tasks
-from config.errors import OutOfReach, Refused
-from runs import card, kubeflow_registry
+from config.errors import InputError, UnreachableError
 from runs import folder as folders
-from runs.fields import is_number, mapping
-from runs.lineage import digest, lineage
-from runs.listing import choice
+from runs import kubeflow_registry, model_card
+from runs.fields import as_mapping, is_number
+from runs.lineage import collect_lineage, folder_digest
+from runs.listing import choice_name
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SERVER = "sqlite:///outputs/mlflow/mlflow.db"
@@ -44,7 +44,7 @@ class Registered:
     new: bool
 
 
-def register(
+def register_run(
     folder: Path,
     name: str | None = None,
     server: str | None = None,
@@ -72,27 +72,27 @@ def register(
             the model was champion and was rolled back, it becomes a candidate instead.
 
     Raises:
-        Refused: the run is not finished, has no model, is of a task that this machine does not know, or a gate failed it.
-        OutOfReach: the server does not answer.
+        InputError: the run is not finished, has no model, is of a task that this machine does not know, or a gate failed it.
+        UnreachableError: the server does not answer.
     """
     record = folders.read_record(folder)
     # A gate may have ended a run whose model is whole: what it said is looked at below.
     if record["status"] != "finished" and record.get("exit_code") != 5:
-        raise Refused(f"{folder} is {record['status']}, not finished: there is no final model to register")
+        raise InputError(f"{folder} is {record['status']}, not finished: there is no final model to register")
     model = folder / folders.MODEL
     if not model.is_dir():
-        raise Refused(f"{folder} has no {folders.MODEL}/ to register (a baseline has none)")
-    for gate, what in card.GATES:
-        said = card.verdict(folder, record, gate)
+        raise InputError(f"{folder} has no {folders.MODEL}/ to register (a baseline has none)")
+    for gate, what in model_card.GATES:
+        said = model_card.gate_verdict(folder, record, gate)
         if said in _STOP and not despite:
-            raise Refused(
+            raise InputError(
                 f"{what.lower()} of {folder}: {said}; see {folder / gate / 'report.html'}. --despite-gates registers it all the same"
             )
-    task = tasks.of_record(record)
-    tasks.module(task)  # the card is made of what it says
-    name = name or f"{task}-{choice(record, 'data') or 'data'}"
-    mark = digest(model)
-    text = card.as_markdown(folder, record, use, licence, mark)
+    task = tasks.task_from_record(record)
+    tasks.load_module(task)  # the card is made of what it says
+    name = name or f"{task}-{choice_name(record, 'data') or 'data'}"
+    mark = folder_digest(model)
+    text = model_card.format_card(folder, record, use, licence, mark)
     with _client(server) as client:
         _named(client, name, task)
         found = next((each for each in _versions(client, name) if each.tags.get(_DIGEST) == mark), None)
@@ -106,22 +106,22 @@ def register(
         if kubeflow is not None:
             made = client.get_model_version(name, version)
             uri = f"{client.get_run(made.run_id).info.artifact_uri}/{folders.MODEL}"  # the version's own is runs:/…, known to MLflow alone
-            kubeflow_registry.tell(kubeflow, name, version, uri, made.tags, text)
+            kubeflow_registry.register_version(kubeflow, name, version, uri, made.tags, text)
         return Registered(name, version, _aliases(client, name, version), found is None)
 
 
-def rollback(name: str, server: str | None = None) -> Registered:
+def rollback_champion(name: str, server: str | None = None) -> Registered:
     """Puts the previous champion back; who was champion becomes the previous one.
 
     Raises:
-        Refused: there is no previous champion.
-        OutOfReach: the server does not answer.
+        InputError: there is no previous champion.
+        UnreachableError: the server does not answer.
     """
     with _client(server) as client:
         back = _alias(client, name, PREVIOUS)
         now = _alias(client, name, CHAMPION)
         if back is None or back == now:
-            raise Refused(f"{name} has no previous champion to go back to")
+            raise InputError(f"{name} has no previous champion to go back to")
         # The new champion first: killed in between, one is in place, and the other is still there by its number.
         client.set_registered_model_alias(name, CHAMPION, back)
         if now is not None:
@@ -130,7 +130,7 @@ def rollback(name: str, server: str | None = None) -> Registered:
         return Registered(name, back, _aliases(client, name, back), False)
 
 
-def champion(name: str, server: str | None = None, folder: Path | None = None) -> dict[str, Any] | None:
+def find_champion(name: str, server: str | None = None, folder: Path | None = None) -> dict[str, Any] | None:
     """Who is champion, and, if a folder is given, what its run left: run.json, model/, predictions.jsonl, quality/.
 
     That is enough for `trainers evaluate run=`, `runs compare` and `quality drift reference=`, wherever it was trained.
@@ -145,8 +145,8 @@ def champion(name: str, server: str | None = None, folder: Path | None = None) -
         no champion.
 
     Raises:
-        Refused: its files cannot be had.
-        OutOfReach: the server does not answer.
+        InputError: its files cannot be had.
+        UnreachableError: the server does not answer.
     """
     with _client(server) as client:
         version = _alias(client, name, CHAMPION)
@@ -161,10 +161,10 @@ def champion(name: str, server: str | None = None, folder: Path | None = None) -
             "data": {tag.removeprefix("data_"): mark for tag, mark in made.tags.items() if tag.startswith("data_")},
         }
         if folder is not None:
-            with files.replacing_folder(folder) as temporary:
+            with files.atomic_folder(folder) as temporary:
                 client.download_artifacts(made.run_id, "", str(temporary))
                 if not (temporary / folders.RECORD).exists():
-                    raise Refused(f"{name} version {version} has no {folders.RECORD}: isotrain did not register it")
+                    raise InputError(f"{name} version {version} has no {folders.RECORD}: isotrain did not register it")
         return found
 
 
@@ -208,28 +208,28 @@ def _named(client: Any, name: str, task: str) -> None:
 def _versions(client: Any, name: str) -> list[Any]:
     quote = '"' if "'" in name else "'"  # MLflow's filters know no escapes
     if quote in name:
-        raise Refused(f"--name={name}: MLflow cannot find a name with both kinds of quotes")
+        raise InputError(f"--name={name}: MLflow cannot find a name with both kinds of quotes")
     return list(client.search_model_versions(f"name={quote}{name}{quote}", max_results=1000))
 
 
 def _put(client: Any, name: str, folder: Path, record: Mapping[str, Any], mark: str, text: str) -> str:
     """Uploads what belongs to a version, and makes it."""
     tags = {_DIGEST: mark, "run": str(folder.resolve())}
-    for what, which, value in lineage(folder, record, mark):
+    for what, which, value in collect_lineage(folder, record, mark):
         if what == "parent":
             tags["parent"] = f"{which} {value}".strip()[:4000]
         elif what != "model":
             tags[re.sub(r"[^\w.-]", "_", f"{what}_{which}")] = value
-    tags |= {gate: card.verdict(folder, record, gate) for gate, _ in card.GATES}
+    tags |= {gate: model_card.gate_verdict(folder, record, gate) for gate, _ in model_card.GATES}
     run = client.create_run(_experiment(client), run_name=folder.resolve().name, tags=tags).info.run_id
-    for metric, value in mapping(record.get("metrics")).items():
+    for metric, value in as_mapping(record.get("metrics")).items():
         if is_number(value):
             client.log_metric(run, metric, float(value))
     client.log_artifacts(run, str(folder / folders.MODEL), folders.MODEL)
     for part in (folders.RECORD, folders.PREDICTIONS, folders.METRICS):
         if (folder / part).exists():
             client.log_artifact(run, str(folder / part))
-    for gate, _ in card.GATES:
+    for gate, _ in model_card.GATES:
         for part in ("verdict.json", "report.html", *_REFERENCE):
             if (folder / gate / part).exists():
                 client.log_artifact(run, str(folder / gate / part), gate)
@@ -269,7 +269,7 @@ def _client(server: str | None) -> Iterator[Any]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ModuleNotFoundError:
-        raise Refused("the registry needs MLflow: pip install 'isotrain[mlflow]'") from None
+        raise InputError("the registry needs MLflow: pip install 'isotrain[mlflow]'") from None
     if address.startswith("sqlite:///"):
         Path(address.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -283,7 +283,7 @@ def _client(server: str | None) -> Iterator[Any]:
             or "failed with exception" in str(error)
             or error.error_code == "TEMPORARILY_UNAVAILABLE"
         ):
-            raise OutOfReach(f"MLflow at {address} does not answer: {message}") from None
-        raise Refused(f"MLflow at {address} refused it: {message}") from None
+            raise UnreachableError(f"MLflow at {address} does not answer: {message}") from None
+        raise InputError(f"MLflow at {address} refused it: {message}") from None
     except OSError as error:
-        raise OutOfReach(f"MLflow at {address} cannot be used: {error}") from None
+        raise UnreachableError(f"MLflow at {address} cannot be used: {error}") from None

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
+from config.terminal import format_duration, format_timestamp
 from reports import page
-from reports.page import Cell, number
+from reports.page import Cell, format_rounded
 from runs import folder as folders
-from runs import report_metrics, report_mistakes, report_record, rows
-from runs.fields import is_number, mapping
-from runs.listing import choice, status
-from runs.rows import Columns
-from runs.statistics import Mean, interval_text
-from runs.terminal import duration, when
+from runs import prediction_table, report_metrics, report_mistakes, report_record
+from runs.fields import as_mapping, is_number
+from runs.listing import choice_name, run_status
+from runs.prediction_table import PredictionTable
+from runs.statistics import MeanEstimate, format_interval
 
 FILE = "report.html"
 
@@ -29,16 +29,16 @@ def write(folder: Path, against: Path | None = None) -> Path:
         The path of the page.
 
     Raises:
-        Refused: a record is missing or cannot be read.
+        InputError: a record is missing or cannot be read.
     """
     record = folders.read_record(folder)
     columns, error = _read_columns(folder, record)
-    means = rows.known(columns) if columns is not None else {}
+    means = prediction_table.metric_means(columns) if columns is not None else {}
     page.write(
         folder / FILE,
         "run.html.jinja",
-        title=f"{choice(record, 'model') or 'a model'} on {choice(record, 'data') or 'its data'}",
-        status=status(folder, record),
+        title=f"{choice_name(record, 'model') or 'a model'} on {choice_name(record, 'data') or 'its data'}",
+        status=run_status(folder, record),
         reason=record.get("reason"),
         predictions_error=error,
         summary=_summary(folder, record, means),
@@ -56,36 +56,36 @@ def write(folder: Path, against: Path | None = None) -> Path:
     return folder / FILE
 
 
-def _read_columns(folder: Path, record: Mapping[str, Any]) -> tuple[Columns | None, str]:
+def _read_columns(folder: Path, record: Mapping[str, Any]) -> tuple[PredictionTable | None, str]:
     """Return the predictions, or None and the reason for it; a run without predictions has no reason."""
     if not (folder / folders.PREDICTIONS).exists():
         return None, ""
     try:
-        return rows.read(folder, record), ""
-    except Refused as error:
+        return prediction_table.read_table(folder, record), ""
+    except InputError as error:
         return None, str(error)
 
 
-def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, Mean]) -> list[tuple[str, Any]]:
+def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, MeanEstimate]) -> list[tuple[str, Any]]:
     """Return the terms and values at the head of the page."""
-    config = mapping(record.get("config"))
-    monitor = config.get("monitor") or mapping(config.get("task")).get("monitor")
-    metrics = mapping(record.get("metrics"))
+    config = as_mapping(record.get("config"))
+    monitor = config.get("monitor") or as_mapping(config.get("task")).get("monitor")
+    metrics = as_mapping(record.get("metrics"))
     pairs: list[tuple[str, Any]] = []
     if isinstance(monitor, str) and is_number(metrics.get(monitor)):
         note = ""
-        if interval := interval_text(means.get(monitor)):
+        if interval := format_interval(means.get(monitor)):
             note = f"95 % interval {interval}, {means[monitor].examples:,} examples"
-        pairs.append((monitor, Cell(number(metrics[monitor], 5), note=note)))
-    best = mapping(record.get("best"))
+        pairs.append((monitor, Cell(format_rounded(metrics[monitor], 5), note=note)))
+    best = as_mapping(record.get("best"))
     if isinstance(best.get("step"), int):
         pairs.append(("Best checkpoint", f"epoch {best.get('epoch')}, step {best['step']:,}"))
-    hardware = mapping(record.get("hardware"))
+    hardware = as_mapping(record.get("hardware"))
     gpus = hardware.get("gpus") if isinstance(hardware.get("gpus"), list) else []
     unit, count = ("GPU", len(gpus)) if gpus else ("core", hardware.get("cores"))
     machine = f"{count or '?'} {unit}{'s' if count != 1 else ''}"
-    pairs.append(("Duration", f"{duration(record.get('duration_seconds'))} on {machine}"))
+    pairs.append(("Duration", f"{format_duration(record.get('duration_seconds'))} on {machine}"))
     if record.get("restarts"):
         pairs.append(("Restarts", record["restarts"]))
-    pairs.append(("Started", when(record.get("started"))))
+    pairs.append(("Started", format_timestamp(record.get("started"))))
     return [*pairs, ("Run folder", "/".join(folder.resolve().parts[-2:]))]

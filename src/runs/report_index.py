@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
+from config.terminal import format_duration, format_timestamp
 from reports import page
 from reports.charts import Series
-from reports.page import Cell, number
-from runs import report, report_metrics, rows
-from runs.terminal import duration, when
+from reports.page import Cell, format_rounded
+from runs import prediction_table, report, report_metrics
 
 CURVES = 8  # runs at most whose curves are drawn
 COLUMNS = [
@@ -27,7 +27,7 @@ def write(path: Path, summaries: Sequence[Summary]) -> None:
 
     Args:
         path: of the page; it links to each run's report, if that exists.
-        summaries: of `runs.listing.find`.
+        summaries: of `runs.listing.find_runs`.
     """
     count = len(summaries)
     statuses = sorted(Counter(row["status"] for row in summaries).items())
@@ -47,16 +47,16 @@ def write(path: Path, summaries: Sequence[Summary]) -> None:
 
 def _row(path: Path, summary: Summary) -> list[Any]:
     report_path = Path(summary["folder"]) / report.FILE
-    address = page.href(report_path, path.parent) if report_path.exists() else ""
+    address = page.relative_url(report_path, path.parent) if report_path.exists() else ""
     return [
         Cell(_name(path, summary), href=address, note=summary["problem"] or ""),
         summary["status"],
         summary["model"],
         summary["data"],
         summary["monitor"],
-        None if summary["value"] is None else number(summary["value"], 5),
-        Cell(duration(summary["duration_seconds"]), sort=summary["duration_seconds"] or 0),
-        when(summary["started"]),
+        None if summary["value"] is None else format_rounded(summary["value"], 5),
+        Cell(format_duration(summary["duration_seconds"]), sort=summary["duration_seconds"] or 0),
+        format_timestamp(summary["started"]),
     ]
 
 
@@ -91,7 +91,7 @@ def _comparison(path: Path, data: str, metric: str, task: str, group: list[Summa
         curves += [Series(name, series.points)] if series else []
     times = [(row["duration_seconds"] or 0.0, row["value"]) for row in ranked]
     titles = [
-        f"{name}: {number(value, 3)} after {duration(seconds)}"
+        f"{name}: {format_rounded(value, 3)} after {format_duration(seconds)}"
         for name, (seconds, value) in zip(names, times, strict=True)
     ]
     selection = f" of {'the best ' if mode else ''}{CURVES} runs" if len(group) > CURVES else ""
@@ -113,6 +113,6 @@ def _comparison(path: Path, data: str, metric: str, task: str, group: list[Summa
 def _mode(task: str, metric: str) -> str | None:
     """Return a metric's direction, max or min; None if this machine does not know the task."""
     try:
-        return rows.mode(task, metric)
-    except Refused:
+        return prediction_table.metric_mode(task, metric)
+    except InputError:
         return None

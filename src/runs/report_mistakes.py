@@ -11,14 +11,14 @@ import numpy as np
 from config import tasks
 from reports.page import data_uri
 from runs import folder as folders
-from runs.rows import Columns
+from runs.prediction_table import PredictionTable
 
 LIMIT = 200  # rows
 # A table's kinds of columns by those of MISTAKE_COLUMNS (docs/tasks.md).
 _KINDS = {"n": "number", "t": "text", "i": "id", "w": "nowrap", "picture": "image"}
 
 
-def mistakes(folder: Path, columns: Columns | None) -> dict[str, Any] | None:
+def mistakes(folder: Path, columns: PredictionTable | None) -> dict[str, Any] | None:
     """Return the table of mistakes, by the task's MISTAKE_COLUMNS, mistake_key, mistake and mistake_group.
 
     Args:
@@ -35,7 +35,7 @@ def mistakes(folder: Path, columns: Columns | None) -> dict[str, Any] | None:
     if not wrong_rows:
         return section | {"summary": f"None in {count:,} examples."}
     section["summary"] = f"{len(wrong_rows):,} of {count:,} predictions are wrong"
-    module = tasks.module(columns.task)
+    module = tasks.load_module(columns.task)
     missing = [name for name in ("MISTAKE_COLUMNS", "mistake") if not hasattr(module, name)]
     if missing:
         return section | {"summary": f"{section['summary']}.", "missing": missing[0]}
@@ -69,7 +69,7 @@ def _table(folder: Path, module: Any, mistake_rows: list[dict[str, Any]]) -> dic
 
 def _images(folder: Path) -> dict[str, str]:
     """Return the images that training stored for this page as data URIs, by id; none if the file is damaged."""
-    path = folder / folders.PICTURES
+    path = folder / folders.MISTAKE_IMAGES
     if not path.exists():
         return {}
     from PIL import Image

@@ -6,26 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reports.page import Cell, percent
+from config.terminal import format_duration
+from reports.page import Cell, format_percent
 from runs import folder as folders
-from runs.command import again
-from runs.fields import is_number, mapping
-from runs.lineage import lineage
-from runs.terminal import duration
+from runs.fields import as_mapping, is_number
+from runs.lineage import collect_lineage
+from runs.rerun import rerun_command
 
 GATES = {"quality": "data contract", "explain": "explanations"}
 
 
 def timings(record: Mapping[str, Any]) -> list[list[Any]]:
     """Return the seconds of each phase, and their share."""
-    seconds = {name: value for name, value in mapping(record.get("timings")).items() if is_number(value)}
+    seconds = {name: value for name, value in as_mapping(record.get("timings")).items() if is_number(value)}
     total = sum(seconds.values()) or 1.0
-    return [[name, duration(value), percent(value / total), value / total] for name, value in seconds.items()]
+    return [
+        [name, format_duration(value), format_percent(value / total), value / total] for name, value in seconds.items()
+    ]
 
 
 def machine(record: Mapping[str, Any]) -> str:
     """Return the utilisation and peak memory as text."""
-    use, peak = mapping(record.get("utilisation")), mapping(record.get("peak_memory"))
+    use, peak = as_mapping(record.get("utilisation")), as_mapping(record.get("peak_memory"))
     facts = (
         (use.get("cpu_percent"), "CPU utilisation {} %"),
         (use.get("gpu_percent"), "GPU utilisation {} %"),
@@ -40,7 +42,7 @@ def gates(folder: Path, record: Mapping[str, Any]) -> list[list[Any]]:
     """Return each gate's verdict with its reasons and a link to its report."""
     table: list[list[Any]] = []
     for name, title in GATES.items():
-        gate, verdict = mapping(record.get(name)), _read_json(folder / name / "verdict.json")
+        gate, verdict = as_mapping(record.get(name)), _read_json(folder / name / "verdict.json")
         status = verdict.get("status") or gate.get("status")
         if not isinstance(status, str):
             table.append([title, str(gate.get("action") or "not run"), "", ""])
@@ -56,19 +58,19 @@ def changes(record: Mapping[str, Any], against: Path) -> dict[str, Any]:
     """Return the settings that differ from another run's.
 
     Raises:
-        Refused: the other run has no record, or it cannot be read.
+        InputError: the other run has no record, or it cannot be read.
     """
-    config, reference = (mapping(source.get("config")) for source in (record, folders.read_record(against)))
-    differences = folders.differences(reference, config, {})
+    config, reference = (as_mapping(source.get("config")) for source in (record, folders.read_record(against)))
+    differences = folders.config_differences(reference, config, {})
     return {"run": str(against), "rows": [[key, str(value), str(own)] for key, value, own in differences]}
 
 
 def origin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resolved configuration, the origin with its hashes, and the command that repeats the run."""
-    repeat = again(folder, record)
+    repeat = rerun_command(folder, record)
     return {
-        "configuration": json.dumps(mapping(record.get("config")), indent=1, ensure_ascii=False),
-        "lineage": lineage(folder, record),
+        "configuration": json.dumps(as_mapping(record.get("config")), indent=1, ensure_ascii=False),
+        "lineage": collect_lineage(folder, record),
         "command": shlex.join(repeat.command),
         "command_notes": repeat.notes,
     }
@@ -76,6 +78,6 @@ def origin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return mapping(json.loads(path.read_text(encoding="utf-8")))
+        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
+from config.terminal import format_duration, format_entry, format_timestamp, format_value, make_printable
 from runs import folder as folders
-from runs.listing import choice, status
-from runs.terminal import duration, entry, number, printable, when
+from runs.listing import choice_name, run_status
 
 _LONG_HASH = re.compile(r"([0-9a-f]{12})[0-9a-f]{4,}")
 _FILES = (
@@ -26,7 +26,7 @@ _FILES = (
 )
 
 
-def as_text(folder: str | os.PathLike[str], record: Mapping[str, Any], room: int) -> str:
+def format_run(folder: str | os.PathLike[str], record: Mapping[str, Any], room: int) -> str:
     """A run's record for a terminal.
 
     Args:
@@ -34,8 +34,8 @@ def as_text(folder: str | os.PathLike[str], record: Mapping[str, Any], room: int
         record: its run.json.
         room: columns of the terminal.
     """
-    head = printable(os.fspath(folder))
-    entries = (entry(name, text, room) for name, text in _entries(Path(folder), record) if text)
+    head = make_printable(os.fspath(folder))
+    entries = (format_entry(name, text, room) for name, text in _entries(Path(folder), record) if text)
     return "\n".join([head, *entries])
 
 
@@ -45,20 +45,23 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
         return value if isinstance(value, dict) else {}
 
     reason = f": {record['reason']}" if record.get("reason") else ""
-    now = status(folder, record)
+    now = run_status(folder, record)
     if now == "stopped":
         reason = ": run.json says running, and no process is there; the same command goes on with it"
     code = f", exit code {record['exit_code']}" if record.get("exit_code") else ""
-    yield "status", printable(f"{now}{reason}{code}")
+    yield "status", make_printable(f"{now}{reason}{code}")
     restarts = record["restarts"] if isinstance(record.get("restarts"), int) else 0
     again = f", restarted {restarts} time{'s' if restarts != 1 else ''}" if restarts else ""
-    yield "started", f"{when(record.get('started'))}, took {duration(record.get('duration_seconds'))}{again}"
+    yield (
+        "started",
+        f"{format_timestamp(record.get('started'))}, took {format_duration(record.get('duration_seconds'))}{again}",
+    )
     command = record.get("command")
-    yield "command", printable(shlex.join(map(str, command))) if isinstance(command, list) else ""
-    yield "model", printable(choice(record, "model") or "")
+    yield "command", make_printable(shlex.join(map(str, command))) if isinstance(command, list) else ""
+    yield "model", make_printable(choice_name(record, "model") or "")
     yield (
         "data",
-        ", ".join(filter(None, [printable(choice(record, "data") or ""), _pairs(_counts(of("data")))])),
+        ", ".join(filter(None, [make_printable(choice_name(record, "data") or ""), _pairs(_counts(of("data")))])),
     )
     prints = of("data").get("fingerprints")
     yield (
@@ -71,22 +74,22 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
     yield from _details(of("details"))
     yield (
         "timings",
-        ", ".join(f"{printable(name)} {duration(spent)}" for name, spent in of("timings").items()),
+        ", ".join(f"{make_printable(name)} {format_duration(spent)}" for name, spent in of("timings").items()),
     )
     yield "machine", _machine(of("hardware"), record.get("world_size"))
     yield "use", _use(of("utilisation"), of("peak_memory"))
     code_state = of("git")
     if code_state.get("revision"):
         dirty = ", with uncommitted changes" if code_state.get("dirty") else ""
-        yield "code", printable(f"{str(code_state['revision'])[:12]}{dirty}")
+        yield "code", make_printable(f"{str(code_state['revision'])[:12]}{dirty}")
     yield "seeds", _pairs(of("seeds"))
     parent = record.get("parent")
-    yield "parent", (_pairs(parent) if isinstance(parent, dict) else printable(parent)) if parent else ""
-    yield "trial", printable(record.get("trial") or "")
+    yield "parent", (_pairs(parent) if isinstance(parent, dict) else make_printable(parent)) if parent else ""
+    yield "trial", make_printable(record.get("trial") or "")
     yield "pipeline", _pairs(of("pipeline"))
     yield (
         "config",
-        f"hash {printable(str(record.get('config_hash'))[:12])}" if record.get("config_hash") else "",
+        f"hash {make_printable(str(record.get('config_hash'))[:12])}" if record.get("config_hash") else "",
     )
     there = [(name, what) for name, what in _FILES if (folder / name).exists()]
     library = _library(record)
@@ -100,8 +103,8 @@ def _library(record: Mapping[str, Any]) -> str | None:
     from config import tasks
 
     try:
-        library = getattr(tasks.module(tasks.of_record(record)), "LIBRARY", None)
-    except Refused:
+        library = getattr(tasks.load_module(tasks.task_from_record(record)), "LIBRARY", None)
+    except InputError:
         return None
     return library if isinstance(library, str) else None
 
@@ -122,7 +125,7 @@ def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if other != true
     ]
     most = sorted(mistaken, key=lambda each: -each[0])[:5]
-    yield "confused", ", ".join(printable(f"{true} as {other} {count}x") for count, true, other in most)
+    yield "confused", ", ".join(make_printable(f"{true} as {other} {count}x") for count, true, other in most)
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
             inner = _pairs({f"{name}.{key}": child for key, child in value.items()})
             parts += [inner] if inner else []
         elif value is not None:
-            parts.append(f"{printable(name)} {number(value)}")
+            parts.append(f"{make_printable(name)} {format_value(value)}")
     return ", ".join(parts)
 
 
@@ -160,7 +163,7 @@ def _machine(hardware: Mapping[str, Any], processes: Any) -> str:
         *gpus,
         f"{processes} processes" if isinstance(processes, int) and processes > 1 else None,
     ]
-    return ", ".join(printable(part) for part in parts if part)
+    return ", ".join(make_printable(part) for part in parts if part)
 
 
 def _use(utilisation: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
@@ -170,4 +173,4 @@ def _use(utilisation: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
         "{} MiB": memory.get("process_mib"),
         "{} MiB on the GPU": memory.get("gpu_mib"),
     }
-    return ", ".join(text.format(number(value)) for text, value in values.items() if value is not None)
+    return ", ".join(text.format(format_value(value)) for text, value in values.items() if value is not None)

@@ -15,7 +15,7 @@ MANY = 1000  # clusters
 
 
 @dataclass(frozen=True)
-class Mean:
+class MeanEstimate:
     """A mean and how well it is known.
 
     Attributes:
@@ -34,7 +34,9 @@ class Mean:
     clusters: int
 
 
-def mean(values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, draws: int = DRAWS) -> Mean:
+def bootstrap_mean(
+    values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, draws: int = DRAWS
+) -> MeanEstimate:
     """A mean with a bootstrap interval, whole clusters drawn: examples of one document, or class, are alike.
 
     The interval is the percentiles' (Efron and Tibshirani 1993, chapter 13), the p-value the share of draws at or below
@@ -54,10 +56,10 @@ def mean(values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, d
     _, of = np.unique(names[kept], return_inverse=True)
     count = int(of.max(initial=-1)) + 1
     if not len(array):
-        return Mean(np.nan, np.nan, np.nan, 1.0, 0, 0)
+        return MeanEstimate(np.nan, np.nan, np.nan, 1.0, 0, 0)
     value = float(array.mean())
     if count < 2:  # nothing to draw from
-        return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
+        return MeanEstimate(value, -np.inf, np.inf, 1.0, len(array), count)
     sums, sizes = np.bincount(of, array, count), np.bincount(of, minlength=count)
     generator = np.random.default_rng(seed)
     if count <= MANY:
@@ -71,24 +73,24 @@ def mean(values: Any, clusters: Any = None, bound: float = 0.0, seed: int = 0, d
         means = np.concatenate(parts)
     low, high = np.quantile(means, (0.025, 0.975))
     p = (1 + int((means <= bound).sum())) / (draws + 1)
-    return Mean(value, float(low), float(high), p, len(array), count)
+    return MeanEstimate(value, float(low), float(high), p, len(array), count)
 
 
-def decimals(*values: float) -> int:
+def decimal_places(*values: float) -> int:
     """Digits after the point: two, and of values below one as many as show four significant ones of the largest."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 3 - math.floor(math.log10(largest)) if 1e-12 < largest < 1 else 2
 
 
-def interval_text(found: Mean | None) -> str:
+def format_interval(found: MeanEstimate | None) -> str:
     """An interval's ends; empty where they are not known."""
     if found is None or not (math.isfinite(found.low) and math.isfinite(found.high)):
         return ""
-    digits = decimals(found.low, found.high)
+    digits = decimal_places(found.low, found.high)
     return f"{found.low:.{digits}f} to {found.high:.{digits}f}"
 
 
-def holm(values: Mapping[str, float]) -> dict[str, float]:
+def holm_correction(values: Mapping[str, float]) -> dict[str, float]:
     """p-values corrected for their number (Holm 1979): each is at most the chance of any false alarm among all."""
     found: dict[str, float] = {}
     highest = 0.0
@@ -98,7 +100,9 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def difference(values: Any, chosen: Any, clusters: Any = None, seed: int = 0, draws: int = DRAWS) -> Mean:
+def bootstrap_difference(
+    values: Any, chosen: Any, clusters: Any = None, seed: int = 0, draws: int = DRAWS
+) -> MeanEstimate:
     """How far the mean of some examples lies below that of the others, with a bootstrap interval as in `mean`.
 
     Args:
@@ -113,10 +117,10 @@ def difference(values: Any, chosen: Any, clusters: Any = None, seed: int = 0, dr
     _, of = np.unique(names, return_inverse=True)
     count = int(of.max(initial=-1)) + 1
     if not some.any() or some.all():
-        return Mean(np.nan, np.nan, np.nan, 1.0, len(array), count)
+        return MeanEstimate(np.nan, np.nan, np.nan, 1.0, len(array), count)
     value = float(array[~some].mean() - array[some].mean())
     if count < 2:  # nothing to draw from
-        return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
+        return MeanEstimate(value, -np.inf, np.inf, 1.0, len(array), count)
     generator = np.random.default_rng(seed)
     sums = np.stack([np.bincount(of, np.where(side, array, 0), count) for side in (~some, some)], axis=1)
     sizes = np.stack([np.bincount(of, side, count) for side in (~some, some)], axis=1)
@@ -129,6 +133,8 @@ def difference(values: Any, chosen: Any, clusters: Any = None, seed: int = 0, dr
     gaps = np.concatenate(parts)
     gaps = gaps[~np.isnan(gaps)]
     if len(gaps) < draws / 2:
-        return Mean(value, -np.inf, np.inf, 1.0, len(array), count)
+        return MeanEstimate(value, -np.inf, np.inf, 1.0, len(array), count)
     low, high = np.quantile(gaps, (0.025, 0.975))
-    return Mean(value, float(low), float(high), (1 + int((gaps <= 0).sum())) / (len(gaps) + 1), len(array), count)
+    return MeanEstimate(
+        value, float(low), float(high), (1 + int((gaps <= 0).sum())) / (len(gaps) + 1), len(array), count
+    )

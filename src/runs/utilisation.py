@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Utilisation:
+class UtilisationMonitor:
     """Watches this process and its children from a thread, one short look every few seconds.
 
     Attributes:

@@ -5,8 +5,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quality.features import Seen
-    from trainers.saved import SavedModel
+    from quality.features import ModelOutputs
+    from trainers.saved_model import SavedModel
 
 LIBRARY = "timm"  # loads model/ without isotrain
 MODEL, DATA = "resnet18", "tiny_imagenet"  # choices of conf that a saved model is opened with
@@ -20,7 +20,7 @@ LIMITS = (
     "of others nothing is known."
 )
 # What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
-EXPLAIN_SETTINGS = ("explain.image_views.Settings", "explain.image_views.Extent")
+EXPLAIN_SETTINGS = ("explain.image_views.Settings", "explain.image_views.ExtraSettings")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {}}  # all of them are in timm's config.json
 
@@ -34,12 +34,12 @@ def is_model(config: Mapping[str, Any]) -> bool:
 
 def model_config(model: "SavedModel") -> dict[str, Any]:
     """conf/model of a saved model: its architecture, and where its weights are."""
-    from trainers.stem import is_small
+    from trainers.stem import has_small_stem
 
     return {
         "name": model.config["architecture"],
         "pretrained": str(model.folder),
-        "stem": "small" if is_small(model.config) else "standard",
+        "stem": "small" if has_small_stem(model.config) else "standard",
         "arguments": dict(model.config.get("model_args") or {}),
         "dropout": 0.0,
         "drop_path": 0.0,
@@ -48,11 +48,11 @@ def model_config(model: "SavedModel") -> dict[str, Any]:
 
 def data_config(model: "SavedModel") -> dict[str, Any]:
     """conf/data of a saved model: its image size, and what pixels are normalised by."""
-    from trainers.stem import is_small
+    from trainers.stem import has_small_stem
 
     about = model.config.get("pretrained_cfg") or {}
     size = int((about.get("input_size") or (3, 224, 224))[-1])
-    found = {"image_size": size // 2 if is_small(model.config) else size}
+    found = {"image_size": size // 2 if has_small_stem(model.config) else size}
     return found | {name: list(about[name]) for name in ("mean", "std") if about.get(name)}
 
 
@@ -60,19 +60,19 @@ def check_data(model: "SavedModel", data: Any) -> None:
     """Refuses data with other classes than the model's.
 
     Raises:
-        Refused: it has.
+        InputError: it has.
     """
-    from trainers.classes import same_classes
+    from trainers.classes import check_same_classes
 
     labels = model.config.get("label_names") or (model.config.get("pretrained_cfg") or {}).get("label_names")
-    same_classes(labels, [entry["id"] for entry in data.classes])
+    check_same_classes(labels, [entry["id"] for entry in data.classes])
 
 
 def keep_mistakes(module: Any, folder: Any) -> None:
     """Keeps pictures of a run's mistakes for its report."""
-    from trainers import mistakes
+    from trainers import mistake_pictures
 
-    mistakes.keep(module, folder)
+    mistake_pictures.save_pictures(module, folder)
 
 
 # -- predictions ------------------------------------------------------------------------------------------------------
@@ -128,24 +128,24 @@ def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: i
     """Labels images; see `python -m trainers predict`."""
     from trainers import predict_images
 
-    return predict_images.rows(model, files, stdin, batch_size)
+    return predict_images.predict_images(model, files, stdin, batch_size)
 
 
 def explainer() -> ModuleType:
     """What its explanations are made of: a module of the room `explain`."""
-    from explain import images
+    from explain import image_explainer
 
-    return images
+    return image_explainer
 
 
 def facts() -> ModuleType:
     """What its data contract checks: a module of the room `quality`."""
-    from quality import images
+    from quality import image_facts
 
-    return images
+    return image_facts
 
 
-def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "Seen":
+def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
     """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
 
     Args:
@@ -154,10 +154,10 @@ def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) ->
         split: of the rows.
         rows: of the table of facts.
     """
-    from quality.features import Seen
-    from trainers import features
+    from quality.features import ModelOutputs
+    from trainers import drift_features
 
-    model = features.find(name, "image_classification")
+    model = drift_features.open_task_model(name, "image_classification")
     numbers = {row["number"] for row in rows}
     images = {number: image for number, image in enumerate(data.survey.splits[split].images()) if number in numbers}
-    return Seen(*features.of_images(model, [images[row["number"]] for row in rows]))
+    return ModelOutputs(*drift_features.image_features(model, [images[row["number"]] for row in rows]))

@@ -5,8 +5,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quality.features import Seen
-    from trainers.saved import SavedModel
+    from quality.features import ModelOutputs
+    from trainers.saved_model import SavedModel
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert", "squad"  # choices of conf that a saved model is opened with
@@ -21,7 +21,7 @@ LIMITS = (
     "of its evaluation data; of others nothing is known."
 )
 # What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
-EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.question_views.Extent")
+EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.question_views.ExtraSettings")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},
@@ -95,9 +95,9 @@ def mistake(row: Mapping[str, Any]) -> list[Any]:
 
 def mistake_group(row: Mapping[str, Any]) -> str:
     """The group that mistakes are filtered by."""
-    from runs.questions import asked
+    from runs.questions import question_word
 
-    return asked(str(row.get("question", "")))
+    return question_word(str(row.get("question", "")))
 
 
 PREDICT_OPTIONS = ("no_answer_threshold",)  # of `python -m trainers predict`, beside files and batch size
@@ -111,24 +111,24 @@ def predict(
     """Answers questions; see `python -m trainers predict`."""
     from trainers import predict_answers
 
-    return predict_answers.rows(model, files, stdin, batch_size, **options)
+    return predict_answers.predict_answers(model, files, stdin, batch_size, **options)
 
 
 def explainer() -> ModuleType:
     """What its explanations are made of: a module of the room `explain`."""
-    from explain import questions
+    from explain import question_explainer
 
-    return questions
+    return question_explainer
 
 
 def facts() -> ModuleType:
     """What its data contract checks: a module of the room `quality`."""
-    from quality import questions
+    from quality import question_facts
 
-    return questions
+    return question_facts
 
 
-def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "Seen":
+def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
     """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
 
     Args:
@@ -137,8 +137,8 @@ def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) ->
         split: of the rows.
         rows: of the table of facts.
     """
-    from quality.features import Seen
-    from trainers import features
+    from quality.features import ModelOutputs
+    from trainers import drift_features
 
-    model = features.find(name, "question_answering")
-    return Seen(*features.of_answers(model, [(row["question"], row["context"]) for row in rows]))
+    model = drift_features.open_task_model(name, "question_answering")
+    return ModelOutputs(*drift_features.answer_features(model, [(row["question"], row["context"]) for row in rows]))

@@ -5,8 +5,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quality.features import Seen
-    from trainers.saved import SavedModel
+    from quality.features import ModelOutputs
+    from trainers.saved_model import SavedModel
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert_classifier", "imdb"  # choices of conf that a saved model is opened with
@@ -21,7 +21,7 @@ LIMITS = (
     "of others nothing is known."
 )
 # What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
-EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.text_values.Extent")
+EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.text_values.ExtraSettings")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {"max_length": 256, "columns": None}}
 
@@ -49,11 +49,11 @@ def check_data(model: "SavedModel", data: Any) -> None:
     """Refuses data with other classes than the model's.
 
     Raises:
-        Refused: it has.
+        InputError: it has.
     """
-    from trainers.classes import same_classes
+    from trainers.classes import check_same_classes
 
-    same_classes(labels(model.config), [entry["id"] for entry in data.classes])
+    check_same_classes(labels(model.config), [entry["id"] for entry in data.classes])
 
 
 def labels(config: Mapping[str, Any]) -> list[str]:
@@ -110,24 +110,24 @@ def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: i
     """Classifies texts; see `python -m trainers predict`."""
     from trainers import predict_texts
 
-    return predict_texts.rows(model, files, stdin, batch_size)
+    return predict_texts.predict_texts(model, files, stdin, batch_size)
 
 
 def explainer() -> ModuleType:
     """What its explanations are made of: a module of the room `explain`."""
-    from explain import texts
+    from explain import text_explainer
 
-    return texts
+    return text_explainer
 
 
 def facts() -> ModuleType:
     """What its data contract checks: a module of the room `quality`."""
-    from quality import texts
+    from quality import text_facts
 
-    return texts
+    return text_facts
 
 
-def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "Seen":
+def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
     """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
 
     Args:
@@ -136,8 +136,8 @@ def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) ->
         split: of the rows.
         rows: of the table of facts.
     """
-    from quality.features import Seen
-    from trainers import features
+    from quality.features import ModelOutputs
+    from trainers import drift_features
 
-    model = features.find(name, "text_classification")
-    return Seen(*features.of_texts(model, [(row["text"], row["text_pair"] or "") for row in rows]))
+    model = drift_features.open_task_model(name, "text_classification")
+    return ModelOutputs(*drift_features.text_features(model, [(row["text"], row["text_pair"] or "") for row in rows]))

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from config import command
-from config.errors import Refused
+from config.errors import InputError
 
 NO_MODEL = "name one model by run=FOLDER: a run's folder, or a transformers or timm model folder"
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    parser = command.parser("trainers", str(__doc__), verbatim=True)
+    parser = command.make_parser("trainers", str(__doc__), verbatim=True)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("evaluate", help="score a model on a data set")
     one.add_argument("overrides", nargs="+", metavar="run=FOLDER | OVERRIDE")
@@ -41,17 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SCORE",
         help='SQuAD 2.0: "no answer" where its score is above this; default: the threshold that the run measured',
     )
-    args = command.parse(parser, arguments)
-    command.show_progress()
+    args = command.parse_arguments(parser, arguments)
+    command.log_progress()
     if args.command == "evaluate":
-        folder, overrides = command.named(args.overrides, "run", NO_MODEL)
+        folder, overrides = command.take_override(args.overrides, "run", NO_MODEL)
         from trainers.evaluate import evaluate
 
         evaluate(folder, overrides, args.output)
         return 0
-    folder, _ = command.named([args.run], "run", NO_MODEL)
+    folder, _ = command.take_override([args.run], "run", NO_MODEL)
     if args.batch_size < 1:
-        raise Refused("--batch-size must be at least 1")
+        raise InputError("--batch-size must be at least 1")
     from trainers.predict import predict
 
     options = {"no_answer_threshold": args.no_answer_threshold}
@@ -60,4 +60,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_main(main)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.text.examples import Examples
-from trainers import answers, squad_metrics
+from trainers import answer_scores, squad_metrics
 
 Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
 
@@ -190,7 +190,7 @@ def _sentences(context: str) -> Iterator[list[tuple[int, int]]]:
 
 def _first_answers(examples: Examples) -> Iterator[str]:
     for i in range(len(examples)):
-        texts = answers.golds(examples, i)
+        texts = answer_scores.gold_texts(examples, i)
         yield texts[0].strip() if texts else ""
 
 
@@ -210,7 +210,7 @@ def _habits(data: Any, guess: Callable[[str, str], Guess | None]) -> dict[str, f
         context = examples.context(i)
         found = guess(examples.question(i), context)
         text = "" if found is None else context[slice(*found.span)]
-        scores.append(squad_metrics.score(text, answers.golds(examples, i), no_answer=True).f1)
+        scores.append(squad_metrics.score(text, answer_scores.gold_texts(examples, i), no_answer=True).f1)
         doubts.append(0.0 if found is None else -found.score)
         if examples.spans[i, 0] >= 0 and found is not None:
             begins, ends = _edges(_words(context))
@@ -257,12 +257,12 @@ def _answer(data: Any, guess: Callable[[str, str], Guess | None], learned: dict[
         doubt = 0.0 if each is None else -each.score
         span = None if each is None or (no_answer and doubt > learned["threshold"]) else each.span
         text = "" if span is None else context[slice(*span)]
-        scores.append(squad_metrics.score(text, answers.golds(examples, i), no_answer=no_answer))
+        scores.append(squad_metrics.score(text, answer_scores.gold_texts(examples, i), no_answer=no_answer))
         found.append((span, 0.0 if each is None else each.score, doubt if no_answer else None))
         if (loss := _loss(examples, i, each, learned)) is not None:
             losses.append(loss)
-    metrics = {"val_loss": float(np.mean(losses)) if losses else 0.0, **answers.totals(scores, no_answer)}
-    return metrics, (answers.row(examples, i, span, scores[i], _fields(span, score, doubt))
+    metrics = {"val_loss": float(np.mean(losses)) if losses else 0.0, **answer_scores.answer_metrics(scores, no_answer)}
+    return metrics, (answer_scores.answer_row(examples, i, span, scores[i], _fields(span, score, doubt))
                      for i, (span, score, doubt) in enumerate(found)), {}  # fmt: skip
 
 
@@ -310,14 +310,16 @@ class _MajorityClass:
         self.learned = {"prior": ((counts + 1) / (counts.sum() + len(counts))).tolist()}
 
     def outputs(self, data: Any) -> Any:
-        """The same classes for all validation examples, as `classification.Outputs`."""
+        """The same classes for all validation examples, as `classification.ClassOutputs`."""
         from trainers import classification
 
         labels, prior = np.asarray(data.val.labels), np.array(self.learned["prior"])
-        best = np.argsort(-prior, kind="stable")[: classification.TOP]
+        best = np.argsort(-prior, kind="stable")[: classification.TOP_CLASSES]
         shape = (len(labels), len(best))
         probabilities, classes = np.broadcast_to(prior[best], shape), np.broadcast_to(best, shape)
-        return classification.Outputs(np.arange(len(labels)), labels, -np.log(prior)[labels], probabilities, classes)
+        return classification.ClassOutputs(
+            np.arange(len(labels)), labels, -np.log(prior)[labels], probabilities, classes
+        )
 
     def export(self, folder: str) -> None:
         """Writes what was learned as baseline.json."""
@@ -331,7 +333,7 @@ class MajorityImage(_MajorityClass):
         """The task's metrics over the validation split, and the rows of predictions.jsonl."""
         from trainers import image_classification
 
-        return image_classification.result(self.outputs(data), data)
+        return image_classification.image_result(self.outputs(data), data)
 
 
 class MajorityText(_MajorityClass):
@@ -341,7 +343,7 @@ class MajorityText(_MajorityClass):
         """The task's metrics over the validation split, and the rows of predictions.jsonl."""
         from trainers import text_classification
 
-        return text_classification.result(self.outputs(data), data)
+        return text_classification.text_result(self.outputs(data), data)
 
 
 def _export(baseline: Any, folder: str) -> None:

@@ -8,8 +8,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from config import check, signatures
-from config.errors import Refused
-from config.rules import GIVEN, READ_ELSEWHERE
+from config.errors import InputError
+from config.rules import CALLER_ARGUMENTS, NON_ARGUMENT_KEYS
 
 
 def build(config: DictConfig, group: str, **given: Any) -> Any:
@@ -20,7 +20,7 @@ def build(config: DictConfig, group: str, **given: Any) -> Any:
         group: `model`, `data` or `logger`.
         given: further arguments.
     """
-    node = {key: value for key, value in config[group].items() if key not in READ_ELSEWHERE.get(group, ())}
+    node = {key: value for key, value in config[group].items() if key not in NON_ARGUMENT_KEYS.get(group, ())}
     return instantiate(OmegaConf.create(node), **given, _convert_="all", _recursive_=False)
 
 
@@ -28,11 +28,11 @@ def check_targets(config: DictConfig) -> None:
     """Binds every `_target_`'s signature with its node, before anything is built.
 
     Raises:
-        Refused: a target that cannot be imported, an argument it does not take, or one that it lacks.
+        InputError: a target that cannot be imported, an argument it does not take, or one that it lacks.
     """
-    problems = [problem for path, node in check.targets(config) for problem in _binding(path, node)]
+    problems = [problem for path, node in check.iter_targets(config) for problem in _binding(path, node)]
     if problems:
-        raise Refused("; ".join(problems))
+        raise InputError("; ".join(problems))
 
 
 def _binding(path: str, node: Mapping[str, Any]) -> Iterator[str]:
@@ -50,4 +50,6 @@ def _binding(path: str, node: Mapping[str, Any]) -> Iterator[str]:
         if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
     }
     signature = signatures.Signature(takes, open=any(each.kind is each.VAR_KEYWORD for each in found))
-    yield from signatures.binding(path, name, signature, check.arguments(path, node), GIVEN.get(path, ()))
+    yield from signatures.check_arguments(
+        path, name, signature, check.argument_names(path, node), CALLER_ARGUMENTS.get(path, ())
+    )

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from config import files
-from config.errors import Interrupted, OutOfResources, Refused
+from config.errors import InputError, ResourceError, SignalInterrupt
 from runs import folder as folders
 from runs import metric_lines
 from trainers.lightning_internals import validation_is_due
@@ -145,7 +145,7 @@ class Checkpoints(Checkpoint):
             }
             # Whole, and cut down to the weights when it is written: callbacks that average weights put them in.
             trainer.save_checkpoint(
-                self.folder / folders.BEST, weights_only=False, storage_options={"beside_weights": self.best}
+                self.folder / folders.BEST_CHECKPOINT, weights_only=False, storage_options={"beside_weights": self.best}
             )
         self.save(trainer)
         if leaving := self.signals.agreed(None, pl_module.device):
@@ -162,12 +162,14 @@ class Checkpoints(Checkpoint):
         """Writes last.ckpt; the one before it stays as last-1.ckpt."""
         self.saved_at = time.monotonic()
         trainer.save_checkpoint(
-            self.folder / folders.LAST, weights_only=False, storage_options={"keep": self.folder / folders.BEFORE_LAST}
+            self.folder / folders.LAST_CHECKPOINT,
+            weights_only=False,
+            storage_options={"keep": self.folder / folders.PREVIOUS_CHECKPOINT},
         )
 
     def _leave(self, signum: int) -> None:
-        raise Interrupted(
-            signum, f"interrupted; {self.folder / folders.LAST} is written, the same command goes on from it"
+        raise SignalInterrupt(
+            signum, f"interrupted; {self.folder / folders.LAST_CHECKPOINT} is written, the same command goes on from it"
         )
 
     def _clock_of_rank_zero(self, step: int, module: pl.LightningModule) -> bool:
@@ -175,7 +177,7 @@ class Checkpoints(Checkpoint):
 
         if self.minutes is None or step % 32:
             return False
-        return distributed.anywhere(
+        return distributed.any_rank(
             module.global_rank == 0 and time.monotonic() - self.saved_at > 60 * self.minutes, module.device
         )
 
@@ -189,10 +191,10 @@ def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> N
         keep: where the file that is there now is kept.
 
     Raises:
-        OutOfResources: the disk is full. The old checkpoint is still there.
+        ResourceError: the disk is full. The old checkpoint is still there.
     """
     try:
-        with files.replacing(path) as file:
+        with files.atomic_write(path) as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())  # before the old one goes
@@ -201,7 +203,7 @@ def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> N
     except (OSError, RuntimeError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "PytorchStreamWriter" in str(error):
-            raise OutOfResources(f"no space left for {path}; what was saved before is still there") from error
+            raise ResourceError(f"no space left for {path}; what was saved before is still there") from error
         raise
 
 
@@ -209,43 +211,43 @@ def read(path: Path) -> dict[str, Any]:
     """Reads a checkpoint, tensors and plain values only: nothing in it is executed.
 
     Raises:
-        Refused: not a checkpoint, or a torn one.
+        InputError: not a checkpoint, or a torn one.
     """
     try:
         with path.open("rb") as stream:
             if not zipfile.is_zipfile(stream):
-                raise Refused(f"{path} is not a whole checkpoint")
+                raise InputError(f"{path} is not a whole checkpoint")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return checkpoint
-    except Refused:
+    except InputError:
         raise
     except FileNotFoundError as error:
-        raise Refused(f"there is no checkpoint {path}") from error
+        raise InputError(f"there is no checkpoint {path}") from error
     except Exception as error:
-        raise Refused(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
 
 
-def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def read_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read, and its content; None where there is none.
 
     Raises:
-        Refused: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, and none can be read.
     """
     damaged = []
-    for path in (folder / folders.LAST, folder / folders.BEFORE_LAST):
+    for path in (folder / folders.LAST_CHECKPOINT, folder / folders.PREVIOUS_CHECKPOINT):
         if path.exists():
             try:
                 return path, read(path)
-            except Refused as error:
+            except InputError as error:
                 damaged.append(str(error))
                 logger.warning("%s; trying the one before it", error)
     if damaged:
-        raise Refused("; ".join(damaged) + ": start in another folder, or delete this one")
+        raise InputError("; ".join(damaged) + ": start in another folder, or delete this one")
     return None
 
 
-def cut_back(metrics_file: Path, checkpoint: dict[str, Any]) -> None:
+def truncate_metrics(metrics_file: Path, checkpoint: dict[str, Any]) -> None:
     """Cuts metrics.jsonl back to what had been written when the checkpoint was."""
     state = next((state for key, state in checkpoint["callbacks"].items() if key.startswith("Checkpoints")), None)
     if state is not None and metrics_file.exists():
-        metric_lines.cut_back(metrics_file, state["lines"])
+        metric_lines.truncate_lines(metrics_file, state["lines"])

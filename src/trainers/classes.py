@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from config.errors import Refused
+from config.errors import InputError
 
 
-def same_classes(model: Sequence[str] | None, data: Sequence[str]) -> None:
+def check_same_classes(model: Sequence[str] | None, data: Sequence[str]) -> None:
     """Refuses data with other classes than a model's.
 
     Args:
@@ -13,10 +13,10 @@ def same_classes(model: Sequence[str] | None, data: Sequence[str]) -> None:
         data: those of the data.
 
     Raises:
-        Refused: they differ.
+        InputError: they differ.
     """
     if not model or list(model) == list(data):
         return
     strange = [name for name in data if name not in model][:3]
     about = f"such as {', '.join(strange)}" if strange else "in another number or order"
-    raise Refused(f"the data has other classes than the model ({len(data)} and {len(model)}; {about})")
+    raise InputError(f"the data has other classes than the model ({len(data)} and {len(model)}; {about})")

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-TOP = 5  # classes kept of each example
+TOP_CLASSES = 5  # classes kept of each example
 
 
-class Outputs(NamedTuple):
+class ClassOutputs(NamedTuple):
     """What is kept of N evaluation examples.
 
     Attributes:
@@ -29,32 +29,32 @@ class Outputs(NamedTuple):
     classes: NDArray[np.int64]
 
 
-def outputs(batch: dict[str, Tensor], logits: Tensor) -> Outputs:
+def batch_outputs(batch: dict[str, Tensor], logits: Tensor) -> ClassOutputs:
     """What is kept of a batch.
 
     Args:
         batch: with `index` and `labels`, int64 [B].
         logits: float32 [B, C].
     """
-    best = top(logits)
+    best = top_classes(logits)
     losses = cross_entropy(logits, batch["labels"], reduction="none")
     kept = (batch["index"], batch["labels"], losses, best.values, best.indices)
-    return Outputs(*(tensor.cpu().numpy() for tensor in kept))
+    return ClassOutputs(*(tensor.cpu().numpy() for tensor in kept))
 
 
-def top(logits: Tensor) -> Any:
+def top_classes(logits: Tensor) -> Any:
     """The best classes of each example: `values`, their probabilities, and `indices`, [B, K]."""
-    return logits.softmax(1).topk(min(TOP, logits.shape[1]))
+    return logits.softmax(1).topk(min(TOP_CLASSES, logits.shape[1]))
 
 
-def gather(parts: Sequence[Outputs]) -> Outputs:
+def merge_outputs(parts: Sequence[ClassOutputs]) -> ClassOutputs:
     """The parts of a split put together, in the split's order."""
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(columns[0])
-    return Outputs(*(column[order] for column in columns))
+    return ClassOutputs(*(column[order] for column in columns))
 
 
-def metrics(found: Outputs) -> dict[str, float]:
+def loss_and_accuracy(found: ClassOutputs) -> dict[str, float]:
     """`val_loss`, and `val_accuracy` in percent."""
     return {
         "val_loss": float(np.mean(found.losses, dtype=np.float64)),
@@ -62,12 +62,12 @@ def metrics(found: Outputs) -> dict[str, float]:
     }
 
 
-def top_accuracy(found: Outputs) -> float:
+def top_accuracy(found: ClassOutputs) -> float:
     """How often the true class is among the best `TOP`, in percent."""
     return 100.0 * float(np.mean((found.classes == found.labels[:, None]).any(1)))
 
 
-def rows(found: Outputs, ids: Any, names: Sequence[str], key: str) -> Iterator[dict[str, Any]]:
+def prediction_rows(found: ClassOutputs, ids: Any, names: Sequence[str], key: str) -> Iterator[dict[str, Any]]:
     """Rows of predictions.jsonl.
 
     Args:
@@ -77,13 +77,13 @@ def rows(found: Outputs, ids: Any, names: Sequence[str], key: str) -> Iterator[d
         key: under which a row has its best classes.
     """
     for index, label, loss, probability, best in zip(*found, strict=True):
-        yield {"id": ids[int(index)], "label": names[label], **prediction(probability, best, names, key)} | {
+        yield {"id": ids[int(index)], "label": names[label], **prediction_fields(probability, best, names, key)} | {
             "correct": bool(best[0] == label),
             "loss": float(loss),
         }
 
 
-def prediction(probabilities: Any, classes: Any, names: Sequence[str], key: str) -> dict[str, Any]:
+def prediction_fields(probabilities: Any, classes: Any, names: Sequence[str], key: str) -> dict[str, Any]:
     """What a row says of one prediction, with or without a label.
 
     Args:
@@ -114,7 +114,7 @@ def macro_f1(labels: NDArray[Any], predicted: NDArray[Any], count: int) -> float
     return 100.0 * float(np.mean(2 * np.diag(matrix)[known] / totals[known]))
 
 
-def by_class(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
+def class_details(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
     """Accuracy and confusions by class, for run.json.
 
     Args:
@@ -136,7 +136,7 @@ def by_class(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]
     }
 
 
-def f1_by_class(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> dict[str, float]:
+def class_f1(labels: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> dict[str, float]:
     """F1 in percent by class, of classes that occur."""
     matrix = confusion_matrix(labels, predicted, len(names))
     totals = matrix.sum(0) + matrix.sum(1)

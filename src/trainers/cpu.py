@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def tune() -> dict[str, bool]:
+def tune_cpu() -> dict[str, bool]:
     """Applies what helps on this machine.
 
     Returns:
@@ -25,7 +25,7 @@ def tune() -> dict[str, bool]:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
     return {
         "keeps_freed_memory": keep_freed_memory(),
-        "onednn_float32": quick_float32(),
+        "onednn_float32": enable_onednn_float32(),
         "flushes_denormals": torch.set_flush_denormal(True),
     }
 
@@ -48,7 +48,7 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(mmap_max, 0)) and bool(libc.mallopt(trim_threshold, 2**31 - 1))
 
 
-def quick_float32() -> bool:
+def enable_onednn_float32() -> bool:
     """Lets oneDNN multiply float32 matrices where MKL would not use AVX-512.
 
     MKL keeps to AVX2 on processors that are not Intel's; oneDNN does twice as much on Zen 5. Torch hands

@@ -63,7 +63,7 @@ def gather(value: T) -> list[T]:
     return values
 
 
-def anywhere(flag: bool, device: torch.device) -> bool:
+def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set on any rank. A collective: every rank calls it at the same step."""
     if not dist.is_initialized():
         return flag
@@ -72,7 +72,7 @@ def anywhere(flag: bool, device: torch.device) -> bool:
     return bool(tensor.item())
 
 
-def decided(decide: Callable[[], T]) -> T:
+def decide_on_rank_zero(decide: Callable[[], T]) -> T:
     """Rank zero's decision, on every rank. A collective.
 
     Args:
@@ -104,7 +104,7 @@ def decided(decide: Callable[[], T]) -> T:
     return decision
 
 
-def agreed(store: Any, value: str | None) -> str:
+def agree(store: Any, value: str | None) -> str:
     """One value for all ranks: the first that any of them gives.
 
     Through the store and not by a collective, because a rank that fails does so while others wait in collectives.
@@ -125,7 +125,7 @@ def agreed(store: Any, value: str | None) -> str:
     return bytes(store.get(_ENDING)).decode()
 
 
-def leave(store: Any, decided_by: int) -> None:
+def leave_together(store: Any, decided_by: int) -> None:
     """Waits until rank zero has written how the run ended, and the others know it.
 
     torchrun ends all processes as soon as one of them fails, and rank zero may serve the store.

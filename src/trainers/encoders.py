@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.imports import quick_transformers
 
 
@@ -25,11 +25,11 @@ class Head:
     auto_class: str
 
 
-SPANS = Head("question answering", "AutoModelForQuestionAnswering")
-CLASSES = Head("text classification", "AutoModelForSequenceClassification")
+SPAN_HEAD = Head("question answering", "AutoModelForQuestionAnswering")
+CLASS_HEAD = Head("text classification", "AutoModelForSequenceClassification")
 
 
-def build(
+def build_encoder(
     head: Head,
     data: Any,
     pretrained: str | None,
@@ -52,7 +52,7 @@ def build(
         settings: further settings of the configuration, such as the classes' names.
 
     Raises:
-        Refused: a checkpoint that cannot be had or is not such an encoder, or an architecture that there is not.
+        InputError: a checkpoint that cannot be had or is not such an encoder, or an architecture that there is not.
     """
     transformers = _transformers()
     auto_class = getattr(transformers, head.auto_class)
@@ -69,7 +69,7 @@ def build(
             raise _no_such_model(head, config.model_type) from error
     folder = Path(pretrained).is_dir()
     if not folder and pretrained.startswith((".", "/", "~")):
-        raise Refused(f"model.pretrained={pretrained}: no such folder")
+        raise InputError(f"model.pretrained={pretrained}: no such folder")
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if not folder:
@@ -89,19 +89,19 @@ def build(
         )
     except Exception as error:
         if message := explain_hub_error(error, f"model.pretrained={pretrained}"):
-            raise Refused(message) from error
-        raise Refused(
+            raise InputError(message) from error
+        raise InputError(
             f"model.pretrained={pretrained} is not a transformers encoder for {head.purpose}: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     if model.config.vocab_size < data.vocab_size:
-        raise Refused(
+        raise InputError(
             f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}"
         )
     return model
 
 
-def load(head: Head, folder: Path) -> Any:
+def load_encoder(head: Head, folder: Path) -> Any:
     """A saved model's network, float32, as training built it."""
     return getattr(_transformers(), head.auto_class).from_pretrained(
         str(folder), attn_implementation="sdpa", dtype=torch.float32
@@ -135,7 +135,7 @@ def _described(head: Head, architecture: dict[str, Any], data: Any) -> Any:
     """A transformers configuration from `architecture`, for this data's vocabulary and windows.
 
     Raises:
-        Refused: no such kind of model, or a setting that it does not have.
+        InputError: no such kind of model, or a setting that it does not have.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -144,7 +144,7 @@ def _described(head: Head, architecture: dict[str, Any], data: Any) -> Any:
         raise _no_such_model(head, model_type)
     plain = AutoConfig.for_model(model_type)
     if unknown := sorted(set(architecture) - set(plain.to_dict()) - set(plain.attribute_map)):
-        raise Refused(
+        raise InputError(
             f"model.architecture.{unknown[0]}: transformers' {model_type} has no such setting; to describe another "
             "model, give ~model.architecture '+model.architecture={model_type: ..., ...}'"
         )
@@ -157,8 +157,8 @@ def _described(head: Head, architecture: dict[str, Any], data: Any) -> Any:
     return AutoConfig.for_model(model_type, **given)
 
 
-def _no_such_model(head: Head, model_type: str) -> Refused:
-    return Refused(f"model.architecture.model_type={model_type}: transformers has no such model for {head.purpose}")
+def _no_such_model(head: Head, model_type: str) -> InputError:
+    return InputError(f"model.architecture.model_type={model_type}: transformers has no such model for {head.purpose}")
 
 
 def _set(config: Any, settings: dict[str, float]) -> None:

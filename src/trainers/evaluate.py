@@ -7,17 +7,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from config import files, tasks
-from config.check import check
+from config.check import check_config
 from config.compose import compose
-from config.errors import Refused
-from config.messages import two_tasks
-from datamodules import configured
+from config.errors import InputError
+from config.messages import describe_task_mismatch
+from datamodules import factory
 from runs import folder as folders
 from runs import metric_lines, predictions
-from runs.masking import masked, masked_command
-from trainers import saved
+from runs.masking import mask_command, mask_secrets
+from trainers import saved_model
 from trainers.build import build, check_targets
-from trainers.saved import SavedModel
+from trainers.saved_model import SavedModel
 
 
 def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, float]:
@@ -29,31 +29,31 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         output: folder for predictions.jsonl, metrics.jsonl and a run.json (status "evaluated") that runs compare; None writes none.
 
     Raises:
-        Refused: the model cannot be loaded, or the data is of another task or has other classes.
+        InputError: the model cannot be loaded, or the data is of another task or has other classes.
     """
     from datamodules.imports import quick
 
-    if output is not None and folders.state(output) in ("unfinished", "finished"):
-        raise Refused(f"--output {output} holds a run; its record would be lost: give another folder")
+    if output is not None and folders.folder_state(output) in ("unfinished", "finished"):
+        raise InputError(f"--output {output} holds a run; its record would be lost: give another folder")
     quick()
     import lightning.pytorch as pl
 
     from trainers import cpu, distributed, fit
-    from trainers.hardware import use_threads
+    from trainers.hardware import configure_cpu
 
-    model_folder = saved.find(name)
-    config = configuration(model_folder, overrides)
-    check(config)
+    model_folder = saved_model.open_model(name)
+    config = compose_saved(model_folder, overrides)
+    check_config(config)
     check_targets(config)
     distributed.start()
-    use_threads(config.trainer.threads)
-    cpu.tune()
+    configure_cpu(config.trainer.threads)
+    cpu.tune_cpu()
     data = build(config, "data")
     data.prepare_data(("val",))
     data.setup("validate")
     check_data(model_folder, data)
     module = build(config, "model", data=data, optim=config.optim)
-    trainer: pl.Trainer = fit.build(config, [], Path(output or "."), [])
+    trainer: pl.Trainer = fit.build_trainer(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         file = None
@@ -77,13 +77,13 @@ def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str |
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
         "status": "evaluated",
-        "command": masked_command(sys.argv),
+        "command": mask_command(sys.argv),
         "metrics": dict(module.metrics),
         "details": module.details,
         "data": {"fingerprints": {"val": data.fingerprint("val")}},
         "parent": {"init_from": str(Path(name).absolute())},
         "choices": {"model": name, **({"data": choice} if choice else {})},
-        "config": masked(plain),
+        "config": mask_secrets(plain),
     }
 
 
@@ -94,7 +94,7 @@ def _data_choice(model: SavedModel, overrides: list[str]) -> str | None:
     return named[-1] if named else recorded
 
 
-def configuration(model: SavedModel, overrides: list[str]) -> DictConfig:
+def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
     """A composed configuration whose model is the saved one.
 
     Classes come from this machine's configuration, values from the record: what a record names is never imported.
@@ -104,34 +104,34 @@ def configuration(model: SavedModel, overrides: list[str]) -> DictConfig:
         overrides: Hydra's; with `data=` the data is another than the run's.
 
     Raises:
-        Refused: a model folder without `data=`, or data of another task.
+        InputError: a model folder without `data=`, or data of another task.
     """
     recorded = model.record.get("config") or {}
     named = any(override.startswith("data=") for override in overrides)
     if not recorded and not named:
         example = getattr(model.module, "DATA", "NAME")
-        raise Refused(f"name a data set, such as data={example}: a model folder does not say which it is for")
+        raise InputError(f"name a data set, such as data={example}: a model folder does not say which it is for")
     choices = [
-        f"model={configured.choice(model.record, model.task, 'model')}",
-        *([] if named else [f"data={configured.choice(model.record, model.task, 'data')}"]),
+        f"model={factory.select_choice(model.record, model.task, 'model')}",
+        *([] if named else [f"data={factory.select_choice(model.record, model.task, 'data')}"]),
     ]
     config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
-    if problem := two_tasks(config):
-        raise Refused(problem)
+    if problem := describe_task_mismatch(config):
+        raise InputError(problem)
     with open_dict(config):
         if not named:
-            configured.overlay(config.data, recorded["data"])
+            factory.overlay(config.data, recorded["data"])
             config.trainer.deterministic = recorded["trainer"]["deterministic"]
             config.trainer.precision = recorded["trainer"]["precision"]
-        configured.overlay(config.model, recorded.get("model") or {})
-    put(model, config, preprocessing=named)
+        factory.overlay(config.model, recorded.get("model") or {})
+    apply_saved_model(model, config, preprocessing=named)
     for override in overrides:
         if override.startswith("data."):
             config = _override(config, override)
     return config
 
 
-def put(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> None:
+def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> None:
     """Makes a configuration's model the saved one, with its decoding.
 
     Args:
@@ -140,16 +140,16 @@ def put(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> N
         preprocessing: take the data's preprocessing from the model, too.
     """
     module = model.module
-    where = tasks.member(model.task, "model_config", "loading a model")(model)
+    where = tasks.load_member(model.task, "model_config", "loading a model")(model)
     with open_dict(config):
-        configured.overlay(config.model, _said(model, "model") | where)
+        factory.overlay(config.model, _said(model, "model") | where)
         if preprocessing:
             examples = getattr(module, "EXAMPLE_KEYS", ())  # of the data that is named, not of the model's
-            configured.overlay(
+            factory.overlay(
                 config.data, {key: value for key, value in _said(model, "data").items() if key not in examples}
             )
         if own := getattr(module, "data_config", None):
-            configured.overlay(config.data, own(model))
+            factory.overlay(config.data, own(model))
 
 
 def _said(model: SavedModel, group: str) -> dict[str, Any]:
@@ -167,11 +167,11 @@ def check_data(model: SavedModel, data: Any) -> None:
 def _override(config: DictConfig, override: str) -> DictConfig:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from config.messages import unknown_key
+    from config.messages import describe_unknown_key
 
     parsed = OverridesParser.create().parse_override(override)
     key = parsed.key_or_group
     if OmegaConf.select(config, key, default="absent") == "absent":
-        raise Refused(unknown_key(key, config))
+        raise InputError(describe_unknown_key(key, config))
     OmegaConf.update(config, key, parsed.value())
     return config

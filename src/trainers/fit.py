@@ -12,20 +12,28 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from config import process
-from config.errors import Refused
+from config.errors import InputError
 from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import checkpoints, hardware, run
 from trainers.checkpoints import CheckpointFiles, Checkpoints
 from trainers.progress import Progress
-from trainers.reporting import Reporting, Seeds, check_metrics
+from trainers.reporting import Reporting, StepSeeds, check_metrics
 from trainers.signals import Signals
 from trainers.task import Task
 
 # Keys of conf/trainer that are ours; every other one is an argument of Lightning's Trainer.
-OURS = ("threads", "on_divergence", "compile", "ema_decay", "early_stopping", "checkpoint_minutes", "checkpoint_steps")
+ISOTRAIN_KEYS = (
+    "threads",
+    "on_divergence",
+    "compile",
+    "ema_decay",
+    "early_stopping",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+)
 # Arguments that are ours to give.
-GIVEN = (
+RESERVED_ARGUMENTS = (
     "logger",
     "callbacks",
     "enable_checkpointing",
@@ -53,13 +61,13 @@ def fit(
         The best validation: `metrics`, `epoch`, `step`, `details`. The module holds its weights.
 
     Raises:
-        Diverged: the loss is not finite.
-        Interrupted: by SIGTERM or Ctrl-C; the checkpoint is written.
+        DivergenceError: the loss is not finite.
+        SignalInterrupt: by SIGTERM or Ctrl-C; the checkpoint is written.
     """
     if not isinstance(module, Task):
         return _baseline(config, data, module, folder)
     if not hasattr(data, "train_batches"):
-        raise Refused(
+        raise InputError(
             f"{type(data).__name__} has no train_batches once it is set up, which resuming needs: docs/tasks.md, section 2"
         )
     signals = Signals()
@@ -74,7 +82,9 @@ def fit(
     metrics_file = Path(config.metrics_file or folder / folders.METRICS)
     every = config.trainer.log_every_n_steps or 50
     reporting = Reporting(metrics_file, folder, keeper, every, list(config.task.metrics))
-    trainer = build(config, loggers, folder, [Seeds(config.seed), reporting, Progress(), _Handlers(signals), keeper])
+    trainer = build_trainer(
+        config, loggers, folder, [StepSeeds(config.seed), reporting, Progress(), _Handlers(signals), keeper]
+    )
     start = run.resume(folder, metrics_file)
     if config.trainer.compile:
         module.model.compile()  # type: ignore[union-attr]
@@ -84,12 +94,12 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     except ValueError as error:
         if "val_check_interval" in str(error):
-            raise Refused(f"trainer.val_check_interval: {str(error).strip()}") from error
+            raise InputError(f"trainer.val_check_interval: {str(error).strip()}") from error
         raise
     finally:
         signals.training = False
         signals.restore()
-    best = folder / folders.CHECKPOINTS / folders.BEST
+    best = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
     if keeper.best:
         trainer.strategy.barrier()
         module.load_state_dict(checkpoints.read(best)["state_dict"])
@@ -111,16 +121,16 @@ def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Any, f
     return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 
 
-def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[Any]) -> pl.Trainer:
+def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[Any]) -> pl.Trainer:
     """Lightning's Trainer from conf/trainer.
 
     Raises:
-        Refused: an argument that is ours to give, or values that Lightning refuses.
+        InputError: an argument that is ours to give, or values that Lightning refuses.
     """
     given: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    ours = {key: given.pop(key) for key in OURS}
-    if taken := [key for key in GIVEN if key in given]:
-        raise Refused(f"trainer.{taken[0]} is set by train.py itself")
+    ours = {key: given.pop(key) for key in ISOTRAIN_KEYS}
+    if taken := [key for key in RESERVED_ARGUMENTS if key in given]:
+        raise InputError(f"trainer.{taken[0]} is set by train.py itself")
     callbacks = [*_optional_callbacks(config, ours), *callbacks]
     world = process.world_size()
     if world > 1:
@@ -128,7 +138,7 @@ def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[
     given["sync_batchnorm"] = (
         bool(world > 1 and torch.cuda.is_available()) if given["sync_batchnorm"] is None else given["sync_batchnorm"]
     )
-    given["precision"] = hardware.precision(given["precision"], given["accelerator"])
+    given["precision"] = hardware.resolve_precision(given["precision"], given["accelerator"])
     given["plugins"] = [*_plugins(given), CheckpointFiles()]
     _quiet()
     try:
@@ -143,7 +153,7 @@ def build(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise Refused(f"trainer: {str(error).strip()}") from error
+        raise InputError(f"trainer: {str(error).strip()}") from error
 
 
 def _optional_callbacks(config: DictConfig, ours: dict[str, Any]) -> list[Any]:

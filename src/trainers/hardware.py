@@ -8,7 +8,7 @@ from config import process
 from trainers import cpu
 
 
-def use_threads(threads: int | None) -> int:
+def configure_cpu(threads: int | None) -> int:
     """Sets the CPU threads of this process; None shares all cores among the processes of this machine.
 
     Without a GPU it also applies `trainers.cpu`'s settings, before anything is computed.
@@ -22,12 +22,12 @@ def use_threads(threads: int | None) -> int:
         # torchrun sets OMP_NUM_THREADS=1 when nobody did, which is right for nobody who trains on CPUs.
         threads = max(1, cores // processes)
     if not torch.cuda.is_available():
-        cpu.tune()
+        cpu.tune_cpu()
     torch.set_num_threads(threads)
     return threads
 
 
-def precision(wanted: str | int, accelerator: str) -> str | int:
+def resolve_precision(wanted: str | int, accelerator: str) -> str | int:
     """`auto` as one of Lightning's precisions; anything else as it is.
 
     bf16-mixed on GPUs that have it and on CPUs with AMX or AVX-512 products of bfloat16. With the latter it was 1.4 to 1.8

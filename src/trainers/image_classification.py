@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch.nn.functional import cross_entropy
 
-from config.errors import Refused
+from config.errors import InputError
 from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
-from datamodules.images import augment
+from datamodules.images import augmentation
 from trainers import classification
 from trainers import stem as stems
 from trainers.inference import image_logits
@@ -47,7 +47,7 @@ class ImageClassification(Task):
             arguments: further arguments of timm.create_model.
 
         Raises:
-            Refused: a name that timm does not know, weights that cannot be had, or arguments it does not take.
+            InputError: a name that timm does not know, weights that cannot be had, or arguments it does not take.
         """
         super().__init__(optim)
         self.data = data
@@ -57,25 +57,25 @@ class ImageClassification(Task):
             self.arguments["drop_rate"] = dropout
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
-        self.model = network(name, pretrained, self.arguments, data)
+        self.model = build_network(name, pretrained, self.arguments, data)
         if stem == "small":
-            stems.make_small(self.model)
+            stems.use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Mean loss of the augmented batch."""
         data = self.data
-        images, targets = augment.train_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment)
+        images, targets = augmentation.augment_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment)
         return cross_entropy(image_logits(self.model, images), targets)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keeps each image's loss and its best classes."""
-        images = augment.evaluation_batch(batch["pixels"], self.data.augment)
-        self.collected.append(classification.outputs(batch, image_logits(self.model, images)))
+        images = augmentation.normalise_batch(batch["pixels"], self.data.augment)
+        self.collected.append(classification.batch_outputs(batch, image_logits(self.model, images)))
 
     def score(self, collected: list[Any]) -> Result:
         """Top-1 and top-5 accuracy and the mean loss; a row per image; accuracy and confusions by class."""
-        return result(classification.gather(collected), self.data)
+        return image_result(classification.merge_outputs(collected), self.data)
 
     def export(self, folder: str) -> None:
         """A timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, labels, preprocessing."""
@@ -85,7 +85,7 @@ class ImageClassification(Task):
         path.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         small = self.stem == "small"
-        save_file(stems.enlarged(state) if small else state, path / "model.safetensors")
+        save_file(stems.enlarge_stem(state) if small else state, path / "model.safetensors")
         size = self.data.image_size * (2 if small else 1)
         classes = self.data.classes
         preprocessing = {
@@ -112,19 +112,21 @@ class ImageClassification(Task):
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def result(found: classification.Outputs, data: ImageClassificationData) -> Result:
+def image_result(found: classification.ClassOutputs, data: ImageClassificationData) -> Result:
     """Metrics, rows of predictions.jsonl and details of a validation."""
     names = [entry["id"] for entry in data.classes]
-    metrics = {**classification.metrics(found), "val_top5_accuracy": classification.top_accuracy(found)}
-    rows = list(classification.rows(found, data.names, names, "top5"))
-    return metrics, rows, classification.by_class(found.labels, found.classes[:, 0], names)
+    metrics = {**classification.loss_and_accuracy(found), "val_top5_accuracy": classification.top_accuracy(found)}
+    rows = list(classification.prediction_rows(found, data.names, names, "top5"))
+    return metrics, rows, classification.class_details(found.labels, found.classes[:, 0], names)
 
 
-def network(name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData) -> Any:
+def build_network(
+    name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData
+) -> Any:
     """A timm model for this data: of its classes, and of its image size where the architecture fixes one.
 
     Raises:
-        Refused: a name that timm does not know, weights that cannot be had, or arguments it does not take.
+        InputError: a name that timm does not know, weights that cannot be had, or arguments it does not take.
     """
     import timm
 
@@ -132,12 +134,12 @@ def network(name: str, pretrained: str | bool | None, arguments: dict[str, Any],
     source: str = name
     if isinstance(pretrained, str):
         if not (Path(pretrained) / "config.json").is_file():
-            raise Refused(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
+            raise InputError(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
         source = f"local-dir:{pretrained}"
         name = json.loads((Path(pretrained) / "config.json").read_text())["architecture"]
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
-        raise Refused(f"model.name={name}: timm has no such model; near it: {', '.join(close) or 'none'}")
+        raise InputError(f"model.name={name}: timm has no such model; near it: {', '.join(close) or 'none'}")
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if timm.models.is_model_in_modules(name.split(".")[0], ["vision_transformer", "swin_transformer", "deit", "beit"]):
@@ -147,8 +149,8 @@ def network(name: str, pretrained: str | bool | None, arguments: dict[str, Any],
     try:
         return timm.create_model(source, pretrained=bool(pretrained), **given)
     except TypeError as error:
-        raise Refused(f"model.arguments: timm's {name} does not take them ({error})") from error
+        raise InputError(f"model.arguments: timm's {name} does not take them ({error})") from error
     except Exception as error:
         if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
-            raise Refused(message) from error
-        raise Refused(f"model.name={name}: timm cannot make it: {str(error).strip().splitlines()[0]}") from error
+            raise InputError(message) from error
+        raise InputError(f"model.name={name}: timm cannot make it: {str(error).strip().splitlines()[0]}") from error

@@ -31,7 +31,7 @@ def span_logits(network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     )
 
 
-def candidates(start: Tensor, end: Tensor, n_best: int) -> Candidates:
+def top_candidates(start: Tensor, end: Tensor, n_best: int) -> Candidates:
     """The `n_best` starts and ends of each window, and its "no answer" score, from `span_logits`."""
     k = min(n_best, start.shape[1])
     starts, ends = start.topk(k), end.topk(k)

@@ -27,7 +27,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from config import files
-from config.errors import Refused
+from config.errors import InputError
 from config.flatten import flatten
 from runs import folder as folders
 from runs import predictions, provenance
@@ -88,8 +88,8 @@ class ClearMLLogger(Logger):
                 Task.set_offline(True)
             if Task.is_offline():
                 _ask_for_no_updates()
-            if provenance.LOCK.is_file():  # exact, and quicker than ClearML's own search through the sources
-                Task.force_requirements_env_freeze(requirements_file=str(provenance.LOCK))
+            if provenance.LOCK_FILE.is_file():  # exact, and quicker than ClearML's own search through the sources
+                Task.force_requirements_env_freeze(requirements_file=str(provenance.LOCK_FILE))
             with _signal_handlers_kept():
                 self._task = Task.init(
                     project_name=self._project,
@@ -152,14 +152,14 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
         A logger for Lightning's Trainer, or None.
 
     Raises:
-        Refused: the tracker's package is not installed, or its server cannot be used.
+        InputError: the tracker's package is not installed, or its server cannot be used.
     """
     if not config.get("logger") or not config.logger.get("_target_"):
         return None
     kind = str(config.logger["_target_"]).rpartition(".")[2]
     package, extra = _NEEDS.get(kind, (None, None))
     if package and importlib.util.find_spec(package) is None:
-        raise Refused(f"logger: {package} is not installed; pip install 'isotrain[{extra}]', or logger=csv")
+        raise InputError(f"logger: {package} is not installed; pip install 'isotrain[{extra}]', or logger=csv")
     from trainers.build import build
 
     with _about(kind), _one_at_a_time(config.logger):
@@ -192,7 +192,7 @@ def log_run(logger: Logger, folder: Path, record: Mapping[str, Any]) -> None:
         log.warning("%s was not given everything: %s; it is all in %s", type(logger).__name__, error, folder)
 
 
-def lineage(record: Mapping[str, Any]) -> dict[str, str]:
+def lineage_tags(record: Mapping[str, Any]) -> dict[str, str]:
     """Where a run comes from, as flat tags."""
     git, data, pipeline = (record.get(key) or {} for key in ("git", "data", "pipeline"))
     parent = record.get("parent")
@@ -229,14 +229,14 @@ def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
         for name, value in _mlflow_tags(record).items():
             logger.experiment.set_tag(logger.run_id, name, value)
     elif isinstance(logger, WandbLogger):
-        logger.log_hyperparams({**config, "lineage": lineage(record)})
+        logger.log_hyperparams({**config, "lineage": lineage_tags(record)})
     else:
         logger.log_hyperparams(config)
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text("config", _code(yaml.safe_dump(config, sort_keys=False)), 0)
-        logger.experiment.add_text("lineage", _markdown([lineage(record)]), 0)
+        logger.experiment.add_text("lineage", _markdown([lineage_tags(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
-        logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage(record).items()})
+        logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage_tags(record).items()})
 
 
 def _tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
@@ -288,7 +288,7 @@ def _mlflow(logger: MLFlowLogger, folder: Path, record: Mapping[str, Any]) -> No
 
 
 def _mlflow_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    tags = lineage(record)
+    tags = lineage_tags(record)
     # The name under which MLflow's own pages look for the revision.
     return {**tags, "mlflow.source.git.commit": tags["git_revision"]} if "git_revision" in tags else tags
 
@@ -297,7 +297,7 @@ def _wandb(logger: WandbLogger, folder: Path, record: Mapping[str, Any]) -> None
     """Artifacts that carry the lineage, and the final metrics as the run's summary. Ends the run."""
     import wandb
 
-    run, origin = logger.experiment, lineage(record)
+    run, origin = logger.experiment, lineage_tags(record)
     run.config.update({"lineage": origin}, allow_val_change=True)
     run.summary.update(_best(record))
     for path in _files(folder):
@@ -316,7 +316,7 @@ def _clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, Any]) -> 
     from clearml import Task
 
     task = logger.experiment
-    task.update_parameters({f"lineage/{name}": value for name, value in lineage(record).items()})
+    task.update_parameters({f"lineage/{name}": value for name, value in lineage_tags(record).items()})
     for name, value in _best(record).items():
         task.get_logger().report_single_value(name, value)
     for path in _files(folder):
@@ -358,7 +358,7 @@ def _wandb_ready(node: DictConfig) -> None:
     """Weights & Biases asks for a key on the terminal where it has none; a run never asks.
 
     Raises:
-        Refused: it is to go online, and has no key.
+        InputError: it is to go online, and has no key.
     """
     import wandb
 
@@ -370,7 +370,7 @@ def _wandb_ready(node: DictConfig) -> None:
     # Older releases have no way to ask without prompting but this property.
     quiet = "prompt" in inspect.signature(wandb.login).parameters
     if not offline and not (wandb.login(prompt=False, verify=False) if quiet else wandb.api.api_key):
-        raise Refused("logger: wandb has no key; run `wandb login`, set WANDB_API_KEY, or logger.offline=true")
+        raise InputError("logger: wandb has no key; run `wandb login`, set WANDB_API_KEY, or logger.offline=true")
 
 
 def _remembered(kind: str, folder: Path) -> str | None:
@@ -391,12 +391,12 @@ def _about(kind: str) -> Iterator[None]:
     """A tracker that cannot begin is a refusal: nothing is lost yet, and another can be chosen."""
     try:
         yield
-    except Refused:
+    except InputError:
         raise
     except Exception as error:
         cause = error.__cause__ or error  # what Hydra wraps
         first = str(cause).strip().splitlines()[:1] or [type(cause).__name__]
-        raise Refused(f"logger: {kind} cannot begin: {first[0]}; see docs/loggers.md, or use logger=csv") from error
+        raise InputError(f"logger: {kind} cannot begin: {first[0]}; see docs/loggers.md, or use logger=csv") from error
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def _depth(name: str) -> int | None:
     return 0 if _FIRST.search(name) else None
 
 
-def factor(schedule: str, warmup: int, horizon: int, step: int) -> float:
+def schedule_factor(schedule: str, warmup: int, horizon: int, step: int) -> float:
     """The learning rate at a step, as a share of its peak.
 
     Rises linearly over `warmup` steps, then falls to 0 at `horizon`: linearly, by half a cosine, or not at all.
@@ -74,7 +74,7 @@ def factor(schedule: str, warmup: int, horizon: int, step: int) -> float:
     return 1.0
 
 
-def scheduler(
+def build_scheduler(
     optimizer: torch.optim.Optimizer, schedule: str, warmup: float, horizon: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule as torch's scheduler, to be stepped after every optimiser step.
@@ -86,4 +86,4 @@ def scheduler(
         horizon: the step at which the schedule ends.
     """
     steps = round(warmup * horizon) if warmup < 1 else int(warmup)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(schedule, steps, horizon, step))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(schedule, steps, horizon, step))

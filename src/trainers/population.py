@@ -19,7 +19,7 @@ def weights(population_dir: str | None) -> str | None:
 
 def leave(population_dir: str | None, folder: Path) -> None:
     """Leaves a run's best weights for the next generation, all of them or nothing; on rank zero."""
-    best = folder / folders.CHECKPOINTS / folders.BEST
+    best = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
     if process.rank() or not population_dir or not best.is_file():
         return
-    files.copy(best, Path(population_dir) / NAME)
+    files.copy_file(best, Path(population_dir) / NAME)

@@ -10,9 +10,9 @@ from typing import Any, TextIO
 import torch
 
 from config import tasks
-from config.errors import Refused
-from trainers import saved
-from trainers.saved import SavedModel
+from config.errors import InputError
+from trainers import saved_model
+from trainers.saved_model import SavedModel
 
 
 def predict(
@@ -34,35 +34,35 @@ def predict(
         options: of the command line that only some tasks take, such as `no_answer_threshold`.
 
     Raises:
-        Refused: the model or an input cannot be read (the message names file and line), or an option that the task has
+        InputError: the model or an input cannot be read (the message names file and line), or an option that the task has
             no use for.
     """
     from trainers import cpu
 
-    model = saved.find(name)
-    function = tasks.member(model.task, "predict", "python -m trainers predict")
+    model = saved_model.open_model(name)
+    function = tasks.load_member(model.task, "predict", "python -m trainers predict")
     known = getattr(model.module, "PREDICT_OPTIONS", ())
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if unknown := sorted(set(given) - set(known)):
-        raise Refused(f"--{unknown[0].replace('_', '-')} is not for a model of {model.task}")
-    cpu.tune()
+        raise InputError(f"--{unknown[0].replace('_', '-')} is not for a model of {model.task}")
+    cpu.tune_cpu()
     with torch.inference_mode():
         for row in function(model, files, stdin, batch_size, **given):
             print(json.dumps(row, ensure_ascii=False), file=stdout, flush=True)
 
 
-def device() -> torch.device:
+def default_device() -> torch.device:
     """Where predictions are made: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def ready(network: Any, where: torch.device) -> Any:
+def prepare_network(network: Any, where: torch.device) -> Any:
     """A network in eval mode on its device, with the attention that validation has on CPUs."""
-    from trainers import dropout
+    from trainers import fast_dropout
 
     network = network.to(where).eval()
     if where.type == "cpu":
-        dropout.enable(network)
+        fast_dropout.enable(network)
     return network
 
 
@@ -70,7 +70,7 @@ def autocast(model: SavedModel, where: torch.device) -> contextlib.AbstractConte
     """The precision that the model was evaluated in, as this machine has it."""
     from trainers import hardware
 
-    precision = str(hardware.precision(model.precision, "auto"))
+    precision = str(hardware.resolve_precision(model.precision, "auto"))
     types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     if precision not in types:
         return contextlib.nullcontext()
@@ -84,7 +84,7 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """The objects of JSON lines; `id` is the line's number where there is none.
 
     Args:
@@ -93,7 +93,7 @@ def json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Itera
         keys: that must be there, as text.
 
     Raises:
-        Refused: a line that is not such an object.
+        InputError: a line that is not such an object.
     """
     for number, line in enumerate(stream, 1):
         if not line.strip():
@@ -101,20 +101,20 @@ def json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Itera
         try:
             fields = json.loads(line)
         except ValueError as error:
-            raise Refused(f"{name}, line {number}: not JSON ({error})") from None
+            raise InputError(f"{name}, line {number}: not JSON ({error})") from None
         if not isinstance(fields, dict) or not all(isinstance(fields.get(key), str) for key in keys):
             wanted = " and ".join(f'"{key}"' for key in keys)
-            raise Refused(f"{name}, line {number}: must be an object with the text{'s' * (len(keys) > 1)} {wanted}")
+            raise InputError(f"{name}, line {number}: must be an object with the text{'s' * (len(keys) > 1)} {wanted}")
         yield {**fields, "id": str(fields.get("id", number))}
 
 
-def existing(name: str) -> Path:
+def input_path(name: str) -> Path:
     """The path of an input file.
 
     Raises:
-        Refused: there is none.
+        InputError: there is none.
     """
     path = Path(name)
     if not path.is_file():
-        raise Refused(f"{name}: no such file")
+        raise InputError(f"{name}: no such file")
     return path

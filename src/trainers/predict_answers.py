@@ -9,18 +9,18 @@ import torch
 
 from datamodules.storage import cache
 from datamodules.text import squad, tokenizer
-from datamodules.text.windows import Encoder, Limits, Windows
-from trainers import answers, encoders, predict
-from trainers.inference import candidates, span_logits
-from trainers.saved import SavedModel
-from trainers.spans import Answers, collect
+from datamodules.text.windows import Limits, PairEncoder, Windows
+from trainers import answer_scores, encoders, predict
+from trainers.inference import span_logits, top_candidates
+from trainers.saved_model import SavedModel
+from trainers.spans import Answers, merge_candidates
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 32  # batches' worth of questions that are windowed and sorted by length together
 
 
-class Reader:
+class AnswerPredictor:
     """A saved model that answers questions, as its validation does."""
 
     def __init__(self, model: SavedModel, threshold: float | None = None) -> None:
@@ -31,12 +31,12 @@ class Reader:
             threshold: "no answer" it is where the no-answer score is above this; None: as the model's run measured.
         """
         self.model = model
-        self.device = predict.device()
-        self.network = predict.ready(encoders.load(encoders.SPANS, model.folder), self.device)
+        self.device = predict.default_device()
+        self.network = predict.prepare_network(encoders.load_encoder(encoders.SPAN_HEAD, model.folder), self.device)
         self.tokenizer = tokenizer.prepare(
             cache.root(), pretrained=None, revision=None, tokenizer=str(model.folder), vocab_size=None
         )
-        self.encoder = Encoder(self.tokenizer.folder / "tokenizer.json")
+        self.encoder = PairEncoder(self.tokenizer.folder / "tokenizer.json")
         data, decoding = model.settings["data"], model.settings["model"]
         # Relative positions have no end, and no number in config.json.
         longest = int(model.config.get("max_position_embeddings") or data["max_length"])
@@ -62,15 +62,15 @@ class Reader:
                 chosen = order[first : first + batch_size]
                 arrays = windows.batch(chosen.tolist())
                 batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
-                parts.append((chosen, candidates(*span_logits(self.network, batch), self.n_best)))
-        _, best = collect(parts)
-        return answers.find(
+                parts.append((chosen, top_candidates(*span_logits(self.network, batch), self.n_best)))
+        _, best = merge_candidates(parts)
+        return answer_scores.find_answers(
             windows, best, len(pairs), n_best=self.n_best, max_answer_tokens=self.max_answer_tokens,
             no_answer=self.no_answer, threshold=self.threshold,
         )  # fmt: skip
 
 
-def rows(
+def predict_answers(
     model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int, no_answer_threshold: float | None = None
 ) -> Iterator[dict[str, Any]]:
     """A row for each question: id, prediction, start, end, score, probability, no_answer_score.
@@ -82,14 +82,14 @@ def rows(
         batch_size: windows in a forward pass.
         no_answer_threshold: see `Reader`.
     """
-    reader = Reader(model, no_answer_threshold)
+    reader = AnswerPredictor(model, no_answer_threshold)
     if reader.no_answer:
         source = "measured by the run" if no_answer_threshold is None else "given"
         logger.warning('"no answer" where its score is above %.4f (%s)', reader.threshold, source)
     for chunk in predict.chunks(questions(files, stdin), batch_size * CHUNK):
         found = reader.answer([(row["question"], row["context"]) for row in chunk], batch_size)
         for number, row in enumerate(chunk):
-            span, fields = answers.answer(found, number, reader.no_answer)
+            span, fields = answer_scores.answer_fields(found, number, reader.no_answer)
             text = "" if span is None else row["context"][slice(*span)]
             yield {"id": row["id"], "prediction": text, **fields}
 
@@ -98,16 +98,16 @@ def questions(files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:
     """The questions of some files, or of standard input: id, question, context.
 
     Raises:
-        Refused: a file that cannot be read as questions; the message names the line.
+        InputError: a file that cannot be read as questions; the message names the line.
     """
     keys = ("question", "context")
     if not files:
-        yield from predict.json_lines(stdin, "standard input", keys)
+        yield from predict.read_json_lines(stdin, "standard input", keys)
     for name in files:
-        path = predict.existing(name)
+        path = predict.input_path(name)
         if path.suffix == ".jsonl":
             with path.open(encoding="utf-8") as stream:
-                yield from predict.json_lines(stream, name, keys)
+                yield from predict.read_json_lines(stream, name, keys)
             continue
         for question in squad.read([str(path)], True):
             yield {"id": question.id, "question": question.question, "context": question.context}

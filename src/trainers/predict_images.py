@@ -8,13 +8,13 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from config.errors import Refused
-from datamodules.images import augment, folders, pixels
-from datamodules.images.files import read_bytes
+from config.errors import InputError
+from datamodules.images import augmentation, decoder, folders
+from datamodules.sources.files import read_bytes
 from trainers import classification, predict
 from trainers import stem as stems
 from trainers.inference import image_logits
-from trainers.saved import SavedModel
+from trainers.saved_model import SavedModel
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ SUFFIXES = (*folders.SUFFIXES, ".gif")
 Prepare = Callable[[bytes], torch.Tensor]
 
 
-class Classifier:
+class ImagePredictor:
     """A saved model that classifies images, as its validation does.
 
     Attributes:
@@ -35,7 +35,7 @@ class Classifier:
         import timm
 
         self.model = model
-        self.device = predict.device()
+        self.device = predict.default_device()
         network = timm.create_model(f"local-dir:{model.folder}", pretrained=True)
         about = model.config.get("pretrained_cfg") or {}
         self.names: list[str] = (
@@ -44,23 +44,25 @@ class Classifier:
             or [str(number) for number in range(network.num_classes)]
         )
         settings = model.module.data_config(model)
-        self.normalisation = augment.settings(None, *(settings[key] for key in ("mean", "std") if key in settings))
+        self.normalisation = augmentation.make_settings(
+            None, *(settings[key] for key in ("mean", "std") if key in settings)
+        )
         self.prepare = _prepare(network, about, settings["image_size"])
-        if stems.is_small(model.config):
-            stems.make_small(network)
+        if stems.has_small_stem(model.config):
+            stems.use_small_stem(network)
         network.to(memory_format=torch.channels_last)
-        self.network = predict.ready(network, self.device)
+        self.network = predict.prepare_network(network, self.device)
 
     def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits, float32 [B, C], of what `prepare` gives."""
         batch = torch.stack(list(images)).to(self.device)
         if batch.dtype == torch.uint8:
-            batch = augment.evaluation_batch(batch, self.normalisation)
+            batch = augmentation.normalise_batch(batch, self.normalisation)
         with torch.inference_mode(), predict.autocast(self.model, self.device):
             return image_logits(self.network, batch)
 
 
-def rows(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
+def predict_images(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
     """A row for each image: id (its path), prediction, probability, top5, probabilities.
 
     Args:
@@ -70,13 +72,13 @@ def rows(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int
         batch_size: images in a forward pass.
 
     Raises:
-        Refused: an image that cannot be read.
+        InputError: an image that cannot be read.
     """
-    classifier = Classifier(model)
+    classifier = ImagePredictor(model)
     for chunk in predict.chunks(paths(files, stdin), batch_size):
-        best = classification.top(classifier.logits([_read(path, classifier.prepare) for path in chunk]))
+        best = classification.top_classes(classifier.logits([_read(path, classifier.prepare) for path in chunk]))
         for path, probabilities, classes in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
-            row = classification.prediction(probabilities, classes, classifier.names, "top5")
+            row = classification.prediction_fields(probabilities, classes, classifier.names, "top5")
             yield {"id": str(path), **row, "probabilities": probabilities}
 
 
@@ -90,7 +92,7 @@ def paths(files: Sequence[str], stdin: TextIO) -> Iterator[Path]:
         inside = sorted(file for file in path.rglob("*") if file.is_file())
         images = [file for file in inside if file.suffix.lower() in SUFFIXES]
         if not images:
-            raise Refused(f"{name}: there are no images in this folder ({', '.join(SUFFIXES)})")
+            raise InputError(f"{name}: there are no images in this folder ({', '.join(SUFFIXES)})")
         if left_out := [file for file in inside if file.suffix.lower() not in SUFFIXES]:
             logger.warning(
                 "%s: %d file(s) are not images and are left out, such as %s", name, len(left_out), left_out[0]
@@ -101,14 +103,14 @@ def paths(files: Sequence[str], stdin: TextIO) -> Iterator[Path]:
 def _prepare(network: Any, about: dict[str, Any], size: int) -> Prepare:
     """What makes a network's input of an encoded image."""
     if about.get("crop_pct") == 1.0 and about.get("crop_mode") == "center":  # as training prepares images
-        return lambda content: torch.from_numpy(np.array(pixels.decode(content, size)[0]))
+        return lambda content: torch.from_numpy(np.array(decoder.decode(content, size)[0]))
     from timm.data import create_transform, resolve_data_config
 
     transform = create_transform(**resolve_data_config({}, model=network), is_training=False)
 
     def prepare(content: bytes) -> torch.Tensor:
-        with pixels.opened(content) as image:
-            return transform(pixels.as_rgb(image))  # type: ignore[no-any-return]
+        with decoder.open_image(content) as image:
+            return transform(decoder.to_rgb(image))  # type: ignore[no-any-return]
 
     return prepare
 
@@ -116,7 +118,7 @@ def _prepare(network: Any, about: dict[str, Any], size: int) -> Prepare:
 def _read(path: Path, prepare: Prepare) -> torch.Tensor:
     try:
         return prepare(read_bytes(str(path)))
-    except (Refused, MemoryError):
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise of all kinds on broken content
-        raise Refused(f"{path} cannot be read as an image: {pixels.reason(error)}") from error
+        raise InputError(f"{path} cannot be read as an image: {decoder.describe_error(error)}") from error

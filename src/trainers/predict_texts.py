@@ -6,18 +6,18 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.storage import cache
 from datamodules.text import records, tokenizer
-from datamodules.text.encoding import Texts
+from datamodules.text.encoding import EncodedTexts
 from trainers import classification, encoders, predict
 from trainers.inference import text_logits
-from trainers.saved import SavedModel
+from trainers.saved_model import SavedModel
 
 CHUNK = 32  # batches' worth of texts that are sorted by length together
 
 
-class Classifier:
+class TextPredictor:
     """A saved model that classifies texts, as its validation does.
 
     Attributes:
@@ -27,8 +27,8 @@ class Classifier:
     def __init__(self, model: SavedModel) -> None:
         """Loads the model."""
         self.model = model
-        self.device = predict.device()
-        self.network = predict.ready(encoders.load(encoders.CLASSES, model.folder), self.device)
+        self.device = predict.default_device()
+        self.network = predict.prepare_network(encoders.load_encoder(encoders.CLASS_HEAD, model.folder), self.device)
         self.tokenizer = tokenizer.prepare(
             cache.root(), pretrained=None, revision=None, tokenizer=str(model.folder), vocab_size=None
         )
@@ -37,7 +37,7 @@ class Classifier:
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
         """Logits, float32 [N, C], of texts and their second texts ("" for none)."""
-        texts = Texts.of_records(self.tokenizer, pairs, self.max_length)
+        texts = EncodedTexts.of_records(self.tokenizer, pairs, self.max_length)
         order = np.argsort(-np.asarray(texts.lengths, np.int64), kind="stable")
         found = torch.empty(len(order), len(self.names))
         with torch.inference_mode(), predict.autocast(self.model, self.device):
@@ -51,7 +51,7 @@ class Classifier:
         return found
 
 
-def rows(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
+def predict_texts(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
     """A row for each text: id, prediction, probability, top.
 
     Args:
@@ -61,27 +61,27 @@ def rows(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int
         stdin: standard input.
         batch_size: texts in a forward pass.
     """
-    classifier = Classifier(model)
+    classifier = TextPredictor(model)
     for chunk in predict.chunks(texts(model, files, stdin), batch_size * CHUNK):
-        best = classification.top(classifier.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
+        best = classification.top_classes(classifier.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
         for row, probabilities, classes in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
-            yield {"id": row["id"], **classification.prediction(probabilities, classes, classifier.names, "top")}
+            yield {"id": row["id"], **classification.prediction_fields(probabilities, classes, classifier.names, "top")}
 
 
 def texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:
     """The texts of some files, or of standard input: id, text, pair.
 
     Raises:
-        Refused: a file that cannot be read as texts, or a row without one; the message names the row.
+        InputError: a file that cannot be read as texts, or a row without one; the message names the row.
     """
-    columns = records.columns(model.settings["data"]["columns"])
+    columns = records.parse_columns(model.settings["data"]["columns"])
     if not files:
-        for fields in predict.json_lines(stdin, "standard input", (columns.text,)):
+        for fields in predict.read_json_lines(stdin, "standard input", (columns.text,)):
             pair = fields.get(columns.text_pair) if columns.text_pair else None
             yield {"id": fields["id"], "text": fields[columns.text], "pair": str(pair or "")}
     for name in files:
-        path = str(predict.existing(name))
+        path = str(predict.input_path(name))
         for record in records.read([path], columns, labelled=False):
             if record.text is None:
-                raise Refused(f"{record.place}: {record.problem}")
+                raise InputError(f"{record.place}: {record.problem}")
             yield {"id": record.id, "text": record.text, "pair": record.pair}

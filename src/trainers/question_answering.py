@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
 from datamodules.question_answering import QuestionAnsweringData
-from trainers import answers, encoders
-from trainers import dropout as fast_dropout
-from trainers.inference import candidates, span_logits
-from trainers.spans import collect
+from trainers import answer_scores, encoders
+from trainers import fast_dropout as fast_dropout
+from trainers.inference import span_logits, top_candidates
+from trainers.spans import merge_candidates
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
@@ -51,13 +51,13 @@ class QuestionAnswering(Task):
             max_answer_tokens: longest answer.
 
         Raises:
-            Refused: a checkpoint that cannot be had or is not an encoder for question answering.
+            InputError: a checkpoint that cannot be had or is not an encoder for question answering.
         """
         super().__init__(optim)
         self.data = data
         self.n_best, self.max_answer_tokens = n_best, max_answer_tokens
-        self.model = encoders.build(
-            encoders.SPANS, data, pretrained, revision, architecture, dropout, attention_dropout
+        self.model = encoders.build_encoder(
+            encoders.SPAN_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout
         )
 
     def setup(self, stage: str) -> None:
@@ -78,7 +78,7 @@ class QuestionAnswering(Task):
         start, end = span_logits(self.model, batch)
         losses = self._losses(batch, start, end)
         self.collected.append(
-            (batch["window"].cpu().numpy(), losses.cpu().numpy(), candidates(start, end, self.n_best))
+            (batch["window"].cpu().numpy(), losses.cpu().numpy(), top_candidates(start, end, self.n_best))
         )
 
     @staticmethod
@@ -88,10 +88,10 @@ class QuestionAnswering(Task):
 
     def score(self, collected: list[Any]) -> Result:
         """Exact match, F1 and the mean loss of a window; a row per question; SQuAD 2.0's own details."""
-        windows, best = collect((numbers, found) for numbers, _, found in collected)
+        windows, best = merge_candidates((numbers, found) for numbers, _, found in collected)
         order = np.argsort(np.concatenate([numbers for numbers, _, _ in collected]))
         losses = np.concatenate([losses for _, losses, _ in collected])[order]
-        return answers.score(
+        return answer_scores.score_answers(
             self.data, windows, losses, best, n_best=self.n_best, max_answer_tokens=self.max_answer_tokens
         )
 

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from config.errors import Diverged, Refused
+from config.errors import DivergenceError, InputError
 from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import distributed
@@ -86,7 +86,7 @@ class Reporting(Callback):
         check_metrics(pl_module.metrics, self.declared)
         for name, value in pl_module.metrics.items():
             if not math.isfinite(value):
-                raise Diverged(
+                raise DivergenceError(
                     f"{name} is {value} at step {trainer.global_step}: training diverged; try a smaller optim.lr"
                 )
         values = {**self.training(trainer), **pl_module.metrics}
@@ -116,10 +116,10 @@ class Reporting(Callback):
     def _check_finite(total: torch.Tensor, step: int) -> None:
         """Ends training on all ranks together when the loss of one is not finite. A collective."""
         value = float(total)
-        if not distributed.anywhere(not math.isfinite(value), total.device):
+        if not distributed.any_rank(not math.isfinite(value), total.device):
             return
         value = next(other for other in distributed.gather(value) if not math.isfinite(other))
-        raise Diverged(
+        raise DivergenceError(
             f"the training loss is {value} at step {step}: training diverged; try a smaller "
             "optim.lr, or trainer.on_divergence=report_worst where a search must go on"
         )
@@ -129,16 +129,16 @@ def check_metrics(reported: Collection[str], declared: Collection[str]) -> None:
     """Holds a validation to the metrics that the task's YAML declares.
 
     Raises:
-        Refused: it reports others.
+        InputError: it reports others.
     """
     if set(reported) != set(declared):
-        raise Refused(
+        raise InputError(
             f"the validation reports {', '.join(sorted(reported)) or 'no metrics'}, and the task's YAML declares "
             f"{', '.join(sorted(declared))}: they must be the same"
         )
 
 
-class Seeds(Callback):
+class StepSeeds(Callback):
     """Makes the randomness of a step a function of the seed, the rank and the step.
 
     So a resumed run drops the same units and crops the same corners as one that was never stopped, with no state of

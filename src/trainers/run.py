@@ -14,14 +14,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from config import files, process, sources, tasks
-from config.check import check
-from config.errors import ContractBroken, Diverged, Interrupted, Refused
+from config import files, process, source_code, tasks
+from config.check import check_config
+from config.errors import ContractError, DivergenceError, InputError, SignalInterrupt
 from runs import folder as folders
 from runs import metric_lines
 from runs import record as records
-from runs.masking import masked
-from runs.push import pushed
+from runs.masking import mask_secrets
+from runs.push import push_metric_lines
 
 logger = logging.getLogger(__name__)
 
@@ -88,30 +88,30 @@ class Ending:
 # -- the beginning ----------------------------------------------------------------------------------------------------
 
 
-def open(config: DictConfig) -> Run:
+def open_run(config: DictConfig) -> Run:
     """Opens the run's folder: a new run, one to resume, or a finished one.
 
     Raises:
-        Refused: a configuration that could not train, or a folder that is not this run's to use. Nothing is touched.
+        InputError: a configuration that could not train, or a folder that is not this run's to use. Nothing is touched.
     """
     own = Path(HydraConfig.get().runtime.output_dir)
     run = Run(config, own)
     try:
-        check(config)
+        check_config(config)
         if not (own / folders.RECORD).exists():
-            from datamodules.sources.hub_needs import refuse_early
+            from datamodules.sources.hub_requirements import check_hub_requirements
 
-            refuse_early(config.data, config.model)
+            check_hub_requirements(config.data, config.model)
         from datamodules.imports import quick
 
         quick()
         from trainers import cpu, distributed, hardware
 
         run.store = distributed.start()
-        run.folder, run.finished, run.recorded = distributed.decided(lambda: _begin(run))
+        run.folder, run.finished, run.recorded = distributed.decide_on_rank_zero(lambda: _begin(run))
         if own.resolve() != run.folder.resolve():  # named by the clock; the shared one is rank zero's to keep
             _remove_if_empty(own)
-        machine = {"threads": hardware.use_threads(config.trainer.threads), "cpu": cpu.tune()}
+        machine = {"threads": hardware.configure_cpu(config.trainer.threads), "cpu": cpu.tune_cpu()}
         if run.record is not None:
             run.record.update(**machine)
         _seed(config.seed)
@@ -133,10 +133,10 @@ def _begin(run: Run) -> tuple[Path, bool, dict[str, Any]]:
     fields = _existing(run.folder, config)
     if fields.get("status") == "finished":
         return run.folder, True, fields
-    run.channel.enter_context(pushed(run.config.push_metrics))
-    run.lock.enter_context(folders.lock(run.folder))
+    run.channel.enter_context(push_metric_lines(run.config.push_metrics))
+    run.lock.enter_context(folders.lock_folder(run.folder))
     _remove_unfinished_writes(run.folder)
-    run.record = records.start(run.folder, config=config, seeds={"seed": run.config.seed})
+    run.record = records.start_record(run.folder, config=config, seeds={"seed": run.config.seed})
     hydra = OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)  # type: ignore[union-attr]
     folders.write_hydra(
         run.folder,
@@ -145,7 +145,7 @@ def _begin(run: Run) -> tuple[Path, bool, dict[str, Any]]:
         overrides=OmegaConf.to_yaml(HydraConfig.get().overrides.task),
     )
     choices = HydraConfig.get().runtime.choices
-    if own := sources.own_code():
+    if own := source_code.custom_code():
         run.record.update(own_code=own)
     run.record.update(choices={group: name for group, name in choices.items() if "/" not in group})
     return run.folder, False, {}
@@ -164,16 +164,19 @@ def _existing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The record of the run that the folder holds, if it is this one.
 
     Raises:
-        Refused: something else is there.
+        InputError: something else is there.
     """
-    if folders.check(folder) not in ("unfinished", "finished"):
+    if folders.check_folder(folder) not in ("unfinished", "finished"):
         return {}
     fields = folders.read_record(folder)
-    begun = any((folder / folders.CHECKPOINTS / name).exists() for name in (folders.LAST, folders.BEFORE_LAST))
+    begun = any(
+        (folder / folders.CHECKPOINTS / name).exists()
+        for name in (folders.LAST_CHECKPOINT, folders.PREVIOUS_CHECKPOINT)
+    )
     if fields["status"] != "finished" and not begun:
         return {}  # it failed before its first checkpoint: nothing is lost by starting again
-    if found := folders.differences(fields["config"], config):
-        raise Refused(folders.refusal(folder, found))
+    if found := folders.config_differences(fields["config"], config):
+        raise InputError(folders.describe_differences(folder, found))
     longer = any(fields["config"]["trainer"][key] != config["trainer"][key] for key in ("max_steps", "max_epochs"))
     return {**fields, "status": "unfinished"} if longer else fields
 
@@ -189,21 +192,21 @@ def resume(folder: Path, metrics_file: Path) -> Path | None:
         The checkpoint to go on from; None starts.
 
     Raises:
-        Refused: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, and none can be read.
     """
     from trainers import checkpoints, distributed
 
     def choose() -> Path | None:
-        found = checkpoints.latest(folder / folders.CHECKPOINTS)
+        found = checkpoints.read_latest(folder / folders.CHECKPOINTS)
         if found is None:
             metrics_file.unlink(missing_ok=True)
             return None
         path, checkpoint = found
-        checkpoints.cut_back(metrics_file, checkpoint)
+        checkpoints.truncate_metrics(metrics_file, checkpoint)
         logger.info("going on from %s", path)
         return path
 
-    return distributed.decided(choose)
+    return distributed.decide_on_rank_zero(choose)
 
 
 # -- on the way -------------------------------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ def update(run: Run, **fields: Any) -> None:
     if run.record is not None:
         run.record.update(**known)
     elif process.rank() == 0:
-        run.recorded |= {name: folders.plain(value) for name, value in known.items()}
+        run.recorded |= {name: folders.to_plain(value) for name, value in known.items()}
         files.write_json(run.folder / folders.RECORD, run.recorded)
 
 
@@ -237,11 +240,11 @@ def export(run: Run, model: Any) -> None:
     """Writes model/, all of it or nothing, and the pictures of its mistakes."""
     if run.record is None:
         return
-    with files.replacing_folder(run.folder / folders.MODEL) as folder:
+    with files.atomic_folder(run.folder / folders.MODEL) as folder:
         model.export(str(folder))
         if not any((folder / name).exists() for name in ("config.json", "baseline.json")):
-            raise Refused(f"export of {type(model).__name__} wrote no config.json, by which a saved model is opened")
-    keep_mistakes = getattr(tasks.module(str(run.config.task.name)), "keep_mistakes", None)
+            raise InputError(f"export of {type(model).__name__} wrote no config.json, by which a saved model is opened")
+    keep_mistakes = getattr(tasks.load_module(str(run.config.task.name)), "keep_mistakes", None)
     if keep_mistakes is None:
         return
     try:
@@ -259,17 +262,17 @@ def report(run: Run, best: Mapping[str, Any]) -> None:
     """
     if run.record is None:
         return
-    from trainers import saved
+    from trainers import saved_model
 
     metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=run.metrics_file)
     run.record.update(
         best={"epoch": best["epoch"], "step": best["step"]},
         details=best["details"],
-        metrics=metric_lines.checked(best["metrics"]),
+        metrics=metric_lines.to_finite_metrics(best["metrics"]),
     )
     model = run.folder / folders.MODEL
     if (model / "config.json").exists():  # a baseline has none
-        saved.write(model, run.record.fields)
+        saved_model.write_settings(model, run.record.fields)
     run.reported = True
 
 
@@ -302,13 +305,13 @@ def judge(run: Run, gate: str, look: Callable[[], Mapping[str, Any]]) -> None:
         look: calls the gate, which writes its report into the run's folder.
 
     Raises:
-        ContractBroken: the gate's.
+        ContractError: the gate's.
     """
     if not unjudged(run, gate):
         return
     try:
         found = dict(look())
-    except ContractBroken:
+    except ContractError:
         _write_verdict(run, gate, _verdict(run, gate))
         raise
     _write_verdict(run, gate, found)
@@ -321,13 +324,13 @@ def reprint(run: Run) -> dict[str, Any]:
         run.json's fields for the explanations' `judge`, with this command's action; none on ranks other than zero.
 
     Raises:
-        ContractBroken: under `quality=enforce`, of a run whose data was not good.
+        ContractError: under `quality=enforce`, of a run whose data was not good.
     """
     if process.rank():
         return {}
     quality = run.fields.get("quality") or {}
     if run.config.quality.action == "enforce" and quality.get("status") not in (None, *_GOOD):
-        raise ContractBroken(
+        raise ContractError(
             f"the data contract of {run.folder}: {quality['status']}; see {run.folder / 'quality' / 'report.html'}; "
             "quality=warn prints the result all the same"
         )
@@ -339,13 +342,13 @@ def reprint(run: Run) -> dict[str, Any]:
 
 
 def _settings(run: Run, gate: str) -> dict[str, Any]:
-    settings: dict[str, Any] = masked(folders.plain(OmegaConf.to_container(run.config[gate], resolve=True)))
+    settings: dict[str, Any] = mask_secrets(folders.to_plain(OmegaConf.to_container(run.config[gate], resolve=True)))
     return settings
 
 
 def _write_verdict(run: Run, gate: str, found: dict[str, Any]) -> None:
     """With the settings that it was reached under."""
-    with folders.lock(run.folder):
+    with folders.lock_folder(run.folder):
         update(run, **{gate: found, "config": {**run.fields["config"], gate: _settings(run, gate)}})
     _write_page(run.folder)
 
@@ -378,7 +381,7 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     """
     from trainers import distributed
 
-    if isinstance(error, Diverged) and run.config.trainer.on_divergence == "report_worst":
+    if isinstance(error, DivergenceError) and run.config.trainer.on_divergence == "report_worst":
         logger.warning("%s", error)
         worst, error = str(error), None
         error = _attempt(error, lambda: _report_worst(run, worst))
@@ -392,7 +395,7 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     if run.record is not None:
         _write_end(run, run.record, ending, error)
     run.lock.close()
-    distributed.leave(run.store, ending.rank)
+    distributed.leave_together(run.store, ending.rank)
     if process.rank() == 0 and (run.reported or run.finished):
         print(f"isotrain: the run is in {run.folder}", file=sys.stderr)
     if ending.exit_code == 0 and error is None:
@@ -427,9 +430,9 @@ def _agree(run: Run, error: BaseException | None) -> Ending:
     own = _ending(error)
     waits = error is None and process.rank() != 0  # for rank zero, which still exports and explains
     try:
-        return Ending(**json.loads(distributed.agreed(run.store, None if waits else json.dumps(asdict(own)))))
+        return Ending(**json.loads(distributed.agree(run.store, None if waits else json.dumps(asdict(own)))))
     except RuntimeError as gone:  # rank zero served the store, and has left; it wrote why
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(InputError):
             fields = folders.read_record(run.folder)
             if fields["status"] != "running":
                 return Ending(0, fields["status"], int(fields["exit_code"]), fields["reason"])
@@ -440,18 +443,20 @@ def _ending(error: BaseException | None) -> Ending:
     rank = process.rank()
     if error is None:
         return Ending(rank, "finished", 0, None)
-    interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+    interrupted = isinstance(error, SignalInterrupt | KeyboardInterrupt)
     while error.__cause__ is not None and not hasattr(error, "exit_code"):
         error = error.__cause__
     code = int(getattr(error, "exit_code", 130 if interrupted else 1))
-    status: records.Status = "interrupted" if interrupted else "diverged" if isinstance(error, Diverged) else "failed"
+    status: records.Status = (
+        "interrupted" if interrupted else "diverged" if isinstance(error, DivergenceError) else "failed"
+    )
     return Ending(rank, status, code, str(error) or type(error).__name__)
 
 
 def _write_end(run: Run, record: records.Record, ending: Ending, error: BaseException | None) -> None:
     """Writes how a run ended, its page, and the tracker's copies. A disk that is full must not hide why it ended."""
     if ending.status != "finished":
-        verdict = {"quality": _verdict(run, "quality")} if isinstance(error, ContractBroken) else {}
+        verdict = {"quality": _verdict(run, "quality")} if isinstance(error, ContractError) else {}
         with contextlib.suppress(OSError):
             record.update(**verdict)
             record.end(ending.status, exit_code=ending.exit_code, reason=ending.reason)

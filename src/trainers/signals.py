@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from config.errors import Interrupted
+from config.errors import SignalInterrupt
 from trainers import distributed
 
 # How many steps several processes go between two agreements about leaving.
@@ -42,7 +42,7 @@ class Signals:
         if self.training and not self.received:
             self.received = number
             return
-        raise Interrupted(number, "interrupted")
+        raise SignalInterrupt(number, "interrupted")
 
     def agreed(self, step: int | None, device: torch.device) -> int:
         """The signal, once every process knows of it; 0 otherwise. A collective when there are several processes.
@@ -55,7 +55,7 @@ class Signals:
             return self.received
         if step is not None and step % _AGREE_EVERY:
             return 0
-        if distributed.anywhere(bool(self.received), device):
+        if distributed.any_rank(bool(self.received), device):
             self.received = max(distributed.gather(self.received))
             return self.received
         return 0

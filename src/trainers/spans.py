@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from config.errors import Diverged
+from config.errors import DivergenceError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[Any]
@@ -107,7 +107,7 @@ def _largest(keys: Keys, k: int) -> Keys:
     return np.sort(keys, axis=1)[:, ::-1][:, :k]
 
 
-def collect(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]:
+def merge_candidates(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]:
     """Puts the candidates of batches, and of processes, together in the order of their windows.
 
     Args:
@@ -211,14 +211,14 @@ def best_spans(
         threshold: "no answer" it is where the no-answer score is above this.
 
     Raises:
-        Diverged: if a logit is not a number.
+        DivergenceError: if a logit is not a number.
         ValueError: if the candidates are not those of as many windows.
     """
     if not len(candidates.null) == len(offsets) - 1 == len(example):
         lengths = f"{len(candidates.null)} windows, offsets of {len(offsets) - 1}, examples of {len(example)}"
         raise ValueError(f"candidates of {lengths}")
     if any(np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)):
-        raise Diverged("the model's logits are not numbers (NaN): no answer can be read from them")
+        raise DivergenceError("the model's logits are not numbers (NaN): no answer can be read from them")
 
     windows = np.arange(len(example))
     found = [

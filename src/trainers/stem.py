@@ -15,31 +15,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from config.errors import Refused
+from config.errors import InputError
 
 # Of the seven taps, those that stand for the pixels i-1, i and i+1.
 _TAPS = torch.tensor([2, 4, 6])
 
 
-def make_small(model: nn.Module) -> None:
+def use_small_stem(model: nn.Module) -> None:
     """Replaces a ResNet's 7x7 convolution by a 3x3 one, in place.
 
     Weights are the folded ones of the 7x7: taps on the same pixel added, those on i-2 left out, so that pretrained
     weights see about what they would on the enlarged image.
 
     Raises:
-        Refused: the model does not begin with such a convolution.
+        InputError: the model does not begin with such a convolution.
     """
     first = getattr(model, "conv1", None)
     if not isinstance(first, nn.Conv2d) or first.kernel_size != (7, 7) or first.stride != (2, 2):
-        raise Refused("model.stem=small is for timm's ResNets with a 7x7 first convolution; use model.stem=standard")
+        raise InputError("model.stem=small is for timm's ResNets with a 7x7 first convolution; use model.stem=standard")
     small = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
     with torch.no_grad():
         small.weight.copy_(_fold(_fold(first.weight, 2), 3))
     model.conv1 = small
 
 
-def enlarged(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def enlarge_stem(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of a network with a small stem as the state of timm's own, for inputs of twice the size."""
     small = state["conv1.weight"]
     full = small.new_zeros(*small.shape[:2], 7, 7)
@@ -47,7 +47,7 @@ def enlarged(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {**state, "conv1.weight": full}
 
 
-def is_small(config: Mapping[str, Any]) -> bool:
+def has_small_stem(config: Mapping[str, Any]) -> bool:
     """Whether a model folder's config.json is of a network with a small stem, exported for images of twice the size."""
     return (config.get("pretrained_cfg") or {}).get("interpolation") == "nearest"
 

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 
 from trainers import distributed
-from trainers.optimizers import parameter_groups, scheduler
+from trainers.optimizers import build_scheduler, parameter_groups
 
 # Metrics; a row for each example; what else there is to say, for run.json.
 Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
@@ -42,7 +42,7 @@ class Task(pl.LightningModule):
         groups = parameter_groups(self.named_parameters(), optim["lr"], optim["weight_decay"], optim["layer_decay"])
         optimizer = instantiate(optim["optimizer"], _partial_=True, _convert_="all")(groups, lr=optim["lr"])
         horizon = optim["horizon"] or int(self.trainer.estimated_stepping_batches)
-        schedule = scheduler(optimizer, optim["schedule"], optim["warmup"], horizon)
+        schedule = build_scheduler(optimizer, optim["schedule"], optim["warmup"], horizon)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -76,7 +76,7 @@ class Task(pl.LightningModule):
             metrics, self.rows, details = self.score([item for part in parts for item in part])
             return metrics, details
 
-        self.metrics, self.details = distributed.decided(score)  # a model that has diverged ends all ranks
+        self.metrics, self.details = distributed.decide_on_rank_zero(score)  # a model that has diverged ends all ranks
         self.log_dict(self.metrics, logger=False, rank_zero_only=True)
 
     def score(self, collected: list[Any]) -> Result:

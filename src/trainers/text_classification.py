@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
 from trainers import classification, encoders
-from trainers import dropout as fast_dropout
+from trainers import fast_dropout as fast_dropout
 from trainers.inference import text_logits
 from trainers.task import Result, Task
 
@@ -43,14 +43,14 @@ class TextClassification(Task):
             label_smoothing: probability mass that is spread over all classes while training.
 
         Raises:
-            Refused: a checkpoint that cannot be had or is not an encoder for text classification.
+            InputError: a checkpoint that cannot be had or is not an encoder for text classification.
         """
         super().__init__(optim)
         self.data = data
         self.label_smoothing = label_smoothing
         names = [entry["id"] for entry in data.classes]
-        self.model = encoders.build(
-            encoders.CLASSES, data, pretrained, revision, architecture, dropout, attention_dropout,
+        self.model = encoders.build_encoder(
+            encoders.CLASS_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout,
             num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)},
             problem_type="single_label_classification",
         )  # fmt: skip
@@ -70,11 +70,11 @@ class TextClassification(Task):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keeps each text's loss and its best classes."""
-        self.collected.append(classification.outputs(batch, text_logits(self.model, batch)))
+        self.collected.append(classification.batch_outputs(batch, text_logits(self.model, batch)))
 
     def score(self, collected: list[Any]) -> Result:
         """Accuracy, macro-F1 and the mean loss; a row per text; results and confusions by class."""
-        return result(classification.gather(collected), self.data)
+        return text_result(classification.merge_outputs(collected), self.data)
 
     def export(self, folder: str) -> None:
         """A transformers folder: safetensors, configuration with the classes' names, tokenizer."""
@@ -84,18 +84,20 @@ class TextClassification(Task):
         tokenizer.save_pretrained(folder)
 
 
-def result(found: classification.Outputs, data: Any) -> Result:
+def text_result(found: classification.ClassOutputs, data: Any) -> Result:
     """Metrics, rows of predictions.jsonl and details of a validation."""
     names = [entry["id"] for entry in data.classes]
     best = found.classes[:, 0]
-    metrics = classification.metrics(found)
+    metrics = classification.loss_and_accuracy(found)
     metrics["val_macro_f1"] = classification.macro_f1(found.labels, best, len(names))
-    details = classification.by_class(found.labels, best, names)
-    details["class_f1"] = classification.f1_by_class(found.labels, best, names)
-    if len(names) > classification.TOP:
+    details = classification.class_details(found.labels, best, names)
+    details["class_f1"] = classification.class_f1(found.labels, best, names)
+    if len(names) > classification.TOP_CLASSES:
         details["top5_accuracy"] = round(classification.top_accuracy(found), 4)
     texts = data.texts("val")
     rows = []
-    for index, row in zip(found.positions, classification.rows(found, data.names, names, "top"), strict=True):
+    for index, row in zip(
+        found.positions, classification.prediction_rows(found, data.names, names, "top"), strict=True
+    ):
         rows.append({"id": row["id"], "text": texts.text(int(index))[:EXCERPT], **row})
     return metrics, rows, details

@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from config.errors import Refused
-from datamodules.images.files import entries, file_system, read_bytes, walk
+from config.errors import InputError
 from datamodules.images.listing import Listing, Problem
+from datamodules.sources.files import entries, file_system, read_bytes, walk
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -20,7 +20,7 @@ def read_folder(split: str, place: str) -> Listing:
         place: the folder.
 
     Raises:
-        Refused: it holds neither class folders nor an annotations file.
+        InputError: it holds neither class folders nor an annotations file.
     """
     folders, files = entries(place)
     annotations = [file for file in files if file.endswith("_annotations.txt")]
@@ -43,7 +43,7 @@ def read_folder(split: str, place: str) -> Listing:
             else:
                 problems.append(Problem(split, name, f"{place}/{identity}/{inner}", "not an image", identity, ""))
     if not folders:
-        raise Refused(
+        raise InputError(
             f"{place} holds no class folders; the {split} split needs one folder per class, "
             "or images/ beside an annotations file"
         )
@@ -64,7 +64,7 @@ def _annotated(split: str, place: str, annotations: str) -> Listing:
     root = PurePosixPath(place).name
     for line, fields in _rows(file):
         if len(fields) not in (2, 6):
-            raise Refused(f"{file}, line {line}: expected image, class and the box's four numbers, by tabs")
+            raise InputError(f"{file}, line {line}: expected image, class and the box's four numbers, by tabs")
         image, identity, *box = fields
         if image not in unnamed:
             what = "named twice" if image in images else "not there"
@@ -95,7 +95,7 @@ def _annotated(split: str, place: str, annotations: str) -> Listing:
 def _read_boxes(file: str, folder: str, boxes: dict[str, tuple[float, ...]]) -> None:
     for line, fields in _rows(file):
         if len(fields) != 5:
-            raise Refused(f"{file}, line {line}: expected image and the box's four numbers, by tabs")
+            raise InputError(f"{file}, line {line}: expected image and the box's four numbers, by tabs")
         boxes[f"{folder}/{fields[0]}"] = _box(fields[1:], file, line)
 
 
@@ -105,7 +105,7 @@ def _box(fields: Sequence[str], file: str, line: int) -> tuple[float, ...]:
     except ValueError:
         box = ()
     if len(box) != 4 or not (0 <= box[0] <= box[2] < np.inf and 0 <= box[1] <= box[3] < np.inf):
-        raise Refused(f"{file}, line {line}: {' '.join(fields)} is not a box x0 y0 x1 y1")
+        raise InputError(f"{file}, line {line}: {' '.join(fields)} is not a box x0 y0 x1 y1")
     return box
 
 
@@ -113,7 +113,7 @@ def _rows(file: str) -> Iterator[tuple[int, list[str]]]:
     try:
         text = read_bytes(file).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Refused(f"{file} is not text in UTF-8: {error}") from error
+        raise InputError(f"{file} is not text in UTF-8: {error}") from error
     for line, row in enumerate(text.splitlines(), start=1):
         if row.strip():
             yield line, row.split("\t")

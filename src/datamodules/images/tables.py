@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.classes import declared_names
-from datamodules.images.files import file_system
 from datamodules.images.listing import Listing
+from datamodules.sources.files import file_system
 
 ROWS = 64  # read at a time
 
@@ -24,7 +24,7 @@ def read_tables(tables: list[str]) -> Listing:
         with _open_parquet(table) as parquet:
             schema = parquet.schema_arrow
             if "image" not in schema.names or "label" not in schema.names:
-                raise Refused(f"{table}: expected the columns image and label, found {', '.join(schema.names)}")
+                raise InputError(f"{table}: expected the columns image and label, found {', '.join(schema.names)}")
             declared = declared_names(schema) or declared
             first = len(classes)
             for batch in parquet.iter_batches(columns=["label"]):
@@ -39,7 +39,7 @@ def _class_ids(labels: list[Any], declared: list[str] | None, table: str, before
     for row, label in enumerate(labels, start=before):
         if label is None or (isinstance(label, int) and not 0 <= label < (len(declared) if declared else np.inf)):
             expected = f"0 to {len(declared) - 1}" if declared else "0 or more"
-            raise Refused(f"{table}, row {row}: the label {label} is out of range ({expected})")
+            raise InputError(f"{table}, row {row}: the label {label} is out of range ({expected})")
     return [declared[label] if declared and isinstance(label, int) else str(label) for label in labels]
 
 
@@ -66,7 +66,7 @@ def read_images(tables: list[str], rows: npt.NDArray[np.int64]) -> Iterator[byte
 def _image_bytes(value: Any, table: str, row: int) -> bytes:
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise Refused(f"{table}, row {row} (counted through all files): the image has no bytes")
+        raise InputError(f"{table}, row {row} (counted through all files): the image has no bytes")
     return content
 
 
@@ -80,4 +80,4 @@ def _open_parquet(table: str) -> Any:
         system, file = file_system(table)
         return pq.ParquetFile(system.open(file, "rb"))
     except (OSError, pa.ArrowInvalid) as error:
-        raise Refused(f"{table} is not a Parquet file that can be read: {error}") from error
+        raise InputError(f"{table} is not a Parquet file that can be read: {error}") from error

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from config.errors import Refused
+from config.errors import InputError
 
 Points = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float64]
@@ -35,12 +35,12 @@ def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size
         size: side of the images in pixels.
 
     Raises:
-        Refused: numbers that cannot be.
+        InputError: numbers that cannot be.
     """
     if not 2 <= classes <= len(SHAPES):
-        raise Refused(f"data.sample.classes={classes}: there are 2 to {len(SHAPES)} shapes")
+        raise InputError(f"data.sample.classes={classes}: there are 2 to {len(SHAPES)} shapes")
     if train < classes or val < 1 or size < 16:
-        raise Refused(
+        raise InputError(
             f"data.sample: train={train} must be at least classes={classes}, val={val} at least 1, size={size} "
             "at least 16"
         )

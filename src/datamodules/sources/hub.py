@@ -25,7 +25,7 @@ def download(
         instead: what the message proposes when there is no network.
 
     Raises:
-        Refused: no network, no such repository, revision or file, no access. Within seconds, in one line.
+        InputError: no network, no such repository, revision or file, no access. Within seconds, in one line.
     """
     names = [files] if isinstance(files, str) else list(files)
     here = [cached_path(repo, revision, name, repo_type) for name in names]

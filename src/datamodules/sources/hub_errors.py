@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from config.errors import OutOfResources, Refused
+from config.errors import InputError, ResourceError
 
 INSTEAD_OF_DATA = (
     "data.path=<folder of your files>, or generated data (data=squad_sample, data=topics_sample, data=shapes)"
@@ -35,22 +35,22 @@ def hub_access(what: str, instead: str = INSTEAD) -> Iterator[None]:
         instead: what to type instead when the Hub is out of reach, for the message.
 
     Raises:
-        Refused: no network, or no such repository, revision or file; one line, within seconds.
-        OutOfResources: no space for the download.
+        InputError: no network, or no such repository, revision or file; one line, within seconds.
+        ResourceError: no space for the download.
     """
     work_offline_if_unreachable()
     try:
         yield
     except Exception as error:
         if any(getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error)):
-            raise OutOfResources(
+            raise ResourceError(
                 f"no space left on the disk while downloading {what} to {_cache()}; "
                 "HF_HOME=<folder> puts the Hub's cache elsewhere"
             ) from error
         message = explain_hub_error(error, what, instead)
         if message is None:
             raise
-        raise Refused(message) from error
+        raise InputError(message) from error
 
 
 def explain_hub_error(error: BaseException, what: str, instead: str = INSTEAD) -> str | None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config.errors import Refused
+from config.errors import InputError
 
 BEGINNINGS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val")}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?(?=\.)")
 
 
-def resolve(
+def resolve_files(
     path: str | None,
     train_file: str | None = None,
     val_file: str | None = None,
@@ -38,18 +38,18 @@ def resolve(
         {"train": [...], "val": [...]}, those wanted: sorted paths or URLs.
 
     Raises:
-        Refused: nothing fits, or more than one thing does. The message names what was found and what was
+        InputError: nothing fits, or more than one thing does. The message names what was found and what was
             expected.
     """
     if path is not None:
         system, folder = _system(path)
         if system.isfile(folder):
-            raise Refused(f"data.path={path} is a file; give its folder, or data.train_file and data.val_file")
+            raise InputError(f"data.path={path} is a file; give its folder, or data.train_file and data.val_file")
         if not system.isdir(folder):
-            raise Refused(f"there is no folder data.path={path} (seen from {Path.cwd()})")
+            raise InputError(f"there is no folder data.path={path} (seen from {Path.cwd()})")
     named = {"train": train_file, "val": val_file}
     if path is None and not all(named[split] for split in splits):
-        raise Refused("give data.path=<folder>, or " + " and ".join(f"data.{split}_file" for split in splits))
+        raise InputError("give data.path=<folder>, or " + " and ".join(f"data.{split}_file" for split in splits))
     found: dict[str, list[str]] = {}
     for split in splits:
         name = named[split]
@@ -67,7 +67,7 @@ def _system(path: str) -> tuple[Any, str]:
     try:
         system, folder = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise Refused(f"cannot open {path}: {error}") from error
+        raise InputError(f"cannot open {path}: {error}") from error
     return system, folder
 
 
@@ -91,7 +91,7 @@ def _outright(path: str | None, name: str, key: str) -> list[str]:
         found = [full] if system.exists(full) else (system.glob(full) if any(c in name for c in "*?[") else [])
         if found:
             return sorted(_full(system, file) for file in found)
-    raise Refused(f"there is no {key}={name} (tried {' and '.join(tried)}, from {Path.cwd()})")
+    raise InputError(f"there is no {key}={name} (tried {' and '.join(tried)}, from {Path.cwd()})")
 
 
 def _search(path: str, split: str, official: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
@@ -111,9 +111,9 @@ def _search(path: str, split: str, official: tuple[str, ...], suffixes: tuple[st
     beginning = " or ".join(f'"{word}"' for word in BEGINNINGS[split])
     wanted = f"expected {expected}, else one file that begins with {beginning} and ends with {', '.join(suffixes)}"
     if fitting:
-        raise Refused(
+        raise InputError(
             f"{path}: more than one file could be the {split} split ({', '.join(fitting)}); "
             f"name it with data.{split}_file"
         )
     shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-    raise Refused(f"{path}: no file for the {split} split; {wanted}; found {shown or 'nothing'}")
+    raise InputError(f"{path}: no file for the {split} split; {wanted}; found {shown or 'nothing'}")

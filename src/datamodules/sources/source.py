@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.sources import hub
 from datamodules.storage import cache, fingerprint
 
@@ -62,7 +62,7 @@ class Source:
         """Which of the settings counts.
 
         Raises:
-            Refused: there is none.
+            InputError: there is none.
         """
         if any(value is not None for value in (self.path, self.train_file, self.val_file)):
             return "path"
@@ -70,7 +70,7 @@ class Source:
             return "sample"
         if self.hub is not None:
             return "hub"
-        raise Refused(
+        raise InputError(
             "no data: give data.path=<folder>, data.train_file and data.val_file, or choose "
             f"data={self.choice or self.generator}"
         )
@@ -94,7 +94,7 @@ class Source:
         """The files of a split, downloaded or generated if need be.
 
         Raises:
-            Refused: there are none, or the Hub is out of reach.
+            InputError: there are none, or the Hub is out of reach.
         """
         if self.kind == "hub":
             settings = dict(self.hub or {})
@@ -133,7 +133,7 @@ class Source:
         known = self._contents
         if split not in known:
             known[split] = (
-                fingerprint.of_files(self.files(split), self.root, self.verify)
+                fingerprint.hash_files(self.files(split), self.root, self.verify)
                 if self.content is None
                 else self.content(split)
             )
@@ -148,14 +148,14 @@ class Source:
         """The cached folder of generated files, generated if need be.
 
         Raises:
-            Refused: a setting that the generator does not have.
+            InputError: a setting that the generator does not have.
         """
         generator = importlib.import_module(f"datamodules.samples.{self.generator}")
         settings = dict(self.sample or {})
         known = list(inspect.signature(generator.write).parameters)[1:]
         if unknown := sorted(set(settings) - set(known)):
-            raise Refused(f"data.sample has no key {unknown[0]}; it has {', '.join(known)}")
+            raise InputError(f"data.sample has no key {unknown[0]}; it has {', '.join(known)}")
         # The generator's text is part of the key: another generator, other data.
-        text = fingerprint.of_files([str(generator.__file__)], self.root, "full")
+        text = fingerprint.hash_files([str(generator.__file__)], self.root, "full")
         key = {**settings, "generator": text}
         return cache.entry(self.root, self.generator, key, lambda folder: generator.write(folder, **settings))

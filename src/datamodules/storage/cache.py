@@ -19,7 +19,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from config import files
-from config.errors import OutOfResources, Refused
+from config.errors import InputError, ResourceError
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
         `root/kind/<first 24 hex digits of the key's SHA-256>`. Nothing in it changes any more.
 
     Raises:
-        OutOfResources: the disk is full. What was written is removed.
-        Refused: the folder cannot be made or written.
+        ResourceError: the disk is full. What was written is removed.
+        InputError: the folder cannot be made or written.
     """
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     name = hashlib.sha256(canonical.encode()).hexdigest()[:24]
@@ -57,7 +57,7 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Refused(f"the data cache {folder} cannot be made ({error.strerror}); {MOVE_IT}") from error
+        raise InputError(f"the data cache {folder} cannot be made ({error.strerror}); {MOVE_IT}") from error
     temporary = folder / f"{name}.tmp"
     message = f"waiting for another process to build {final}"
     with _disk_errors(folder), _locked(folder / f"{name}.lock", message):
@@ -70,11 +70,11 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
             build(temporary)
             text = json.dumps(key, indent=1, sort_keys=True) + "\n"
             (temporary / "key.json").write_text(text, encoding="utf-8")
-            files.sync(temporary)
+            files.sync_folder(temporary)
             temporary.replace(final)
         finally:
             _remove(temporary)
-        files.sync_entry(folder)
+        files.sync_directory(folder)
     return final
 
 
@@ -113,9 +113,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         # numpy reports a short write without an errno: "4096 requested and 512 written".
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
-            raise OutOfResources(f"no space left for the data cache in {folder}; free some, or {MOVE_IT}") from error
+            raise ResourceError(f"no space left for the data cache in {folder}; free some, or {MOVE_IT}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename or "").startswith(
             str(folder)
         ):
-            raise Refused(f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}") from error
+            raise InputError(f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}") from error
         raise

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from config.errors import Refused
+from config.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ Verify = Literal["fast", "full"]
 Stat = tuple[int, int, int]  # size, mtime_ns, inode
 
 
-def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
+def hash_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
     """SHA-256 (hex) over the files' names, relative to their common folder, and contents; their order is no
     matter.
 
@@ -41,10 +41,10 @@ def of_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
         verify: "full" reads every byte again, whatever is remembered.
 
     Raises:
-        Refused: no files, or one that cannot be read.
+        InputError: no files, or one that cannot be read.
     """
     if not files:
-        raise Refused("there are no files to fingerprint")
+        raise InputError("there are no files to fingerprint")
     remote = sorted(file for file in files if "://" in file)
     local = sorted(str(Path(file).absolute()) for file in files if "://" not in file)
     stats = [_stat(file) for file in local]
@@ -73,7 +73,7 @@ def _stat(file: str) -> Stat:
     try:
         found = os.stat(file)  # noqa: PTH116 -- a Path for each of 110,000 files doubles the time
     except OSError as error:
-        raise Refused(f"cannot read {file}: {error.strerror}") from error
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
@@ -96,7 +96,7 @@ def _digest(file: str) -> str:
         with Path(file).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise Refused(f"cannot read {file}: {error.strerror}") from error
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _remote_digest(url: str, verify: str) -> str:
@@ -114,7 +114,7 @@ def _remote_digest(url: str, verify: str) -> str:
                 total.update(block)
             return total.hexdigest()
     except (OSError, ImportError, ValueError) as error:
-        raise Refused(f"cannot read {url}: {error}") from error
+        raise InputError(f"cannot read {url}: {error}") from error
 
 
 class _Index:

@@ -16,7 +16,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ordered(
+def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], processes: bool = False, ahead: int = 4
 ) -> Iterator[Result]:
     """The results of a function, one item after another.

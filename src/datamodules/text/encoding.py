@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.storage import arrays
-from datamodules.text.labelled import LabelledTexts
-from datamodules.text.padding import padded
+from datamodules.text.labelled_texts import LabelledTexts
+from datamodules.text.padding import pad_batch
 from datamodules.text.tokenizer import Prepared
 
 FORMAT = 1  # part of the cache key: raise it when what `write` writes changes
@@ -22,7 +22,7 @@ FIELDS = ("tokens", "types", "offsets")
 Array = npt.NDArray[Any]
 
 
-class Encoder:
+class TextEncoder:
     """A tokenizer that adds its special tokens and cuts what is too long, as transformers' does with `truncation=True`."""
 
     def __init__(self, tokenizer: Prepared, max_length: int) -> None:
@@ -33,7 +33,7 @@ class Encoder:
             max_length: tokens of a text, or of a pair, special tokens included.
 
         Raises:
-            Refused: special tokens alone are as long.
+            InputError: special tokens alone are as long.
         """
         from tokenizers import Tokenizer
 
@@ -42,7 +42,7 @@ class Encoder:
         self.tokenizer.no_truncation()
         special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
         if max_length <= special:
-            raise Refused(f"data.max_length={max_length} leaves no room for a text beside {special} special tokens")
+            raise InputError(f"data.max_length={max_length} leaves no room for a text beside {special} special tokens")
         self.tokenizer.enable_truncation(max_length)
 
     def encode(self, records: Sequence[tuple[str, str]]) -> dict[str, Array]:
@@ -74,7 +74,7 @@ def write(folder: Path, texts: LabelledTexts, tokenizer: Prepared, max_length: i
     """
     from tqdm import tqdm
 
-    encoder = Encoder(tokenizer, max_length)
+    encoder = TextEncoder(tokenizer, max_length)
     files = {
         "tokens": arrays.ArrayWriter(
             folder / "tokens.npy", np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
@@ -98,7 +98,7 @@ def write(folder: Path, texts: LabelledTexts, tokenizer: Prepared, max_length: i
     (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
-class Texts:
+class EncodedTexts:
     """Tokens of texts, in memory or on disk; makes batches of them.
 
     Attributes:
@@ -147,7 +147,7 @@ class Texts:
             max_length: tokens of a text; the rest of a longer one is left out.
         """
         pairs = [(record, "") if isinstance(record, str) else record for record in records]
-        encoded = Encoder(tokenizer, max_length).encode(pairs)
+        encoded = TextEncoder(tokenizer, max_length).encode(pairs)
         texts = cls(encoded, tokenizer.pad_id, tokenizer.uses_types)
         texts.counts = {"texts": len(texts), "cut_texts": int(encoded["cut"].sum()), "tokens": len(texts.tokens)}
         return texts
@@ -171,7 +171,7 @@ class Texts:
         """
         index = np.asarray(indices, np.int64)
         types = self.types if self.uses_types else None
-        batch = padded(index, self.tokens, types, self.offsets, self.longest, self.pad_id)
+        batch = pad_batch(index, self.tokens, types, self.offsets, self.longest, self.pad_id)
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         return batch | {"index": index}

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text.squad import Question
 
@@ -27,7 +27,7 @@ class Answer(TypedDict):
     answer_start: int
 
 
-def span(context: str, text: str, start: int) -> tuple[int, int] | None:
+def find_span(context: str, text: str, start: int) -> tuple[int, int] | None:
     """The characters [first, last) of an answer, or None if they are not what the answer says.
 
     White space around the answer's text is forgiven, as is common, and left out of the span.
@@ -52,7 +52,7 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
         what: the split's files, for messages.
 
     Raises:
-        Refused: no questions, or an id that occurs twice.
+        InputError: no questions, or an id that occurs twice.
     """
     ids, asked, contexts, titles, answers = (
         arrays.TextWriter(folder, name) for name in ("ids", "questions", "contexts", "titles", "answers")
@@ -78,7 +78,7 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
                 contexts.append(question.context)
                 titles.append(question.title)
                 counts["contexts"] += 1
-            found = [span(question.context, text, start) for text, start in question.answers]
+            found = [find_span(question.context, text, start) for text, start in question.answers]
             wrong = found.count(None)
             if wrong and not example:
                 text, start = question.answers[found.index(None)]
@@ -99,11 +99,11 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, what: 
             counts["unanswerable"] += not question.answers
             counts["questions_without_a_matching_answer"] += bool(question.answers) and target is None
     if not counts["questions"]:
-        raise Refused(f"{what}: there are no questions")
+        raise InputError(f"{what}: there are no questions")
     duplicate = arrays.duplicate(np.frombuffer(hashes, np.int64), arrays.Texts(folder, "ids"))
     if duplicate:
         name, first, second = duplicate
-        raise Refused(
+        raise InputError(
             f"{what}: the id {name!r} occurs twice, at questions {first + 1} and {second + 1}; ids must be unique in a split"
         )
     (folder / "counts.json").write_text(

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
-from config.errors import Refused
+from config.errors import InputError
 
 BLOCK = 1 << 20  # bytes read at a time
 _DECODER = json.JSONDecoder()
@@ -42,7 +42,9 @@ class Scanner:
                         raise self._broken("a comma before the end")
             self._expect("}")
             if not found:
-                raise Refused(f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list, or JSON Lines')
+                raise InputError(
+                    f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list, or JSON Lines'
+                )
         if self.peek():
             raise self._broken("text after the end")
 
@@ -112,7 +114,7 @@ class Scanner:
         try:
             self.text += self.decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            raise Refused(f"{self.name}: not UTF-8 text (near byte {self.bytes + error.start})") from error
+            raise InputError(f"{self.name}: not UTF-8 text (near byte {self.bytes + error.start})") from error
         self.bytes += len(block)
         self.ended = not block
 
@@ -121,6 +123,6 @@ class Scanner:
         newlines = self.text.count("\n", 0, at)
         return self.line + newlines, at - self.text.rfind("\n", 0, at) if newlines else self.column + at
 
-    def _broken(self, reason: str, at: int | None = None) -> Refused:
+    def _broken(self, reason: str, at: int | None = None) -> InputError:
         line, column = self._position(at)
-        return Refused(f"{self.name}: broken JSON at line {line}, column {column}: {reason}")
+        return InputError(f"{self.name}: broken JSON at line {line}, column {column}: {reason}")

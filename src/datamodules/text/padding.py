@@ -13,7 +13,7 @@ MULTIPLE = 16
 Array = npt.NDArray[Any]
 
 
-def padded(
+def pad_batch(
     chosen: Array, tokens: Array, types: Array | None, offsets: Array, longest: int, pad_id: int
 ) -> dict[str, Array]:
     """Some sequences, padded to the longest of them, rounded up to a multiple of `MULTIPLE`.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-from config.errors import Refused
+from config.errors import InputError
 
 BATCH = 512  # rows of Parquet read at a time
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -42,7 +42,7 @@ def opened(file: str, compression: str | None = "infer") -> Iterator[IO[bytes]]:
         compression: "infer" decompresses `.gz`; None leaves bytes as they are.
 
     Raises:
-        Refused: it cannot be opened, or not read to its end.
+        InputError: it cannot be opened, or not read to its end.
     """
     import fsspec
 
@@ -50,7 +50,7 @@ def opened(file: str, compression: str | None = "infer") -> Iterator[IO[bytes]]:
         with fsspec.open(file, "rb", compression=compression) as stream:
             yield stream
     except (OSError, EOFError, zlib.error, ImportError) as error:
-        raise Refused(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -64,7 +64,7 @@ def csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str,
         The row's place ("data.csv: line 3") and the row, all of its columns.
 
     Raises:
-        Refused: a column is missing, or the file is no CSV.
+        InputError: a column is missing, or the file is no CSV.
     """
     csv.field_size_limit(2**31 - 1)  # else no field may have more than 131,072 characters
     with opened(file) as stream:
@@ -74,12 +74,14 @@ def csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str,
             for row in rows:
                 place = f"{file}: line {rows.line_num}"
                 if None in row or None in row.values():
-                    raise Refused(f"{place}: it has {'more' if None in row else 'fewer'} columns than the first line")
+                    raise InputError(
+                        f"{place}: it has {'more' if None in row else 'fewer'} columns than the first line"
+                    )
                 yield place, row
         except csv.Error as error:
-            raise Refused(f"{file}: not readable as CSV near line {rows.line_num}: {error}") from error
+            raise InputError(f"{file}: not readable as CSV near line {rows.line_num}: {error}") from error
         except UnicodeDecodeError as error:
-            raise Refused(f"{file}: not UTF-8 text: {error.reason}") from error
+            raise InputError(f"{file}: not UTF-8 text: {error.reason}") from error
 
 
 def parquet_rows(
@@ -96,7 +98,7 @@ def parquet_rows(
         The row's place ("data.parquet: row 3") and the row.
 
     Raises:
-        Refused: a column is missing, or the file is no Parquet.
+        InputError: a column is missing, or the file is no Parquet.
     """
     with parquet(file) as table:
         names = table.schema_arrow.names
@@ -113,7 +115,7 @@ def parquet(file: str) -> Iterator[Any]:
     """A Parquet file, opened with pyarrow.
 
     Raises:
-        Refused: it cannot be read as one.
+        InputError: it cannot be read as one.
     """
     import pyarrow
     import pyarrow.parquet
@@ -122,7 +124,7 @@ def parquet(file: str) -> Iterator[Any]:
         try:
             yield pyarrow.parquet.ParquetFile(stream)
         except pyarrow.ArrowException as error:
-            raise Refused(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
 
 def require(file: str, columns: Sequence[str], names: Sequence[str]) -> None:
@@ -134,8 +136,8 @@ def require(file: str, columns: Sequence[str], names: Sequence[str]) -> None:
         names: of the columns that are.
 
     Raises:
-        Refused: the message lists those that are.
+        InputError: the message lists those that are.
     """
     for column in columns:
         if column not in names:
-            raise Refused(f"{file}: the column {column!r} is missing; found {', '.join(names) or 'none'}")
+            raise InputError(f"{file}: the column {column!r} is missing; found {', '.join(names) or 'none'}")

@@ -1,6 +1,6 @@
 """Reads texts with their labels from CSV, JSON Lines and Parquet files, row by row, as leniently as can be.
 
-What is wrong with a row stands in the record: a data contract counts it, `datamodules.text.labelled` refuses it.
+What is wrong with a row stands in the record: a data contract counts it, `datamodules.text.labelled_texts` refuses it.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.classes import balanced, class_order, declared_names
 from datamodules.text import reading
 from datamodules.text.json_stream import Scanner
@@ -82,22 +82,22 @@ class Listing:
         return [self.classes[position] for position in np.unique(self.labels) if position < len(self.classes)]
 
 
-def columns(settings: Mapping[str, Any] | None) -> Columns:
+def parse_columns(settings: Mapping[str, Any] | None) -> Columns:
     """The columns of a configuration.
 
     Args:
         settings: those that are named otherwise than by default.
 
     Raises:
-        Refused: an unknown key, or a name that is no text.
+        InputError: an unknown key, or a name that is no text.
     """
     names = [field.name for field in fields(Columns)]
     for key, value in (settings or {}).items():
         if key not in names:
-            raise Refused(f"data.columns has no key {key}; it has {', '.join(names)}")
+            raise InputError(f"data.columns has no key {key}; it has {', '.join(names)}")
         optional = key in ("text_pair", "id")
         if not (isinstance(value, str) and value) and not (optional and value is None):
-            raise Refused(f"data.columns.{key}={value} must be the name of a column{' or null' if optional else ''}")
+            raise InputError(f"data.columns.{key}={value} must be the name of a column{' or null' if optional else ''}")
     return Columns(**(settings or {}))
 
 
@@ -109,7 +109,7 @@ def survey(files: Sequence[str], columns: Columns) -> Listing:
         columns: which column is what.
 
     Raises:
-        Refused: files that cannot be read, or that lack the column.
+        InputError: files that cannot be read, or that lack the column.
     """
     numbers: dict[str, int] = {}
     found = array("q")
@@ -143,7 +143,7 @@ def read(
         listing: of these files, if it is known already.
 
     Raises:
-        Refused: files that cannot be read at all, or that lack a column.
+        InputError: files that cannot be read at all, or that lack a column.
     """
     chosen = None
     if limit is not None:
@@ -229,7 +229,7 @@ def _rows(file: str, required: Sequence[str], wanted: Sequence[str]) -> Iterator
         return _json_lines(file, required)
     if re.search(r"\.csv(\.gz)?$", file):
         return reading.csv_rows(file, required)
-    raise Refused(f"{file}: not a file of texts; its name must end with {', '.join(SUFFIXES)}")
+    raise InputError(f"{file}: not a file of texts; its name must end with {', '.join(SUFFIXES)}")
 
 
 def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -238,7 +238,7 @@ def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mappi
             place = f"{file}: {line}"
             if not isinstance(value, dict):
                 keys = " and ".join(map(repr, required))
-                raise Refused(f"{place}: expected an object with {keys}, found {reading.type_name(value)}")
+                raise InputError(f"{place}: expected an object with {keys}, found {reading.type_name(value)}")
             if number == 0:  # a column is misnamed in the configuration; in a later row, the row is wrong
                 reading.require(file, required, list(value))
             yield place, value

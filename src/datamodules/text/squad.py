@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.text import reading
 from datamodules.text.json_stream import Scanner
 
@@ -54,7 +54,7 @@ def read(files: Sequence[str], version_2: bool | None = None) -> Iterator[Questi
             (`is_impossible` in the nested layout; an empty list of answers in the flat ones).
 
     Raises:
-        Refused: broken JSON, a missing key, a wrong type, a question without an answer where it must have
+        InputError: broken JSON, a missing key, a wrong type, a question without an answer where it must have
             one. The message names file and place.
     """
     for file in files:
@@ -97,7 +97,7 @@ def _is_lines(scan: Scanner, file: str) -> bool:
 def _article(article: dict[str, Any], where: str, version_2: bool | None) -> Iterator[Question]:
     title = article.get("title") or ""
     if not isinstance(title, str):
-        raise Refused(f'{where}: "title" must be text, not {reading.type_name(title)}')
+        raise InputError(f'{where}: "title" must be text, not {reading.type_name(title)}')
     where = f"{where} ({title})" if title else where
     for p, paragraph in enumerate(_field(article, "paragraphs", list, where), 1):
         at = f"{where}, paragraph {p}"
@@ -118,16 +118,18 @@ def _question(qa: Any, where: str, title: str, context: str, version_2: bool | N
     question = reading.clean(_field(qa, "question", str, where))
     flagged = qa.get("is_impossible")
     if flagged is not None and not isinstance(flagged, bool):
-        raise Refused(f'{where}: "is_impossible" must be true or false, not {reading.type_name(flagged)}')
+        raise InputError(f'{where}: "is_impossible" must be true or false, not {reading.type_name(flagged)}')
     # In 2.0 an unanswerable question may come without the key; its plausible_answers are no answers.
     answers = [] if flagged and qa.get("answers") is None else _answers(qa, where)
     if flagged and answers:
-        raise Refused(f"{where}: is_impossible is true, and yet there are answers")
+        raise InputError(f"{where}: is_impossible is true, and yet there are answers")
     if not answers:
         if version_2 is False:
-            raise Refused(f"{where}: no answers; if questions may be unanswerable (SQuAD 2.0), set data.version_2=true")
+            raise InputError(
+                f"{where}: no answers; if questions may be unanswerable (SQuAD 2.0), set data.version_2=true"
+            )
         if version_2 is None and nested and not flagged:
-            raise Refused(f'{where}: no answers; if it cannot be answered (SQuAD 2.0), say "is_impossible": true')
+            raise InputError(f'{where}: no answers; if it cannot be answered (SQuAD 2.0), say "is_impossible": true')
     return Question(identity, reading.clean(title), context, question, answers, where)
 
 
@@ -137,7 +139,7 @@ def _answers(qa: dict[str, Any], where: str) -> list[tuple[str, int]]:
         texts = _field(qa["answers"], "text", list, f'{where}, "answers"')
         starts = _field(qa["answers"], "answer_start", list, f'{where}, "answers"')
         if len(texts) != len(starts):
-            raise Refused(f"{where}: {len(texts)} answer texts, but {len(starts)} answer_start")
+            raise InputError(f"{where}: {len(texts)} answer texts, but {len(starts)} answer_start")
         given: list[Any] = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     else:
         given = _field(qa, "answers", list, where)
@@ -152,12 +154,12 @@ def _answers(qa: dict[str, Any], where: str) -> list[tuple[str, int]]:
 
 def _field(of: Any, key: str, kind: type, where: str) -> Any:
     if not isinstance(of, dict):
-        raise Refused(f"{where}: expected an object with the key {key!r}, found {reading.type_name(of)}")
+        raise InputError(f"{where}: expected an object with the key {key!r}, found {reading.type_name(of)}")
     if key not in of:
-        raise Refused(f"{where}: the key {key!r} is missing; found {', '.join(map(str, of)) or 'none'}")
+        raise InputError(f"{where}: the key {key!r} is missing; found {', '.join(map(str, of)) or 'none'}")
     value = of[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise Refused(f"{where}: {key!r} must be {reading.TYPE_NAMES[kind]}, not {reading.type_name(value)}")
+        raise InputError(f"{where}: {key!r} must be {reading.TYPE_NAMES[kind]}, not {reading.type_name(value)}")
     return value
 
 
@@ -186,9 +188,9 @@ def _start(row: dict[str, str], where: str) -> int:
     told = row.get("answer_start")
     if told:
         if not told.strip().isdecimal():
-            raise Refused(f"{where}: 'answer_start' must be a whole number, not {told!r}")
+            raise InputError(f"{where}: 'answer_start' must be a whole number, not {told!r}")
         return int(told)
     count = row["context"].count(row["answer"])
     if count > 1:
-        raise Refused(f"{where}: the context has the answer {count} times; say which with the column answer_start")
+        raise InputError(f"{where}: the context has the answer {count} times; say which with the column answer_start")
     return row["context"].find(row["answer"])  # -1, nowhere: a misplaced answer, as others are

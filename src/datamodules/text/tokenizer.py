@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.errors import OutOfResources, Refused
+from config.errors import InputError, ResourceError
 from datamodules.sources import hub
 from datamodules.sources.hub_errors import INSTEAD_OF_MODEL, hub_access
 from datamodules.storage import cache, fingerprint
@@ -105,7 +105,7 @@ def prepare(
         verify: "full" reads local files again even if they look unchanged.
 
     Raises:
-        Refused: no such file or name, no network, or a tokenizer that does not suit.
+        InputError: no such file or name, no network, or a tokenizer that does not suit.
     """
     name = tokenizer or pretrained
     if name is None:
@@ -117,7 +117,7 @@ def prepare(
     if path.is_file():
         return _of_file(root, path, key, verify)
     if name.startswith(("/", ".", "~")) or name.endswith((".txt", ".json")) or name.count("/") > 1:
-        raise Refused(f"there is no file or folder {key}={name} (seen from {Path.cwd()})")
+        raise InputError(f"there is no file or folder {key}={name} (seen from {Path.cwd()})")
     return _of_hub(root, name, None if tokenizer else revision)
 
 
@@ -126,7 +126,7 @@ def _of_folder(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> 
     names = {Path(file).name for file in files}
     if not names - {"config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"}:
         there = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
-        raise Refused(f"{key}={path}: no tokenizer there (tokenizer.json, vocab.txt, ...); found {there}")
+        raise InputError(f"{key}={path}: no tokenizer there (tokenizer.json, vocab.txt, ...); found {there}")
     if "vocab.txt" in names and not names & {"tokenizer.json", "tokenizer_config.json", "config.json"}:
         return _of_file(root, path / "vocab.txt", key, verify)
 
@@ -135,7 +135,7 @@ def _of_folder(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> 
 
         return AutoTokenizer.from_pretrained(str(path), local_files_only=True)
 
-    return _entry(root, fingerprint.of_files(files, root, verify), str(path), load)
+    return _entry(root, fingerprint.hash_files(files, root, verify), str(path), load)
 
 
 def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Prepared:
@@ -159,14 +159,16 @@ def _of_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> Pr
         try:
             tokens = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise Refused(f"{key}={path}: not UTF-8 text (near byte {error.start})") from error
+            raise InputError(f"{key}={path}: not UTF-8 text (near byte {error.start})") from error
         tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens and not tokens[-1] else tokens)]
         missing = [token for token in SPECIAL.values() if token not in tokens]
         if missing:
-            raise Refused(f"{key}={path}: not a WordPiece vocabulary, one token a line: {', '.join(missing)} missing")
+            raise InputError(
+                f"{key}={path}: not a WordPiece vocabulary, one token a line: {', '.join(missing)} missing"
+            )
         return _wordpiece({token: index for index, token in enumerate(tokens)})
 
-    return _entry(root, fingerprint.of_files([str(path)], root, verify), str(path), load)
+    return _entry(root, fingerprint.hash_files([str(path)], root, verify), str(path), load)
 
 
 def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
@@ -188,9 +190,11 @@ def _of_hub(root: Path, name: str, revision: str | None) -> Prepared:
 
 def _trained(root: Path, vocab_size: int | None, corpus: Corpus | None) -> Prepared:
     if corpus is None or vocab_size is None:
-        raise Refused("give model.tokenizer or model.pretrained: there is no training split to learn a vocabulary from")
+        raise InputError(
+            "give model.tokenizer or model.pretrained: there is no training split to learn a vocabulary from"
+        )
     if vocab_size < len(SPECIAL) + 1:
-        raise Refused(f"model.vocab_size must be larger than {len(SPECIAL)}, not {vocab_size}")
+        raise InputError(f"model.vocab_size must be larger than {len(SPECIAL)}, not {vocab_size}")
     return _entry(
         root,
         f"trained-{vocab_size}:{corpus.fingerprint}",
@@ -255,18 +259,18 @@ def _entry(root: Path, source: str, name: str, load: Callable[[], Any]) -> Prepa
     def build(folder: Path) -> None:
         try:
             loaded = load()
-        except (Refused, OutOfResources):
+        except (InputError, ResourceError):
             raise
         except Exception as error:  # the tokenizers library raises nothing more special
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise Refused(f"cannot load the tokenizer {name}: {reason}") from error
+            raise InputError(f"cannot load the tokenizer {name}: {reason}") from error
         if getattr(loaded, "backend_tokenizer", None) is None:
-            raise Refused(
+            raise InputError(
                 f"the tokenizer {name} ({type(loaded).__name__}) cannot tell where its tokens are: "
                 'one with a tokenizer.json (a "fast" one) is needed'
             )
         if loaded.pad_token_id is None:
-            raise Refused(f"the tokenizer {name} has no padding token; set one in its tokenizer_config.json")
+            raise InputError(f"the tokenizer {name} has no padding token; set one in its tokenizer_config.json")
         loaded.save_pretrained(str(folder))
         meta = {
             "vocab_size": max(loaded.get_vocab().values()) + 1,

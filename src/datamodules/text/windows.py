@@ -17,10 +17,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import Refused
+from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text.examples import Examples
-from datamodules.text.padding import padded
+from datamodules.text.padding import pad_batch
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Limits:
     max_query_length: int = 64
 
 
-class Encoder:
+class PairEncoder:
     """A tokenizer, and how it joins a question and a context."""
 
     def __init__(self, file: Path) -> None:
@@ -55,7 +55,7 @@ class Encoder:
             file: a `tokenizer.json`.
 
         Raises:
-            Refused: if its pairs do not begin with a special token, where "no answer" could point to.
+            InputError: if its pairs do not begin with a special token, where "no answer" could point to.
         """
         from tokenizers import Tokenizer
 
@@ -67,7 +67,7 @@ class Encoder:
         first, second = np.flatnonzero(of == 0), np.flatnonzero(of == 1)
         ids, types = np.array(pair.ids), np.array(pair.type_ids)
         if not len(first) or not len(second) or first[0] == 0 or first[0] > second[0]:
-            raise Refused(
+            raise InputError(
                 "this tokenizer puts no special token before a question and its context; one as BERT's or "
                 "RoBERTa's is needed"
             )
@@ -100,15 +100,15 @@ class Encoder:
         """Refuses limits that leave no room for the context beside the longest question."""
         room = limits.max_length - self.special - limits.max_query_length
         if room <= limits.stride or limits.stride < 0 or limits.max_query_length < 1:
-            raise Refused(
+            raise InputError(
                 f"data.max_length={limits.max_length} leaves {room} tokens for the context beside a "
                 f"data.max_query_length={limits.max_query_length}: data.stride must be from 0 to less than "
                 f"that, not {limits.stride}"
             )
 
 
-def make(
-    encoder: Encoder,
+def make_windows(
+    encoder: PairEncoder,
     questions: Sequence[str],
     contexts: Sequence[str],
     context_of: Array,
@@ -227,7 +227,7 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
     """
     from tqdm import tqdm
 
-    encoder = Encoder(tokenizer)
+    encoder = PairEncoder(tokenizer)
     encoder.check(limits)
     types = {
         "tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32,
@@ -264,7 +264,7 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
             if not len(chosen):
                 continue
             needed, context_of = np.unique(examples.context_of[chosen], return_inverse=True)
-            made = make(
+            made = make_windows(
                 encoder,
                 [examples.question(int(i)) for i in chosen],
                 [examples.contexts[int(c)] for c in needed],
@@ -281,7 +281,7 @@ def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, li
             counts["windows_with_answer"] += int((made["end"] > 0).sum())
     counts["windows"], counts["tokens"] = files["example"].rows, files["tokens"].rows
     if not counts["windows"]:
-        raise Refused(f"no question to train on: none of {counts['left_out']} has an answer where it is said to be")
+        raise InputError(f"no question to train on: none of {counts['left_out']} has an answer where it is said to be")
     about = {**counts, "limits": asdict(limits)}
     (folder / "counts.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -329,7 +329,7 @@ class Windows:
     @classmethod
     def of_records(
         cls,
-        encoder: Encoder,
+        encoder: PairEncoder,
         records: Sequence[tuple[str, str]],
         limits: Limits,
         pad_id: int,
@@ -340,7 +340,7 @@ class Windows:
         number: dict[str, int] = {}
         context_of = np.array([number.setdefault(context, len(number)) for _, context in records], np.int64)
         spans = np.full((len(records), 2), -1)
-        made = make(encoder, [question for question, _ in records], list(number), context_of, spans, limits)
+        made = make_windows(encoder, [question for question, _ in records], list(number), context_of, spans, limits)
         if made["cut"].any():
             logger.warning(
                 "%d question(s) are longer than %d tokens and were cut",
@@ -367,7 +367,7 @@ class Windows:
         """
         chosen = np.asarray(windows, np.int64)
         types = self.types if self.uses_types else None
-        batch = padded(chosen, self.tokens, types, self.offsets, self.longest, self.pad_id)
+        batch = pad_batch(chosen, self.tokens, types, self.offsets, self.longest, self.pad_id)
         batch["start_positions"] = self.start[chosen].astype(np.int64)
         batch["end_positions"] = self.end[chosen].astype(np.int64)
         batch["window"] = chosen
