@@ -49,8 +49,8 @@ def test_help_needs_nothing_heavy_and_says_what_there_is(name: str) -> None:
     [
         (["trainers", "evaluate", "data=squad", "run=nowhere", "--output", "out", "data.max_val=3"], "run=nowhere"),
         (["quality", "optim.lr=0", "--folder", "out", "data.batch_size=0"], "optim.lr=0: must be a number, above 0"),
-        (["quality", "drift", "data=squad", "--split", "val", "optim.lr=0"], "give one reference="),
-        (["explain", "data=squad", "--folder", "out", "explain=warn"], "say once what to explain"),
+        (["quality", "drift", "data=squad", "--split", "val", "optim.lr=0"], "name the reference once"),
+        (["explain", "data=squad", "--folder", "out", "explain=warn"], "name the model once"),
         (["katib", "run", "nowhere.yaml", "a=1", "--parallel", "2", "b=2"], "nowhere.yaml"),
         (["datamodules", "prepare", "optim.lr=0", "data.batch_size=0"], "data.batch_size=0: must be a whole number"),
     ],

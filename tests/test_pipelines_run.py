@@ -26,10 +26,10 @@ QUESTIONS = [
     *SIZE,
     "trainer.max_steps=4",
     "explain.examples=8",
-    "explain.minimum=1",
+    "explain.min_correct=1",
 ]
 IMAGES = ["model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes", "data.sample.train=64",
-          "data.sample.val=32", "trainer.threads=1", "trainer.max_steps=4", "explain.examples=8", "explain.minimum=1",
+          "data.sample.val=32", "trainer.threads=1", "trainer.max_steps=4", "explain.examples=8", "explain.min_correct=1",
           "explain.image_classification.grid=3"]  # fmt: skip
 QUICK = ["-p", "explain=off", "-p", "baseline="]
 

@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path, warm: Path) -
     from tests.conftest import forked
 
     root = tmp_path_factory.mktemp("trained")
-    common = ["trainer.threads=1", "trainer.max_steps=4", "explain=warn", "explain.examples=8", "explain.minimum=1"]
+    common = ["trainer.threads=1", "trainer.max_steps=4", "explain=warn", "explain.examples=8", "explain.min_correct=1"]
     small = ["explain.image_classification.grid=2", "explain.image_classification.pictures=0", "quality=warn"]
     for name, arguments in (
         (

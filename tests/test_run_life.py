@@ -165,24 +165,30 @@ def test_a_finished_run_is_judged_by_explanations_that_were_off(run: Run, tmp_pa
     command = (
         "train.py", "model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes",
         "data.sample.train=96", "data.sample.val=60", "data.batch_size=16", "trainer.threads=1", "trainer.max_steps=3",
-        "quality=off", "trainer.precision=32-true", "explain.examples=20", "explain.precision=32", "explain.stable=-1",
+        "quality=off", "trainer.precision=32-true", "explain.examples=20", "explain.precision=32", "explain.min_agreement=-1",
         "explain.image_classification.grid=4", "explain.image_classification.pictures=0", f"hydra.run.dir={folder}",
     )  # fmt: skip
     first = run(*command)
     assert first.returncode == 0, first.stderr
     model = {path: path.read_bytes() for path in (folder / "model").iterdir()}
-    judged = run(*command, "explain=enforce", "explain.minimum=1000")
+    judged = run(*command, "explain=enforce", "explain.min_correct=1000")
     assert judged.returncode == 5, judged.stderr
-    assert "too few to say" in judged.stderr
+    assert "too few to judge" in judged.stderr
     assert judged.stdout.split(" ", 1)[1] == first.stdout.splitlines()[-1].split(" ", 1)[1] + "\n"
     assert record(folder)["explain"]["status"] == "inconclusive"
     assert "inconclusive" in (folder / "report.html").read_text()
     when = (folder / "explain" / "verdict.json").stat().st_mtime_ns
-    assert run(*command, "explain=enforce", "explain.minimum=1000").returncode == 5
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
     assert run(*command, "explain=warn").returncode == 0
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "judged by the verdict that is there"
-    other = run(*command, "explain=enforce", "explain.minimum=1")
-    assert "too few to say" not in other.stderr, other.stderr
+    fields = record(folder)  # as in records before the options were renamed
+    for old, new in (("level", "alpha"), ("stable", "min_agreement"), ("minimum", "min_correct")):
+        fields["config"]["explain"][old] = fields["config"]["explain"].pop(new)
+    (folder / "run.json").write_text(json.dumps(fields))
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
+    assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "old names have their old meaning"
+    other = run(*command, "explain=enforce", "explain.min_correct=1")
+    assert "too few to judge" not in other.stderr, other.stderr
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns > when, "other settings, another verdict"
     assert other.returncode == (0 if record(folder)["explain"]["status"] in ("passed", "warned") else 5)
     assert {path: path.read_bytes() for path in (folder / "model").iterdir()} == model

@@ -13,7 +13,7 @@ from config import signatures, tasks
 from config.errors import InputError
 from config.messages import describe_task_mismatch, format_choices
 from config.ranges import Keys, Rule, check_key
-from config.rules import CALLER_ARGUMENTS, MEASURE_RULES, NON_ARGUMENT_KEYS, RULES
+from config.rules import CALLER_ARGUMENTS, MEASURE_RULES, NON_ARGUMENT_KEYS, RENAMED_KEYS, RULES
 
 
 def check_config(config: DictConfig) -> None:
@@ -33,7 +33,8 @@ def check_config(config: DictConfig) -> None:
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
     values = (check_key(key, value, rule) for key, value, rule in iter_rules(plain) if rule is not None)
-    findings = [text for text in values if text]
+    findings = [f"{old} is now {new}" for old, new in RENAMED_KEYS.items() if _select(plain, old) is not _ABSENT]
+    findings += [text for text in values if text]
     findings += [*_arguments(plain), *_monitor(config), *_meanings(config)]
     if findings:
         raise InputError("; ".join(findings))

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from config.compose import compose_cached, group_choices, is_group_choice
+from config.rules import RENAMED_KEYS
 from config.tasks import conf_folders
 
 
@@ -59,6 +60,8 @@ def describe_unknown_key(key: str, config: DictConfig | None = None) -> str:
         key: dotted.
         config: the configuration without it; None for train.py's without overrides.
     """
+    if key in RENAMED_KEYS:
+        return f"{key} is now {RENAMED_KEYS[key]}"
     config = compose_cached(()) if config is None else config
     if "." not in key and group_choices(key):
         return f"{key}: no such choice; it can be {', '.join(group_choices(key))}"

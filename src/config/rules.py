@@ -67,9 +67,9 @@ RULES: dict[str, Rule] = {
     "explain.seed": _whole(0, 2**31 - 2),
     "explain.precision": Rule(("str", "int"), choices=("auto", "32", "bf16", 32)),
     "explain.batch_size": _whole(1, 1_000_000),
-    "explain.level": _real(above=0, high=0.5),
-    "explain.stable": _real(-1, 1),
-    "explain.minimum": _whole(1),
+    "explain.alpha": _real(above=0, high=0.5),
+    "explain.min_agreement": _real(-1, 1),
+    "explain.min_correct": _whole(1),
     "explain.thresholds": _ANY_TEXT,
     "explain.slice_gap": _real(0, 1, optional=True),
     "trainer.threads": _whole(1, 4096, optional=True),
@@ -111,6 +111,12 @@ RULES: dict[str, Rule] = {
     "trainer.sync_batchnorm": _YES_NO_OR_AUTO,
     "logger": _MAP,
     "task": Rule(("map",)),
+}
+# Old names of keys: refused with a message that gives the new name; in records of old runs they have their old meaning.
+RENAMED_KEYS = {
+    "explain.level": "explain.alpha",
+    "explain.stable": "explain.min_agreement",
+    "explain.minimum": "explain.min_correct",
 }
 # Of each measure of explanations, in the section of each task: explain.<task>.measures.<name>.
 MEASURE_RULES = {"block": _YES_NO, "bound": _real(-100, 100)}

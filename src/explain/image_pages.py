@@ -91,7 +91,7 @@ def _without(subject: Subject, settings: Settings, pixels: Any, hidden: Any) -> 
     data = subject.data
     image = augmentation.normalise_batch(torch.from_numpy(pixels[None]), data.augment)
     view = View(None, image[0], background(image, settings.background)[0], 0, settings)
-    shown = view.shown(~np.asarray(hidden, bool)[None])[0].permute(1, 2, 0).numpy()
+    shown = view.render(~np.asarray(hidden, bool)[None])[0].permute(1, 2, 0).numpy()
     back = (shown * np.array(data.std) + np.array(data.mean)) * 255
     return np.asarray(back.round().clip(0, 255), np.uint8)
 

@@ -25,12 +25,12 @@ def html(verdict: Verdict, parts: Sequence[str], explainer: ModuleType, examples
         explainer: of the task: what its measures mean, and how steady its values are.
         examples: what the task calls its examples.
     """
-    about = verdict.about
+    about = verdict.provenance
     head = [
         f"<h1>Explanations: {badge(verdict.status)}</h1>",
         f"<p>{number(verdict.examples)} {examples} of the evaluation set, {verdict.accuracy:.0%} of them right. "
         f"Judged are {escaped(verdict.judged)}.</p>",
-        "".join(f"<p><b>{escaped(why[:1].upper() + why[1:])}.</b></p>" for why in verdict.why),
+        "".join(f"<p><b>{escaped(why[:1].upper() + why[1:])}.</b></p>" for why in verdict.reasons),
         f"<p class='small'>{about['when']} · model {about['model'][:12]} · sample {about['sample'][:12]} · "
         f"{'bfloat16' if about['settings']['bfloat16'] else 'float32'} · "
         + escaped(", ".join(f"{name} {release}" for name, release in about["versions"].items()))
@@ -53,7 +53,11 @@ def _measures(verdict: Verdict, meanings: Mapping[str, str]) -> str:
         mean = measure.mean
         name = f"<b>{measure.name}</b>{'' if measure.block else ' <span class=small>(does not block)</span>'}"
         meaning = f"{name}<br><span class='small'>{escaped(meanings[measure.name])}</span>"
-        wrong = "" if measure.wrong is None or not measure.wrong.examples else f"{measure.wrong.value:.3f}"
+        wrong = (
+            ""
+            if measure.mean_of_errors is None or not measure.mean_of_errors.examples
+            else f"{measure.mean_of_errors.value:.3f}"
+        )
         p = "" if measure.adjusted is None else f"{measure.adjusted:.4f}"
         value = f"{mean.value:.3f}" if mean.examples else "-"
         plot = _interval(mean, measure.bound, low, high) if mean.examples else ""
@@ -119,8 +123,8 @@ def markdown(verdict: Verdict, examples: str) -> str:
         "",
         f"{verdict.examples} {examples}, {verdict.accuracy:.0%} right. Judged are {verdict.judged}.",
         "",
-        *(f"- {why}" for why in verdict.why),
-        *([""] if verdict.why else []),
+        *(f"- {why}" for why in verdict.reasons),
+        *([""] if verdict.reasons else []),
         "| outcome | measure | mean | 95 % interval | bound |",
         "|---|---|---:|---|---:|",
     ]

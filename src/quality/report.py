@@ -59,8 +59,8 @@ def _broken(check: CheckResult, description: Description, pictures: Any) -> str:
     parts.append(
         f"<p>Found {found}; must be {escaped(check.threshold)}. <span class='small'>{escaped(check.path)}</span></p>"
     )
-    if check.said:
-        parts.append(f"<p>{escaped(check.said)}</p>")
+    if check.message:
+        parts.append(f"<p>{escaped(check.message)}</p>")
     if check.rows:
         shown = f", the first {len(check.examples)} of them" if check.rows > len(check.examples) else ""
         parts.append(
@@ -167,7 +167,7 @@ def _values(column: Mapping[str, Any]) -> list[str]:
 def _extremes(profile: Mapping[str, Any], description: Description, pictures: Any) -> list[str]:
     parts = ["<h2>At the extremes</h2>"]
     if pictures is None:
-        captions = [description.said] if description.said else []
+        captions = [description.caption] if description.caption else []
         rows = [
             [escaped(name), number(row["value"]), escaped(row["id"]), *([_caption(row)] if captions else [])]
             for name, extremes in profile["extremes"].items()
@@ -191,7 +191,7 @@ def _extremes(profile: Mapping[str, Any], description: Description, pictures: An
 
 
 def _caption(row: Mapping[str, Any]) -> str:
-    return escaped(str(row["said"] or "")[:CUT])
+    return escaped(str(row["caption"] or "")[:CUT])
 
 
 def markdown(verdict: Verdict, rows: str) -> str:

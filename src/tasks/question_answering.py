@@ -21,7 +21,7 @@ LIMITS = (
     "of its evaluation data; of others nothing is known."
 )
 # What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
-EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.question_views.ExtraSettings")
+EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.tokens.ExtraSettings")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},

@@ -21,7 +21,7 @@ LIMITS = (
     "of others nothing is known."
 )
 # What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
-EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.text_values.ExtraSettings")
+EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.tokens.ExtraSettings")
 # Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {"max_length": 256, "columns": None}}
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from config import files, process, source_code, tasks
 from config.check import check_config
 from config.errors import ContractError, DivergenceError, InputError, SignalInterrupt
+from config.rules import RENAMED_KEYS
 from runs import folder as folders
 from runs import metric_lines
 from runs import record as records
@@ -290,7 +291,8 @@ def unjudged(run: Run, gate: str) -> bool:
         return False
     if gate == "explain" and "diverged" in run.fields:
         return False  # it has no model, and a search goes on
-    then = (run.fields.get("config") or {}).get(gate) or {}
+    recorded = (run.fields.get("config") or {}).get(gate) or {}
+    then = {RENAMED_KEYS.get(f"{gate}.{key}", key).removeprefix(f"{gate}."): value for key, value in recorded.items()}
     now = _settings(run, gate)
     same = all(then[key] == now[key] for key in then.keys() & now.keys() if key not in _NOT_JUDGEMENT)
     return not (same and (run.fields.get(gate) or {}).get("status"))
