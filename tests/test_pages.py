@@ -28,8 +28,6 @@ NOT_MOVED = (
     "pipelines/artifacts.py",
     "runs/page.py",
     "runs/charts.py",
-    "quality/report.py",
-    "quality/drift_report.py",
 )
 
 
