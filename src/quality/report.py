@@ -112,7 +112,7 @@ def _value(row: Mapping[str, Any], name: str, description: Description) -> str |
         return page.mark_excerpt(value, max(0, start), max(0, start + len(part)), CONTEXT)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return format_rounded(value) if isinstance(value, int | float) else str(value)[:MAX_CHARACTERS]
+    return format_rounded(value) if isinstance(value, int | float) else str(value)[:MAX_CHARACTERS] or "∅"
 
 
 def _picture(pictures: Any, row: Mapping[str, Any]) -> str | None:
