@@ -206,7 +206,7 @@ def test_a_report_shows_what_the_task_has(run: Run, tmp_path: Path) -> None:
     rows = made_runs.ages(60, 4.0, 0)
     wrong = sorted((abs(row["prediction"] - row["age"]), row["id"]) for row in rows)[::-1]
     wrong = [row for row in wrong if row[0] > 5]
-    assert f"{len(wrong)} of 60 examples are not right, the furthest off first" in shown
+    assert f"{len(wrong)} of 60 predictions are wrong, the furthest off first" in shown
     assert re.findall(r"<td class='i'>(face \d+)</td>", shown) == [name for _, name in wrong]
     assert "No intervals" not in shown
     assert "has no is_correct" in text(whole.replace("def is_correct(", "def other(").replace("* is_correct(row)", ""))
