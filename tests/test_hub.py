@@ -152,7 +152,7 @@ USES = [
 def fetch(*uses: str) -> str:
     """Code that tries each use of the Hub and ends with the message of the last."""
     lines = [
-        "from config.error_handling import for_people",
+        "from config.error_handling import report_errors",
         "from config.errors import InputError",
         "from datamodules.sources.hub_errors import hub_access",
     ]
@@ -160,7 +160,7 @@ def fetch(*uses: str) -> str:
     for use in uses[:-1]:
         lines += ["try:", f"    with hub_access('the thing'): {use}; print('got it')"]
         lines += ["except InputError as error: print(error)"]
-    return "\n".join([*lines, f"with for_people(), hub_access('the thing'): {uses[-1]}; print('got it')"])
+    return "\n".join([*lines, f"with report_errors(), hub_access('the thing'): {uses[-1]}; print('got it')"])
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:
