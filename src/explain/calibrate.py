@@ -45,7 +45,7 @@ def command(runs: Sequence[str], output: str) -> int:
     bounds = {}
     means = [{measure["name"]: measure["mean"]["value"] for measure in verdict["measures"]} for verdict in verdicts]
     for name in means[0]:
-        values = [row.get(name) for row in means]
+        values: list[Any] = [row.get(name) for row in means]
         if None not in values:
             bounds[name] = float(np.mean(values) - DEVIATIONS * np.std(values, ddof=1))
     text = json.dumps({"task": verdicts[0]["task"], "runs": [str(run) for run in runs], "bounds": bounds}, indent=1)
