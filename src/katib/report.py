@@ -53,7 +53,7 @@ def write(
         "search.html.jinja",
         title=name,
         summary=[
-            ("Search", f"{verdict}."),
+            ("Status", verdict),
             ("Trials", status_counts(trials)),
             ("Algorithm", f"{algorithm}, {'highest' if maximize else 'lowest'} {objective}"),
             *([("Best", f"{objective} {_value_text(best)}, {best.name}")] if best else []),
@@ -75,7 +75,7 @@ def write(
                 Cell(trial.name, badge="best" if trial is best else ""),
                 trial.status,
                 _value_text(trial),
-                *(trial.assignments.get(parameter.name) for parameter in parameters),
+                *(_assignment(trial.assignments.get(parameter.name)) for parameter in parameters),
                 trial.reason,
             ]
             for trial in trials
@@ -94,6 +94,12 @@ def _colour(trial: Trial) -> str:
 
 def _value_text(trial: Trial) -> str | None:
     return None if trial.value is None else format_number(trial.value, 6)
+
+
+def _assignment(text: str | None) -> float | str | None:
+    """A number if it is one, which the table rounds."""
+    value = parse_number(text)
+    return text if value is None else value
 
 
 def _history(valued: Sequence[Trial], maximize: bool) -> list[Series]:
