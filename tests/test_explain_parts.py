@@ -22,7 +22,6 @@ from explain import (
     question_views,
     shapley,
     slices,
-    report,
     text_report,
     text_values,
     tokens,
