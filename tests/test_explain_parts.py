@@ -18,11 +18,11 @@ from explain import (
     image_views,
     judgement,
     measures,
-    question_pages,
+    question_report,
     question_views,
     shapley,
     slices,
-    text_pages,
+    text_report,
     text_values,
     tokens,
 )  # fmt: skip
@@ -269,10 +269,12 @@ def test_texts_are_marked_where_they_are() -> None:
         "parts": [{"text": "It's", "value": 1.0, "answer": False}, {"text": "Ann Bo. ", "value": -2.0, "answer": True}],
         "words": [{"text": "is", "of": "question", "begin": 5, "value": 1.0}],
     }  # fmt: skip
-    page = "".join(question_pages.parts([line]))
-    assert "<u><b>Ann B</b></u>o. " in page
-    assert "Who &lt;<span" in page
-    assert ">is</span>&gt; it?" in page
+    section = question_report.report_sections([line])[0]
+    question, first, second = section.cards[0].parts
+    assert [piece.text for piece in question.pieces] == ["Who <", "is", "> it?"]
+    assert [piece.value for piece in question.pieces] == [None, 1.0, None]
+    assert (first.strength, second.strength) == (0.5, -1.0)
+    assert [(piece.text, piece.underline) for piece in second.pieces] == [("Ann B", True), ("o. ", False)]
 
 
 # --- texts
@@ -345,17 +347,18 @@ def test_values_of_a_text_are_what_its_parts_add() -> None:
     assert np.flatnonzero(np.abs(words["words"]) > 1e-6).tolist() == [0, 1, 4, 6]
 
 
-def test_classified_texts_are_shown_with_their_words() -> None:
+def test_sections_of_classified_texts() -> None:
     row = {
         "id": "1", "label": "<b>", "prediction": "a", "correct": False, "confidence": 0.5, "smallest": ["part 1"],
         "parts": [{"text": "One. ", "of": "text", "begin": 0, "value": 1.0}, {"text": "Two <i>", "of": "text", "begin": 5, "value": -2.0}],
         "words": [{"text": "Two", "of": "text", "begin": 5, "value": 1.0}, {"text": "One", "of": "text", "begin": 0, "value": 2.0}],
     }  # fmt: skip
-    page = "".join(text_pages.parts([row, row, row]))
-    assert ">Two</span> &lt;i&gt;" in page
-    assert "is &lt;b&gt;" in page
-    assert "Without part 1 it is another class." in page
-    assert "<h2>Words</h2>" in page
+    texts, classes, words = text_report.report_sections([row, row, row])
+    card = texts.cards[0]
+    assert [piece.text for piece in card.parts[1].pieces] == ["Two", " <i>"]
+    assert (card.title, card.note) == ("a (50%), true class <b>", "Without part 1, it is another class. 1")
+    assert classes.rows == [["<b>", 3, "0%", None]]
+    assert [line[:2] for line in words.rows] == [["one", 3], ["two", 3]]
 
 
 # --- the verdict

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -136,6 +138,24 @@ def test_every_step_shows_what_it_did(whole: Place) -> None:
     assert metrics["val_f1"] == json.loads((run / "run.json").read_text())["metrics"]["val_f1"]
 
 
+def links(page: Path) -> list[Path]:
+    """Files that a page links to."""
+    return [page.parent / unquote(address) for address in re.findall(r'href="([^"]*)"', page.read_text())]
+
+
+def test_a_pipeline_run_has_a_report(whole: Place) -> None:
+    page = whole.of("one") / "report.html"
+    text = page.read_text()
+    assert "Registered as question_answering-squad_sample version 1 (champion)." in text
+    assert "The verdict is none: there is no champion yet." in text
+    assert text.count('<g class="node good">') == 14
+    found = steps(whole.of("one"))
+    reports = {Path(step["report"]) for step in found.values() if "report" in step}
+    assert {path.resolve() for path in links(page)} == {path.resolve() for path in reports}
+    assert {found[name]["report"] for name in ("quality", "tune", "train", "explain")} <= set(map(str, reports))
+    assert artifact(whole.of("one"), "finish", "report").read_text() == text
+
+
 @pytest.mark.slow
 def test_the_same_again_trains_nothing_and_compares_with_the_champion(whole: Place) -> None:
     """A folder is named by what determines its result: the run prints it again. The same model is no worse than itself."""
@@ -252,6 +272,11 @@ def test_bad_data_stops_before_training(place: Place, tmp_path: Path) -> None:
     for page in (Path(found["quality"]["report"]), artifact(place.of("bad"), "quality", "report")):
         assert "Data contract squad" in page.read_text()
     assert "quality gate" in artifact(place.of("bad"), "finish", "summary").read_text()
+    page = place.of("bad") / "report.html"
+    assert f"report: {page}" in done.stderr
+    assert "Not registered: the quality gate stops the pipeline: failed: 1 of" in page.read_text()
+    assert [page.read_text().count(f'<g class="node {tone}">') for tone in ("good", "bad", "plain")] == [3, 1, 10]
+    assert {path.resolve() for path in links(page)} == {Path(found["quality"]["report"]).resolve()}
     assert done.stdout.count("failed") == 3, done.stdout  # the verdict, the state of its gate, and the gate's message
 
 

@@ -21,7 +21,7 @@ from tests.katib_api_double import Api
 from config import source_code
 from config.errors import ExecutionError, InputError
 from config.files import read_json, write_json
-from pipelines import artifacts, compilation, known_results, record, steps
+from pipelines import artifacts, compilation, known_results, record, report, steps
 from pipelines.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -357,6 +357,54 @@ def test_the_docs_show_the_graph_that_is_compiled() -> None:
     wanted = {(a, "quality" if b == "worth-training" else b) for a, b in wanted}
     assert edges <= wanted
     assert {b for _, b in edges} == {b for _, b in wanted}
+
+
+def test_the_report_draws_the_graph_that_is_compiled() -> None:
+    spec = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    parents: dict[str, set[str]] = {}
+
+    def collect(dag: dict[str, Any], outer: set[str]) -> None:
+        names = {key: task["taskInfo"]["name"] for key, task in dag["tasks"].items()}
+        for key, task in dag["tasks"].items():
+            own = {names[parent] for parent in task.get("dependentTasks", [])} or outer
+            component = spec["components"][task["componentRef"]["name"]]
+            if "dag" in component:
+                collect(component["dag"], own)
+            else:
+                parents[names[key]] = own
+
+    def ancestors(name: str) -> set[str]:
+        return parents[name].union(*(ancestors(parent) for parent in parents[name]))
+
+    collect(spec["root"]["dag"], set())
+    parents["finish"] = set()  # it waits for all
+    # An edge that a longer path replaces is not drawn.
+    direct = {name: own - {far for parent in own for far in ancestors(parent)} for name, own in parents.items()}
+    assert {name: set(own) for name, own in record.DEPENDENCIES.items()} == direct
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "decision"),
+    [
+        ("SUCCEEDED", {"step": "register", "state": "done", "verdict": "m version 3 (champion)"}, "Registered as m version 3 (champion)."),
+        ("SUCCEEDED", {"step": "plan", "state": "done", "verdict": "no: <b>"}, "Not trained: &lt;b&gt;."),
+        ("FAILED", {"step": "train", "state": "failed", "code": 3, "message": "<b>"},
+         "Not registered: the step train failed with exit code 3: &lt;b&gt;."),
+        ("FAILED", {"step": "drift gate", "state": "failed", "message": "the drift gate stops the pipeline: failed"},
+         "Not registered: the drift gate stops the pipeline: failed."),
+        ("FAILED", {"step": "train", "state": "running"}, "Not registered: the step train was interrupted."),
+        ("CANCELED", {"step": "train", "state": "running"}, "Interrupted in the step train; the same command resumes the run."),
+    ],
+)  # fmt: skip
+def test_the_report_of_a_run_begins_with_the_decision(
+    state: str, step: dict[str, Any], decision: str, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "parameters.json", {"model": "<b>", "overrides": ["a=1", "b='<b>'"]})
+    content = {"run": "<b>", "state": state, "kfp": state, "error": "", "steps": [{"began": 0.0, **step}]}
+    text = report.write_report(tmp_path, content).read_text()
+    assert decision in text
+    assert "a=1 b=&#39;&lt;b&gt;&#39;" in text
+    assert "<b>" not in text
 
 
 def test_every_parameter_is_documented() -> None:

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from datamodules.images import augmentation
-from explain import image_pages, measures, tables
+from explain import image_report, measures, tables
 from explain.image_values import explain as explain
 from explain.image_views import Settings
 from explain.model import Subject, prepare_network, seeded
 from explain.options import Options
+from explain.report import Section
 from explain.slices import SliceNames, class_slices, tercile_slices
 from explain.tables import Table
 from trainers import stem as stems
@@ -154,9 +155,11 @@ def slices(rows: Sequence[Mapping[str, Any]], explanations: Sequence[Mapping[str
     return {**class_slices([row["label"] for row in rows]), **tercile_slices("object", area, "{:.0%}", "no box")}
 
 
-def parts(
+def report_sections(
     subject: Subject, image_settings: Settings, options: Options, positions: Sequence[int],
     explanations: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
-    """Return HTML sections of the report; see the functions above for the arguments."""
-    return image_pages.parts(subject, image_settings, positions, explanations, rows, int(options.section["pictures"]))
+) -> list[Section]:  # fmt: skip
+    """Return the task's sections of the report; see the functions above for the arguments."""
+    return image_report.report_sections(
+        subject, image_settings, positions, explanations, rows, int(options.section["pictures"])
+    )

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from explain import measures, question_pages, sample, shapley, tables, tokens
+from explain import measures, question_report, sample, shapley, tables, tokens
 from explain.model import Subject, random_transformer
 from explain.options import Options
 from explain.question_values import PARAGRAPH
 from explain.question_values import explain as explain
 from explain.question_views import Settings
+from explain.report import Section
 from explain.slices import SliceNames
 from explain.tables import Table
 from runs.questions import question_word
@@ -154,9 +155,9 @@ def _length_name(words: int) -> str:
     return "no answer" if not words else "1 word" if words == 1 else "2 to 4 words" if words < 5 else "5 words and more"
 
 
-def parts(
+def report_sections(
     subject: Subject, question_settings: Settings, options: Options, positions: Sequence[int],
     explanations: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
-    """Return HTML sections of the report; see the functions above for the arguments."""
-    return question_pages.parts(rows)
+) -> list[Section]:  # fmt: skip
+    """Return the task's sections of the report; see the functions above for the arguments."""
+    return question_report.report_sections(rows)

@@ -19,7 +19,6 @@ from explain.judgement import Verdict
 from explain.model import Subject
 from explain.options import Options
 from explain.tables import Table
-from runs import page
 
 FILE = "verdict.json"
 VALUES = "values.npz"
@@ -44,14 +43,12 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
     lines = explainer.lines(subject.data, positions, explanations, table)
     verdict = _decide_verdict(task, table, explainer.slices(lines, explanations), options, explainer)
     verdict = replace(verdict, provenance=_provenance(subject, positions, settings))
-    parts = explainer.parts(subject, settings, options, positions, explanations, lines)
+    sections = explainer.report_sections(subject, settings, options, positions, explanations, lines)
     _save_values(folder / VALUES, [line["id"] for line in lines], explanations)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with files.atomic_write(folder / LINES) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
-    page.write(
-        folder / "report.html", f"Explanations: {verdict.status}", report.html(verdict, parts, explainer, examples)
-    )
+    report.write(folder / "report.html", verdict, sections, explainer, examples)
     files.write_text(folder / "report.md", report.markdown(verdict, examples))
     fields = _replace_non_finite(judgement.verdict_fields(verdict))
     files.write_text(folder / FILE, json.dumps(fields, ensure_ascii=False, indent=1, allow_nan=False) + "\n")

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from explain import measures, sample, shapley, tables, text_pages, tokens
+from explain import measures, sample, shapley, tables, text_report, tokens
 from explain.model import Subject, random_transformer
 from explain.options import Options
+from explain.report import Section
 from explain.slices import SliceNames, class_slices, tercile_slices
 from explain.tables import Table
 from explain.text_values import PAIR, Settings
@@ -129,9 +130,9 @@ def slices(rows: Sequence[Mapping[str, Any]], explanations: Sequence[Mapping[str
     return {**class_slices([row["label"] for row in rows]), **tercile_slices("words", lengths, "{:.0f}")}
 
 
-def parts(
+def report_sections(
     subject: Subject, text_settings: Settings, options: Options, positions: Sequence[int],
     explanations: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
-    """Return HTML sections of the report; see the functions above for the arguments."""
-    return text_pages.parts(rows)
+) -> list[Section]:  # fmt: skip
+    """Return the task's sections of the report; see the functions above for the arguments."""
+    return text_report.report_sections(rows)

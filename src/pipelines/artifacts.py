@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports import page as reports
+
 _MAX_CLASSES = 20  # of a confusion matrix, which KFP keeps in metadata and draws in a small field
 
 
 def html(artifact: Any, page: Path) -> None:
-    """Puts a page into the artifact; ours stand by themselves, as KFP's sandbox wants them."""
+    """Copy a page into the artifact. Pages are self-contained, as KFP's sandbox requires."""
     target = Path(artifact.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if page.exists():
         shutil.copyfile(page, target)
     else:
-        target.write_text("<p>There is no report: this was not asked.</p>", encoding="utf-8")
+        reports.write(target, "no_report.html.jinja", title="No report")
 
 
 def markdown(artifact: Any, text: str) -> None:

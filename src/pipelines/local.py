@@ -18,7 +18,7 @@ import yaml
 
 from config import files, source_code
 from config.errors import ExecutionError, InputError, SignalInterrupt
-from pipelines import compilation, record
+from pipelines import compilation, record, report
 from pipelines.arguments import bind_parameters
 
 _SHOWN_LINE = re.compile(r"isotrain: |\d{4}-\d\d-\d\dT\S+Z epoch=")
@@ -65,14 +65,14 @@ def run(
             with _terminate_steps(), _redirect_output(log):
                 _run_component(yaml.safe_dump_all([_without_backoff(spec), *platform]), arguments, folder / "artifacts")
         except SignalInterrupt:
-            record.publish_run(folder, "CANCELED", "interrupted")
+            report.write_report(folder, record.publish_run(folder, "CANCELED", "interrupted"))
             raise
         except RuntimeError as error:  # raised by KFP if a step fails
             error_text = _COLOUR.sub("", str(error))
             print(error_text, file=log)
     steps = record.read_steps(folder)
     print(record.format_steps(steps))
-    print(f"isotrain: {folder}", file=sys.stderr)
+    print(f"isotrain: {folder}; report: {folder / report.FILE}", file=sys.stderr)
     failed = next((step for step in steps if step["state"] != "done"), None)
     if failed:
         error_text = f"{failed['step']}: {failed.get('message', failed['state'])}"

@@ -13,10 +13,13 @@ from config.errors import DivergenceError, ExecutionError
 from config.terminal import format_table, make_printable, terminal_width
 
 RUN_ID = "KFP_RUN_ID"  # an environment variable, because it must not be a part of the key of a cached step
-ORDER = (
-    "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
-    "explanation gate", "benchmark", "benchmark gate", "register", "finish",
-)  # fmt: skip
+# The steps that each step waits for, in the order of the pipeline (definition.py).
+DEPENDENCIES: dict[str, tuple[str, ...]] = {
+    "data": (), "plan": ("data",), "quality": ("plan",), "quality gate": ("quality",), "drift": ("quality gate",),
+    "drift gate": ("drift",), "tune": ("drift gate",), "train": ("tune",), "evaluate": ("train",), "explain": ("train",),
+    "explanation gate": ("explain",), "benchmark": ("train",), "benchmark gate": ("benchmark",),
+    "register": ("evaluate", "explanation gate", "benchmark gate"), "finish": (),
+}  # fmt: skip
 
 
 def run_folder(root: str) -> Path:
@@ -73,7 +76,8 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
 def read_steps(run: Path) -> list[dict[str, Any]]:
     """Return the records of the steps of a run, in the order of the pipeline."""
     steps = [step for path in (run / "steps").glob("*.json") if (step := files.read_json(path))]
-    return sorted(steps, key=lambda step: ORDER.index(step["step"]) if step["step"] in ORDER else len(ORDER))
+    order = list(DEPENDENCIES)
+    return sorted(steps, key=lambda step: order.index(step["step"]) if step["step"] in order else len(order))
 
 
 def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from pipelines import artifacts
 from pipelines.commands import experiment_path, run_command
 from pipelines.known_results import check_benchmark
 from pipelines.record import publish_run, read_steps, record_step, run_folder
+from pipelines.report import write_report
 from pipelines.verdict import POLICIES, Verdict
 
 Artifact = Any
@@ -315,6 +316,14 @@ def _compare(
     )
     values = {"difference": difference["value"], "low": difference["low"], "high": difference["high"]}
     artifacts.metrics(metrics, values | {"examples": examples})
+    direction = {"higher_is_better": result.get("higher_is_better")}
+    step["comparison"] = {
+        "metric": monitor,
+        "margin": margin,
+        "examples": examples,
+        "difference": difference,
+        **direction,
+    }
     if examples < minimum:
         verdict = Verdict("inconclusive", f"{text}; fewer than {minimum}")
     elif result["non_inferior"]:
@@ -416,10 +425,11 @@ def finish(state: str, error: str, backend: str, root: str, report: Artifact, su
             except ExecutionError as failure:  # the record must be published nevertheless
                 step["message"] = str(failure)
         failed = [item for item in steps.values() if item["state"] != "done"]
-        pages = [Path(item["report"]) for item in [*failed, *reversed(steps.values())] if "report" in item]
+        pages = [Path(item["report"]) for item in failed if "report" in item]
         result = publish_run(folder, state, error)
+        pages.append(write_report(folder, result))
         step["verdict"] = result["state"]
-        artifacts.html(report, next((page for page in pages if page.exists()), folder / "none"))
+        artifacts.html(report, next(page for page in pages if page.exists()))
         artifacts.markdown(summary, _format_run(result))
 
 

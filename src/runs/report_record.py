@@ -63,7 +63,7 @@ def changes(record: Mapping[str, Any], against: Path) -> dict[str, Any]:
     """
     config, reference = (as_mapping(source.get("config")) for source in (record, folders.read_record(against)))
     differences = folders.config_differences(reference, config, {})
-    return {"run": str(against), "rows": [[key, str(value), str(own)] for key, value, own in differences]}
+    return {"run": str(against), "rows": [[key, str(old), str(new)] for key, old, new in differences]}
 
 
 def origin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
