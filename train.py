@@ -2,7 +2,7 @@
 
 python train.py                                   bert_tiny on generated questions
 python train.py model=bert data=squad             any choice of any group of conf/
-python train.py hydra.run.dir=runs/a              a named folder: the same command again goes on, or prints its result
+python train.py hydra.run.dir=runs/a              a named folder: the same command again resumes, or prints the result
 """
 
 import sys
@@ -22,65 +22,63 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    """Opens the run's folder, trains there or prints the result that it holds, and leaves by one exit."""
-    from trainers import run as life
+    """Open the run folder, train or print the result of a finished run, and end on all ranks alike."""
+    from trainers import run_end
+    from trainers.run import open_run
 
-    with report_errors():  # inside Hydra, which would announce an exception itself
-        run = life.open_run(config)
-        failure = None
+    with report_errors():  # inside Hydra, which would print exceptions itself
+        run = open_run(config)
+        error = None
         try:
             (print_again if run.finished else train)(run)
-        except BaseException as error:
-            failure = error
-        life.finish(run, failure)
+        except BaseException as raised:
+            error = raised
+        run_end.finish(run, error)
 
 
 def train(run: "Run") -> None:
-    """Builds, fits, evaluates, exports and reports."""
+    """Build, fit, evaluate, export and report."""
     from explain import gate as explanations
     from quality import gate as contract
-    from trainers import population
-    from trainers import run as life
+    from trainers import initial_weights
     from trainers.build import build, check_targets
     from trainers.fit import fit
-    from trainers.initial_weights import load_initial_weights
 
     config = run.config
     check_targets(config)
-    with life.phase(run, "data"):
+    with run.phase("data"):
         data = build(config, "data")
-    with life.phase(run, "quality"):
-        life.update(run, quality=contract.check_contract(config, data, run.folder))
-    with life.phase(run, "data"):
+    with run.phase("quality"):
+        run.update(quality=contract.check_contract(config, data, run.folder))
+    with run.phase("data"):
         data.prepare_data()
         data.setup("fit")
-        life.update(run, data={"fingerprints": data.fingerprints, **data.describe()})
-    with life.phase(run, "model"):
+        run.update(data={"fingerprints": data.fingerprints, **data.describe()})
+    with run.phase("model"):
         model = build(config, "model", data=data, optim=config.optim)
-        life.update(
-            run, parent=load_initial_weights(config.init_from or population.weights(config.population_dir), model)
-        )
-    with life.phase(run, "fit"):
-        best = fit(config, data, model, life.open_loggers(run), run.folder)
-    with life.phase(run, "export"):
-        life.export(run, model)
-        population.leave(config.population_dir, run.folder)
-    with life.phase(run, "explain"):
-        life.update(run, explain=explanations.explain_run(config, run.folder))
-    life.report(run, best)
+        run.update(parent=initial_weights.load_initial_weights(initial_weights.find_source(config), model))
+    with run.phase("fit"):
+        best = fit(config, data, model, run.open_loggers(), run.folder)
+    with run.phase("export"):
+        run.export(model)
+        initial_weights.save_for_population(config.population_dir, run.folder)
+    with run.phase("explain"):
+        run.update(explain=explanations.explain_run(config, run.folder))
+    run.report(best)
     explanations.enforce_verdict(run.fields, run.folder)
 
 
 def print_again(run: "Run") -> None:
-    """Prints a finished run's result again, once the gates that are enforced now have judged it."""
+    """Print the result of a finished run, after the gates that are enforced have judged it."""
     from explain import gate as explanations
     from quality import gate as contract
-    from trainers import run as life
+    from trainers import finished_run
     from trainers.build import build
 
-    life.judge(run, "quality", lambda: contract.check_contract(run.config, build(run.config, "data"), run.folder))
-    life.judge(run, "explain", lambda: explanations.explain_run(run.config, run.folder))
-    explanations.enforce_verdict(life.reprint(run), run.folder)
+    config = run.config
+    finished_run.judge(run, "quality", lambda: contract.check_contract(config, build(config, "data"), run.folder))
+    finished_run.judge(run, "explain", lambda: explanations.explain_run(config, run.folder))
+    explanations.enforce_verdict(finished_run.reprint(run), run.folder)
 
 
 if __name__ == "__main__":

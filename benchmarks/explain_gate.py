@@ -1,8 +1,7 @@
 """How often the explanation gate errs, over seeds: `python -m benchmarks.explain_gate [--seeds 10] [--tasks images questions]`.
 
-For each seed it trains an honest model, one on data with a planted shortcut, and one that is left at random weights, and asks the
-gate of each. Images take some 2 minutes a seed on two cores, questions 6. With `--keep FOLDER` what was done stays there, and is not
-done again.
+For each seed it trains a model without a shortcut, one on data with a planted shortcut, and one with random weights, and explains
+each. Images take about 2 minutes per seed on two cores, questions 6. `--keep FOLDER` keeps finished runs and reuses them.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def main() -> None:
                 )
     measure.report(
         "Explanations: how often the gate errs", ["model", "accuracy or F1", "passed", "95 % interval"], rows,
-        "Required: the honest ones pass, the others do not. Intervals are Wilson's.",
+        "Required: models without shortcut pass, the others do not. Intervals are Wilson's.",
     )  # fmt: skip
 
 
@@ -76,8 +75,8 @@ def models(task: str, folder: Path) -> dict[str, list[str]]:
             if not made.exists():
                 planted.marked_shapes(made, 1600, 400, 4, 32, mark=made == marked)
         return {
-            "honest": [*IMAGES, f"data.path={honest}"],
-            "a mark in the corner": [*IMAGES, f"data.path={marked}"],
+            "without shortcut": [*IMAGES, f"data.path={honest}"],
+            "a marker in the corner": [*IMAGES, f"data.path={marked}"],
             "random weights": [*IMAGES, f"data.path={honest}", *UNTRAINED],
         }
     if task == "texts":
@@ -86,8 +85,8 @@ def models(task: str, folder: Path) -> dict[str, list[str]]:
             if not made.exists():
                 planted.texts(made, 2_000, 400, blind=made == blind)
         return {
-            "honest": [*TEXTS, f"data.path={honest}"],
-            "blind": [*TEXTS, f"data.path={blind}"],
+            "without shortcut": [*TEXTS, f"data.path={honest}"],
+            "trained without texts": [*TEXTS, f"data.path={blind}"],
             "random weights": [*TEXTS, f"data.path={honest}", *UNTRAINED],
         }
     first, blind = folder / "first", folder / "blind"
@@ -96,16 +95,16 @@ def models(task: str, folder: Path) -> dict[str, list[str]]:
     if not blind.exists():
         planted.questions(blind, 4_000, 600, blind=True)
     return {
-        "honest": [],
+        "without shortcut": [],
         "answers come first": [f"data.path={first}", "trainer.max_epochs=3"],
-        "blind": [f"data.path={blind}"],
+        "trained without questions": [f"data.path={blind}"],
         "random weights": [f"data.path={blind}", *UNTRAINED],
     }
 
 
 def one(task: str, folder: Path, overrides: list[str], examples: int = 96) -> tuple[float, str]:
     """Trains and explains, unless that was done; the metric and the verdict."""
-    few = [f"explain.examples={examples}", "explain.minimum=1"]
+    few = [f"explain.examples={examples}", "explain.min_correct=1"]
     command = [sys.executable, "train.py", *overrides, "quality=off", "explain=warn", *few, *EXPLAINED[task]]
     if not _recorded(folder):
         done = subprocess.run(

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from benchmarks import measure
 from trainers import spans
+from trainers.inference import top_candidates
 
 N_BEST, MAX_TOKENS, WIDTH, STRIDE = 20, 30, 384, 128
 
@@ -91,6 +93,15 @@ def logits(windows: Windows, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         values[windows.offsets[:-1]] += 8 * rng.random(len(windows.example))
         both.append(values.astype(np.float32))
     return both[0], both[1]
+
+
+def pad(flat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Flat logits [T] of windows at `offsets` [W + 1] as float32 [W, longest], -inf after their ends."""
+    lengths = np.diff(offsets)
+    inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.full(inside.shape, -np.inf, np.float32)
+    padded[inside] = flat[offsets[0] : offsets[-1]]
+    return padded
 
 
 def recipe_features(windows: Windows) -> list[list[tuple[int, int] | None]]:
@@ -170,12 +181,10 @@ def recipe(
 
 def ours(windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray) -> list[str]:
     """All answers, from the same padded logits."""
-    candidates = spans.top(start_logits, end_logits, np.diff(windows.offsets), N_BEST)
+    candidates = top_candidates(torch.from_numpy(start_logits), torch.from_numpy(end_logits), N_BEST)
     contexts = windows.contexts
-    found = spans.best_spans(
-        candidates, windows.chars, windows.offsets, windows.example, len(contexts), max_tokens=MAX_TOKENS
-    )
-    best = map(found.span, range(len(found)))
+    found = spans.best_spans(windows, candidates, len(contexts), max_answer_tokens=MAX_TOKENS)
+    best = map(found.span, range(len(contexts)))
     return [context[slice(*span)] if span else "" for context, span in zip(contexts, best, strict=True)]
 
 
@@ -187,7 +196,7 @@ def main() -> None:
     arguments = parser.parse_args()
     there = measure.SHARED.is_dir()
     windows = real(measure.SHARED, arguments.questions) if there else invented(arguments.questions)
-    start, end = (spans.pad(flat, windows.offsets) for flat in logits(windows))
+    start, end = (pad(flat, windows.offsets) for flat in logits(windows))
     features = recipe_features(windows)
     contestants: dict[str, Callable[[], list[str]]] = {
         "isotrain": lambda: ours(windows, start, end),

@@ -1,6 +1,6 @@
 """The five questions of this project, each with a study: `python -m studies [NAME …]`.
 
-What was measured is kept (`--keep`), so that a study goes on where it was stopped; docs/studies.md is written from it.
+Measurements are kept (`--keep`), so that an interrupted study resumes; docs/studies.md is written from them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from studies import common, defects, environment, explanations, pipelines, searc
 STUDIES: dict[str, ModuleType] = {
     "pipelines": pipelines, "environment": environment, "explanations": explanations, "defects": defects, "search": search
 }  # fmt: skip
-HEAD = """# Five questions, with data
+HEAD = """# Studies
 
-`make studies` does all of this again, small, on this machine; `studies/cluster.yaml` has sizes for a cluster. The hypotheses were written
-down before; sizes, arms and seeds are in the configuration. Each answer says what its data cannot show.
+`make studies` repeats these five studies in small sizes on this machine; `studies/cluster.yaml` has sizes for a cluster. The hypotheses were
+written before the measurements (wording edited since). Sizes, arms and seeds are in the configuration. Each answer states what the data cannot show.
 """
 
 

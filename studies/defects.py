@@ -18,9 +18,9 @@ from studies.common import Row, Settings
 
 TITLE = "How are data checks best included?"
 HYPOTHESIS = (
-    "A contract finds what is malformed or copied between splits, whether it is asked before the pipeline, as a step, or inside the "
-    "trainer; inside the trainer it cannot be forgotten and costs little more. Drift alone finds what changed its distribution and "
-    "nothing else. Training without checks ends well on nearly all of it. Wrong labels of the right form are found by nobody."
+    "A contract finds malformed data and copies between splits, whether it is verified before the pipeline, as a step, or inside the "
+    "trainer; inside the trainer it cannot be forgotten and costs little more. Drift alone finds changed distributions and nothing else. "
+    "Training without checks succeeds on nearly all of it. Wrong labels in the correct format are found by no check."
 )
 ARMS = ("before", "inside the trainer", "drift alone", "training alone")
 Defect = Callable[[Path, random.Random, float], None]
@@ -249,9 +249,9 @@ def report(rows: list[Row], figures: Path) -> str:
         rates.append([arm, common.share(caught, len(planted)), common.share(alarms, len(clean))])
         values[arm] = (100 * caught / len(planted), *(100 * each for each in common.wilson(caught, len(planted))))
     return "\n\n".join([
-        common.table(["planted", *(f"found {arm}" for arm in ARMS)], cells),
+        common.table(["defect", *ARMS], cells),
         common.table(["arm", "defects found", "false alarms"], rates),
         common.bars(figures / "defects.svg", "Planted defects found", values, "percent, with 95 % intervals"),
-        "Seconds are until the command ended, with nothing cached, start-up included (medians). \"Before\" and as a step of a pipeline are the same command. "
-        "Found by training alone means that it ended with an error.",
+        "Detected defects, and median seconds until the command ended, with start-up and an empty cache. \"Before\" and a pipeline step run the same "
+        "command. Training alone detects a defect if it ends with an error.",
     ])  # fmt: skip

@@ -15,7 +15,7 @@ from studies.common import ROOT, Row, Settings
 
 TITLE = "Does standardisation lower the time spent on environments?"
 HYPOTHESIS = (
-    "One locked set-up takes one command and trains at once. The set-up that the transformers project publishes for its question answering "
+    "One locked set-up takes one command and trains immediately. The set-up that the transformers project publishes for its question answering "
     "example takes several commands, installs about as fast, and installs other versions on another day."
 )
 # Its README: a virtual environment, the requirements of the example, the script. Data from the Hub is left out: both train on made data.
@@ -110,8 +110,8 @@ def report(rows: list[Row], figures: Path) -> str:
         until = "a first trained model" if who == "isotrain" else "packages that import"
         cells.append([who, of[0]["steps"], said, until, of[0]["packages"], "yes" if of[0]["pinned"] else "no"])
     return "\n\n".join([
-        common.table(["set-up", "commands", "seconds", "until", "packages", "versions are fixed"], cells),
-        f"Commands of the one: {'; '.join(OURS_STEPS)}. Of the other, by its README: {'; '.join(PEER_STEPS)}. Nothing is cached but what the package "
-        "registry caches. Ours brings searches, contracts and explanations too, and goes on to a trained model; the other is timed until its packages "
-        "import, for its data comes from the Hub. Fewer commands are counted, not how long people take over them.",
+        common.table(["set-up", "commands", "seconds", "until", "packages", "fixed versions"], cells),
+        f"Commands of isotrain: {'; '.join(OURS_STEPS)}. Of the example, by its README: {'; '.join(PEER_STEPS)}. Nothing is cached except by the package "
+        "registry. isotrain also installs searches, contracts and explanations, and is timed until a trained model; the example is timed until its packages "
+        "import, because its data comes from the Hub. Commands are counted, not the time people take for them.",
     ])  # fmt: skip

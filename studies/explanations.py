@@ -1,4 +1,4 @@
-"""Can explanations serve as quality control? Honest models and planted shortcuts, before three judges."""
+"""Can explanations serve as quality control? Models with and without planted shortcuts, checked in three ways."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from studies.common import Row, Settings
 
 TITLE = "Can explanations serve as quality control?"
 HYPOTHESIS = (
-    "The explanation gate fails models that learned a planted shortcut, or nothing, and passes honest ones. Accuracy alone passes the "
-    "shortcuts, because their evaluation data has the shortcut too. The data contract alone sees neither: nothing in the data is malformed."
+    "The explanation gate fails models that learned a planted shortcut, or nothing, and passes models without a shortcut. Accuracy alone "
+    "passes the shortcuts, because their evaluation data has the shortcut too. The data contract alone detects neither, because nothing in "
+    "the data is malformed."
 )
-MARGIN = 10.0  # points: accuracy alone rejects a model that is so much worse than the honest one of its seed
+MARGIN = (
+    10.0  # points: accuracy alone rejects a model that is this much worse than the model without shortcut of its seed
+)
 
 # The planted images are of another size than Tiny ImageNet's.
 CONTRACT: dict[str, list[str]] = {"images": ["quality.contract=image_folder"], "questions": []}
@@ -48,7 +51,7 @@ def run(settings: Settings, folder: Path) -> list[Row]:
 
 def report(rows: list[Row], figures: Path) -> str:
     """The section."""
-    honest = {(row["task"], row["seed"]): row["metric"] for row in rows if row["model"] == "honest"}
+    honest = {(row["task"], row["seed"]): row["metric"] for row in rows if row["model"] == "without shortcut"}
     judges = {
         "explanations": lambda row: row["explanations"] not in ("passed", "warned"),
         "accuracy alone": lambda row: row["metric"] < honest[row["task"], row["seed"]] - MARGIN,
@@ -64,16 +67,16 @@ def report(rows: list[Row], figures: Path) -> str:
         )
     values, rates = {}, []
     for name, judge in judges.items():
-        bad = [row for row in rows if row["model"] not in ("honest", "random weights")]
-        good = [row for row in rows if row["model"] == "honest"]
+        bad = [row for row in rows if row["model"] not in ("without shortcut", "random weights")]
+        good = [row for row in rows if row["model"] == "without shortcut"]
         caught, alarms = sum(map(judge, bad)), sum(map(judge, good))
         rates.append([name, common.share(caught, len(bad)), common.share(alarms, len(good))])
         values[name] = (100 * caught / max(1, len(bad)), *(100 * each for each in common.wilson(caught, len(bad))))
     return "\n\n".join([
         common.table(["model", "accuracy or F1", *(f"rejected by {name}" for name in judges)], cells),
-        "Of the models with a planted shortcut (random weights left out, for accuracy finds those):",
-        common.table(["judge", "shortcuts rejected", "honest models rejected"], rates),
+        "Models with a planted shortcut (without random weights, which accuracy detects):",
+        common.table(["check", "shortcuts rejected", "models without shortcut rejected"], rates),
         common.bars(figures / "explanations.svg", "Shortcuts rejected", values, "percent, with 95 % intervals"),
-        f"Accuracy alone rejects a model that is {MARGIN:g} points worse than the honest one of the same seed, on its own evaluation data. "
-        "Intervals are Wilson's. The shortcuts are two that we planted: of others this says nothing.",
+        f"Accuracy alone rejects a model that is {MARGIN:g} points worse than the model without shortcut of the same seed, on its own "
+        "evaluation data. Intervals are Wilson's. The result holds for the planted shortcuts only.",
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Do pipelines accelerate model development? From a changed file to a judged model."""
+"""Do pipelines accelerate model development? From a changed file to an evaluated model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from studies.common import Done, Row, Settings
 
 TITLE = "Do pipelines accelerate model development?"
 HYPOTHESIS = (
-    "One command that verifies, trains, scores, explains and reports takes fewer commands than as many commands by hand, and less time, for "
-    "data and models are opened once. A pipeline takes one command, too, and more time than that command: each step is a process. "
-    "After a change of the model alone, what the data costs is not paid again."
+    "A single command that verifies, trains, scores, explains and reports replaces several commands and takes less time than they do, because "
+    "data and models are opened once. A pipeline also takes one command, but more time, because each step is a process. "
+    "After a change of the model alone, the data is not prepared again."
 )
 
 
@@ -57,7 +57,7 @@ def _model(seed: int, state: str, settings: Settings) -> list[str]:
     ]
 
 
-_EXPLAIN = ["explain.examples=32", "explain.minimum=1"]
+_EXPLAIN = ["explain.examples=32", "explain.min_correct=1"]
 
 
 def _by_hand(place: Path, state: str, seed: int, settings: Settings) -> list[Done]:
@@ -113,8 +113,8 @@ def report(rows: list[Row], figures: Path) -> str:
             values[f"{arm}, {state}"] = (statistics.median(seconds), seconds[0], seconds[-1])
     return "\n\n".join([
         common.table(["arm", "commands", "seconds"], cells),
-        common.bars(figures / "pipelines.svg", "From a changed file to a judged model", values, "seconds, smallest to largest"),
-        "Warm: only the learning rate was changed since. Training is kept short on purpose: what is measured is all the rest. "
-        "By hand means as many commands of ours, one after another, with nobody thinking in between. The pipeline runs on this machine as on "
-        "a cluster, but for the time that pods take to start; it also compares with the last model and registers the new one.",
+        common.bars(figures / "pipelines.svg", "From a changed file to an evaluated model", values, "seconds, smallest to largest"),
+        "Warm: only the learning rate changed since the cold run. Training is short on purpose, so that everything else is measured. "
+        "\"By hand\" runs the separate commands one after another without pauses. The pipeline runs as on a cluster, without the time that pods "
+        "take to start; it also compares with the last model and registers the new one.",
     ])  # fmt: skip

@@ -13,7 +13,7 @@ from studies.common import Row, Settings
 
 TITLE = "Does Katib's search yield effective models?"
 HYPOTHESIS = (
-    "At equal compute a search finds a better configuration than the default of a model that nobody has tuned; TPE is at least as good as "
+    "At equal compute, a search finds a better configuration than the default of an untuned model; TPE is at least as good as "
     "random search, and grid search is no better; early stopping finds at least as much with the same steps."
 )
 # Without n_startup_trials the first ten trials of TPE are random search's.
@@ -134,20 +134,20 @@ def report(rows: list[Row], figures: Path) -> str:
             )
             if arm != "default":
                 values[f"{task}, {arm}"] = (mean, low, high)
-        head = [task, "best, mean", "more than the default", "trials until the default's quality", "seconds"]
+        head = [task, "mean best", "difference from the default", "trials to reach the default", "seconds"]
         parts.append(common.table(head, cells))
     parts.append(
         common.bars(
             figures / "search.svg",
-            "Best of a search, less the default configuration's",
+            "Best of a search minus the default configuration",
             values,
             "points, with 95 % intervals over seeds",
         )
     )
     parts.append(
-        "Best is the best validation metric of any trial, so that it is better than what a new sample would show, by more the more trials there are: "
-        "this holds for every search alike, not for the default. Intervals are Student's over seeds, and wide for few of them. "
-        "The arm with early stopping has more trials, for what it does not spend on bad ones. TPE begins with three random trials."
+        '"Best" is the best validation metric of any trial. It is optimistic compared with new data, more so with more trials; this applies to all '
+        "searches, not to the default. Intervals are Student's t over seeds, and wide for few seeds. The arm with early stopping runs more trials "
+        "with the steps that it saves. TPE starts with three random trials."
     )
     return "\n\n".join(parts)
 

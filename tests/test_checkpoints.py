@@ -108,7 +108,7 @@ def test_a_full_disk_is_said_and_keeps_what_was_there(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ResourceError, match="what was saved before is still there"):
+    with pytest.raises(ResourceError, match="the previous checkpoint is unchanged"):
         checkpoints.write({"n": 2}, path, keep=tmp_path / "last-1.ckpt")
     assert checkpoints.read(path) == {"n": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
@@ -118,5 +118,5 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no checkpoint"):
         checkpoints.read(tmp_path / "last.ckpt")
     (tmp_path / "last.ckpt").write_bytes(b"text")
-    with pytest.raises(InputError, match="is not a whole checkpoint: start in another folder"):
+    with pytest.raises(InputError, match="is not a complete checkpoint: start in another folder"):
         checkpoints.read_latest(tmp_path)

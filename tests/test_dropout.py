@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainers import cpu, fast_dropout, hardware
+from trainers import fast_dropout, hardware
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -49,7 +49,7 @@ def test_every_16_bit_value_is_counted(p: float) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fast_dropout, "_random", lambda _: every.clone())
             noise, threshold, scale = fast_dropout.draw_noise((fast_dropout.NOISE_LEVELS,), p, dtype)
-        kept = fast_dropout._keep(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
+        kept = fast_dropout._apply_threshold(torch.ones_like(noise), noise, threshold, torch.empty_like(noise))
         assert (kept == 0).sum() == count
         assert scale == fast_dropout.NOISE_LEVELS / (fast_dropout.NOISE_LEVELS - count)
 
@@ -384,8 +384,8 @@ def test_fitting_turns_dropout_on() -> None:
 def test_quick_float32_is_float32() -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision
     try:
-        cpu.enable_onednn_float32()
-        assert cpu._float32_is_exact()
+        hardware.enable_onednn_float32()
+        assert hardware._float32_is_exact()
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
 
@@ -398,22 +398,22 @@ def test_quick_float32_gives_way_to_bfloat16_units(monkeypatch: pytest.MonkeyPat
         ({"avx2"}, "AuthenticAMD", True),
         ({"avx512f"}, "AuthenticAMD", False),
     ):
-        monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: frozenset(flags))
-        monkeypatch.setattr(cpu, "_vendor", lambda vendor=vendor: vendor)
-        monkeypatch.setattr(cpu, "_float32_is_exact", lambda exact=exact: exact)
-        assert not cpu.enable_onednn_float32()
+        monkeypatch.setattr(hardware, "cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(hardware, "_cpuinfo", lambda key, vendor=vendor: vendor)
+        monkeypatch.setattr(hardware, "_float32_is_exact", lambda exact=exact: exact)
+        assert not hardware.enable_onednn_float32()
         assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def test_the_float32_check_sees_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cpu._float32_is_exact()
+    assert hardware._float32_is_exact()
     plain = torch.Tensor.__matmul__
 
     def rough(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return plain(a, b) if a.dtype == torch.float64 else plain(a.bfloat16(), b.bfloat16()).float()
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rough)
-    assert not cpu._float32_is_exact()
+    assert not hardware._float32_is_exact()
 
 
 @pytest.mark.parametrize(
@@ -421,6 +421,6 @@ def test_the_float32_check_sees_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Non
     [({"avx2"}, "32-true"), ({"avx512f", "avx512_bf16"}, "bf16-mixed"), ({"amx_bf16"}, "bf16-mixed")],
 )
 def test_precision_auto_goes_by_the_processor(units: set[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(units))
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(units))
     assert hardware.resolve_precision("auto", "cpu") == expected
     assert hardware.resolve_precision("16-mixed", "cpu") == "16-mixed"

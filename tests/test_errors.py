@@ -102,14 +102,14 @@ def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
 
 # what is done, its exit code, what the message says
 TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
-    ("unknown key", lambda _: ["optim.lrr=1"], 2, r"unknown key optim\.lrr; optim has .*did you mean lr\?"),
+    ("unknown key", lambda _: ["optim.lrr=1"], 2, r"unknown key optim\.lrr; keys of optim: .*did you mean lr\?"),
     (
         "unknown key of another choice",
         lambda _: ["model=resnet18", "data=shapes", "data.augment.mixp=1"],
         2,
-        r"unknown key data\.augment\.mixp; data\.augment has random_resized_crop, .*did you mean mixup\?",
+        r"unknown key data\.augment\.mixp; keys of data\.augment: random_resized_crop, .*did you mean mixup\?",
     ),
-    ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; model can be .*bert"),
+    ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; valid: .*bert"),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
     (
@@ -124,15 +124,20 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         2,
         r"data\.sample\.train=0: must be a whole number, at least 1",
     ),
-    ("unknown setting of a sample", lambda _: ["+data.sample.colour=1"], 2, r"data\.sample has no key colour; it has"),
+    (
+        "unknown setting of a sample",
+        lambda _: ["+data.sample.colour=1"],
+        2,
+        r"data\.sample has no key colour; valid keys:",
+    ),
     (
         "two tasks",
         lambda _: ["model=resnet18"],
         2,
-        r"made for image_classification, the data set for question_answering: .* model=bert or .* or data=image_folder or",
+        r"for the task image_classification and the data set for question_answering: .* model=bert or .* or data=image_folder or",
     ),
     ("unknown argument", lambda _: ["+trainer.max_epoch=1"], 2, r"trainer: .*max_epoch"),
-    ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py itself"),
+    ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py; remove it"),
     (
         "unknown architecture",
         lambda tmp: [*questions(tmp), "+model.architecture.wings=2"],
@@ -192,7 +197,7 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         "folder of somebody else",
         lambda tmp: [*questions(tmp), f"hydra.run.dir={_foreign(tmp)}"],
         2,
-        r"holds no run of ours",
+        r"not a run folder",
     ),
 ]
 
@@ -243,10 +248,10 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
     code = (
         "import runpy, sys\n"
         "from runs import report\n"
-        "from trainers import mistakes\n"
+        "from trainers import mistake_pictures\n"
         "def broken(*_):\n"
         "    raise ValueError('of no shape')\n"
-        "report.write = mistakes.keep = broken\n"
+        "report.write = mistake_pictures.save_pictures = broken\n"
         f"sys.argv = ['train.py', *{overrides!r}]\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
@@ -255,8 +260,8 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "no report.html was written: of no shape; python -m runs report " in done.stderr
-    assert "no pictures of mistakes were kept for the report: of no shape" in done.stderr
+    assert "report.html could not be written: of no shape; python -m runs report " in done.stderr
+    assert "pictures of mistakes could not be saved for the report: of no shape" in done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], (tmp_path / "run" / "report.html").exists()) == ("finished", False)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
@@ -301,4 +306,4 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path)
         check=False,
     )
     assert again.returncode == 0, again.stderr
-    assert "going on from" in again.stderr
+    assert "resuming from" in again.stderr

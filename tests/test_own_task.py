@@ -127,7 +127,7 @@ def test_it_trains_resumes_and_is_scored(command: Command, environment: dict[str
 
     # What it lacks is refused by name.
     done = command("-m", "explain", "run=a", expected=2)
-    assert "explainer of the task counting, which counting.task lacks: write it as docs/tasks.md says" in done.stderr
+    assert "explainer of the task counting, but counting.task does not define it" in done.stderr
     done = command(*TRAIN, "explain=warn", "hydra.run.dir=c", expected=2)
     assert "explainer of the task counting, which counting.task lacks" in done.stderr
     done = command(*TRAIN, "quality=enforce", "hydra.run.dir=c", expected=2)
@@ -151,7 +151,7 @@ MISTAKES = {
     "no config.json": ("model.py", '"config.json")', '"other.json")', (), "export of Counter wrote no config.json"),
     "no order of batches": ("data.py", "self.train_batches", "self.order", (), "Dots has no train_batches"),
     "an error of its own": ("model.py", "order = index.argsort()", "order = index.arg_sort()", (), "the code in "),
-    "no baseline": ("model.py", "", "", ("model=majority",), "the task counting has no model=majority"),
+    "no baseline": ("model.py", "", "", ("model=majority",), "model=majority is not available for the task counting"),
 }  # fmt: skip
 
 

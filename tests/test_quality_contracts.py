@@ -353,7 +353,7 @@ def test_a_missing_column_fails_loudly(name: str, sound: dict[str, Facts], conne
     column = "answers" if name in QUESTIONS else "width" if name in IMAGES else "length"
     connection.execute(f"alter table facts drop column {column}")
     found = outcomes(name, sound[name], connection, tmp_path)
-    assert not found.good
+    assert not found.accepted
     unevaluated = [each for each in found.checks if each.outcome == "unevaluated"]
     assert len(unevaluated) > 5
     assert "could not be evaluated" in verdict.summarise_verdict(found)

@@ -201,7 +201,7 @@ def test_a_signal_writes_a_checkpoint_says_so_and_exits(number: int, code: int, 
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     last = errors.strip().splitlines()[-1]
-    assert "last.ckpt is written, the same command goes on from it" in last
+    assert "last.ckpt is written, the same command resumes from it" in last
     assert "Traceback" not in errors
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "interrupted"
@@ -240,7 +240,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before_it(
     last = tmp_path / "torn" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     train(overrides, tmp_path / "torn")
-    assert "is not a whole checkpoint; trying the one before it" in caplog.text
+    assert "is not a complete checkpoint; trying the previous one" in caplog.text
     same(tmp_path / "whole", tmp_path / "torn")
 
 

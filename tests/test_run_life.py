@@ -107,7 +107,7 @@ def test_a_folder_is_refused_on_all_ranks(ranks: Ranks, tmp_path: Path) -> None:
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     done = ranks([*QUESTIONS, *COMMON, f"hydra.run.dir={tmp_path / 'run'}"])
     assert [rank.returncode for rank in done] == [2, 2]
-    assert all("holds no run of ours" in rank.stderr for rank in done)
+    assert all("not a run folder" in rank.stderr for rank in done)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
@@ -122,7 +122,7 @@ def test_a_diverged_run_given_again_goes_on_where_it_can(begun: bool, run: Run, 
     again = run(*command)
     assert (again.returncode, record(folder)["status"]) == (3, "diverged"), again.stderr
     assert (folder / "checkpoints" / "last.ckpt").exists() == begun
-    assert ("going on from" in again.stderr) == begun
+    assert ("resuming from" in again.stderr) == begun
     assert record(folder)["restarts"] == 1
     changed = run(*command, "optim.lr=99")
     assert changed.returncode == (2 if begun else 3), changed.stderr
@@ -162,24 +162,30 @@ def test_a_finished_run_is_judged_by_explanations_that_were_off(run: Run, tmp_pa
     command = (
         "train.py", "model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes",
         "data.sample.train=96", "data.sample.val=60", "data.batch_size=16", "trainer.threads=1", "trainer.max_steps=3",
-        "quality=off", "trainer.precision=32-true", "explain.examples=20", "explain.precision=32", "explain.stable=-1",
+        "quality=off", "trainer.precision=32-true", "explain.examples=20", "explain.precision=32", "explain.min_agreement=-1",
         "explain.image_classification.grid=4", "explain.image_classification.pictures=0", f"hydra.run.dir={folder}",
     )  # fmt: skip
     first = run(*command)
     assert first.returncode == 0, first.stderr
     model = {path: path.read_bytes() for path in (folder / "model").iterdir()}
-    judged = run(*command, "explain=enforce", "explain.minimum=1000")
+    judged = run(*command, "explain=enforce", "explain.min_correct=1000")
     assert judged.returncode == 5, judged.stderr
-    assert "too few to say" in judged.stderr
+    assert "too few to judge" in judged.stderr
     assert judged.stdout.split(" ", 1)[1] == first.stdout.splitlines()[-1].split(" ", 1)[1] + "\n"
     assert record(folder)["explain"]["status"] == "inconclusive"
     assert "inconclusive" in (folder / "report.html").read_text()
     when = (folder / "explain" / "verdict.json").stat().st_mtime_ns
-    assert run(*command, "explain=enforce", "explain.minimum=1000").returncode == 5
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
     assert run(*command, "explain=warn").returncode == 0
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "judged by the verdict that is there"
-    other = run(*command, "explain=enforce", "explain.minimum=1")
-    assert "too few to say" not in other.stderr, other.stderr
+    fields = record(folder)  # as in records before the options were renamed
+    for old, new in (("level", "alpha"), ("stable", "min_agreement"), ("minimum", "min_correct")):
+        fields["config"]["explain"][old] = fields["config"]["explain"].pop(new)
+    (folder / "run.json").write_text(json.dumps(fields))
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
+    assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "old names have their old meaning"
+    other = run(*command, "explain=enforce", "explain.min_correct=1")
+    assert "too few to judge" not in other.stderr, other.stderr
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns > when, "other settings, another verdict"
     assert other.returncode == (0 if record(folder)["explain"]["status"] in ("passed", "warned") else 5)
     assert {path: path.read_bytes() for path in (folder / "model").iterdir()} == model

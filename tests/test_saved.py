@@ -226,7 +226,7 @@ def test_the_runs_own_decoding_is_used(run: Run, tmp_path: Path) -> None:
     (tmp_path / "alone" / "isotrain.json").unlink()
     done = run("-m", "trainers", "predict", "run=alone", str(write_questions(tmp_path)))
     assert done.returncode == 0, done.stderr
-    assert "does not say all that its predictions depend on; defaults are used: model.n_best=20" in done.stderr
+    assert "lacks settings that its predictions depend on; using defaults: model.n_best=20" in done.stderr
 
 
 def test_named_data_keeps_what_chooses_its_examples() -> None:
@@ -391,5 +391,5 @@ def test_files_that_are_no_images_are_left_out_aloud(run: Run, tmp_path: Path, i
     (images / "val" / "notes.txt").write_text("")
     done = run("-m", "trainers", "predict", "run=run", "images/val")
     assert done.returncode == 0, done.stderr
-    assert "images/val: 1 file(s) are not images and are left out, such as images/val/notes.txt" in done.stderr
+    assert "images/val: skipped 1 file(s) that are not images, such as images/val/notes.txt" in done.stderr
     assert len(rows(done.stdout)) == 28

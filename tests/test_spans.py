@@ -3,12 +3,11 @@
 import subprocess
 import sys
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.spans import Windows, invented, logits, real, recipe, recipe_features
+from benchmarks.spans import Windows, invented, logits, pad, real, recipe, recipe_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,13 +15,25 @@ from config.errors import DivergenceError
 from trainers import spans
 
 
+def top(start: np.ndarray, end: np.ndarray, lengths: np.ndarray, k: int = 20) -> spans.Candidates:
+    """The k best starts and ends of each window, equal logits as in the recipe: by a stable sort, reversed."""
+
+    def best(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inside = np.arange(logits.shape[1]) < lengths[:, None]
+        positions = np.argsort(np.where(inside, logits, -np.inf), axis=1, kind="stable")[:, ::-1][:, :k]
+        present = np.take_along_axis(inside, positions, axis=1)
+        values = np.where(present, np.take_along_axis(logits, positions, axis=1), -np.inf)
+        return values.astype(np.float32), np.where(present, positions, -1)
+
+    null = (start[:, 0] + end[:, 0]).astype(np.float32)
+    return spans.Candidates(*best(start), *best(end), null)
+
+
 def find(windows: Windows, start: np.ndarray, end: np.ndarray, **options) -> spans.Answers:
     """From flat logits to answers."""
     lengths = np.diff(windows.offsets)
-    candidates = spans.top(spans.pad(start, windows.offsets), spans.pad(end, windows.offsets), lengths)
-    return spans.best_spans(
-        candidates, windows.chars, windows.offsets, windows.example, len(windows.contexts), **options
-    )
+    candidates = top(pad(start, windows.offsets), pad(end, windows.offsets), lengths)
+    return spans.best_spans(windows, candidates, len(windows.contexts), **options)
 
 
 def texts(windows: Windows, found: spans.Answers) -> list[str]:
@@ -32,7 +43,7 @@ def texts(windows: Windows, found: spans.Answers) -> list[str]:
 
 def assert_as_recipe(windows: Windows, start: np.ndarray, end: np.ndarray, no_answer: bool, threshold: float = 0.0):
     """Bit for bit, but for the word "empty" that the recipe puts where there is no span."""
-    padded = (spans.pad(flat, windows.offsets) for flat in (start, end))
+    padded = (pad(flat, windows.offsets) for flat in (start, end))
     expected, lists, differences = recipe(
         windows, recipe_features(windows), *padded, no_answer=no_answer, threshold=threshold, sort="stable"
     )
@@ -127,7 +138,7 @@ def one(words: int, start: dict[int, float], end: dict[int, float], **options) -
 def test_the_longest_answer_has_thirty_tokens():
     assert one(60, {1: 5.0}, {30: 5.0})[1].span(0) == (0, 59)
     assert one(60, {1: 5.0}, {31: 5.0})[1].span(0) != (0, 61)
-    assert one(60, {1: 5.0}, {3: 5.0}, max_tokens=3)[1].span(0) == (0, 5)
+    assert one(60, {1: 5.0}, {3: 5.0}, max_answer_tokens=3)[1].span(0) == (0, 5)
     assert one(60, {5: 5.0}, {5: 5.0})[1].span(0) == (8, 9)
     assert one(60, {5: 5.0}, {4: 5.0})[1].span(0) not in ((8, 7), (6, 9))
 
@@ -152,15 +163,10 @@ def test_no_span_at_all():
     _, found = one(0, {0: 4.0}, {0: 3.0}, no_answer=True, threshold=99.0)
     assert (found.span(0), found.answered[0], found.no_answer_score[0]) == (None, False, 7.0)
     assert len(found.n_best(0, "")) == 1
-    nothing = spans.best_spans(
-        spans.top(np.empty((0, 1)), np.empty((0, 1)), np.empty(0, np.int64)),
-        np.empty((0, 2), np.int32),
-        np.zeros(1, np.int64),
-        np.empty(0, np.int32),
-        2,
-        no_answer=True,
-    )
-    assert (len(nothing), nothing.span(1), nothing.null.tolist()) == (2, None, [0.0, 0.0])
+    windows = Windows([], np.empty((0, 2), np.int32), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty((0, 2)))
+    candidates = top(np.empty((0, 1)), np.empty((0, 1)), np.empty(0, np.int64))
+    nothing = spans.best_spans(windows, candidates, 2, no_answer=True)
+    assert (len(nothing.count), nothing.span(1), nothing.null.tolist()) == (2, None, [0.0, 0.0])
 
 
 def test_tokens_without_characters_are_no_answer_of_squad_2():
@@ -174,15 +180,15 @@ def test_tokens_without_characters_are_no_answer_of_squad_2():
 
 
 def test_shipping_only_the_best_from_several_processes_changes_nothing(dev: Windows):
-    start, end = (spans.pad(flat, dev.offsets) for flat in logits(dev, seed=2))
+    start, end = (pad(flat, dev.offsets) for flat in logits(dev, seed=2))
     lengths = np.diff(dev.offsets)
-    whole = spans.top(start, end, lengths)
+    whole = top(start, end, lengths)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(lengths))
     parts = []
     for numbers in np.split(order, [1, 300, 420]):
         width = lengths[numbers].max()
-        batch = spans.top(start[numbers, :width], end[numbers, :width], lengths[numbers])
+        batch = top(start[numbers, :width], end[numbers, :width], lengths[numbers])
         shuffled = rng.permutation(batch.start_values.shape[1])  # as torch.topk(sorted=False) may leave them
         parts.append(
             (
@@ -195,15 +201,16 @@ def test_shipping_only_the_best_from_several_processes_changes_nothing(dev: Wind
         )
     windows, joined = spans.merge_candidates(parts)
     assert windows.tolist() == list(range(len(lengths)))
-    rest = dev.chars, dev.offsets, dev.example, len(dev.contexts)
-    expected, found = (spans.best_spans(each, *rest, no_answer=True) for each in (whole, joined))
+    expected, found = (
+        spans.best_spans(dev, candidates, len(dev.contexts), no_answer=True) for candidates in (whole, joined)
+    )
     for name in vars(expected):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
 def test_collect_widens_short_batches():
     def batch(k: int) -> spans.Candidates:
-        return spans.top(np.ones((1, k)), np.ones((1, k)), np.array([k]))
+        return top(np.ones((1, k)), np.ones((1, k)), np.array([k]))
 
     windows, joined = spans.merge_candidates([(np.array([7]), batch(3)), (np.array([2]), batch(5))])
     assert windows.tolist() == [2, 7]
@@ -211,34 +218,13 @@ def test_collect_widens_short_batches():
     assert joined.end_values[1].tolist() == [1, 1, 1, -np.inf, -np.inf]
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 2**32 - 1), st.integers(1, 25))
-def test_top_is_a_stable_sort_reversed(lengths: list[int], seed: int, k: int):
-    rng = np.random.default_rng(seed)
-    offsets = np.cumsum([0, *lengths])
-    flat = rng.integers(-3, 4, offsets[-1]).astype(np.float32)
-    padded = spans.pad(flat, offsets)
-    padded = padded if padded.shape[1] else np.zeros((len(lengths), 1), np.float32)
-    padded[np.arange(padded.shape[1]) >= np.array(lengths)[:, None]] = 99  # padding plays no part
-    found = spans.top(padded, -padded, np.array(lengths), k)
-    for row, (begin, end) in enumerate(pairwise(offsets)):
-        for values, positions, sign in (
-            (found.start_values, found.start_positions, 1),
-            (found.end_values, found.end_positions, -1),
-        ):
-            own = sign * flat[begin:end]
-            expected = np.argsort(own, kind="stable")[::-1][:k]
-            there = positions[row] >= 0
-            assert positions[row][there].tolist() == expected.tolist()
-            assert values[row][there].tolist() == own[expected].tolist()
-
-
 def test_bad_input():
     windows = _few(2)
     lengths = np.diff(windows.offsets)
     flat = np.zeros(len(windows.chars), np.float32)
-    candidates = spans.top(spans.pad(flat, windows.offsets), spans.pad(flat, windows.offsets), lengths)
+    candidates = top(pad(flat, windows.offsets), pad(flat, windows.offsets), lengths)
     with pytest.raises(ValueError, match="windows"):
-        spans.best_spans(candidates, windows.chars, windows.offsets[:-1], windows.example, len(windows.contexts))
+        spans.best_spans(windows._replace(offsets=windows.offsets[:-1]), candidates, len(windows.contexts))
     flat[windows.offsets[3] + 1] = np.nan
     with pytest.raises(DivergenceError, match="NaN"):
         find(windows, flat, flat)

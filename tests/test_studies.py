@@ -93,13 +93,17 @@ def test_planting_is_seeded(clean: Path, tmp_path: Path) -> None:
 
 def test_reports_say_what_was_measured(tmp_path: Path) -> None:
     seeds = (0, 1)
-    kinds = {"honest": (97.0, "passed"), "a mark in the corner": (100.0, "failed"), "random weights": (25.0, "failed")}
+    kinds = {
+        "without shortcut": (97.0, "passed"),
+        "a marker in the corner": (100.0, "failed"),
+        "random weights": (25.0, "failed"),
+    }
     rows = [
         {"task": "images", "model": model, "seed": seed, "metric": metric, "explanations": status, "contract": 0}
         for model, (metric, status) in kinds.items() for seed in seeds
     ]  # fmt: skip
     text = explanations.report(rows, tmp_path)
-    assert "| images: a mark in the corner | 100.0 | 2 of 2 | 0 of 2 | 0 of 2 |" in text
+    assert "| images: a marker in the corner | 100.0 | 2 of 2 | 0 of 2 | 0 of 2 |" in text
     assert "| explanations | 2 of 2 (34% to 100%) | 0 of 2 (0% to 66%) |" in text
     rows = [
         {"defect": name, "arm": arm, "seed": seed, "found": arm == "before" and not name.startswith("none"), "code": 0, "seconds": 2.0}

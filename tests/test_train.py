@@ -226,7 +226,7 @@ def test_evaluating_the_run_and_its_plain_model_folder_gives_the_trained_metrics
     assert run("train.py", "hydra.run.dir=out").returncode == 2  # an evaluation is nothing to go on with
     before = (folder / "run.json").read_bytes()
     refused = run("-m", "trainers", "evaluate", f"run={folder}", "--output", str(folder))
-    assert (refused.returncode, "its record would be lost" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "whose record would be lost" in refused.stderr) == (2, True), refused.stderr
     assert (folder / "run.json").read_bytes() == before
 
 

@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from trainers.saved_model import SavedModel
 
 LIBRARY = "timm"  # loads model/ without isotrain
-MODEL, DATA = "resnet18", "tiny_imagenet"  # choices of conf that a saved model is opened with
-EXAMPLES = "images"  # what examples are called
-EXPERIMENT = "images"  # what names of Experiments begin with
-CLUSTER = "label"  # key of a prediction: examples that share its value are alike
-CLUSTER_NAME = "class"  # what such examples share, in words
-USE = "Tells which of its classes an image shows."
+MODEL, DATA = "resnet18", "tiny_imagenet"  # choices of conf with which a saved model is opened
+EXAMPLES = "images"  # name of examples, plural
+EXPERIMENT = "images"  # prefix of Experiments' names
+CLUSTER = "label"  # key of a prediction whose equal values mark similar examples
+CLUSTER_NAME = "class"  # name of such a group
+USE = "Classifies an image into one of its classes."
 LIMITS = (
-    "It names one of its classes, whatever the image shows. It was scored on images of the kind of its evaluation data; "
-    "of others nothing is known."
+    "It returns one of its classes for any image. It was evaluated on images like those of its evaluation data; its "
+    "performance on others is unknown."
 )
-# What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
+# Classes of the settings in its section of conf/explain; their annotations have the types and ranges.
 EXPLAIN_SETTINGS = ("explain.image_views.Settings", "explain.image_views.ExtraSettings")
-# Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
+# Settings of a saved model, by group of conf, with defaults for model folders without them.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {}}  # all of them are in timm's config.json
 
 # -- saved models -----------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def is_model(config: Mapping[str, Any]) -> bool:
 
 
 def model_config(model: "SavedModel") -> dict[str, Any]:
-    """conf/model of a saved model: its architecture, and where its weights are."""
+    """Return conf/model of a saved model: its architecture, and the source of its weights."""
     from trainers.stem import has_small_stem
 
     return {
@@ -47,29 +47,31 @@ def model_config(model: "SavedModel") -> dict[str, Any]:
 
 
 def data_config(model: "SavedModel") -> dict[str, Any]:
-    """conf/data of a saved model: its image size, and what pixels are normalised by."""
+    """Return conf/data of a saved model: its image size, mean and standard deviation."""
     from trainers.stem import has_small_stem
 
-    about = model.config.get("pretrained_cfg") or {}
-    size = int((about.get("input_size") or (3, 224, 224))[-1])
-    found = {"image_size": size // 2 if has_small_stem(model.config) else size}
-    return found | {name: list(about[name]) for name in ("mean", "std") if about.get(name)}
+    preprocessing = model.config.get("pretrained_cfg") or {}
+    size = int((preprocessing.get("input_size") or (3, 224, 224))[-1])
+    return {
+        "image_size": size // 2 if has_small_stem(model.config) else size,
+        **{name: list(preprocessing[name]) for name in ("mean", "std") if preprocessing.get(name)},
+    }
 
 
 def check_data(model: "SavedModel", data: Any) -> None:
-    """Refuses data with other classes than the model's.
+    """Check that the data has the model's classes.
 
     Raises:
-        InputError: it has.
+        InputError: it has others.
     """
-    from trainers.classes import check_same_classes
+    from trainers.classification import check_same_classes
 
     labels = model.config.get("label_names") or (model.config.get("pretrained_cfg") or {}).get("label_names")
     check_same_classes(labels, [entry["id"] for entry in data.classes])
 
 
 def keep_mistakes(module: Any, folder: Any) -> None:
-    """Keeps pictures of a run's mistakes for its report."""
+    """Save pictures of a run's mistakes for its report."""
     from trainers import mistake_pictures
 
     mistake_pictures.save_pictures(module, folder)
@@ -79,7 +81,7 @@ def keep_mistakes(module: Any, folder: Any) -> None:
 
 
 def scores(row: Mapping[str, Any]) -> dict[str, float]:
-    """Each metric of one example, in the metric's unit; their means over the examples are the metrics."""
+    """Return the metrics of one example, in the metric's unit; their means over the examples are the metrics."""
     return {
         "val_accuracy": 100.0 * bool(row["correct"]),
         "val_top5_accuracy": 100.0 * (row["label"] in row["top5"]),
@@ -88,23 +90,22 @@ def scores(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def is_correct(row: Mapping[str, Any]) -> bool:
-    """Whether a prediction is right."""
+    """Whether a prediction is correct."""
     return bool(row["correct"])
 
 
-# Columns of the table of mistakes, with how each is aligned: "n" number, "t" text that may break, "i" identifier,
-# "picture" the example's picture, "" other.
-MISTAKE_COLUMNS = {"loss": "n", "sure": "n", "": "picture", "true": "i", "it says": "i", "image": "i"}
+# Columns of the table of mistakes: "n" number, "i" identifier, "picture" the example's picture.
+MISTAKE_COLUMNS = {"loss": "n", "confidence": "n", "": "picture", "true": "i", "predicted": "i", "image": "i"}
 MISTAKE_ORDER = "the highest loss first"
 
 
 def mistake_key(row: Mapping[str, Any]) -> Any:
-    """What mistakes are sorted by, ascending."""
+    """Return the sort key of a mistake, ascending."""
     return -float(row.get("loss", row.get("probability", 0.0)))
 
 
 def mistake(row: Mapping[str, Any]) -> list[Any]:
-    """The cells of one mistake, as MISTAKE_COLUMNS; of a picture its id."""
+    """Return the cells of one mistake, as MISTAKE_COLUMNS; the cell of a picture is its id."""
     probability = row.get("probability")
     return [
         f"{row['loss']:.2f}" if "loss" in row else "",
@@ -117,42 +118,42 @@ def mistake(row: Mapping[str, Any]) -> list[Any]:
 
 
 def mistake_group(row: Mapping[str, Any]) -> str:
-    """The group that mistakes are filtered by."""
+    """Return the group by which mistakes are filtered."""
     return str(row["label"])
 
 
-# -- what rooms are given ---------------------------------------------------------------------------------------------
+# -- parts in other rooms ---------------------------------------------------------------------------------------------
 
 
 def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Labels images; see `python -m trainers predict`."""
-    from trainers import predict_images
+    """Label images; see `python -m trainers predict`."""
+    from trainers.predict_images import predict_images
 
-    return predict_images.predict_images(model, files, stdin, batch_size)
+    return predict_images(model, files, stdin, batch_size)
 
 
 def explainer() -> ModuleType:
-    """What its explanations are made of: a module of the room `explain`."""
+    """Return the module of its explanations."""
     from explain import image_explainer
 
     return image_explainer
 
 
 def facts() -> ModuleType:
-    """What its data contract checks: a module of the room `quality`."""
+    """Return the module of its table of facts, which data contracts check."""
     from quality import image_facts
 
     return image_facts
 
 
-def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
-    """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
+def model_outputs(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
+    """Return a saved model's outputs for rows of facts; see `python -m quality drift --model`.
 
     Args:
-        name: a run's folder or a model folder.
-        data: the data module that the rows are of.
-        split: of the rows.
-        rows: of the table of facts.
+        name: a run folder or a model folder.
+        data: the data module of the rows, not prepared.
+        split: the split of the rows.
+        rows: rows of the table of facts.
     """
     from quality.features import ModelOutputs
     from trainers import drift_features

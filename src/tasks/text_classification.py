@@ -9,20 +9,20 @@ if TYPE_CHECKING:
     from trainers.saved_model import SavedModel
 
 LIBRARY = "transformers"  # loads model/ without isotrain
-MODEL, DATA = "bert_classifier", "imdb"  # choices of conf that a saved model is opened with
-EXAMPLE_KEYS = ("columns",)  # keys of conf/data that choose examples, beside those that every data set has
-EXAMPLES = "texts"  # what examples are called
-EXPERIMENT = "texts"  # what names of Experiments begin with
-CLUSTER = "label"  # key of a prediction: examples that share its value are alike
-CLUSTER_NAME = "class"  # what such a group is called
-USE = "Tells which of its classes a text belongs to."
+MODEL, DATA = "bert_classifier", "imdb"  # choices of conf with which a saved model is opened
+EXAMPLE_KEYS = ("columns",)  # keys of conf/data that select examples, besides those of every data set
+EXAMPLES = "texts"  # name of examples, plural
+EXPERIMENT = "texts"  # prefix of Experiments' names
+CLUSTER = "label"  # key of a prediction whose equal values mark similar examples
+CLUSTER_NAME = "class"  # name of such a group
+USE = "Classifies a text into one of its classes."
 LIMITS = (
-    "It names one of its classes, whatever the text is about. It was scored on texts of the kind of its evaluation data; "
-    "of others nothing is known."
+    "It returns one of its classes for any text. It was evaluated on texts like those of its evaluation data; its "
+    "performance on others is unknown."
 )
-# What takes the settings of its section in conf/explain: their types and ranges are in its annotations.
-EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.text_values.ExtraSettings")
-# Settings that belong to a saved model, by group of conf, and what they are where a model folder does not say.
+# Classes of the settings in its section of conf/explain; their annotations have the types and ranges.
+EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.tokens.ExtraSettings")
+# Settings of a saved model, by group of conf, with defaults for model folders without them.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {"max_length": 256, "columns": None}}
 
 # -- saved models -----------------------------------------------------------------------------------------------------
@@ -36,28 +36,28 @@ def is_model(config: Mapping[str, Any]) -> bool:
 
 
 def model_config(model: "SavedModel") -> dict[str, Any]:
-    """conf/model of a saved model: where its weights are."""
+    """Return conf/model of a saved model: the source of its weights."""
     return {"pretrained": str(model.folder), "revision": None}
 
 
 def data_config(model: "SavedModel") -> dict[str, Any]:
-    """conf/data of a saved model: its own tokenizer."""
+    """Return conf/data of a saved model: its own tokenizer."""
     return {"pretrained": None, "revision": None, "tokenizer": str(model.folder)}
 
 
 def check_data(model: "SavedModel", data: Any) -> None:
-    """Refuses data with other classes than the model's.
+    """Check that the data has the model's classes.
 
     Raises:
-        InputError: it has.
+        InputError: it has others.
     """
-    from trainers.classes import check_same_classes
+    from trainers.classification import check_same_classes
 
     check_same_classes(labels(model.config), [entry["id"] for entry in data.classes])
 
 
 def labels(config: Mapping[str, Any]) -> list[str]:
-    """The classes' names in the order of the model's outputs, from its config.json."""
+    """Return the classes' names in the order of the model's outputs, from its config.json."""
     names = config.get("id2label") or {}
     return [str(names[key]) for key in sorted(names, key=int)]
 
@@ -66,27 +66,27 @@ def labels(config: Mapping[str, Any]) -> list[str]:
 
 
 def scores(row: Mapping[str, Any]) -> dict[str, float]:
-    """Each metric of one example, in the metric's unit; their means over the examples are the metrics."""
+    """Return the metrics of one example, in the metric's unit; their means over the examples are the metrics."""
     return {"val_accuracy": 100.0 * bool(row["correct"]), **({"val_loss": float(row["loss"])} if "loss" in row else {})}
 
 
 def is_correct(row: Mapping[str, Any]) -> bool:
-    """Whether a prediction is right."""
+    """Whether a prediction is correct."""
     return bool(row["correct"])
 
 
-# Columns of the table of mistakes, with how each is set: "n" number, "t" text that may break, "w" unbroken, "i" identifier.
+# Columns of the table of mistakes: "n" number, "t" text that may break, "w" unbroken text, "i" identifier.
 MISTAKE_COLUMNS = {"loss": "n", "confidence": "n", "text": "t", "true": "w", "predicted": "w", "id": "i"}
 MISTAKE_ORDER = "the highest loss first"
 
 
 def mistake_key(row: Mapping[str, Any]) -> Any:
-    """What mistakes are sorted by, ascending."""
+    """Return the sort key of a mistake, ascending."""
     return -float(row.get("loss", row.get("probability", 0.0)))
 
 
 def mistake(row: Mapping[str, Any]) -> list[Any]:
-    """The cells of one mistake, as MISTAKE_COLUMNS."""
+    """Return the cells of one mistake, as MISTAKE_COLUMNS."""
     probability = row.get("probability")
     return [
         f"{row['loss']:.2f}" if "loss" in row else "",
@@ -99,42 +99,42 @@ def mistake(row: Mapping[str, Any]) -> list[Any]:
 
 
 def mistake_group(row: Mapping[str, Any]) -> str:
-    """The group that mistakes are filtered by."""
+    """Return the group by which mistakes are filtered."""
     return str(row["label"])
 
 
-# -- what rooms are given ---------------------------------------------------------------------------------------------
+# -- parts in other rooms ---------------------------------------------------------------------------------------------
 
 
 def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Classifies texts; see `python -m trainers predict`."""
-    from trainers import predict_texts
+    """Label texts; see `python -m trainers predict`."""
+    from trainers.predict_texts import predict_texts
 
-    return predict_texts.predict_texts(model, files, stdin, batch_size)
+    return predict_texts(model, files, stdin, batch_size)
 
 
 def explainer() -> ModuleType:
-    """What its explanations are made of: a module of the room `explain`."""
+    """Return the module of its explanations."""
     from explain import text_explainer
 
     return text_explainer
 
 
 def facts() -> ModuleType:
-    """What its data contract checks: a module of the room `quality`."""
+    """Return the module of its table of facts, which data contracts check."""
     from quality import text_facts
 
     return text_facts
 
 
-def look(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
-    """What a saved model makes of some rows of facts, for drift; see `python -m quality drift --model`.
+def model_outputs(name: str, data: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> "ModelOutputs":
+    """Return a saved model's outputs for rows of facts; see `python -m quality drift --model`.
 
     Args:
-        name: a run's folder or a model folder.
-        data: the data module that the rows are of.
-        split: of the rows.
-        rows: of the table of facts.
+        name: a run folder or a model folder.
+        data: the data module of the rows, not prepared.
+        split: the split of the rows.
+        rows: rows of the table of facts.
     """
     from quality.features import ModelOutputs
     from trainers import drift_features

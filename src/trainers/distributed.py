@@ -1,4 +1,4 @@
-"""Several processes that agree: start, broadcast, gather, decisions of rank zero, and one ending for all."""
+"""Distributed training: start, gather, decisions of rank zero, and one ending for all ranks."""
 
 import contextlib
 import datetime
@@ -16,17 +16,17 @@ from config import process
 T = TypeVar("T")
 
 _TIMEOUT = datetime.timedelta(minutes=30)
-_ENDING, _WRITTEN, _LEFT = "isotrain/ending", "isotrain/written", "isotrain/left"
-_SECONDS = 10.0  # that a rank waits at the end for one that may hang in a collective
+_ENDING, _WRITTEN, _LEFT = "isotrain/ending", "isotrain/written", "isotrain/left"  # keys of the store
+_EXIT_TIMEOUT_S = 10.0  # of a rank that waits for one that may hang in a collective
 
 
 def start() -> Any:
-    """Joins the processes that torchrun, PyTorchJob or TrainJob started; does nothing for one.
+    """Join the processes started by torchrun, PyTorchJob or TrainJob; do nothing for a single process.
 
-    Before Lightning does it, because the run's folder is agreed on first.
+    Lightning would do so later; the run folder is agreed on before.
 
     Returns:
-        The store that the processes share; None for one process.
+        The key-value store that the processes share; None for a single process.
     """
     if process.world_size() == 1 or dist.is_initialized():
         return None
@@ -40,22 +40,13 @@ def start() -> Any:
 
 
 def stop() -> None:
-    """Leaves the group, so that no process waits for another at the end."""
+    """Leave the process group, so that no process waits for another at exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def broadcast(value: T) -> T:
-    """Rank zero's value, on every rank."""
-    if not dist.is_initialized():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
 def gather(value: T) -> list[T]:
-    """Every rank's value in the order of ranks, on every rank."""
+    """Return the values of all ranks, in rank order, on every rank. A collective."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -73,48 +64,47 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def decide_on_rank_zero(decide: Callable[[], T]) -> T:
-    """Rank zero's decision, on every rank. A collective.
+    """Call a function on rank zero, and return its result on every rank. A collective.
 
     Args:
-        decide: called on rank zero alone.
-
-    Returns:
-        What it returned there.
+        decide: function called on rank zero only.
 
     Raises:
-        Exception: what it raised there; on other ranks of the same class if the class has an exit code, else a
-            RuntimeError.
+        Exception: what `decide` raised; on other ranks an exception of the same class if the class has an exit code,
+            else a RuntimeError.
     """
     if not dist.is_initialized():
         return decide()
-    value: Any = None
-    failure: Exception | None = None
+    result: Any = None
+    error: Exception | None = None
     if dist.get_rank() == 0:
         try:
-            value = decide()
-        except Exception as error:
-            failure = error
-    kind = None if failure is None else type(failure) if hasattr(failure, "exit_code") else RuntimeError
-    value, kind, message = broadcast((value, kind, str(failure)))
-    if failure is not None:
-        raise failure
-    if kind is not None:
-        raise kind(message)
-    decision: T = value
+            result = decide()
+        except Exception as raised:
+            error = raised
+    error_class = None if error is None else type(error) if hasattr(error, "exit_code") else RuntimeError
+    message = [(result, error_class, str(error))]
+    dist.broadcast_object_list(message, src=0)
+    if error is not None:
+        raise error
+    result, error_class, text = message[0]
+    if error_class is not None:
+        raise error_class(text)
+    decision: T = result
     return decision
 
 
 def agree(store: Any, value: str | None) -> str:
-    """One value for all ranks: the first that any of them gives.
+    """Return one value on all ranks: the first that any of them sets.
 
-    Through the store and not by a collective, because a rank that fails does so while others wait in collectives.
+    It uses the store rather than a collective, because a rank that fails does so while others wait in collectives.
 
     Args:
-        store: that `start` returned.
-        value: of this rank; None waits for another rank's.
+        store: returned by `start`.
+        value: value of this rank; None waits for that of another rank.
 
     Raises:
-        RuntimeError: the process that serves the store is gone.
+        RuntimeError: the process that serves the store has exited.
     """
     if store is None:
         return value or ""
@@ -126,28 +116,28 @@ def agree(store: Any, value: str | None) -> str:
 
 
 def leave_together(store: Any, decided_by: int) -> None:
-    """Waits until rank zero has written how the run ended, and the others know it.
+    """Wait until rank zero has written how the run ended, and the other ranks know it.
 
     torchrun ends all processes as soon as one of them fails, and rank zero may serve the store.
 
     Args:
-        store: that `start` returned.
-        decided_by: the rank whose failure, or end, decided how the run ended.
+        store: returned by `start`.
+        decided_by: the rank that decided how the run ended.
     """
     if store is None:
         return
     rank = process.rank()
-    with contextlib.suppress(RuntimeError):  # the process that served the store is gone
+    with contextlib.suppress(RuntimeError):  # the process that served the store has exited
         if rank == 0:
             store.set(_WRITTEN, "")
-            _wait(store, [f"{_LEFT}/{other}" for other in range(1, process.world_size())], _SECONDS)
+            _wait(store, [f"{_LEFT}/{number}" for number in range(1, process.world_size())], _EXIT_TIMEOUT_S)
         else:
-            # Rank zero may have much to hand over to an experiment tracker.
-            _wait(store, [_WRITTEN], _TIMEOUT.total_seconds() if decided_by == 0 else _SECONDS)
+            # Rank zero may upload a large model to an experiment tracker.
+            _wait(store, [_WRITTEN], _TIMEOUT.total_seconds() if decided_by == 0 else _EXIT_TIMEOUT_S)
             store.set(f"{_LEFT}/{rank}", "")
 
 
 def _wait(store: Any, keys: list[str], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not store.check(keys) and time.monotonic() < end:
+    deadline = time.monotonic() + seconds
+    while not store.check(keys) and time.monotonic() < deadline:
         time.sleep(0.05)

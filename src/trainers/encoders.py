@@ -1,4 +1,4 @@
-"""A transformers encoder with a head for a task: from a checkpoint, or from a description with random weights."""
+"""Transformers encoders with a task's head: from a checkpoint, or from an architecture with random weights."""
 
 import sys
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Head:
     """A kind of head of transformers.
 
     Attributes:
-        purpose: what it is for, for messages.
+        purpose: its purpose, for messages.
         auto_class: transformers' class that loads it.
     """
 
@@ -38,52 +38,49 @@ def build_encoder(
     attention_dropout: float | None,
     **settings: Any,
 ) -> Any:
-    """The encoder and its head.
+    """Build an encoder with a head, for training.
 
     Args:
-        head: what it is for.
-        data: gives the vocabulary's size, the padding token and the longest input.
+        head: kind of the head.
+        data: data module with the vocabulary's size, the padding token and the longest input.
         pretrained: Hub name or folder; None for random weights of `architecture`.
-        revision: of a Hub name.
+        revision: revision of a Hub name.
         architecture: `model_type` and settings of a transformers configuration.
-        dropout: of hidden states; None leaves the checkpoint's.
-        attention_dropout: of attention weights; None leaves the checkpoint's.
+        dropout: dropout of hidden states; None for the checkpoint's.
+        attention_dropout: dropout of attention weights; None for the checkpoint's.
         settings: further settings of the configuration, such as the classes' names.
 
     Raises:
-        InputError: a checkpoint that cannot be had or is not such an encoder, or an architecture that there is not.
+        InputError: a checkpoint that is unavailable or not such an encoder, or an unknown architecture.
     """
     transformers = _transformers()
     auto_class = getattr(transformers, head.auto_class)
-    dropouts = _dropouts(dropout, attention_dropout)
     if pretrained is None:
-        config = _described(head, dict(architecture or {}), data)
-        _set(config, dropouts)
-        config.update(settings)
+        config = _new_config(head, dict(architecture or {}), data)
+        _update_config(config, dropout, attention_dropout, settings)
         try:
             return auto_class.from_config(config, attn_implementation="sdpa")
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):
                 raise
-            raise _no_such_model(head, config.model_type) from error
-    folder = Path(pretrained).is_dir()
-    if not folder and pretrained.startswith((".", "/", "~")):
+            raise _unknown_model(head, config.model_type) from error
+    is_folder = Path(pretrained).is_dir()
+    if not is_folder and pretrained.startswith((".", "/", "~")):
         raise InputError(f"model.pretrained={pretrained}: no such folder")
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
-    if not folder:
+    if not is_folder:
         work_offline_if_unreachable()
     try:
         config = transformers.AutoConfig.from_pretrained(pretrained, revision=revision)
-        _set(config, dropouts)
-        config.update(settings)
+        _update_config(config, dropout, attention_dropout, settings)
         model = auto_class.from_pretrained(
             pretrained,
             revision=revision,
             config=config,
             attn_implementation="sdpa",
             dtype=torch.float32,
-            # A head for other classes than the checkpoint's begins with random weights.
+            # A head for other classes than the checkpoint's starts with random weights.
             ignore_mismatched_sizes=bool(settings),
         )
     except Exception as error:
@@ -101,14 +98,22 @@ def build_encoder(
 
 
 def load_encoder(head: Head, folder: Path) -> Any:
-    """A saved model's network, float32, as training built it."""
+    """Load a saved model's network as training built it, in float32."""
     return getattr(_transformers(), head.auto_class).from_pretrained(
         str(folder), attn_implementation="sdpa", dtype=torch.float32
     )
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Load a saved model's tokenizer through the cache, as `datamodules.text.tokenizer.prepare` returns it."""
+    from datamodules.storage import cache
+    from datamodules.text import tokenizer
+
+    return tokenizer.prepare(cache.root(), tokenizer=str(folder))
+
+
 def _transformers() -> Any:
-    """transformers, quiet: that a head is new is known, and progress is for terminals."""
+    """Import transformers without its warnings of new heads, and without progress bars unless on a terminal."""
     import transformers
     from transformers.utils import logging as transformers_logging
 
@@ -118,48 +123,48 @@ def _transformers() -> Any:
     return transformers
 
 
-def _dropouts(hidden: float | None, attention: float | None) -> dict[str, float]:
-    """The settings under the names that transformers' configurations use for them."""
-    settings: dict[str, float] = {}
-    if hidden is not None:
-        names = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
-        settings |= dict.fromkeys(names, hidden)
-    if attention is not None:
-        settings |= {"attention_probs_dropout_prob": attention, "attention_dropout": attention}
-    return settings
+def _update_config(
+    config: Any, dropout: float | None, attention_dropout: float | None, settings: dict[str, Any]
+) -> None:
+    """Set dropout, under the names that the configuration has for it, and further settings."""
+    names = {
+        "hidden_dropout_prob": dropout,
+        "dropout": dropout,
+        "hidden_dropout": dropout,
+        "embedding_dropout": dropout,
+        "mlp_dropout": dropout,
+        "attention_probs_dropout_prob": attention_dropout,
+        "attention_dropout": attention_dropout,
+    }
+    config.update({name: value for name, value in names.items() if value is not None and hasattr(config, name)})
+    config.update(settings)
 
 
-def _described(head: Head, architecture: dict[str, Any], data: Any) -> Any:
-    """A transformers configuration from `architecture`, for this data's vocabulary and windows.
+def _new_config(head: Head, architecture: dict[str, Any], data: Any) -> Any:
+    """Return a transformers configuration of `architecture`, for the data's vocabulary and windows.
 
     Raises:
-        InputError: no such kind of model, or a setting that it does not have.
+        InputError: an unknown `model_type`, or a setting that it does not have.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     model_type = architecture.pop("model_type", "bert")
     if model_type not in CONFIG_MAPPING:
-        raise _no_such_model(head, model_type)
-    plain = AutoConfig.for_model(model_type)
-    if unknown := sorted(set(architecture) - set(plain.to_dict()) - set(plain.attribute_map)):
+        raise _unknown_model(head, model_type)
+    default = AutoConfig.for_model(model_type)
+    if unknown := sorted(set(architecture) - set(default.to_dict()) - set(default.attribute_map)):
         raise InputError(
             f"model.architecture.{unknown[0]}: transformers' {model_type} has no such setting; to describe another "
             "model, give ~model.architecture '+model.architecture={model_type: ..., ...}'"
         )
     length = {"max_position_embeddings": max(512, data.max_length)}
-    given = {**length, **architecture, "vocab_size": data.vocab_size, "pad_token_id": data.pad_id}
-    # A configuration's other special tokens may be those of a larger vocabulary.
+    settings = {**length, **architecture, "vocab_size": data.vocab_size, "pad_token_id": data.pad_id}
+    # The default special tokens may be those of a larger vocabulary.
     for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
-        if (getattr(plain, name, None) or 0) >= data.vocab_size:
-            given[name] = None
-    return AutoConfig.for_model(model_type, **given)
+        if (getattr(default, name, None) or 0) >= data.vocab_size:
+            settings[name] = None
+    return AutoConfig.for_model(model_type, **settings)
 
 
-def _no_such_model(head: Head, model_type: str) -> InputError:
+def _unknown_model(head: Head, model_type: str) -> InputError:
     return InputError(f"model.architecture.model_type={model_type}: transformers has no such model for {head.purpose}")
-
-
-def _set(config: Any, settings: dict[str, float]) -> None:
-    for name, value in settings.items():
-        if hasattr(config, name):
-            setattr(config, name, value)

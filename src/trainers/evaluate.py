@@ -1,4 +1,4 @@
-"""Scores a saved model on a data set, as training's validation does."""
+"""Evaluation of a saved model on a validation split, as in training."""
 
 import sys
 from pathlib import Path
@@ -21,56 +21,129 @@ from trainers.saved_model import SavedModel
 
 
 def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, float]:
-    """Prints a metric line for a model on a validation split.
+    """Evaluate a saved model, and print its metric line.
 
     Args:
-        name: a run's folder or a model folder.
+        name: a run folder or a model folder.
         overrides: Hydra overrides; `data=` for another data set than the run's.
-        output: folder for predictions.jsonl, metrics.jsonl and a run.json (status "evaluated") that runs compare; None writes none.
+        output: folder for predictions.jsonl, metrics.jsonl and a run.json (status "evaluated"), which `runs` compares;
+            None writes no files.
+
+    Returns:
+        The metrics.
 
     Raises:
-        InputError: the model cannot be loaded, or the data is of another task or has other classes.
+        InputError: the model cannot be loaded, the data is of another task or has other classes, or `output` is a run.
     """
     if output is not None and folders.folder_state(output) in ("unfinished", "finished"):
-        raise InputError(f"--output {output} holds a run; its record would be lost: give another folder")
-    import lightning.pytorch as pl
+        raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
 
-    from trainers import cpu, distributed, fit
-    from trainers.hardware import configure_cpu
+    from trainers import distributed, fit, hardware
 
-    model_folder = saved_model.open_model(name)
-    config = compose_saved(model_folder, overrides)
+    model = saved_model.open_model(name)
+    config = compose_saved(model, overrides)
     check_config(config)
     check_targets(config)
     distributed.start()
-    configure_cpu(config.trainer.threads)
-    cpu.tune_cpu()
-    data = build(config, "data")
-    data.prepare_data(("val",))
-    data.setup("validate")
-    check_data(model_folder, data)
-    module = build(config, "model", data=data, optim=config.optim)
-    trainer: pl.Trainer = fit.build_trainer(config, [], Path(output or "."), [])
+    hardware.configure_cpu(config.trainer.threads)
+    data, module = load_module(model, config)
+    trainer = fit.build_trainer(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
-        file = None
+        metrics_file = None
         if output is not None:
-            Path(output).mkdir(parents=True, exist_ok=True)
-            predictions.write(Path(output) / folders.PREDICTIONS, module.rows)
-            files.write_json(
-                Path(output) / folders.RECORD,
-                _record(name, config, data, module, _data_choice(model_folder, overrides)),
-            )
-            file = Path(output) / folders.METRICS
-            file.unlink(missing_ok=True)  # of an earlier evaluation
-        best: dict[str, Any] = model_folder.record.get("best") or {"epoch": 0, "step": 0}
-        metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=file)
+            folder = Path(output)
+            folder.mkdir(parents=True, exist_ok=True)
+            predictions.write(folder / folders.PREDICTIONS, module.rows)
+            choice = _data_choice(overrides) or (model.record.get("choices") or {}).get("data")
+            files.write_json(folder / folders.RECORD, _record(name, config, data, module, choice))
+            metrics_file = folder / folders.METRICS
+            metrics_file.unlink(missing_ok=True)  # of an earlier evaluation
+        best: dict[str, Any] = model.record.get("best") or {"epoch": 0, "step": 0}
+        metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
     distributed.stop()
     return dict(module.metrics)
 
 
+def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
+    """Compose a configuration whose model is a saved one.
+
+    Classes come from this machine's configuration, values from the record: nothing that a record names is imported.
+
+    Args:
+        model: the saved model.
+        overrides: Hydra overrides; `data=` for another data set than the run's.
+
+    Raises:
+        InputError: a model folder without `data=`, or data of another task.
+    """
+    recorded = model.record.get("config") or {}
+    other_data = _data_choice(overrides) is not None
+    if not recorded and not other_data:
+        example = getattr(model.module, "DATA", "NAME")
+        raise InputError(f"name a data set, such as data={example}: a model folder does not specify one")
+    choices = [f"model={factory.select_choice(model.record, model.task, 'model')}"]
+    if not other_data:
+        choices.append(f"data={factory.select_choice(model.record, model.task, 'data')}")
+    config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
+    if problem := describe_task_mismatch(config):
+        raise InputError(problem)
+    with open_dict(config):
+        if not other_data:
+            factory.overlay(config.data, recorded["data"])
+            config.trainer.deterministic = recorded["trainer"]["deterministic"]
+            config.trainer.precision = recorded["trainer"]["precision"]
+        factory.overlay(config.model, recorded.get("model") or {})
+    apply_saved_model(model, config, preprocessing=other_data)
+    for override in overrides:
+        if override.startswith("data."):
+            _apply_override(config, override)
+    return config
+
+
+def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> None:
+    """Set a configuration's model to a saved one, with its decoding.
+
+    Args:
+        model: the saved model.
+        config: the configuration, changed in place.
+        preprocessing: whether to set the data's preprocessing to the model's, too.
+    """
+    module = model.module
+    weights = tasks.load_member(model.task, "model_config", "loading a model")(model)
+    with open_dict(config):
+        factory.overlay(config.model, _specified_settings(model, "model") | weights)
+        if preprocessing:
+            example_keys = getattr(module, "EXAMPLE_KEYS", ())  # these are the data set's own
+            values = _specified_settings(model, "data")
+            factory.overlay(config.data, {key: value for key, value in values.items() if key not in example_keys})
+        if data_config := getattr(module, "data_config", None):
+            factory.overlay(config.data, data_config(model))
+
+
+def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
+    """Open the validation split of a configuration, and load a saved model.
+
+    Args:
+        model: the saved model.
+        config: a configuration of that model (`compose_saved`, `apply_saved_model`).
+
+    Returns:
+        The data module and the LightningModule.
+
+    Raises:
+        InputError: the model cannot be loaded, or does not fit the data, for example because of other classes.
+    """
+    data = build(config, "data")
+    data.prepare_data(("val",))
+    data.setup("validate")
+    if check_data := getattr(model.module, "check_data", None):
+        check_data(model, data)
+    return data, build(config, "model", data=data, optim=config.optim)
+
+
 def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str | None) -> dict[str, Any]:
-    """What `python -m runs` asks of an evaluation: which model, on which data, with which metrics."""
+    """Return the run.json of an evaluation, as `python -m runs` reads it."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
         "status": "evaluated",
@@ -84,84 +157,18 @@ def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str |
     }
 
 
-def _data_choice(model: SavedModel, overrides: list[str]) -> str | None:
-    """The name of the data set that is evaluated on."""
-    named = [override.removeprefix("data=") for override in overrides if override.startswith("data=")]
-    recorded = (model.record.get("choices") or {}).get("data")
-    return named[-1] if named else recorded
+def _data_choice(overrides: list[str]) -> str | None:
+    choices = [override.removeprefix("data=") for override in overrides if override.startswith("data=")]
+    return choices[-1] if choices else None
 
 
-def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
-    """A composed configuration whose model is the saved one.
-
-    Classes come from this machine's configuration, values from the record: what a record names is never imported.
-
-    Args:
-        model: the saved model.
-        overrides: Hydra's; with `data=` the data is another than the run's.
-
-    Raises:
-        InputError: a model folder without `data=`, or data of another task.
-    """
-    recorded = model.record.get("config") or {}
-    named = any(override.startswith("data=") for override in overrides)
-    if not recorded and not named:
-        example = getattr(model.module, "DATA", "NAME")
-        raise InputError(f"name a data set, such as data={example}: a model folder does not say which it is for")
-    choices = [
-        f"model={factory.select_choice(model.record, model.task, 'model')}",
-        *([] if named else [f"data={factory.select_choice(model.record, model.task, 'data')}"]),
-    ]
-    config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
-    if problem := describe_task_mismatch(config):
-        raise InputError(problem)
-    with open_dict(config):
-        if not named:
-            factory.overlay(config.data, recorded["data"])
-            config.trainer.deterministic = recorded["trainer"]["deterministic"]
-            config.trainer.precision = recorded["trainer"]["precision"]
-        factory.overlay(config.model, recorded.get("model") or {})
-    apply_saved_model(model, config, preprocessing=named)
-    for override in overrides:
-        if override.startswith("data."):
-            config = _override(config, override)
-    return config
-
-
-def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool = False) -> None:
-    """Makes a configuration's model the saved one, with its decoding.
-
-    Args:
-        model: the saved model.
-        config: changed in place.
-        preprocessing: take the data's preprocessing from the model, too.
-    """
-    module = model.module
-    where = tasks.load_member(model.task, "model_config", "loading a model")(model)
-    with open_dict(config):
-        factory.overlay(config.model, _said(model, "model") | where)
-        if preprocessing:
-            examples = getattr(module, "EXAMPLE_KEYS", ())  # of the data that is named, not of the model's
-            factory.overlay(
-                config.data, {key: value for key, value in _said(model, "data").items() if key not in examples}
-            )
-        if own := getattr(module, "data_config", None):
-            factory.overlay(config.data, own(model))
-
-
-def _said(model: SavedModel, group: str) -> dict[str, Any]:
-    """A saved model's settings, but for defaults that it does not say itself: the configuration has its own."""
+def _specified_settings(model: SavedModel, group: str) -> dict[str, Any]:
+    """Return a saved model's settings without defaults, for which the configuration has its own."""
     settings = model.settings.get(group, {})
     return {key: value for key, value in settings.items() if f"{group}.{key}" not in model.defaults}
 
 
-def check_data(model: SavedModel, data: Any) -> None:
-    """Refuses data that the model was not made for, as its task tells."""
-    if check_own := getattr(model.module, "check_data", None):
-        check_own(model, data)
-
-
-def _override(config: DictConfig, override: str) -> DictConfig:
+def _apply_override(config: DictConfig, override: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from config.messages import describe_unknown_key
@@ -171,4 +178,3 @@ def _override(config: DictConfig, override: str) -> DictConfig:
     if OmegaConf.select(config, key, default="absent") == "absent":
         raise InputError(describe_unknown_key(key, config))
     OmegaConf.update(config, key, parsed.value())
-    return config

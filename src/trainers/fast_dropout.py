@@ -1,15 +1,14 @@
-"""Dropout and attention with dropout that are quick on a CPU.
+"""Dropout, and attention with dropout, that are fast on CPUs.
 
-Torch draws dropout's random numbers on a CPU one after another from a Mersenne twister, and scaled-dot-product
-attention with dropout falls back to separate steps. Together they can cost more than all matrix products. Here
-the numbers come from numpy's SFC64, 16 bits for each element, and one pass compares and drops. The
-distribution is the same: each element is dropped by itself with probability p (to within 1/131072), and what
-stays is scaled so that the expectation is exact.
+On a CPU, torch draws dropout's random numbers one after another from a Mersenne twister, and scaled-dot-product attention
+with dropout falls back to separate steps. Together they can cost more than all matrix products. Here the numbers come
+from numpy's SFC64, 16 bits for each element, and one pass compares and drops. The distribution is the same: each element
+is dropped independently with probability p (to within 1/131072), and the others are scaled so that the expectation is
+exact.
 
-Each call takes one key from torch's CPU generator, so that `torch.manual_seed`, a restored generator state
-and activation checkpointing reproduce its masks; they do not depend on the number of threads. On other
-devices and in compiled code torch's own kernels run; so they do in eval mode and where p is 0, but for attention
-where SDPA's own kernel is the slower one (`_flash_is_slow`).
+Each call draws one key from torch's CPU generator, so that `torch.manual_seed`, a restored generator state and activation
+checkpointing reproduce its masks; they do not depend on the number of threads. On other devices, in compiled code, in
+eval mode and for p = 0 torch's own kernels run, except for attention where SDPA's kernel is slower (`_flash_is_slow`).
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trainers.cpu import cpu_flags
+from trainers.hardware import cpu_flags
 
-# The name under which transformers finds `attention`.
+# Name of `attention` in transformers' registry.
 ATTENTION_NAME = "isotrain_dropout"
 # 16 random bits for each element.
 NOISE_LEVELS = 1 << 16
-# Words of 64 bits from one stream: enough to pay for seeding it, few enough to share among threads.
+# Words of 64 bits from one stream: enough to amortise its seeding, few enough to divide among threads.
 STREAM_WORDS = 1 << 17
 
 
 def enable(model: nn.Module) -> int:
-    """Makes `model` use this module where it trains on a CPU with dropout.
+    """Replace dropout and attention of a model by those of this module, which apply on CPUs.
 
-    Every `nn.Dropout` becomes a `Dropout`, and a transformers model on plain SDPA goes through `attention`.
-    Weights, their names and the model's saved configuration stay as they are. Calling it twice is harmless.
+    Every `nn.Dropout` becomes a `Dropout`, and transformers models with plain SDPA use `attention`. Weights, their names
+    and the model's saved configuration are unchanged. Calling it twice is harmless.
 
     Returns:
-        How many modules were replaced.
+        Number of replaced modules.
     """
     replaced = 0
     for parent in model.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
-                quick = Dropout(child.p, child.inplace)
-                quick.train(child.training)
-                setattr(parent, name, quick)
+                fast = Dropout(child.p, child.inplace)
+                fast.train(child.training)
+                setattr(parent, name, fast)
                 replaced += 1
     if getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa":
         from transformers import AttentionInterface, AttentionMaskInterface
@@ -63,13 +62,14 @@ def enable(model: nn.Module) -> int:
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` with a quick mask on a CPU."""
+    """`nn.Dropout` with a fast mask on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.training and _ours(input, self.p)):
+        """Drop elements at random in training."""
+        if not (self.training and _applies(input, self.p)):
             return super().forward(input)
         noise, threshold, scale = draw_noise(input.shape, self.p, input.dtype)
-        mask = _keep(torch.full((), scale, dtype=input.dtype).expand(input.shape), noise, threshold, noise)
+        mask = _apply_threshold(torch.full((), scale, dtype=input.dtype).expand(input.shape), noise, threshold, noise)
         return input.mul_(mask) if self.inplace else input * mask
 
 
@@ -82,44 +82,46 @@ def attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
-    **rest: Any,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers: quick with dropout on a CPU, otherwise the library's SDPA.
+    """Attention function for transformers: fast with dropout on CPUs, otherwise the library's SDPA.
 
     Args:
         module: the attention layer.
         query: [B, H, Q, D].
         key: [B, H, K, D].
         value: [B, H, K, D].
-        attention_mask: bool [B, 1, Q, K], True where a query may look; or an additive mask; or none.
+        attention_mask: bool [B, 1, Q, K], True for keys that a query attends to; or an additive mask; or None.
         dropout: probability; 0 in eval mode.
-        scaling: of the scores; D**-0.5 if not given.
+        scaling: scale of the scores; None for D**-0.5.
         is_causal: as in SDPA.
-        rest: what else the model passes.
+        kwargs: further arguments of the model.
 
     Returns:
-        [B, Q, H, D], and no weights.
+        [B, Q, H, D], and None for the weights.
     """
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     plain = (
         (attention_mask is not None or not causal or query.shape[2] == 1)
         and query.dtype == key.dtype == value.dtype
         and query.shape[1] == key.shape[1]
-        and not any(rest.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
+        and not any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
     )
-    drops = dropout > 0 and _ours(query, dropout)
+    drops = dropout > 0 and _applies(query, dropout)
     slow = dropout == 0 and _flash_is_slow(query)
     if not (plain and (drops or slow)):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal, **rest)
+        out, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
+        )
         return out, None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return Attention.apply(query, key, value, _additive(attention_mask, query.dtype), scale, dropout), None
 
 
 class Attention(torch.autograd.Function):
-    """dropout(softmax(Q K^T scale + bias)) V in the dtype of its inputs, in few passes over [B, H, Q, K].
+    """Compute dropout(softmax(Q K^T scale + bias)) V in the dtype of its inputs, in few passes over [B, H, Q, K].
 
     With P the probabilities, M the mask over 1 - p, and dO the gradient, the softmax's gradient is
     P * (M * dO V^T - rowsum(dO * O)): the row sums need no pass over [Q, K] (FlashAttention, Dao et al. 2022,
@@ -142,8 +144,8 @@ class Attention(torch.autograd.Function):
             if bias is not None:
                 scores.view(batch, heads, length, -1).add_(bias)
             weights = torch.softmax(scores, -1)
-            # In place: `scores` has served.
-            dropped = _keep(weights, noise, threshold, scores) if p else weights
+            # In place: `scores` is no longer needed.
+            dropped = _apply_threshold(weights, noise, threshold, scores) if p else weights
             out = torch.bmm(dropped, v)
         ctx.save_for_backward(q, k, v, weights, dropped, out)
         ctx.scale, ctx.rescale = scale, rescale
@@ -168,16 +170,16 @@ class Attention(torch.autograd.Function):
 
 
 def draw_noise(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tensor, float, float]:
-    """Noise for a dropout mask.
+    """Draw noise for a dropout mask.
 
     Args:
-        shape: of the noise.
+        shape: shape of the noise.
         p: probability to drop, above 0 and below 1.
         dtype: floating dtype of the noise.
 
     Returns:
-        noise of that shape and dtype; the threshold at or below which an element is dropped; the scale of
-        what stays. noise <= threshold has probability round(p * 65536) / 65536; the scale is one over the rest.
+        The noise; the threshold at or below which an element is dropped; and the scale of the others.
+        noise <= threshold has probability round(p * 65536) / 65536; the scale is 1 / (1 - that probability).
     """
     count = min(max(round(p * NOISE_LEVELS), 1), NOISE_LEVELS - 1)
     scale = NOISE_LEVELS / (NOISE_LEVELS - count)
@@ -185,13 +187,13 @@ def draw_noise(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tens
     if dtype is torch.bfloat16 and (threshold := _bfloat16_threshold(count)) is not None:
         return bits.view(torch.bfloat16), threshold, scale
     if dtype in (torch.bfloat16, torch.float16):
-        # Neither holds all 16-bit integers: the comparison happens here.
+        # Neither represents all 16-bit integers: compare here.
         return (bits >= count - NOISE_LEVELS // 2).to(dtype), 0.5, scale
     return bits.to(dtype), count - NOISE_LEVELS // 2 - 1.0, scale
 
 
 def _random(count: int) -> Tensor:
-    """[count] uniform int16. Blocks have streams of their own, so that threads change nothing."""
+    """Return [count] uniform int16. Each block has its own stream, so that the result does not depend on threads."""
     # numpy seeds from non-negative integers.
     key = int(torch.randint(2**63 - 1, (), dtype=torch.int64))
     words = -(-count // 4)
@@ -219,10 +221,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @functools.cache
 def _bfloat16_threshold(count: int) -> float | None:
-    """The bfloat16 at or below which exactly `count` of the 65,536 bit patterns lie.
+    """Return the bfloat16 at or below which exactly `count` of the 65,536 bit patterns lie.
 
-    So random bits serve as noise without a conversion. None where no normal number does it: NaNs compare as
-    false, the zeros as equal, and denormals may be flushed.
+    With it random bits are noise without a conversion. None if there is no such normal number: NaNs compare as false, the
+    zeros as equal, and denormals may be flushed.
     """
     patterns = torch.arange(-NOISE_LEVELS // 2, NOISE_LEVELS // 2).to(torch.int16).view(torch.bfloat16).double()
     ordered = patterns[~patterns.isnan()].sort().values
@@ -233,25 +235,24 @@ def _bfloat16_threshold(count: int) -> float | None:
     return threshold if exact and abs(threshold) >= torch.finfo(torch.bfloat16).tiny else None
 
 
-def _keep(x: Tensor, noise: Tensor, threshold: float, out: Tensor) -> Tensor:
-    """`x` where noise > threshold, 0 elsewhere, in one vectorised pass; torch.where is far slower.
+def _apply_threshold(x: Tensor, noise: Tensor, threshold: float, out: Tensor) -> Tensor:
+    """Return `x` where noise > threshold, else 0, in one vectorised pass; torch.where is far slower.
 
-    A NaN among the noise keeps, as `_bfloat16_threshold` counts on.
+    Elements whose noise is NaN are not dropped, as `_bfloat16_threshold` assumes.
     """
-    kept: Tensor = torch.ops.aten.threshold_backward.grad_input(x, noise, threshold, grad_input=out)
-    return kept
+    result: Tensor = torch.ops.aten.threshold_backward.grad_input(x, noise, threshold, grad_input=out)
+    return result
 
 
-def _ours(x: Tensor, p: float) -> bool:
-    plain = x.device.type == "cpu" and x.is_floating_point()
-    return 0 < p < 1 and plain and not torch.compiler.is_compiling()
+def _applies(x: Tensor, p: float) -> bool:
+    return 0 < p < 1 and x.device.type == "cpu" and x.is_floating_point() and not torch.compiler.is_compiling()
 
 
 def _flash_is_slow(x: Tensor) -> bool:
     """Whether SDPA's own kernel takes longer than separate products on this CPU.
 
-    Its tiles are small: oneDNN's float32 products (`trainers.cpu.enable_onednn_float32`) make it 5 times slower. In bfloat16
-    without units for it, its backward takes 3 times as long.
+    Its tiles are small: with oneDNN's float32 products (`hardware.enable_onednn_float32`) it is 5 times slower. In
+    bfloat16 without AMX, its backward pass takes 3 times as long.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
@@ -261,12 +262,12 @@ def _flash_is_slow(x: Tensor) -> bool:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """[B, H, L, D] as contiguous [B*H, L, D]."""
+    """Reshape [B, H, L, D] to contiguous [B*H, L, D]."""
     return x.reshape(-1, *x.shape[2:]).contiguous()
 
 
 def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A mask to add to the scores. One row stands for all queries where the mask is of padding only."""
+    """Convert a mask to one that is added to the scores. A mask of padding only has one row for all queries."""
     if mask is None:
         return None
     if mask.shape[2] > 1 and mask.stride(2) == 0:

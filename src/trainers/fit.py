@@ -1,4 +1,4 @@
-"""Training with Lightning: the Trainer as configured, with our callbacks, from the start or from a checkpoint."""
+"""Training with Lightning: the configured Trainer with isotrain's callbacks, from the start or from a checkpoint."""
 
 import logging
 import os
@@ -15,15 +15,15 @@ from config import process
 from config.errors import InputError
 from runs import folder as folders
 from runs import metric_lines, predictions
-from trainers import checkpoints, hardware, run
+from trainers import checkpoints, hardware
 from trainers.checkpoints import CheckpointFiles, Checkpoints
 from trainers.progress import Progress
 from trainers.reporting import Reporting, StepSeeds, check_metrics
 from trainers.signals import Signals
 from trainers.task import Task
 
-# Keys of conf/trainer that are ours; every other one is an argument of Lightning's Trainer.
-ISOTRAIN_KEYS = (
+# Keys of conf/trainer that isotrain reads; every other key is an argument of Lightning's Trainer.
+OWN_KEYS = (
     "threads",
     "on_divergence",
     "compile",
@@ -32,46 +32,45 @@ ISOTRAIN_KEYS = (
     "checkpoint_minutes",
     "checkpoint_steps",
 )
-# Arguments that are ours to give.
-RESERVED_ARGUMENTS = (
-    "logger",
-    "callbacks",
-    "enable_checkpointing",
-    "enable_progress_bar",
-    "default_root_dir",
-    "num_sanity_val_steps",
-    "use_distributed_sampler",
-    "barebones",
-)
+# Arguments of Lightning's Trainer that isotrain sets.
+FIXED_ARGUMENTS: dict[str, Any] = {
+    "enable_checkpointing": True,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "barebones": False,
+}
+RESERVED_ARGUMENTS = (*FIXED_ARGUMENTS, "logger", "callbacks", "default_root_dir")
 
 
 def fit(
     config: DictConfig, data: pl.LightningDataModule, module: Any, loggers: list[Any], folder: Path
 ) -> dict[str, Any]:
-    """Trains, or goes on training, until the configuration's end.
+    """Train, or resume training, as configured.
 
     Args:
-        config: the whole composed configuration.
-        data: prepared.
-        module: of the same task; or a baseline, which learns without gradients.
+        config: the composed configuration.
+        data: a data module that is set up.
+        module: a LightningModule of the same task; or a baseline, which learns without gradients.
         loggers: Lightning loggers.
-        folder: the run's; checkpoints and predictions go there, metric lines where `metrics_file` says.
+        folder: the run folder: for checkpoints, predictions and, unless `metrics_file` is set, metric lines.
 
     Returns:
-        The best validation: `metrics`, `epoch`, `step`, `details`. The module holds its weights.
+        The best validation: `metrics`, `epoch`, `step`, `details`. The module has its weights.
 
     Raises:
         DivergenceError: the loss is not finite.
-        SignalInterrupt: by SIGTERM or Ctrl-C; the checkpoint is written.
+        SignalInterrupt: SIGTERM or Ctrl-C; the checkpoint is written.
     """
+    metrics_file = Path(config.metrics_file or folder / folders.METRICS)
     if not isinstance(module, Task):
-        return _baseline(config, data, module, folder)
+        return _fit_baseline(config, data, module, folder, metrics_file)
     if not hasattr(data, "train_batches"):
         raise InputError(
-            f"{type(data).__name__} has no train_batches once it is set up, which resuming needs: docs/tasks.md, section 2"
+            f"{type(data).__name__} has no train_batches after setup, which resuming requires: see docs/tasks.md, section 2"
         )
     signals = Signals()
-    keeper = Checkpoints(
+    writer = Checkpoints(
         folder / folders.CHECKPOINTS,
         config.monitor,
         config.task.metrics[config.monitor].mode,
@@ -79,13 +78,12 @@ def fit(
         config.trainer.checkpoint_steps,
         signals,
     )
-    metrics_file = Path(config.metrics_file or folder / folders.METRICS)
-    every = config.trainer.log_every_n_steps or 50
-    reporting = Reporting(metrics_file, folder, keeper, every, list(config.task.metrics))
+    log_steps = config.trainer.log_every_n_steps or 50
+    reporting = Reporting(metrics_file, folder, writer, log_steps, list(config.task.metrics))
     trainer = build_trainer(
-        config, loggers, folder, [StepSeeds(config.seed), reporting, Progress(), _Handlers(signals), keeper]
+        config, loggers, folder, [StepSeeds(config.seed), reporting, Progress(), _SignalHandlers(signals), writer]
     )
-    start = run.resume(folder, metrics_file)
+    start = checkpoints.prepare_resume(folder, metrics_file)
     if config.trainer.compile:
         module.model.compile()  # type: ignore[union-attr]
     signals.install()
@@ -99,123 +97,126 @@ def fit(
     finally:
         signals.training = False
         signals.restore()
-    best = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
-    if keeper.best:
+    if writer.best:
         trainer.strategy.barrier()
-        module.load_state_dict(checkpoints.read(best)["state_dict"])
-        return keeper.best
-    metrics = {"train_loss": value} if (value := reporting.training(trainer).get("train_loss")) is not None else {}
+        best = checkpoints.read(folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT)
+        module.load_state_dict(best["state_dict"])
+        return writer.best
+    loss = reporting.training_metrics(trainer).get("train_loss")
+    metrics = {} if loss is None else {"train_loss": loss}
     return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step, "details": {}}
 
 
-def _baseline(config: DictConfig, data: pl.LightningDataModule, baseline: Any, folder: Path) -> dict[str, Any]:
-    """Counts, predicts, and leaves what a model's validation leaves."""
+def _fit_baseline(
+    config: DictConfig, data: pl.LightningDataModule, baseline: Any, folder: Path, metrics_file: Path
+) -> dict[str, Any]:
+    """Fit a baseline, and write the predictions and metrics of one validation."""
     baseline.fit(data)
     metrics, rows, details = baseline.predict(data)
     check_metrics(metrics, list(config.task.metrics))
     if process.rank() == 0:
         predictions.write(folder / folders.PREDICTIONS, rows)
-        metrics_file = Path(config.metrics_file or folder / folders.METRICS)
         metrics_file.unlink(missing_ok=True)
         metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
     return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 
 
 def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[Any]) -> pl.Trainer:
-    """Lightning's Trainer from conf/trainer.
+    """Build Lightning's Trainer from conf/trainer.
+
+    Args:
+        config: the composed configuration.
+        loggers: Lightning loggers.
+        folder: the run folder.
+        callbacks: callbacks after the optional ones of the configuration.
 
     Raises:
-        InputError: an argument that is ours to give, or values that Lightning refuses.
+        InputError: an argument that isotrain sets, or values that Lightning refuses.
     """
-    given: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    ours = {key: given.pop(key) for key in ISOTRAIN_KEYS}
-    if taken := [key for key in RESERVED_ARGUMENTS if key in given]:
-        raise InputError(f"trainer.{taken[0]} is set by train.py itself")
-    callbacks = [*_optional_callbacks(config, ours), *callbacks]
+    arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    options = {key: arguments.pop(key) for key in OWN_KEYS}
+    if reserved := [key for key in RESERVED_ARGUMENTS if key in arguments]:
+        raise InputError(f"trainer.{reserved[0]} is set by train.py; remove it")
     world = process.world_size()
     if world > 1:
-        given |= _processes(given, world)
-    given["sync_batchnorm"] = (
-        bool(world > 1 and torch.cuda.is_available()) if given["sync_batchnorm"] is None else given["sync_batchnorm"]
-    )
-    given["precision"] = hardware.resolve_precision(given["precision"], given["accelerator"])
-    given["plugins"] = [*_plugins(given), CheckpointFiles()]
-    _quiet()
+        arguments |= _distributed_arguments(arguments, world)
+    if arguments["sync_batchnorm"] is None:
+        arguments["sync_batchnorm"] = bool(world > 1 and torch.cuda.is_available())
+    arguments["precision"] = hardware.resolve_precision(arguments["precision"], arguments["accelerator"])
+    arguments["plugins"] = [*_plugins(arguments), CheckpointFiles()]
+    _silence_lightning()
     try:
         return pl.Trainer(
-            **given,
+            **arguments,
+            **FIXED_ARGUMENTS,
             logger=loggers or False,
-            callbacks=callbacks,
-            enable_checkpointing=True,
-            enable_progress_bar=False,
+            callbacks=[*_optional_callbacks(config, options), *callbacks],
             default_root_dir=str(folder),
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {str(error).strip()}") from error
 
 
-def _optional_callbacks(config: DictConfig, ours: dict[str, Any]) -> list[Any]:
+def _optional_callbacks(config: DictConfig, options: dict[str, Any]) -> list[Any]:
     callbacks: list[Any] = []
-    if ours["ema_decay"] is not None:
+    if options["ema_decay"] is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 
-        callbacks.append(EMAWeightAveraging(decay=ours["ema_decay"]))
-    if ours["early_stopping"] is not None:
+        callbacks.append(EMAWeightAveraging(decay=options["ema_decay"]))
+    if options["early_stopping"] is not None:
         from lightning.pytorch.callbacks import EarlyStopping
 
         callbacks.append(
             EarlyStopping(
                 config.monitor,
                 mode=config.task.metrics[config.monitor].mode,
-                patience=ours["early_stopping"],
+                patience=options["early_stopping"],
                 check_on_train_epoch_end=False,
             )
         )
     return callbacks
 
 
-def _processes(given: dict[str, Any], world: int) -> dict[str, Any]:
-    """How the Trainer joins processes that somebody else started.
+def _distributed_arguments(arguments: dict[str, Any], world: int) -> dict[str, Any]:
+    """Return the Trainer's arguments for processes that a launcher started.
 
-    torchrun says how many of them are on this machine; PyTorchJob without torchrun starts one on each.
+    torchrun sets how many of them run on this machine; PyTorchJob without torchrun starts one on each.
     """
     from lightning.pytorch.strategies import DDPStrategy
 
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    changes: dict[str, Any] = {"devices": here, "num_nodes": world // here}
-    if given["strategy"] in ("auto", "ddp"):
-        # Buffers are brought together before each validation: ranks may validate unequal numbers of batches.
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    changes: dict[str, Any] = {"devices": local, "num_nodes": world // local}
+    if arguments["strategy"] in ("auto", "ddp"):
+        # Buffers are broadcast before each validation instead: ranks may validate unequal numbers of batches.
         changes["strategy"] = DDPStrategy(broadcast_buffers=False)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         from lightning.fabric.plugins.environments.kubeflow import KubeflowEnvironment
 
-        changes["plugins"] = [*_plugins(given), KubeflowEnvironment()]
+        changes["plugins"] = [*_plugins(arguments), KubeflowEnvironment()]
     return changes
 
 
-def _plugins(given: dict[str, Any]) -> list[Any]:
-    plugins = given["plugins"] or []
+def _plugins(arguments: dict[str, Any]) -> list[Any]:
+    plugins = arguments["plugins"] or []
     return plugins if isinstance(plugins, list) else [plugins]
 
 
-class _Handlers(pl.Callback):
-    """Puts our signal handlers back after Lightning has put in its own, which talk to other processes from a handler."""
+class _SignalHandlers(pl.Callback):
+    """Callback that installs our signal handlers over Lightning's, which communicate with other processes."""
 
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The first hook after Lightning's handlers are in.
+        # The first hook after Lightning installs its handlers.
         self.signals.install()
 
 
-def _quiet() -> None:
-    """Leaves out what Lightning says to people who call it by hand."""
+def _silence_lightning() -> None:
+    """Suppress messages of Lightning for people who call it by hand."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for about in (
+    for message in (
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*resuming from a checkpoint.*",
@@ -230,4 +231,4 @@ def _quiet() -> None:
         ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*rank_zero_only.*",
     ):
-        warnings.filterwarnings("ignore", about)
+        warnings.filterwarnings("ignore", message)

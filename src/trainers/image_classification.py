@@ -13,15 +13,15 @@ from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
 from trainers import classification
-from trainers import stem as stems
 from trainers.inference import image_logits
+from trainers.stem import enlarge_stem, use_small_stem
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
 
 
 class ImageClassification(Task):
-    """Learns the class of an image from uint8 pixels, augmented in batches on the device."""
+    """LightningModule that learns the class of an image from uint8 pixels, augmented in batches on the device."""
 
     def __init__(
         self,
@@ -34,123 +34,130 @@ class ImageClassification(Task):
         drop_path: Annotated[float, Range(low=0, below=1)] = 0.0,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Builds the network.
+        """Build the network.
 
         Args:
-            data: gives the classes, the image size, mean and standard deviation, and the augmentation.
+            data: data module with the classes, the image size, mean and standard deviation, and the augmentation.
             optim: conf/optim.
-            name: of a timm model.
+            name: name of a timm model.
             pretrained: True for timm's own weights, a timm model folder for those, False or None for random weights.
             stem: "small" for a 3x3 first convolution without stride, "standard" for timm's own.
-            dropout: before the classifier.
+            dropout: dropout before the classifier.
             drop_path: stochastic depth.
             arguments: further arguments of timm.create_model.
 
         Raises:
-            InputError: a name that timm does not know, weights that cannot be had, or arguments it does not take.
+            InputError: an unknown name, unavailable weights, or arguments that timm does not take.
         """
         super().__init__(optim)
         self.data = data
         self.stem = stem
-        self.arguments = {**dict(arguments or {})}
+        self.arguments = dict(arguments or {})
         if dropout:
             self.arguments["drop_rate"] = dropout
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
         self.model = build_network(name, pretrained, self.arguments, data)
         if stem == "small":
-            stems.use_small_stem(self.model)
+            use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Mean loss of the augmented batch."""
+        """Return the mean loss of the augmented batch."""
         data = self.data
         images, targets = augmentation.augment_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment)
         return cross_entropy(image_logits(self.model, images), targets)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Keeps each image's loss and its best classes."""
+        """Collect the loss and the best classes of each image."""
         images = augmentation.normalise_batch(batch["pixels"], self.data.augment)
         self.collected.append(classification.batch_outputs(batch, image_logits(self.model, images)))
 
     def score(self, collected: list[Any]) -> Result:
-        """Top-1 and top-5 accuracy and the mean loss; a row per image; accuracy and confusions by class."""
+        """Compute top-1 and top-5 accuracy and the mean loss; a row for each image; accuracy and confusions by class."""
         return image_result(classification.merge_outputs(collected), self.data)
 
     def export(self, folder: str) -> None:
-        """A timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, labels, preprocessing."""
+        """Write a timm folder (`timm.create_model("local-dir:<folder>", pretrained=True)`): safetensors, config.json."""
         from safetensors.torch import save_file
 
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         small = self.stem == "small"
-        save_file(stems.enlarge_stem(state) if small else state, path / "model.safetensors")
+        save_file(enlarge_stem(state) if small else state, path / "model.safetensors")
         size = self.data.image_size * (2 if small else 1)
         classes = self.data.classes
-        preprocessing = {
-            "input_size": [3, size, size],
-            "interpolation": "nearest" if small else "bicubic",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-            "mean": list(self.data.mean),
-            "std": list(self.data.std),
-        }
+        timm_config = self.model.pretrained_cfg
         config = {
-            "architecture": self.model.pretrained_cfg["architecture"],
+            "architecture": timm_config["architecture"],
             "num_classes": self.data.num_classes,
             "num_features": self.model.num_features,
             "model_args": self.arguments,
             "label_names": [entry["id"] for entry in classes],
             "label_descriptions": {entry["id"]: entry["name"] for entry in classes},
             "pretrained_cfg": {
-                **{key: self.model.pretrained_cfg.get(key) for key in ("tag", "first_conv", "classifier")},
-                **preprocessing,
+                **{key: timm_config.get(key) for key in ("tag", "first_conv", "classifier")},
+                "input_size": [3, size, size],
+                "interpolation": "nearest" if small else "bicubic",
+                "crop_pct": 1.0,
+                "crop_mode": "center",
+                "mean": list(self.data.mean),
+                "std": list(self.data.std),
                 "num_classes": self.data.num_classes,
             },
         }
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def image_result(found: classification.ClassOutputs, data: ImageClassificationData) -> Result:
-    """Metrics, rows of predictions.jsonl and details of a validation."""
+def image_result(outputs: classification.ClassOutputs, data: ImageClassificationData) -> Result:
+    """Return metrics, rows of predictions.jsonl and details of a validation."""
     names = [entry["id"] for entry in data.classes]
-    metrics = {**classification.loss_and_accuracy(found), "val_top5_accuracy": classification.top_accuracy(found)}
-    rows = list(classification.prediction_rows(found, data.names, names, "top5"))
-    return metrics, rows, classification.class_details(found.labels, found.classes[:, 0], names)
+    metrics = {**classification.loss_and_accuracy(outputs), "val_top5_accuracy": classification.top_accuracy(outputs)}
+    rows = list(classification.prediction_rows(outputs, data.names, names, "top5"))
+    details = classification.class_details(classification.confusion_matrix(outputs, len(names)), names)
+    return metrics, rows, details
 
 
 def build_network(
     name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData
 ) -> Any:
-    """A timm model for this data: of its classes, and of its image size where the architecture fixes one.
+    """Build a timm model for the data's classes and, if the architecture has a fixed image size, its image size.
+
+    Args:
+        name: name of a timm model.
+        pretrained: True for timm's own weights, a timm model folder for those, False or None for random weights.
+        arguments: arguments of timm.create_model.
+        data: data module with `num_classes` and `image_size`.
 
     Raises:
-        InputError: a name that timm does not know, weights that cannot be had, or arguments it does not take.
+        InputError: an unknown name, unavailable weights, or arguments that timm does not take.
     """
     import timm
 
-    given = {**arguments, "num_classes": data.num_classes}
-    source: str = name
+    kwargs = {**arguments, "num_classes": data.num_classes}
+    source = name
     if isinstance(pretrained, str):
-        if not (Path(pretrained) / "config.json").is_file():
+        config = Path(pretrained) / "config.json"
+        if not config.is_file():
             raise InputError(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
         source = f"local-dir:{pretrained}"
-        name = json.loads((Path(pretrained) / "config.json").read_text())["architecture"]
-    if not timm.is_model(name.split(".")[0]):
-        close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
-        raise InputError(f"model.name={name}: timm has no such model; near it: {', '.join(close) or 'none'}")
+        name = json.loads(config.read_text())["architecture"]
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        similar = timm.list_models(f"*{architecture.split('_')[0]}*")[:8]
+        raise InputError(f"model.name={name}: timm has no such model; similar: {', '.join(similar) or 'none'}")
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
-    if timm.models.is_model_in_modules(name.split(".")[0], ["vision_transformer", "swin_transformer", "deit", "beit"]):
-        given.setdefault("img_size", data.image_size)
+    if timm.models.is_model_in_modules(architecture, ["vision_transformer", "swin_transformer", "deit", "beit"]):
+        kwargs.setdefault("img_size", data.image_size)
     if pretrained is True:
         work_offline_if_unreachable()
     try:
-        return timm.create_model(source, pretrained=bool(pretrained), **given)
+        return timm.create_model(source, pretrained=bool(pretrained), **kwargs)
     except TypeError as error:
         raise InputError(f"model.arguments: timm's {name} does not take them ({error})") from error
     except Exception as error:
         if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
             raise InputError(message) from error
-        raise InputError(f"model.name={name}: timm cannot make it: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"model.name={name}: timm cannot build it: {str(error).strip().splitlines()[0]}") from error

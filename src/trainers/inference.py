@@ -1,6 +1,6 @@
-"""Forward passes: how a network is asked in validation, `evaluate`, `predict`, explanations and drift alike.
+"""Forward passes, one function for each task: validation, `evaluate`, `predict`, explanations and drift call them.
 
-One function for each task. Batches are on the network's device; whoever calls decides about gradients and autocast.
+Batches are on the network's device; the caller decides about gradients and autocast.
 """
 
 import inspect
@@ -17,11 +17,11 @@ TEXT_INPUTS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids")
 
 
 def span_logits(network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Question answering: start and end logits, float32 [B, L]; minus infinity on padding.
+    """Return start and end logits for question answering, float32 [B, L]; minus infinity on padding.
 
     Args:
-        network: of transformers, with a question-answering head.
-        batch: `attention_mask` int64 [B, L] and the network's other inputs; what it does not take is left out.
+        network: a transformers model with a question-answering head.
+        batch: `attention_mask` int64 [B, L] and the network's other inputs; other entries are ignored.
     """
     output = network(**text_inputs(network, batch))
     padding = batch["attention_mask"] == 0
@@ -32,40 +32,40 @@ def span_logits(network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
 
 
 def top_candidates(start: Tensor, end: Tensor, n_best: int) -> Candidates:
-    """The `n_best` starts and ends of each window, and its "no answer" score, from `span_logits`."""
+    """Return the `n_best` starts and ends of each window, and its "no answer" score, from `span_logits`."""
     k = min(n_best, start.shape[1])
     starts, ends = start.topk(k), end.topk(k)
-    best = (starts.values, starts.indices, ends.values, ends.indices, start[:, 0] + end[:, 0])
-    return Candidates(*(tensor.detach().cpu().numpy() for tensor in best))
+    fields = (starts.values, starts.indices, ends.values, ends.indices, start[:, 0] + end[:, 0])
+    return Candidates(*(tensor.detach().cpu().numpy() for tensor in fields))
 
 
 def text_logits(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """Text classification: logits, float32 [B, C].
+    """Return logits for text classification, float32 [B, C].
 
     Args:
-        network: of transformers, with a sequence-classification head.
-        batch: `attention_mask` int64 [B, L] and the network's other inputs; what it does not take is left out.
+        network: a transformers model with a sequence-classification head.
+        batch: `attention_mask` int64 [B, L] and the network's other inputs; other entries are ignored.
     """
     return network(**text_inputs(network, batch)).logits.float()  # type: ignore[no-any-return]
 
 
 def image_logits(network: Any, images: Tensor) -> Tensor:
-    """Image classification: logits, float32 [B, C].
+    """Return logits for image classification, float32 [B, C].
 
     Args:
-        network: of timm.
+        network: a timm model.
         images: [B, 3, H, W], normalised.
     """
     return network(images).float()  # type: ignore[no-any-return]
 
 
 def text_inputs(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a batch's tensors that a transformers network takes. (DistilBERT, for one, has no token types.)
+    """Return the entries of a batch that a transformers network takes. (DistilBERT takes no token types.)
 
-    All take `inputs_embeds` in the place of `input_ids`, though some among their keyword arguments only (ModernBERT).
+    All take `inputs_embeds` instead of `input_ids`, some of them as a keyword argument without a name (ModernBERT).
     """
-    taken = {"inputs_embeds", *_parameters(type(network).forward)}
-    return {name: batch[name] for name in TEXT_INPUTS if name in batch and name in taken}
+    names = {"inputs_embeds", *_parameters(type(network).forward)}
+    return {name: batch[name] for name in TEXT_INPUTS if name in batch and name in names}
 
 
 @lru_cache

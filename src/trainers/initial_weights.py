@@ -1,25 +1,40 @@
-"""Old weights for a new run: of a checkpoint, a run or a model folder."""
+"""Weights that a new run starts from: of a checkpoint, a run, a model folder, or a population's previous generation.
+
+In population-based training, Katib copies a trial's population folder to the trial that replaces it; it holds one
+checkpoint.
+"""
 
 from pathlib import Path
 from typing import Any
 
-import torch
+from omegaconf import DictConfig
 
+from config import files, process
 from config.errors import InputError
 from runs import folder as folders
 from trainers import checkpoints
 from trainers.task import Task
 
+POPULATION_WEIGHTS = "weights.ckpt"  # in the population folder
+
+
+def find_source(config: DictConfig) -> str | None:
+    """Return `init_from`, else the checkpoint of the previous generation, else None."""
+    if config.init_from or not config.population_dir:
+        return config.init_from or None
+    path = Path(config.population_dir) / POPULATION_WEIGHTS
+    return str(path) if path.is_file() else None
+
 
 def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | None:
-    """Loads weights into a module that was just built.
+    """Load weights into a new module.
 
     Args:
-        source: a .ckpt file, a run's folder (its best weights) or a folder with model.safetensors; None does nothing.
-        module: of the same architecture.
+        source: a .ckpt file, a run folder (its best weights) or a folder with model.safetensors; None loads nothing.
+        module: a module of the same architecture.
 
     Returns:
-        The new run's parent: where the weights come from, and the configuration hash of the run that made them.
+        The parent of the new run: where the weights come from, and the configuration hash of the run that made them.
 
     Raises:
         InputError: there are no weights, or they are of another architecture.
@@ -41,19 +56,16 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
         state = {f"model.{name}": tensor for name, tensor in load_file(path / "model.safetensors").items()}
     else:
         state = checkpoints.read(path)["state_dict"]
-    _load(module, state, source)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"init_from={source}: the weights are of another architecture: {reason}") from None
     return {"init_from": str(Path(source).absolute()), "config_hash": record.get("config_hash")}
 
 
-def _load(module: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-    if missing or extra or shapes:
-        found = [
-            f"{len(names)} {what} (such as {names[0]})"
-            for what, names in (("missing", missing), ("too many", extra), ("of another shape", sorted(shapes)))
-            if names
-        ]
-        raise InputError(f"init_from={source}: the weights are of another architecture: {', '.join(found)}")
-    module.load_state_dict(state)
+def save_for_population(population_dir: str | None, folder: Path) -> None:
+    """Copy a run's best weights to the population folder atomically, on rank zero."""
+    best = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
+    if population_dir and best.is_file() and process.rank() == 0:
+        files.copy_file(best, Path(population_dir) / POPULATION_WEIGHTS)

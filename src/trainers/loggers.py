@@ -1,7 +1,7 @@
-"""What experiment trackers are given: curves, configuration, and at the end predictions, model and lineage.
+"""Experiment trackers: curves and configuration while a run trains, its files and lineage at its end.
 
-Curves reach a tracker through Lightning's logger. The rest is here, one small function for each tracker.
-Use: `open_logger` before training, `log_run` after the run is finished; both on rank zero only.
+Curves reach a tracker through Lightning's logger. The rest is in this module, one function for each tracker. Call
+`open_logger` before training and `log_run` after the run has finished, both on rank zero only.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import signal
+import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,37 +29,41 @@ from omegaconf import DictConfig
 
 from config import files
 from config.errors import InputError
-from config.flatten import flatten
 from runs import folder as folders
 from runs import predictions, provenance
+from runs.fields import flatten
 
 log = logging.getLogger(__name__)
 
-# Which tracker a resumed run goes on with, and under which id.
-REMEMBERED = ".logger.json"
-# Package and extra by the logger's class name.
-_NEEDS = {
-    "TensorBoardLogger": ("tensorboard", "tensorboard"),
-    "MLFlowLogger": ("mlflow", "mlflow"),
-    "WandbLogger": ("wandb", "wandb"),
-    "ClearMLLogger": ("clearml", "clearml"),
+_STATE = ".logger.json"  # in the run folder: the tracker of the run, and its id there
+# Package of each logger class, also the name of the extra that installs it.
+_PACKAGES = {
+    "TensorBoardLogger": "tensorboard",
+    "MLFlowLogger": "mlflow",
+    "WandbLogger": "wandb",
+    "ClearMLLogger": "clearml",
 }
-_SHOWN_PREDICTIONS = 50
+# Arguments of a run's name and id, of logger classes that can continue a run.
+_IDENTITY_ARGUMENTS = {
+    "MLFlowLogger": ("run_name", "run_id"),
+    "WandbLogger": ("name", "id"),
+    "ClearMLLogger": ("name", "task_id"),
+}
+_SAMPLE_ROWS = 50  # predictions in TensorBoard
 
 
 class ClearMLLogger(Logger):
-    """Lightning's metrics and hyper-parameters into a ClearML task.
+    """Lightning logger that writes metrics and hyper-parameters to a ClearML task.
 
-    ClearML's own hooks into frameworks, arguments and standard output stay off: the run logs what it means to
-    log.
+    ClearML's own hooks into frameworks, arguments and standard output are off.
 
     Args:
         project: ClearML project.
-        name: the task's name.
-        offline: keep everything in a local session that `Task.import_offline_session` sends later.
-        output_uri: where artifacts are uploaded; ClearML's file server if None.
-        tags: of the task.
-        task_id: the task that a resumed run goes on with.
+        name: name of the task.
+        offline: whether to write to a local session, which `Task.import_offline_session` sends later.
+        output_uri: destination of artifacts; None for ClearML's file server.
+        tags: tags of the task.
+        task_id: the task that a resumed run continues.
     """
 
     def __init__(
@@ -78,19 +83,19 @@ class ClearMLLogger(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The clearml.Task; begun when first asked for."""
+        """The clearml.Task, created on first use."""
         if self._task is None:
             from clearml import Task
 
-            # A process forked from one that has torch's threads can hang, and the run's end with it.
+            # A process forked from one with torch's threads can hang, and with it the end of the run.
             Task._report_subprocess_enabled = False
             if self._offline:
                 Task.set_offline(True)
             if Task.is_offline():
-                _ask_for_no_updates()
-            if provenance.LOCK_FILE.is_file():  # exact, and quicker than ClearML's own search through the sources
+                _disable_update_check()
+            if provenance.LOCK_FILE.is_file():  # exact, and faster than ClearML's search through the sources
                 Task.force_requirements_env_freeze(requirements_file=str(provenance.LOCK_FILE))
-            with _signal_handlers_kept():
+            with _preserve_signal_handlers():
                 self._task = Task.init(
                     project_name=self._project,
                     task_name=self._name or "run",
@@ -108,17 +113,17 @@ class ClearMLLogger(Logger):
 
     @property
     def name(self) -> str | None:
-        """The task's name."""
+        """Name of the task."""
         return self._name
 
     @property
     def version(self) -> str | None:
-        """The task's id; None before it has begun."""
+        """Id of the task; None before it is created."""
         return self._task_id
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Scalars: `val_loss` is the series `val` of the plot `loss`, beside `train`."""
+        """Log scalars: `val_loss` is the series `val` of the plot `loss`, beside `train`."""
         reporter = self.experiment.get_logger()
         for name, value in metrics.items():
             series, _, title = name.partition("_")
@@ -128,25 +133,25 @@ class ClearMLLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Hyper-parameters, by section and dotted name, and the whole as a configuration object."""
+        """Log hyper-parameters by dotted name, and all of them as a configuration object."""
         tree = vars(params) if isinstance(params, Namespace) else dict(params)
         self.experiment.update_parameters({f"config/{name}": str(value) for name, value in flatten(tree).items()})
         self.experiment.connect_configuration(tree, name="config")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Sends what is waiting. The task stays open for `log_run`; leaving the process closes it too."""
+        """Flush. The task stays open for `log_run`; it is closed there, or when the process exits."""
         if self._task is not None:
             self._task.flush()
 
 
 def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> Logger | None:
-    """The logger of a run, its configuration and lineage in it already. A resumed run goes on with its own.
+    """Open the configured logger, and log configuration and lineage. A resumed run continues its own.
 
     Args:
         config: the composed configuration; `config.logger` may be null or empty.
-        folder: the run's folder.
-        record: run.json's content so far.
+        folder: the run folder.
+        record: content of run.json so far.
 
     Returns:
         A logger for Lightning's Trainer, or None.
@@ -157,45 +162,46 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
     if not config.get("logger") or not config.logger.get("_target_"):
         return None
     kind = str(config.logger["_target_"]).rpartition(".")[2]
-    package, extra = _NEEDS.get(kind, (None, None))
+    package = _PACKAGES.get(kind)
     if package and importlib.util.find_spec(package) is None:
         raise InputError(
-            f"logger: {package} is not installed; pip install -e '.[{extra}]' in isotrain's checkout, or logger=csv"
+            f"logger: {package} is not installed; pip install -e '.[{package}]' in isotrain's checkout, or logger=csv"
         )
     from trainers.build import build
 
-    with _about(kind), _one_at_a_time(config.logger):
+    with _input_errors(kind), _lock_store(config.logger):
         logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder))
-        _begin(logger, record)
-    _remember(logger, kind, folder)
+        _log_start(logger, record)
+    if kind in _IDENTITY_ARGUMENTS:
+        files.write_json(folder / _STATE, {"logger": kind, "id": str(logger.version)})
     return logger
 
 
 def log_run(logger: Logger, folder: Path, record: Mapping[str, Any]) -> None:
-    """Gives a tracker what a finished run leaves. A tracker that fails now costs a warning, not the run.
+    """Send the files and results of a finished run to its tracker. A failure is a warning.
 
     Args:
-        logger: the one that `open_logger` gave.
-        folder: the run's folder.
-        record: run.json's content.
+        logger: returned by `open_logger`.
+        folder: the run folder.
+        record: content of run.json.
     """
     try:
         if isinstance(logger, TensorBoardLogger):
-            _tensorboard(logger, folder, record)
+            _log_to_tensorboard(logger, folder, record)
         elif isinstance(logger, MLFlowLogger):
-            _mlflow(logger, folder, record)
+            _log_to_mlflow(logger, folder, record)
         elif isinstance(logger, WandbLogger):
-            _wandb(logger, folder, record)
+            _log_to_wandb(logger, folder, record)
         elif isinstance(logger, ClearMLLogger):
-            _clearml(logger, folder, record)
-        elif not isinstance(logger, CSVLogger):  # a CSV logger's files lie in the run's folder, beside the rest
-            log.warning("%s is given metrics and configuration only", type(logger).__name__)
+            _log_to_clearml(logger, folder, record)
+        elif not isinstance(logger, CSVLogger):  # a CSV logger's files are in the run folder
+            log.warning("%s receives metrics and configuration only", type(logger).__name__)
     except Exception as error:
-        log.warning("%s was not given everything: %s; it is all in %s", type(logger).__name__, error, folder)
+        log.warning("%s did not receive all results: %s; they are in %s", type(logger).__name__, error, folder)
 
 
 def lineage_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    """Where a run comes from, as flat tags."""
+    """Return the lineage of a run as flat tags."""
     git, data, pipeline = (record.get(key) or {} for key in ("git", "data", "pipeline"))
     parent = record.get("parent")
     values = {
@@ -206,13 +212,13 @@ def lineage_tags(record: Mapping[str, Any]) -> dict[str, str]:
         "parent": json.dumps(parent) if isinstance(parent, dict) else parent,
         "trial": record.get("trial"),
         **{f"pipeline_{name}": value for name, value in pipeline.items()},
-        **{f"data_{split}": mark for split, mark in (data.get("fingerprints") or {}).items()},
+        **{f"data_{split}": value for split, value in (data.get("fingerprints") or {}).items()},
     }
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def run_name(folder: Path) -> str:
-    """What to call a run: its folder, with those above it while the names are but dates and numbers."""
+    """Return a run's name: its folder, with those above it as long as the names are only dates and numbers."""
     parts = folder.absolute().parts[1:]
     first = len(parts) - 1
     while first > 0 and re.fullmatch(r"[\d_-]+", parts[first]) and re.fullmatch(r"[\d_-]+", parts[first - 1]):
@@ -220,12 +226,12 @@ def run_name(folder: Path) -> str:
     return "/".join(parts[first:])
 
 
-def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
-    """Configuration and lineage, so that a run which fails has them too."""
+def _log_start(logger: Logger, record: Mapping[str, Any]) -> None:
+    """Log configuration and lineage, so that a run that fails has them too."""
     config = record.get("config") or {}
     if isinstance(logger, MLFlowLogger):
         run = logger.experiment.get_run(logger.run_id)
-        # MLflow refuses to change a parameter: a resumed run that trains longer keeps those of its start.
+        # MLflow refuses to change parameters: a resumed run that trains longer has those of its start.
         if not run.data.params:
             logger.log_hyperparams(config)
         for name, value in _mlflow_tags(record).items():
@@ -235,27 +241,27 @@ def _begin(logger: Logger, record: Mapping[str, Any]) -> None:
     else:
         logger.log_hyperparams(config)
     if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text("config", _code(yaml.safe_dump(config, sort_keys=False)), 0)
+        logger.experiment.add_text("config", textwrap.indent(yaml.safe_dump(config, sort_keys=False), "    "), 0)
         logger.experiment.add_text("lineage", _markdown([lineage_tags(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
         logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage_tags(record).items()})
 
 
-def _tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
-    """TensorBoard has no artifacts: the HPARAMS tab, a sample of predictions, and where the files are."""
+def _log_to_tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
+    """Log to the HPARAMS tab, a sample of predictions, and the paths of the files: TensorBoard has no artifacts."""
     step = int((record.get("best") or {}).get("step") or 0)
-    # Given metrics too, Lightning writes what the HPARAMS tab reads.
+    # Only with metrics does Lightning write what the HPARAMS tab reads.
     logger.log_hyperparams(record.get("config") or {}, metrics=_best(record), step=step)
     if (folder / folders.PREDICTIONS).is_file():
-        rows = list(itertools.islice(predictions.read(folder / folders.PREDICTIONS), _SHOWN_PREDICTIONS))
+        rows = list(itertools.islice(predictions.read(folder / folders.PREDICTIONS), _SAMPLE_ROWS))
         logger.experiment.add_text("predictions", _markdown(rows), step)
-    files = [{"file": path.name, "path": str(path.absolute())} for path in _files(folder)]
-    logger.experiment.add_text("files", _markdown(files), step)
+    paths = [{"file": path.name, "path": str(path.absolute())} for path in _files(folder)]
+    logger.experiment.add_text("files", _markdown(paths), step)
     logger.experiment.flush()
 
 
-def _mlflow(logger: MLFlowLogger, folder: Path, record: Mapping[str, Any]) -> None:
-    """Artifacts, final metrics beside the curves, data sets as inputs, tags."""
+def _log_to_mlflow(logger: MLFlowLogger, folder: Path, record: Mapping[str, Any]) -> None:
+    """Log artifacts, final metrics, data sets as inputs, and tags."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     client, run = logger.experiment, logger.run_id
@@ -268,16 +274,16 @@ def _mlflow(logger: MLFlowLogger, folder: Path, record: Mapping[str, Any]) -> No
     contexts = {"train": "training", "val": "validation"}
     inputs = [
         DatasetInput(
-            # MLflow gives a digest 36 characters; the whole is in the source and in the tags.
+            # MLflow limits a digest to 36 characters; the fingerprint is in the source and in the tags.
             Dataset(
                 name=split,
-                digest=hashlib.sha256(str(mark).encode()).hexdigest()[:36],
+                digest=hashlib.sha256(str(fingerprint).encode()).hexdigest()[:36],
                 source_type="local",
-                source=json.dumps({"fingerprint": mark}),
+                source=json.dumps({"fingerprint": fingerprint}),
             ),
             [InputTag("mlflow.data.context", contexts.get(split, split))],
         )
-        for split, mark in (data.get("fingerprints") or {}).items()
+        for split, fingerprint in (data.get("fingerprints") or {}).items()
     ]
     if inputs:
         client.log_inputs(run, datasets=inputs)
@@ -291,20 +297,20 @@ def _mlflow(logger: MLFlowLogger, folder: Path, record: Mapping[str, Any]) -> No
 
 def _mlflow_tags(record: Mapping[str, Any]) -> dict[str, str]:
     tags = lineage_tags(record)
-    # The name under which MLflow's own pages look for the revision.
+    # The tag that MLflow's own pages show as the revision.
     return {**tags, "mlflow.source.git.commit": tags["git_revision"]} if "git_revision" in tags else tags
 
 
-def _wandb(logger: WandbLogger, folder: Path, record: Mapping[str, Any]) -> None:
-    """Artifacts that carry the lineage, and the final metrics as the run's summary. Ends the run."""
+def _log_to_wandb(logger: WandbLogger, folder: Path, record: Mapping[str, Any]) -> None:
+    """Log artifacts with the lineage, and the final metrics as the run's summary. End the run."""
     import wandb
 
-    run, origin = logger.experiment, lineage_tags(record)
-    run.config.update({"lineage": origin}, allow_val_change=True)
+    run, tags = logger.experiment, lineage_tags(record)
+    run.config.update({"lineage": tags}, allow_val_change=True)
     run.summary.update(_best(record))
     for path in _files(folder):
         kind = "model" if path.name == folders.MODEL else path.stem.lstrip(".")
-        artifact = wandb.Artifact(f"run-{run.id}-{kind}", type=kind, metadata={**origin, **_best(record)})
+        artifact = wandb.Artifact(f"run-{run.id}-{kind}", type=kind, metadata={**tags, **_best(record)})
         if path.is_dir():
             artifact.add_dir(str(path))
         else:
@@ -313,8 +319,8 @@ def _wandb(logger: WandbLogger, folder: Path, record: Mapping[str, Any]) -> None
     run.finish(exit_code=0)
 
 
-def _clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, Any]) -> None:
-    """Artifacts, final metrics as single values, lineage as parameters. Closes the task."""
+def _log_to_clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, Any]) -> None:
+    """Log artifacts, final metrics as single values, and lineage as parameters. Close the task."""
     from clearml import Task
 
     task = logger.experiment
@@ -330,80 +336,68 @@ def _clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, Any]) -> 
 
 
 def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
-    """What the configuration leaves to us: the name, the id of before, where a local store keeps files."""
-    before = _remembered(kind, folder)
-    given: dict[str, Any] = {}
+    """Return arguments that the configuration leaves open: the run's name and id, and paths of local stores."""
+    kwargs: dict[str, Any] = {}
     if "save_dir" in node and node.save_dir is None:
-        given["save_dir"] = str(folder)
+        kwargs["save_dir"] = str(folder)
+    if kind not in _IDENTITY_ARGUMENTS:
+        return kwargs
+    name_key, id_key = _IDENTITY_ARGUMENTS[kind]
+    kwargs[name_key] = node.get(name_key) or run_name(folder)
+    if previous_id := _previous_id(kind, folder):
+        kwargs[id_key] = previous_id
     if kind == "MLFlowLogger":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # It warns of the first run that it is the first.
+        # It warns that the first run is the first.
         logging.getLogger(MLFlowLogger.__module__).setLevel(logging.ERROR)
-        given["run_name"] = node.get("run_name") or run_name(folder)
-        if before:
-            given["run_id"] = before
         if store := _local_store(node):
-            given["tracking_uri"] = f"sqlite:///{store}"  # absolute: wherever the process may go
-            given["artifact_location"] = node.get("artifact_location") or (store.parent / "artifacts").as_uri()
-        return given
-    if kind == "WandbLogger":
-        _wandb_ready(node)
-        given["name"] = node.get("name") or run_name(folder)
-        return {**given, "id": before} if before else given
-    if kind == "ClearMLLogger":
-        given["name"] = node.get("name") or run_name(folder)
-        return {**given, "task_id": before} if before else given
-    return given
+            kwargs["tracking_uri"] = f"sqlite:///{store}"  # absolute: the working directory may change
+            kwargs["artifact_location"] = node.get("artifact_location") or (store.parent / "artifacts").as_uri()
+    elif kind == "WandbLogger":
+        _check_wandb_key(node)
+    return kwargs
 
 
-def _wandb_ready(node: DictConfig) -> None:
-    """Weights & Biases asks for a key on the terminal where it has none; a run never asks.
+def _check_wandb_key(node: DictConfig) -> None:
+    """Check for a key: Weights & Biases would ask for one on the terminal.
 
     Raises:
-        InputError: it is to go online, and has no key.
+        InputError: it is online, and has no key.
     """
     import wandb
 
-    offline = node.get("offline") or os.environ.get("WANDB_MODE", "online") in (
-        "offline",
-        "dryrun",
-        "disabled",
-    )
-    # Older releases have no way to ask without prompting but this property.
-    quiet = "prompt" in inspect.signature(wandb.login).parameters
-    if not offline and not (wandb.login(prompt=False, verify=False) if quiet else wandb.api.api_key):
+    offline = node.get("offline") or os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun", "disabled")
+    # Older releases cannot check without prompting but by this property.
+    promptless = "prompt" in inspect.signature(wandb.login).parameters
+    if not offline and not (wandb.login(prompt=False, verify=False) if promptless else wandb.api.api_key):
         raise InputError("logger: wandb has no key; run `wandb login`, set WANDB_API_KEY, or logger.offline=true")
 
 
-def _remembered(kind: str, folder: Path) -> str | None:
+def _previous_id(kind: str, folder: Path) -> str | None:
+    """Return the tracker's id of a resumed run."""
     with contextlib.suppress(OSError, ValueError):
-        known = json.loads((folder / REMEMBERED).read_bytes())
-        if isinstance(known, dict) and known.get("logger") == kind:
-            return str(known["id"])
+        state = json.loads((folder / _STATE).read_bytes())
+        if isinstance(state, dict) and state.get("logger") == kind:
+            return str(state["id"])
     return None
 
 
-def _remember(logger: Logger, kind: str, folder: Path) -> None:
-    if kind in ("MLFlowLogger", "WandbLogger", "ClearMLLogger"):
-        files.write_json(folder / REMEMBERED, {"logger": kind, "id": str(logger.version)})
-
-
 @contextlib.contextmanager
-def _about(kind: str) -> Iterator[None]:
-    """A tracker that cannot begin is a refusal: nothing is lost yet, and another can be chosen."""
+def _input_errors(kind: str) -> Iterator[None]:
+    """Turn errors of a tracker that cannot start into an InputError: nothing is lost yet, and another can be selected."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        cause = error.__cause__ or error  # what Hydra wraps
-        first = str(cause).strip().splitlines()[:1] or [type(cause).__name__]
-        raise InputError(f"logger: {kind} cannot begin: {first[0]}; see docs/loggers.md, or use logger=csv") from error
+        cause = error.__cause__ or error  # Hydra wraps it
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise InputError(f"logger: {kind} cannot start: {lines[0]}; see docs/loggers.md, or use logger=csv") from error
 
 
 @contextlib.contextmanager
-def _one_at_a_time(node: DictConfig) -> Iterator[None]:
-    """Two runs that make one SQLite store at once break each other's tables."""
+def _lock_store(node: DictConfig) -> Iterator[None]:
+    """Lock MLflow's SQLite store: two runs that create it at once damage each other's tables."""
     store = _local_store(node)
     if store is None:
         yield
@@ -416,13 +410,13 @@ def _one_at_a_time(node: DictConfig) -> Iterator[None]:
 
 
 def _local_store(node: DictConfig) -> Path | None:
-    """The file of MLflow's SQLite store, if that is where it tracks."""
+    """Return the file of MLflow's SQLite store, if it uses one."""
     uri = str(node.get("tracking_uri") or "")
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
-def _ask_for_no_updates() -> None:
-    """ClearML looks for its own newer release on the network, offline too, and has no setting against it."""
+def _disable_update_check() -> None:
+    """Disable ClearML's search for its newer releases on the network: it has no setting, even offline."""
     with contextlib.suppress(ImportError, AttributeError):
         from clearml.utilities.check_updates import CheckPackageUpdates
 
@@ -430,44 +424,32 @@ def _ask_for_no_updates() -> None:
 
 
 @contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """ClearML puts handlers of its own in the place of ours, which write a checkpoint."""
+def _preserve_signal_handlers() -> Iterator[None]:
+    """Restore our signal handlers, which write a checkpoint, after ClearML has replaced them."""
     numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) is not None]
-    before = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in numbers}
     yield
     with contextlib.suppress(ValueError):  # not the main thread
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _files(folder: Path) -> list[Path]:
-    """What a tracker keeps of a run's folder: everything but checkpoints and its own logs."""
+    """Return the files of a run folder that trackers store: everything but checkpoints and the trackers' own logs."""
     names = (folders.MODEL, folders.PREDICTIONS, folders.RECORD, folders.METRICS, "report.html")
     return [folder / name for name in names if (folder / name).exists()]
 
 
 def _best(record: Mapping[str, Any]) -> dict[str, float]:
-    """Final metrics under names that no curve has: a tracker's latest value is not always the best one's."""
+    """Return the final metrics under names of no curve, because the last value of a curve may not be the best."""
     return {f"best_{name}": float(value) for name, value in (record.get("metrics") or {}).items()}
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table, as TensorBoard's text tab draws it."""
+    """Return a table for TensorBoard's text tab."""
     if not rows:
         return "none"
     header = list(dict.fromkeys(name for row in rows for name in row))
-
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ")[:200] for cell in cells) + " |"
-
-    return "\n".join(
-        [
-            line(header),
-            line(["---"] * len(header)),
-            *(line([row.get(name, "") for name in header]) for row in rows),
-        ]
-    )
-
-
-def _code(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    table = [header, ["---"] * len(header), *([row.get(name, "") for name in header] for row in rows)]
+    cells = ([str(cell).replace("|", "\\|").replace("\n", " ")[:200] for cell in line] for line in table)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

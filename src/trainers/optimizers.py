@@ -1,4 +1,4 @@
-"""Parameter groups, learning-rate schedules, and the optimiser that a configuration asks for."""
+"""Parameter groups and learning-rate schedules."""
 
 import math
 import re
@@ -15,17 +15,20 @@ _FIRST = re.compile(r"embed|pos_embed|cls_token|patch_embed|^(?:model\.)?(?:stem
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups without weight decay on biases and norms, and with layer-wise learning-rate decay.
+    """Group parameters: no weight decay on biases and norms, layer-wise learning-rate decay.
 
-    A layer that lies k layers below the top one learns at `lr * layer_decay**k`; what is no numbered layer is the head
-    (above the top), or, by its name, an embedding or a stem (below the bottom). The rule is that of ELECTRA
-    (Clark et al. 2020) and BEiT (Bao et al. 2021).
+    A layer k layers below the top one has the learning rate `lr * layer_decay**k`. A parameter of no numbered layer
+    belongs to the head (above the top) or, by its name, to an embedding or a stem (below the bottom). The rule is that of
+    ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2021).
 
     Args:
-        named: parameters with their names; those that need no gradient are left out.
-        lr: the head's learning rate.
-        weight_decay: of parameters with two or more dimensions.
+        named: parameters with their names; those without gradient are ignored.
+        lr: learning rate of the head.
+        weight_decay: weight decay of parameters with two or more dimensions.
         layer_decay: factor from a layer to the one below it, in (0, 1].
+
+    Returns:
+        Parameter groups of a torch optimiser.
     """
     parameters = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     depths = {name: _depth(name) for name, _ in parameters}
@@ -40,7 +43,7 @@ def parameter_groups(
             (height, decays), {"params": [], "lr": lr * scale, "weight_decay": weight_decay if decays else 0.0}
         )
         group["params"].append(parameter)
-    if layer_decay == 1.0:  # two groups: fewer launches for the same arithmetic
+    if layer_decay == 1.0:  # two groups need fewer kernel launches; the order of parameters is that of checkpoints
         merged: dict[bool, dict[str, Any]] = {}
         for (_, decays), group in groups.items():
             merged.setdefault(decays, {**group, "params": []})["params"] += group["params"]
@@ -50,39 +53,43 @@ def parameter_groups(
 
 def _depth(name: str) -> int | None:
     """0 for embeddings and stems, from 1 for layers or stages, None for the head."""
-    if found := re.search(r"(?:^|\.)layer(\d)\.", name):  # ResNets count their stages from 1
-        return int(found[1])
-    if found := re.search(r"(?:^|\.)stages\.(\d)\.", name):
-        return int(found[1]) + 1
-    if found := _LAYER.search(name):
-        return int(found[1]) + 1
+    if match := re.search(r"(?:^|\.)layer(\d)\.", name):  # ResNets count their stages from 1
+        return int(match[1])
+    if match := re.search(r"(?:^|\.)stages\.(\d)\.", name) or _LAYER.search(name):
+        return int(match[1]) + 1
     return 0 if _FIRST.search(name) else None
 
 
 def schedule_factor(schedule: str, warmup: int, horizon: int, step: int) -> float:
-    """The learning rate at a step, as a share of its peak.
+    """Return the learning rate at a step, as a fraction of its peak.
 
-    Rises linearly over `warmup` steps, then falls to 0 at `horizon`: linearly, by half a cosine, or not at all.
+    It rises linearly over `warmup` steps, then falls to 0 at `horizon`: linearly, by half a cosine, or not at all.
+
+    Args:
+        schedule: linear, cosine or constant.
+        warmup: steps of the warm-up.
+        horizon: the step at which the schedule ends.
+        step: the optimiser step.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    done = min(1.0, (step - warmup) / max(1, horizon - warmup))
+    progress = min(1.0, (step - warmup) / max(1, horizon - warmup))
     if schedule == "linear":
-        return 1.0 - done
+        return 1.0 - progress
     if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
     return 1.0
 
 
 def build_scheduler(
     optimizer: torch.optim.Optimizer, schedule: str, warmup: float, horizon: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The schedule as torch's scheduler, to be stepped after every optimiser step.
+    """Build torch's scheduler, to be stepped after every optimiser step.
 
     Args:
-        optimizer: whose learning rates it scales.
+        optimizer: optimiser whose learning rates are scaled.
         schedule: linear, cosine or constant.
-        warmup: below 1 a share of the horizon, otherwise steps.
+        warmup: below 1 a fraction of the horizon, otherwise steps.
         horizon: the step at which the schedule ends.
     """
     steps = round(warmup * horizon) if warmup < 1 else int(warmup)

@@ -1,4 +1,4 @@
-"""Predictions of a saved model for new inputs, as JSON lines: what its validation would say of them."""
+"""Predictions of a saved model for new inputs, as JSON lines, and what the tasks' predictors share."""
 
 import contextlib
 import json
@@ -7,12 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from config import tasks
 from config.errors import InputError
-from trainers import saved_model
+from trainers import fast_dropout, hardware, saved_model
 from trainers.saved_model import SavedModel
+
+CHUNK_BATCHES = 32  # batches of texts that are read together and sorted by length
 
 
 def predict(
@@ -23,77 +27,91 @@ def predict(
     stdout: TextIO,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a JSON line for each input.
+    """Write a JSON line for each input.
 
     Args:
-        name: a run's folder or a model folder.
-        files: inputs, as the task reads them; none reads standard input.
+        name: a run folder or a model folder.
+        files: inputs, in the task's formats; empty to read standard input.
         batch_size: inputs in a forward pass.
         stdin: standard input.
-        stdout: where results go.
-        options: of the command line that only some tasks take, such as `no_answer_threshold`.
+        stdout: standard output.
+        options: options of some tasks only, such as `no_answer_threshold`; None values are ignored.
 
     Raises:
-        InputError: the model or an input cannot be read (the message names file and line), or an option that the task has
-            no use for.
+        InputError: the model or an input cannot be read (the message names file and line), or the task has no such
+            option.
     """
-    from trainers import cpu
-
     model = saved_model.open_model(name)
-    function = tasks.load_member(model.task, "predict", "python -m trainers predict")
-    known = getattr(model.module, "PREDICT_OPTIONS", ())
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    if unknown := sorted(set(given) - set(known)):
-        raise InputError(f"--{unknown[0].replace('_', '-')} is not for a model of {model.task}")
-    cpu.tune_cpu()
+    task_predict = tasks.load_member(model.task, "predict", "python -m trainers predict")
+    task_options = getattr(model.module, "PREDICT_OPTIONS", ())
+    kwargs = {key: value for key, value in (options or {}).items() if value is not None}
+    if unknown := sorted(set(kwargs) - set(task_options)):
+        raise InputError(f"--{unknown[0].replace('_', '-')} is not an option for models of {model.task}")
+    hardware.tune_cpu()
     with torch.inference_mode():
-        for row in function(model, files, stdin, batch_size, **given):
+        for row in task_predict(model, files, stdin, batch_size, **kwargs):
             print(json.dumps(row, ensure_ascii=False), file=stdout, flush=True)
 
 
 def default_device() -> torch.device:
-    """Where predictions are made: the GPU if there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare_network(network: Any, where: torch.device) -> Any:
-    """A network in eval mode on its device, with the attention that validation has on CPUs."""
-    from trainers import fast_dropout
-
-    network = network.to(where).eval()
-    if where.type == "cpu":
+def prepare_network(network: Any, device: torch.device) -> Any:
+    """Move a network to a device, in eval mode, with the attention that validation uses on CPUs."""
+    network = network.to(device).eval()
+    if device.type == "cpu":
         fast_dropout.enable(network)
     return network
 
 
-def autocast(model: SavedModel, where: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The precision that the model was evaluated in, as this machine has it."""
-    from trainers import hardware
-
+def autocast(model: SavedModel, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context with the precision of the model's evaluation, as far as this machine supports it."""
     precision = str(hardware.resolve_precision(model.precision, "auto"))
     types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     if precision not in types:
         return contextlib.nullcontext()
-    return torch.autocast(where.type, types[precision])
+    return torch.autocast(device.type, types[precision])
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of at most `size` items."""
+    """Yield lists of at most `size` items."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
-def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The objects of JSON lines; `id` is the line's number where there is none.
+def length_batches(
+    inputs: Any, batch_size: int, device: torch.device
+) -> Iterator[tuple[NDArray[np.int64], dict[str, torch.Tensor]]]:
+    """Yield batches of similar length, the longest first.
 
     Args:
-        stream: lines.
-        name: of the file, for messages.
-        keys: that must be there, as text.
+        inputs: N encoded texts or windows: `lengths` [N] and `batch(indices)`, a mapping of arrays.
+        batch_size: inputs in a batch.
+        device: device of the tensors.
+
+    Yields:
+        Indices [B], and the batch.
+    """
+    order = np.argsort(-np.asarray(inputs.lengths, np.int64), kind="stable")
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        arrays = inputs.batch(indices.tolist())
+        yield indices, {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of JSON lines. `id` defaults to the number of the line.
+
+    Args:
+        stream: the lines.
+        name: name of the file, for messages.
+        keys: required keys, whose values are text.
 
     Raises:
-        InputError: a line that is not such an object.
+        InputError: a line is not such an object.
     """
     for number, line in enumerate(stream, 1):
         if not line.strip():
@@ -103,16 +121,18 @@ def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> 
         except ValueError as error:
             raise InputError(f"{name}, line {number}: not JSON ({error})") from None
         if not isinstance(fields, dict) or not all(isinstance(fields.get(key), str) for key in keys):
-            wanted = " and ".join(f'"{key}"' for key in keys)
-            raise InputError(f"{name}, line {number}: must be an object with the text{'s' * (len(keys) > 1)} {wanted}")
+            required = " and ".join(f'"{key}"' for key in keys)
+            raise InputError(
+                f"{name}, line {number}: must be an object with the text{'s' * (len(keys) > 1)} {required}"
+            )
         yield {**fields, "id": str(fields.get("id", number))}
 
 
 def input_path(name: str) -> Path:
-    """The path of an input file.
+    """Return the path of an input file.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     path = Path(name)
     if not path.is_file():

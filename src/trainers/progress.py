@@ -1,4 +1,4 @@
-"""How far training is and how long it still takes: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of training and remaining time: a bar on a terminal, a log line now and then elsewhere."""
 
 import logging
 import sys
@@ -11,25 +11,25 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-_LINE_EVERY_S = 30.0
+_LINE_INTERVAL_S = 30.0
 
 
 class Progress(Callback):
-    """One bar over all optimiser steps of the run, on stderr."""
+    """Callback that shows one bar over all optimiser steps of the run, on stderr."""
 
     def __init__(self) -> None:
-        self.bar: Any = None
-        self.said_at = time.monotonic()
-        self.first = 0
-        self.began_at = time.monotonic()
+        """Start with a disabled bar, which ignores updates."""
+        self.bar = tqdm(disable=True)
+        self.first_step = 0
+        self.started_at = self.logged_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the bar."""
-        self.first, self.began_at = trainer.global_step, time.monotonic()
-        self.said_at = self.began_at
+        """Open the bar."""
+        self.first_step = trainer.global_step
+        self.started_at = self.logged_at = time.monotonic()
         if trainer.is_global_zero and sys.stderr.isatty():
             self.bar = tqdm(
-                total=_steps(trainer),
+                total=_total_steps(trainer),
                 initial=trainer.global_step,
                 desc="training",
                 unit="step",
@@ -41,41 +41,37 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves it."""
-        if self.bar is not None:
+        """Advance the bar, or log a line."""
+        if not self.bar.disable:
             self.bar.update(trainer.global_step - self.bar.n)
-        elif trainer.is_global_zero and time.monotonic() - self.said_at > _LINE_EVERY_S:
-            self.said_at = time.monotonic()
-            done, total = trainer.global_step, _steps(trainer)
-            left = ""
-            if total and done > self.first:
-                seconds = (total - done) * (self.said_at - self.began_at) / (done - self.first)
-                left = f" of {total}, about {_duration(seconds)} left"
-            logger.info("epoch %d, step %d%s", trainer.current_epoch + 1, done, left)
+        elif trainer.is_global_zero and time.monotonic() - self.logged_at > _LINE_INTERVAL_S:
+            self.logged_at = time.monotonic()
+            step, total = trainer.global_step, _total_steps(trainer)
+            remaining = ""
+            if total and step > self.first_step:
+                seconds = (total - step) * (self.logged_at - self.started_at) / (step - self.first_step)
+                remaining = f" of {total}, about {_duration(seconds)} left"
+            logger.info("epoch %d, step %d%s", trainer.current_epoch + 1, step, remaining)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says that it is validating."""
-        if self.bar is not None:
-            self.bar.set_description("validating")
+        """Label the bar as validating."""
+        self.bar.set_description("validating")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Clears the line, so that the metric line stands on one of its own."""
-        if self.bar is not None:
-            self.bar.set_description("training")
-            self.bar.clear()
+        """Clear the bar, so that the metric line is printed on a line of its own."""
+        self.bar.set_description("training")
+        self.bar.clear()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Closes the bar."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        """Close the bar."""
+        self.bar.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leaves the terminal as it was."""
+        """Close the bar."""
         self.on_train_end(trainer, pl_module)
 
 
-def _steps(trainer: pl.Trainer) -> int | None:
+def _total_steps(trainer: pl.Trainer) -> int | None:
     total = trainer.estimated_stepping_batches
     return int(total) if total != float("inf") else None
 

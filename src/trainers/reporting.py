@@ -1,4 +1,4 @@
-"""What a run says while it trains: metric lines, the loggers' curves, predictions, and that the loss is finite."""
+"""Callbacks of training: metric lines, logged curves, predictions, finite losses, and the seed of each step."""
 
 import math
 import time
@@ -19,17 +19,26 @@ from trainers.task import Task
 
 
 class Reporting(Callback):
-    """Sums up training between validations, and prints a metric line after each.
+    """Callback that aggregates training between validations, and prints a metric line after each.
 
-    The sum of losses stays on the device: reading it at every step would make a GPU wait. So a loss that is not finite
-    is noticed within `trainer.log_every_n_steps` steps, and always before anything is saved or printed.
+    The sum of losses stays on the device: reading it at every step would make a GPU wait. A loss that is not finite is
+    therefore detected within `trainer.log_every_n_steps` steps, and always before anything is saved or printed.
     """
 
     def __init__(
-        self, metrics_file: Path, folder: Path, checkpoints: Checkpoints, every: int, declared: Collection[str]
+        self, metrics_file: Path, folder: Path, checkpoints: Checkpoints, log_steps: int, declared: Collection[str]
     ) -> None:
-        self.metrics_file, self.folder, self.checkpoints, self.every = metrics_file, folder, checkpoints, every
-        self.declared = set(declared)
+        """Set the outputs.
+
+        Args:
+            metrics_file: file of the metric lines.
+            folder: the run folder, for predictions.
+            checkpoints: callback that tracks the best validation.
+            log_steps: optimiser steps between two points of the loggers' curves.
+            declared: metrics that the task's YAML declares.
+        """
+        self.metrics_file, self.folder, self.checkpoints = metrics_file, folder, checkpoints
+        self.log_steps, self.declared = log_steps, declared
         self.loss: torch.Tensor | None = None
         self.batches = 0
         self.examples = 0
@@ -37,12 +46,12 @@ class Reporting(Callback):
         self.started: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, so that a resumed run reports the same training loss."""
+        """Return the sums since the last validation, so that a resumed run reports the same training loss."""
         loss = None if self.loss is None else float(self.loss)
         return {"loss": loss, "batches": self.batches, "examples": self.examples, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up again."""
+        """Restore the sums since the last validation."""
         loss = state_dict["loss"]
         self.loss = None if loss is None else torch.tensor(loss, dtype=torch.float64)
         self.batches, self.examples = state_dict["batches"], state_dict["examples"]
@@ -51,29 +60,30 @@ class Reporting(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         if self.started is None:
             self.started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Adds the batch up; every few steps logs it."""
+        """Add the batch to the sums, and log it every few steps."""
         loss = outputs["loss"].detach().to(torch.float64) * trainer.accumulate_grad_batches
         if self.loss is not None and self.loss.device != loss.device:
             self.loss = self.loss.to(loss.device)
         self.loss = loss if self.loss is None else self.loss + loss
         self.batches += 1
         self.examples += len(next(iter(batch.values()))) * trainer.world_size
-        if loss.device.type == "cpu" or trainer.global_step % self.every == 0:
+        log_step = trainer.global_step % self.log_steps == 0
+        if loss.device.type == "cpu" or log_step:
             self._check_finite(self.loss, trainer.global_step)
-        if trainer.loggers and trainer.global_step % self.every == 0 and trainer.is_global_zero:
+        if trainer.loggers and log_step and trainer.is_global_zero:
             values = {"train_loss": float(loss), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops the clock, once the device has done what it was given."""
+        """Stop the clock, after the device has finished training."""
         if self.loss is not None:
             self._check_finite(self.loss, trainer.global_step)
         if self.started is not None:
@@ -81,7 +91,7 @@ class Reporting(Callback):
             self.started = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the metric line; keeps the predictions when they are the best so far."""
+        """Print the metric line, and write the predictions if they are the best so far."""
         assert isinstance(pl_module, Task)
         check_metrics(pl_module.metrics, self.declared)
         for name, value in pl_module.metrics.items():
@@ -89,7 +99,7 @@ class Reporting(Callback):
                 raise DivergenceError(
                     f"{name} is {value} at step {trainer.global_step}: training diverged; try a smaller optim.lr"
                 )
-        values = {**self.training(trainer), **pl_module.metrics}
+        values = {**self.training_metrics(trainer), **pl_module.metrics}
         best = self.checkpoints.monitor in values and self.checkpoints.improves(values[self.checkpoints.monitor])
         if trainer.is_global_zero:
             if best:
@@ -101,8 +111,8 @@ class Reporting(Callback):
         pl_module.rows = ()
         self.loss, self.batches, self.examples, self.seconds = None, 0, 0, 0.0
 
-    def training(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Training's own metrics since the last validation."""
+    def training_metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Return the metrics of training since the last validation. A collective."""
         values: dict[str, float] = {}
         if self.loss is not None and self.batches:
             mean = float(self.loss) / self.batches
@@ -114,19 +124,19 @@ class Reporting(Callback):
 
     @staticmethod
     def _check_finite(total: torch.Tensor, step: int) -> None:
-        """Ends training on all ranks together when the loss of one is not finite. A collective."""
+        """End training on all ranks together if the loss of one is not finite. A collective."""
         value = float(total)
         if not distributed.any_rank(not math.isfinite(value), total.device):
             return
-        value = next(other for other in distributed.gather(value) if not math.isfinite(other))
+        value = next(loss for loss in distributed.gather(value) if not math.isfinite(loss))
         raise DivergenceError(
             f"the training loss is {value} at step {step}: training diverged; try a smaller "
-            "optim.lr, or trainer.on_divergence=report_worst where a search must go on"
+            "optim.lr, or trainer.on_divergence=report_worst in a search that must continue"
         )
 
 
 def check_metrics(reported: Collection[str], declared: Collection[str]) -> None:
-    """Holds a validation to the metrics that the task's YAML declares.
+    """Check that a validation reports the metrics that the task's YAML declares.
 
     Raises:
         InputError: it reports others.
@@ -139,24 +149,25 @@ def check_metrics(reported: Collection[str], declared: Collection[str]) -> None:
 
 
 class StepSeeds(Callback):
-    """Makes the randomness of a step a function of the seed, the rank and the step.
+    """Callback that makes the randomness of a step a function of the seed, the rank and the step.
 
-    So a resumed run drops the same units and crops the same corners as one that was never stopped, with no state of
-    any random number generator to save.
+    A resumed run thus drops the same units and crops the same corners as an uninterrupted one, without saving the state
+    of random number generators.
     """
 
     def __init__(self, seed: int) -> None:
+        """Set the seed of the run."""
         self.seed = seed
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seeds torch's generators for this step."""
+        """Seed torch's generators for this step."""
         torch.manual_seed(step_seed(self.seed, trainer.global_rank, trainer.current_epoch, batch_idx))
 
 
 def step_seed(seed: int, rank: int, epoch: int, batch: int) -> int:
-    """63 bits from four whole numbers: each multiplied in and mixed as in SplitMix64 (Steele et al. 2014)."""
+    """Derive a seed of 63 bits, each number multiplied in and mixed as in SplitMix64 (Steele et al. 2014)."""
     state = 0
     for number in (seed, rank, epoch, batch):
         state = (state + number + 0x9E3779B97F4A7C15) % 2**64
@@ -167,7 +178,7 @@ def step_seed(seed: int, rank: int, epoch: int, batch: int) -> int:
 
 
 def peak_memory_mib() -> float:
-    """Most memory held at once, in MiB: the GPU's allocations where there is one, else the process's."""
+    """Return the peak memory in MiB: the GPU's allocations if there is a GPU, else the resident set of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource

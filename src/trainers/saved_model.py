@@ -1,4 +1,4 @@
-"""A saved model: a run's folder, or a plain transformers or timm one, with all that its answers depend on."""
+"""A saved model: a run folder or a transformers or timm model folder, with all settings its predictions depend on."""
 
 import json
 import logging
@@ -22,14 +22,15 @@ class SavedModel:
     """A model and all that its predictions depend on.
 
     Attributes:
-        folder: with config.json and model.safetensors.
-        task: its task's name.
-        config: its config.json.
-        record: run.json of the run that it belongs to; empty for a model folder.
+        folder: folder of config.json and the weights.
+        task: name of its task.
+        config: content of its config.json.
+        record: run.json of its run; empty for a model folder.
         settings: decoding (`model`) and preprocessing (`data`), by group of conf: the keys of the task's SETTINGS.
-        defaults: those of `settings` that neither the run nor the folder says, as group.key.
-        measured: what its run measured that predictions depend on (the task's `measured`), such as a threshold.
-        precision: that it was evaluated in, as trainer.precision; "32-true" where nobody says.
+        defaults: the keys of `settings`, as group.key, that neither the run nor the folder specifies.
+        measurements: values measured by its run that predictions depend on (the task's `measurements`), such as a
+            threshold.
+        precision: precision of its evaluation, as trainer.precision; "32-true" if unknown.
     """
 
     folder: Path
@@ -38,20 +39,23 @@ class SavedModel:
     record: dict[str, Any]
     settings: dict[str, dict[str, Any]]
     defaults: tuple[str, ...]
-    measured: dict[str, Any]
+    measurements: dict[str, Any]
     precision: str
 
     @property
     def module(self) -> ModuleType:
-        """The module of its task."""
+        """Module of its task."""
         return tasks.load_module(self.task)
 
 
 def open_model(name: str) -> SavedModel:
-    """Opens a run's folder, or a model folder; settings that it does not say are defaults, and a log line says which.
+    """Open a saved model, without its weights. A warning names the settings for which defaults are used.
+
+    Args:
+        name: a run folder or a model folder.
 
     Raises:
-        InputError: it holds neither a run with a model nor a model, or a model of no task that this machine knows.
+        InputError: the folder holds no model, or a model of no task known on this machine.
     """
     folder = Path(name)
     record: dict[str, Any] = {}
@@ -63,95 +67,95 @@ def open_model(name: str) -> SavedModel:
     if (folder / "baseline.json").exists():
         raise InputError(f"run={name} is a baseline, which has no weights to load; train.py scores it")
     try:
-        config = _json(folder / "config.json")
+        config = _read_object(folder / "config.json")
     except FileNotFoundError:
         raise InputError(f"run={name}: neither a run nor a model folder (there is no config.json)") from None
-    said = _json(folder / FILE) if (folder / FILE).exists() else {}
-    task = _task(name, config, record, said)
+    stored = _read_object(folder / FILE) if (folder / FILE).exists() else {}
+    task = _find_task(name, config, record, stored)
     module = tasks.load_module(task)
-    settings, defaults = _settings(module, record, said)
+    run_config = record.get("config") or {}
+    settings, defaults = _collect_settings(module, [stored, run_config])
     if defaults:
-        shown = ", ".join(f"{key}={_shown(settings, key)}" for key in defaults)
-        logger.warning("%s does not say all that its predictions depend on; defaults are used: %s", name, shown)
-    measured = said["measured"] if isinstance(said.get("measured"), dict) else _measured(module, record)
-    precision = said.get("precision") or ((record.get("config") or {}).get("trainer") or {}).get("precision")
-    return SavedModel(folder, task, config, record, settings, defaults, measured, str(precision or "32-true"))
+        values = (f"{group}.{key}={json.dumps(settings[group][key])}" for group, key in defaults)
+        logger.warning("%s lacks settings that its predictions depend on; using defaults: %s", name, ", ".join(values))
+    measurements = stored["measured"] if isinstance(stored.get("measured"), dict) else _measurements(module, record)
+    precision = stored.get("precision") or (run_config.get("trainer") or {}).get("precision") or "32-true"
+    default_keys = tuple(f"{group}.{key}" for group, key in defaults)
+    return SavedModel(folder, task, config, record, settings, default_keys, measurements, str(precision))
 
 
 def write_settings(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes what `find` reads of a model folder that is alone: its task, settings, and what its run measured.
+    """Write isotrain.json, from which `open_model` reads a model folder without its run.
 
     Args:
-        folder: of the exported model.
+        folder: the exported model.
         record: run.json of its run: `config`, `data`, `details`.
     """
     config = record["config"]
     name = str(config["task"]["name"])
     module = tasks.load_module(name)
-    known: dict[str, dict[str, Any]] = getattr(module, "SETTINGS", {})
     settings = {
-        group: {key: config[group][key] for key in keys if key in config[group]} for group, keys in known.items()
+        group: {key: config[group][key] for key in keys if key in config[group]}
+        for group, keys in _task_settings(module).items()
     }
-    measured = _measured(module, record)
     precision = config["trainer"]["precision"]
-    files.write_json(folder / FILE, {"task": name, **settings, "measured": measured, "precision": precision})
+    measurements = _measurements(module, record)
+    files.write_json(folder / FILE, {"task": name, **settings, "measured": measurements, "precision": precision})
 
 
-def _measured(module: ModuleType, record: Mapping[str, Any]) -> dict[str, Any]:
-    own = getattr(module, "measured", None)
-    return dict(own(record)) if own else {}
+def _task_settings(module: ModuleType) -> dict[str, dict[str, Any]]:
+    return getattr(module, "SETTINGS", {})
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _measurements(module: ModuleType, record: Mapping[str, Any]) -> dict[str, Any]:
+    measurements = getattr(module, "measurements", None)
+    return dict(measurements(record)) if measurements else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged: it is no JSON object")
+        raise InputError(f"{path} is damaged: not a JSON object")
     return value
 
 
-def _task(name: str, config: dict[str, Any], record: dict[str, Any], said: dict[str, Any]) -> str:
-    """The task's name: what the folder or its run says, else the one whose module recognises its config.json."""
-    if isinstance(said.get("task"), str):
-        return str(said["task"])
+def _find_task(name: str, config: dict[str, Any], record: dict[str, Any], stored: dict[str, Any]) -> str:
+    """Return the task's name in the folder or its run, else the task whose `is_model` accepts config.json."""
+    if isinstance(stored.get("task"), str):
+        return str(stored["task"])
     if record:
         return tasks.task_from_record(record)
-    found = [
-        task
-        for task in tasks.task_names()
-        if (known := getattr(tasks.load_module(task), "is_model", None)) and known(config)
-    ]
-    if len(found) == 1:
-        return found[0]
+    matches = []
+    for task in tasks.task_names():
+        is_model = getattr(tasks.load_module(task), "is_model", None)
+        if is_model and is_model(config):
+            matches.append(task)
+    if len(matches) == 1:
+        return matches[0]
     heads = ", ".join(map(str, config.get("architectures") or [config.get("architecture", "no architecture")]))
-    which = (
-        f"several tasks could be its ({', '.join(found)})"
-        if found
-        else f"no task is known for it ({', '.join(tasks.task_names())} are)"
+    problem = (
+        f"several tasks match ({', '.join(matches)})"
+        if matches
+        else f"no task matches ({', '.join(tasks.task_names())} are known)"
     )
-    raise InputError(f"run={name}: config.json says {heads}: {which}")
+    raise InputError(f"run={name}: config.json declares {heads}: {problem}")
 
 
-def _settings(
-    module: ModuleType, record: dict[str, Any], said: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    known: dict[str, dict[str, Any]] = getattr(module, "SETTINGS", {})
-    recorded = record.get("config") or {}
+def _collect_settings(
+    module: ModuleType, sources: list[dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]]]:
+    """Return settings by group, each from the first source that has it, and the (group, key) of those in none."""
     settings: dict[str, dict[str, Any]] = {}
     defaults = []
-    for group, keys in known.items():
-        sources = [value for value in (said.get(group), recorded.get(group)) if isinstance(value, dict)]
+    for group, keys in _task_settings(module).items():
         settings[group] = {}
+        groups = [source[group] for source in sources if isinstance(source.get(group), dict)]
         for key, default in keys.items():
-            source = next((source for source in sources if key in source), None)
-            settings[group][key] = default if source is None else source[key]
-            if source is None:
-                defaults.append(f"{group}.{key}")
-    return settings, tuple(defaults)
-
-
-def _shown(settings: Mapping[str, Mapping[str, Any]], key: str) -> str:
-    group, _, name = key.partition(".")
-    return json.dumps(settings[group][name])
+            values = [values[key] for values in groups if key in values]
+            settings[group][key] = values[0] if values else default
+            if not values:
+                defaults.append((group, key))
+    return settings, defaults

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step, write a checkpoint, leave."""
+"""SIGTERM and Ctrl-C: finish the step, write a checkpoint, exit."""
 
 import signal
 from types import FrameType
@@ -9,34 +9,34 @@ import torch
 from config.errors import SignalInterrupt
 from trainers import distributed
 
-# How many steps several processes go between two agreements about leaving.
-_AGREE_EVERY = 8
+_AGREEMENT_STEPS = 8  # optimiser steps between two agreements of several processes
 
 
 class Signals:
-    """Remembers a signal until training can act on it; outside training, acts at once.
+    """Signal handlers that defer a signal to the end of a training step, and raise at once outside training.
 
     Attributes:
         received: the signal's number, or 0.
-        training: whether signals wait for the next step.
+        training: whether signals are deferred to the end of the step.
     """
 
     def __init__(self) -> None:
+        """Start without handlers."""
         self.received = 0
         self.training = False
-        self.before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Takes SIGTERM and SIGINT. Called again once Lightning has put in handlers of its own."""
+        """Handle SIGTERM and SIGINT. May be called again after Lightning has installed its handlers."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.before.setdefault(number, signal.getsignal(number))
+            self._previous_handlers.setdefault(number, signal.getsignal(number))
             signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Puts back the handlers that were there."""
-        for number, handler in self.before.items():
+        """Restore the previous handlers."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        self.before = {}
+        self._previous_handlers = {}
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.training and not self.received:
@@ -45,15 +45,15 @@ class Signals:
         raise SignalInterrupt(number, "interrupted")
 
     def agreed(self, step: int | None, device: torch.device) -> int:
-        """The signal, once every process knows of it; 0 otherwise. A collective when there are several processes.
+        """Return the signal once all processes agree on it, else 0. A collective if there are several processes.
 
         Args:
-            step: the optimiser step, or None where all processes agree in any case.
-            device: where the processes' collectives run.
+            step: the optimiser step; None to agree regardless of the step.
+            device: device of the processes' collectives.
         """
         if not torch.distributed.is_initialized():
             return self.received
-        if step is not None and step % _AGREE_EVERY:
+        if step is not None and step % _AGREEMENT_STEPS:
             return 0
         if distributed.any_rank(bool(self.received), device):
             self.received = max(distributed.gather(self.received))

@@ -1,13 +1,11 @@
 """From start and end logits to answers: the best spans over all windows of a question, without Python loops.
 
-The answers are those of the public Hugging Face question-answering recipe (`postprocess_qa_predictions`),
-found with array operations: in each window the 20 best starts and the 20 best ends are paired, what is no
-span of the context or too long is dropped, and the best pairs over the windows of a question are its
-n-best list.
+The answers are those of the public Hugging Face question-answering recipe (`postprocess_qa_predictions`), computed with
+array operations: in each window the 20 best starts and the 20 best ends are paired, pairs that are no span of the
+context or too long are dropped, and the best pairs over the windows of a question are its n-best list.
 
-Two things the recipe leaves open are settled here. Equal logits: the later token comes first, as with a
-stable sort reversed. A question without any span: the answer is empty, where the recipe puts the word
-"empty" as a stand-in.
+Two cases that the recipe leaves open are defined here. Equal logits: the later token comes first, as with a reversed
+stable sort. A question without any span: the answer is empty, where the recipe uses the word "empty" as a stand-in.
 """
 
 from collections.abc import Iterable
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from config.errors import DivergenceError
 
@@ -23,17 +21,17 @@ Floats = NDArray[np.float32]
 Ints = NDArray[Any]
 Keys = NDArray[np.int64]
 
-# The key of what is not there: less than that of any number.
+# The key of a missing entry: less than that of any number.
 _NONE = np.iinfo(np.int64).min
 
-# Windows taken at a time: their pairs of starts and ends fit the processor's cache.
+# Windows processed at a time: their pairs of starts and ends fit the processor's cache.
 _BLOCK = 256
 
 
 class Candidates(NamedTuple):
-    """The best starts and ends of windows: all that has to leave the device or process that has the logits.
+    """The best starts and ends of windows: all that has to leave the device or process of the logits.
 
-    In any order along k. A value of -inf, or a position of -1, says that there are fewer than k.
+    In any order along k. A value of -inf, or a position of -1, means that there are fewer than k.
 
     Attributes:
         start_values: float32 [W, k], start logits.
@@ -50,86 +48,6 @@ class Candidates(NamedTuple):
     null: Floats
 
 
-def pad(flat: ArrayLike, offsets: Ints) -> Floats:
-    """Flat logits [T] of windows at `offsets` [W + 1] as float32 [W, longest], -inf after their ends."""
-    values, lengths = np.asarray(flat, np.float32), np.diff(offsets)
-    inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    padded = np.full(inside.shape, -np.inf, np.float32)
-    padded[inside] = values[offsets[0] : offsets[-1]]
-    return padded
-
-
-def top(start: ArrayLike, end: ArrayLike, lengths: Ints, k: int = 20) -> Candidates:
-    """Takes the k best starts and ends of each window, those of question and special tokens included.
-
-    Args:
-        start: [W, L] start logits, L at least 1.
-        end: [W, L] end logits.
-        lengths: [W] tokens in each window; what follows is padding and plays no part.
-    """
-    starts, ends = np.asarray(start, np.float32), np.asarray(end, np.float32)
-    return Candidates(*_best(starts, lengths, k), *_best(ends, lengths, k), starts[:, 0] + ends[:, 0])
-
-
-def _best(logits: Floats, lengths: Ints, k: int) -> tuple[Floats, NDArray[np.int32]]:
-    """The k best logits of each row, best first, and their positions."""
-    windows, width = logits.shape
-    values = np.empty((windows, min(k, width)), np.float32)
-    where = np.empty(values.shape, np.int32)
-    positions = np.arange(width)
-    for at in range(0, windows, _BLOCK):
-        block = slice(at, at + _BLOCK)
-        keys = _keys(logits[block], positions)
-        keys[positions >= lengths[block, None]] = _NONE
-        values[block], where[block] = _unkeys(_largest(keys, k))
-    return values, where
-
-
-def _keys(values: Floats, tie: Ints | int) -> Keys:
-    """Integers that sort as `values` do, and equal values as `tie` (0 to 2**31 - 1)."""
-    return (_flip((values + np.float32(0)).view(np.int32)).astype(np.int64) << 32) | tie
-
-
-def _unkeys(keys: Keys) -> tuple[Floats, NDArray[np.int32]]:
-    """The values and ties of keys; -inf and -1 for `_NONE`."""
-    values, none = _flip((keys >> 32).astype(np.int32)).view(np.float32), keys == _NONE
-    return np.where(none, np.float32(-np.inf), values), np.where(none, np.int32(-1), keys.astype(np.int32))
-
-
-def _flip(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The bits of floats (no -0.0) as integers of the same order, and back (IEEE 754: sign and magnitude)."""
-    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-
-
-def _largest(keys: Keys, k: int) -> Keys:
-    """The k largest of each row, or all of a shorter row, largest first."""
-    # Not np.partition: it is many times slower where most keys are equal, as those of pairs that are no span.
-    return np.sort(keys, axis=1)[:, ::-1][:, :k]
-
-
-def merge_candidates(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]:
-    """Puts the candidates of batches, and of processes, together in the order of their windows.
-
-    Args:
-        parts: for each batch its window numbers [B] and its candidates; k may differ where windows are short.
-
-    Returns:
-        The window numbers, ascending, and the candidates [W, largest k].
-    """
-    numbers, batches = zip(*parts, strict=True)
-    windows = np.concatenate(numbers)
-    order = np.argsort(windows, kind="stable")
-    k = max(batch.start_values.shape[1] for batch in batches)
-
-    def joined(field: int, fill: float) -> Any:
-        arrays = (batch[field] for batch in batches)
-        padding = ((0, 0), (0, k))
-        return np.concatenate([np.pad(a, padding, constant_values=fill)[:, :k] for a in arrays])[order]
-
-    null = np.concatenate([batch.null for batch in batches])[order]
-    return windows[order], Candidates(joined(0, -np.inf), joined(1, -1), joined(2, -np.inf), joined(3, -1), null)
-
-
 @dataclass(frozen=True)
 class Answers:
     """The n-best lists of E questions, best first, and which of them is the answer.
@@ -142,7 +60,7 @@ class Answers:
         score: float32 [E, N], sum of the two logits.
         probability: float32 [E, N], softmax of the scores over the list.
         count: int [E].
-        best: int [E], the entry that is the best span with text; -1 where there is none.
+        best: int [E], the entry that is the best span with text; -1 if there is none.
         null: float32 [E], the least "no answer" score over the windows, which all have to agree on it.
         no_answer_score: float32 [E], `null` minus the score of the best span: the higher, the less likely
             an answer.
@@ -159,16 +77,14 @@ class Answers:
     no_answer_score: Floats
     answered: NDArray[np.bool_]
 
-    def __len__(self) -> int:
-        return len(self.count)
-
     def span(self, i: int) -> tuple[int, int] | None:
-        """The best span of question i, whether or not it is the answer, in characters of the context."""
-        at = self.best[i]
-        return None if at < 0 else (int(self.start[i, at]), int(self.end[i, at]))
+        """Return the best span of question i, whether or not it is the answer, in characters of the context."""
+        best = self.best[i]
+        return None if best < 0 else (int(self.start[i, best]), int(self.end[i, best]))
 
     def n_best(self, i: int, context: str) -> list[dict[str, Any]]:
-        """The n-best list of question i: text (empty for "no answer"), start, end, score and probability."""
+        """Return the n-best list of question i: text (empty for "no answer"), start, end, score and probability."""
+        columns = (self.start, self.end, self.score, self.probability)
         return [
             {
                 "text": context[start:end] if start >= 0 else "",
@@ -178,76 +94,95 @@ class Answers:
                 "probability": probability,
             }
             for start, end, score, probability in zip(
-                *(a[i, : self.count[i]].tolist() for a in (self.start, self.end, self.score, self.probability)),
-                strict=True,
+                *(column[i, : self.count[i]].tolist() for column in columns), strict=True
             )
         ]
 
 
+def merge_candidates(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]:
+    """Merge the candidates of batches, and of processes, in the order of their windows.
+
+    Args:
+        parts: for each batch its window numbers [B] and its candidates; k may differ if windows are short.
+
+    Returns:
+        The window numbers, ascending, and the candidates [W, largest k].
+    """
+    numbers, batches = zip(*parts, strict=True)
+    windows = np.concatenate(numbers)
+    order = np.argsort(windows, kind="stable")
+    k = max(batch.start_values.shape[1] for batch in batches)
+
+    def merge(field: int, fill: float) -> Any:
+        arrays = (batch[field] for batch in batches)
+        padding = ((0, 0), (0, k))
+        return np.concatenate([np.pad(array, padding, constant_values=fill)[:, :k] for array in arrays])[order]
+
+    null = np.concatenate([batch.null for batch in batches])[order]
+    return windows[order], Candidates(merge(0, -np.inf), merge(1, -1), merge(2, -np.inf), merge(3, -1), null)
+
+
 def best_spans(
+    windows: Any,
     candidates: Candidates,
-    chars: Ints,
-    offsets: Ints,
-    example: Ints,
     count: int,
     *,
     n_best: int = 20,
-    max_tokens: int = 30,
+    max_answer_tokens: int = 30,
     no_answer: bool = False,
     threshold: float = 0.0,
 ) -> Answers:
-    """Finds the answers to all questions.
+    """Find the answers to all questions.
 
     Args:
-        candidates: of all W windows.
-        chars: [T, 2] first character and the one after the last of each token in its context, -1 for
-            tokens outside it.
-        offsets: [W + 1], window w has the tokens offsets[w] to offsets[w + 1].
-        example: [W], the question of each window, 0 to count - 1.
-        count: the number of questions, E.
-        n_best: entries to keep for each question.
-        max_tokens: the longest answer, in tokens.
+        windows: W windows (a `datamodules.text.windows.Windows`): `chars` [T, 2], first character and the one after the
+            last of each token in its context, -1 for tokens outside it; `offsets` [W + 1], window w has the tokens
+            offsets[w] to offsets[w + 1]; `example` [W], the question of each window, 0 to count - 1.
+        candidates: candidates of all windows.
+        count: number of questions, E.
+        n_best: entries of each question's list.
+        max_answer_tokens: the longest answer.
         no_answer: whether questions may have no answer (SQuAD 2.0).
-        threshold: "no answer" it is where the no-answer score is above this.
+        threshold: no-answer score above which a question has no answer.
 
     Raises:
-        DivergenceError: if a logit is not a number.
-        ValueError: if the candidates are not those of as many windows.
+        DivergenceError: a logit is not a number.
+        ValueError: the numbers of windows differ.
     """
+    offsets, example = windows.offsets, windows.example
     if not len(candidates.null) == len(offsets) - 1 == len(example):
         lengths = f"{len(candidates.null)} windows, offsets of {len(offsets) - 1}, examples of {len(example)}"
         raise ValueError(f"candidates of {lengths}")
     if any(np.isnan(values).any() for values in (candidates.start_values, candidates.end_values, candidates.null)):
         raise DivergenceError("the model's logits are not numbers (NaN): no answer can be read from them")
 
-    windows = np.arange(len(example))
-    found = [
-        _window_spans(candidates, chars, offsets, windows[at : at + _BLOCK], n_best, max_tokens)
-        for at in range(0, len(example), _BLOCK)
+    numbers = np.arange(len(example))
+    blocks = [
+        _window_spans(candidates, windows.chars, offsets, numbers[start : start + _BLOCK], n_best, max_answer_tokens)
+        for start in range(0, len(example), _BLOCK)
     ]
-    spans = np.concatenate(found) if found else np.empty(0, _SPAN)
+    spans = np.concatenate(blocks) if blocks else np.empty(0, _SPAN)
     questions = example[spans["window"]]
 
     null = np.full(count, np.inf, np.float32)
     np.minimum.at(null, example, candidates.null)
     null[np.isinf(null)] = 0  # a question without windows
     if no_answer:
-        nothing = np.zeros(count, _SPAN)
-        nothing["start"], nothing["end"], nothing["score"] = -1, -1, null
-        spans, questions = np.concatenate([spans, nothing]), np.concatenate([questions, np.arange(count)])
+        empty = np.zeros(count, _SPAN)
+        empty["start"], empty["end"], empty["score"] = -1, -1, null
+        spans, questions = np.concatenate([spans, empty]), np.concatenate([questions, np.arange(count)])
 
     # Stable: of equal scores the earlier window, the better start, the better end come first, "no answer"
     # last. One key, because the entries come nearly sorted by it, which a stable sort makes use of.
     order = np.argsort((questions.astype(np.int64) << 32) - (_keys(spans["score"], 0) >> 32), kind="stable")
     spans, questions = spans[order], questions[order]
-    rank = _rank(questions, count)
-    kept = (rank < n_best) | (spans["start"] < 0)
-    spans, questions = spans[kept], questions[kept]
-    where = questions, _rank(questions, count)
+    listed = (_rank(questions, count) < n_best) | (spans["start"] < 0)
+    spans, questions = spans[listed], questions[listed]
+    cells = questions, _rank(questions, count)
 
     def table(values: NDArray[Any], fill: float) -> NDArray[Any]:
         filled = np.full((count, n_best + no_answer), fill, values.dtype)
-        filled[where] = values
+        filled[cells] = values
         return filled
 
     start, end, score = table(spans["start"], -1), table(spans["end"], -1), table(spans["score"], -np.inf)
@@ -256,13 +191,13 @@ def best_spans(
     # is the answer.
     usable = end > start if no_answer else start >= 0
     best = np.where(usable.any(axis=1), usable.argmax(axis=1), -1) if count else np.empty(0, np.int64)
-    rows, has = np.arange(count), best >= 0
+    rows, has_span = np.arange(count), best >= 0
     logits = (table(spans[name], 0)[rows, best] for name in ("start_logit", "end_logit"))
     # One after the other, as the recipe subtracts them: the last digit decides against a threshold.
     difference = null.copy()
     for logit in logits:
-        difference -= np.where(has, logit, np.float32(0))
-    answered = has & ~(difference > threshold) if no_answer else has
+        difference -= np.where(has_span, logit, np.float32(0))
+    answered = has_span & ~(difference > threshold) if no_answer else has_span
     return Answers(start, end, score, _softmax(score, counts), counts, best, null, difference, answered)
 
 
@@ -281,15 +216,15 @@ _SPAN = np.dtype(
 def _window_spans(
     candidates: Candidates, chars: Ints, offsets: Ints, windows: Ints, n_best: int, max_tokens: int
 ) -> NDArray[Any]:
-    """The n best spans of each of some windows, as `_SPAN` records: by window, best first."""
-    begin, length = offsets[windows, None], (offsets[windows + 1] - offsets[windows])[:, None]
+    """Return the n best spans of each of some windows, as `_SPAN` records: by window, best first."""
+    first_token, length = offsets[windows, None], (offsets[windows + 1] - offsets[windows])[:, None]
 
     def side(values: Floats, positions: Ints, edge: int) -> tuple[Floats, Ints, Ints]:
         values, positions = values[windows].astype(np.float32, copy=False), positions[windows]
         missing = (positions < 0) | (positions >= length) | np.isneginf(values)
         keys = np.where(missing, _NONE, _keys(values, np.where(missing, 0, positions)))
         values, positions = _unkeys(_largest(keys, keys.shape[1]))
-        characters = chars[np.where(positions < 0, begin, begin + positions), edge]
+        characters = chars[np.where(positions < 0, first_token, first_token + positions), edge]
         return values, positions, np.where(positions < 0, -1, characters)
 
     start_logit, start, first = side(candidates.start_values, candidates.start_positions, 0)
@@ -313,14 +248,36 @@ def _window_spans(
     return spans
 
 
+def _keys(values: Floats, tie: Ints | int) -> Keys:
+    """Return integers that sort as `values` do, and equal values as `tie` (0 to 2**31 - 1)."""
+    return (_flip((values + np.float32(0)).view(np.int32)).astype(np.int64) << 32) | tie
+
+
+def _unkeys(keys: Keys) -> tuple[Floats, NDArray[np.int32]]:
+    """Return the values and ties of keys; -inf and -1 for `_NONE`."""
+    values, none = _flip((keys >> 32).astype(np.int32)).view(np.float32), keys == _NONE
+    return np.where(none, np.float32(-np.inf), values), np.where(none, np.int32(-1), keys.astype(np.int32))
+
+
+def _flip(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Convert the bits of floats (no -0.0) to integers of the same order, and back (IEEE 754: sign and magnitude)."""
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+
+
+def _largest(keys: Keys, k: int) -> Keys:
+    """Return the k largest keys of each row, or all of a shorter row, largest first."""
+    # np.partition is many times slower if most keys are equal, as those of pairs that are no span.
+    return np.sort(keys, axis=1)[:, ::-1][:, :k]
+
+
 def _rank(questions: Ints, count: int) -> Ints:
-    """The place of each entry among those of its question, from 0; `questions` is sorted."""
+    """Return the rank of each entry among those of its question, from 0; `questions` is sorted."""
     first: Ints = np.searchsorted(questions, np.arange(count))
     return np.arange(len(questions)) - first[questions]
 
 
 def _softmax(score: Floats, counts: Ints) -> Floats:
-    """Softmax over the first `counts` entries of each row, 0 after them."""
+    """Return the softmax over the first `counts` entries of each row, 0 after them."""
     probability = np.zeros_like(score)
     # Rows of one length at a time: numpy's sum of a row depends, in its last digit, on the row's length.
     for n in np.unique(counts[counts > 0]):

@@ -1,12 +1,12 @@
-"""A ResNet's first convolution for 64-pixel images, and the same network in timm's own shape.
+"""A ResNet's first convolution for 64-pixel images, and its export as timm's own architecture.
 
 timm's ResNets begin with a 7x7 convolution of stride 2, made for 224 pixels. The small stem is a 3x3 convolution
-without stride (the pooling after it stays), so that a 64-pixel image keeps twice the resolution.
+without stride (the pooling after it is unchanged), so that a 64-pixel image has twice the resolution inside.
 
-A 7x7 convolution of stride 2 over an image enlarged twice by repeating pixels sees, at output i, the pixels
-i-2, i-1, i-1, i, i, i+1, i+1 along each axis. So a 3x3 kernel over the small image is exactly a 7x7 kernel over the
-enlarged one whose taps are zero but for one of each pair. That is how a small stem is exported: as timm's own
-ResNet with an input of twice the size and nearest-neighbour interpolation.
+A 7x7 convolution of stride 2 over an image enlarged twice by repeating pixels covers, at output i, the pixels
+i-2, i-1, i-1, i, i, i+1, i+1 along each axis. A 3x3 kernel over the small image is therefore exactly a 7x7 kernel over
+the enlarged one that has zeros in all taps but one of each pair. A small stem is exported that way: as timm's own ResNet
+with an input of twice the size and nearest-neighbour interpolation.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from torch import nn
 
 from config.errors import InputError
 
-# Of the seven taps, those that stand for the pixels i-1, i and i+1.
+# The taps, of seven, for the pixels i-1, i and i+1.
 _TAPS = torch.tensor([2, 4, 6])
 
 
 def use_small_stem(model: nn.Module) -> None:
-    """Replaces a ResNet's 7x7 convolution by a 3x3 one, in place.
+    """Replace a ResNet's 7x7 convolution by a 3x3 one, in place.
 
-    Weights are the folded ones of the 7x7: taps on the same pixel added, those on i-2 left out, so that pretrained
-    weights see about what they would on the enlarged image.
+    Its weights are those of the 7x7 one, folded: taps on the same pixel are added, those on i-2 dropped, so that
+    pretrained weights work about as they would on the enlarged image.
 
     Raises:
         InputError: the model does not begin with such a convolution.
@@ -40,7 +40,7 @@ def use_small_stem(model: nn.Module) -> None:
 
 
 def enlarge_stem(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state of a network with a small stem as the state of timm's own, for inputs of twice the size."""
+    """Convert the state of a network with a small stem to that of timm's network for inputs of twice the size."""
     small = state["conv1.weight"]
     full = small.new_zeros(*small.shape[:2], 7, 7)
     full[:, :, _TAPS[:, None], _TAPS] = small

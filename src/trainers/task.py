@@ -1,4 +1,4 @@
-"""What the tasks' LightningModules share: optimisation, the reduction of metrics over processes."""
+"""Base class of the tasks' LightningModules: optimisation, and metrics reduced over processes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,34 +10,33 @@ from hydra.utils import instantiate
 from trainers import distributed
 from trainers.optimizers import build_scheduler, parameter_groups
 
-# Metrics; a row for each example; what else there is to say, for run.json.
+# Metrics; a row of predictions.jsonl for each example; details for run.json.
 Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
 
 
 class Task(pl.LightningModule):
-    """A LightningModule whose training step returns the mean loss and whose validation leaves metrics and rows.
+    """A LightningModule whose training step returns the mean loss and whose validation yields metrics and rows.
 
     Attributes:
-        metrics: of the last validation, on every rank.
-        rows: of the last validation, on rank zero: predictions.jsonl's content.
-        details: of the last validation, on every rank: what run.json says beside the metrics.
-        example_count: examples in the last training batch, over all processes.
+        metrics: metrics of the last validation, on every rank.
+        rows: rows of predictions.jsonl of the last validation, on rank zero.
+        details: details of the last validation for run.json, on every rank.
+        collected: what `validation_step` appended on this rank.
     """
 
     def __init__(self, optim: Mapping[str, Any]) -> None:
-        """Takes the optimiser's configuration (conf/optim)."""
+        """Set the optimiser's configuration (conf/optim)."""
         super().__init__()
         self.optim = dict(optim)
         self.metrics: dict[str, float] = {}
         self.rows: Iterable[dict[str, Any]] = ()
         self.details: dict[str, Any] = {}
         self.collected: list[Any] = []
-        self.example_count = 0
         # A rank may have no batch of a small validation split.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and schedule of conf/optim."""
+        """Build the optimiser and the schedule of conf/optim."""
         optim = self.optim
         groups = parameter_groups(self.named_parameters(), optim["lr"], optim["weight_decay"], optim["layer_decay"])
         optimizer = instantiate(optim["optimizer"], _partial_=True, _convert_="all")(groups, lr=optim["lr"])
@@ -51,7 +50,7 @@ class Task(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips in one pass. (Lightning refuses to with a fused optimiser under mixed precision.)"""
+        """Clip gradients in one pass. (Lightning does not with a fused optimiser under mixed precision.)"""
         if not gradient_clip_val:
             return
         if gradient_clip_algorithm == "value":
@@ -60,14 +59,14 @@ class Task(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_validation_start(self) -> None:
-        """Starts a validation with the same buffers on every rank (batch norm's running averages may differ)."""
+        """Broadcast buffers (batch norm's running averages may differ), so that all ranks validate the same model."""
         self.collected = []
         if torch.distributed.is_initialized():
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_validation_epoch_end(self) -> None:
-        """Brings together what every rank collected, scores it on rank zero, and tells all."""
+        """Gather what every rank collected, score it on rank zero, and broadcast the metrics."""
         counted = getattr(getattr(self.trainer.val_dataloaders, "sampler", None), "counted", True)
         parts = distributed.gather(self.collected if counted else [])
         self.collected = []
@@ -76,13 +75,13 @@ class Task(pl.LightningModule):
             metrics, self.rows, details = self.score([item for part in parts for item in part])
             return metrics, details
 
-        self.metrics, self.details = distributed.decide_on_rank_zero(score)  # a model that has diverged ends all ranks
+        self.metrics, self.details = distributed.decide_on_rank_zero(score)  # divergence ends all ranks
         self.log_dict(self.metrics, logger=False, rank_zero_only=True)
 
     def score(self, collected: list[Any]) -> Result:
-        """Metrics, rows and details from what the validation steps of all ranks collected."""
+        """Compute metrics, rows and details from what the validation steps of all ranks collected."""
         raise NotImplementedError
 
     def export(self, folder: str) -> None:
-        """Writes the model folder, for transformers or timm to load without us."""
+        """Write the model folder, which transformers or timm load without isotrain."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Text classification: any transformers encoder with a sequence-classification head."""
+"""Text classification: a transformers encoder with a sequence-classification head."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -7,8 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
-from trainers import classification, encoders
-from trainers import fast_dropout as fast_dropout
+from trainers import classification, encoders, fast_dropout
 from trainers.inference import text_logits
 from trainers.task import Result, Task
 
@@ -17,7 +16,7 @@ EXCERPT = 500  # characters of a text in predictions.jsonl
 
 
 class TextClassification(Task):
-    """Learns the class of a text, or of a pair of texts."""
+    """LightningModule that learns the class of a text, or of a pair of texts."""
 
     def __init__(
         self,
@@ -30,20 +29,20 @@ class TextClassification(Task):
         attention_dropout: Annotated[float, Range(low=0, below=1)] | None = None,
         label_smoothing: Annotated[float, Range(low=0, below=1)] = 0.0,
     ) -> None:
-        """Builds the encoder and its head.
+        """Build the encoder and its head.
 
         Args:
-            data: a TextClassificationData: gives the classes, the vocabulary's size and, for scoring, the examples.
+            data: a TextClassificationData with the classes, the vocabulary and, for scoring, the examples.
             optim: conf/optim.
             pretrained: Hub name or folder; None for random weights of `architecture`.
-            revision: of a Hub name.
+            revision: revision of a Hub name.
             architecture: `model_type` and settings of a transformers configuration.
-            dropout: of hidden states; None leaves the checkpoint's.
-            attention_dropout: of attention weights; None leaves the checkpoint's.
-            label_smoothing: probability mass that is spread over all classes while training.
+            dropout: dropout of hidden states; None for the checkpoint's.
+            attention_dropout: dropout of attention weights; None for the checkpoint's.
+            label_smoothing: probability mass spread over all classes in training.
 
         Raises:
-            InputError: a checkpoint that cannot be had or is not an encoder for text classification.
+            InputError: a checkpoint that is unavailable or not an encoder for text classification.
         """
         super().__init__(optim)
         self.data = data
@@ -56,48 +55,48 @@ class TextClassification(Task):
         )  # fmt: skip
 
     def setup(self, stage: str) -> None:
-        """Puts in the quick dropout and attention where torch's own are slow."""
+        """Replace dropout and attention by faster ones on CPUs."""
         if self.trainer.strategy.root_device.type == "cpu":
             fast_dropout.enable(self.model)
 
     def on_fit_start(self) -> None:
-        """Trains all of it: transformers loads checkpoints in eval mode, and Lightning leaves modes as they are."""
+        """Set train mode: transformers loads checkpoints in eval mode, which Lightning keeps."""
         self.train()
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Mean loss of the batch."""
+        """Return the mean loss of the batch."""
         return cross_entropy(text_logits(self.model, batch), batch["labels"], label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Keeps each text's loss and its best classes."""
+        """Collect the loss and the best classes of each text."""
         self.collected.append(classification.batch_outputs(batch, text_logits(self.model, batch)))
 
     def score(self, collected: list[Any]) -> Result:
-        """Accuracy, macro-F1 and the mean loss; a row per text; results and confusions by class."""
+        """Compute accuracy, macro-F1 and the mean loss; a row for each text; scores and confusions by class."""
         return text_result(classification.merge_outputs(collected), self.data)
 
     def export(self, folder: str) -> None:
-        """A transformers folder: safetensors, configuration with the classes' names, tokenizer."""
+        """Write a transformers folder: safetensors, configuration with the classes' names, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
         tokenizer = self.data.tokenizer()
-        tokenizer.model_max_length = self.data.max_length  # what `truncation=True` cuts to
+        tokenizer.model_max_length = self.data.max_length  # the limit of `truncation=True`
         tokenizer.save_pretrained(folder)
 
 
-def text_result(found: classification.ClassOutputs, data: Any) -> Result:
-    """Metrics, rows of predictions.jsonl and details of a validation."""
+def text_result(outputs: classification.ClassOutputs, data: Any) -> Result:
+    """Return metrics, rows of predictions.jsonl and details of a validation."""
     names = [entry["id"] for entry in data.classes]
-    best = found.classes[:, 0]
-    metrics = classification.loss_and_accuracy(found)
-    metrics["val_macro_f1"] = classification.macro_f1(found.labels, best, len(names))
-    details = classification.class_details(found.labels, best, names)
-    details["class_f1"] = classification.class_f1(found.labels, best, names)
+    matrix = classification.confusion_matrix(outputs, len(names))
+    metrics = {**classification.loss_and_accuracy(outputs), "val_macro_f1": classification.macro_f1(matrix)}
+    details = classification.class_details(matrix, names)
+    details["class_f1"] = classification.class_f1(matrix, names)
     if len(names) > classification.TOP_CLASSES:
-        details["top5_accuracy"] = round(classification.top_accuracy(found), 4)
+        details["top5_accuracy"] = round(classification.top_accuracy(outputs), 4)
     texts = data.texts("val")
-    rows = []
-    for index, row in zip(
-        found.positions, classification.prediction_rows(found, data.names, names, "top"), strict=True
-    ):
-        rows.append({"id": row["id"], "text": texts.text(int(index))[:EXCERPT], **row})
+    rows = [
+        {"id": row["id"], "text": texts.text(int(position))[:EXCERPT], **row}
+        for position, row in zip(
+            outputs.positions, classification.prediction_rows(outputs, data.names, names, "top"), strict=True
+        )
+    ]
     return metrics, rows, details

@@ -1,0 +1,93 @@
+"""A finished run, started again: judged by the gates that are enforced, and its result printed."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from config import process
+from config.errors import ContractError
+from config.rules import RENAMED_KEYS
+from runs import folder as folders
+from runs import metric_lines
+from runs.masking import mask_secrets
+from trainers.run import Run
+
+logger = logging.getLogger(__name__)
+
+_PASSING = ("passed", "warned")  # statuses of a verdict that let a run pass
+_NEUTRAL_KEYS = ("action", "webhook", "summary")  # keys of conf/quality and conf/explain that change no verdict
+
+
+def judge(run: Run, gate: str, run_gate: Callable[[], Mapping[str, Any]]) -> None:
+    """Run a gate on a finished run if its verdict is missing, and add the result to run.json and the report page.
+
+    Args:
+        run: a finished run.
+        gate: quality or explain.
+        run_gate: runs the gate, which writes its report into the run folder, and returns its field of run.json.
+
+    Raises:
+        ContractError: raised by the gate.
+    """
+    if not _needs_judgement(run, gate):
+        return
+    try:
+        result = dict(run_gate())
+    except ContractError:
+        _write_result(run, gate, run.gate_result(gate))
+        raise
+    _write_result(run, gate, result)
+
+
+def reprint(run: Run) -> dict[str, Any]:
+    """Print the metric line of a finished run again.
+
+    Returns:
+        Fields of run.json for `explain.gate.enforce_verdict`, with the action of this command; empty on other ranks
+        than zero.
+
+    Raises:
+        ContractError: under `quality=enforce`, the verdict of the run's data is not passing.
+    """
+    if process.rank():
+        return {}
+    quality = run.fields.get("quality") or {}
+    if run.config.quality.action == "enforce" and quality.get("status") not in (None, *_PASSING):
+        raise ContractError(
+            f"the data contract of {run.folder}: {quality['status']}; see {run.folder / 'quality' / 'report.html'}; "
+            "quality=warn prints the result nevertheless"
+        )
+    best = run.fields.get("best") or {"epoch": 0, "step": 0}
+    metric_lines.write(run.fields["metrics"], best["epoch"], best["step"])
+    logger.info("this run is already finished; its result is printed again")
+    explain = run.fields.get("explain") or {}
+    return {**run.fields, "explain": {**explain, "action": str(run.config.explain.action)}}
+
+
+def _needs_judgement(run: Run, gate: str) -> bool:
+    """Whether a gate is enforced and has no verdict under the current settings. False on other ranks than zero."""
+    if process.rank() or run.config[gate].action != "enforce":
+        return False
+    if gate == "explain" and "diverged" in run.fields:
+        return False  # there is no model, and a search continues
+    recorded = (run.fields.get("config") or {}).get(gate) or {}
+    recorded = {
+        RENAMED_KEYS.get(f"{gate}.{key}", key).removeprefix(f"{gate}."): value for key, value in recorded.items()
+    }
+    current = _settings(run, gate)
+    same = all(recorded[key] == current[key] for key in recorded.keys() & current.keys() if key not in _NEUTRAL_KEYS)
+    return not (same and (run.fields.get(gate) or {}).get("status"))
+
+
+def _settings(run: Run, gate: str) -> dict[str, Any]:
+    settings: dict[str, Any] = mask_secrets(folders.to_plain(OmegaConf.to_container(run.config[gate], resolve=True)))
+    return settings
+
+
+def _write_result(run: Run, gate: str, result: dict[str, Any]) -> None:
+    """Write a gate's result, with the settings it was computed under."""
+    with folders.lock_folder(run.folder):
+        run.update(**{gate: result, "config": {**run.fields["config"], gate: _settings(run, gate)}})
+    run.write_page()
