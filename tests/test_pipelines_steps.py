@@ -20,7 +20,7 @@ from tests.katib_api_double import Api
 
 from config import source_code
 from config.errors import ExecutionError, InputError
-from config.files import write_json
+from config.files import read_json, write_json
 from pipelines import artifacts, compilation, known_results, record, report, steps
 from pipelines.verdict import Verdict
 
@@ -82,7 +82,7 @@ def test_tune_asks_katib_and_a_retry_attaches(api: Api, tmp_path: Path, capsys: 
     assert tuned(tmp_path) == best
     assert "attached to it" in capsys.readouterr().out
     assert len([key for key in api.objects if key[0] == "experiments"]) == 1
-    found = record.read_json(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
+    found = read_json(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
     assert found["verdict"].startswith("val_f1 84.25: ")
     assert "optim.lr" in Path(tmp_path / "summary").read_text()
     assert "<html" in Path(tmp_path / "report").read_text()
@@ -107,7 +107,7 @@ def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
         each.kill()
     process.wait()
-    name = record.read_json(path)["experiment"]
+    name = read_json(path)["experiment"]
     assert ("experiments", "team", name) in api.objects
     steps.finish(
         "FAILED",
@@ -189,7 +189,7 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
     assert asked[asked.index("evaluate") + 2 : asked.index("--output")] == chosen
     steps.register(str(tmp_path / "run"), said, True, "enforce enforce", "m", "", str(tmp_path), summary)
     assert ("--champion --instead-of 7" in " ".join(stub.asked[-1])) == promotes
-    told = record.read_json(record.run_folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
+    told = read_json(record.run_folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
     assert ("it was not promoted" in told) != promotes
 
 
@@ -225,7 +225,7 @@ def test_a_step_ends_as_a_command_does(
     with pytest.raises(SystemExit) as ended:
         step()
     assert ended.value.code == code
-    found = record.read_json(record.run_folder(str(tmp_path)) / "steps" / "data.json")
+    found = read_json(record.run_folder(str(tmp_path)) / "steps" / "data.json")
     assert (found["state"], found["code"], found["message"]) == ("failed", code, str(error) or type(error).__name__)
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith(said) if said else not lines

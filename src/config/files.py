@@ -56,6 +56,15 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the object in a JSON file; empty if the file is missing, damaged, or has another value."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a folder atomically: under a temporary name, synced, then renamed over an existing one.

@@ -1,6 +1,5 @@
 """Records of the steps of a pipeline run, on the volume. They survive a failed step, whose artifacts KFP does not keep."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +43,7 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
         SystemExit: The step failed; the message is on stderr.
     """
     path = run_folder(root) / "steps" / f"{name.replace(' ', '-')}.json"
-    previous = read_json(path)
+    previous = files.read_json(path)
     # Another attempt would diverge again, hours later.
     if previous.get("code") == DivergenceError.exit_code and previous.get("inputs") == inputs:
         print(f"isotrain: {name}: not retried, because it diverged: {previous.get('message')}", flush=True)
@@ -76,7 +75,7 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
 
 def read_steps(run: Path) -> list[dict[str, Any]]:
     """Return the records of the steps of a run, in the order of the pipeline."""
-    steps = [step for path in (run / "steps").glob("*.json") if (step := read_json(path))]
+    steps = [step for path in (run / "steps").glob("*.json") if (step := files.read_json(path))]
     order = list(DEPENDENCIES)
     return sorted(steps, key=lambda step: order.index(step["step"]) if step["step"] in order else len(order))
 
@@ -112,12 +111,3 @@ def publish_run(run: Path, kfp_state: str, error: str) -> dict[str, Any]:
     record = {"run": run.name, "state": state, "kfp": kfp_state, "error": error, "steps": steps}
     files.write_json(run / "pipeline.json", record)
     return record
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import ExecutionError, InputError, UnreachableError
-from config.files import PROJECT
+from config.files import PROJECT, read_json
 from pipelines import artifacts, record
 from pipelines.arguments import bind_parameters
 from pipelines.check import check_pipeline
@@ -98,7 +98,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def _local_state(folder: Path) -> str:
-    return str(record.read_json(folder / "pipeline.json").get("state", "not ended"))
+    return str(read_json(folder / "pipeline.json").get("state", "not ended"))
 
 
 def _prepare_request(args: argparse.Namespace) -> tuple["Server", dict[str, Any]]:

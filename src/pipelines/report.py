@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from config.files import read_json
 from config.terminal import format_duration
-from pipelines.record import DEPENDENCIES, read_json
+from pipelines.record import DEPENDENCIES
 from reports import page
 from reports.page import Cell
 
@@ -136,7 +137,7 @@ def _graph(steps: Mapping[str, Step]) -> dict[str, Any]:
     for name, parents in DEPENDENCIES.items():
         if name == "finish":  # it writes the page
             continue
-        siblings = [child for child, others in DEPENDENCIES.items() if others == parents and child != "finish"]
+        siblings = [child for child, sources in DEPENDENCIES.items() if sources == parents and child != "finish"]
         centre = sum(columns[parent] for parent in parents) / max(1, len(parents))
         columns[name] = centre + siblings.index(name) - (len(siblings) - 1) / 2
         layers[name] = max((layers[parent] + 1 for parent in parents), default=0)

@@ -21,7 +21,7 @@ from config.numbers import format_number
 from pipelines import artifacts
 from pipelines.commands import experiment_path, run_command
 from pipelines.known_results import check_benchmark
-from pipelines.record import publish_run, read_json, read_steps, record_step, run_folder
+from pipelines.record import publish_run, read_steps, record_step, run_folder
 from pipelines.report import write_report
 from pipelines.verdict import POLICIES, Verdict
 
@@ -94,7 +94,7 @@ def quality(
         _check_policy("quality step", policy)
         folder = run_folder(root) / "quality"
         run_command(step, "-m", "quality", "--folder", folder, *overrides, valid_codes=(0, 4))
-        result = read_json(folder / "verdict.json")
+        result = files.read_json(folder / "verdict.json")
         outcomes = [check["outcome"] for check in result["checks"]]
         broken = [check["name"] for check in result["checks"] if check["outcome"] not in ("passed", "warned")]
         reason = f"{len(broken)} of {len(outcomes)} checks: {', '.join(broken[:3])}" if broken else ""
@@ -349,7 +349,7 @@ def explain(
         words = [override for override in overrides if override.startswith(("explain.", "trainer.threads="))]
         run_command(step, "-m", "explain", f"run={run}", *words, valid_codes=(0, 5))
         folder = Path(run) / "explain"
-        result = read_json(folder / "verdict.json")
+        result = files.read_json(folder / "verdict.json")
         values = {measure["name"]: dict(measure["mean"]).get("value") for measure in result["measures"]}
         reason = "; ".join(result.get("why", []))
         return _publish_check(step, folder, result, reason, values, report, summary, metrics)
@@ -386,7 +386,7 @@ def register(
         _set_environment(root)
         # It replaces only the champion that it was compared with, not one that was registered since, and never after a
         # comparison with another baseline.
-        champion = read_json(run_folder(root) / "steps" / "evaluate.json").get("champion")
+        champion = files.read_json(run_folder(root) / "steps" / "evaluate.json").get("champion")
         verdict = Verdict.from_json(evaluation)
         non_inferior = verdict.status in ("passed", "none")
         words = [*(["--name", registered] if registered else []), *_server_options(server, root), "--json"]
@@ -513,7 +513,7 @@ def _read_run(folder: str) -> dict[str, Any]:
     Raises:
         InputError: It was removed, which a cached step does not notice.
     """
-    record = read_json(Path(folder) / "run.json")
+    record = files.read_json(Path(folder) / "run.json")
     if not record:
         raise InputError(f"{folder} was removed but is the cached result of the train step: -p refresh=1 trains again")
     return record

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config import files
-from config.errors import InputError
+from config.errors import InputError, InUseError
 from runs.fields import flatten
 from runs.masking import mask_command, mask_override, mask_secrets, mask_text
 
@@ -250,7 +250,7 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
         timeout: Seconds to wait in any case: the data-loading workers of a killed run hold the lock for a moment.
 
     Raises:
-        InputError: Another process uses the folder.
+        InUseError: Another process uses the folder.
     """
     import filelock
 
@@ -262,7 +262,8 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
     except filelock.Timeout:
         message = f"{folder} is in use by {_owner(folder)}"
         if os.environ.get(WAIT_VARIABLE, "0") in ("", "0"):
-            raise InputError(f"{message}; wait for it, or set another hydra.run.dir") from None
+            advice = f"wait for it (e.g. with {WAIT_VARIABLE}=1), or set another hydra.run.dir"
+            raise InUseError(f"{message}; {advice}") from None
         print(f"isotrain: {message}: waiting", file=sys.stderr, flush=True)
         lock.acquire(poll_interval=1)
     except NotImplementedError:

@@ -75,7 +75,7 @@ def format_line(line: MetricLine) -> str:
     Raises:
         ValueError: A metric is not valid; see `to_finite_metrics`.
     """
-    return " ".join([_stamp(line.time), *(f"{name}={text}" for name, text in _fields(line).items())])
+    return " ".join([format_time(line.time), *(f"{name}={text}" for name, text in _fields(line).items())])
 
 
 def parse_line(text: str) -> MetricLine:
@@ -89,12 +89,12 @@ def parse_line(text: str) -> MetricLine:
         raise ValueError(f"not a metric line: {text[:200]!r}")
     words = [word.rpartition("=") for word in match["values"].split()]
     values = to_finite_metrics({name: float(number) for name, _, number in words})
-    return MetricLine(_time(match["time"]), int(match["epoch"]), int(match["step"]), values)
+    return MetricLine(_parse_time(match["time"]), int(match["epoch"]), int(match["step"]), values)
 
 
 def to_json(line: MetricLine) -> str:
     """Format a metric line as a JSON object for Katib's File collector: all values are strings."""
-    return json.dumps({"timestamp": _stamp(line.time), **_fields(line)})
+    return json.dumps({"timestamp": format_time(line.time), **_fields(line)})
 
 
 def from_json(text: str) -> MetricLine:
@@ -107,7 +107,7 @@ def from_json(text: str) -> MetricLine:
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise ValueError(f"not a line of metrics.jsonl: {text[:200]!r}")
     try:
-        time, epoch, step = _time(fields.pop("timestamp")), int(fields.pop("epoch")), int(fields.pop("step"))
+        time, epoch, step = _parse_time(fields.pop("timestamp")), int(fields.pop("epoch")), int(fields.pop("step"))
     except KeyError as missing:
         raise ValueError(f"no {missing} in {text[:200]!r}") from None
     return MetricLine(time, epoch, step, to_finite_metrics({name: float(value) for name, value in fields.items()}))
@@ -200,9 +200,10 @@ def _fields(line: MetricLine) -> dict[str, str]:
     return {"epoch": str(line.epoch), "step": str(line.step), **values}
 
 
-def _stamp(time: datetime) -> str:
+def format_time(time: datetime) -> str:
+    """Format a time in UTC, to the microsecond."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)

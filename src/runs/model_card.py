@@ -1,6 +1,5 @@
 """The model card: use, metrics with their intervals, data, verdicts of the gates, limits, licence and lineage."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from config import tasks
 from config.errors import InputError
+from config.files import read_json
 from config.numbers import format_number
 from runs import folder as folders
 from runs import prediction_table
@@ -22,10 +22,7 @@ GATES = (("quality", "Data contract"), ("explain", "Explanations"))
 
 def gate_verdict(folder: Path, record: Mapping[str, Any], gate: str) -> str:
     """Return the verdict of a gate on a run: its status, its action (off), or "not asked"."""
-    try:
-        verdict = as_mapping(json.loads((folder / gate / "verdict.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        verdict = {}
+    verdict = read_json(folder / gate / "verdict.json")
     recorded = as_mapping(record.get(gate))
     return str(verdict.get("status") or recorded.get("status") or recorded.get("action") or "not asked")
 

@@ -50,7 +50,7 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
         stub = services.DBManagerStub(channel)
 
         def send(line: MetricLine) -> None:
-            time = line.time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            time = metric_lines.format_time(line.time)
             pending.extend(
                 messages.MetricLog(time_stamp=time, metric=messages.Metric(name=name, value=repr(value)))
                 for name, value in line.values.items()

@@ -16,7 +16,7 @@ from config import files
 from runs import folder as folders
 from runs import provenance
 from runs.masking import mask_command, mask_secrets
-from runs.metric_lines import to_finite_metrics
+from runs.metric_lines import format_time, to_finite_metrics
 from runs.utilisation import UtilisationMonitor, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
@@ -84,7 +84,7 @@ class Record:
         """
         final = {} if metrics is None else {"metrics": to_finite_metrics(metrics)}
         self._utilisation.stop()
-        ended = _utc_now()
+        ended = format_time(datetime.now(UTC))
         session = {**self.fields["sessions"][-1], "ended": ended, "exit_code": exit_code}
         self.update(
             status=status,
@@ -129,7 +129,7 @@ def start_record(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     previous = folders.read_record(path) if (path / folders.RECORD).exists() else {}
-    started, code = _utc_now(), provenance.git_state(project)
+    started, code = format_time(datetime.now(UTC)), provenance.git_state(project)
     if len(code["diff"].encode()) > _MAX_DIFF:
         files.write_text(path / folders.DIFF, code["diff"])
         code["diff"] = f"see {folders.DIFF}"
@@ -184,7 +184,3 @@ def config_hash(config: Mapping[str, Any]) -> str:
     }
     canonical = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _utc_now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config.files import read_json
 from config.terminal import format_duration
 from reports.page import Cell, format_percent
 from runs import folder as folders
@@ -42,7 +43,7 @@ def gates(folder: Path, record: Mapping[str, Any]) -> list[list[Any]]:
     """Return each gate's verdict with its reasons and a link to its report."""
     table: list[list[Any]] = []
     for name, title in GATES.items():
-        gate, verdict = as_mapping(record.get(name)), _read_json(folder / name / "verdict.json")
+        gate, verdict = as_mapping(record.get(name)), read_json(folder / name / "verdict.json")
         status = verdict.get("status") or gate.get("status")
         if not isinstance(status, str):
             table.append([title, str(gate.get("action") or "not run"), "", ""])
@@ -62,7 +63,7 @@ def changes(record: Mapping[str, Any], against: Path) -> dict[str, Any]:
     """
     config, reference = (as_mapping(source.get("config")) for source in (record, folders.read_record(against)))
     differences = folders.config_differences(reference, config, {})
-    return {"run": str(against), "rows": [[key, str(value), str(own)] for key, value, own in differences]}
+    return {"run": str(against), "rows": [[key, str(old), str(new)] for key, old, new in differences]}
 
 
 def origin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,10 +75,3 @@ def origin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "command": shlex.join(repeat.command),
         "command_notes": repeat.notes,
     }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RATIO = (3 / 4, 4 / 3)  # of width to height of random resized crops, as in torchvision
 ATTEMPTS = 10  # to draw a crop that fits
 PART = 32  # images that a CPU augments at a time
-MAGNITUDES = 31  # RandAugment's magnitudes are 0 to 30
+MAX_MAGNITUDE = 30  # of RandAugment
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ def randaugment(pixels: "Tensor", ops: int, magnitude: int) -> "Tensor":
         magnitude: 0 to 30.
     """
     size = (pixels.shape[1], pixels.shape[2])
-    table = _operations(magnitude / (MAGNITUDES - 1), size)
+    table = _operations(magnitude / MAX_MAGNITUDE, size)
     images = pixels.permute(0, 3, 1, 2).clone()
     for _ in range(ops):
         draws = torch.randint(0, 2 * len(table), (len(pixels),), device=pixels.device).tolist()
