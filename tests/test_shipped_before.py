@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BEFORE = ROOT / "tests" / "fixtures" / "shipped_2026_11"
 EXPERIMENTS = sorted((BEFORE / "katib").glob("*.yaml"))
 PIPELINES = sorted((BEFORE / "pipelines").glob("*.yaml"))
-RENAMED_PARAMETERS = {"what": "subject"}  # parameters of steps: name in compiled pipelines, name today
+# Parameters of steps, which compiled pipelines pass by position: their names then, and today.
+RENAMED_PARAMETERS = {"what": "subject", "compared": "evaluation", "despite": "policies", "again": "refresh"}
 SMALL = ["model=bert_tiny", "data=squad_sample", "data.sample.train=64", "data.sample.val=32", "trainer.threads=1",
          "trainer.max_steps=4", "explain.examples=8", "explain.min_correct=1"]  # fmt: skip
 
