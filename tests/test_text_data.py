@@ -118,7 +118,7 @@ def test_columns_are_named_by_configuration_and_ids_are_file_and_row_where_there
     assert (second.id, second.pair, second.problem) == ("train-00000/1", "", "")
     first, second = read(path, records.parse_columns({"text": "body", "label": "topic", "id": "key"}))
     assert (first.id, second.problem) == ("7", "the id ('key') must be text or a whole number, not null")
-    with pytest.raises(InputError, match=r"data\.columns has no key lable; it has text, text_pair, label, id"):
+    with pytest.raises(InputError, match=r"data\.columns has no key lable; valid keys: text, text_pair, label, id"):
         records.parse_columns({"lable": "topic"})
     with pytest.raises(InputError, match=r"data\.columns\.text=null: must be text$"):
         records.parse_columns({"text": None})
