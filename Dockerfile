@@ -43,12 +43,13 @@ WORKDIR /opt/isotrain
 COPY requirements-image.lock requirements.lock
 COPY pyproject.toml README.md LICENSE train.py ./
 COPY conf conf
+COPY contracts contracts
 COPY katib katib
 COPY image/prove.py image/prove.py
 COPY src src
 # Readable whatever the umask of the checkout was. Runs that name no folder go to the volume.
 RUN set -eu; \
-    chmod -R a+rX,go-w conf katib image src pyproject.toml README.md LICENSE train.py requirements.lock; \
+    chmod -R a+rX,go-w conf contracts katib image src pyproject.toml README.md LICENSE train.py requirements.lock; \
     python -m compileall -q --invalidation-mode unchecked-hash src train.py; \
     ln -s /runs outputs
 

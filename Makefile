@@ -17,23 +17,31 @@ help:  ## this list
 train: $(BASE)  ## set up, and train bert_tiny on generated questions; ARGS="..." are Hydra overrides
 	$(BIN)/python train.py $(ARGS)
 
+# A process for each core. A file's tests stay in one, as they share what is made once.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 test: $(DEV)  ## set up, and run the test suite (minutes); ARGS="..." go to pytest
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(DEV)  ## the tests that take longer
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 # Of those, what CI runs, too; the others train for long, search for long, or build an image as root.
 MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real \
   own_task saved shipped_before
 test-more: $(DEV)  ## those of them that CI runs, too
-	$(BIN)/python -m pytest -m slow $(MORE:%=tests/test_%.py) $(ARGS)
+	$(PYTEST) -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 
-lint: $(DEV)  ## ruff, mypy, import-linter
+# actionlint has no wheel: Go builds it where there is Go, with its checksum database as the lock.
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+lint: $(DEV)  ## ruff, mypy, import-linter; zizmor and actionlint for workflows, hadolint for the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
+	$(BIN)/hadolint Dockerfile
+	@if command -v go >/dev/null; then echo actionlint; go run $(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml; \
+	  else echo "there is no Go: actionlint is not run" >&2; fi
 
 # Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
 PIPELINE := $(BIN)/python -m pipelines run explain.examples=64

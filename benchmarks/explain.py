@@ -92,7 +92,7 @@ def _whole(runs: tuple[Path, Path]) -> None:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as kept:
             command = [sys.executable, "-m", "explain", f"run={run}", f"data.cache_dir={kept}", "explain=warn"]
-            more = ["explain.stable=-1", f"explain.precision={precision}"]
+            more = ["explain.min_agreement=-1", f"explain.precision={precision}"]
             done = subprocess.run(
                 [*command, *more], cwd=measure.ROOT / "src", capture_output=True, text=True, check=False
             )

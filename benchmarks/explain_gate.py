@@ -104,7 +104,7 @@ def models(task: str, folder: Path) -> dict[str, list[str]]:
 
 def one(task: str, folder: Path, overrides: list[str], examples: int = 96) -> tuple[float, str]:
     """Trains and explains, unless that was done; the metric and the verdict."""
-    few = [f"explain.examples={examples}", "explain.minimum=1"]
+    few = [f"explain.examples={examples}", "explain.min_correct=1"]
     command = [sys.executable, "train.py", *overrides, "quality=off", "explain=warn", *few, *EXPLAINED[task]]
     if not _recorded(folder):
         done = subprocess.run(

@@ -51,20 +51,20 @@ def prepare_questions(run: Path) -> None:
     subject, _ = model.load(str(run), [])
     examples, reader = subject.data.examples, question_views.InputEncoder(subject)
     settings = question_views.Settings(5, 30, 1, 64, 0, False)
-    kept: dict[str, Any] = {"hidden": np.array(reader.hidden)}
+    kept: dict[str, Any] = {"hidden": np.array(reader.mask_id)}
     for at in range(QUESTIONS):
         question, context = examples.question(at), examples.context(at)
         window = question_views.find_window(subject, reader, question, context, settings)
         low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
         group = np.full(len(window.ids), -1)
-        group[window.asked] = 0
+        group[window.question_mask] = 0
         parts = tokens.split_sentences(context, low, high, 5)
         for number, (first, last) in enumerate(parts):
             group[(window.chars[:, 0] >= first) & (window.chars[:, 1] <= last)] = number + 1
         kept |= {
             f"{at}/ids": window.ids,
             f"{at}/chars": window.chars,
-            f"{at}/asked": window.asked,
+            f"{at}/asked": window.question_mask,
             f"{at}/group": group,
         }
         kept |= {
@@ -89,7 +89,7 @@ def ours_images(run: Path, bfloat16: bool) -> float:
     def explain(at: int) -> object:
         view = image_views.View(subject.network, batch[at], behind[at], int(file["predicted"][at]), settings)
         plan = shapley.draw_permutations(GRID**2, 1, 0)
-        return plan.shapley(view.ask(plan.masks).target)
+        return plan.shapley(view.evaluate(plan.masks).target)
 
     return timed(explain, IMAGES)
 
@@ -139,7 +139,7 @@ def ours_questions(run: Path, bfloat16: bool) -> float:
         )
         view = question_views.View(subject.network, window, int(file["hidden"]), settings, subject.device)
         return shapley.exact_values(
-            view.ask(tokens.hide_groups(file[f"{at}/group"], ~shapley.all_coalitions(players))).target
+            view.evaluate(tokens.hide_groups(file[f"{at}/group"], ~shapley.all_coalitions(players))).target
         )
 
     return timed(explain, QUESTIONS)

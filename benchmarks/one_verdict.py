@@ -15,7 +15,6 @@ from pathlib import Path
 def gate(overrides: list[str]) -> dict[str, float]:
     """A verdict, cold or warm, as the cache says."""
     from datamodules import factory
-    from quality.settings import read_settings
     from quality.verification import verify_data
 
     config = factory.compose_config(overrides, any_model=True)
@@ -24,7 +23,7 @@ def gate(overrides: list[str]) -> dict[str, float]:
     for split in ("train", "val"):
         data.fingerprint(split)
     files = time.perf_counter() - began
-    found, _ = verify_data(data, read_settings(config))
+    found, _ = verify_data(data, str(config.task.name), str(config.quality.contract))
     seconds = time.perf_counter() - began
     return {"files": files, "seconds": seconds, "rows": sum(each["rows"] for each in found.counts)}
 

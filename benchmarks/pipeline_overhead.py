@@ -14,7 +14,7 @@ from benchmarks import measure
 
 SMALL = [
     "model=bert_tiny", "data=squad_sample", "data.sample.train=2000", "data.sample.val=200", "explain.examples=32",
-    "explain.minimum=1", "-p", "explain=warn",
+    "explain.min_correct=1", "-p", "explain=warn",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("config", "datamodules", "trainers", "quality", "explain", "runs", "katib", "pipelines")
+ROOMS = ("config", "datamodules", "trainers", "quality", "explain", "reports", "runs", "katib", "pipelines")
 # One package of those that only a client of Kubeflow Pipelines needs: the step's runtime must do without.
 CLIENT = "kfp_server_api"
 

@@ -57,7 +57,7 @@ def _model(seed: int, state: str, settings: Settings) -> list[str]:
     ]
 
 
-_EXPLAIN = ["explain.examples=32", "explain.minimum=1"]
+_EXPLAIN = ["explain.examples=32", "explain.min_correct=1"]
 
 
 def _by_hand(place: Path, state: str, seed: int, settings: Settings) -> list[Done]:

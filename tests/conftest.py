@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,10 +74,12 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
     """Runs a command line of ours, as a user does: run("train.py", "model=bert_tiny") or run("-m", "runs", "list").
 
-    It is forked from a process that has imported torch, unless it is given a PYTHONPATH, which is read at the start.
+    It is forked from a process that has imported torch, unless it is to be cold: a sitecustomize is read at the start.
     """
 
-    def call(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: str, timeout: float = 300, cold: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         env = {
             **os.environ,
             "PYTHONPATH": str(ROOT / "src"),
@@ -88,9 +90,7 @@ def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
         }
         head = [str(ROOT / "train.py")] if arguments[0] == "train.py" else [arguments[0]]
         command = [*head, *arguments[1:]]
-        if "PYTHONPATH" not in environment and (
-            arguments[0] == "train.py" or arguments[:2] in (("-m", "quality"), ("-m", "explain"), ("-m", "trainers"))
-        ):
+        if not cold and needs_torch(arguments):
             return forked(warm, command, tmp_path, env, timeout)
         return subprocess.run(
             [sys.executable, *command],
@@ -103,6 +103,15 @@ def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
         )
 
     return call
+
+
+def needs_torch(arguments: Sequence[str]) -> bool:
+    """Whether a command line of ours imports torch."""
+    return arguments[0].endswith("train.py") or tuple(arguments[:2]) in (
+        ("-m", "quality"),
+        ("-m", "explain"),
+        ("-m", "trainers"),
+    )
 
 
 def forked(

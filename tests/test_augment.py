@@ -53,7 +53,7 @@ def test_evaluation_draws_nothing_and_empty_settings_only_normalise() -> None:
 
 
 def test_training_works_after_evaluation_in_inference_mode() -> None:
-    augmentation._affine.cache_clear()
+    augmentation._scale_and_shift.cache_clear()
     pixels, labels = batch()
     with torch.inference_mode():
         augmentation.normalise_batch(pixels, augmentation.make_settings({}))
@@ -85,7 +85,7 @@ def test_every_crop_is_the_window_at_its_corner(height: int, width: int, padding
         image[top : top + height, left : left + width]
         for image, (top, left) in zip(expected, corners.T.tolist(), strict=True)
     ]
-    for cut in (augmentation.crop, augmentation._cut_by_copy, augmentation._cut_by_index):
+    for cut in (augmentation.crop, augmentation._crop_by_copy, augmentation._crop_by_index):
         assert np.array_equal(cut(padded, corners, height, width).numpy(), np.stack(windows))
 
 

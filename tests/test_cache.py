@@ -148,7 +148,7 @@ def test_a_full_disk_is_told_with_the_way_out_and_leaves_nothing(tmp_path: Path,
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot be made.*data\.cache_dir"):
+    with pytest.raises(InputError, match=r"cannot be created.*data\.cache_dir"):
         cache.entry(tmp_path / "file", "things", {}, lambda folder: None)
 
 

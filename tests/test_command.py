@@ -49,8 +49,8 @@ def test_help_needs_nothing_heavy_and_says_what_there_is(name: str) -> None:
     [
         (["trainers", "evaluate", "data=squad", "run=nowhere", "--output", "out", "data.max_val=3"], "run=nowhere"),
         (["quality", "optim.lr=0", "--folder", "out", "data.batch_size=0"], "optim.lr=0: must be a number, above 0"),
-        (["quality", "drift", "data=squad", "--split", "val", "optim.lr=0"], "give one reference="),
-        (["explain", "data=squad", "--folder", "out", "explain=warn"], "say once what to explain"),
+        (["quality", "drift", "data=squad", "--split", "val", "optim.lr=0"], "name the reference once"),
+        (["explain", "data=squad", "--folder", "out", "explain=warn"], "name the model once"),
         (["katib", "run", "nowhere.yaml", "a=1", "--parallel", "2", "b=2"], "nowhere.yaml"),
         (["datamodules", "prepare", "optim.lr=0", "data.batch_size=0"], "data.batch_size=0: must be a whole number"),
     ],
@@ -73,7 +73,7 @@ def test_words_that_no_option_takes_are_refused(arguments: list[str], run: Run) 
     assert "unrecognized arguments: " in done.stderr
 
 
-PRINTS = "import sys; from config import command\ndef main():\n    print({})\n    return {}\ncommand.run(main)"
+PRINTS = "import sys; from config import command\ndef main():\n    print({})\n    return {}\ncommand.run_main(main)"
 
 
 LINES = "'line\\n' * 100_000"
@@ -105,6 +105,6 @@ def test_a_named_argument_is_given_once() -> None:
 
 
 def test_progress_goes_to_stderr(tmp_path: Path) -> None:
-    code = "import logging; from config import command\ncommand.show_progress(); logging.getLogger('x').info('half')"
+    code = "import logging; from config import command\ncommand.log_progress(); logging.getLogger('x').info('half')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.stdout, done.stderr) == ("", "half\n")

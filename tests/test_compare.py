@@ -39,7 +39,7 @@ def test_a_better_model_is_told_from_chance(run: Run, tmp_path: Path) -> None:
     assert found == compared(run, a, b)  # seeded
     assert all(each["verdict"] == "worse" for each in compared(run, b, a)["results"])
     done = run("-m", "runs", "compare", str(a), str(b))
-    assert "One run a side" in done.stdout
+    assert "One run per side" in done.stdout
     assert f"{f1['difference']['value']:+.2f}" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80, done.stdout
 
@@ -140,13 +140,13 @@ def test_non_inferiority(margin: str, fine: bool, run: Run, tmp_path: Path) -> N
     assert found["non_inferior"] is fine
     assert (found["difference"]["low"] > -float(margin)) is fine
     said = run("-m", "runs", "compare", str(b), str(a), "--margin", margin).stdout
-    assert ("not shown to be no worse" in said) is not fine
+    assert ("non-inferiority not shown" in said) is not fine
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: (folder / "predictions.jsonl").unlink(), "holds no predictions.jsonl"),
+        (lambda folder: (folder / "predictions.jsonl").unlink(), "has no predictions.jsonl"),
         (lambda folder: (folder / "predictions.jsonl").write_text('{"id": 1}\n{'), "is not a prediction"),
         (lambda folder: (folder / "predictions.jsonl").write_text(""), "has no predictions"),
         (lambda folder: (folder / "predictions.jsonl").write_bytes(2 * (folder / "predictions.jsonl").read_bytes()), "an id twice"),
@@ -168,7 +168,7 @@ def test_arguments_that_make_no_sense(run: Run, tmp_path: Path) -> None:
     a, b = two(tmp_path, 20)
     for arguments, said in (
         ([a], "two runs or more"),
-        ([a, b, "--metric", "val_f2"], "there is no val_f2"),
+        ([a, b, "--metric", "val_f2"], "have the metric val_f2"),
         ([a, b, "--margin", "-1"], "0 or more"),
         ([a, b, "--resamples", "3"], "100 to"),
         ([a, b, "--seed", "-1"], "0 to"),
@@ -188,7 +188,7 @@ def test_a_run_is_compared_once(run: Run, tmp_path: Path) -> None:
 def test_one_run_against_several_says_what_is_assumed(run: Run, tmp_path: Path) -> None:
     a, b = two(tmp_path, 60)
     c = made_runs.write(tmp_path / "c", made_runs.questions(60, 0.6, 5))
-    assert "taken to spread" in " ".join(compared(run, a, f"{b},{c}")["notes"])
+    assert "assumed to have the same variance" in " ".join(compared(run, a, f"{b},{c}")["notes"])
 
 
 def test_a_margin_is_of_points_and_not_certain_of_few(run: Run, tmp_path: Path) -> None:

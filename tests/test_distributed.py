@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import ROOT
+from tests.conftest import ROOT, forked
 
 from runs import metric_lines
 from trainers import checkpoints
@@ -84,13 +84,15 @@ def launch(processes: int, cache: Path, folder: Path, *arguments: str) -> subpro
     ],
     ids=["questions", "images", "one batch to validate"],
 )
-def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_path: Path, warm: Path) -> None:
     lines, weights = {}, {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        done = launch(
-            processes, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, f"hydra.run.dir={folder}"
-        )
+        command = [str(ROOT / "train.py"), *overrides, *COMMON, f"hydra.run.dir={folder}"]
+        if processes == 1:
+            done = forked(warm, command, tmp_path, environment(cache), 300)
+        else:
+            done = launch(processes, cache, tmp_path, *command)
         assert done.returncode == 0, done.stderr
         lines[processes] = [metric_lines.parse_line(line) for line in done.stdout.splitlines()]
         weights[processes] = checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
@@ -108,10 +110,11 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [QUESTIONS, IMAGES], ids=["questions", "images"])
-def test_one_checkpoint_scores_the_same_by_one_and_by_two(overrides: list[str], cache: Path, tmp_path: Path) -> None:
-    train = launch(
-        1, cache, tmp_path, str(ROOT / "train.py"), *overrides, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run"
-    )
+def test_one_checkpoint_scores_the_same_by_one_and_by_two(
+    overrides: list[str], cache: Path, tmp_path: Path, warm: Path
+) -> None:
+    command = [str(ROOT / "train.py"), *overrides, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run"]
+    train = forked(warm, command, tmp_path, environment(cache), 300)
     assert train.returncode == 0, train.stderr
     outputs = []
     for processes in (1, 2):

@@ -102,14 +102,14 @@ def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
 
 # what is done, its exit code, what the message says
 TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
-    ("unknown key", lambda _: ["optim.lrr=1"], 2, r"unknown key optim\.lrr; optim has .*did you mean lr\?"),
+    ("unknown key", lambda _: ["optim.lrr=1"], 2, r"unknown key optim\.lrr; keys of optim: .*did you mean lr\?"),
     (
         "unknown key of another choice",
         lambda _: ["model=resnet18", "data=shapes", "data.augment.mixp=1"],
         2,
-        r"unknown key data\.augment\.mixp; data\.augment has random_resized_crop, .*did you mean mixup\?",
+        r"unknown key data\.augment\.mixp; keys of data\.augment: random_resized_crop, .*did you mean mixup\?",
     ),
-    ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; model can be .*bert"),
+    ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; valid: .*bert"),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
     (
@@ -124,12 +124,17 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         2,
         r"data\.sample\.train=0: must be a whole number, at least 1",
     ),
-    ("unknown setting of a sample", lambda _: ["+data.sample.colour=1"], 2, r"data\.sample has no key colour; it has"),
+    (
+        "unknown setting of a sample",
+        lambda _: ["+data.sample.colour=1"],
+        2,
+        r"data\.sample has no key colour; valid keys:",
+    ),
     (
         "two tasks",
         lambda _: ["model=resnet18"],
         2,
-        r"made for image_classification, the data set for question_answering: .* model=bert or .* or data=image_folder or",
+        r"for the task image_classification and the data set for question_answering: .* model=bert or .* or data=image_folder or",
     ),
     ("unknown argument", lambda _: ["+trainer.max_epoch=1"], 2, r"trainer: .*max_epoch"),
     ("ours to give", lambda _: ["+trainer.callbacks=[]"], 2, r"trainer\.callbacks is set by train\.py; remove it"),
@@ -192,7 +197,7 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         "folder of somebody else",
         lambda tmp: [*questions(tmp), f"hydra.run.dir={_foreign(tmp)}"],
         2,
-        r"holds no run of ours",
+        r"not a run folder",
     ),
 ]
 

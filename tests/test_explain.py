@@ -39,9 +39,9 @@ TEXTS = [
 FEW = [
     "trainer.threads=1",
     "explain.examples=20",
-    "explain.minimum=1",
+    "explain.min_correct=1",
     "explain.precision=32",
-    "explain.stable=-1",
+    "explain.min_agreement=-1",
     "explain.seed=3",
 ]
 SMALL = [*FEW, "explain.image_classification.grid=4", "explain.image_classification.pictures=0"]
@@ -206,11 +206,11 @@ def test_killed_by_signal_9_it_goes_on(runs: dict[str, Path], run: Run, tmp_path
 
 def test_a_gate_that_fails_stops_training_and_leaves_its_evidence(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = ("train.py", *IMAGES, *SMALL, "explain.minimum=1000", f"hydra.run.dir={folder}")
+    command = ("train.py", *IMAGES, *SMALL, "explain.min_correct=1000", f"hydra.run.dir={folder}")
     done = run(*command, "explain=enforce")
     assert done.returncode == 5, done.stderr
     assert "inconclusive" in done.stderr
-    assert "too few to say" in done.stderr
+    assert "too few to judge" in done.stderr
     assert "Traceback" not in done.stderr
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", 5)
@@ -222,18 +222,18 @@ def test_a_gate_that_fails_stops_training_and_leaves_its_evidence(run: Run, tmp_
     assert run(*command, "explain=enforce").returncode == 5
     done = run(*command, "explain=warn")
     assert done.returncode == 0, done.stderr
-    assert "too few to say" in done.stderr
+    assert "too few to judge" in done.stderr
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     # A finished run that is given again is judged by the verdict that it has.
     done = run(*command, "explain=enforce")
-    assert (done.returncode, "too few to say" in done.stderr) == (5, True)
+    assert (done.returncode, "too few to judge" in done.stderr) == (5, True)
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.slow
 def test_a_trial_is_stopped_too(run: Run, tmp_path: Path) -> None:
     made = run(
-        "-m", "katib", "new", *IMAGES, *SMALL, "explain=enforce", "explain.minimum=1000", "optim.lr=loguniform(1e-4,1e-3)",
+        "-m", "katib", "new", *IMAGES, *SMALL, "explain=enforce", "explain.min_correct=1000", "optim.lr=loguniform(1e-4,1e-3)",
         "--max-trials", "1", "--max-failed", "1", "-o", str(tmp_path / "search.yaml"),
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
@@ -318,8 +318,8 @@ def test_without_boxes_pointing_is_unmeasured_and_said(run: Run, tmp_path: Path)
 
 
 WRONG = {
-    "no run": ((), "say once what to explain"),
-    "two runs": (("run=a", "run=b"), "say once what to explain"),
+    "no run": ((), "name the model once"),
+    "two runs": (("run=a", "run=b"), "name the model once"),
     "no such folder": (("run=nowhere",), "neither a run nor a model folder"),
     "unknown key": (("run=RUN", "explain.sampels=3"), "sampels"),
     "not a number": (("run=RUN", "explain.examples=many"), "explain.examples=many"),

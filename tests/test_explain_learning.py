@@ -55,7 +55,7 @@ def test_images(run: Run, tmp_path: Path) -> None:
     assert (code, verdict["status"]) == (5, "failed")
     assert outcomes(verdict)["pointing"] == "failed"
     assert outcomes(verdict)["faithfulness"] == "passed"  # its explanations are true: it looks at the mark
-    code, verdict = explained(run, tmp_path / "c", *CELLS, "explain.minimum=1")
+    code, verdict = explained(run, tmp_path / "c", *CELLS, "explain.min_correct=1")
     assert (code, verdict["status"]) == (5, "failed")
     assert outcomes(verdict)["learned"] == "failed"
 
@@ -78,10 +78,10 @@ def test_questions(run: Run, tmp_path: Path) -> None:
     trained(run, tmp_path / "c", f"data.path={blind}", "quality=off")
     trained(run, tmp_path / "d", f"data.path={blind}", "quality=off", *UNTRAINED)
     for folder in (tmp_path / "c", tmp_path / "d"):
-        code, verdict = explained(run, folder, *small, "explain.minimum=1")
+        code, verdict = explained(run, folder, *small, "explain.min_correct=1")
         assert (code, verdict["status"]) == (5, "failed"), verdict
         assert outcomes(verdict)["question_permutation"] == "failed"
-        assert explained(run, folder, *small, "explain.minimum=96")[1]["status"] == "inconclusive"
+        assert explained(run, folder, *small, "explain.min_correct=96")[1]["status"] == "inconclusive"
 
 
 @pytest.mark.slow
@@ -96,6 +96,6 @@ def test_texts(run: Run, tmp_path: Path) -> None:
     trained(run, tmp_path / "b", *TEXTS, f"data.path={blind}")
     trained(run, tmp_path / "c", *TEXTS, f"data.path={honest}", *UNTRAINED)
     for folder in (tmp_path / "b", tmp_path / "c"):
-        code, verdict = explained(run, folder, *small, "explain.minimum=1")
+        code, verdict = explained(run, folder, *small, "explain.min_correct=1")
         assert (code, verdict["status"]) == (5, "failed"), verdict
         assert outcomes(verdict)["text_permutation"] == "failed"

@@ -18,13 +18,12 @@ from explain import (
     image_views,
     judgement,
     measures,
-    question_pages,
+    question_report,
     question_views,
     shapley,
     slices,
-    text_pages,
+    text_report,
     text_values,
-    token_gradients,
     tokens,
 )  # fmt: skip
 from explain.options import Bound, Options
@@ -52,7 +51,7 @@ def view(seed: int = 0, offset: float = 0.0, target: str = "logit") -> image_vie
     image, behind, weights = (torch.randn(3, 16, 16, generator=generator) for _ in range(3))
     chosen = image_views.Settings(**{**vars(SETTINGS), "target": target})
     made = image_views.View(Linear(weights, offset), image, behind, 0, chosen)
-    said = image_views.logits(made.network, [made.shown(np.ones((1, 16), bool))], chosen)
+    said = image_views.logits(made.network, [made.render(np.ones((1, 16), bool))], chosen)
     made.predicted = int(said.argmax())
     return made
 
@@ -69,7 +68,7 @@ def test_a_linear_model_has_the_closed_forms_values(seed: int) -> None:
     made = view(seed, offset=500.0)  # so that it predicts the class of its weights
     assert made.predicted == 0
     plan = shapley.draw_permutations(16, 1, seed)
-    assert plan.shapley(made.ask(plan.masks).target) == pytest.approx(by_cell(made), abs=1e-3)
+    assert plan.shapley(made.evaluate(plan.masks).target) == pytest.approx(by_cell(made), abs=1e-3)
 
 
 def test_integrated_gradients_have_them_too() -> None:
@@ -78,7 +77,7 @@ def test_integrated_gradients_have_them_too() -> None:
     # Of a log-probability: captum's completeness, and for a nearly certain class the logit's own shape.
     whole, behind = (each.permute(2, 0, 1)[None] for each in (made.image, made.background))
     (values,) = image_gradients.integrated_gradients(made.network, whole, behind, [0], made.cells, SETTINGS)
-    asked = made.ask(np.array([[False] * 16, [True] * 16]))
+    asked = made.evaluate(np.array([[False] * 16, [True] * 16]))
     assert values.sum() == pytest.approx(np.log(asked.probability[1] / asked.probability[0]), abs=0.5)
     exact = by_cell(made)
     assert np.corrcoef(values, exact)[0, 1] > 0.99
@@ -105,7 +104,7 @@ def test_deletion_is_quantus_pixel_flipping() -> None:
     image = image * torch.sign(network(image[None])[0, 0].detach())  # so that it is of the first class
     made = image_views.View(network, image, torch.zeros(1, 4, 4), 0, SETTINGS)
     plan = shapley.draw_permutations(16, 1, 0)
-    asked = made.ask(plan.masks)
+    asked = made.evaluate(plan.masks)
     values = plan.shapley(asked.target)
     flipping = quantus.PixelFlipping(
         features_in_step=1, perturb_baseline=0.0, abs=False, normalise=False, disable_warnings=True
@@ -156,7 +155,7 @@ def test_hidden_cells_are_their_own_background_whatever_came_before() -> None:
     masks = np.random.default_rng(0).integers(0, 2, (9, 16)).astype(bool)
     for image, other in zip(batch, behind, strict=True):
         made = image_views.View(None, image, other, 0, SETTINGS)
-        shown = made.shown(masks)
+        shown = made.render(masks)
         there = torch.from_numpy(masks)[:, made.cells][:, None].expand_as(shown)
         assert torch.equal(shown, torch.where(there, image, other))
         assert torch.equal(other, image_views.background(image[None], "blur")[0])
@@ -171,7 +170,7 @@ def test_the_smallest_set_changes_the_class_and_spares_nothing(seed: int) -> Non
     [hidden] = image_values.smallest_sets([made], [order])
 
     def changed(mask: Any) -> bool:
-        return int(image_views.logits(made.network, [made.shown(~mask[None])], SETTINGS).argmax()) != made.predicted
+        return int(image_views.logits(made.network, [made.render(~mask[None])], SETTINGS).argmax()) != made.predicted
 
     if not hidden.any():
         assert not any(changed(np.isin(np.arange(16), order[:count])) for count in image_values.curve_counts(16)[1:])
@@ -236,7 +235,7 @@ def test_inputs_never_change_their_length_or_structure() -> None:
     made = question_views.View(Network(), window, 99, chosen, torch.device("cpu"))
     group = np.array([-1, 0, 0, -1, 1, 1, 2, -1])
     hidden = tokens.hide_groups(group, ~shapley.all_coalitions(3))
-    asked = made.ask(hidden)
+    asked = made.evaluate(hidden)
     rows = torch.cat(fed).numpy()
     assert rows.shape == (8, 8)
     assert (rows[:, [0, 3, 7]] == [1, 2, 2]).all()
@@ -246,7 +245,7 @@ def test_inputs_never_change_their_length_or_structure() -> None:
     values = shapley.exact_values(asked.target)
     assert values[1] == pytest.approx(values.sum())
     assert abs(values[0]) + abs(values[2]) < 1e-6
-    assert asked.same.tolist() == [True] * 8  # of equal scores the predicted one still is a best
+    assert asked.unchanged.tolist() == [True] * 8  # of equal scores the predicted one still is a best
 
 
 @given(st.integers(1, 4), st.data())
@@ -270,10 +269,12 @@ def test_texts_are_marked_where_they_are() -> None:
         "parts": [{"text": "It's", "value": 1.0, "answer": False}, {"text": "Ann Bo. ", "value": -2.0, "answer": True}],
         "words": [{"text": "is", "of": "question", "begin": 5, "value": 1.0}],
     }  # fmt: skip
-    page = "".join(question_pages.parts([line]))
-    assert "<u><b>Ann B</b></u>o. " in page
-    assert "Who &lt;<span" in page
-    assert ">is</span>&gt; it?" in page
+    section = question_report.report_sections([line])[0]
+    question, first, second = section.cards[0].parts
+    assert [piece.text for piece in question.pieces] == ["Who <", "is", "> it?"]
+    assert [piece.value for piece in question.pieces] == [None, 1.0, None]
+    assert (first.strength, second.strength) == (0.5, -1.0)
+    assert [(piece.text, piece.underline) for piece in second.pieces] == [("Ann B", True), ("o. ", False)]
 
 
 # --- texts
@@ -329,33 +330,35 @@ def test_values_of_a_text_are_what_its_parts_add() -> None:
     made = text_values.View(Counting(), text, 99, TEXT_SETTINGS, torch.device("cpu"))
     assert made.predicted == 0  # four are more than two
     group = text_values.groups(text, text_values.parts(text, ("a b c. D.", "e f"), 3))
-    response = made.ask(tokens.hide_groups(group, ~shapley.all_coalitions(3)))
+    response = made.evaluate(tokens.hide_groups(group, ~shapley.all_coalitions(3)))
     counts = shapley.all_coalitions(3) @ np.array([2, 1, 1])
     assert response.target == pytest.approx(-np.log1p(np.exp(2.0 - counts)), abs=1e-6)
-    assert response.same.tolist() == (counts >= 2).tolist()
+    assert response.unchanged.tolist() == (counts >= 2).tolist()
     values = shapley.exact_values(response.target)
     assert values[0] > values[1] == pytest.approx(values[2])
-    gradients = token_gradients.integrated_gradients(made, group, 3)
+    gradients = tokens.integrated_gradients(made, group, 3)
     assert gradients.sum() == pytest.approx(values.sum(), abs=0.02)  # completeness, of eight steps
     assert gradients[0] == pytest.approx(2 * gradients[1], rel=1e-5)
     # Words: only those with the token 7 say anything.
-    owner = np.array([-1, 0, 1, 2, 3, 4, 5, -1, 6, 7, -1])
-    words, kept = tokens.word_values(made, owner, 8, 0)
-    assert kept.tolist() == list(range(8))
-    assert np.flatnonzero(np.abs(words) > 1e-6).tolist() == [0, 1, 4, 6]
+    sources = ("a b c. D.", "e f")
+    spans = [(source, *span) for source in (0, 1) for span in tokens.split_words(sources[source])]
+    words = tokens.word_values(made, text.source, text.chars, spans, 0)
+    assert words["word_chars"].tolist() == [list(span) for span in spans]
+    assert np.flatnonzero(np.abs(words["words"]) > 1e-6).tolist() == [0, 1, 4, 6]
 
 
-def test_classified_texts_are_shown_with_their_words() -> None:
+def test_sections_of_classified_texts() -> None:
     row = {
         "id": "1", "label": "<b>", "prediction": "a", "correct": False, "confidence": 0.5, "smallest": ["part 1"],
         "parts": [{"text": "One. ", "of": "text", "begin": 0, "value": 1.0}, {"text": "Two <i>", "of": "text", "begin": 5, "value": -2.0}],
         "words": [{"text": "Two", "of": "text", "begin": 5, "value": 1.0}, {"text": "One", "of": "text", "begin": 0, "value": 2.0}],
     }  # fmt: skip
-    page = "".join(text_pages.parts([row, row, row]))
-    assert ">Two</span> &lt;i&gt;" in page
-    assert "is &lt;b&gt;" in page
-    assert "Without part 1 it is another class." in page
-    assert "<h2>Words</h2>" in page
+    texts, classes, words = text_report.report_sections([row, row, row])
+    card = texts.cards[0]
+    assert [piece.text for piece in card.parts[1].pieces] == ["Two", " <i>"]
+    assert (card.title, card.note) == ("a (50%), true class <b>", "Without part 1, it is another class. 1")
+    assert classes.rows == [["<b>", 3, "0%", None]]
+    assert [line[:2] for line in words.rows] == [["one", 3], ["two", 3]]
 
 
 # --- the verdict
@@ -372,8 +375,8 @@ def table(count: int = 60, **changes: Any) -> dict[str, Any]:
 BLOCKING = ("pointing", "faithfulness", "learned")
 MEASURED = ("pointing", "faithfulness", "learned", "mass", "agreement")
 OPTIONS = Options(
-    action="enforce", examples=None, seed=0, precision="32", batch_size=8, level=0.05, stable=0.8, minimum=20, slice_gap=None,
-    own={}, measures={name: Bound(name in BLOCKING, 0.0) for name in MEASURED},
+    action="enforce", examples=None, seed=0, precision="32", batch_size=8, alpha=0.05, min_agreement=0.8, min_correct=20, slice_gap=None,
+    section={}, measures={name: Bound(name in BLOCKING, 0.0) for name in MEASURED},
 )  # fmt: skip
 
 
@@ -406,9 +409,9 @@ VERDICTS = {
 def test_a_verdict(case: str) -> None:
     changes, status = VERDICTS[case]
     found = judged(table(**changes))
-    assert found.status == status, found.why
-    assert found.good == (status in ("passed", "warned"))
-    assert bool(found.why) == (status in ("failed", "inconclusive"))
+    assert found.status == status, found.reasons
+    assert found.accepted == (status in ("passed", "warned"))
+    assert bool(found.reasons) == (status in ("failed", "inconclusive"))
 
 
 def test_a_bound_is_what_a_mean_must_be_above() -> None:

@@ -119,7 +119,7 @@ def test_without_a_memory_it_works_and_says_so(tmp_path: Path, caplog: pytest.Lo
     files = write(tmp_path / "data", {"a": b"1"})
     (tmp_path / "no folder").touch()
     assert hash_files(files, tmp_path / "no folder") == hash_files(files, tmp_path / "cache")
-    assert "not remembered" in caplog.text
+    assert "not stored" in caplog.text
 
 
 def test_missing_and_no_files_are_refused(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ USES = [
 def fetch(*uses: str) -> str:
     """Code that tries each use of the Hub and ends with the message of the last."""
     lines = [
-        "from config.error_handling import for_people",
+        "from config.error_handling import report_errors",
         "from config.errors import InputError",
         "from datamodules.sources.hub_errors import hub_access",
     ]
@@ -160,7 +160,7 @@ def fetch(*uses: str) -> str:
     for use in uses[:-1]:
         lines += ["try:", f"    with hub_access('the thing'): {use}; print('got it')"]
         lines += ["except InputError as error: print(error)"]
-    return "\n".join([*lines, f"with for_people(), hub_access('the thing'): {uses[-1]}; print('got it')"])
+    return "\n".join([*lines, f"with report_errors(), hub_access('the thing'): {uses[-1]}; print('got it')"])
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:
@@ -199,15 +199,15 @@ def test_no_network_is_one_line_for_every_client(python: Command, closed_address
 def test_what_the_hub_does_not_have_is_one_line(hub: hub_double.HubDouble, python: Command, tmp_path: Path) -> None:
     bert = "'google-bert/bert-base-uncased'"
     cases = [
-        ("huggingface_hub.hf_hub_download('nobody/nothing', 'x')", "nothing of that name"),
-        ("transformers.AutoConfig.from_pretrained('nobody/nothing')", "nothing of that name"),
-        ("timm.create_model('hf-hub:nobody/nothing', pretrained=True)", "nothing of that name"),
+        ("huggingface_hub.hf_hub_download('nobody/nothing', 'x')", "no repository of that name"),
+        ("transformers.AutoConfig.from_pretrained('nobody/nothing')", "no repository of that name"),
+        ("timm.create_model('hf-hub:nobody/nothing', pretrained=True)", "no repository of that name"),
         (
             f"huggingface_hub.hf_hub_download({bert}, 'config.json', revision='v9')",
             "does not have this revision",
         ),
         (f"huggingface_hub.hf_hub_download({bert}, 'absent.json')", "absent.json"),
-        ("transformers.AutoModel.from_pretrained('./no/such/folder')", "neither a folder"),
+        ("transformers.AutoModel.from_pretrained('./no/such/folder')", "neither an existing folder"),
         (f"transformers.AutoModel.from_pretrained({bert}, subfolder='absent')", "model_type"),
         (f"transformers.AutoModel.from_pretrained({bert}, variant='absent')", "does not appear to have"),
     ]

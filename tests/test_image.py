@@ -59,7 +59,7 @@ def instructions(text: str) -> list[Instruction]:
 
 
 def problems(text: str, ignore: str = IGNORE) -> Iterator[str]:
-    """What breaks a rule of ours: of pinning, of rights, of secrets, of layers, of what is copied."""
+    """What breaks a rule of ours: of pinning, of layers, of what is copied. Other rules are hadolint's (`make lint`)."""
     found = instructions(text)
     arguments = dict(each.words.partition("=")[::2] for each in found if each.name == "ARG" and each.stage < 0)
     stages: list[str] = []
@@ -67,18 +67,9 @@ def problems(text: str, ignore: str = IGNORE) -> Iterator[str]:
         if each.name == "FROM":
             image, *alias = each.arguments
             image = re.sub(r"\$\{?(\w+)\}?", lambda name: arguments.get(name[1], ""), image)
-            if image not in stages:
-                if not re.search(r"@sha256:(?!0{64})[0-9a-f]{64}$", image):
-                    yield f"the base {image} has no digest"
-                if not re.search(r":[\w.-]*\d[\w.-]*@", image):
-                    yield f"the base {image} has no tag that says its version"
+            if image not in stages and not re.search(r"@sha256:(?!0{64})[0-9a-f]{64}$", image):
+                yield f"the base {image} has no digest"
             stages += alias[1:]
-        if each.name == "ADD":
-            yield "ADD, which fetches and unpacks: COPY what is there"
-        if each.name in ("ENV", "ARG", "LABEL") and SECRET.search(each.words):
-            yield f"{each.name} {each.words} looks like a secret, and stays in the image"
-        if each.name in ("CMD", "ENTRYPOINT") and not each.words.startswith("["):
-            yield f"{each.name} in a shell, which does not pass signals on"
         if each.name == "RUN":
             yield from _run(each.words)
         if each.name == "COPY":
@@ -88,20 +79,10 @@ def problems(text: str, ignore: str = IGNORE) -> Iterator[str]:
 
 
 def _run(words: str) -> Iterator[str]:
-    if re.search(r"\bapt(-get)?\b.*\binstall\b", words):
-        for needed in ("apt-get update", "--no-install-recommends", "-y", "rm -rf /var/lib/apt/lists/*"):
-            if needed not in words:
-                yield f"apt without {needed}"
     for call in re.findall(r"pip\S* install [^;&|]*", words):
         for needed in ("--no-cache-dir", "--require-hashes", "--no-deps", "--no-build-isolation"):
             if needed not in call:
                 yield f"pip without {needed}"
-    if re.search(r"\b(curl|wget|git clone|sudo)\b", words):
-        yield "RUN fetches what no lock knows, or asks for rights"
-    if re.search(r"[^|]\|[^|]", words) and "pipefail" not in words:
-        yield "a pipe whose first half may fail unseen"
-    if ";" in words and "set -eu" not in words:
-        yield "commands after a failed one"
 
 
 def _copy(each: Instruction, ignore: str) -> Iterator[str]:
@@ -177,15 +158,10 @@ def test_the_dockerfile_keeps_the_rules() -> None:
     [
         (r"@sha256:\w+", "", "has no digest"),
         (r"@sha256:\w+", "@sha256:" + "0" * 64, "has no digest"),
-        (r"python:3.12-slim-bookworm@", "python:latest@", "no tag that says its version"),
-        (r"python:3.12-slim-bookworm@", "python@", "no tag that says its version"),
         (r"FROM \$\{BASE\}\n", "FROM debian:12\n", "the base debian:12 has no digest"),
         (r"USER 1000:1000\n", "", "the last USER"),
         (r"USER 1000:1000\n", "USER 1000:1000\nUSER root\n", "the last USER"),
         (r"USER 1000:1000\n", "USER isotrain\n", "the last USER"),
-        (r"COPY LICENSE|COPY conf conf", "ADD https://example.com/conf.tar conf", "ADD"),
-        (r"WORKDIR /build\n", "WORKDIR /build\nRUN apt-get update && apt-get install -y --no-install-recommends gcc\n", "apt without rm -rf"),
-        (r"WORKDIR /build\n", "WORKDIR /build\nRUN apt-get update && apt-get install -y gcc && rm -rf /var/lib/apt/lists/*\n", "--no-install-recommends"),
         (r"--no-cache-dir ", "", "pip without --no-cache-dir"),
         (r"--require-hashes ", "", "pip without --require-hashes"),
         (r"--no-deps ", "", "pip without --no-deps"),
@@ -195,12 +171,6 @@ def test_the_dockerfile_keeps_the_rules() -> None:
         (r"COPY conf conf\n", "COPY con? conf\n", "takes whatever is there"),
         (r"COPY conf conf\n", "COPY config config\n", "does not exist"),
         (r"COPY conf conf\n", "COPY tests tests\n", "which .dockerignore leaves out"),
-        (r"HF_HOME=", "HF_TOKEN=hf_x HF_HOME=", "looks like a secret"),
-        (r'ARG REVISION=""\n', 'ARG REVISION=""\nARG PIP_PASSWORD\n', "looks like a secret"),
-        (r"CMD \[.*\]", "CMD python train.py", "does not pass signals on"),
-        (r"set -eu; *\\\n    groupadd", "groupadd", "commands after a failed one"),
-        (r"install -d -m", "curl -s https://example.com | sh; install -d -m", "fetches what no lock knows"),
-        (r"install -d -m", "id | cat; install -d -m", "may fail unseen"),
         (r"ENV ISOTRAIN_REVISION=.*\n", "", "run.json would not know"),
         (r"org.opencontainers.image.created=.*\n", "x=y \\\\\n", "no label created"),
         (r"FROM \$\{BASE\}\n", "FROM ${BASE}\nARG REVISION\n", "a build's stamp before the layers"),
@@ -226,14 +196,26 @@ def test_what_stays_out_of_the_build(path: str) -> None:
 
 
 def test_all_of_the_code_goes_into_the_build() -> None:
-    files = [path for name in ("conf", "katib", "src") for path in (ROOT / name).rglob("*") if path.is_file()]
+    files = [
+        path for name in ("conf", "contracts", "katib", "src") for path in (ROOT / name).rglob("*") if path.is_file()
+    ]
     made = ("__pycache__", ".egg-info")  # by those who run it
     wanted = [str(path.relative_to(ROOT)) for path in files if not any(each in str(path) for each in made)]
     wanted += ["train.py", "LICENSE"]
     assert len(wanted) > 100
     assert [path for path in wanted if ignored(path, IGNORE)] == []
     copied = {source for each in instructions(DOCKERFILE) if each.name == "COPY" for source in each.arguments[:-1]}
-    assert {"conf", "katib", "src", "train.py", "pyproject.toml", "README.md", "LICENSE", "image/prove.py"} < copied
+    assert {
+        "conf",
+        "contracts",
+        "katib",
+        "src",
+        "train.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "image/prove.py",
+    } < copied
     # Without its own pattern none of them would go in: the list is complete, and has nothing that is not needed.
     allowed = {line[1:] for line in IGNORE.splitlines() if line.startswith("!")}
     assert allowed == {source for source in copied if not source.startswith("/opt")}

@@ -23,7 +23,7 @@ from PIL import Image
 
 import hub_double
 from config.errors import InputError
-from datamodules.classes import balanced
+from datamodules.classes import select_balanced
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import decoder, image_splits
 
@@ -68,7 +68,8 @@ def table(file: Path, labels: list[Any], names: list[str] | None = None, column:
 
 
 def read(root: Path | str, **limits: int) -> tuple[list[dict[str, str]], dict[str, image_splits.Split]]:
-    return image_splits.read(image_splits.locate(str(root)), limits, str(root))
+    survey = image_splits.survey(image_splits.locate(str(root)), limits, str(root))
+    return survey.classes, {split: survey.valid_split(split) for split in survey.splits}
 
 
 def data(root: Path | str | None, cache: Path, **changed: Any) -> ImageClassificationData:
@@ -112,7 +113,7 @@ def test_all_real_images_have_their_official_labels_and_boxes(
 
 
 def test_all_real_images_are_rgb_greyscale_ones_too(real: ImageClassificationData, tiny_imagenet: Path) -> None:
-    assert real.train.about["greyscale"] + real.val.about["greyscale"] == 407
+    assert real.train.counts["greyscale"] + real.val.counts["greyscale"] == 407
     grey = 0
     for images in (real.train, real.val):
         assert images.pixels.shape == (len(images), 64, 64, 3)
@@ -161,8 +162,7 @@ def test_class_folders_in_any_usual_layout(tmp_path: Path, name: str, below: str
 def test_folders_named_outright(tmp_path: Path) -> None:
     folders(tmp_path, {"one": LABELLED["train"], "two": LABELLED["val"]})
     for path, prefix in ((str(tmp_path), ""), (None, f"{tmp_path}/")):
-        places = image_splits.locate(path, f"{prefix}one", f"{prefix}two")
-        _, splits = image_splits.read(places)
+        splits = image_splits.survey(image_splits.locate(path, f"{prefix}one", f"{prefix}two")).splits
         assert [len(splits["train"]), len(splits["val"])] == [5, 3]
 
 
@@ -226,7 +226,7 @@ def test_the_hubs_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(made.train) == 6
     assert made.num_classes == 4
     assert made.fingerprints["val"] == f"zh-plus/tiny-imagenet@{hub_double.TINY_IMAGENET_REVISION}:{hub['val']}"
-    assert made.val.about["greyscale"] == 4
+    assert made.val.counts["greyscale"] == 4
 
 
 def test_generated_images_are_made_once_and_read_as_official(cache: Path) -> None:
@@ -263,7 +263,7 @@ def test_files_that_are_no_images_are_left_out_and_counted(tmp_path: Path, caplo
         _, splits = read(tmp_path)
     assert len(splits["train"]) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/train: 3 file(s) that are not images in class folders are left out, such as train/stray.jpg"
+        f"{tmp_path}/train: 3 file(s) that are not images in class folders are skipped, such as train/stray.jpg"
     ]
 
 
@@ -278,10 +278,10 @@ def test_a_class_without_validation_images_is_told(tmp_path: Path, caplog: pytes
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70))
 def test_a_limit_takes_the_first_of_each_class_in_turn(labels: list[int], limit: int) -> None:
     array = np.array(labels)
-    chosen = balanced(array, limit).tolist()
+    chosen = select_balanced(array, limit).tolist()
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(limit, len(labels))
-    assert set(balanced(array, limit - 1).tolist()) <= set(chosen) if limit > 1 else True
+    assert set(select_balanced(array, limit - 1).tolist()) <= set(chosen) if limit > 1 else True
     counts, whole = Counter(array[chosen].tolist()), Counter(labels)
     most = max(counts.values())
     assert all(counts[label] >= min(most - 1, whole[label]) for label in whole)
@@ -394,7 +394,7 @@ import io, sys
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from datamodules.images import pixels
+from datamodules.images import decoder
 from datamodules.images.image_splits import Split
 
 def peak():
@@ -410,8 +410,8 @@ def use(folder, count):
     names = [str(i) for i in range(count)]
     split = Split("", [], names, labels, boxes, lambda: iter([content] * count))
     folder.mkdir()
-    pixels.write(split, [], 64, folder)
-    images = pixels.Images(folder)
+    decoder.write(split, [], 64, folder)
+    images = decoder.Images(folder)
     for batch in np.random.default_rng(0).permutation(count).reshape(-1, 100):
         images.gather(batch)
     return peak()
@@ -623,7 +623,7 @@ def test_problems_of_the_official_layout_are_told(tmp_path: Path, problem: str) 
     [
         ({"train": {"cat": 2, "dog": 2}}, "no file for the val split; expected val or valid or"),
         ({"val": {"cat": 2, "dog": 2}}, "no file for the train split"),
-        ({"train": {"cat": 2}, "val": {"cat": 2}}, "one class only"),
+        ({"train": {"cat": 2}, "val": {"cat": 2}}, "only one class"),
         (
             {"train": {"cat": 2, "dog": 2}, "val": {"cat": 1, "cow": 1}},
             "images of cow, of which .*train has none",
@@ -651,7 +651,7 @@ def test_splits_that_cannot_be_trained_on_are_refused(
         ([0, -1], None, "label", "row 1: the label -1 is out of range"),
         ([0, None], ["a", "b"], "label", "row 1: the label None is out of range"),
         ([0, 1], None, "target", "expected the columns image and label, found image, target"),
-        ([1, 1], None, "label", "one class only"),
+        ([1, 1], None, "label", "only one class"),
     ],
 )
 def test_parquet_files_that_cannot_be_used_are_refused(
@@ -666,7 +666,7 @@ def test_parquet_files_that_cannot_be_used_are_refused(
 def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_text("no")
     table(tmp_path / "val.parquet", [0, 1])
-    with pytest.raises(InputError, match=r"train\.parquet is not a Parquet file"):
+    with pytest.raises(InputError, match=r"train\.parquet: not a readable Parquet file"):
         read(tmp_path)
 
 

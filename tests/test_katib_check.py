@@ -15,8 +15,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from katib import check, documents, hyperband, points, shell_command
+from katib import check, documents, hyperband, shell_command
 from katib.experiment import Experiment, Parameter
+from katib.search_space import probe_points
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / "katib").glob("*.yaml") if path.stem != "kustomization")
@@ -525,7 +526,7 @@ def test_shipped_experiments_have_nothing_wrong(tmp_path: Path) -> None:
     assert len(SHIPPED) == 18
     done = run("check", *map(str, SHIPPED))
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
-    assert done.stderr == "18 Experiments checked: 0 refused, 0 warned of\n"
+    assert done.stderr == "18 Experiments checked, 0 errors, 0 warnings\n"
 
 
 def test_shipped_experiments_are_what_their_own_commands_make(tmp_path: Path) -> None:
@@ -594,8 +595,22 @@ def test_place_and_mend_are_said(tmp_path: Path) -> None:
     done = run("check", str(path))
     assert done.returncode == 2
     number = path.read_text().splitlines().index("      parameterType: integer") + 1
-    assert f"{path}:{number}: error K108 spec.parameters[0].parameterType: 'integer' is no type" in done.stdout
-    assert "    use int" in done.stdout
+    assert (
+        f"{path}:{number}: error K108 spec.parameters[0].parameterType: 'integer' is not a parameter type"
+        in done.stdout
+    )
+    assert "    fix: use int" in done.stdout
+
+
+def test_a_value_that_does_not_compose_is_reported_at_its_own_parameter() -> None:
+    change = algorithm("random", parameter("data.batch_size", "double", min="1", max="64"))
+    findings = [finding for finding in found(change) if finding.code == "K401"]
+    assert [finding.message.partition(":")[0] for finding in findings] == [
+        "data.batch_size=32.5",
+        "data.batch_size=1.0",
+        "data.batch_size=64.0",
+    ]
+    assert {finding.path for finding in findings} == {"spec.parameters[1].feasibleSpace"}
 
 
 def test_machines_can_read_it(tmp_path: Path) -> None:
@@ -618,11 +633,11 @@ def test_machines_can_read_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [1\n", "not YAML"),
+        ("a: [1\n", "not valid YAML"),
         ("", "the file is empty"),
-        ("kind: Job\n", "is no Experiment"),
-        ("- a\n- b\n", "is no Experiment"),
-        ("!!python/object/apply:os.system [true]\n", "not YAML"),
+        ("kind: Job\n", "is not an Experiment"),
+        ("- a\n- b\n", "is not an Experiment"),
+        ("!!python/object/apply:os.system [true]\n", "not valid YAML"),
     ],
 )
 def test_what_is_no_experiment_is_told_apart(text: str, said: str, tmp_path: Path) -> None:
@@ -700,37 +715,37 @@ def test_compositions_are_remembered_by_content(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("settings", "width", "plan"),
+    ("settings", "count", "brackets"),
     [
         ({"r_l": "9"}, 9, [[(9, 1), (3, 3), (1, 9)], [(5, 3), (2, 9)], [(3, 9)]]),
         ({"r_l": "4", "eta": "2"}, 4, [[(4, 1), (2, 2), (1, 4)], [(3, 2), (2, 4)], [(3, 4)]]),
         ({"r_l": "1", "eta": "3"}, 1, [[(1, 1)]]),
     ],
 )
-def test_hyperband_plans_as_katib_does(settings: dict[str, str], width: int, plan: list[Any]) -> None:
-    assert hyperband.width(settings) == width
-    assert list(hyperband.plan(settings)) == plan
+def test_hyperband_plans_as_katib_does(settings: dict[str, str], count: int, brackets: list[Any]) -> None:
+    assert hyperband.initial_trials(settings) == count
+    assert list(hyperband.plan_brackets(settings)) == brackets
 
 
 def test_points_are_ends_middles_and_choices() -> None:
     lr = Parameter("lr", "double", "0.0001", "0.01", "", (), "logUniform", ())
     size = Parameter("size", "discrete", "", "", "", ("8", "16", "32"), "uniform", ())
     epochs = Parameter("epochs", "int", "1", "4", "", (), "uniform", ())
-    tried = points.of([lr, size, epochs])
-    assert tried[0] == {"lr": "0.001", "size": "16", "epochs": "2"}
-    assert {each["size"] for each in tried} == {"8", "16", "32"}
-    assert {each["lr"] for each in tried} == {"0.0001", "0.001", "0.01"}
-    assert {"lr": "0.0001", "size": "8", "epochs": "1"} in tried
-    assert {"lr": "0.01", "size": "32", "epochs": "4"} in tried
-    assert len(tried) == len({json.dumps(each) for each in tried}) == 9
+    points = probe_points([lr, size, epochs])
+    assert points[0] == {"lr": "0.001", "size": "16", "epochs": "2"}
+    assert {point["size"] for point in points} == {"8", "16", "32"}
+    assert {point["lr"] for point in points} == {"0.0001", "0.001", "0.01"}
+    assert {"lr": "0.0001", "size": "8", "epochs": "1"} in points
+    assert {"lr": "0.01", "size": "32", "epochs": "4"} in points
+    assert len(points) == len({json.dumps(point) for point in points}) == 9
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20), min_size=1, max_size=5))
 def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
     import shlex
 
-    assert [each.words for each in shell_command.commands(shlex.join(words))] == [words]
-    assert shell_command.overrides(shlex.join(["python", "train.py", *words])) == words
+    assert [command.words for command in shell_command.split_commands(shlex.join(words))] == [words]
+    assert shell_command.train_overrides(["sh", "-c", shlex.join(["python", "train.py", *words])]) == words
 
 
 @pytest.mark.parametrize(
@@ -744,7 +759,7 @@ def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
     ],
 )
 def test_overrides_are_found_in_shell_lines(text: str, expected: list[str] | None) -> None:
-    assert shell_command.overrides(text) == expected
+    assert shell_command.train_overrides(["sh", "-c", text]) == expected
 
 
 def own_task(folder: Path, monitor: str = "val_error") -> dict[str, str]:
@@ -782,7 +797,7 @@ def test_an_experiment_of_ones_own_task_is_written_and_checked(tmp_path: Path) -
     own_task(tmp_path, monitor="val_loss")
     done = run("check", str(path), env=environment)
     assert "K403" in done.stdout
-    assert "best by val_loss" in done.stdout
+    assert "best val_loss" in done.stdout
     del environment["ISOTRAIN_CONF"]
     done = run("check", str(path), env=environment)
     assert (done.returncode, "no such choice" in done.stdout) == (2, True), done.stdout + done.stderr

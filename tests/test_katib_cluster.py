@@ -65,7 +65,7 @@ def test_submit_creates_what_is_in_the_file(api: Api, katib: Katib) -> None:
     assert stored(api)["spec"]["trialTemplate"] == yaml.safe_load(FILE.read_text())["spec"]["trialTemplate"]
     again = katib("submit", FILE)
     assert again.returncode == 0, again.stderr
-    assert "the same Experiment questions-json is there already" in again.stderr
+    assert "the same Experiment questions-json exists already; attached to it" in again.stderr
     assert sum(each.startswith("POST") for each in api.asked) == 1
 
 
@@ -83,7 +83,7 @@ def test_a_taken_name_is_refused_with_what_differs(api: Api, katib: Katib, tmp_p
     other.write_text(FILE.read_text().replace("maxTrialCount: 12", "maxTrialCount: 13"))
     done = katib("submit", other)
     assert done.returncode == 2
-    assert "it differs in spec.maxTrialCount" in done.stderr
+    assert "which differs in spec.maxTrialCount" in done.stderr
     assert stored(api)["spec"]["maxTrialCount"] == 12
 
 
@@ -105,12 +105,12 @@ def test_what_check_refuses_is_not_submitted(api: Api, katib: Katib, tmp_path: P
             2,
             "kubectl label namespace bare katib.kubeflow.org/metrics-collector-injection=enabled",
         ),
-        ("", ["-n", "none"], 2, "there is no namespace none"),
-        ("", ["--context", "nowhere"], 2, "no cluster to talk to"),
-        ("api.has_katib = False", [], 2, "this cluster has no Katib"),
+        ("", ["-n", "none"], 2, "the namespace none does not exist"),
+        ("", ["--context", "nowhere"], 2, "cannot connect to a cluster"),
+        ("api.has_katib = False", [], 2, "Katib is not installed on this cluster"),
         ("api.forbidden = 'POST'", [], 2, "no permission"),
         ("katib.environment['KUBECONFIG'] = '/none'", [], 2, "set KUBECONFIG"),
-        ("api.close()", [], 7, "the cluster does not answer"),
+        ("api.close()", [], 7, "the cluster does not respond"),
     ],
 )
 def test_what_is_wrong_with_the_cluster_is_said(
@@ -227,7 +227,7 @@ def test_delete_waits_until_it_is_gone(api: Api, katib: Katib) -> None:
     assert done.returncode == 0, done.stderr
     assert ("experiments", "team", NAME) not in api.objects
     done = katib("delete", NAME)
-    assert (done.returncode, f"there is no Experiment {NAME}" in done.stderr) == (2, True)
+    assert (done.returncode, f"has no Experiment {NAME}" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow

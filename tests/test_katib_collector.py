@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from katib import collector, shell_command
-from katib.collector import EarlyStopper, Entry, StopRule, Unreadable
+from katib.collector import EarlyStopper, Entry, StopRule, UnreadableMetrics
 from runs import metric_lines
 from runs.metric_lines import KATIB_FILTER
 
@@ -81,8 +81,8 @@ def test_json_takes_texts_alone() -> None:
 
 @pytest.mark.parametrize("line", ["val_loss=0.5", '{"val_loss": NaN}', "[1]", '{"val_loss": "0.5"'])
 def test_a_line_that_is_not_json_ends_the_collector(line: str) -> None:
-    with pytest.raises(Unreadable):
-        collector.parse(line, ["val_loss"], "JSON", [])
+    with pytest.raises(UnreadableMetrics):
+        collector.parse_metrics(line, ["val_loss"], "JSON", [])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_line_that_is_not_json_ends_the_collector(line: str) -> None:
 )
 def test_json_times_that_are_numbers_are_misread_as_katib_misreads_them(value: object, nanoseconds: int) -> None:
     (entry,) = collector.parse_line(json.dumps({"timestamp": value, "a": "1"}), ["a"], "JSON", [])
-    found = collector.go_time(entry.time)
+    found = collector.parse_go_time(entry.time)
     assert found is not None
     assert found[1] == nanoseconds
 
@@ -103,24 +103,24 @@ def test_times_that_nobody_can_read_are_none() -> None:
 def test_filters_may_have_groups_that_take_no_part() -> None:
     expression = r"(?:(m)|lr)=([\d.]+)"
     assert texts("lr=0.1 m=0.5", "m", filters=(expression,)) == ["0.5"]
-    assert not EarlyStopper(StopRule("m", 0.1, "less", 1), True, [expression], "TEXT").stops("lr=0.1 m=0.5")
+    assert not EarlyStopper(StopRule("m", 0.1, "less", 1), True, [expression], "TEXT").update("lr=0.1 m=0.5")
 
 
 def test_without_the_objective_there_is_nothing() -> None:
-    found = collector.parse("train_loss=1\n", ["val_loss", "train_loss"], "TEXT", [KATIB_FILTER])
+    found = collector.parse_metrics("train_loss=1\n", ["val_loss", "train_loss"], "TEXT", [KATIB_FILTER])
     assert found == [Entry(collector.NO_TIME, "val_loss", collector.UNAVAILABLE)]
-    metric = collector.observation(found, ["val_loss"])["val_loss"]
+    metric = collector.aggregate(found, ["val_loss"])["val_loss"]
     assert metric == {"min": "unavailable", "max": "unavailable", "latest": "unavailable"}
 
 
 def test_strategies_take_min_max_and_the_latest_by_time() -> None:
     entries = [Entry(T2, "a", "3"), Entry(T1, "a", "1"), Entry(T1, "a", "2"), Entry(T2, "a", "0.5"), Entry(T1, "b", "")]
-    metrics = collector.observation(entries, ["a", "b"])
+    metrics = collector.aggregate(entries, ["a", "b"])
     assert metrics["a"] == {"min": "0.5", "max": "3", "latest": "0.5"}
-    assert collector.chosen(metrics["a"], "max") == "3"
+    assert collector.apply_strategy(metrics["a"], "max") == "3"
     # A value that is no number is the latest, and never the smallest or largest.
     assert metrics["b"] == {"min": "unavailable", "max": "unavailable", "latest": ""}
-    assert collector.chosen(metrics["b"], "min") == ""
+    assert collector.apply_strategy(metrics["b"], "min") == ""
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=20))
@@ -134,10 +134,10 @@ def test_our_own_lines_come_back_exactly_in_both_dialects(values: list[float]) -
     ]
     text = "\n".join(map(metric_lines.format_line, lines)) + "\n"
     rows = "\n".join(map(metric_lines.to_json, lines)) + "\n"
-    found = collector.parse(text, ["val_loss"], "TEXT", [KATIB_FILTER])
+    found = collector.parse_metrics(text, ["val_loss"], "TEXT", [KATIB_FILTER])
     assert [float(entry.value) for entry in found] == values
-    assert found == collector.parse(rows, ["val_loss"], "JSON", [])
-    metric = collector.observation(found, ["val_loss"])["val_loss"]
+    assert found == collector.parse_metrics(rows, ["val_loss"], "JSON", [])
+    metric = collector.aggregate(found, ["val_loss"])["val_loss"]
     assert (float(metric["min"]), float(metric["max"]), float(metric["latest"])) == (
         min(values),
         max(values),
@@ -147,15 +147,17 @@ def test_our_own_lines_come_back_exactly_in_both_dialects(values: list[float]) -
 
 def test_medianstop_is_a_mean_of_means() -> None:
     histories = [[1.0, 2.0, 3.0, 100.0], [2.0, 4.0], [6.0]]
-    rule = collector.medianstop(histories, "val_f1", True, least=3, start=3)
+    rule = collector.medianstop_rule(histories, "val_f1", True, min_trials=3, start_step=3)
     assert rule == StopRule("val_f1", (2.0 + 3.0 + 6.0) / 3, "less", 3)
-    assert collector.medianstop(histories, "val_f1", True, least=4, start=3) is None
-    assert collector.medianstop([*histories, []], "val_loss", False, 3, 1) == StopRule("val_loss", 3.0, "greater", 1)
+    assert collector.medianstop_rule(histories, "val_f1", True, min_trials=4, start_step=3) is None
+    assert collector.medianstop_rule([*histories, []], "val_loss", False, 3, 1) == StopRule(
+        "val_loss", 3.0, "greater", 1
+    )
 
 
 def stops_at(rule: StopRule, maximize: bool, values: list[float]) -> int | None:
     stopper = EarlyStopper(rule, maximize, [KATIB_FILTER], "TEXT")
-    return next((index for index, value in enumerate(values, 1) if stopper.stops(f"epoch={index} m={value!r}")), None)
+    return next((index for index, value in enumerate(values, 1) if stopper.update(f"epoch={index} m={value!r}")), None)
 
 
 def test_a_trial_is_stopped_by_its_best_so_far_from_the_start_step_on() -> None:
@@ -169,11 +171,11 @@ def test_a_trial_is_stopped_by_its_best_so_far_from_the_start_step_on() -> None:
 
 def test_a_value_that_is_no_number_ends_the_collector_of_a_trial_with_a_rule() -> None:
     stopper = EarlyStopper(StopRule("m", 5.0, "less", 3), True, [KATIB_FILTER], "TEXT")
-    assert not stopper.stops("other=nan")
-    with pytest.raises(Unreadable):
-        stopper.stops("m=1 other=nan")
-    with pytest.raises(Unreadable):
-        EarlyStopper(StopRule("m", 5.0, "less", 3), True, [], "JSON").stops('{"m": "nothing"}')
+    assert not stopper.update("other=nan")
+    with pytest.raises(UnreadableMetrics):
+        stopper.update("m=1 other=nan")
+    with pytest.raises(UnreadableMetrics):
+        EarlyStopper(StopRule("m", 5.0, "less", 3), True, [], "JSON").update('{"m": "nothing"}')
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_a_value_that_is_no_number_ends_the_collector_of_a_trial_with_a_rule() -
     [("1e-05", 1e-5), (".5", 0.5), ("5.", 5.0), ("+3", 3.0), ("Inf", math.inf), ("", None), ("0x", None)],
 )
 def test_numbers_are_those_of_go(text: str, value: float | None) -> None:
-    assert collector.go_float(text) == value
+    assert collector.parse_go_float(text) == value
 
 
 LOG = "/var/log/katib/metrics.log"

@@ -1,6 +1,9 @@
 """What training needs of Lightning's private parts is in one file, and still there."""
 
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import lightning.pytorch as pl
@@ -87,3 +90,10 @@ def test_a_validation_is_due_when_lightning_validates(settings: dict[str, Any], 
     trainer.fit(Module(), batches, batches)
     assert any(watch.due)
     assert watch.due == watch.validated
+
+
+def test_imports_change_no_other_library() -> None:
+    """torchmetrics' optional parts are there after ours: Lightning imports torchmetrics with them."""
+    code = "import trainers.fit, trainers.encoders, datamodules.factory; from torchmetrics.detection import MeanAveragePrecision"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -79,7 +79,7 @@ def test_what_is_not_finite_is_never_written(value: float, tmp_path: Path) -> No
     "name", ["val/loss", "val loss", "", "val.loss", "välue", "a=b", "a\n", "epoch", "step", "timestamp"]
 )
 def test_names_that_katib_cannot_match_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name a metric"):
+    with pytest.raises(ValueError, match="is not a valid metric name"):
         metric_lines.write({name: 1.0}, 1, 2, io.StringIO())
 
 
@@ -104,7 +104,7 @@ def test_each_line_is_flushed_and_appended(tmp_path: Path) -> None:
         line = metric_lines.write({"val_loss": step / 3}, 1, step, stream, path)
         assert stream.flushed == len(stream.getvalue())
         assert metric_lines.read(path)[-1] == line
-    assert metric_lines.count_lines(path) == 3
+    assert len(metric_lines.read(path)) == 3
     assert [metric_lines.parse_line(text) for text in stream.getvalue().splitlines()] == metric_lines.read(path)
 
 
@@ -119,7 +119,6 @@ def test_cutting_back_keeps_whole_lines(
         with path.open("a") as file:
             file.write('{"timestamp": "2026-')
     number = path.stat().st_ino if path.exists() else None
-    assert metric_lines.count_lines(path) == had
     assert metric_lines.truncate_lines(path, keep) == min(had, keep)
     if number is not None:
         assert path.stat().st_ino == number
@@ -131,7 +130,6 @@ def test_cutting_back_keeps_whole_lines(
 
 def test_cutting_back_what_is_not_there(tmp_path: Path) -> None:
     assert metric_lines.truncate_lines(tmp_path / "metrics.jsonl", 3) == 0
-    assert metric_lines.count_lines(tmp_path / "metrics.jsonl") == 0
     assert metric_lines.truncate_lines("/dev/null", 3) == 0
 
 

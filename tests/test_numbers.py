@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import terminal
-from config.flatten import flatten
 from config.numbers import format_number
-from runs import page
+from reports import page
+from runs.fields import flatten
 
 
 @pytest.mark.parametrize(
@@ -36,15 +36,19 @@ def test_numbers(value: float, plain: str, grouped: str) -> None:
 
 
 def test_numbers_of_pages_and_terminals() -> None:
-    assert [page.number(value) for value in (None, 1234.56, 0.123456, 7)] == ["-", "1,235", "0.1235", "7"]
-    assert [page.short(value) for value in (None, 1234.56, 0.123456, 12345, 999.6)] == [
+    assert [page.format_rounded(value) for value in (None, 1234.56, 0.123456, 7)] == ["-", "1,235", "0.1235", "7"]
+    assert [page.format_rounded(value, 3) for value in (None, 1234.56, 0.123456, 12345, 999.6)] == [
         "-",
         "1,235",
         "0.123",
         "12,345",
         "1,000",
     ]
-    assert [page.exact(value) for value in (83.14159, 1234.56, 0.1234567)] == ["83.142", "1,234.6", "0.12346"]
+    assert [page.format_rounded(value, 5) for value in (83.14159, 1234.56, 0.1234567)] == [
+        "83.142",
+        "1,234.6",
+        "0.12346",
+    ]
     assert [terminal.format_value(value) for value in (1234.56, True, "a\n", 120000)] == [
         "1234.6",
         "True",

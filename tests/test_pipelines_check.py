@@ -73,10 +73,10 @@ def test_settings_reach_the_pods(run: Run, tmp_path: Path) -> None:
         (["+larg=1"], "unknown setting larg"),
         (["large.cpu=x"], "Invalid cpu"),
         (["large.gpus=-1"], "0 or more"),
-        (["name=My_Pipeline"], "small letters"),
-        (["root=runs"], "a path from /"),
+        (["name=My_Pipeline"], "lower-case letters"),
+        (["root=runs"], "must be an absolute path"),
         (["-o", "nowhere/x.yaml"], "cannot write nowhere/x.yaml"),
-        (["--again", "other.yaml"], "does not say which command made it"),
+        (["--again", "other.yaml"], "does not say which command compiled it"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(asked: list[str], said: str, run: Run, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_is_cached_and_retried(spec: Spec) -> None:
 
 
 def _tasks(spec: Spec) -> list[dict[str, Any]]:
-    return [task for _, _, task in check._tasks(spec)]
+    return [task for _, _, task in check._iter_tasks(spec)]
 
 
 def _dag(spec: Spec) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _required(spec: Spec) -> None:
 
 
 def _constant(spec: Spec) -> None:
-    _dag(spec)["gate"]["inputs"]["parameters"]["what"]["runtimeValue"]["constant"] = 7
+    _dag(spec)["gate"]["inputs"]["parameters"]["subject"]["runtimeValue"]["constant"] = 7
 
 
 def _condition(spec: Spec) -> None:
@@ -217,22 +217,22 @@ BROKEN: list[tuple[Callable[[Spec], None], str]] = [
     (_dependency, "there is no task gate-9"),
     (_cycle, "wait for one another: "),
     (_required, "overrides is required"),
-    (_constant, "7 is no STRING"),
-    (_condition, "is no condition"),
+    (_constant, "7 is not a STRING"),
+    (_condition, "is not a condition"),
     (_condition_name, "no input pipelinechannel--plan-Outptu"),
     (_schema, "must be 2.1.0"),
-    (_name, "'My Pipeline': small letters"),
+    (_name, "'My Pipeline' must be at most 128 lower-case letters"),
     (_deployment, "imagee"),
     (_field, "cachingOption"),
     (_unwaited, "does not wait for it"),
-    (_type, "it is STRING, and LIST is wanted"),
+    (_type, "the type is STRING but must be LIST"),
     (_images, "several images"),
-    (_cached_gate, "gate looks at what is no parameter"),
+    (_cached_gate, "gate must not be cached"),
     (_gpu, "a type and a count"),
-    (_memory, "more than its limit"),
+    (_memory, "the request is above the limit"),
     (_pip, "installs packages"),
     (_function, "no function trian"),
-    (_unused, "no task is of this component"),
+    (_unused, "no task uses this component"),
 ]
 
 
@@ -282,7 +282,7 @@ def test_check_on_the_command_line(run: Run, spec: Spec, tmp_path: Path) -> None
     done = run("-m", "pipelines", "check", *files)
     assert (done.returncode, done.stdout) == (0, "")
     pinned = run("-m", "pipelines", "check", "--pinned", *files)
-    assert (pinned.returncode, pinned.stdout.count("is not named by a digest")) == (2, len(files))
+    assert (pinned.returncode, pinned.stdout.count("is not named by its digest")) == (2, len(files))
     digest = f"image=me/isotrain@sha256:{'0' * 64}"
     run("-m", "pipelines", "compile", digest, "-o", "mine.yaml")
     assert run("-m", "pipelines", "check", "--pinned", "mine.yaml").returncode == 0
@@ -308,4 +308,4 @@ def test_bodies_stand_by_themselves() -> None:
         exec(source, names)
         wanted = executor["container"]["args"][-1]
         assert callable(names[wanted]), label
-        assert re.search(r"return steps\.|steps\.finish", source), label
+        assert re.search(r"steps\.\w+\(", source), label

@@ -31,7 +31,7 @@ class Pipelines:
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         # Polling every five seconds is for clusters.
         code = f"import sys; from pipelines import remote, __main__ as m; remote.POLL = 0.05; remote.PATIENCE = 2; sys.exit(m.main({[str(each) for each in arguments]!r}))"
-        code = f"from config.error_handling import for_people\nwith for_people():\n    {code.replace('; ', chr(10) + '    ')}"
+        code = f"from config.error_handling import report_errors\nwith report_errors():\n    {code.replace('; ', chr(10) + '    ')}"
         return subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=self.folder, check=False, timeout=120,
             env={**self.environment, **environment},
@@ -119,7 +119,7 @@ def test_one_that_stays_away_is_7(api: Api, pipelines: Pipelines) -> None:
 def test_a_run_that_takes_too_long_goes_on(api: Api, pipelines: Pipelines) -> None:
     api.course = ["RUNNING"]
     done = pipelines("submit", FILE, "--image", DIGEST, "--timeout", 1)
-    assert (done.returncode, "it goes on" in done.stderr) == (7, True), done.stderr
+    assert (done.returncode, "it continues" in done.stderr) == (7, True), done.stderr
     assert api.runs["runs-1"]["course"] == ["RUNNING"]
 
 

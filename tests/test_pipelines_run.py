@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -26,10 +28,10 @@ QUESTIONS = [
     *SIZE,
     "trainer.max_steps=4",
     "explain.examples=8",
-    "explain.minimum=1",
+    "explain.min_correct=1",
 ]
 IMAGES = ["model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes", "data.sample.train=64",
-          "data.sample.val=32", "trainer.threads=1", "trainer.max_steps=4", "explain.examples=8", "explain.minimum=1",
+          "data.sample.val=32", "trainer.threads=1", "trainer.max_steps=4", "explain.examples=8", "explain.min_correct=1",
           "explain.image_classification.grid=3"]  # fmt: skip
 QUICK = ["-p", "explain=off", "-p", "baseline="]
 
@@ -136,6 +138,24 @@ def test_every_step_shows_what_it_did(whole: Place) -> None:
     assert metrics["val_f1"] == json.loads((run / "run.json").read_text())["metrics"]["val_f1"]
 
 
+def links(page: Path) -> list[Path]:
+    """Files that a page links to."""
+    return [page.parent / unquote(address) for address in re.findall(r'href="([^"]*)"', page.read_text())]
+
+
+def test_a_pipeline_run_has_a_report(whole: Place) -> None:
+    page = whole.of("one") / "report.html"
+    text = page.read_text()
+    assert "Registered as question_answering-squad_sample version 1 (champion)." in text
+    assert "The verdict is none: there is no champion yet." in text
+    assert text.count('<g class="node good">') == 14
+    found = steps(whole.of("one"))
+    reports = {Path(step["report"]) for step in found.values() if "report" in step}
+    assert {path.resolve() for path in links(page)} == {path.resolve() for path in reports}
+    assert {found[name]["report"] for name in ("quality", "tune", "train", "explain")} <= set(map(str, reports))
+    assert artifact(whole.of("one"), "finish", "report").read_text() == text
+
+
 @pytest.mark.slow
 def test_the_same_again_trains_nothing_and_compares_with_the_champion(whole: Place) -> None:
     """A folder is named by what determines its result: the run prints it again. The same model is no worse than itself."""
@@ -165,12 +185,12 @@ def test_a_schedule_trains_only_on_new_data(whole: Place) -> None:
     assert done.returncode == 0, done.stderr
     found = steps(whole.of("same"))
     assert set(found) == {"data", "plan", "finish"}
-    assert found["plan"]["verdict"] == "no: the data is what version 1, the champion, was trained on"
+    assert found["plan"]["verdict"] == "no: version 1, the champion, was trained on this data"
     done = whole("new", *QUESTIONS, "data.sample.seed=5", "-p", "when=changed", "-p", "tune=katib/none.yaml")
     assert (done.returncode, "there is no such file" in done.stderr) == (2, True)
     done = whole("new", *QUESTIONS, "data.sample.seed=5", "-p", "when=changed", "-p", "drift=enforce", *QUICK)
     found = steps(whole.of("new"))
-    assert found["plan"]["verdict"].startswith("yes: the data is not what version 1")
+    assert found["plan"]["verdict"].startswith("yes: version 1, the champion, was trained on other data")
     assert (done.returncode, found["drift"]["verdict"]) == (0, "passed")
 
 
@@ -252,7 +272,12 @@ def test_bad_data_stops_before_training(place: Place, tmp_path: Path) -> None:
     for page in (Path(found["quality"]["report"]), artifact(place.of("bad"), "quality", "report")):
         assert "Data contract squad" in page.read_text()
     assert "quality gate" in artifact(place.of("bad"), "finish", "summary").read_text()
-    assert done.stdout.count("failed") == 2, done.stdout  # the verdict's line, and the gate's
+    page = place.of("bad") / "report.html"
+    assert f"report: {page}" in done.stderr
+    assert "Not registered: the quality gate stops the pipeline: failed: 1 of" in page.read_text()
+    assert [page.read_text().count(f'<g class="node {tone}">') for tone in ("good", "bad", "plain")] == [3, 1, 10]
+    assert {path.resolve() for path in links(page)} == {Path(found["quality"]["report"]).resolve()}
+    assert done.stdout.count("failed") == 3, done.stdout  # the verdict, the state of its gate, and the gate's message
 
 
 @pytest.mark.slow
@@ -266,7 +291,7 @@ def test_a_diverged_training_is_not_tried_again(place: Place) -> None:
     assert (found["train"]["state"], found["train"]["code"]) == ("failed", 3)
     assert len(found["train"]["commands"]) == 1
     log = (place.of("nan") / "log.txt").read_text()
-    assert log.count("diverged before, and would again") == 2
+    assert log.count("not retried, because it diverged") == 2
     assert log.count("$ python train.py") == 1
     record = json.loads((Path(found["train"]["run"]) / "run.json").read_text())
     assert record["exit_code"] == 3
@@ -288,17 +313,17 @@ def test_a_missing_input_is_told_before_anything_else(place: Place) -> None:
         (["model=bret"], "did you mean bert"),
         (["optim.lrr=1"], "unknown key optim.lrr"),
         (["model=resnet18"], "one task"),
-        (["quality=off"], "say -p quality=off"),
-        (["hydra.run.dir=x"], "the step chooses"),
-        (["-p", "qualty=off"], "-p qualty=off: write NAME=VALUE"),
+        (["quality=off"], "use the parameter -p quality=off"),
+        (["hydra.run.dir=x"], "the train step sets its own folder"),
+        (["-p", "qualty=off"], "-p qualty=off: must be NAME=VALUE"),
         (["-p", "trials=many"], "a whole number"),
         (["-p", "margin=true"], "a number"),
         (["-p", "explain=maybe"], "enforce, warn, off"),
         (["-p", "tune=katib/none.yaml"], "there is no such file"),
         (["data.path=/opt/python3/x", "data=squad"], "changes python3"),
-        (["data.path='{{$.x}}'", "data=squad"], "KFP takes"),
+        (["data.path='{{$.x}}'", "data=squad"], "which KFP would try to replace"),
         (["--file", "none.yaml"], "cannot read none.yaml"),
-        (["--file", str(ROOT / "docker-compose.yml")], "not isotrain's pipeline"),
+        (["--file", str(ROOT / "docker-compose.yml")], "not the pipeline of isotrain"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused_at_once(asked: list[str], said: str, place: Place) -> None:
@@ -435,7 +460,7 @@ def test_a_cancelled_pipeline_leaves_a_checkpoint_and_goes_on(place: Place) -> N
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 143, err
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     assert json.loads((place.of("one") / "pipeline.json").read_text())["state"] == "CANCELED"
     run = next(runs.iterdir())
     record = json.loads((run / "run.json").read_text())
@@ -478,7 +503,7 @@ def test_status_shows_a_run_that_is_here(whole: Place, run: Run, tmp_path: Path)
         done = run("-m", "pipelines", "status", name)
         assert (done.returncode, done.stdout) == (0, (whole.folder / "said").read_text())
     done = run("-m", "pipelines", "status", "one", "--terminate")
-    assert (done.returncode, "Ctrl-C ends it" in done.stderr) == (2, True)
+    assert (done.returncode, "end it with Ctrl-C" in done.stderr) == (2, True)
     done = run("-m", "pipelines", "status")
     assert done.stdout.split() == ["SUCCEEDED", "outputs/pipelines/one"]
 
@@ -490,7 +515,7 @@ def test_real_questions(place: Place, shared_data: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = steps(place.of("real"))
     assert found["register"]["verdict"].startswith("question_answering-squad version 1")
-    assert found["benchmark"]["verdict"].startswith("none: results are known of squad as it is, not with data.path")
+    assert found["benchmark"]["verdict"].startswith("none: results are known of squad, but not with data.path")
 
 
 @pytest.mark.slow

@@ -20,7 +20,9 @@ from tests.katib_api_double import Api
 
 from config import source_code
 from config.errors import ExecutionError, InputError
-from pipelines import artifacts, compilation, known_results, record, steps
+from config.files import read_json, write_json
+from pipelines import artifacts, compilation, known_results, record, report, steps
+from pipelines.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = str(ROOT / "katib" / "questions-json.yaml")
@@ -80,7 +82,7 @@ def test_tune_asks_katib_and_a_retry_attaches(api: Api, tmp_path: Path, capsys: 
     assert tuned(tmp_path) == best
     assert "attached to it" in capsys.readouterr().out
     assert len([key for key in api.objects if key[0] == "experiments"]) == 1
-    found = record.read_json(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
+    found = read_json(tmp_path / "pipelines" / "one" / "steps" / "tune.json")
     assert found["verdict"].startswith("val_f1 84.25: ")
     assert "optim.lr" in Path(tmp_path / "summary").read_text()
     assert "<html" in Path(tmp_path / "report").read_text()
@@ -105,7 +107,7 @@ def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
         each.kill()
     process.wait()
-    name = record.read_json(path)["experiment"]
+    name = read_json(path)["experiment"]
     assert ("experiments", "team", name) in api.objects
     steps.finish(
         "FAILED",
@@ -132,22 +134,22 @@ def test_the_record_says_how_it_ended_whatever_kfp_calls_it(
 ) -> None:
     (tmp_path / "steps").mkdir()
     for name, each in zip(("data", "train"), states, strict=False):
-        record.write(tmp_path / "steps" / f"{name}.json", {"step": name, "state": each})
+        write_json(tmp_path / "steps" / f"{name}.json", {"step": name, "state": each})
     assert record.publish_run(tmp_path, told, "")["state"] == state
 
 
 class Stub:
-    """`pipelines.steps.call` that answers from a table and keeps what it was asked."""
+    """`pipelines.steps.run_command` that answers from a table and keeps what it was asked."""
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers
         self.asked: list[list[str]] = []
 
-    def __call__(self, mine: dict[str, Any], *command: str | Path, good: Any = (0,)) -> str:
+    def __call__(self, step: dict[str, Any], *command: str | Path, valid_codes: Any = (0,)) -> str:
         words = [str(each) for each in command]
         self.asked.append(words)
         found = self.answers[words[2]]
-        mine["exit"], mine["said"] = (found, "refused it") if isinstance(found, int) else (0, "")
+        step["exit"], step["said"] = (found, "refused it") if isinstance(found, int) else (0, "")
         return json.dumps(found)
 
 
@@ -162,7 +164,7 @@ def compared(value: float, low: float, worse: bool) -> dict[str, Any]:
         (compared(0.2, -0.3, False), "champion", True, "passed: val_f1 80.20 against 80.00: +0.20"),
         (compared(-2.0, -3.0, True), "champion", False, "failed: val_f1 78.00 against 80.00: -2.00"),
         (compared(9.0, 8.0, False), "other", False, "passed: "),
-        (2, "champion", False, "inconclusive: the baseline cannot answer these examples: refused it"),
+        (2, "champion", False, "inconclusive: the baseline cannot be evaluated on these examples: refused it"),
     ],
 )
 def test_only_what_is_no_worse_than_the_champion_is_promoted(
@@ -170,26 +172,24 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
 ) -> None:
     """A folder that the model beats is another matter; so is a champion that cannot answer."""
     (tmp_path / "run").mkdir()
-    record.write(
-        tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1", "task": {"name": "question_answering"}}}
-    )
+    write_json(tmp_path / "run" / "run.json", {"config": {"monitor": "val_f1", "task": {"name": "question_answering"}}})
     aliases = ["champion"] if promotes else ["candidate"]
     stub = Stub({
         "champion": {"version": "7", "data": {}}, "evaluate": answer if answer == 2 else {}, "compare": answer,
         "register": {"name": "m", "version": "8", "aliases": aliases},
     })  # fmt: skip
-    monkeypatch.setattr(steps, "call", stub)
+    monkeypatch.setattr(steps, "run_command", stub)
     summary, metrics = made(dsl.Markdown, tmp_path / "s"), made(dsl.Metrics, tmp_path / "m")
     given = ["model=bert", "data=squad", "data.max_length=96", "data.max_val=50", "data.version_2=true", "optim.lr=1",
              "model.n_best=1", "+data.hub.revision=abc", "data.sample=null"]  # fmt: skip
     said = steps.evaluate(str(tmp_path / "run"), baseline, 0.5, 100, "m", "", given, str(tmp_path), metrics, summary)
-    assert said.startswith(verdict)
+    assert str(Verdict.from_json(said)).startswith(verdict)
     (asked,) = (each for each in stub.asked if "evaluate" in each)
     chosen = ["data=squad", "data.max_val=50", "data.version_2=true", "+data.hub.revision=abc", "data.sample=null"]
     assert asked[asked.index("evaluate") + 2 : asked.index("--output")] == chosen
     steps.register(str(tmp_path / "run"), said, True, "enforce enforce", "m", "", str(tmp_path), summary)
     assert ("--champion --instead-of 7" in " ".join(stub.asked[-1])) == promotes
-    told = record.read_json(record.run_folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
+    told = read_json(record.run_folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
     assert ("it was not promoted" in told) != promotes
 
 
@@ -197,7 +197,7 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     """A cached step returns a folder that somebody may have removed: its gate must not pass."""
     with pytest.raises(SystemExit):
         steps.benchmark("enforce", str(tmp_path / "gone"), str(tmp_path), made(dsl.Markdown, tmp_path / "s"))
-    assert "is gone" in capsys.readouterr().err
+    assert "was removed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_step_ends_as_a_command_does(
     with pytest.raises(SystemExit) as ended:
         step()
     assert ended.value.code == code
-    found = record.read_json(record.run_folder(str(tmp_path)) / "steps" / "data.json")
+    found = read_json(record.run_folder(str(tmp_path)) / "steps" / "data.json")
     assert (found["state"], found["code"], found["message"]) == ("failed", code, str(error) or type(error).__name__)
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith(said) if said else not lines
@@ -271,7 +271,7 @@ def test_files_that_overrides_name_count_by_their_content(tmp_path: Path) -> Non
     marks = []
     for text in ("a", "b", "a"):
         path.write_text(text)
-        marks.append(steps._files([f"quality.contract={path}", "optim.lr=1", "x"]))
+        marks.append(steps._file_digests([f"quality.contract={path}", "optim.lr=1", "x"]))
     assert marks[0] == marks[2] != marks[1]
     assert len(marks[0]) == 1
 
@@ -283,7 +283,7 @@ def test_credentials_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypat
     run_command(mine, "-c", "pass", "--server", "https://me:secret@mlflow/x")
     assert "secret" not in capsys.readouterr().out + json.dumps(mine)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow")
-    assert steps._at("", "/runs") == []
+    assert steps._server_options("", "/runs") == []
 
 
 def test_a_search_that_fails_fails_the_step(api: Api, tmp_path: Path) -> None:
@@ -298,15 +298,15 @@ def test_a_search_that_fails_fails_the_step(api: Api, tmp_path: Path) -> None:
     [
         ("bert", "squad", 88.1, "passed: val_f1 88.1, floor 87.5, published 88.5"),
         ("bert", "squad", 80.0, "failed: val_f1 80.0, floor 87.5, published 88.5"),
-        ("bert_tiny", "squad_sample", 1.0, "none: nothing is known of bert_tiny on squad_sample"),
+        ("bert_tiny", "squad_sample", 1.0, "none: known_results.yaml has no result of bert_tiny on squad_sample"),
     ],
 )
 def test_the_benchmark_gate(model: str, data: str, value: float, verdict: str) -> None:
     found: dict[str, Any] = {"choices": {"model": model, "data": data}, "metrics": {"val_f1": value}}
     found["config"] = {"data": {"path": None}}
-    assert known_results.check_benchmark(found)[0] == verdict
+    assert str(known_results.check_benchmark(found)[0]) == verdict
     found["config"]["data"]["path"] = "s3://bucket/mine"
-    assert known_results.check_benchmark(found)[0].startswith("none: ")
+    assert known_results.check_benchmark(found)[0].status == "none"
 
 
 def test_known_results_are_of_configurations_that_exist() -> None:
@@ -357,6 +357,54 @@ def test_the_docs_show_the_graph_that_is_compiled() -> None:
     wanted = {(a, "quality" if b == "worth-training" else b) for a, b in wanted}
     assert edges <= wanted
     assert {b for _, b in edges} == {b for _, b in wanted}
+
+
+def test_the_report_draws_the_graph_that_is_compiled() -> None:
+    spec = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
+    parents: dict[str, set[str]] = {}
+
+    def collect(dag: dict[str, Any], outer: set[str]) -> None:
+        names = {key: task["taskInfo"]["name"] for key, task in dag["tasks"].items()}
+        for key, task in dag["tasks"].items():
+            own = {names[parent] for parent in task.get("dependentTasks", [])} or outer
+            component = spec["components"][task["componentRef"]["name"]]
+            if "dag" in component:
+                collect(component["dag"], own)
+            else:
+                parents[names[key]] = own
+
+    def ancestors(name: str) -> set[str]:
+        return parents[name].union(*(ancestors(parent) for parent in parents[name]))
+
+    collect(spec["root"]["dag"], set())
+    parents["finish"] = set()  # it waits for all
+    # An edge that a longer path replaces is not drawn.
+    direct = {name: own - {far for parent in own for far in ancestors(parent)} for name, own in parents.items()}
+    assert {name: set(own) for name, own in record.DEPENDENCIES.items()} == direct
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "decision"),
+    [
+        ("SUCCEEDED", {"step": "register", "state": "done", "verdict": "m version 3 (champion)"}, "Registered as m version 3 (champion)."),
+        ("SUCCEEDED", {"step": "plan", "state": "done", "verdict": "no: <b>"}, "Not trained: &lt;b&gt;."),
+        ("FAILED", {"step": "train", "state": "failed", "code": 3, "message": "<b>"},
+         "Not registered: the step train failed with exit code 3: &lt;b&gt;."),
+        ("FAILED", {"step": "drift gate", "state": "failed", "message": "the drift gate stops the pipeline: failed"},
+         "Not registered: the drift gate stops the pipeline: failed."),
+        ("FAILED", {"step": "train", "state": "running"}, "Not registered: the step train was interrupted."),
+        ("CANCELED", {"step": "train", "state": "running"}, "Interrupted in the step train; the same command resumes the run."),
+    ],
+)  # fmt: skip
+def test_the_report_of_a_run_begins_with_the_decision(
+    state: str, step: dict[str, Any], decision: str, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "parameters.json", {"model": "<b>", "overrides": ["a=1", "b='<b>'"]})
+    content = {"run": "<b>", "state": state, "kfp": state, "error": "", "steps": [{"began": 0.0, **step}]}
+    text = report.write_report(tmp_path, content).read_text()
+    assert decision in text
+    assert "a=1 b=&#39;&lt;b&gt;&#39;" in text
+    assert "<b>" not in text
 
 
 def test_every_parameter_is_documented() -> None:

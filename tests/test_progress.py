@@ -10,7 +10,7 @@ import sys
 import termios
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Run
 from tests.test_train import QUESTIONS
 
 from runs import metric_lines
@@ -48,16 +48,9 @@ def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_p
     assert "\r" not in stdout
 
 
-def test_no_bar_in_a_pipe(cache: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *QUESTIONS[1:], "trainer.max_steps=2", "hydra.run.dir=run"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_no_bar_in_a_pipe(run: Run) -> None:
+    done = run(*QUESTIONS, "trainer.max_steps=2", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
     assert "\r" not in done.stderr
     assert "%|" not in done.stderr
     assert "\x1b" not in done.stderr + done.stdout

@@ -81,7 +81,7 @@ def columns(seed: int, rows: int, shift: float = 0.0, share: float = 0.3) -> dic
 
 
 def drifted(old: dict[str, Any], new: dict[str, Any], level: float = 0.05) -> set[str]:
-    return {each.name for each in drift.compare_columns([(old, new)], level) if each.drifted}
+    return {row["name"] for row in drift.compare_columns([(old, new)], level) if row["drifted"]}
 
 
 def test_samples_of_the_same_make_few_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +179,8 @@ def test_images_with_a_model(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("data.sample.train=40", "data.sample.val=20"), "give one reference="),
-        (("reference=nowhere",), "neither a run's folder nor the fingerprint"),
+        (("data.sample.train=40", "data.sample.val=20"), "name the reference once"),
+        (("reference=nowhere",), "neither a run folder nor the fingerprint"),
         (("reference=.",), "has no quality/sample.parquet"),
         (("reference=nowhere", "--level", "2"), "--level 2.0"),
         (("reference=nowhere", "data=nothing"), "data can be"),

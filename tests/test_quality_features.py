@@ -37,7 +37,7 @@ def test_images_are_seen_as_in_validation(run: Any, tmp_path: Path, stem: str) -
     assert done.returncode == 0, done.stderr
     rows, seen = validation(tmp_path / "run", "image_classification", tmp_path)
     assert len(rows) == 48
-    assert seen.predicted.tolist() == [row["prediction"] for row in rows]
+    assert seen.predictions.tolist() == [row["prediction"] for row in rows]
     assert np.allclose(seen.confidence, [row["probability"] for row in rows], atol=1e-5)
     network = timm.create_model(f"local-dir:{tmp_path / 'run' / 'model'}", pretrained=True)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_questions_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
     rows, seen = validation(tmp_path / "run", "question_answering", tmp_path)
     assert len(rows) >= 10  # one of each paragraph
     places = [row["start"] / len(row["context"]) if row["start"] is not None else np.nan for row in rows]
-    assert np.allclose(seen.predicted, places, equal_nan=True)
+    assert np.allclose(seen.predictions, places, equal_nan=True)
     assert np.allclose(seen.confidence, [row["probability"] for row in rows], atol=1e-4)
     assert seen.features.shape == (
         len(rows),
@@ -78,7 +78,7 @@ def test_texts_are_seen_as_in_validation(run: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows, seen = validation(tmp_path / "run", "text_classification", tmp_path)
     assert len(rows) == 40
-    assert seen.predicted.tolist() == [row["prediction"] for row in rows]
+    assert seen.predictions.tolist() == [row["prediction"] for row in rows]
     assert np.allclose(seen.confidence, [row["probability"] for row in rows], atol=1e-5)
     # The features are the encoder's own: of one text, without padding, the mean over its tokens.
     from datamodules.storage import cache

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from config.errors import InputError
-from quality.settings import Settings
 from quality.verification import verify_data
 
 FACTS = """
@@ -46,7 +45,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the package `weather`."""
     files = {
         "conf/task/weather.yaml": "name: weather\nmodule: weather.task\n",
-        "conf/quality/contracts/weather.yaml": CONTRACT,
+        "contracts/weather.yaml": CONTRACT,
         "weather/__init__.py": "",
         "weather/task.py": TASK,
         "weather/facts.py": FACTS,
@@ -64,7 +63,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def data(root: Path, **degrees: list[float]) -> Any:
     return SimpleNamespace(
         root=root,
-        place="here",
+        origin="here",
         degrees=degrees,
         fingerprint=lambda split: json.dumps(degrees[split]),
         expected=lambda split: None,
@@ -73,23 +72,29 @@ def data(root: Path, **degrees: list[float]) -> Any:
 
 
 def test_three_names_are_a_table_of_facts(own: Path, tmp_path: Path) -> None:
-    settings = Settings("weather", "weather")
-    verdict, report = verify_data(data(tmp_path / "cache", train=[3.0, 21.5, 14.0], val=[18.0]), settings)
+    verdict, report = verify_data(data(tmp_path / "cache", train=[3.0, 21.5, 14.0], val=[18.0]), "weather", "weather")
     assert (verdict.status, verdict.task) == ("passed", "weather")
     page = (report / "report.html").read_text()
     assert "3 train, 1 val days" in page
     assert "train-1" in page  # the warmest
     assert "degrees" in json.loads((report / "profile.json").read_text())["columns"]
-    verdict, report = verify_data(data(tmp_path / "cache", train=[3.0, 210.5, 14.0], val=[18.0]), settings)
+    verdict, report = verify_data(data(tmp_path / "cache", train=[3.0, 210.5, 14.0], val=[18.0]), "weather", "weather")
     assert verdict.status == "failed"
     assert json.loads((report / "rows.jsonl").read_text())["id"] == "train-1"
+
+
+def test_contracts_among_the_configuration_are_refused(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "quality").mkdir()
+    (tmp_path / "contracts").rename(tmp_path / "conf" / "quality" / "contracts")
+    with pytest.raises(InputError, match=rf"move them to {tmp_path}/contracts"):
+        verify_data(data(tmp_path / "cache", train=[3.0], val=[18.0]), "weather", "weather")
 
 
 def test_what_is_missing_is_told(own: Path, tmp_path: Path) -> None:
     (own / "facts.py").write_text("FORMAT = 1\nSCHEMA = None\n")
     with pytest.raises(InputError, match=r"the facts of the task weather need tables, which weather\.facts lacks"):
-        verify_data(data(tmp_path / "cache", train=[], val=[]), Settings("weather", "weather"))
+        verify_data(data(tmp_path / "cache", train=[], val=[]), "weather", "weather")
     (own / "task.py").write_text("")
     sys.modules.pop("weather.task")
     with pytest.raises(InputError, match=r"needs facts of the task weather, which weather\.task lacks"):
-        verify_data(data(tmp_path / "cache", train=[], val=[]), Settings("weather", "weather"))
+        verify_data(data(tmp_path / "cache", train=[], val=[]), "weather", "weather")

@@ -15,7 +15,6 @@ from PIL import Image
 from datamodules.image_classification import ImageClassificationData
 from datamodules.question_answering import QuestionAnsweringData
 from quality import gate, verdict
-from quality.settings import Settings
 from quality.verification import verify_data
 
 Broken = dict[str, set[str]]
@@ -23,7 +22,7 @@ Broken = dict[str, set[str]]
 
 def verified(data: Any, task: str, name: str, folder: Path) -> tuple[verdict.Verdict, Broken]:
     """The verdict, and the ids of all rows by check, from the report."""
-    found, written = verify_data(data, Settings(task, name))
+    found, written = verify_data(data, task, name)
     gate.copy_report(written, folder)
     broken: Broken = defaultdict(set)
     for line in (folder / "rows.jsonl").read_text().splitlines():

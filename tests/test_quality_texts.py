@@ -163,13 +163,13 @@ def test_sound_texts_pass_and_what_only_looks_odd_warns(verify: Any, tmp_path: P
 
 
 def test_symbols_and_emoticons_tell_texts_apart() -> None:
-    from quality.text_facts import _normalised
+    from quality.text_facts import _normalise
 
-    assert _normalised("The  shop, it is GREAT!") == _normalised("shop it is great")
-    assert _normalised("great :)") != _normalised("great :(")
-    assert _normalised("great 😀") != _normalised("great 😡")
-    assert _normalised("C++") != _normalised("C")
-    assert _normalised("!!!") != _normalised("???")
+    assert _normalise("The  shop, it is GREAT!") == _normalise("shop it is great")
+    assert _normalise("great :)") != _normalise("great :(")
+    assert _normalise("great 😀") != _normalise("great 😡")
+    assert _normalise("C++") != _normalise("C")
+    assert _normalise("!!!") != _normalise("???")
 
 
 def test_pairs_are_compared_as_pairs(verify: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from config.check import check_config
-from config.compose import compose
+from config.compose import compose, compose_cached
 from config.messages import explain_error
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def _script(arguments: list[str]) -> str | None:
     # A placeholder (<folder>, …) or a list of choices to sweep over is for the reader to fill in.
     given = [a for a in arguments[arguments.index(script) + 1 :] if "=" in a and not re.search("[<…,]", a)]
     try:
-        config = compose(given)
+        config = (compose if any(a.startswith("hydra.") for a in given) else compose_cached)(given)
         # Paths of loggers refer to the run's folder, which exists in a run alone.
         OmegaConf.update(config, "logger", None, force_add=True)
         check_config(config)

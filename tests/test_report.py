@@ -5,19 +5,17 @@ import json
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from tests import made_runs
 from tests.browser import asked, needs_nothing
 from tests.conftest import Run
 
 from config import files
-from runs import charts, lineage, metric_lines, report_metrics
 from runs import folder as folders
+from runs import lineage, metric_lines, report_metrics
 from runs.rerun import rerun_command
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>\"'&amp; \u202e\x07"
@@ -47,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path, warm: Path) -
     from tests.conftest import forked
 
     root = tmp_path_factory.mktemp("trained")
-    common = ["trainer.threads=1", "trainer.max_steps=4", "explain=warn", "explain.examples=8", "explain.minimum=1"]
+    common = ["trainer.threads=1", "trainer.max_steps=4", "explain=warn", "explain.examples=8", "explain.min_correct=1"]
     small = ["explain.image_classification.grid=2", "explain.image_classification.pictures=0", "quality=warn"]
     for name, arguments in (
         (
@@ -72,27 +70,29 @@ def test_a_trained_runs_page(task: str, trained: Path, run: Run) -> None:
     page = folder / "report.html"
     assert needs_nothing(page)
     found = tables(page)
-    metrics = {row[0]: row[1] for row in found["metric|value|95 % interval|of lowest to highest"]}
+    metrics = {row[0]: row[1] for row in found["metric|value|95 % interval|range of examples"]}
     assert {name: float(value.replace(",", "")) for name, value in metrics.items()} == {
         name: pytest.approx(value, rel=1e-4) for name, value in record["metrics"].items()
     }
-    gates = {row[0]: row[1] for row in found["|verdict|why|"]}
+    gates = {row[0]: row[1] for row in found["gate|verdict|reason|report"]}
     assert gates["data contract"] == record["quality"]["status"]
     assert gates["explanations"] == record["explain"]["status"]
     origin = {
-        row[0]: row[2] for row in found["|what|SHA-256 or revision"] if row[0] in ("model", "configuration", "data")
+        row[0]: row[2]
+        for row in found["origin|name|SHA-256 or revision"]
+        if row[0] in ("model", "configuration", "data")
     }
     assert origin["model"] == lineage.folder_digest(folder / "model")
     assert origin["configuration"] == record["config_hash"]
     assert origin["data"] in record["data"]["fingerprints"].values()
     said = asked(page, "return document.body.innerText")
-    for title in ("Metrics", "Mistakes", "Confidence", "Time and machine", "Gates", "Configuration", "To do it again"):
+    for title in ("Metrics", "Mistakes", "Confidence", "Time and machine", "Gates", "Configuration", "Record"):
         assert title in said
     if task == "images":
         wrong = sum(
             not row["correct"] for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
         )
-        assert f"{wrong} of 60 examples are not right" in said
+        assert f"{wrong} of 60 predictions are wrong" in said
         loaded = "return [...document.images].map(each => each.naturalWidth)"
         widths = asked(page, loaded)
         assert len(widths) == wrong
@@ -123,11 +123,11 @@ def test_mistakes_are_found_and_sorted(run: Run, tmp_path: Path) -> None:
     losses = [float(row[0]) for row in rows]
     assert losses == sorted(losses, reverse=True)
     assert all(row[3] != row[4] for row in rows)
-    kept = "const s = document.querySelector('.found select'); s.value = 'n03'; s.onchange();"
+    kept = "const s = document.querySelector('.filterable select'); s.value = 'n03'; s.onchange();"
     assert {row[3] for row in tables(page, kept)[head]} == {"n03"}
-    typed = "const i = document.querySelector('.found input'); i.value = 'N05'; i.oninput();"
+    typed = "const i = document.querySelector('.filterable input'); i.value = 'N05'; i.oninput();"
     assert all("n05" in row[3] + row[4] for row in tables(page, typed)[head])
-    clicked = "[...document.querySelectorAll('.found th')].find(each => each.textContent === 'true').click();"
+    clicked = "[...document.querySelectorAll('.filterable th')].find(each => each.textContent === 'true').click();"
     names = [row[3] for row in tables(page, clicked)[head]]
     assert names == sorted(names, reverse=True)
     twice = [float(row[0]) for row in tables(page, clicked.replace("'true'", "'loss'") * 2)[head]]
@@ -206,7 +206,7 @@ def test_one_run_above_its_folder_and_what_it_differs_by(run: Run, tmp_path: Pat
     other = made_runs.write(tmp_path / "b", made_runs.questions(30, 0.5, 1))
     report(run, tmp_path / "runs", "--against", other, "-o", tmp_path / "out.html")
     assert len(tables(tmp_path / "out.html")["run|status|model|data|metric|value|time|started"]) == 1
-    changed = tables(tmp_path / "runs" / "a" / "report.html")["setting|there|here"]
+    changed = tables(tmp_path / "runs" / "a" / "report.html")["setting|other run|this run"]
     assert changed == [["optim.lr", "0.001", "0.5"]]
 
 
@@ -328,16 +328,3 @@ def test_one_run_of_a_sweep_is_done_again_alone(run: Run, tmp_path: Path) -> Non
     words = shlex.split(run("-m", "runs", "show", str(folder), "--command").stdout)
     assert "seed=4" in words
     assert "--multirun" not in words
-
-
-def test_charts_leave_out_what_is_no_number() -> None:
-    drawn = charts.curves({"a": [(1, 2), (2, np.nan), (3, np.inf)], "b": []}, "step")
-    assert drawn.count("<circle") == 1
-    assert "nan" not in drawn
-    assert "no values" in charts.curves({}, "step")
-
-
-def test_confusions_of_many_classes_fit(tmp_path: Path) -> None:
-    counts = {f"c{number}": {f"c{number}": 3, f"c{(number + 1) % 200}": 1} for number in range(200)}
-    assert charts.confusion(counts).count("<rect") == 401
-    assert sys.getsizeof(charts.confusion(counts)) < 200_000

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tests.conftest import ROOT
+from tests.conftest import ROOT, forked
 
 from config.compose import compose
 from config.errors import SignalInterrupt
@@ -162,13 +162,13 @@ def _kill_after(k: int, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("task", ["questions", pytest.param("images", marks=pytest.mark.slow)])
-def test_killed_by_signal_9_at_a_random_step(task: str, tmp_path: Path, cache: Path) -> None:
+def test_killed_by_signal_9_at_a_random_step(task: str, tmp_path: Path, cache: Path, warm: Path) -> None:
     """Through the real command line."""
     overrides = [*VARIED[task], "trainer.max_epochs=3", "trainer.checkpoint_steps=2"]
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
     environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, f"hydra.run.dir={whole}"], env=environment, check=True, capture_output=True)
+    assert forked(warm, [*command[1:], f"hydra.run.dir={whole}"], tmp_path, environment, 300).returncode == 0
     seed = int.from_bytes(os.urandom(4))
     print(f"random seed {seed}")
     delay = random.Random(seed).uniform(0.0, 0.6)
@@ -179,9 +179,8 @@ def test_killed_by_signal_9_at_a_random_step(task: str, tmp_path: Path, cache: P
     time.sleep(delay)
     process.kill()
     process.wait()
-    done = subprocess.run(
-        [*command, f"hydra.run.dir={killed}"], env=environment, check=True, capture_output=True, text=True
-    )
+    done = forked(warm, [*command[1:], f"hydra.run.dir={killed}"], tmp_path, environment, 300)
+    assert done.returncode == 0, done.stderr
     same(whole, killed)
     assert _final(whole) == _final(killed)
     model = "model/model.safetensors"

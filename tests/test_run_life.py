@@ -3,15 +3,17 @@
 import json
 import socket
 import subprocess
-import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT, Run
+from tests.conftest import ROOT, Run, forked
 from tests.test_distributed import COMMON, QUESTIONS, environment, launch
 from tests.test_quality_gate import misplaced, questions
 
+Ranks = Callable[..., list[subprocess.CompletedProcess[str]]]
 TINY = [
     "~model.architecture",
     "+model.architecture={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:32}",
@@ -37,38 +39,33 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text())
 
 
-def ranks(command: list[str], cache: Path, folder: Path, *first: str) -> list[subprocess.CompletedProcess[str]]:
-    """Two processes without torchrun, whose exit codes can be seen; `first` are rank zero's own arguments of python."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    started = []
-    for rank in ("0", "1"):
-        variables = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        head = first if first and rank == "0" else (str(ROOT / "train.py"),)
-        started.append(
-            subprocess.Popen(
-                [sys.executable, *head, *command],
-                cwd=folder,
-                env={**environment(cache), **variables},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=300) for process in started]
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *output)
-        for process, output in zip(started, outputs, strict=True)
-    ]
+@pytest.fixture
+def ranks(warm: Path, cache: Path, tmp_path: Path) -> Ranks:
+    """Runs two processes without torchrun, whose exit codes can be seen; `script` is what rank zero runs."""
+
+    def call(command: list[str], script: Path = ROOT / "train.py") -> list[subprocess.CompletedProcess[str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+        def rank(number: int) -> subprocess.CompletedProcess[str]:
+            path = str(script if number == 0 else ROOT / "train.py")
+            own = {**environment(cache), **variables, "RANK": str(number)}
+            return forked(warm, [path, *command], tmp_path, own, 300)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(rank, (0, 1)))
+
+    return call
 
 
 @pytest.mark.parametrize(("action", "code", "status"), [("report_worst", 0, "finished"), ("fail", 3, "diverged")])
 def test_all_ranks_of_a_diverged_run_end_alike(
-    action: str, code: int, status: str, cache: Path, tmp_path: Path
+    action: str, code: int, status: str, ranks: Ranks, cache: Path, tmp_path: Path
 ) -> None:
     command = [*DIVERGES, f"trainer.on_divergence={action}", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = ranks(command, cache, tmp_path)
+    done = ranks(command)
     errors = "\n".join(rank.stderr for rank in done)
     assert [rank.returncode for rank in done] == [code, code], errors
     assert "Traceback" not in errors
@@ -85,7 +82,7 @@ def test_all_ranks_of_a_diverged_run_end_alike(
         assert errors.count("isotrain: ") == 1, errors
 
 
-def test_a_rank_that_fails_alone_ends_the_others_with_its_code(cache: Path, tmp_path: Path) -> None:
+def test_a_rank_that_fails_alone_ends_the_others_with_its_code(ranks: Ranks, tmp_path: Path) -> None:
     """The disk is full when rank zero, which alone writes, saves a checkpoint."""
     full = (
         "import errno, runpy, sys, torch\n"
@@ -97,20 +94,20 @@ def test_a_rank_that_fails_alone_ends_the_others_with_its_code(cache: Path, tmp_
     )
     (tmp_path / "full.py").write_text(full)
     command = [*QUESTIONS, *COMMON, "quality=off", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = ranks(command, cache, tmp_path, str(tmp_path / "full.py"))
+    done = ranks(command, tmp_path / "full.py")
     assert [rank.returncode for rank in done] == [8, 8], [rank.stderr for rank in done]
     assert "no space left" in done[0].stderr
     assert "Traceback" not in done[0].stderr + done[1].stderr
     assert record(tmp_path / "run")["exit_code"] == 8
 
 
-def test_a_folder_is_refused_on_all_ranks(cache: Path, tmp_path: Path) -> None:
+def test_a_folder_is_refused_on_all_ranks(ranks: Ranks, tmp_path: Path) -> None:
     """Also where another rank does not see it, because rank zero decides."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")
-    done = ranks([*QUESTIONS, *COMMON, f"hydra.run.dir={tmp_path / 'run'}"], cache, tmp_path)
+    done = ranks([*QUESTIONS, *COMMON, f"hydra.run.dir={tmp_path / 'run'}"])
     assert [rank.returncode for rank in done] == [2, 2]
-    assert all("holds no run of ours" in rank.stderr for rank in done)
+    assert all("not a run folder" in rank.stderr for rank in done)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
@@ -165,24 +162,30 @@ def test_a_finished_run_is_judged_by_explanations_that_were_off(run: Run, tmp_pa
     command = (
         "train.py", "model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=shapes",
         "data.sample.train=96", "data.sample.val=60", "data.batch_size=16", "trainer.threads=1", "trainer.max_steps=3",
-        "quality=off", "trainer.precision=32-true", "explain.examples=20", "explain.precision=32", "explain.stable=-1",
+        "quality=off", "trainer.precision=32-true", "explain.examples=20", "explain.precision=32", "explain.min_agreement=-1",
         "explain.image_classification.grid=4", "explain.image_classification.pictures=0", f"hydra.run.dir={folder}",
     )  # fmt: skip
     first = run(*command)
     assert first.returncode == 0, first.stderr
     model = {path: path.read_bytes() for path in (folder / "model").iterdir()}
-    judged = run(*command, "explain=enforce", "explain.minimum=1000")
+    judged = run(*command, "explain=enforce", "explain.min_correct=1000")
     assert judged.returncode == 5, judged.stderr
-    assert "too few to say" in judged.stderr
+    assert "too few to judge" in judged.stderr
     assert judged.stdout.split(" ", 1)[1] == first.stdout.splitlines()[-1].split(" ", 1)[1] + "\n"
     assert record(folder)["explain"]["status"] == "inconclusive"
     assert "inconclusive" in (folder / "report.html").read_text()
     when = (folder / "explain" / "verdict.json").stat().st_mtime_ns
-    assert run(*command, "explain=enforce", "explain.minimum=1000").returncode == 5
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
     assert run(*command, "explain=warn").returncode == 0
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "judged by the verdict that is there"
-    other = run(*command, "explain=enforce", "explain.minimum=1")
-    assert "too few to say" not in other.stderr, other.stderr
+    fields = record(folder)  # as in records before the options were renamed
+    for old, new in (("level", "alpha"), ("stable", "min_agreement"), ("minimum", "min_correct")):
+        fields["config"]["explain"][old] = fields["config"]["explain"].pop(new)
+    (folder / "run.json").write_text(json.dumps(fields))
+    assert run(*command, "explain=enforce", "explain.min_correct=1000").returncode == 5
+    assert (folder / "explain" / "verdict.json").stat().st_mtime_ns == when, "old names have their old meaning"
+    other = run(*command, "explain=enforce", "explain.min_correct=1")
+    assert "too few to judge" not in other.stderr, other.stderr
     assert (folder / "explain" / "verdict.json").stat().st_mtime_ns > when, "other settings, another verdict"
     assert other.returncode == (0 if record(folder)["explain"]["status"] in ("passed", "warned") else 5)
     assert {path: path.read_bytes() for path in (folder / "model").iterdir()} == model

@@ -83,7 +83,7 @@ def test_states_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"notes.txt": "mine"}, r"holds no run of ours \(notes.txt\)"),
+        ({"notes.txt": "mine"}, r"not a run folder \(notes.txt\)"),
         ({"run.json": "{"}, "is damaged"),
         ({"run.json": "[1]"}, "no status"),
         ({"run.json": '{"job": 1}'}, "no status"),
@@ -223,7 +223,7 @@ def test_any_configuration_equals_itself_after_a_trip_through_a_file(value: Any)
 def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time; from runs import folder\n"
-        "with folder.lock(sys.argv[1]):\n"
+        "with folder.lock_folder(sys.argv[1]):\n"
         "    print('in', flush=True); time.sleep(60)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -257,6 +257,24 @@ def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
         other.wait()
 
 
+def test_a_folder_in_use_can_be_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys, time; from runs import folder\n"
+        "with folder.lock_folder(sys.argv[1]):\n"
+        "    print('in', flush=True); time.sleep(1)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "in\n"
+    monkeypatch.setenv(folders.WAIT_VARIABLE, "1")
+    with folders.lock_folder(tmp_path, timeout=0.1):
+        assert owner.wait() == 0
+    assert f"is in use by process {owner.pid} on " in capsys.readouterr().err
+
+
 # The record
 
 
@@ -282,7 +300,7 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run.end("finished", metrics={"val_f1": 80.0})
     text = (tmp_path / "run.json").read_text()
     assert "hush" not in text
-    got = record.read(tmp_path)
+    got = folders.read_record(tmp_path)
     assert got["status"] == "finished"
     assert got["exit_code"] == 0
     assert got["metrics"] == {"val_f1": 80.0}
@@ -315,9 +333,9 @@ def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
         time.sleep(0.02)
     first.update(threads=2, data={"fingerprints": {}})
     first.end("interrupted", exit_code=143, reason="SIGTERM")
-    before = record.read(tmp_path)
+    before = folders.read_record(tmp_path)
     second = record.start_record(tmp_path, config=CONFIG, seeds={})
-    again = record.read(tmp_path)
+    again = folders.read_record(tmp_path)
     assert again["status"] == "running"
     assert again["restarts"] == 1
     assert again["started"] == before["started"]
@@ -328,7 +346,7 @@ def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
     with second.phase("fit"):
         time.sleep(0.02)
     second.end("finished", metrics={"val_f1": 1})
-    got = record.read(tmp_path)
+    got = folders.read_record(tmp_path)
     assert got["timings"]["fit"] >= before["timings"]["fit"] + 0.02
     assert got["duration_seconds"] >= before["duration_seconds"] + 0.02
     assert [session["exit_code"] for session in got["sessions"]] == [143, 0]
@@ -338,7 +356,7 @@ def test_metrics_that_are_not_finite_are_not_recorded(tmp_path: Path) -> None:
     run = record.start_record(tmp_path, config=CONFIG, seeds={})
     with pytest.raises(ValueError, match="val_loss"):
         run.end("finished", metrics={"val_loss": float("nan")})
-    assert record.read(tmp_path)["status"] == "running"
+    assert folders.read_record(tmp_path)["status"] == "running"
 
 
 def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
@@ -350,7 +368,7 @@ def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
         7: "seven",
     }
     record.start_record(tmp_path, config=config, seeds={}).end("finished", metrics={"val_f1": 1})
-    got = record.read(tmp_path)["config"]
+    got = folders.read_record(tmp_path)["config"]
     assert got["path"] == "/a"
     assert got["inf"] == "inf"
     assert got["nested"] == [{"x": "nan"}, [1, 2]]
@@ -583,7 +601,9 @@ def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps({**full, key: value}))
-        text = format_run(folder, record.read(folder), 80) + listing.format_runs(listing.find_runs([folder]), 80)
+        text = format_run(folder, folders.read_record(folder), 80) + listing.format_runs(
+            listing.find_runs([folder]), 80
+        )
         assert "\x1b" not in text
 
 
@@ -639,9 +659,9 @@ def test_list_filters_and_sorts(tmp_path: Path, runs: Runs) -> None:
     assert names("--where", "status=damaged") == ["d"]
     for arguments, said in (
         (["--where", "val_f1"], "a name, one of"),
-        (["--where", "val_g=1"], "no val_g"),
+        (["--where", "val_g=1"], "no field val_g"),
         (["--where", "val_f1>much"], "not a number"),
-        (["--sort", "x"], "no x"),
+        (["--sort", "x"], "no field x"),
     ):
         done = runs("list", str(tmp_path), *arguments)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr

@@ -1,15 +1,18 @@
 """The generated data sets: the same bytes from the same seed, true to their layouts, and not to be had for nothing."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.samples import shapes, squad_sample
+from datamodules.samples import shapes, squad_sample, topics
 from trainers.squad_metrics import score
 
 
@@ -42,6 +45,54 @@ def test_the_same_seed_gives_the_same_bytes(asked: Path, drawn: Path, tmp_path: 
     shapes.write(tmp_path / "s", seed=0, train=480, val=240)
     for path in sorted(drawn.rglob("*.*")):
         assert (tmp_path / "s" / path.relative_to(drawn)).read_bytes() == path.read_bytes()
+
+
+# Each generator's FINGERPRINT, and the SHA-256 of the files that it writes with small settings.
+PINNED: list[tuple[ModuleType, dict[str, Any], str, str]] = [
+    (
+        squad_sample,
+        {"seed": 7, "train": 60, "val": 30},
+        "cf6b312df49ffe2c3f10c37dc13787acbf706a12c6c81f27ce54e15f1ffbdc56",
+        "5534cf80ef8ac780bc7ba66de6c68aa7a7b1075514855a16f2b1004b93ec1270",
+    ),
+    (
+        squad_sample,
+        {"seed": 7, "train": 60, "val": 30, "unanswerable": 0.3},
+        "cf6b312df49ffe2c3f10c37dc13787acbf706a12c6c81f27ce54e15f1ffbdc56",
+        "4bfd3b023fb09744bcba245e7a0b9571a2a4055055725ff654926c1430825e6d",
+    ),
+    (
+        shapes,
+        {"seed": 7, "train": 24, "val": 24, "classes": 12, "size": 32},
+        "8bda4dcc5965d4dcdf4e972f6ea19c62270f77eddd4726a0bbb9a0099d9cd7d0",
+        "c8b15e4efed5d5871576fdcacf19ceeffde9c866c0bbef87cda6f6f6a1488b4f",
+    ),
+    (
+        topics,
+        {"seed": 7, "train": 60, "val": 30, "classes": 12},
+        "4e2c48676f2fce48157754cc93a079da2777d7de58e8738f4dbe3df34a6a1db8",
+        "73f9826d61eb2a5fff57a9d027a5c57d9e913b433a29c656b26e212a10588312",
+    ),
+]
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files in a folder."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize(("generator", "settings", "fingerprint", "output"), PINNED)
+def test_a_generator_whose_output_changes_has_another_fingerprint(
+    generator: ModuleType, settings: dict[str, Any], fingerprint: str, output: str, tmp_path: Path
+) -> None:
+    """The fingerprint stands for the output in cache keys and records: a new output needs a new fingerprint, too."""
+    generator.write(tmp_path, **settings)
+    assert (digest(tmp_path), generator.FINGERPRINT) == (output, fingerprint), (
+        f"if {generator.__name__} is meant to write other data, give it a new FINGERPRINT and pin both values in PINNED"
+    )
 
 
 def test_answers_stand_where_they_are_said_to_and_questions_are_questions(asked: Path) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.conftest import Run
 
+from explain import calibrate
 from pipelines import steps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +24,7 @@ BEFORE = ROOT / "tests" / "fixtures" / "shipped_2026_11"
 EXPERIMENTS = sorted((BEFORE / "katib").glob("*.yaml"))
 PIPELINES = sorted((BEFORE / "pipelines").glob("*.yaml"))
 SMALL = ["model=bert_tiny", "data=squad_sample", "data.sample.train=64", "data.sample.val=32", "trainer.threads=1",
-         "trainer.max_steps=4", "explain.examples=8", "explain.minimum=1"]  # fmt: skip
+         "trainer.max_steps=4", "explain.examples=8", "explain.min_correct=1"]  # fmt: skip
 
 
 def isotrain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +39,7 @@ def test_experiments_still_check(tmp_path: Path) -> None:
     assert len(EXPERIMENTS) == 16
     done = isotrain(tmp_path, "katib", "check", "--strict", *map(str, EXPERIMENTS))
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
-    assert "16 Experiments checked: 0 refused, 0 warned of" in done.stderr
+    assert "16 Experiments checked, 0 errors, 0 warnings" in done.stderr
 
 
 def test_compiled_pipelines_still_check(tmp_path: Path) -> None:
@@ -70,6 +72,49 @@ def test_compiled_steps_call_functions_of_today(path: Path) -> None:
             # In another order it would bind, and do something else. `given`: model, data and overrides in one list.
             if isinstance(value, ast.Name) and value.id != "given":
                 assert value.id == parameter, f"{name}: {value.id} would be taken for {parameter}"
+
+
+RENAMED = {"level": ("alpha", 0.1), "stable": ("min_agreement", 0.5), "minimum": ("min_correct", 3)}
+
+
+@pytest.mark.parametrize("source", ["override", "added", "file"])
+@pytest.mark.parametrize("old", RENAMED)
+def test_old_options_of_explanations_are_refused_with_the_new_name(
+    old: str, source: str, run: Run, tmp_path: Path
+) -> None:
+    new, value = RENAMED[old]
+    conf = tmp_path / "conf"
+    (conf / "explain").mkdir(parents=True)
+    (conf / "explain" / "mine.yaml").write_text(f"defaults: [enforce, _self_]\n{old}: {value}\n")
+    words = {"override": f"explain.{old}={value}", "added": f"+explain.{old}={value}", "file": "explain=mine"}
+    done = run("train.py", words[source], f"hydra.run.dir={tmp_path / 'run'}", ISOTRAIN_CONF=str(conf))
+    assert done.returncode == 2, done.stderr
+    assert f"explain.{old} is now explain.{new}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bounds_and_verdicts_of_earlier_runs_are_read(tmp_path: Path) -> None:
+    """Files of November 2026: the keys of verdict.json are what `calibrate` reads, and its file is explain.thresholds."""
+    for number in range(3):
+        about = {"model": str(number), "sample": "s", "settings": {"grid": 7, "bfloat16": number == 0}}
+        measure = {
+            "name": "pointing",
+            "block": True,
+            "bound": 0.0,
+            "mean": {"value": 0.5 + 0.1 * number},
+            "wrong": None,
+        }
+        fields = {"status": "passed", "task": "image_classification", "why": [], "measures": [measure], "about": about}
+        (tmp_path / str(number) / "explain").mkdir(parents=True)
+        (tmp_path / str(number) / "explain" / "verdict.json").write_text(json.dumps(fields))
+    assert calibrate.command([str(tmp_path / str(number)) for number in range(3)], str(tmp_path / "bounds.json")) == 0
+    old = json.dumps({"task": "image_classification", "runs": ["a", "b", "c"], "bounds": {"pointing": 0.4}}, indent=1)
+    assert json.loads((tmp_path / "bounds.json").read_text()).keys() == json.loads(old).keys()
+    assert calibrate.read_bounds(str(tmp_path / "bounds.json"), "image_classification") == pytest.approx(
+        {"pointing": 0.4}
+    )
+    (tmp_path / "old.json").write_text(old)
+    assert calibrate.read_bounds(str(tmp_path / "old.json"), "image_classification") == {"pointing": 0.4}
 
 
 @pytest.mark.slow

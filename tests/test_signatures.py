@@ -104,19 +104,19 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CODE = """
 import sys
-from config.check import check
+from config.check import check_config
 from config.compose import compose
 from config.errors import InputError
-from config.messages import explain
+from config.messages import explain_error
 
 for line in sys.stdin:
     try:
-        check(compose(["model=height", "data=height", "explain=height", *line.split()]))
+        check_config(compose(["model=height", "data=height", "explain=height", *line.split()]))
         print("fine")
     except InputError as error:
         print(error)
     except Exception as error:
-        print(explain(error))
+        print(explain_error(error))
 """
 LINES = {
     "": "fine",
@@ -125,24 +125,24 @@ LINES = {
     "model.width=wide": "model.width=wide: must be a whole number, at least 1 and at most 1024",
     "+model.depth=2": "fine",
     "+model.depth=3": "model.depth=3: must be 1 or 2",
-    "~model.width": "model: heights.Model needs width",
-    "+model.with=1": "model.with: heights.Model takes no such argument (did you mean width?)",
+    "~model.width": "model: heights.Model requires the argument width",
+    "+model.with=1": "model.with: heights.Model has no such argument (did you mean width?)",
     "data.batch_size=0": "data.batch_size=0: must be a whole number, at least 1",
     "data.scale=1.5": "data.scale=1.5: must be a number, above 0 and below 1.5 or null",
     "data.limit=0": "data.limit=0: must be a whole number, at least 1 or -1",
     "data.path=[1]": "data.path=[1]: must be text or null",
     "data.noise.mean=2": "data.noise.mean=2: must be a number, at least -1 and at most 1",
     "+data.noise.kind=brown": "data.noise.kind=brown: must be white or pink",
-    "+data.noise.knid=pink": "data.noise has no key knid; it has mean, kind (did you mean kind?)",
-    "~data.noise.mean": "data.noise needs mean",
+    "+data.noise.knid=pink": "data.noise has no key knid; valid keys: mean, kind (did you mean kind?)",
+    "~data.noise.mean": "data.noise.mean is missing",
     "data.noise=3": "data.noise=3: must be a mapping or null",
     "data.noise=null": "fine",
     "explain.height.cells=1": "explain.height.cells=1: must be a whole number, at least 2",
     "explain.height.measures.far.bound=101": "explain.height.measures.far.bound=101: must be a number, at least -100 and at most 100",
     "explain.height.measures.far.block=1": "explain.height.measures.far.block=1: must be true or false",
-    "data.batch_sise=1": "unknown key data.batch_sise; data has path, batch_size, scale, limit, anything, noise, contract, epochs "
+    "data.batch_sise=1": "unknown key data.batch_sise; keys of data: path, batch_size, scale, limit, anything, noise, contract, epochs "
     "(did you mean batch_size?)",
-    "model=bert_tiny": "the model is made for question_answering, the data set for height: choose a model and a data set of "
+    "model=bert_tiny": "the model is for the task question_answering and the data set for height: choose a model and a data set of "
     "one task: model=height or majority, or data=squad or squad_sample or squad_v2",
 }
 
@@ -228,7 +228,7 @@ def _metadata(hint: Any) -> Iterator[Any]:
 def test_heavy_libraries_signatures_are_read_without_importing_them() -> None:
     code = (
         "import sys; from config import signatures\n"
-        "assert 'momentum' in signatures.read('torch.optim.SGD').parameters\n"
+        "assert 'momentum' in signatures.read_signature('torch.optim.SGD').parameters\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=False)
@@ -241,7 +241,7 @@ def test_an_optimizers_argument_is_refused_without_torch() -> None:
 
     with pytest.raises(
         InputError,
-        match=r"optim\.optimizer\.momentun: torch\.optim\.SGD takes no such argument \(did you mean momentum\?\)",
+        match=r"optim\.optimizer\.momentun: torch\.optim\.SGD has no such argument \(did you mean momentum\?\)",
     ):
         check_config(compose(["optim=sgd", "+optim.optimizer.momentun=0.5"]))
 

@@ -1,6 +1,7 @@
 """Where data comes from: what identifies it stays the same from version to version, so that old caches and runs stay of use."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_fingerprints_and_cache_keys_of_generated_data_are_those_of_the_first_re
         "train": "squad_sample-f2ed11547210f1443eba096b:train:first-150",
         "val": "squad_sample-f2ed11547210f1443eba096b:val",
     }
-    assert questions.place == '{"seed": 0, "train": 200, "unanswerable": 0.0, "val": 50}'
+    assert questions.origin == '{"seed": 0, "train": 200, "unanswerable": 0.0, "val": 50}'
     assert [questions.expected(split) for split in ("train", "val")] == [150, 50]
     assert [questions.folder(split).name for split in ("train", "val")] == [
         "051843706cd2e17f521c788f",
@@ -64,7 +65,7 @@ def test_fingerprints_and_cache_keys_of_generated_data_are_those_of_the_first_re
 def test_fingerprints_of_the_hub_are_repository_revision_and_file(data: str, train: str, val: str) -> None:
     made = composed(f"data={data}", "model=majority")
     assert made.fingerprints == {"train": train, "val": val}
-    assert made.place == train.partition("@")[0]
+    assert made.origin == train.partition("@")[0]
 
 
 def source(tmp_path: Path, **settings: Any) -> Source:
@@ -77,7 +78,7 @@ def source(tmp_path: Path, **settings: Any) -> Source:
         "generator": "topics",
         "limits": {"train": None, "val": 3},
         "selection": "balanced",
-        "layout": lambda path, train, val, splits: resolve_files(path, train, val, {}, SUFFIXES, splits),
+        "layout": partial(resolve_files, suffixes=SUFFIXES),
         "root": tmp_path / "cache",
         **settings,
     }
@@ -90,13 +91,13 @@ def test_files_come_before_a_sample_and_a_sample_before_the_hub(tmp_path: Path) 
     (tmp_path / "train.csv").write_text("text,label\na,b\n")
     every = source(tmp_path, path=str(tmp_path), sample=sample, hub=hub)
     assert (every.kind, every.folder, every.files("train")) == ("path", str(tmp_path), [str(tmp_path / "train.csv")])
-    assert every.place == json.dumps([str(tmp_path), None, None])
+    assert every.origin == json.dumps([str(tmp_path), None, None])
     assert every.expected("train") is None
     made = source(tmp_path, sample=sample, hub=hub)
     assert (made.kind, Path(made.files("val")[0]).name) == ("sample", "val.jsonl")
     assert [made.expected(split) for split in ("train", "val")] == [5, 3]
     remote = source(tmp_path, hub=hub)
-    assert (remote.kind, remote.folder, remote.place, remote.expected("val")) == ("hub", None, "o/n", None)
+    assert (remote.kind, remote.folder, remote.origin, remote.expected("val")) == ("hub", None, "o/n", None)
     assert remote.fingerprints == {"train": "o/n@r:a", "val": "o/n@r:b:balanced-3"}
     assert source(tmp_path, hub=hub, variant="v").fingerprint("val") == "o/n@r:b:v:balanced-3"
     with pytest.raises(InputError, match=r"^no data: give data\.path=<folder>, .* or choose data=topics$"):

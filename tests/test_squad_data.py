@@ -107,7 +107,7 @@ def test_every_layout_gives_the_same(
 ) -> None:
     monkeypatch.setattr(json_stream, "BLOCK", block)
     if layout != "lines.json":  # which is told by its whole first line
-        monkeypatch.setattr(squad, "LINE", block)
+        monkeypatch.setattr(squad, "MAX_LINE", block)
     content = nested(version_2=version_2)
     LAYOUTS[layout](tmp_path / layout, content)
     expected = [
@@ -127,7 +127,7 @@ def test_every_layout_gives_the_same(
 @pytest.mark.parametrize("block", [1, 1 << 20])
 def test_other_keys_of_the_top_object_are_skipped(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "BLOCK", block)
-    monkeypatch.setattr(squad, "LINE", block)
+    monkeypatch.setattr(squad, "MAX_LINE", block)
     content = {"about": {"data": [1]}, "number": 123456, **nested(), "rest": [1.5, None, "]"]}
     (tmp_path / "a.json").write_text(json.dumps(content))
     assert len(read(tmp_path / "a.json")) == 18
@@ -205,7 +205,7 @@ BROKEN = [
         r"answer 1: the key 'text' is missing; found answer_start",
     ),
     (change(*QA, "is_impossible", to="yes"), r"\"is_impossible\" must be true or false, not text"),
-    (change(*QA, "is_impossible", to=True), r"is_impossible is true, and yet there are answers"),
+    (change(*QA, "is_impossible", to=True), r"is_impossible is true, but the question has answers"),
 ]
 
 
@@ -227,12 +227,12 @@ def test_a_file_cut_anywhere_is_refused(
 ) -> None:
     file = tmp_path_factory.mktemp("cut") / "train.json"
     file.write_text(TEXT[: data.draw(st.integers(0, len(TEXT) - 1))])
-    before, json_stream.BLOCK, squad.LINE = (json_stream.BLOCK, squad.LINE), block, block
+    before, json_stream.BLOCK, squad.MAX_LINE = (json_stream.BLOCK, squad.MAX_LINE), block, block
     try:
         with pytest.raises(InputError, match="broken JSON at line 1"):
             read(file)
     finally:
-        json_stream.BLOCK, squad.LINE = before
+        json_stream.BLOCK, squad.MAX_LINE = before
 
 
 def test_mistakes_in_other_layouts(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_answers_elsewhere_than_said_are_counted_and_told(tmp_path: Path, caplog
     content["data"][1]["paragraphs"][1]["qas"][2]["answers"][0]["answer_start"] += 1
     stored = store(tmp_path / "e", content)
     stored.warn("train")
-    assert "train: 1 of 18 answers are not where they are said to be; 1 question(s)" in caplog.text
+    assert "train: 1 of 18 answers are not at their answer_start; 1 question(s)" in caplog.text
     assert (
         "article 2 (Article 1), paragraph 2, question 3 (id id-11): the answer 'fox' is not at character" in caplog.text
     )
@@ -355,7 +355,7 @@ def test_texts_are_stored_whole(tmp_path_factory: pytest.TempPathFactory, writte
     for text in written:
         writer.append(text)
     writer.close()
-    texts = arrays.Texts(folder, "x")
+    texts = arrays.TextArray(folder, "x")
     assert [texts[i] for i in range(len(texts))] == written
 
 
@@ -375,7 +375,7 @@ def test_an_array_written_in_pieces_is_the_whole(tmp_path: Path) -> None:
 def resolve(folder: Path, *names: str, **options: Any) -> dict[str, list[str]]:
     for name in names:
         (folder / name).touch()
-    found = locations.resolve_files(str(folder), official=squad.OFFICIAL, suffixes=squad.SUFFIXES, **options)
+    found = locations.resolve_files(str(folder), official=squad.OFFICIAL_NAMES, suffixes=squad.SUFFIXES, **options)
     return {split: [Path(file).name for file in files] for split, files in found.items()}
 
 
@@ -455,7 +455,7 @@ def test_a_remote_folder_is_searched_alike() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("train.json", "dev.json"):
         memory.pipe(f"/remote/{name}", json.dumps(nested()).encode())
-    found = locations.resolve_files("memory://remote", official=squad.OFFICIAL, suffixes=squad.SUFFIXES)
+    found = locations.resolve_files("memory://remote", official=squad.OFFICIAL_NAMES, suffixes=squad.SUFFIXES)
     assert found == {"train": ["memory:///remote/train.json"], "val": ["memory:///remote/dev.json"]}
     assert len(read(found["train"][0])) == 18
 
@@ -512,7 +512,9 @@ def test_from_a_folder_to_batches(folder: Path, tmp_path: Path) -> None:
     window, question = data.train_windows, data.train_examples
     tokens = window.tokens[window.offsets[w] + window.start[w] : window.offsets[w] + window.end[w] + 1]
     assert tokenizer.decode(tokens) == question.answers(int(window.example[w]))[0]["text"]
-    made = data.windows_of([("What is red?", data.examples.context(0))])
+    encoder = windows.PairEncoder(data.prepared_tokenizer.folder / "tokenizer.json")
+    records = [("What is red?", data.examples.context(0))]
+    made = windows.Windows.of_records(encoder, records, data.limits, data.pad_id, data.uses_types)
     assert made.tokens[: made.lengths[0]].tolist() == data.windows.tokens[: data.windows.lengths[0]].tolist()
 
 
@@ -624,7 +626,7 @@ def test_a_warm_start_reads_tokenises_and_loads_nothing(
     for of, name in (
         (squad, "read"),
         (examples, "write"),
-        (windows, "Encoder"),
+        (windows, "PairEncoder"),
         (tokenizer, "train"),
         (tokenizer, "_wordpiece"),
     ):
@@ -686,9 +688,9 @@ def test_a_folder_and_a_tokenizer_json_are_taken(folder: Path, tmp_path: Path) -
     ("name", "content", "message"),
     [
         ("nothing.txt", None, r"there is no file or folder model\.tokenizer=.*nothing\.txt"),
-        ("vocab.txt", "the\nfox\n", r"not a WordPiece vocabulary, one token a line: \[PAD\]"),
+        ("vocab.txt", "the\nfox\n", r"not a WordPiece vocabulary, one token per line: \[PAD\]"),
         ("tokenizer.json", "{", r"cannot load the tokenizer .*tokenizer\.json"),
-        ("folder", "", r"no tokenizer there .*; found nothing"),
+        ("folder", "", r"no tokenizer .*; found nothing"),
     ],
 )
 def test_what_is_no_tokenizer_is_told(
@@ -725,7 +727,7 @@ def test_a_trained_vocabulary_is_the_same_in_every_process() -> None:
     }
     (only,) = (json.loads(text) for text in trained)
     assert sorted(only.values()) == list(range(90))
-    assert [only[token] for token in tokenizer.SPECIAL.values()] == list(range(5))
+    assert [only[token] for token in tokenizer.SPECIAL_TOKENS.values()] == list(range(5))
 
 
 # -- the Hub, and the command line

@@ -206,7 +206,7 @@ def test_a_report_shows_what_the_task_has(run: Run, tmp_path: Path) -> None:
     rows = made_runs.ages(60, 4.0, 0)
     wrong = sorted((abs(row["prediction"] - row["age"]), row["id"]) for row in rows)[::-1]
     wrong = [row for row in wrong if row[0] > 5]
-    assert f"{len(wrong)} of 60 examples are not right, the furthest off first" in shown
+    assert f"{len(wrong)} of 60 predictions are wrong, the furthest off first" in shown
     assert re.findall(r"<td class='i'>(face \d+)</td>", shown) == [name for _, name in wrong]
     assert "No intervals" not in shown
     assert "has no is_correct" in text(whole.replace("def is_correct(", "def other(").replace("* is_correct(row)", ""))
@@ -217,7 +217,7 @@ def test_a_report_shows_what_the_task_has(run: Run, tmp_path: Path) -> None:
     )
     assert "cannot be shown: ZeroDivisionError" in broken
     assert "<h2>Configuration</h2>" in broken
-    assert "line 1, is no prediction of the task age: KeyError" in text(whole.replace('row["age"]', 'row["years"]'))
+    assert "line 1, is not a prediction of the task age: KeyError" in text(whole.replace('row["age"]', 'row["years"]'))
 
 
 def test_a_record_names_no_code(run: Run, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_task_that_this_machine_does_not_know(name: str | None, run: Run, tmp_
         record["config"]["task"] = {} if name is None else {"name": name}
         files.write_json(Path(side) / "run.json", record)
         (Path(side) / "model").mkdir()
-    why = "names no task" if name is None else f"there is no task {name}"
+    why = "has no task" if name is None else f"there is no task {name}"
     server = ["--server", f"sqlite:///{tmp_path}/mlflow.db"]
     for command in (["compare", *sides], ["register", sides[0], *server]):
         done = run("-m", "runs", *command)

@@ -22,6 +22,7 @@ import pytest
 from config.errors import InputError
 from datamodules.samples import topics
 from datamodules.text import labelled_texts, records
+from datamodules.text.encoding import EncodedTexts
 from datamodules.text.records import Columns, Record
 from datamodules.text_classification import TextClassificationData
 
@@ -77,6 +78,10 @@ def ready(path: Path | None, root: Path, **settings: Any) -> TextClassificationD
     return data
 
 
+def encode(data: TextClassificationData, texts: Sequence[Any]) -> EncodedTexts:
+    return EncodedTexts.of_records(data.prepared_tokenizer, texts, data.max_length)
+
+
 def read(path: Path, columns: Columns | None = None, **options: Any) -> list[Record]:
     return list(records.read([str(path)], columns or Columns(), **options))
 
@@ -97,11 +102,11 @@ def test_every_layout_gives_the_same_records(tmp_path: Path) -> None:
     for layout, known in found.items():
         assert [(record.id, record.text, record.label) for record in known] == ROWS, layout
         assert not any(record.problem or record.pair for record in known)
-    assert [record.place.rpartition("/")[2] for record in found["csv"]] == [
+    assert [record.location.rpartition("/")[2] for record in found["csv"]] == [
         "a.csv: line 2", "a.csv: line 4", "a.csv: line 5", "a.csv: line 6",
     ]  # fmt: skip
-    assert found["jsonl"][3].place.endswith("a.jsonl: line 4")
-    assert found["parquet"][3].place.endswith("a.parquet: row 4")
+    assert found["jsonl"][3].location.endswith("a.jsonl: line 4")
+    assert found["parquet"][3].location.endswith("a.parquet: row 4")
 
 
 def test_columns_are_named_by_configuration_and_ids_are_file_and_row_where_there_are_none(tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def test_columns_are_named_by_configuration_and_ids_are_file_and_row_where_there
     assert (first.id, second.problem) == ("7", "the id ('key') must be text or a whole number, not null")
     with pytest.raises(InputError, match=r"data\.columns has no key lable; it has text, text_pair, label, id"):
         records.parse_columns({"lable": "topic"})
-    with pytest.raises(InputError, match=r"data\.columns\.text=None must be the name of a column$"):
+    with pytest.raises(InputError, match=r"data\.columns\.text=null: must be text$"):
         records.parse_columns({"text": None})
 
 
@@ -187,14 +192,14 @@ def test_texts_to_predict_need_no_labels(tmp_path: Path) -> None:
         ("train.csv", "body,label\na,b\n", r"train\.csv: the column 'text' is missing; found body, label"),
         ("train.csv", "", r"train\.csv: the column 'label' is missing; found none"),
         ("train.csv", "text,label\n", r"train\.csv: there are no texts"),
-        ("train.csv", "text,label\na,b\nc\n", r"train\.csv: line 3: it has fewer columns"),
+        ("train.csv", "text,label\na,b\nc\n", r"train\.csv: line 3: fewer columns"),
         ("train.csv", "text,label\na,b\nc,\n", r"train\.csv: line 3: it has no label"),
         (
             "train.csv",
             "id,text,label\n1,a,b\n1,c,d\n",
             r"the id '1' occurs twice, at texts 1 and 2; .*data\.columns\.id",
         ),
-        ("train.csv", "text,label\na,b\nc,b\n", r"one class only \(b\); classification needs two or more"),
+        ("train.csv", "text,label\na,b\nc,b\n", r"only one class \(b\); classification needs at least two"),
         ("train.jsonl", "", r"train\.jsonl: there are no texts"),
         ("train.jsonl", '{"text": "a"}\n', r"train\.jsonl: the column 'label' is missing; found text"),
         ("train.jsonl", '{"text": "a", "label": 1}\n{"label": 0}\n', r"line 2: the key 'text' is missing; found label"),
@@ -217,7 +222,7 @@ def test_missing_files_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("x")
     with pytest.raises(InputError, match=r"no file for the train split; .*\.csv, \.jsonl.*found train\.txt"):
         module(tmp_path, tmp_path / "cache").prepare_data()
-    with pytest.raises(InputError, match=r"train\.txt: not a file of texts; its name must end with \.csv"):
+    with pytest.raises(InputError, match=r"train\.txt: not a supported file of texts; its name must end with \.csv"):
         module(tmp_path, tmp_path / "cache", train_file="train.txt", val_file="train.txt").prepare_data()
     with pytest.raises(InputError, match=r"no data: .*choose data=topics_sample"):
         module(None, tmp_path / "cache").prepare_data()
@@ -284,7 +289,7 @@ def test_workers_make_the_same_batches(folder: Path, tmp_path: Path) -> None:
     chosen = [3, 30, 7]
     for name, array in data.val.batch(chosen).items():
         assert np.array_equal(again.batch(chosen)[name], array)
-    memory = data.encode(["a", "b"])
+    memory = encode(data, ["a", "b"])
     assert (
         pickle.loads(pickle.dumps(memory)).batch([1])["input_ids"].tolist() == memory.batch([1])["input_ids"].tolist()
     )
@@ -300,7 +305,7 @@ def test_long_texts_are_cut_as_transformers_cuts_them(
     cut = sum(length > 24 for length in whole)
     assert 0 < cut < 37
     assert data.val.counts["cut_texts"] == data.describe()["val"]["cut_texts"] == cut
-    assert f"val: {cut} of 37 texts are longer than data.max_length=24 tokens and are cut off there" in caplog.text
+    assert f"val: {cut} of 37 texts are longer than data.max_length=24 tokens and are truncated" in caplog.text
     for index in range(37):
         tokens = data.val.tokens[data.val.offsets[index] : data.val.offsets[index + 1]].tolist()
         assert tokens == tokenizer(texts.text(index), truncation=True, max_length=24)["input_ids"]
@@ -316,7 +321,7 @@ def test_pairs_are_encoded_as_pairs_in_files_and_in_memory(tmp_path: Path) -> No
     texts, tokenizer = data.texts("val"), data.tokenizer()
     assert [texts.pair(index) for index in (0, 2)] == ["", "two two "]
     pairs = [(texts.text(index), texts.pair(index)) for index in range(5)] + [("long " * 30, "longer " * 30)]
-    encoded = data.encode(pairs)
+    encoded = encode(data, pairs)
     assert encoded.labels is None
     assert encoded.counts["cut_texts"] == 1
     batch, prepared = encoded.batch(range(6)), data.val.batch(range(5))
@@ -329,7 +334,7 @@ def test_pairs_are_encoded_as_pairs_in_files_and_in_memory(tmp_path: Path) -> No
         assert batch["attention_mask"][index].sum() == length
         if index < 5:
             assert prepared["token_type_ids"][index, :length].tolist() == expected["token_type_ids"]
-    assert data.encode(["plain text"]).batch([0])["input_ids"][0].tolist() == tokenizer("plain text")["input_ids"]
+    assert encode(data, ["plain text"]).batch([0])["input_ids"][0].tolist() == tokenizer("plain text")["input_ids"]
 
 
 @pytest.mark.parametrize("limit", [1, 5, 6, 50])
@@ -394,7 +399,7 @@ def test_the_hub_is_read_by_revision(tmp_path: Path, monkeypatch: pytest.MonkeyP
         data = ready(None, tmp_path / "cache", hub=hub)
         assert [entry["id"] for entry in data.classes] == names
         assert data.fingerprints["val"] == f"{hub['repo']}@{hub['revision']}:{hub['val']}"
-        assert data.place == hub["repo"]
+        assert data.origin == hub["repo"]
         assert data.expected("val") is None
 
 

@@ -1,7 +1,7 @@
 """A process that has imported what takes seconds, and forks one for each command line: `python tests/warm.py SOCKET`.
 
-A command runs in a process of its own, from its first line (runpy), with its own folder, environment and output. What it
-spares is importing torch and Lightning, of which nothing depends on the environment, and which starts no threads.
+A command runs in a process of its own, from its first line (runpy), with its own folder, environment, PYTHONPATH and output.
+What it spares is importing torch and Lightning, of which nothing depends on the environment, and which starts no threads.
 """
 
 import json
@@ -15,9 +15,6 @@ from typing import Any
 
 def serve(path: str) -> None:
     """Takes one request a connection: a line of JSON; answers with the process's id, then with its exit code."""
-    from datamodules.imports import quick
-
-    quick()
     import hydra
     import lightning.pytorch
     import torch  # noqa: F401
@@ -49,6 +46,7 @@ def command(asked: dict[str, Any]) -> int:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", *sys.path)]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -1,6 +1,7 @@
-"""What every `python -m` command shares: its parser, words in any order, progress on stderr, and how it ends."""
+"""What all `python -m` commands share: parser, overrides among options, log on stderr, exit codes."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -10,13 +11,13 @@ from config.errors import InputError
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
-    """Runs a command's main function as this process.
+    """Run the main function of a command as this process, and exit.
 
-    What ends it is one message on stderr and an exit code (docs/exit_codes.md). A name that stdout cannot encode shows as
-    escapes, and a reader of stdout that is gone (`| head`) ends the command quietly.
+    An error becomes one message on stderr and an exit code (docs/exit_codes.md). Characters that stdout cannot encode are
+    printed as escapes. A closed stdout (`| head`) ends the command silently.
 
     Args:
-        main: gives the exit code.
+        main: Returns the exit code.
     """
     with report_errors():
         if hasattr(sys.stdout, "reconfigure"):
@@ -29,14 +30,14 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 def make_parser(
     command: str, description: str, example: str = "", usage: str | None = None, verbatim: bool = False
 ) -> argparse.ArgumentParser:
-    """A parser with the habits of all commands.
+    """Return a parser in the style of all commands.
 
     Args:
-        command: what stands behind `python -m`, e.g. `quality drift`.
-        description: of the command.
-        example: a command line that works, shown at the end.
-        usage: in place of argparse's own.
-        verbatim: the description keeps its line breaks.
+        command: Words after `python -m`, e.g. `quality drift`.
+        description: Description of the command.
+        example: A command line that works, printed at the end of the help.
+        usage: Replaces the usage line of argparse.
+        verbatim: Whether the description keeps its line breaks.
     """
     return argparse.ArgumentParser(
         prog=f"python -m {command}",
@@ -48,43 +49,43 @@ def make_parser(
 
 
 def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses options and overrides in any order, below subcommands too (where argparse's parse_intermixed_args cannot).
+    """Parse options and positional words in any order.
+
+    Unlike argparse's `parse_intermixed_args` this also works for subcommands.
 
     Args:
-        parser: commands that take overrides call them `overrides`, those that take files `files`.
-        arguments: those behind the command; sys.argv's if not given.
+        parser: Its repeatable positional argument, if there is one, is named `overrides` or `files`.
+        arguments: Command line without the program; sys.argv's by default.
     """
     args, rest = parser.parse_known_args(arguments)
-    many = next((name for name in ("overrides", "files") if hasattr(args, name)), None)
-    if wrong := [word for word in rest if many is None or word.startswith("-")]:
-        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if rest:  # words behind options
-        setattr(args, str(many), [*getattr(args, str(many)), *rest])
+    name = next((name for name in ("overrides", "files") if hasattr(args, name)), None)
+    if unknown := [word for word in rest if name is None or word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if name is not None:
+        setattr(args, name, [*getattr(args, name), *rest])
     return args
 
 
-def take_override(words: Sequence[str], name: str, refusal: str) -> tuple[str, list[str]]:
-    """Takes `name=value` out of a list of overrides.
+def take_override(words: Sequence[str], name: str, message: str) -> tuple[str, list[str]]:
+    """Take `name=value` out of a list of overrides.
 
     Args:
-        words: of the command line.
-        name: e.g. `run`.
-        refusal: the message where it is not there once, with a value.
+        words: The overrides.
+        name: Key of the override, e.g. `run`.
+        message: Error message if the override is missing, empty or repeated.
 
     Returns:
-        The value, and the other words.
+        The value, and the remaining words.
 
     Raises:
-        InputError: it is missing, empty or repeated.
+        InputError: The override is missing, empty or repeated.
     """
     values = [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
     if len(values) != 1 or not values[0]:
-        raise InputError(refusal)
+        raise InputError(message)
     return values[0], [word for word in words if not word.startswith(f"{name}=")]
 
 
 def log_progress() -> None:
-    """Shows what the log says from INFO on, on stderr, without decoration."""
-    import logging
-
+    """Print log messages from level INFO on stderr, without decoration."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")

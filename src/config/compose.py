@@ -1,4 +1,4 @@
-"""The configuration of a command line, composed by Hydra without running anything."""
+"""Configurations composed by Hydra from a list of overrides, without running anything."""
 
 import contextlib
 import copy
@@ -13,26 +13,26 @@ from config.tasks import CONF, conf_folders
 
 
 def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
-    """Composes conf/train.yaml with overrides, as `python train.py OVERRIDES` does.
+    """Compose conf/train.yaml with overrides, as `python train.py OVERRIDES` does.
 
     Args:
         overrides: Hydra overrides, e.g. `["model=bert", "optim.lr=3e-5"]`.
-        with_hydra: keep Hydra's own node `hydra` in the result.
+        with_hydra: Whether to keep Hydra's own node `hydra` in the result.
 
     Raises:
-        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: for what does not compose;
-            `config.messages.explain_error` says it in one line.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: The overrides do not compose;
+            `config.messages.explain_error` makes a message of the exception.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    with _carried(overrides), _fresh_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+    with _overrides_in_errors(overrides), _fresh_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
 @contextlib.contextmanager
 def _fresh_hydra() -> Iterator[None]:
-    """Lets Hydra be initialised again inside its own main, whose state comes back afterwards."""
+    """Allow Hydra to be initialised inside its own main function, and restore its state afterwards."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.singleton import Singleton
 
@@ -45,32 +45,32 @@ def _fresh_hydra() -> Iterator[None]:
 
 
 def compose_cached(overrides: Sequence[str]) -> DictConfig:
-    """The same as `compose`, some ten times as fast where many command lines make the same choices.
+    """Compose as `compose` does; about ten times as fast for many command lines with the same group choices.
 
-    Each set of choices is composed once; values are then put in by Hydra's own function, which its releases below 1.4
-    all have.
+    Each set of group choices is composed once. Values are then set by a private function of Hydra, which all releases
+    below 1.4 have.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    with _carried(overrides):
+    with _overrides_in_errors(overrides):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        chosen = tuple(each.input_line for each in parsed if is_group_choice(each.input_line))
-        config = copy.deepcopy(_chosen(chosen))
-        rest: list[Any] = [each for each in parsed if not is_group_choice(each.input_line)]
+        choices = tuple(override.input_line for override in parsed if is_group_choice(override.input_line))
+        values: list[Any] = [override for override in parsed if not is_group_choice(override.input_line)]
+        config = copy.deepcopy(_compose_choices(choices))
         with flag_override(config, "struct", True):
-            ConfigLoaderImpl._apply_overrides_to_config(rest, config)
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
 
 @functools.cache
-def _chosen(overrides: tuple[str, ...]) -> DictConfig:
+def _compose_choices(overrides: tuple[str, ...]) -> DictConfig:
     return compose(overrides)
 
 
 @contextlib.contextmanager
-def _carried(overrides: Sequence[str]) -> Iterator[None]:
-    """Gives an error of composing its command line, for `config.messages.explain_error`."""
+def _overrides_in_errors(overrides: Sequence[str]) -> Iterator[None]:
+    """Attach the overrides to an exception of Hydra's, for `config.messages.explain_error`."""
     from hydra.errors import HydraException
 
     try:
@@ -81,11 +81,11 @@ def _carried(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def is_group_choice(override: str) -> bool:
-    """Whether an override chooses from a group of the configuration, as `model=bert` does."""
+    """Return whether an override chooses from a configuration group, as `model=bert` does."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
     return any((folder / key).is_dir() for folder in conf_folders()) if key else False
 
 
 def group_choices(group: str) -> list[str]:
-    """The choices of a configuration group, e.g. `model`; empty for a group that does not exist."""
+    """Return the choices of a configuration group, e.g. `model`; empty for a group that does not exist."""
     return sorted({path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")})

@@ -1,23 +1,24 @@
-"""What can end a command, as exceptions with an exit code.
-
-The codes are documented once, in docs/exit_codes.md.
-"""
+"""Exceptions that end a command, each with its exit code (docs/exit_codes.md)."""
 
 
 class InputError(Exception):
-    """Configuration or input that cannot be used. The message says what, where, and what to do."""
+    """Invalid configuration or input. The message says what is wrong, where, and what to do."""
 
     exit_code = 2
 
 
+class InUseError(InputError):
+    """A folder that another process has locked. The message says which process, and how to wait."""
+
+
 class DivergenceError(Exception):
-    """Training whose loss is no longer finite."""
+    """A training loss that is not finite."""
 
     exit_code = 3
 
 
 class ContractError(Exception):
-    """Data that is not what its contract says, or a contract that could not be verified."""
+    """Data that violates its contract, or a contract that could not be verified."""
 
     exit_code = 4
 
@@ -29,11 +30,11 @@ class ExplanationError(Exception):
 
 
 class ExecutionError(Exception):
-    """A search, a pipeline or one of its steps that ended failed.
+    """A search, a pipeline or a step that failed.
 
     Args:
-        message: for people.
-        exit_code: of a command that it called and that failed, where there is one.
+        message: The message.
+        exit_code: Exit code of a command that was called and failed.
     """
 
     def __init__(self, message: str, exit_code: int = 6) -> None:
@@ -48,15 +49,15 @@ class UnreachableError(Exception):
 
 
 class ResourceError(Exception):
-    """No disk or memory left."""
+    """No disk space or memory left."""
 
     exit_code = 8
 
 
 class SignalInterrupt(BaseException):
-    """A signal ended the run; its checkpoint is written.
+    """A signal that ended the run, after a checkpoint was written.
 
-    A BaseException, as KeyboardInterrupt is, so that no `except Exception` on the way keeps the process alive.
+    A BaseException, as KeyboardInterrupt is, so that no `except Exception` catches it.
     """
 
     def __init__(self, signum: int, message: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's exceptions, said in one line that names the choices."""
+"""Messages for exceptions of Hydra and OmegaConf: one line that says what is wrong and which choices are valid."""
 
 import difflib
 import re
@@ -11,134 +11,132 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from config.compose import compose_cached, group_choices, is_group_choice
+from config.rules import RENAMED_KEYS
 from config.tasks import conf_folders
 
 
 def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
-    """Says what is wrong with a configuration, where, and what would be right.
+    """Return a message that says what is wrong with a configuration, where, and what would be valid.
 
     Args:
-        error: what Hydra or OmegaConf raised while composing, overriding or resolving.
-        overrides: of the command line, for an error that does not carry its own (`compose` gives it them): the keys and
-            choices in the message are those of the configuration that they make.
+        error: Exception of Hydra or OmegaConf, raised while composing, overriding or resolving.
+        overrides: Overrides of the command line, if the error does not carry them itself (`compose` attaches them). The
+            keys and choices in the message are those of the configuration that they compose to.
     """
-    chain = list(_chain(error))
+    chain = list(_exception_chain(error))
     overrides = next((link.overrides for link in chain if hasattr(link, "overrides")), overrides)
     text = "\n".join(str(link) for link in chain)
-    if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([\w/]+)/([^'/]+)'", text):
-        return no_choice(found[1], found[2])
-    if found := re.search(r"Could not override '([^']+)'", text):
-        group, _, _ = found[1].partition("@")
+    if match := re.search(r"(?:Could not find|In '[^']*': Could not find) '([\w/]+)/([^'/]+)'", text):
+        group, name = match.groups()
+        return f"{group}={name}: no such choice; valid: {format_choices(group_choices(group), name)}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1].partition("@")[0]
         if "is not in struct" in text or "No match in the defaults list" in text:
-            return describe_unknown_key(group, _nearest(overrides, group))
-        return f"cannot set {found[1]}: {_first_line(str(chain[-1]))}"
-    if found := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return describe_unknown_key(found[1], _nearest(overrides, found[1]))
-    if found := re.search(r"Key '([^']+)' is not in struct\s*full_key: (\S+)", text):
-        return describe_unknown_key(found[2], _nearest(overrides, found[2]))
-    if found := re.search(r"Interpolation key '([^']+)' not found\s*full_key: (\S+)", text):
-        return f"{found[2]} refers to {found[1]}, which does not exist in this configuration"
-    if found := re.search(r"Environment variable '([^']+)' not found", text):
-        return f"the configuration needs the environment variable {found[1]}, which is not set"
+            return describe_unknown_key(key, _compose_without(overrides, key))
+        return f"cannot set {match[1]}: {_first_line(str(chain[-1]))}"
+    if match := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return describe_unknown_key(match[1], _compose_without(overrides, match[1]))
+    if match := re.search(r"Key '[^']+' is not in struct\s*full_key: (\S+)", text):
+        return describe_unknown_key(match[1], _compose_without(overrides, match[1]))
+    if match := re.search(r"Interpolation key '([^']+)' not found\s*full_key: (\S+)", text):
+        return f"{match[2]} refers to {match[1]}, which does not exist in this configuration"
+    if match := re.search(r"Environment variable '([^']+)' not found", text):
+        return f"the configuration needs the environment variable {match[1]}, which is not set"
     if override := next((link.override for link in chain if hasattr(link, "override")), None):
-        return f"cannot read the override '{override}': write key=value, and quote values with spaces or symbols"
-    if found := re.search(r"full_key: (\S+)", text):
-        return f"{found[1]}: {_first_line(str(chain[0]))}"
+        return f"cannot parse the override '{override}': write key=value, and quote values with spaces or symbols"
+    if match := re.search(r"full_key: (\S+)", text):
+        return f"{match[1]}: {_first_line(str(chain[0]))}"
     return _first_line(text)
 
 
-def no_choice(group: str, name: str) -> str:
-    """`group=name` where the group has no such choice."""
-    return f"{group}={name}: no such choice; {group} can be {format_choices(group_choices(group), name)}"
-
-
 def describe_unknown_key(key: str, config: DictConfig | None = None) -> str:
-    """A key that the configuration does not have.
+    """Return the message for a key that the configuration does not have.
 
     Args:
-        key: dotted.
-        config: the configuration without it; None for train.py's without overrides.
+        key: Dotted key.
+        config: The configuration without the key; that of train.py without overrides by default.
     """
+    if key in RENAMED_KEYS:
+        return f"{key} is now {RENAMED_KEYS[key]}"
     config = compose_cached(()) if config is None else config
     if "." not in key and group_choices(key):
-        return f"{key}: no such choice; it can be {', '.join(group_choices(key))}"
+        return f"{key}: no such choice; valid: {', '.join(group_choices(key))}"
     parents, leaf = key.split("."), ""
     node: Any = None
     while parents and not isinstance(node, DictConfig):
         leaf = parents.pop()
         node = _select(config, ".".join(parents))
     parent = ".".join(parents)
-    below = f"{parent}.{leaf}".lstrip(".")
-    if leaf in node and below != key:
-        value = _select(config, below)
-        shown = "null" if value is None else str(value)
-        return f"unknown key {key}: {below} is {shown} here, without keys of its own"
-    plus = ""
+    ancestor = f"{parent}.{leaf}".lstrip(".")
+    if leaf in node and ancestor != key:
+        value = _select(config, ancestor)
+        return f"unknown key {key}: {ancestor} is {'null' if value is None else value}, which has no keys"
+    hint = ""
     if key.startswith("trainer."):
-        plus = f"; an argument of Lightning's Trainer that is not listed is added by +{key}=…"
+        hint = f"; +{key}=… passes any other argument to Lightning's Trainer"
     names = [str(name) for name in node if name != "_target_"]
-    text = f"unknown key {key}; {parent or 'the configuration'} has {format_choices(names, leaf)}{plus}"
-    other = describe_task_mismatch(config) if below.startswith(("model.", "data.")) else ""
-    return f"{text}; {other}" if other else text
+    text = f"unknown key {key}; keys of {parent or 'the configuration'}: {format_choices(names, leaf)}{hint}"
+    mismatch = describe_task_mismatch(config) if ancestor.startswith(("model.", "data.")) else ""
+    return f"{text}; {mismatch}" if mismatch else text
 
 
 def describe_task_mismatch(config: DictConfig) -> str:
-    """What is wrong with a model and a data set of different tasks, and which choices fit; "" where nothing is."""
-    made_for, task = _select(config, "model.task"), str(config.task.name)
-    if made_for is None:
-        return f"the model's YAML does not say which task it is made for: add `task: {task}` to it"
-    if str(made_for) in (task, "any"):
+    """Return a message if the model and the data set have different tasks, with the choices that fit; otherwise ""."""
+    model_task, task = _select(config, "model.task"), str(config.task.name)
+    if model_task is None:
+        return f"the YAML of the model has no task: add `task: {task}` to it"
+    if str(model_task) in (task, "any"):
         return ""
-    models = [name for name in group_choices("model") if _task_of("model", name) in (task, "any")]
-    data = [name for name in group_choices("data") if _task_of("data", name) == made_for]
-    fitting = [f"model={' or '.join(models)}"] * bool(models) + [f"data={' or '.join(data)}"] * bool(data)
+    models = [name for name in group_choices("model") if _task_of_choice("model", name) in (task, "any")]
+    data = [name for name in group_choices("data") if _task_of_choice("data", name) == model_task]
+    options = [f"{key}={' or '.join(names)}" for key, names in (("model", models), ("data", data)) if names]
     return (
-        f"the model is made for {made_for}, the data set for {task}: "
-        f"choose a model and a data set of one task: {', or '.join(fitting)}"
+        f"the model is for the task {model_task} and the data set for {task}: "
+        f"choose a model and a data set of one task: {', or '.join(options)}"
     )
 
 
-def format_choices(names: Iterable[str], wanted: str) -> str:
-    """`a, b, c (did you mean b?)`."""
+def format_choices(names: Iterable[str], name: str) -> str:
+    """Return the names, separated by commas, with a suggestion for an invalid one: `a, b, c (did you mean b?)`."""
     names = list(names)
-    return ", ".join(names) + suggest_name(wanted, names)
+    return ", ".join(names) + suggest_name(name, names)
 
 
-def suggest_name(wanted: str, names: Iterable[str]) -> str:
-    """` (did you mean b?)`, or "" where nothing is close."""
-    close = difflib.get_close_matches(wanted, list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def suggest_name(name: str, names: Iterable[str]) -> str:
+    """Return ` (did you mean b?)`, or "" if none of the names is similar."""
+    matches = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def _nearest(overrides: Sequence[str], key: str) -> DictConfig:
-    """The configuration of a command line without the override of a key; without others, too, if these do not compose."""
-    rest = [each for each in overrides if each.lstrip("+~").partition("=")[0].partition("@")[0] != key]
-    for tried in (rest, [each for each in rest if is_group_choice(each)]):
+def _compose_without(overrides: Sequence[str], key: str) -> DictConfig:
+    """Compose without the override of a key; if that fails, with the group choices only, then without overrides."""
+    rest = [item for item in overrides if item.lstrip("+~").partition("=")[0].partition("@")[0] != key]
+    for attempt in (rest, [item for item in rest if is_group_choice(item)]):
         try:
-            return compose_cached(tried)
-        except Exception:  # what else is wrong is for the next message
+            return compose_cached(attempt)
+        except Exception:  # another error in the overrides, which the next attempt of the user will show
             continue
     return compose_cached(())
 
 
-def _task_of(group: str, name: str) -> str | None:
-    """The task of a choice of `model` or `data`, read from its YAML: composing every one would take seconds."""
+def _task_of_choice(group: str, name: str) -> str | None:
+    """The task of a choice of `model` or `data`, read from its YAML: composing every choice would take seconds."""
     path = next((path for folder in conf_folders() if (path := folder / group / f"{name}.yaml").is_file()), None)
-    content = _read(path) if path is not None else None
+    content = _read_yaml(path) if path is not None else None
     if not isinstance(content, dict):
         return None
     if group == "model" and "task" in content:
         return str(content["task"])
-    found = None
+    task = None
     for entry in content.get("defaults") or []:
         if isinstance(entry, str) and entry not in ("_self_", name):
-            found = _task_of(group, entry) or found
+            task = _task_of_choice(group, entry) or task
         elif isinstance(entry, dict):
-            found = next((str(value) for key, value in entry.items() if re.match(r"(override )?/?task@", key)), found)
-    return found
+            task = next((str(value) for key, value in entry.items() if re.match(r"(override )?/?task@", key)), task)
+    return task
 
 
-def _read(path: Path) -> Any:
+def _read_yaml(path: Path) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
@@ -146,7 +144,7 @@ def _read(path: Path) -> Any:
 
 
 def _select(config: DictConfig, key: str) -> Any:
-    """A value, unresolved where it cannot be resolved."""
+    """A value; None if it cannot be resolved."""
     if not key:
         return config
     try:
@@ -155,7 +153,7 @@ def _select(config: DictConfig, key: str) -> Any:
         return None
 
 
-def _chain(error: BaseException | None) -> Iterable[BaseException]:
+def _exception_chain(error: BaseException | None) -> Iterable[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

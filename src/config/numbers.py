@@ -1,13 +1,15 @@
-"""The one format of numbers for people."""
+"""The format of numbers in messages, tables and pages."""
 
 
 def format_number(value: float, digits: int = 5, grouped: bool = False) -> str:
-    """A number as text: so many significant digits at most, but all those of its whole part (below 1e15).
+    """Format a number with a limited number of significant digits.
+
+    All digits before the decimal point are kept below 1e15.
 
     Args:
-        value: whole or not, finite or not.
-        digits: significant digits.
-        grouped: a comma between thousands.
+        value: The number; it need not be finite.
+        digits: Number of significant digits.
+        grouped: Whether commas separate thousands.
     """
     comma = "," if grouped else ""
     if isinstance(value, int) or value.is_integer():

@@ -1,18 +1,18 @@
-"""Which of how many processes this is, as torchrun, PyTorchJob and TrainJob say it in the environment."""
+"""Rank and number of processes, as torchrun, PyTorchJob and TrainJob set them in the environment."""
 
 import os
 
 
 def world_size() -> int:
-    """Number of processes of the run (1 when nobody says otherwise)."""
+    """Return the number of processes of the run; 1 by default."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This process among all, from 0."""
+    """Return the index of this process among all, from 0."""
     return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
 def local_rank() -> int:
-    """This process among those of its machine, from 0."""
+    """Return the index of this process on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0

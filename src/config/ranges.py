@@ -1,6 +1,6 @@
-"""What a setting may be: ranges for annotations, rules, and the one wording of what is expected.
+"""Types and ranges of settings: annotations for signatures, rules, and the check of a value.
 
-A class that takes settings declares them in its own signature, and `config.signatures` reads them from there:
+A class declares the settings that it takes in its signature, where `config.signatures` reads them:
 
     def __init__(
         self,
@@ -16,26 +16,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_NAMES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "map": "a mapping",
+from config.numbers import format_number
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+    "list": ((list, tuple), "a list"),
+    "map": ((Mapping,), "a mapping"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Bounds of a number, in an annotation.
+    """Bounds of a number, for an annotation.
 
     Attributes:
-        low: lower bound, inclusive.
-        high: upper bound, inclusive.
-        above: lower bound, exclusive.
-        below: upper bound, exclusive.
-        also: single values allowed beside these (e.g. -1 for "no limit").
+        low: Lower bound, inclusive.
+        high: Upper bound, inclusive.
+        above: Lower bound, exclusive.
+        below: Upper bound, exclusive.
+        also: Single values that are valid outside the bounds (e.g. -1 for "no limit").
     """
 
     low: float | None = None
@@ -47,27 +49,27 @@ class Range:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of a mapping, in an annotation: those that a function or class takes.
+    """The keys of a mapping, for an annotation: the arguments of a function or class.
 
     Attributes:
-        target: dotted name of the function or class.
-        given: its arguments that are no settings, because its caller gives them.
+        target: Dotted name of the function or class.
+        excluded: Arguments that are not settings because the caller provides them.
     """
 
     target: str
-    given: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One key's values.
+    """The valid values of one key.
 
     Attributes:
-        types: what it may be ("int", "float", "bool", "str", "list", "map"); an int passes as a float.
-        range: bounds of numbers.
-        choices: the only values allowed, if any.
-        optional: whether null is allowed.
-        keys: of a mapping.
+        types: Valid types ("int", "float", "bool", "str", "list", "map"); an int is valid as a float.
+        range: Bounds of numbers.
+        choices: The only valid values, if there are any.
+        optional: Whether null is valid.
+        keys: Keys of a mapping.
     """
 
     types: tuple[str, ...]
@@ -78,44 +80,44 @@ class Rule:
 
 
 def check_key(key: str, value: Any, rule: Rule) -> str:
-    """What is wrong with the value of a key, as `key=value: must be ...`; "" where nothing is."""
-    wrong = check_value(value, rule)
-    return f"{key}={'null' if value is None else value}: {wrong}" if wrong else ""
+    """Return the finding on the value of a key, as `key=value: must be ...`; "" if it is valid."""
+    problem = check_value(value, rule)
+    return f"{key}={'null' if value is None else value}: {problem}" if problem else ""
 
 
 def check_value(value: Any, rule: Rule) -> str:
-    """What is wrong with a value, as `must be ...`; "" where nothing is."""
+    """Return the finding on a value, as `must be ...`; "" if it is valid."""
     if value is None:
         return "" if rule.optional else f"must be {describe_rule(rule)}"
     if value in rule.range.also and type(value) in (int, float, str):
         return ""
-    if not any(_is(value, kind) for kind in rule.types) or (rule.choices and value not in rule.choices):
+    if not any(_has_type(value, name) for name in rule.types) or (rule.choices and value not in rule.choices):
         return f"must be {describe_rule(rule)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
-    if isinstance(value, int | float) and not isinstance(value, bool) and not _inside(value, rule.range):
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _in_range(value, rule.range):
         return f"must be {describe_rule(rule)}"
     return ""
 
 
 def describe_rule(rule: Rule) -> str:
-    """What a value must be, in words: `a whole number, at least 8 or null`."""
+    """Return the valid values in words: `a whole number, at least 8 or null`."""
     bounds = rule.range
     if rule.choices:
         text = " or ".join(str(choice) for choice in rule.choices)
     else:
-        text = " or ".join(_NAMES[kind] for kind in rule.types)
-        low = f"above {bounds.above:g}" if bounds.above is not None else ""
-        low = f"at least {bounds.low:g}" if bounds.low is not None else low
-        high = f"below {bounds.below:g}" if bounds.below is not None else ""
-        high = f"at most {bounds.high:g}" if bounds.high is not None else high
+        text = " or ".join(_TYPES[name][1] for name in rule.types)
+        low = f"above {format_number(bounds.above)}" if bounds.above is not None else ""
+        low = f"at least {format_number(bounds.low)}" if bounds.low is not None else low
+        high = f"below {format_number(bounds.below)}" if bounds.below is not None else ""
+        high = f"at most {format_number(bounds.high)}" if bounds.high is not None else high
         limits = " and ".join(bound for bound in (low, high) if bound)
         text = f"{text}, {limits}" if limits else text
     extra = [str(value) for value in bounds.also] + (["null"] if rule.optional else [])
     return " or ".join(part for part in (text, *extra) if part)
 
 
-def _inside(value: float, bounds: Range) -> bool:
+def _in_range(value: float, bounds: Range) -> bool:
     return (
         (bounds.low is None or value >= bounds.low)
         and (bounds.above is None or value > bounds.above)
@@ -124,16 +126,7 @@ def _inside(value: float, bounds: Range) -> bool:
     )
 
 
-def _is(value: Any, kind: str) -> bool:
-    if kind == "bool":
-        return isinstance(value, bool)
+def _has_type(value: Any, name: str) -> bool:
     if isinstance(value, bool):
-        return False
-    types: dict[str, tuple[type, ...]] = {
-        "int": (int,),
-        "float": (int, float),
-        "str": (str,),
-        "list": (list, tuple),
-        "map": (Mapping,),
-    }
-    return isinstance(value, types[kind])
+        return name == "bool"
+    return isinstance(value, _TYPES[name][0])

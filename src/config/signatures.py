@@ -1,9 +1,9 @@
-"""The settings that a class or function takes, read from its source: what it names is never imported.
+"""Signatures of classes and functions, parsed from their source without importing it.
 
-So `config` knows the types and ranges of a model or data set without the seconds that importing torch takes. What cannot
-be read from the syntax (compiled modules, unknown decorators or base classes) has no signature here; `trainers.build`
-binds that once it is imported. An annotation of another form than int, float, str, bool, None, Literal, Annotated with
-Range or Keys, Mapping, Sequence and unions of these accepts everything.
+They tell `config` the types and ranges of the settings of a model or data set without the seconds that importing torch
+takes. What the syntax does not tell (compiled modules, unknown decorators or base classes) has no signature here;
+`trainers.build` checks it after the import. Annotations are understood if they consist of int, float, str, bool, None,
+Literal, Annotated with Range or Keys, Mapping, Sequence and unions of these; any other one accepts every value.
 """
 
 import ast
@@ -23,7 +23,7 @@ from config.ranges import Keys, Range, Rule
 _SCALARS = ("int", "float", "str", "bool")
 _MAPPINGS = ("Mapping", "dict", "Dict")
 _SEQUENCES = ("Sequence", "list", "List", "tuple", "Tuple")
-# Decorators that leave a function's arguments as they are.
+# Decorators that do not change the arguments of a function.
 _TRANSPARENT = ("cache", "lru_cache", "contextmanager", "staticmethod", "classmethod", "override", "final")
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -32,16 +32,16 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-_LONGEST = 5  # re-exports that are followed from module to module
+_MAX_DEPTH = 5  # of re-exports and base classes that are followed from module to module
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument.
+    """An argument of a class or function.
 
     Attributes:
-        rule: its values; None where its annotation accepts everything.
-        required: whether it has no default.
+        rule: Its valid values; None if every value is valid.
+        required: Whether it has no default.
     """
 
     rule: Rule | None = None
@@ -53,8 +53,8 @@ class Signature:
     """The arguments of a class or function.
 
     Attributes:
-        parameters: by name, those that can be given by keyword.
-        open: whether it takes any others, too (`**kwargs`).
+        parameters: By name.
+        open: Whether it also takes any other keyword (`**kwargs`).
     """
 
     parameters: Mapping[str, Parameter]
@@ -63,7 +63,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class _Module:
-    """A module's file and syntax."""
+    """The file and the syntax tree of a module."""
 
     name: str
     path: Path
@@ -71,25 +71,22 @@ class _Module:
 
 
 def read_signature(target: str) -> Signature | None:
-    """The signature of a class or function.
+    """Return the signature of a class or function; None if the syntax does not tell it.
 
     Args:
-        target: dotted name, as in `_target_`.
-
-    Returns:
-        None where it cannot be read from the syntax.
+        target: Dotted name, as in `_target_`.
     """
     return _read(target, tuple(sys.path))
 
 
 def read_constant(module: str, name: str) -> Any:
-    """A constant of a module, assigned at its top level as a literal; None where there is none."""
-    found = _module(module, tuple(sys.path))
-    for node in found.tree.body if found else ():
+    """Return the value of a literal that a module assigns to a name at its top level; None if there is none."""
+    source = _module(module, tuple(sys.path))
+    for node in source.tree.body if source else ():
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
-        names = node.targets if isinstance(node, ast.Assign) else [node.target]
-        if any(isinstance(each, ast.Name) and each.id == name for each in names):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             try:
                 return ast.literal_eval(node.value)
             except ValueError:
@@ -98,29 +95,32 @@ def read_constant(module: str, name: str) -> Any:
 
 
 def check_arguments(
-    path: str, name: str, signature: Signature, arguments: Iterable[str], given: Iterable[str] = ()
+    path: str, name: str, signature: Signature, arguments: Iterable[str], caller_arguments: Iterable[str] = ()
 ) -> Iterator[str]:
-    """What keeps a target from being called with the arguments of its node, in words.
+    """Check that a target can be called with the arguments of its node.
 
     Args:
-        path: of the node, e.g. `model`.
-        name: of the target.
-        signature: of the target.
-        arguments: the node's own.
-        given: what is given beside them.
+        path: Path of the node, e.g. `model`.
+        name: Name of the target.
+        signature: Signature of the target.
+        arguments: Arguments in the node.
+        caller_arguments: Arguments that the caller adds.
+
+    Yields:
+        Findings.
     """
     arguments, parameters = set(arguments), signature.parameters
     if not signature.open:
         for argument in sorted(arguments - set(parameters)):
-            yield f"{path}.{argument}: {name} takes no such argument{suggest_name(argument, parameters)}"
-    for parameter in sorted(missing_arguments(signature, {*arguments, *given})):
-        yield f"{path}: {name} needs {parameter}"
+            yield f"{path}.{argument}: {name} has no such argument{suggest_name(argument, parameters)}"
+    for parameter in sorted(missing_arguments(signature, {*arguments, *caller_arguments})):
+        yield f"{path}: {name} requires the argument {parameter}"
 
 
 def missing_arguments(signature: Signature, arguments: Iterable[str]) -> list[str]:
-    """The required arguments that are not among those given."""
+    """Return the required arguments that are not in `arguments`."""
     arguments = set(arguments)
-    return [name for name, each in signature.parameters.items() if each.required and name not in arguments]
+    return [name for name, item in signature.parameters.items() if item.required and name not in arguments]
 
 
 # -- modules ----------------------------------------------------------------------------------------------------------
@@ -128,11 +128,11 @@ def missing_arguments(signature: Signature, arguments: Iterable[str]) -> list[st
 
 @functools.cache
 def _module(name: str, search: tuple[str, ...]) -> _Module | None:
-    """A module, found without importing it or its packages (importlib.util.find_spec imports the packages).
+    """Find and parse a module without importing it or its packages, which importlib.util.find_spec would import.
 
     Args:
-        name: dotted.
-        search: sys.path, which the answer depends on.
+        name: Dotted name.
+        search: sys.path, as a part of the cache's key.
     """
     words = name.split(".")
     try:
@@ -162,43 +162,43 @@ def _read(target: str, search: tuple[str, ...]) -> Signature | None:
     return None
 
 
-def _member(module: _Module, names: list[str], search: tuple[str, ...], followed: int = 0) -> Signature | None:
+def _member(module: _Module, names: list[str], search: tuple[str, ...], depth: int = 0) -> Signature | None:
     """The signature of a member of a module, or of a class in it."""
-    found = _definition(module, names[0], search, followed)
-    if found is None:
+    definition = _definition(module, names[0], search, depth)
+    if definition is None:
         return None
-    module, node = found
+    module, node = definition
     for name in names[1:]:
         if not isinstance(node, ast.ClassDef):
             return None
-        inner = [each for each in node.body if isinstance(each, ast.ClassDef | ast.FunctionDef) and each.name == name]
-        if not inner:
+        members = [item for item in node.body if isinstance(item, ast.ClassDef | ast.FunctionDef) and item.name == name]
+        if not members:
             return None
-        if isinstance(inner[-1], ast.FunctionDef):
-            static = "staticmethod" in [_name(each) for each in inner[-1].decorator_list]
-            return _of_function(inner[-1], bound=not static)
-        node = inner[-1]
-    return _of_function(node) if isinstance(node, ast.FunctionDef) else _of_class(module, node, search)
+        if isinstance(members[-1], ast.FunctionDef):
+            static = "staticmethod" in map(_name, members[-1].decorator_list)
+            return _function_signature(members[-1], method=not static)
+        node = members[-1]
+    return _function_signature(node) if isinstance(node, ast.FunctionDef) else _class_signature(module, node, search)
 
 
 def _definition(
-    module: _Module, name: str, search: tuple[str, ...], followed: int = 0
+    module: _Module, name: str, search: tuple[str, ...], depth: int = 0
 ) -> tuple[_Module, ast.ClassDef | ast.FunctionDef] | None:
-    """A class or function at a module's top level, or where the module imports it from."""
+    """A class or function at the top level of a module, or of the module from which this one imports it."""
     for node in reversed(module.tree.body):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
-        if not isinstance(node, ast.ImportFrom) or followed >= _LONGEST:
+        if not isinstance(node, ast.ImportFrom) or depth >= _MAX_DEPTH:
             continue
         for alias in node.names:
             if (alias.asname or alias.name) == name and (origin := _origin(module, node)):
                 source = _module(origin, search)
-                return _definition(source, alias.name, search, followed + 1) if source else None
+                return _definition(source, alias.name, search, depth + 1) if source else None
     return None
 
 
 def _origin(module: _Module, node: ast.ImportFrom) -> str:
-    """The absolute name of the module that a `from ... import` names."""
+    """The absolute name of the module in a `from ... import`."""
     if not node.level:
         return node.module or ""
     package = module.name.split(".")
@@ -209,29 +209,29 @@ def _origin(module: _Module, node: ast.ImportFrom) -> str:
 # -- classes and functions --------------------------------------------------------------------------------------------
 
 
-def _of_class(module: _Module, node: ast.ClassDef, search: tuple[str, ...], followed: int = 0) -> Signature | None:
-    decorators = [_name(each) for each in node.decorator_list]
-    own = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
-    if set(decorators) - {"final", "dataclass"} or "__new__" in own or node.keywords or followed >= _LONGEST:
+def _class_signature(module: _Module, node: ast.ClassDef, search: tuple[str, ...], depth: int = 0) -> Signature | None:
+    decorators = list(map(_name, node.decorator_list))
+    methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    if set(decorators) - {"final", "dataclass"} or "__new__" in methods or node.keywords or depth >= _MAX_DEPTH:
         return None
-    if "dataclass" in decorators and "__init__" not in own:
-        return _of_dataclass(module, node, search, followed)
-    if "__init__" in own:
-        return _of_function(own["__init__"], bound=True)
+    if "dataclass" in decorators and "__init__" not in methods:
+        return _dataclass_signature(module, node, search, depth)
+    if "__init__" in methods:
+        return _function_signature(methods["__init__"], method=True)
     if not node.bases:
         return Signature({})
-    return _of_base(module, node.bases[0], search, followed)
+    return _base_signature(module, node.bases[0], search, depth)
 
 
-def _of_base(module: _Module, node: ast.expr, search: tuple[str, ...], followed: int) -> Signature | None:
+def _base_signature(module: _Module, node: ast.expr, search: tuple[str, ...], depth: int) -> Signature | None:
     base = _definition(module, node.id, search) if isinstance(node, ast.Name) else None
-    return _of_class(base[0], base[1], search, followed + 1) if base and isinstance(base[1], ast.ClassDef) else None
+    return _class_signature(base[0], base[1], search, depth + 1) if base and isinstance(base[1], ast.ClassDef) else None
 
 
-def _of_dataclass(module: _Module, node: ast.ClassDef, search: tuple[str, ...], followed: int) -> Signature | None:
+def _dataclass_signature(module: _Module, node: ast.ClassDef, search: tuple[str, ...], depth: int) -> Signature | None:
     parameters: dict[str, Parameter] = {}
     for base in reversed(node.bases):
-        inherited = _of_base(module, base, search, followed)
+        inherited = _base_signature(module, base, search, depth)
         if inherited is None or inherited.open:
             return None
         parameters |= inherited.parameters
@@ -243,35 +243,31 @@ def _of_dataclass(module: _Module, node: ast.ClassDef, search: tuple[str, ...], 
         value = field.value
         required = value is None
         if isinstance(value, ast.Call) and _name(value.func) == "field":
-            words = {word.arg: word.value for word in value.keywords}
-            if isinstance(init := words.get("init"), ast.Constant) and init.value is False:
+            keywords = {word.arg: word.value for word in value.keywords}
+            if isinstance(init := keywords.get("init"), ast.Constant) and init.value is False:
                 continue
-            required = not {"default", "default_factory"} & set(words)
+            required = not {"default", "default_factory"} & set(keywords)
         parameters[field.target.id] = Parameter(_rule(field.annotation), required)
     return Signature(parameters)
 
 
-def _of_function(node: ast.FunctionDef, bound: bool = False) -> Signature | None:
-    if {_name(each) for each in node.decorator_list} - set(_TRANSPARENT):
+def _function_signature(node: ast.FunctionDef, method: bool = False) -> Signature | None:
+    if set(map(_name, node.decorator_list)) - set(_TRANSPARENT):
         return None
-    own = node.args
-    parameters: dict[str, Parameter] = {}
-    positional = [*own.posonlyargs, *own.args]
-    defaults = [None] * (len(positional) - len(own.defaults)) + list(own.defaults)
-    for at, (argument, default) in enumerate(zip(positional, defaults, strict=True)):
-        if at == 0 and bound:
-            continue
-        parameters[argument.arg] = Parameter(_rule(argument.annotation), default is None)
-    for argument, default in zip(own.kwonlyargs, own.kw_defaults, strict=True):
-        parameters[argument.arg] = Parameter(_rule(argument.annotation), default is None)
-    return Signature(parameters, open=own.kwarg is not None)
+    arguments = node.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    pairs = list(zip(positional, defaults, strict=True))[int(method) :]  # a method without self
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    parameters = {item.arg: Parameter(_rule(item.annotation), default is None) for item, default in pairs}
+    return Signature(parameters, open=arguments.kwarg is not None)
 
 
 # -- annotations ------------------------------------------------------------------------------------------------------
 
 
 def _rule(node: ast.expr | None) -> Rule | None:
-    """The rule that an annotation states; None for one that accepts everything."""
+    """The rule that an annotation declares; None if it accepts every value."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             node = ast.parse(node.value, mode="eval").body
@@ -296,7 +292,7 @@ def _rule(node: ast.expr | None) -> Rule | None:
 
 
 def _union(left: Rule | None, right: Rule | None) -> Rule | None:
-    """Either of two: with one range, choices or keys between them, as more could not be said in one rule."""
+    """A rule for either of two; None (any value) where one rule cannot express both."""
     if left is None or right is None:
         return None
     if not left.types or not right.types:  # null alone
@@ -311,14 +307,14 @@ def _union(left: Rule | None, right: Rule | None) -> Rule | None:
     )
 
 
-def _literal(values: list[ast.expr]) -> Rule | None:
+def _literal(nodes: list[ast.expr]) -> Rule | None:
     try:
-        choices = [ast.literal_eval(value) for value in values]
+        choices = [ast.literal_eval(node) for node in nodes]
     except ValueError:
         return None
-    chosen = tuple(choice for choice in choices if choice is not None)
-    types = tuple(dict.fromkeys(type(choice).__name__ for choice in chosen))
-    return Rule(types, choices=chosen, optional=None in choices) if set(types) <= set(_SCALARS) else None
+    values = tuple(choice for choice in choices if choice is not None)
+    types = tuple(dict.fromkeys(type(choice).__name__ for choice in values))
+    return Rule(types, choices=values, optional=None in choices) if set(types) <= set(_SCALARS) else None
 
 
 def _annotated(rule: Rule | None, metadata: list[ast.expr]) -> Rule | None:
@@ -329,21 +325,21 @@ def _annotated(rule: Rule | None, metadata: list[ast.expr]) -> Rule | None:
             continue
         try:
             positional = [_value(value) for value in node.args]
-            words = {str(word.arg): _value(word.value) for word in node.keywords}
+            keywords = {str(word.arg): _value(word.value) for word in node.keywords}
             if _name(node.func) == "Range":
-                rule = replace(rule, range=Range(*positional, **words))
+                rule = replace(rule, range=Range(*positional, **keywords))
             else:
-                rule = replace(rule, keys=Keys(*positional, **words))
+                rule = replace(rule, keys=Keys(*positional, **keywords))
         except (ValueError, TypeError):
             return None
     return rule
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, or arithmetic on numbers such as 2**32 - 1.
+    """The value of a literal, or of arithmetic on numbers such as 2**32 - 1.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: It is something else.
     """
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         left, right = _value(node.left), _value(node.right)
@@ -353,7 +349,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _name(node: ast.AST | None) -> str:
-    """The last word of a name: `Annotated` of `typing.Annotated[int, ...]` or `dataclass` of `@dataclass(frozen=True)`."""
+    """The last part of a name: `Annotated` in `typing.Annotated[int, ...]`, `dataclass` in `@dataclass(frozen=True)`."""
     if isinstance(node, ast.Subscript):
         return _name(node.value)
     if isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""Text for a terminal of so many columns, whatever is in the names."""
+"""Text for a terminal: tables, wrapped entries, numbers, durations, and names with unprintable characters."""
 
 import shutil
 import textwrap
@@ -10,74 +10,90 @@ from config.numbers import format_number
 
 
 def terminal_width() -> int:
-    """Width to print to: that of the terminal, 80 where there is none."""
+    """Return the number of columns of the terminal, at least 40; 80 without a terminal."""
     return max(shutil.get_terminal_size((80, 24)).columns, 40)
 
 
 def make_printable(value: object) -> str:
-    """A value as one line of harmless text: control characters and broken Unicode show as escapes."""
-    text = value if isinstance(value, str) else str(value)
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    """Return a value as one line of text, with control characters and broken Unicode as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value))
 
 
 def text_width(text: str) -> int:
-    """Columns a terminal gives to printable text: two for wide characters, none for combining ones."""
+    """Return the columns that printable text takes: two for wide characters, none for combining ones."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
-def shorten(text: str, room: int, keep: str = "head") -> str:
-    """Text of at most so many columns; what is cut shows as `...`. keep="tail" keeps the end (for paths)."""
-    if text_width(text) <= room:
+def shorten(text: str, width: int, keep: str = "head") -> str:
+    """Cut text to a number of columns, with `...` in place of the rest.
+
+    Args:
+        text: Printable text.
+        width: Maximum number of columns.
+        keep: "head" cuts the end, "tail" the beginning (for paths).
+    """
+    if text_width(text) <= width:
         return text
-    if room <= 3:
-        return "." * room
+    if width <= 3:
+        return "." * width
     chars = list(text)
-    while text_width("".join(chars)) > room - 3:
+    while text_width("".join(chars)) > width - 3:
         chars.pop(0 if keep == "tail" else -1)
     return "..." + "".join(chars) if keep == "tail" else "".join(chars) + "..."
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], room: int, limit: int = 16) -> str:
-    """Aligned columns, two blanks apart; the first, a path, gives way where they do not fit.
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, limit: int = 16, flexible: int = 0
+) -> str:
+    """Format aligned columns, two blanks apart. Cells of the first column, paths, lose their beginning when shortened.
 
     Args:
-        header: column titles.
-        rows: printable cells, as many each as there are titles.
-        room: columns of the terminal.
-        limit: of each column but the first.
+        header: Column titles.
+        rows: Printable cells, one for each title.
+        width: Columns of the terminal.
+        limit: Maximum width of each column except the flexible one.
+        flexible: Index of the column that is shortened to fit the terminal.
     """
     widths = [max(text_width(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    widths = [widths[0], *(min(wide, limit) for wide in widths[1:])]
-    widths[0] = max(8, min(widths[0], room - sum(widths[1:]) - 2 * (len(header) - 1)))
+    widths = [size if index == flexible else min(size, limit) for index, size in enumerate(widths)]
+    available = width - (sum(widths) - widths[flexible]) - 2 * (len(header) - 1)
+    widths[flexible] = max(8, min(widths[flexible], available))
     lines = []
     for row in [header, *rows]:
         cells = [
-            shorten(cell, wide, "head" if index else "tail")
-            for index, (cell, wide) in enumerate(zip(row, widths, strict=True))
+            shorten(cell, size, "head" if index else "tail")
+            for index, (cell, size) in enumerate(zip(row, widths, strict=True))
         ]
-        padded = [cell + " " * (wide - text_width(cell)) for cell, wide in zip(cells, widths, strict=True)]
-        lines.append(shorten("  ".join(padded).rstrip(), room))
+        padded = [cell + " " * (size - text_width(cell)) for cell, size in zip(cells, widths, strict=True)]
+        lines.append(shorten("  ".join(padded).rstrip(), width))
     return "\n".join(lines)
 
 
-def format_entry(name: str, text: str, room: int, indent: int = 11) -> str:
-    """`name  text`, wrapped under itself."""
+def format_entry(name: str, text: str, width: int, indent: int = 11) -> str:
+    """Format `name  text`, with the text wrapped and indented.
+
+    Args:
+        name: Name in front of the text.
+        text: Printable text.
+        width: Columns of the terminal.
+        indent: Columns before the text.
+    """
     head = f"{name:<{indent - 1}} "
-    lines = textwrap.wrap(text, room, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
+    lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
     return "\n".join(lines) or head.rstrip()
 
 
 def format_value(value: object) -> str:
-    """A metric for people: five significant digits, or as many as a whole number has."""
+    """Format a number with five significant digits, and any other value as printable text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return make_printable(value)
     return format_number(value)
 
 
 def format_duration(seconds: object) -> str:
-    """Seconds as `8.1 s`, `3:20` (minutes) or `2:03:20` (hours)."""
+    """Format seconds as `8.1 s`, `3:20` (minutes) or `2:03:20` (hours); `-` for anything else."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
         return "-"
     if seconds < 60:
@@ -87,7 +103,7 @@ def format_duration(seconds: object) -> str:
 
 
 def format_timestamp(stamp: object) -> str:
-    """A time of ours (UTC) without its fractions."""
+    """Format a time stamp of a record (UTC) without fractions of a second; `-` for anything else."""
     try:
         return datetime.fromisoformat(str(stamp)).strftime("%Y-%m-%d %H:%M:%S UTC")
     except ValueError:

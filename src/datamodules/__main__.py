@@ -1,11 +1,11 @@
-"""python -m datamodules prepare|fingerprint [OVERRIDES]: the caches of a configuration, without training.
+"""python -m datamodules prepare|fingerprint [OVERRIDES]: build the caches of a configuration, without training.
 
   prepare       builds what `python train.py OVERRIDES` would build before training, and prints one line of JSON
   fingerprint   prints what identifies the data's content, as one line of JSON
 
-OVERRIDES are those of train.py, such as data=squad model=bert data.max_train=1000. The cache lies in
-data.cache_dir, else in $ISOTRAIN_CACHE, else in ~/.cache/isotrain; every run and every trial of a search on
-this machine shares it.
+OVERRIDES are those of train.py, such as data=squad model=bert data.max_train=1000. The cache is in
+data.cache_dir, else in $ISOTRAIN_CACHE, else in ~/.cache/isotrain; all runs and all trials of a search on
+this machine share it.
 """
 
 import json
@@ -15,10 +15,10 @@ from config import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        arguments: those after `python -m datamodules`; sys.argv's if not given.
+        arguments: those after `python -m datamodules`; None: sys.argv's.
 
     Returns:
         The exit code (docs/exit_codes.md).

@@ -1,6 +1,7 @@
-"""What the data modules of the tasks share: splits that are prepared once, and batches of them."""
+"""Base classes of the data modules: splits that are prepared once, and batches of them."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,102 +15,105 @@ from torch.utils.data import DataLoader
 from config import process
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
 from datamodules.sources.source import SPLITS, Source
+from datamodules.storage import cache
 from datamodules.text import tokenizer as tokenizers
-from datamodules.text.tokenizer import Corpus, Prepared
+from datamodules.text.tokenizer import Corpus, PreparedTokenizer
+
+logger = logging.getLogger(__name__)
 
 
-class Examples(Protocol):
-    """A split's prepared examples. Those of different sizes have `lengths`, int [N]."""
+class PreparedSplit(Protocol):
+    """The prepared examples of a split. Examples of different sizes have `lengths`, int [N]."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int]) -> Mapping[str, npt.NDArray[Any]]:
-        """The arrays of a batch, by name."""
+        """Return the arrays of a batch, by name."""
         ...
 
 
 class PreparedData(pl.LightningDataModule):
-    """The two splits of a source, each prepared once.
+    """Data module of the two splits of a source, each prepared once.
 
-    A subclass says how a split is prepared (`_prepare`) and opened (`_open`), and what `describe` counts.
+    A subclass implements how a split is prepared (`_prepare`) and opened (`_open`), and what `describe` reports.
 
     Attributes:
         source: where the data comes from.
-        root: of the cache.
+        root: folder of the cache.
         train_batches: the training order; the trainer sets its epoch and start.
     """
 
     train_batches: LengthBatches
 
     def __init__(self, source: Source, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
-        """Takes settings; nothing is read yet.
+        """Store the settings; nothing is read yet.
 
         Args:
             source: where the data comes from.
             batch_size: examples per step, over all processes.
             eval_batch_size: examples per forward pass of one process.
-            workers: processes that make batches; 0: this one (nothing is prepared by then).
+            workers: processes that load batches; 0: the main process. They start after the data is prepared.
             seed: of the training order.
         """
         super().__init__()
         self.source, self.root = source, source.root
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self._folders: dict[str, Path] = {}
-        self._opened: dict[str, Examples] = {}
+        self._splits: dict[str, PreparedSplit] = {}
 
     def _prepare(self, split: str) -> Path:
-        """The cache entry of a split, built if need be."""
+        """Return the cache entry of a split, built if necessary."""
         raise NotImplementedError
 
-    def _open(self, split: str) -> Examples:
-        """Opens a split, and keeps it in public attributes."""
+    def _open(self, split: str) -> PreparedSplit:
+        """Open a split, and set the public attributes of the subclass."""
         raise NotImplementedError
 
-    def _facts(self) -> dict[str, Any]:
-        """What `describe` says of both splits."""
+    def _describe_data(self) -> dict[str, Any]:
+        """Return what `describe` reports about both splits."""
         raise NotImplementedError
 
-    def _counts(self, split: str) -> dict[str, Any]:
-        """What `describe` says of an open split."""
+    def _describe_split(self, split: str) -> dict[str, Any]:
+        """Return what `describe` reports about an open split."""
         raise NotImplementedError
 
     def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
-        """Builds the caches of the splits, unless they are there.
+        """Build the cache entries of the splits that have none.
 
         Raises:
-            InputError: data that no model could be trained on.
+            InputError: data that no model can be trained on.
         """
         for split in splits:
             self.folder(split)
 
     def folder(self, split: str) -> Path:
-        """The cache entry of a split."""
+        """Return the cache entry of a split, built if necessary."""
         if split not in self._folders:
             self._folders[split] = self._prepare(split)
         return self._folders[split]
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the validation split, and for stages "fit" and None the training split."""
-        if "val" not in self._opened:
-            self._opened["val"] = self._open("val")
-        if stage in ("fit", None) and "train" not in self._opened:
-            self._opened["train"] = self._open("train")
-            sizes = _sizes(self._opened["train"])
+        """Open the validation split, and for stages "fit" and None the training split."""
+        if "val" not in self._splits:
+            self._splits["val"] = self._open("val")
+        if stage in ("fit", None) and "train" not in self._splits:
+            self._splits["train"] = self._open("train")
+            sizes = _sizes(self._splits["train"])
             self.train_batches = LengthBatches(sizes, self.batch_size, self.seed, process.rank(), process.world_size())
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of this rank in the order of `train_batches`."""
+        """Return the batches of this rank in the order of `train_batches`."""
         return self._loader("train", self.train_batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of this rank; over all ranks each example once."""
-        sizes = _sizes(self._opened["val"])
+        """Return the batches of this rank; all ranks together have each example once."""
+        sizes = _sizes(self._splits["val"])
         batches = evaluation_batches(sizes, self.eval_batch_size, process.rank(), process.world_size())
         return self._loader("val", batches)
 
     def _loader(self, split: str, batches: LengthBatches | EvaluationBatches) -> DataLoader[Any]:
         return DataLoader(
-            _Batches(self._opened[split]),
+            _BatchDataset(self._splits[split]),
             sampler=batches,
             batch_size=None,
             num_workers=self.workers,
@@ -118,78 +122,87 @@ class PreparedData(pl.LightningDataModule):
         )
 
     @property
-    def place(self) -> str:
-        """Where the data comes from, whatever it is today."""
-        return self.source.place
+    def origin(self) -> str:
+        """Where the data comes from, independent of its present content."""
+        return self.source.origin
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """By split."""
+        """Fingerprint of each split."""
         return self.source.fingerprints
 
     def fingerprint(self, split: str) -> str:
-        """Of a split's content; `repo@revision` for Hub data; with its limit, if it has one."""
+        """Return the fingerprint of a split's content and limit; see `Source.fingerprint`."""
         return self.source.fingerprint(split)
 
     def limit(self, split: str) -> int | None:
-        """How many examples of a split count; None: all."""
-        return self.source.limit(split)
+        """Return the maximum number of examples of a split; None: no limit."""
+        return self.source.limits[split]
 
     def expected(self, split: str) -> int | None:
-        """How many examples there must be, as far as the configuration says it."""
+        """Return the number of examples that the configuration requires of a split, if it does."""
         return self.source.expected(split)
 
     def files(self, split: str) -> list[str]:
-        """The source files of a split, downloaded or generated if need be."""
+        """Return the source files of a split, downloaded or generated if necessary."""
         return self.source.files(split)
 
     def describe(self) -> dict[str, Any]:
-        """Counts and places of what is open, for run.json."""
-        described = {"source": self.source.kind, **self._facts()}
+        """Return counts and locations of the open splits, for run.json."""
+        description = {"source": self.source.kind, **self._describe_data()}
         for split in SPLITS:
-            if split in self._opened:
-                described[split] = {
+            if split in self._splits:
+                description[split] = {
                     "fingerprint": self.fingerprint(split),
                     "cache": str(self.folder(split)),
-                    **self._counts(split),
+                    **self._describe_split(split),
                 }
-        return described
+        return description
 
 
 class TokenizedData(PreparedData):
-    """Prepared data whose examples are tokens: it has a tokenizer, found or trained on the training split."""
+    """Data module whose examples are tokens, of a loaded tokenizer or of one trained on the training split.
 
-    def __init__(
-        self,
-        source: Source,
-        batch_size: int,
-        eval_batch_size: int,
-        workers: int,
-        seed: int,
-        tokenizer: Mapping[str, Any],
-    ) -> None:
-        """Takes settings; nothing is read yet.
+    A subclass sets `_tokenizer`: `pretrained`, `revision`, `tokenizer` and `vocab_size` of
+    `datamodules.text.tokenizer.prepare`.
+    """
 
-        Args:
-            source: see `PreparedData`, as the following.
-            batch_size: examples per step.
-            eval_batch_size: examples per forward pass.
-            workers: processes.
-            seed: of the training order.
-            tokenizer: `pretrained`, `revision`, `tokenizer` and `vocab_size` of `datamodules.text.tokenizer.prepare`.
-        """
-        super().__init__(source, batch_size, eval_batch_size, workers, seed)
-        self._tokenizer = dict(tokenizer)
+    _tokenizer: Mapping[str, Any]
 
-    def _corpus(self) -> Corpus:
-        """The texts of the training split, to learn a vocabulary from."""
+    def _corpus(self) -> Iterable[str]:
+        """Return the texts of the training split, to train a vocabulary on."""
         raise NotImplementedError
 
+    def _read_files(
+        self, kind: str, split: str, key: Mapping[str, Any], write: Callable[[Path, list[str]], None]
+    ) -> Path:
+        """Return the cache entry of what is read from a split's files, built if necessary.
+
+        Args:
+            kind: of the entry.
+            split: "train" or "val".
+            key: what the content depends on, besides the fingerprint of the split.
+            write: writes the content into a folder, given the files.
+        """
+
+        def build(folder: Path) -> None:
+            files = self.files(split)
+            logger.info("reading %s", ", ".join(files))
+            write(folder, files)
+
+        return cache.entry(self.root, kind, {**key, "source": self.fingerprint(split)}, build)
+
+    def _warn_truncated(self, split: str, counts: Mapping[str, int], kind: str, setting: str, limit: int) -> None:
+        """Log a warning if some texts of a split are longer than the limit of a setting of `data`."""
+        if count := counts[f"cut_{kind}"]:
+            message = "%s: %d of %d %s are longer than data.%s=%d tokens and are truncated"
+            logger.warning(message, split, count, counts[kind], kind, setting, limit)
+
     @cached_property
-    def prepared_tokenizer(self) -> Prepared:
+    def prepared_tokenizer(self) -> PreparedTokenizer:
         """The tokenizer's cache entry."""
         untrained = self._tokenizer["pretrained"] is None and self._tokenizer["tokenizer"] is None
-        corpus = self._corpus() if untrained else None
+        corpus = Corpus(self.fingerprint("train"), self._corpus) if untrained else None
         return tokenizers.prepare(self.root, **self._tokenizer, corpus=corpus, verify=self.source.verify)
 
     @property
@@ -199,7 +212,7 @@ class TokenizedData(PreparedData):
 
     @property
     def pad_id(self) -> int:
-        """The id that fills batches up."""
+        """Id of the padding token."""
         return self.prepared_tokenizer.pad_id
 
     @property
@@ -208,24 +221,24 @@ class TokenizedData(PreparedData):
         return self.prepared_tokenizer.uses_types
 
     def tokenizer(self) -> Any:
-        """The transformers tokenizer, for export."""
+        """Return the transformers tokenizer, for export."""
         return self.prepared_tokenizer.load()
 
 
-def _sizes(examples: Examples) -> npt.NDArray[Any] | int:
-    """Lengths of examples, int [N]; their number where all are of one size."""
-    lengths = getattr(examples, "lengths", None)
-    return len(examples) if lengths is None else np.asarray(lengths)
+def _sizes(split: PreparedSplit) -> npt.NDArray[Any] | int:
+    """Lengths of examples, int [N]; or their number, where all have one size."""
+    lengths = getattr(split, "lengths", None)
+    return len(split) if lengths is None else np.asarray(lengths)
 
 
-class _Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Lists of indices to batches: the loader's sampler yields whole batches."""
+class _BatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Dataset indexed by lists of indices: the loader's sampler yields whole batches."""
 
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
+    def __init__(self, split: PreparedSplit) -> None:
+        self.split = split
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.split)
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(array) for name, array in self.examples.batch(indices).items()}
+        return {name: torch.from_numpy(array) for name, array in self.split.batch(indices).items()}

@@ -1,9 +1,9 @@
-"""Which examples make which batch, in which order, on which rank.
+"""Batches of example indices, for training and evaluation on any number of ranks.
 
-Training: one global list of batches, a pure function of the seed and the epoch. Texts are grouped by length,
-so that a batch holds little padding; the order stays random. Each rank takes its share of every batch.
-Evaluation: a fixed list of batches, dealt out whole, so that one process and many compute the very same
-batches and each example once.
+Training: one global list of batches, a pure function of the seed and the epoch. Texts are grouped by length, to save
+padding; the order stays random. Each rank takes its share of every batch.
+Evaluation: a fixed list of batches, distributed whole over the ranks, so that one process and many compute the
+same batches and each example once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,22 +27,22 @@ class LengthBatches:
     batches and shuffles those. The last partial batch of an epoch is dropped, unless it is the only one.
 
     Attributes:
-        epoch: which epoch the next iteration gives.
-        start: how many batches of that epoch it leaves out (for going on in the middle of one).
+        epoch: the epoch of the next iteration.
+        start: number of batches of that epoch to skip, to resume in the middle of it.
     """
 
     def __init__(self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        """Takes lengths and sizes.
+        """Store lengths and sizes.
 
         Args:
             lengths: [N] length of each example; or N itself, for examples of one size (a plain shuffle).
             batch_size: examples per step over all processes.
-            seed: what the order is drawn from, together with the epoch.
-            rank: this process; it takes batch[rank::world] of each batch.
+            seed: of the order, together with the epoch.
+            rank: of this process; it takes batch[rank::world] of each batch.
             world: number of processes.
 
         Raises:
-            InputError: no examples, or a batch that does not divide over the processes.
+            InputError: no examples, or a batch size that does not divide over the processes.
         """
         self.lengths = None if isinstance(lengths, int) else np.asarray(lengths)
         self.examples = lengths if isinstance(lengths, int) else len(lengths)
@@ -53,23 +53,23 @@ class LengthBatches:
             raise InputError(f"data.batch_size must be at least 1, not {batch_size}")
         if batch_size % world:
             raise InputError(
-                f"data.batch_size={batch_size} is for all processes and does not divide by their number, "
+                f"data.batch_size={batch_size} is the total of all processes and must be a multiple of their number, "
                 f"{world}; use {batch_size + world - batch_size % world}"
             )
         if self.examples < world:
             raise InputError(f"{self.examples} training examples are too few for {world} process(es)")
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch; another one than before starts at its beginning."""
+        """Set the epoch; a new one starts at its first batch."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
     def set_start(self, batches: int) -> None:
-        """Leaves out the first so many batches of this epoch."""
+        """Skip the first batches of this epoch."""
         self.start = batches
 
     def __len__(self) -> int:
-        """Number of batches in a whole epoch, whatever `start` is."""
+        """Number of batches in a full epoch, independent of `start`."""
         return max(1, self.examples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -77,16 +77,16 @@ class LengthBatches:
             yield batch[self.rank :: self.world].tolist()
 
     def order(self) -> npt.NDArray[np.int64]:
-        """[batches, batch_size] example indices of this epoch, over all processes."""
+        """Return the example indices of this epoch over all processes, [batches, batch_size]."""
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, self.epoch])))
-        # All ranks take the same number of examples, also from an only batch that is not full.
+        # All ranks take the same number of examples, also of a single partial batch.
         size = min(self.batch_size, self.examples - self.examples % self.world)
-        drawn = random.permutation(self.examples)[: len(self) * size]
+        indices = random.permutation(self.examples)[: len(self) * size]
         if self.lengths is not None:
-            for first in range(0, len(drawn), POOL * size):
-                pool = drawn[first : first + POOL * size]
-                drawn[first : first + POOL * size] = pool[np.argsort(self.lengths[pool], kind="stable")]
-        batches = drawn.reshape(len(self), size)
+            for first in range(0, len(indices), POOL * size):
+                pool = indices[first : first + POOL * size]
+                indices[first : first + POOL * size] = pool[np.argsort(self.lengths[pool], kind="stable")]
+        batches = indices.reshape(len(self), size)
         return batches[random.permutation(len(batches))] if self.lengths is not None else batches
 
 
@@ -94,8 +94,8 @@ class EvaluationBatches:
     """A fixed list of index batches; the `sampler` of a DataLoader with `batch_size=None`.
 
     Attributes:
-        counted: whether their results count. A process for which there is no batch goes through another's, because
-            Lightning leaves out the validation, and all that processes do together in it, where there are none.
+        counted: whether their results count. A process without a batch of its own repeats one of another process,
+            because Lightning skips the validation of a process without batches, collective operations included.
     """
 
     def __init__(self, batches: list[list[int]], counted: bool = True) -> None:
@@ -109,16 +109,19 @@ class EvaluationBatches:
 
 
 def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, world: int = 1) -> EvaluationBatches:
-    """Batches for evaluation: longest first, every example once, whole batches dealt out to the ranks.
+    """Make the batches for evaluation: longest first, every example once, whole batches distributed over the ranks.
 
-    Longest first, so that too little memory shows at once. The batches do not depend on `world`: rank r takes
+    Longest first, so that a lack of memory shows at once. The batches do not depend on `world`: rank r takes
     r::world.
 
     Args:
         lengths: [N] length of each example; or N itself.
         batch_size: examples per forward pass of one process.
-        rank: this process.
+        rank: of this process.
         world: number of processes.
+
+    Raises:
+        InputError: a batch size below 1.
     """
     if batch_size < 1:
         raise InputError(f"data.eval_batch_size must be at least 1, not {batch_size}")
@@ -126,5 +129,5 @@ def evaluation_batches(lengths: Lengths | int, batch_size: int, rank: int = 0, w
         np.arange(lengths) if isinstance(lengths, int) else np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     )
     batches = [order[first : first + batch_size].tolist() for first in range(0, len(order), batch_size)]
-    mine = batches[rank::world]
-    return EvaluationBatches(mine or [batches[0][:1]], counted=bool(mine))
+    own_batches = batches[rank::world]
+    return EvaluationBatches(own_batches or [batches[0][:1]], counted=bool(own_batches))

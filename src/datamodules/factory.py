@@ -1,4 +1,4 @@
-"""A configuration's data module, without a model."""
+"""The data module of a configuration or of a run's record, built without a model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,81 +13,78 @@ from config.rules import NON_ARGUMENT_KEYS
 
 
 def compose_config(overrides: Sequence[str], any_model: bool = False) -> DictConfig:
-    """train.py's configuration, checked, for a command that only reads data.
+    """Compose and check train.py's configuration for a command that only reads data.
 
     Args:
-        overrides: Hydra's.
-        any_model: take a model that fits every task if none is named, as it is taken anyway where the default one is of
-            another task: what is asked of the data does not depend on it.
+        overrides: Hydra overrides.
+        any_model: unless the overrides choose a model, use one that fits every task. This is always done where the
+            default model belongs to another task.
 
     Raises:
-        InputError: what train.py would refuse.
+        InputError: as in train.py.
     """
-    named = any(override.startswith("model=") for override in overrides)
+    chooses_model = any(override.startswith("model=") for override in overrides)
     config = compose(overrides)
-    if not named and (any_model or config.model.task != config.task.name):
+    if not chooses_model and (any_model or config.model.task != config.task.name):
         config = compose([*overrides, "model=majority"])
-        config.model._target_ = None  # no model is needed here
-    # What loggers refer to exists in a run alone, and none is needed here.
+        config.model._target_ = None  # no model is needed
+    # Loggers are not needed, and refer to values that only a run has.
     OmegaConf.update(config, "logger", None, force_add=True)
     check_config(config)
     return config
 
 
 def compose_recorded(record: Mapping[str, Any], task: str) -> DictConfig:
-    """The `data` of a run's configuration: the record's values, the classes of this machine's configuration.
+    """Compose the `data` of a recorded run: the record's values over the classes of this machine's configuration.
 
     Args:
         record: run.json of the run.
         task: name of its task.
 
     Raises:
-        InputError: the record has no such configuration.
+        InputError: the record has no data configuration.
     """
     values = (record.get("config") or {}).get("data")
     if not isinstance(values, Mapping):
-        raise InputError("the record does not say which data it was trained on (config.data)")
+        raise InputError("the record does not contain the configuration of its data (config.data)")
     config = compose([f"data={select_choice(record, task, 'data')}", "model=majority"])
     overlay(config.data, values)
     return config.data
 
 
 def select_choice(record: Mapping[str, Any], task: str, group: str) -> str:
-    """A record's choice of a group where this machine has it for the same task, else the task's own.
+    """Return a record's choice of a group, if this machine has it for the same task, else the task's default.
 
     Args:
         record: run.json of a run; empty for a model folder.
         task: name of its task.
-        group: model or data.
+        group: "model" or "data".
     """
-    named = (record.get("choices") or {}).get(group)
-    fallback = str(tasks.load_member(task, group.upper(), f"opening a saved {group}"))
-    if not isinstance(named, str) or named not in group_choices(group):
-        return fallback
-    node = compose([f"{group}={named}", *([] if group == "model" else ["model=majority"])])
-    made_for = node.model.get("task") if group == "model" else node.task.name
-    return named if made_for == task else fallback
+    choice = (record.get("choices") or {}).get(group)
+    default = str(tasks.load_member(task, group.upper(), f"opening a saved {group}"))
+    if not isinstance(choice, str) or choice not in group_choices(group):
+        return default
+    node = compose([f"{group}={choice}", *([] if group == "model" else ["model=majority"])])
+    choice_task = node.model.get("task") if group == "model" else node.task.name
+    return choice if choice_task == task else default
 
 
 def overlay(node: DictConfig, values: Mapping[str, Any]) -> None:
-    """Values over a node's, but for its classes (`_target_` and the like): what a record names is never imported."""
+    """Update a node in place, except `_target_` and the like: classes that a record names are never imported."""
     with open_dict(node):
         for key, value in values.items():
             if not str(key).startswith("_"):
                 node[key] = value
 
 
-def build(node: Mapping[str, Any], **given: Any) -> Any:
-    """The data module of a configuration's `data`; nothing is read yet.
+def build(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """Build the data module of a configuration's `data`; nothing is read yet.
 
     Args:
-        node: as composed, or of `recorded`.
-        given: instead of what the node says.
+        node: as composed, or from `compose_recorded`.
+        **arguments: replace values of the node.
     """
     from hydra.utils import instantiate
 
-    from datamodules.imports import quick
-
-    quick()
-    kept = {key: value for key, value in node.items() if key not in NON_ARGUMENT_KEYS["data"] and key not in given}
-    return instantiate(OmegaConf.create(kept), **given, _convert_="all", _recursive_=False)
+    values = {key: value for key, value in node.items() if key not in {*NON_ARGUMENT_KEYS["data"], *arguments}}
+    return instantiate(OmegaConf.create(values), **arguments, _convert_="all", _recursive_=False)

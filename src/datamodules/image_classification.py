@@ -1,4 +1,4 @@
-"""The data of image classification: both splits' images as a memory map of pixels, in batches."""
+"""Data module of image classification: the images of both splits as memory maps of pixels, in batches."""
 
 import hashlib
 import logging
@@ -11,32 +11,31 @@ from typing import Annotated, Any, Literal
 from config.errors import InputError
 from config.ranges import Keys, Range
 from datamodules.base import PreparedData
-from datamodules.images import augmentation as augmentation
-from datamodules.images import decoder, image_splits
+from datamodules.images import augmentation, decoder, image_splits
 from datamodules.images.decoder import Images
 from datamodules.images.image_splits import Boxes, Survey
 from datamodules.images.listing import Problem
 from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache, fingerprint
-from datamodules.storage.arrays import Texts
+from datamodules.storage.arrays import TextArray
 
 logger = logging.getLogger(__name__)
 
 
 class ImageClassificationData(PreparedData):
-    """Tiny ImageNet, or any folder of class folders, from a folder, from the Hub or generated.
+    """Data module of Tiny ImageNet, or of any folder of class folders: from files, from the Hub or generated.
 
-    `prepare_data` decodes each split once (one process does it, others wait); `setup` opens the memory maps.
+    `prepare_data` decodes each split once (one process does the work, others wait), `setup` opens the memory maps.
     A batch is a dict: pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] (positions in the split).
-    `datamodules.images.augmentation` makes a network's input of it, on its device.
+    `datamodules.images.augmentation` turns it into a network's input, on its device.
 
     Attributes:
         val: the validation split's images.
         train: the training split's images, after `setup("fit")`.
         train_batches: the training order; the trainer sets its epoch and start.
-        augment: what is done to training batches, mean and standard deviation included.
-        mean: of the pixels from 0 to 1, for each channel.
-        std: standard deviation of them.
+        augment: augmentation of training batches, with mean and standard deviation.
+        mean: of pixels from 0 to 1, for each channel.
+        std: standard deviation of pixels from 0 to 1, for each channel.
         image_size: side of the images, in pixels.
     """
 
@@ -64,30 +63,30 @@ class ImageClassificationData(PreparedData):
         verify: Literal["fast", "full"] = "fast",
         seed: Annotated[int, Range(low=0)] = 0,
     ) -> None:
-        """Takes conf/data; nothing is read yet.
+        """Store the settings of conf/data; nothing is read yet.
 
         Args:
-            path: folder with both splits, local or an fsspec URL, see `image_folder.locate`. It, or the
-                files, come before `sample`, that before `hub`.
-            train_file: the training folder or Parquet file, by name in `path` or outright.
+            path: folder with both splits, local or an fsspec URL, see `image_splits.locate`. It, or the files, take
+                precedence over `sample`, which takes precedence over `hub`.
+            train_file: the training folder or Parquet file, relative to `path` or by its own path.
             val_file: the same for validation.
-            hub: `repo`, `revision`, and the Parquet files of `train` and `val` there.
-            sample: `seed`, `train`, `val`, `classes` of `datamodules.samples.shapes.write`.
-            max_train: at most so many training images, evenly over the classes; None for all.
-            max_val: the same for validation.
+            hub: `repo`, `revision`, and the Parquet files of `train` and `val` in it.
+            sample: `seed`, `train`, `val`, `classes`, `size` of `datamodules.samples.shapes.write`.
+            max_train: maximum number of training images, spread evenly over the classes; None: all.
+            max_val: maximum number of validation images, likewise.
             image_size: side of the stored images in pixels; others are resized and cropped to it, once.
-            augment: see `augment.Settings`.
-            mean: of the pixels from 0 to 1, for each channel.
-            std: standard deviation of them.
+            augment: see `augmentation.Settings`.
+            mean: of pixels from 0 to 1, for each channel.
+            std: standard deviation of pixels from 0 to 1, for each channel.
             batch_size: images per step, over all processes.
             eval_batch_size: images per forward pass of one process.
-            workers: processes that make batches; 0: this one (nothing is decoded by then).
+            workers: processes that load batches; 0: the main process.
             cache_dir: see `datamodules.storage.cache.root`.
             verify: "full" reads local files again even if they look unchanged.
             seed: of the training order.
 
         Raises:
-            InputError: a value that cannot be.
+            InputError: an invalid value.
         """
         source = Source(
             path=path,
@@ -98,10 +97,10 @@ class ImageClassificationData(PreparedData):
             generator="shapes",
             limits={"train": max_train, "val": max_val},
             selection="balanced",
-            layout=image_splits.layout,
+            layout=image_splits.locate,
             root=cache.root(cache_dir),
             verify=verify,
-            content=self._content,
+            content=self._file_content,
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self.image_size = image_size
@@ -119,29 +118,29 @@ class ImageClassificationData(PreparedData):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.val.classes)
 
     @property
-    def names(self) -> Texts:
+    def names(self) -> TextArray:
         """[N] ids of the validation images: paths in the data set."""
         return self.val.names
 
     @property
     def boxes(self) -> Boxes:
-        """float32 [N, 4] x0, y0, x1, y1 of the validation images, see `pixels.Images`."""
+        """float32 [N, 4] x0, y0, x1, y1 of the validation images, see `decoder.Images`."""
         return self.val.boxes
 
-    def _facts(self) -> dict[str, Any]:
+    def _describe_data(self) -> dict[str, Any]:
         return {"classes": self.num_classes, "image_size": self.image_size}
 
-    def _counts(self, split: str) -> dict[str, Any]:
-        return dict(getattr(self, split).about)
+    def _describe_split(self, split: str) -> dict[str, Any]:
+        return dict(getattr(self, split).counts)
 
-    def _content(self, split: str) -> str:
-        """The fingerprint of a split of local files: of images, labels and boxes."""
+    def _file_content(self, split: str) -> str:
+        """Fingerprint of a split of files: of images, labels and boxes."""
         classes, images = self.survey.classes, self.survey.splits[split]
-        # A file's class may stand in a folder's name above what `of_files` sees.
+        # A class may be the name of a folder above those that `hash_files` includes.
         rows = zip(images.names, images.labels.tolist(), strict=True)
         labels = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
         files = fingerprint.hash_files(images.files, self.root, self.source.verify)
@@ -149,18 +148,18 @@ class ImageClassificationData(PreparedData):
 
     @cached_property
     def survey(self) -> Survey:
-        """All images there are, and what is wrong with their files; nothing is decoded yet."""
+        """All images of both splits, and the problems of their files; nothing is decoded."""
         files = {split: self.files(split) for split in SPLITS}
         return image_splits.survey(files, self.source.limits, self.source.folder)
 
     @property
     def problems(self) -> list[Problem]:
-        """What is wrong with files of a folder; what is generated or from the Hub has no such files."""
+        """Problems of local or remote files; generated data and the Hub's have none."""
         return self.survey.problems if self.source.kind == "path" else []
 
     def _prepare(self, split: str) -> Path:
         if self.source.kind == "path":
-            self.survey.sound(split)
+            self.survey.valid_split(split)
         key = {
             "source": self.fingerprint(split),
             "split": split,
@@ -169,8 +168,8 @@ class ImageClassificationData(PreparedData):
         }
 
         def build(folder: Path) -> None:
-            images = self.survey.sound(split)
-            logger.info("decoding %d images of %s", len(images), images.place)
+            images = self.survey.valid_split(split)
+            logger.info("decoding %d images of %s", len(images), images.location)
             decoder.write(images, self.survey.classes, self.image_size, folder)
 
         return cache.entry(self.root, "images", key, build)

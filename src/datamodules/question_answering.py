@@ -1,7 +1,7 @@
-"""The data of question answering: questions of both splits as windows of tokens, in batches."""
+"""Data module of question answering: the questions of both splits as windows of tokens, in batches."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,18 +13,15 @@ from datamodules.sources.source import Source
 from datamodules.storage import cache
 from datamodules.text import examples, squad, windows
 from datamodules.text.examples import Examples
-from datamodules.text.tokenizer import Corpus
-from datamodules.text.windows import Limits, PairEncoder, Windows
-
-logger = logging.getLogger(__name__)
+from datamodules.text.windows import Limits, Windows
 
 
 class QuestionAnsweringData(TokenizedData):
-    """SQuAD 1.1 and 2.0, or data in their layouts, from a folder, from the Hub or generated.
+    """Data module of SQuAD 1.1 and 2.0, or of data in their layouts: from files, from the Hub or generated.
 
-    `prepare_data` (one process does the work, others wait) and `setup` both find everything in the cache once
-    it is there. A batch is a dict of int64 tensors: input_ids, attention_mask, token_type_ids (if the
-    tokenizer makes them) [B, L]; start_positions, end_positions, window [B].
+    `prepare_data` fills the cache (one process does the work, others wait), `setup` opens it. A batch is a dict of
+    int64 tensors: input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
+    end_positions, window [B].
 
     Attributes:
         examples: the validation split's questions.
@@ -32,8 +29,9 @@ class QuestionAnsweringData(TokenizedData):
         train_examples: the training split's questions, after `setup("fit")`.
         train_windows: the training split's windows, after `setup("fit")`.
         train_batches: the training order; the trainer sets its epoch and start.
-        answerable_only: every question has an answer (SQuAD 1.1), so that "no answer" is none.
-        fingerprints: of each split's content, its row limit included.
+        limits: sizes of windows, in tokens.
+        max_length: maximum number of tokens of a window.
+        version_2: as in the configuration.
     """
 
     examples: Examples
@@ -66,31 +64,31 @@ class QuestionAnsweringData(TokenizedData):
         tokenizer: str | None = None,
         vocab_size: Annotated[int, Range(low=100, high=10_000_000)] | None = None,
     ) -> None:
-        """Takes conf/data; nothing is read yet.
+        """Store the settings of conf/data; nothing is read yet.
 
         Args:
-            path: folder with both splits, local or an fsspec URL. It, or the files, come before `sample`,
-                that before `hub`.
-            train_file: the training file, by name in `path` or outright.
-            val_file: the validation file, the same way.
-            hub: `repo`, `revision`, and the files of `train` and `val` there.
+            path: folder with both splits, local or an fsspec URL. It, or the files, take precedence over `sample`,
+                which takes precedence over `hub`.
+            train_file: the training file, relative to `path` or by its own path.
+            val_file: the validation file, likewise.
+            hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `unanswerable` of `datamodules.samples.squad_sample.write`.
-            max_train: the first so many training questions; None for all.
-            max_val: the first so many validation questions.
-            max_length: tokens of a window.
-            stride: tokens by which the windows of one context overlap.
-            max_query_length: tokens of a question; the rest of a longer one is cut off.
-            version_2: whether a question may have no answer (SQuAD 2.0); None: as the data says.
+            max_train: maximum number of training questions, the first of the file; None: all.
+            max_val: maximum number of validation questions.
+            max_length: maximum number of tokens of a window.
+            stride: overlap of the windows of a context, in tokens.
+            max_query_length: maximum number of tokens of a question; longer ones are truncated.
+            version_2: whether a question may have no answer (SQuAD 2.0); None: as the data indicates.
             batch_size: windows per step, over all processes.
             eval_batch_size: windows per forward pass of one process.
-            workers: processes that make batches; 0: this one (nothing is tokenised by then).
+            workers: processes that load batches; 0: the main process.
             cache_dir: see `datamodules.storage.cache.root`.
             verify: "full" reads local files again even if they look unchanged.
             seed: of the training order.
-            pretrained: checkpoint whose tokenizer is used unless `tokenizer` names another.
+            pretrained: checkpoint whose tokenizer is used without `tokenizer`.
             revision: of `pretrained`, if it is a Hub name.
             tokenizer: folder, vocab.txt or tokenizer.json.
-            vocab_size: of the vocabulary that is trained with neither.
+            vocab_size: of the vocabulary that is trained without `pretrained` and `tokenizer`.
         """
         source = Source(
             path=path,
@@ -101,95 +99,77 @@ class QuestionAnsweringData(TokenizedData):
             generator="squad_sample",
             limits={"train": max_train, "val": max_val},
             selection="first",
-            layout=partial(_layout, version_2),
+            layout=partial(resolve_files, official=squad.official_names(version_2), suffixes=squad.SUFFIXES),
             root=cache.root(cache_dir),
             verify=verify,
         )
-        tokens = {"pretrained": pretrained, "revision": revision, "tokenizer": tokenizer, "vocab_size": vocab_size}
-        super().__init__(source, batch_size, eval_batch_size, workers, seed, tokens)
+        super().__init__(source, batch_size, eval_batch_size, workers, seed)
+        self._tokenizer = {
+            "pretrained": pretrained,
+            "revision": revision,
+            "tokenizer": tokenizer,
+            "vocab_size": vocab_size,
+        }
         self.limits = Limits(max_length, stride, max_query_length)
         self.max_length = max_length
         self.version_2 = version_2
 
     @property
     def answerable_only(self) -> bool:
-        """Whether every question has an answer: as configured, else as the splits that are open say."""
+        """Whether all questions have an answer: as configured, else from the open splits."""
         if self.version_2 is not None:
             return not self.version_2
-        opened = [getattr(self, name) for name in ("examples", "train_examples") if hasattr(self, name)]
-        return not any(split.counts["unanswerable"] for split in opened)
+        splits = [getattr(self, name) for name in ("examples", "train_examples") if hasattr(self, name)]
+        return not any(split.counts["unanswerable"] for split in splits)
 
-    def windows_of(self, records: Sequence[tuple[str, str]]) -> Windows:
-        """Windows, in memory, of (question, context) pairs to predict."""
-        prepared = self.prepared_tokenizer
-        encoder = PairEncoder(prepared.folder / "tokenizer.json")
-        return Windows.of_records(encoder, records, self.limits, prepared.pad_id, prepared.uses_types)
-
-    def _facts(self) -> dict[str, Any]:
+    def _describe_data(self) -> dict[str, Any]:
         return {
             "tokenizer": self.prepared_tokenizer.source,
             "vocab_size": self.vocab_size,
             "answerable_only": self.answerable_only,
         }
 
-    def _counts(self, split: str) -> dict[str, Any]:
+    def _describe_split(self, split: str) -> dict[str, Any]:
         prefix = "train_" if split == "train" else ""
-        read: Examples = getattr(self, f"{prefix}examples")
-        cut: Windows = getattr(self, f"{prefix}windows")
-        return {**{key: value for key, value in read.counts.items() if key != "example"}, **cut.counts}
+        question_counts = getattr(self, f"{prefix}examples").counts
+        window_counts = getattr(self, f"{prefix}windows").counts
+        return {**{key: value for key, value in question_counts.items() if key != "example"}, **window_counts}
 
     def _examples_folder(self, split: str) -> Path:
-        key = {"format": examples.FORMAT, "source": self.fingerprint(split), "version_2": self.version_2}
-
-        def build(folder: Path) -> None:
-            files = self.files(split)
-            logger.info("reading %s", ", ".join(files))
+        def write(folder: Path, files: list[str]) -> None:
             examples.write(folder, squad.read(files, self.version_2), self.limit(split), ", ".join(files))
 
-        return cache.entry(self.root, "examples", key, build)
+        key = {"format": examples.FORMAT, "version_2": self.version_2}
+        return self._read_files("examples", split, key, write)
 
-    def _corpus(self) -> Corpus:
-        return Corpus(self.fingerprint("train"), lambda: Examples(self._examples_folder("train")).texts())
+    def _corpus(self) -> Iterable[str]:
+        return Examples(self._examples_folder("train")).texts()
 
     def _prepare(self, split: str) -> Path:
-        read, prepared, training = self._examples_folder(split), self.prepared_tokenizer, split == "train"
-        limits = self.limits
+        examples_folder, tokenizer = self._examples_folder(split), self.prepared_tokenizer
+        training = split == "train"
         key = {
             "format": windows.FORMAT,
-            "examples": read.name,
-            "tokenizer": prepared.fingerprint,
+            "examples": examples_folder.name,
+            "tokenizer": tokenizer.fingerprint,
             "training": training,
-            "max_length": limits.max_length,
-            "stride": limits.stride,
-            "max_query_length": limits.max_query_length,
+            **asdict(self.limits),
         }
 
         def build(folder: Path) -> None:
-            tokenizer = prepared.folder / "tokenizer.json"
-            windows.write(folder, Examples(read), tokenizer, prepared.vocab_size, limits, training)
+            file = tokenizer.folder / "tokenizer.json"
+            windows.write(folder, Examples(examples_folder), file, tokenizer.vocab_size, self.limits, training)
 
         return cache.entry(self.root, "windows", key, build)
 
     def _open(self, split: str) -> Windows:
-        folder = self.folder(split)
-        read = Examples(self._examples_folder(split))
-        read.warn(split)
-        opened = Windows.open(folder, self.pad_id, self.uses_types)
-        if opened.counts["cut_questions"]:
-            logger.warning(
-                "%s: %d question(s) are longer than data.max_query_length=%d tokens and are cut off there",
-                split,
-                opened.counts["cut_questions"],
-                self.limits.max_query_length,
-            )
+        questions = Examples(self._examples_folder(split))
+        questions.warn(split)
+        split_windows = Windows.open(self.folder(split), self.pad_id, self.uses_types)
+        limit = self.limits.max_query_length
+        self._warn_truncated(split, split_windows.counts, "questions", "max_query_length", limit)
         if split == "train":
-            self.train_examples, self.train_windows = read, opened
+            self.train_examples, self.train_windows = questions, split_windows
         else:
-            self.examples, self.windows = read, opened
-        return opened
-
-
-def _layout(
-    version_2: bool | None, path: str | None, train_file: str | None, val_file: str | None, splits: Sequence[str]
-) -> dict[str, list[str]]:
-    return resolve_files(path, train_file, val_file, squad.official(version_2), squad.SUFFIXES, splits)
+            self.examples, self.windows = questions, split_windows
+        return split_windows

@@ -1,38 +1,35 @@
-"""The data of text classification: labelled texts of both splits as tokens, in batches."""
+"""Data module of text classification: the labelled texts of both splits as tokens, in batches."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
 from datamodules.sources.locations import resolve_files
-from datamodules.sources.source import Source
-from datamodules.storage import arrays, cache
+from datamodules.sources.source import SPLITS, Source
+from datamodules.storage import cache
+from datamodules.storage.arrays import TextArray
 from datamodules.text import encoding, labelled_texts, records
 from datamodules.text.encoding import EncodedTexts
 from datamodules.text.labelled_texts import LabelledTexts
 from datamodules.text.records import Columns
-from datamodules.text.tokenizer import Corpus
-
-logger = logging.getLogger(__name__)
 
 
 class TextClassificationData(TokenizedData):
-    """Texts, or pairs of texts, with a class each: from CSV, JSON Lines or Parquet files, from the Hub or generated.
+    """Data module of labelled texts, or pairs of texts: from CSV, JSON Lines or Parquet files, the Hub or generated.
 
-    `prepare_data` (one process does the work, others wait) and `setup` both find everything in the cache once
-    it is there. A batch is a dict of int64 tensors: input_ids, attention_mask, token_type_ids (if the
-    tokenizer makes them) [B, L]; labels, index [B] (positions in the split).
+    `prepare_data` fills the cache (one process does the work, others wait), `setup` opens it. A batch is a dict of
+    int64 tensors: input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; labels, index [B]
+    (positions in the split).
 
     Attributes:
         val: the validation split's tokens and labels.
         train: those of the training split, after `setup("fit")`.
-        columns: which column is what.
-        max_length: tokens of a text.
+        columns: names of the columns.
+        max_length: maximum number of tokens of a text.
     """
 
     val: EncodedTexts
@@ -61,34 +58,34 @@ class TextClassificationData(TokenizedData):
         tokenizer: str | None = None,
         vocab_size: Annotated[int, Range(low=100, high=10_000_000)] | None = None,
     ) -> None:
-        """Takes conf/data; nothing is read yet.
+        """Store the settings of conf/data; nothing is read yet.
 
         Args:
-            path: folder with both splits, local or an fsspec URL. It, or the files, come before `sample`,
-                that before `hub`.
-            train_file: the training file, by name in `path` or outright.
-            val_file: the validation file, the same way.
-            hub: `repo`, `revision`, and the files of `train` and `val` there.
+            path: folder with both splits, local or an fsspec URL. It, or the files, take precedence over `sample`,
+                which takes precedence over `hub`.
+            train_file: the training file, relative to `path` or by its own path.
+            val_file: the validation file, likewise.
+            hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `classes` of `datamodules.samples.topics.write`.
-            columns: `text`, `text_pair`, `label`, `id`: what the columns are called, see `records.Columns`.
-            max_train: at most so many training texts, evenly over the classes; None for all.
-            max_val: the same for validation.
-            max_length: tokens of a text, or of a pair; the rest of a longer one is left out.
+            columns: `text`, `text_pair`, `label`, `id`: names of the columns, see `records.Columns`.
+            max_train: maximum number of training texts, spread evenly over the classes; None: all.
+            max_val: maximum number of validation texts, likewise.
+            max_length: maximum number of tokens of a text, or of a pair; longer ones are truncated.
             batch_size: texts per step, over all processes.
             eval_batch_size: texts per forward pass of one process.
-            workers: processes that make batches; 0: this one (nothing is tokenised by then).
+            workers: processes that load batches; 0: the main process.
             cache_dir: see `datamodules.storage.cache.root`.
             verify: "full" reads local files again even if they look unchanged.
             seed: of the training order.
-            pretrained: checkpoint whose tokenizer is used unless `tokenizer` names another.
+            pretrained: checkpoint whose tokenizer is used without `tokenizer`.
             revision: of `pretrained`, if it is a Hub name.
             tokenizer: folder, vocab.txt or tokenizer.json.
-            vocab_size: of the vocabulary that is trained with neither.
+            vocab_size: of the vocabulary that is trained without `pretrained` and `tokenizer`.
 
         Raises:
             InputError: an unknown key of `columns`.
         """
-        named = records.parse_columns(columns)
+        self.columns = records.parse_columns(columns)
         source = Source(
             path=path,
             train_file=train_file,
@@ -99,14 +96,19 @@ class TextClassificationData(TokenizedData):
             choice="topics_sample",
             limits={"train": max_train, "val": max_val},
             selection="balanced",
-            layout=_layout,
+            layout=partial(resolve_files, suffixes=records.SUFFIXES),
             root=cache.root(cache_dir),
             verify=verify,
-            variant=_variant(named),
+            variant=_variant(self.columns),
         )
-        tokens = {"pretrained": pretrained, "revision": revision, "tokenizer": tokenizer, "vocab_size": vocab_size}
-        super().__init__(source, batch_size, eval_batch_size, workers, seed, tokens)
-        self.columns, self.max_length = named, max_length
+        super().__init__(source, batch_size, eval_batch_size, workers, seed)
+        self._tokenizer = {
+            "pretrained": pretrained,
+            "revision": revision,
+            "tokenizer": tokenizer,
+            "vocab_size": vocab_size,
+        }
+        self.max_length = max_length
         self._texts: dict[str, LabelledTexts] = {}
 
     @cached_property
@@ -114,9 +116,9 @@ class TextClassificationData(TokenizedData):
         """The classes' ids in the order of the labels.
 
         Raises:
-            InputError: fewer than two, or a class to validate on that training lacks.
+            InputError: fewer than two, or validation texts of a class without training texts.
         """
-        return labelled_texts.classes(*(LabelledTexts(self._texts_folder(split)) for split in ("train", "val")))
+        return labelled_texts.resolve_classes(*(LabelledTexts(self._texts_folder(split)) for split in SPLITS))
 
     @property
     def classes(self) -> list[dict[str, str]]:
@@ -125,46 +127,39 @@ class TextClassificationData(TokenizedData):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_ids)
 
     @property
-    def names(self) -> arrays.Texts:
+    def names(self) -> TextArray:
         """[N] ids of the validation texts."""
         return self.texts("val").ids
 
     def texts(self, split: str) -> LabelledTexts:
-        """The texts of a split, with their labels."""
+        """Return the texts of a split, with their labels."""
         if split not in self._texts:
             self._texts[split] = LabelledTexts(self._texts_folder(split), self.class_ids)
         return self._texts[split]
 
-    def encode(self, texts: Sequence[tuple[str, str] | str]) -> EncodedTexts:
-        """Tokens, in memory, of texts to predict, or of (text, second text) pairs."""
-        return EncodedTexts.of_records(self.prepared_tokenizer, texts, self.max_length)
-
-    def _facts(self) -> dict[str, Any]:
+    def _describe_data(self) -> dict[str, Any]:
         return {
             "tokenizer": self.prepared_tokenizer.source,
             "vocab_size": self.vocab_size,
             "classes": self.num_classes,
         }
 
-    def _counts(self, split: str) -> dict[str, Any]:
-        return dict((self.train if split == "train" else self.val).counts)
+    def _describe_split(self, split: str) -> dict[str, Any]:
+        return dict(getattr(self, split).counts)
 
     def _texts_folder(self, split: str) -> Path:
-        key = {"format": labelled_texts.FORMAT, "source": self.fingerprint(split), "columns": asdict(self.columns)}
-
-        def build(folder: Path) -> None:
-            files = self.files(split)
-            logger.info("reading %s", ", ".join(files))
+        def write(folder: Path, files: list[str]) -> None:
             labelled_texts.write(folder, files, self.columns, self.limit(split))
 
-        return cache.entry(self.root, "labelled_texts", key, build)
+        key = {"format": labelled_texts.FORMAT, "columns": asdict(self.columns)}
+        return self._read_files("labelled_texts", split, key, write)
 
-    def _corpus(self) -> Corpus:
-        return Corpus(self.fingerprint("train"), lambda: LabelledTexts(self._texts_folder("train")).corpus())
+    def _corpus(self) -> Iterable[str]:
+        return LabelledTexts(self._texts_folder("train")).corpus()
 
     def _prepare(self, split: str) -> Path:
         texts, tokenizer = self.texts(split), self.prepared_tokenizer
@@ -174,37 +169,23 @@ class TextClassificationData(TokenizedData):
             "tokenizer": tokenizer.fingerprint,
             "max_length": self.max_length,
         }
-
-        def build(folder: Path) -> None:
-            encoding.write(folder, texts, tokenizer, self.max_length)
-
-        return cache.entry(self.root, "encoded_texts", key, build)
+        return cache.entry(
+            self.root,
+            "encoded_texts",
+            key,
+            lambda folder: encoding.write(folder, texts, tokenizer, self.max_length),
+        )
 
     def _open(self, split: str) -> EncodedTexts:
-        opened = EncodedTexts.open(self.folder(split), self.pad_id, self.uses_types, self.texts(split).labels)
-        if opened.counts["cut_texts"]:
-            logger.warning(
-                "%s: %d of %d texts are longer than data.max_length=%d tokens and are cut off there",
-                split,
-                opened.counts["cut_texts"],
-                opened.counts["texts"],
-                self.max_length,
-            )
-        if split == "train":
-            self.train = opened
-        else:
-            self.val = opened
-        return opened
-
-
-def _layout(
-    path: str | None, train_file: str | None, val_file: str | None, splits: Sequence[str]
-) -> dict[str, list[str]]:
-    return resolve_files(path, train_file, val_file, {}, records.SUFFIXES, splits)
+        texts = EncodedTexts.open(self.folder(split), self.pad_id, self.uses_types)
+        texts.labels = self.texts(split).labels
+        self._warn_truncated(split, texts.counts, "texts", "max_length", self.max_length)
+        setattr(self, split, texts)
+        return texts
 
 
 def _variant(columns: Columns) -> str:
-    """What fingerprints say of columns that are not the usual ones: the same file with other columns is other data."""
+    """Part of fingerprints, unless the columns are the default ones: other columns of a file are other data."""
     if columns == Columns():
         return ""
     return "columns-" + "-".join(str(name) for name in asdict(columns).values())

@@ -9,63 +9,62 @@ from config import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        arguments: those after `python -m explain`; sys.argv's if not given.
+        arguments: the command line after `python -m explain`; default: that of sys.argv.
 
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["calibrate"]:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["calibrate"]:
         from explain import calibrate
 
-        args = _calibrate().parse_args(given[1:])
+        args = _calibrate_parser().parse_args(words[1:])
         return calibrate.command(args.runs, args.output)
-    return _explain(command.parse_arguments(_parser(), given))
+    return _explain(command.parse_arguments(_explain_parser(), words))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _explain_parser() -> argparse.ArgumentParser:
     parser = command.make_parser(
         "explain",
         usage="python -m explain [-h] [--folder DIR] run=FOLDER [OVERRIDE ...]\n"
         "       python -m explain calibrate --help",
-        description="Explains what a trained model looks at, judges it against chance, and writes a report: verdict.json, "
-        "values.npz, explanations.jsonl, report.md, report.html. Exit code 5 if it fails, or could not be judged.",
+        description="Explain the predictions of a trained model, compare the explanations with chance, and write a report: "
+        "verdict.json, values.npz, explanations.jsonl, report.md, report.html. Exit code 5 if the verdict is failed or "
+        "inconclusive.",
         example="python -m explain run=outputs/2026-11-20/23-28-01 explain.examples=64",
     )
     parser.add_argument(
         "overrides",
         nargs="+",
         metavar="OVERRIDE",
-        help="run=FOLDER: of a run, or with a model; others are train.py's: data=... for another data set than the run's, "
-        "explain=warn, explain.examples=64",
+        help="run=FOLDER: a run folder or model folder; others as of train.py: data=... for a data set other than the "
+        "run's, explain=warn, explain.examples=64",
     )
-    parser.add_argument(
-        "--folder", metavar="DIR", help="of the report; default: explain/ in the folder that is explained"
-    )
+    parser.add_argument("--folder", metavar="DIR", help="folder of the report; default: explain/ in the run's folder")
     return parser
 
 
-def _calibrate() -> argparse.ArgumentParser:
+def _calibrate_parser() -> argparse.ArgumentParser:
     parser = command.make_parser(
         "explain calibrate",
         usage="python -m explain calibrate [-h] -o FILE RUN RUN RUN ...",
-        description="Sets the gate's bounds from accepted runs that were explained: each measure's mean over them, less two of "
-        "their standard deviations. explain.thresholds=FILE uses them.",
+        description="Compute the bounds of the gate from accepted runs with explanations: the mean of each measure over the "
+        "runs, less two standard deviations. explain.thresholds=FILE uses them.",
         example="python -m explain calibrate -o bounds.json runs/seed0 runs/seed1 runs/seed2",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs: the same training with several seeds")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the file")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders: one training with several seeds")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="file of the bounds")
     return parser
 
 
 def _explain(args: argparse.Namespace) -> int:
     command.log_progress()
-    refusal = "say once what to explain: run=<folder of a run, or with a model>"
-    name, overrides = command.take_override(args.overrides, "run", refusal)
-    if not any(each.startswith("explain=") for each in overrides):
+    message = "name the model once: run=<run folder or model folder>"
+    name, overrides = command.take_override(args.overrides, "run", message)
+    if not any(override.startswith("explain=") for override in overrides):
         overrides.append("explain=enforce")
     from explain import model, run
 
@@ -74,7 +73,7 @@ def _explain(args: argparse.Namespace) -> int:
     verdict = run.explain_model(subject, options, folder)
     print(run.summarise_verdict(verdict))
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
-    return 0 if verdict.good or options.action == "warn" else 5
+    return 0 if verdict.accepted or options.action == "warn" else 5
 
 
 if __name__ == "__main__":

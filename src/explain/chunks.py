@@ -1,4 +1,4 @@
-"""Explanations, a few examples at a time: kept in the cache, so that a rerun is free and a killed run goes on."""
+"""Explanations of chunks of examples, cached: a rerun is fast, and a killed run resumes."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -18,23 +18,23 @@ from trainers import hardware
 logger = logging.getLogger(__name__)
 
 FILE = "values.npz"
-AGREE = 0.98  # rank correlation of values in bfloat16 and float32 from which on the former will do
-NULL = 64  # examples that the random weights are asked about: a null is known well enough from fewer
+MIN_CORRELATION = 0.98  # rank correlation of bfloat16 and float32 values from which bfloat16 is used
+NULL_EXAMPLES = 64  # examples that are explained with random weights too: enough for the mean of the null
 
 Explanations = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is explained.
+    """The explanation of a sample.
 
     Attributes:
         subject: the model, its data and its explainer.
-        null: the same architecture at random weights.
+        null: the same architecture with random weights.
         ids: of the whole evaluation set.
         sample: positions of the examples.
         settings: of the explainer, as configured.
-        words: examples of the sample whose words are explained.
+        words: number of examples whose words are explained.
     """
 
     subject: Subject
@@ -45,81 +45,85 @@ class Job:
     words: int = 0
 
     @property
-    def parts(self) -> list[list[int]]:
-        """The sample, a chunk at a time."""
+    def chunks(self) -> list[list[int]]:
+        """The positions of each chunk of the sample."""
         size = self.subject.explainer.CHUNK
-        return [list(self.sample[at : at + size]) for at in range(0, len(self.sample), size)]
+        return [list(self.sample[start : start + size]) for start in range(0, len(self.sample), size)]
 
 
 def choose_precision(job: Job, progress: Callable[[], None]) -> Any:
-    """The settings with bfloat16 where training would take it and the first chunk's values agree with float32's."""
+    """Return the settings with bfloat16 if training would use it and it explains the first chunk as float32 does."""
     accelerator = "cpu" if job.subject.device.type == "cpu" else "auto"
     if hardware.resolve_precision("auto", accelerator) != "bf16-mixed":
         return job.settings
-    quick = replace(job.settings, bfloat16=True)
-    part = job.parts[0]
-    pairs = zip(_explain(job, job.settings, part, progress), _explain(job, quick, part, lambda: None), strict=True)
-    likeness = float(np.mean([measures.rank_correlation(one["values"], other["values"]) for one, other in pairs]))
-    if likeness >= AGREE:
-        return quick
-    logger.info("bfloat16's values agree with float32's by %.3f only: explaining in float32", likeness)
+    bfloat16 = replace(job.settings, bfloat16=True)
+    first = job.chunks[0]
+    exact = _explain_chunk(job, job.settings, first, progress)
+    rounded = _explain_chunk(job, bfloat16, first, lambda: None)
+    correlation = float(
+        np.mean([measures.rank_correlation(a["values"], b["values"]) for a, b in zip(exact, rounded, strict=True)])
+    )
+    if correlation >= MIN_CORRELATION:
+        return bfloat16
+    logger.info("the values in bfloat16 and float32 have a rank correlation of only %.3f: using float32", correlation)
     return job.settings
 
 
-def explain_chunks(job: Job, settings: Any, progress: Callable[[], None], done: Callable[[int], None]) -> Iterator[Any]:
-    """The explanations of the sample, in its order.
+def explain_chunks(
+    job: Job, settings: Any, progress: Callable[[], None], done: Callable[[int], None]
+) -> Iterator[dict[str, Any]]:
+    """Yield the explanations of the sample in its order.
 
     Args:
-        job: what is explained.
+        job: the sample.
         settings: of the explainer.
         progress: called after each example.
-        done: called after each chunk, with how many examples are explained.
+        done: called after each chunk with the number of examples so far.
     """
     count = 0
-    for part in job.parts:
-        yield from _explain(job, settings, part, progress)
-        done(count := count + len(part))
+    for positions in job.chunks:
+        yield from _explain_chunk(job, settings, positions, progress)
+        done(count := count + len(positions))
 
 
 def settings_record(settings: Any) -> dict[str, Any]:
-    """Settings for a cache's key and for verdict.json.
+    """Return settings for a cache key and for verdict.json.
 
-    A field at its dataclass's default is left out: a setting that an explainer gets later, its default what was done before,
-    leaves the keys of what is cached as they are.
+    Fields with their default are left out, so that a new setting whose default is the old behaviour keeps cache entries valid.
     """
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     return {field.name: values[field.name] for field in fields(settings) if values[field.name] != field.default}
 
 
-def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], None]) -> Explanations:
+def _explain_chunk(job: Job, settings: Any, positions: list[int], progress: Callable[[], None]) -> Explanations:
     subject, explainer = job.subject, job.subject.explainer
-    others = getattr(explainer, "others", None)
+    find_replacements = getattr(explainer, "replacements", None)
     chunk = Chunk(
-        part,
-        _spread(job, NULL, part),
-        _spread(job, job.words, part),
-        others(subject.data, job.ids, job.sample, part, settings) if others else (),
+        positions,
+        _spread(job, NULL_EXAMPLES, positions),
+        _spread(job, job.words, positions),
+        find_replacements(subject.data, job.ids, job.sample, positions, settings) if find_replacements else (),
     )
     key = {
         "format": explainer.FORMAT,
         "model": subject.digest,
         "data": subject.data.fingerprint("val"),
-        "prepared": explainer.prepared(subject.data),
-        "ids": [job.ids[at].encode("utf-8", "backslashreplace").decode() for at in part],
-        "against": [part.index(at) for at in chunk.null],
-        "words": [part.index(at) for at in chunk.words],
-        # They are of the whole sample: of another one they are others.
-        "others": [[job.ids[at] for at in row] for row in chunk.others],
+        "prepared": explainer.preprocessing(subject.data),
+        "ids": [job.ids[position].encode("utf-8", "backslashreplace").decode() for position in positions],
+        "against": [positions.index(position) for position in chunk.null],
+        "words": [positions.index(position) for position in chunk.words],
+        # Replacements depend on the whole sample.
+        "others": [[job.ids[position] for position in row] for row in chunk.replacements],
         "settings": settings_record(settings),
         "on": [subject.device.type, torch.__version__],
     }
 
     def build(folder: Path) -> None:
-        values = explainer.explain(subject, job.null, chunk, settings, progress)
-        arrays = {f"{number}/{name}": array for number, row in enumerate(values) for name, array in row.items()}
+        rows = explainer.explain(subject, job.null, chunk, settings, progress)
+        arrays = {f"{number}/{name}": array for number, row in enumerate(rows) for name, array in row.items()}
         np.savez(folder / FILE, allow_pickle=False, **arrays)
 
-    result: Explanations = [{} for _ in part]
+    result: Explanations = [{} for _ in positions]
     with np.load(cache.entry(subject.data.root, "explanations", key, build) / FILE, allow_pickle=False) as file:
         for name in file.files:
             number, _, array = name.partition("/")
@@ -127,8 +131,8 @@ def _explain(job: Job, settings: Any, part: list[int], progress: Callable[[], No
     return result
 
 
-def _spread(job: Job, count: int, part: list[int]) -> list[int]:
-    """Those of a part of the sample that are among so many of it, evenly spread: where not all are asked something."""
-    places = np.linspace(0, len(job.sample), min(count, len(job.sample)), endpoint=False).astype(int)
-    among = {job.sample[at] for at in places.tolist()}
-    return [at for at in part if at in among]
+def _spread(job: Job, count: int, positions: list[int]) -> list[int]:
+    """Return the positions that are among `count` examples of the sample, evenly spread."""
+    indices = np.linspace(0, len(job.sample), min(count, len(job.sample)), endpoint=False).astype(int)
+    selection = {job.sample[index] for index in indices.tolist()}
+    return [position for position in positions if position in selection]

@@ -1,4 +1,4 @@
-"""The gate: a report first, then judgement."""
+"""The gate after training: the model is explained and the report written, then the run ends or fails."""
 
 import logging
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ FOLDER = "explain"
 
 
 def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Explains a run's exported model, and writes the report into the run's `explain/`.
+    """Explain the exported model of a run, and write the report to its `explain/`.
 
     Args:
         config: the whole configuration.
-        folder: of the run, its model/ exported.
+        folder: the run folder, with its model/.
 
     Returns:
-        For run.json, and for `judge`: what the gate decides by.
+        The entry `explain` of run.json: action, status, message and means of the measures.
     """
     action = str(config.explain.action)
     if action == "off" or process.rank():
@@ -36,14 +36,14 @@ def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def enforce_verdict(fields: Mapping[str, Any], folder: Path) -> None:
-    """Ends a run whose explanations are not good enough, or warns of them.
+    """End a run with a verdict that is not accepted, or log a warning.
 
     Args:
-        fields: run.json's, with the result of `gate` as `explain`.
-        folder: of the run.
+        fields: of run.json, with the result of `explain_run` as `explain`.
+        folder: the run folder.
 
     Raises:
-        ExplanationError: under `explain=enforce`, unless the verdict is good.
+        ExplanationError: under `explain=enforce`, if the verdict is failed or inconclusive.
     """
     result = fields.get("explain") or {}
     status = result.get("status")
@@ -51,5 +51,5 @@ def enforce_verdict(fields: Mapping[str, Any], folder: Path) -> None:
         return
     message = f"{result['said']}; see {folder / FOLDER / 'report.html'}"
     if status != "warned" and result["action"] == "enforce":
-        raise ExplanationError(f"{message}; explain=warn keeps the model all the same")
+        raise ExplanationError(f"{message}; to accept the model nevertheless, set explain=warn")
     logger.warning("%s", message)

@@ -1,4 +1,4 @@
-"""Explanations of image classifications: which cells of a grid speak for the predicted class."""
+"""Explanations of image classifications: values of the cells of a grid for the predicted class."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,164 +15,166 @@ from explain.model import Subject
 from explain.sample import Chunk, example_seed
 
 Arrays = dict[str, npt.NDArray[Any]]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def explain(
     subject: Subject, null: Any, chunk: Chunk, settings: Settings, progress: Callable[[], None]
 ) -> list[Arrays]:
-    """Explains some images of the validation split.
+    """Explain some images of the validation split.
 
     Args:
         subject: the model.
-        null: the same architecture at random weights.
+        null: the same architecture with random weights.
         chunk: the images.
         settings: of the explanation.
         progress: called after each.
 
     Returns:
-        For each image: `values` [K], the mean of `halves` [2, K] of two seeds; `ends` [2] of the target with nothing and all
-        shown; `counts` [M] of cells; `curves` [2, M] probabilities of insertion and deletion at these, and `random` ones;
-        `null` [K], `null_curves` and `null_random` of the random weights, if they were asked; `gradients` [K]; `inside` [K]
-        of the box; `hidden` [K] the smallest set found that changes the prediction; `label`, `predicted`, `confidence`,
-        `area` of the box.
+        For each image: `values` [K], the mean of `halves` [2, K] of two seeds; `adds_up`, whether they add up; `ends` [2],
+        the target with no and all cells visible; `counts` [M] of cells; `curves` [2, M], probabilities of insertion and
+        deletion at these, and `random` ones; `null` [K], `null_curves` and `null_random` with random weights, for a part of
+        the sample; `gradients` [K]; `inside` [K], coverage by the box; `hidden` [K], a minimal set that changes the
+        prediction; `label`, `predicted`, `confidence`, and `area` of the box.
     """
     data = subject.data
-    index = np.asarray(chunk.positions, np.int64)
-    pixels = torch.from_numpy(data.val.gather(index)).to(subject.device)
-    whole = augmentation.normalise_batch(pixels, data.augment)
-    behind = background(whole, settings.background)
-    classes = [logits(network, [whole], settings).argmax(dim=1).tolist() for network in (subject.network, null)]
+    positions = np.asarray(chunk.positions, np.int64)
+    pixels = torch.from_numpy(data.val.gather(positions)).to(subject.device)
+    images = augmentation.normalise_batch(pixels, data.augment)
+    backgrounds = background(images, settings.background)
+    networks = (subject.network, null)
+    predicted, predicted_null = (logits(net, [images], settings).argmax(dim=1).tolist() for net in networks)
     views, rows = [], []
-    for number, (at, image, hidden) in enumerate(zip(index.tolist(), whole, behind, strict=True)):
-        view = View(subject.network, image, hidden, classes[0][number], settings)
-        # What needs random weights is asked of a part: a null is known well enough from fewer.
-        random = View(null, image, hidden, classes[1][number], settings) if at in chunk.null else None
+    for number, position in enumerate(positions.tolist()):
+        pair = images[number], backgrounds[number]
+        view = View(subject.network, *pair, predicted[number], settings)
+        null_view = View(null, *pair, predicted_null[number], settings) if position in chunk.null else None
         views.append(view)
-        rows.append(_one(data, view, random, at))
+        rows.append(_explain_image(data, view, null_view, position))
         progress()
-    integrated = image_gradients.integrated_gradients(
-        subject.network, whole, behind, classes[0], views[0].cells, settings
+    gradients = image_gradients.integrated_gradients(
+        subject.network, images, backgrounds, predicted, views[0].cells, settings
     )
-    for row, gradients in zip(rows, integrated, strict=True):
-        row["gradients"] = gradients
     orders = [np.argsort(-row["values"], kind="stable") for row in rows]
-    for row, hidden_cells in zip(rows, smallest_sets(views, orders), strict=True):
-        row["hidden"] = hidden_cells
+    for row, gradient, hidden in zip(rows, gradients, smallest_sets(views, orders), strict=True):
+        row["gradients"], row["hidden"] = gradient, hidden
     return rows
 
 
-def _one(data: Any, view: View, random: View | None, at: int) -> Arrays:
+def _explain_image(data: Any, view: View, null_view: View | None, position: int) -> Arrays:
     settings, players = view.settings, view.settings.grid**2
-    name = zlib.crc32(data.names[at].encode("utf-8", "surrogateescape"))
-    rounds = settings.rounds if settings.explainer == "permutation" else 1
-    plans = [shapley.draw_permutations(players, rounds, example_seed(settings.seed + half, name)) for half in range(2)]
-    both = view.ask(np.concatenate([plan.masks for plan in plans]))
+    exact = settings.explainer == "permutation"
+    checksum = zlib.crc32(data.names[position].encode("utf-8", "surrogateescape"))
+    rounds = settings.rounds if exact else 1
+    plans = [
+        shapley.draw_permutations(players, rounds, example_seed(settings.seed + half, checksum)) for half in range(2)
+    ]
+    both = view.evaluate(np.concatenate([plan.masks for plan in plans]))
     halves = zip(np.split(both.target, 2), np.split(both.probability, 2), strict=True)
     responses = [Response(target, probability) for target, probability in halves]
-    if settings.explainer == "permutation":
+    if exact:
         estimates = np.stack([plan.shapley(half.target) for plan, half in zip(plans, responses, strict=True)])
     else:
         estimates = np.stack([image_gradients.expected_gradients(view, settings.seed + half) for half in range(2)])
     values, counts = estimates.mean(axis=0), curve_counts(players)
-    chance = [_random_curves(plan, half, counts) for plan, half in zip(plans, responses, strict=True)]
+    random = [_random_curves(plan, half, counts) for plan, half in zip(plans, responses, strict=True)]
     height, width = view.image.shape[:2]
-    covered = box_coverage(data.boxes[at], height, width, settings.grid)
-    return {
+    coverage = box_coverage(data.boxes[position], height, width, settings.grid)
+    row = {
         "values": values,
         "halves": estimates,
-        "adds_up": np.array(settings.explainer == "permutation"),
+        "adds_up": np.array(exact),
         "ends": responses[0].target[:2],
         "counts": counts,
         "curves": curves(view, values, responses[0], counts),
-        "random": np.mean(chance, axis=0),
-        **_at_random(random, example_seed(settings.seed, name), counts),
-        "inside": covered,
-        "label": np.array(int(data.val.labels[at])),
+        "random": np.mean(random, axis=0),
+        "inside": coverage,
+        "label": np.array(int(data.val.labels[position])),
         "predicted": np.array(view.predicted),
         "confidence": responses[0].probability[1],
-        "area": np.array(covered.mean()),
+        "area": np.array(coverage.mean()),
     }
+    if null_view is not None:
+        plan = shapley.draw_permutations(players, 1, example_seed(settings.seed, checksum))
+        response = null_view.evaluate(plan.masks)
+        row["null"] = plan.shapley(response.target)
+        row["null_curves"] = curves(null_view, row["null"], response, counts)
+        row["null_random"] = _random_curves(plan, response, counts)
+    return row
 
 
-def curve_counts(players: int) -> npt.NDArray[np.int64]:
-    """How many cells are shown, or hidden, along a curve: eighths of them, and the shares of `measures.SHARES`."""
+def curve_counts(players: int) -> Ints:
+    """Return the numbers of visible, or hidden, cells along a curve: eighths, and the shares of `measures.SHARES`."""
     eighths = [round(players * eighth / 8) for eighth in range(9)]
     return np.unique([*eighths, *measures.share_counts(players)])
 
 
-def _at_random(view: View | None, seed: int, counts: npt.NDArray[np.int64]) -> Arrays:
-    """Values [K] at random weights, and their curves and random ones [2, M]; nothing where they are not asked for."""
-    if view is None:
-        return {}
-    plan = shapley.draw_permutations(view.settings.grid**2, 1, seed)
-    response = view.ask(plan.masks)
-    values = plan.shapley(response.target)
-    return {
-        "null": values,
-        "null_curves": curves(view, values, response, counts),
-        "null_random": _random_curves(plan, response, counts),
-    }
+def _random_curves(plan: shapley.Permutations, response: Response, counts: Ints) -> Floats:
+    """Return insertion and deletion [2, M] in the random orders that the values are computed from."""
+    insertion, deletion = plan.paths(response.probability)
+    return np.stack([insertion.mean(axis=0)[counts], deletion.mean(axis=0)[counts]])
 
 
-def _random_curves(
-    plan: shapley.Permutations, response: Response, counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Insertion and deletion [2, M] in random orders: the very steps that the values were made from."""
-    there, back = plan.paths(response.probability)
-    return np.stack([there.mean(axis=0)[counts], back.mean(axis=0)[counts]])
-
-
-def curves(view: View, values: Any, ends: Response, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Insertion and deletion [2, M], the highest cells first.
+def curves(view: View, values: Any, ends: Response, counts: Ints) -> Floats:
+    """Compute insertion and deletion [2, M], the highest cells first.
 
     Args:
         view: the image.
         values: [K] of its cells.
-        ends: what the network says of nobody and everybody, first.
+        ends: response whose first two rows are those of no and of all cells.
         counts: [M] of cells.
     """
-    place = np.argsort(np.argsort(-values, kind="stable"))
+    rank = np.argsort(np.argsort(-values, kind="stable"))
     inner = counts[1:-1, None]
-    response = view.ask(np.concatenate([place < inner, place >= inner]))
-    (nothing, whole), (shown, hidden) = ends.probability[:2], np.split(response.probability, 2)
-    return np.array([[nothing, *shown, whole], [whole, *hidden, nothing]])
+    response = view.evaluate(np.concatenate([rank < inner, rank >= inner]))
+    (none, everything), (insertion, deletion) = ends.probability[:2], np.split(response.probability, 2)
+    return np.array([[none, *insertion, everything], [everything, *deletion, none]])
 
 
-def smallest_sets(views: Sequence[View], orders: Sequence[npt.NDArray[np.int64]]) -> list[Bools]:
-    """For each image, cells [K] without which the class is another, and none of which can be spared; none if it never is.
+def smallest_sets(views: Sequence[View], orders: Sequence[Ints]) -> list[Bools]:
+    """Find minimal sets of cells without which the class changes.
 
-    The highest cells are hidden, a few more each time, until the class changes; then each is shown again, the lowest
-    first, where the class stays changed. All images take each step together.
+    The highest cells are hidden, in growing numbers, until the class changes; then cells are made visible again, the lowest
+    first, if the class stays changed. All images are evaluated together.
+
+    Args:
+        views: the images.
+        orders: [K] the cells of each, the highest first.
+
+    Returns:
+        [K] for each image; no cell if the class never changes.
     """
     settings, players = views[0].settings, len(orders[0])
     hidden = [np.zeros(players, bool) for _ in views]
 
-    def changes(tried: Sequence[int], masks: Sequence[Bools]) -> list[bool]:
-        batch = torch.cat([views[at].shown(~mask[None]) for at, mask in zip(tried, masks, strict=True)])
+    def class_changes(images: Sequence[int], masks: Sequence[Bools]) -> list[bool]:
+        batch = torch.cat([views[image].render(~mask[None]) for image, mask in zip(images, masks, strict=True)])
         classes = logits(views[0].network, batch.split(settings.batch_size), settings).argmax(dim=1).tolist()
-        return [predicted != views[at].predicted for at, predicted in zip(tried, classes, strict=True)]
+        return [predicted != views[image].predicted for image, predicted in zip(images, classes, strict=True)]
 
-    open_ = list(range(len(views)))
-    first = [0] * len(views)
+    unchanged, changed = list(range(len(views))), []
     for count in curve_counts(players)[1:].tolist():
-        masks = [np.isin(np.arange(players), orders[at][:count]) for at in open_]
-        if not open_:
+        if not unchanged:
             break
-        for at, mask, changed in zip(list(open_), masks, changes(open_, masks), strict=True):
-            if changed:
-                hidden[at], first[at] = mask, count
-                open_.remove(at)
-    left = [at for at in range(len(views)) if first[at]]
-    while left:  # once more where a pass has spared some: what could not be spared before may be now
-        before = {at: hidden[at].sum() for at in left}
-        cells = {at: [cell for cell in orders[at][::-1].tolist() if hidden[at][cell]] for at in left}
+        images = list(unchanged)
+        masks = [np.isin(np.arange(players), orders[image][:count]) for image in images]
+        for image, mask, changes in zip(images, masks, class_changes(images, masks), strict=True):
+            if changes:
+                hidden[image] = mask
+                unchanged.remove(image)
+                changed.append(image)
+    remaining = sorted(changed)
+    while remaining:  # after a pass that made cells visible, others may have become unnecessary
+        sizes = {image: hidden[image].sum() for image in remaining}
+        cells = {image: [cell for cell in orders[image][::-1].tolist() if hidden[image][cell]] for image in remaining}
         for turn in range(max(map(len, cells.values()))):
-            tried = [at for at in left if turn < len(cells[at])]
-            masks = [hidden[at].copy() for at in tried]
-            for at, mask in zip(tried, masks, strict=True):
-                mask[cells[at][turn]] = False
-            for at, mask, changed in zip(tried, masks, changes(tried, masks), strict=True):
-                if changed:
-                    hidden[at] = mask
-        left = [at for at in left if hidden[at].sum() < before[at]]
+            images = [image for image in remaining if turn < len(cells[image])]
+            masks = [hidden[image].copy() for image in images]
+            for image, mask in zip(images, masks, strict=True):
+                mask[cells[image][turn]] = False
+            for image, mask, changes in zip(images, masks, class_changes(images, masks), strict=True):
+                if changes:
+                    hidden[image] = mask
+        remaining = [image for image in remaining if hidden[image].sum() < sizes[image]]
     return hidden

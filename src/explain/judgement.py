@@ -1,6 +1,7 @@
-"""From the measures of a sample to a verdict: intervals, invariants, bounds."""
+"""The verdict on a sample of explanations: intervals, invariants, bounds."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +11,8 @@ from explain.options import Bound, Options
 from explain.tables import Table
 from runs.statistics import MeanEstimate, bootstrap_mean, holm_correction
 
-ADDITIVITY = 1e-4  # largest difference of what values add up to, relative to what they should (or to 1)
-FEW = 10  # clusters below which whole ones are not drawn: a bootstrap over so few means nothing
+MAX_ADDITIVITY_ERROR = 1e-4  # of the sum of values, relative to what it should be (or to 1)
+MIN_CLUSTERS = 10  # with fewer, the bootstrap draws examples instead of clusters
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class MeasureResult:
     Attributes:
         name: one of the task's MEASURES.
         block: whether it can fail the model.
-        bound: that the mean must be above.
-        mean: over the examples that are judged.
+        bound: value that the mean must exceed.
+        mean: over the judged examples.
         adjusted: p-value, corrected over the blocking measures; None for others.
         outcome: passed, failed (blocking), warned, or unmeasured.
-        wrong: its mean over wrong answers; None if those are judged too.
+        mean_of_errors: mean over incorrect predictions; None if those are judged too; `wrong` in the file.
     """
 
     name: str
@@ -34,72 +35,93 @@ class MeasureResult:
     mean: MeanEstimate
     adjusted: float | None
     outcome: str
-    wrong: MeanEstimate | None
+    mean_of_errors: MeanEstimate | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate decides by.
+    """The verdict of the gate.
 
     Attributes:
         status: passed, warned, failed or inconclusive.
         task: of the model.
-        why: sentences on what failed, or could not be judged.
-        judged: which examples, in words.
+        reasons: sentences on what failed, or could not be judged; `why` in the file.
+        judged: description of the judged examples.
         examples: in the sample.
-        accuracy: share of them that is right.
-        measures: all of them.
+        accuracy: share of correct predictions.
+        measures: all measures.
         invariants: additivity, stability, finite.
-        about: model, sample, settings, versions.
+        provenance: model, data, sample, settings, versions, time; `about` in the file.
         slices: of `explain.slices`.
         calibration: of `explain.slices`.
     """
 
     status: str
     task: str
-    why: list[str]
+    reasons: list[str]
     judged: str
     examples: int
     accuracy: float
     measures: list[MeasureResult]
     invariants: dict[str, float]
-    about: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def good(self) -> bool:
+    def accepted(self) -> bool:
         """Whether the model may be used."""
         return self.status in ("passed", "warned")
 
 
-def judge_sample(task: str, table: Table, options: Options, explainer: ModuleType) -> Verdict:
-    """Judges a sample.
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as the fields of verdict.json."""
+    keys = {"reasons": "why", "provenance": "about", "mean_of_errors": "wrong"}
 
-    Right answers are judged: what a model looks at when it is wrong is reported apart. With too few of them nothing is.
-    Measures that block must all be above their bounds, their p-values corrected together (Holm 1979).
+    def rename(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return {keys.get(name, name): value for name, value in items}
+
+    return asdict(verdict, dict_factory=rename)
+
+
+def judge_sample(task: str, table: Table, options: Options, explainer: ModuleType) -> Verdict:
+    """Judge a sample.
+
+    Correct predictions are judged, and incorrect ones are reported separately. With too few correct predictions the verdict
+    is inconclusive. The means of all blocking measures must exceed their bounds, with p-values corrected for their number
+    (Holm 1979).
 
     Args:
         task: name of the model's task.
         table: of the explainer.
         options: conf/explain, with the bounds.
-        explainer: of the task: what its measures mean.
+        explainer: explainer module of the task.
     """
     correct = table["correct"] > 0.5
-    alone = int(correct.sum()) >= options.minimum
-    chosen = correct if alone else np.ones(len(correct), bool)
+    correct_count, count = int(correct.sum()), len(correct)
+    enough = correct_count >= options.min_correct
+    judged = correct if enough else np.ones(count, bool)
     _, sizes = np.unique(table["cluster"], return_counts=True)
-    clusters = table["cluster"] if len(sizes) >= FEW else np.arange(len(correct))
+    clusters = table["cluster"] if len(sizes) >= MIN_CLUSTERS else np.arange(count)
     bounds = options.measures
     means = {
-        name: bootstrap_mean(table[name][chosen], clusters[chosen], bound=bound.bound, seed=options.seed)
+        name: bootstrap_mean(table[name][judged], clusters[judged], bound=bound.bound, seed=options.seed)
         for name, bound in bounds.items()
     }
-    wrong = {name: bootstrap_mean(table[name][~chosen], clusters[~chosen]) if alone else None for name in bounds}
-    blocking = {name: means[name].p for name, bound in bounds.items() if bound.block and means[name].examples}
-    adjusted = holm_correction(blocking)
-    measured = [
-        _measured(name, bound, means[name], adjusted.get(name), options.level, wrong[name])
+    errors = {name: bootstrap_mean(table[name][~judged], clusters[~judged]) if enough else None for name in bounds}
+    adjusted = holm_correction(
+        {name: means[name].p for name, bound in bounds.items() if bound.block and means[name].examples}
+    )
+    results = [
+        MeasureResult(
+            name,
+            bound.block,
+            bound.bound,
+            means[name],
+            adjusted.get(name),
+            _measure_outcome(bound, means[name], adjusted.get(name), options.alpha),
+            errors[name],
+        )
         for name, bound in bounds.items()
     ]
     invariants = {
@@ -108,46 +130,40 @@ def judge_sample(task: str, table: Table, options: Options, explainer: ModuleTyp
         "finite": float(table["finite"].mean()),
     }
     doubts = []
-    if not invariants["additivity"] <= ADDITIVITY:
-        doubts.append(
-            f"values do not add up to the prediction (off by {invariants['additivity']:.2g}): nothing is judged"
-        )
+    if not invariants["additivity"] <= MAX_ADDITIVITY_ERROR:
+        doubts.append(f"the values do not add up to the prediction (off by {invariants['additivity']:.2g})")
     if invariants["finite"] < 1:
-        doubts.append(f"{1 - invariants['finite']:.0%} of the explanations have values that are no numbers")
-    if invariants["stability"] < options.stable:
+        doubts.append(f"{1 - invariants['finite']:.0%} of the explanations have values that are not finite")
+    if invariants["stability"] < options.min_agreement:
         doubts.append(
-            f"two explainer seeds agree by {invariants['stability']:.2f} only (explain.stable={options.stable:g}): "
-            f"raise explain.{task}.{explainer.STEADIER}"
+            f"two explainer seeds agree by only {invariants['stability']:.2f} "
+            f"(explain.min_agreement={options.min_agreement:g}): raise explain.{task}.{explainer.STABILITY_SETTING}"
         )
-    if not alone:
+    if not enough:
         doubts.append(
-            f"{int(correct.sum())} of {len(correct)} answers are right, too few to say what the model looks at when it is "
-            f"(explain.minimum={options.minimum})"
+            f"{correct_count} of {count} predictions are correct, too few to judge (explain.min_correct={options.min_correct})"
         )
-    if not blocking:
+    if not adjusted:
         doubts.append("no blocking measure could be measured")
-    failed = [_why(measure, explainer.MEASURES) for measure in measured if measure.outcome == "failed"]
-    status = "inconclusive" if doubts else "failed" if failed else "passed"
-    if status == "passed" and any(measure.outcome in ("warned", "unmeasured") for measure in measured):
+    failures = [_describe_failure(result, explainer.MEASURES) for result in results if result.outcome == "failed"]
+    status = "inconclusive" if doubts else "failed" if failures else "passed"
+    if status == "passed" and any(result.outcome in ("warned", "unmeasured") for result in results):
         status = "warned"
-    group = f"the {int(correct.sum())} right answers" if alone else "all of them, for want of right ones"
-    return Verdict(status, task, doubts + failed, group, len(correct), float(correct.mean()), measured, invariants)
+    group = f"the {correct_count} correct predictions" if enough else "all predictions, because too few are correct"
+    return Verdict(status, task, doubts + failures, group, count, float(correct.mean()), results, invariants)
 
 
-def _measured(
-    name: str, bound: Bound, result: MeanEstimate, adjusted: float | None, level: float, wrong: MeanEstimate | None
-) -> MeasureResult:
-    if not result.examples:
-        outcome = "unmeasured"
-    else:
-        above = (result.p if adjusted is None else adjusted) <= level
-        outcome = "passed" if above else "failed" if bound.block else "warned"
-    return MeasureResult(name, bound.block, bound.bound, result, adjusted, outcome, wrong)
+def _measure_outcome(bound: Bound, mean: MeanEstimate, adjusted: float | None, alpha: float) -> str:
+    if not mean.examples:
+        return "unmeasured"
+    if (mean.p if adjusted is None else adjusted) <= alpha:
+        return "passed"
+    return "failed" if bound.block else "warned"
 
 
-def _why(measure: MeasureResult, meanings: dict[str, str]) -> str:
-    mean_ = measure.mean
+def _describe_failure(result: MeasureResult, meanings: Mapping[str, str]) -> str:
+    mean = result.mean
     return (
-        f"{measure.name} is {mean_.value:.3f} [{mean_.low:.3f}, {mean_.high:.3f}], not certainly above "
-        f"{measure.bound:g} ({meanings[measure.name]})"
+        f"{result.name} is {mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}], not significantly above "
+        f"{result.bound:g} ({meanings[result.name]})"
     )

@@ -1,4 +1,4 @@
-"""The model that is explained, and the data it is explained on."""
+"""The model that is explained, and its data."""
 
 import contextlib
 import copy
@@ -12,8 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from config import tasks
-from explain import options
-from explain.options import Options
+from explain.options import Options, read_options
 from runs.lineage import folder_digest
 from trainers import evaluate, fast_dropout, hardware, saved_model
 from trainers.build import check_targets
@@ -22,15 +21,15 @@ from trainers.saved_model import SavedModel
 
 @dataclass(frozen=True)
 class Subject:
-    """A saved model, ready.
+    """A saved model with its data, ready to be explained.
 
     Attributes:
-        saved: where it is, and the settings that its predictions depend on.
-        explainer: of its task: the module of its explanations.
-        data: the data module, its validation split open.
-        network: transformers' or timm's, in eval mode on its device.
+        saved: the saved model.
+        explainer: the explainer module of its task.
+        data: the data module, set up for validation.
+        network: of transformers or timm, in eval mode on its device.
         digest: SHA-256 (hex) of its weights and configuration.
-        device: where it runs.
+        device: device of the network.
     """
 
     saved: SavedModel
@@ -42,68 +41,66 @@ class Subject:
 
 
 def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
-    """Loads a run's model, or a model folder, with the validation split and the options.
+    """Load the model of a run or a model folder, with the validation split and the options.
 
     Args:
-        name: a run's folder or a model folder.
-        overrides: Hydra overrides; `data=` for another data set than the run's.
+        name: run folder or model folder.
+        overrides: Hydra overrides; `data=` for a data set other than the run's.
 
     Raises:
-        InputError: the model cannot be loaded, its task has no explainer, or the data is of another task or has other classes.
+        InputError: the model cannot be loaded, its task has no explainer, or the data has another task or other classes.
     """
     from config.check import check_config
-    from datamodules.imports import quick
 
-    quick()
     model = saved_model.open_model(name)
-    explainer = tasks.load_member(model.task, "explainer", "explain")()
+    tasks.load_member(model.task, "explainer", "explain")  # refused before its data is read
     config = evaluate.compose_saved(model, overrides)
     check_config(config)
     check_targets(config)
-    chosen = options.read_options(config.explain, model.task)
     hardware.configure_cpu(config.trainer.threads)
-    return _open(model, explainer, config), chosen
+    return _open_subject(model, config)
 
 
 def load_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
-    """A run's exported model and the options, by the configuration that trained it."""
-    model, own = saved_model.open_model(str(folder)), copy.deepcopy(config)
+    """Load the exported model of a run, and the options, with the configuration that trained it."""
+    model, saved_config = saved_model.open_model(str(folder)), copy.deepcopy(config)
+    evaluate.apply_saved_model(model, saved_config)
+    return _open_subject(model, saved_config)
+
+
+def _open_subject(model: SavedModel, config: DictConfig) -> tuple[Subject, Options]:
     explainer = tasks.load_member(model.task, "explainer", "explain")()
-    chosen = options.read_options(config.explain, model.task)
-    evaluate.apply_saved_model(model, own)
-    return _open(model, explainer, own), chosen
-
-
-def _open(model: SavedModel, explainer: ModuleType, config: DictConfig) -> Subject:
+    options = read_options(config.explain, model.task)
     data, module = evaluate.load_module(model, config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    return Subject(model, explainer, data, prepare_network(module.model, device), folder_digest(model.folder), device)
+    network = prepare_network(module.model, device)
+    return Subject(model, explainer, data, network, folder_digest(model.folder), device), options
 
 
 def prepare_network(network: Any, device: torch.device) -> Any:
-    """A network on its device, for inference alone."""
+    """Move a network to its device and prepare it for inference."""
     network = network.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        fast_dropout.enable(network)  # its attention is the quicker one
+        fast_dropout.enable(network)  # its attention is faster
     return network
 
 
-def random_transformer(subject: Subject, automatic: Any, seed: int) -> Any:
-    """The architecture of a transformers model at random weights.
+def random_transformer(subject: Subject, auto_class: Any, seed: int) -> Any:
+    """Build the architecture of a transformers model with random weights.
 
     Args:
         subject: the model.
-        automatic: the Auto class of its head, such as AutoModelForQuestionAnswering.
+        auto_class: the Auto class of its head, such as AutoModelForQuestionAnswering.
         seed: of the weights.
     """
     with seeded(seed):
-        network = automatic.from_config(copy.deepcopy(subject.network.config), attn_implementation="sdpa")
+        network = auto_class.from_config(copy.deepcopy(subject.network.config), attn_implementation="sdpa")
     return prepare_network(network, subject.device)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Weights that are drawn inside depend on the seed alone; torch's own generator stays as it was."""
+    """Seed torch's generator within the context, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -111,6 +108,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def inference_context(device: torch.device, bfloat16: bool) -> Iterator[None]:
-    """Forward passes without gradients, in bfloat16 where wanted."""
+    """Disable gradients within the context, and use bfloat16 if requested."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         yield

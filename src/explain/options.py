@@ -1,4 +1,4 @@
-"""conf/explain as one object: read once, where a command or a run enters the room."""
+"""The options in conf/explain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,18 +6,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from config import tasks
 from config.errors import InputError
-from explain import calibrate
+from explain.calibrate import read_bounds
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a measure's mean must be above.
+    """The bound of a measure.
 
     Attributes:
         block: whether the measure can fail the model.
-        bound: of its mean.
+        bound: value that the mean must exceed.
     """
 
     block: bool
@@ -26,19 +25,19 @@ class Bound:
 
 @dataclass(frozen=True)
 class Options:
-    """conf/explain for one task; its comments say what each does.
+    """conf/explain for one task.
 
     Attributes:
         action: enforce, warn or off.
-        examples: size of the sample; None for the task's own.
+        examples: size of the sample; None for the task's default.
         seed: of the sample, of permutations and of the random weights.
         precision: auto, 32 or bf16.
         batch_size: rows of a forward pass.
-        level: chance that a measure passes that is no better than its bound, over all blocking measures.
-        stable: agreement of two explainer seeds below which nothing is judged.
-        minimum: right answers below which nothing is judged.
-        slice_gap: accuracy that a slice may lie below the rest; None for any.
-        own: the task's section, without its measures.
+        alpha: significance level of the blocking measures together.
+        min_agreement: smallest agreement of two explainer seeds; below it the verdict is inconclusive.
+        min_correct: smallest number of correct predictions; below it the verdict is inconclusive.
+        slice_gap: largest accuracy difference between a slice and the rest; None for any.
+        section: the section of the task, without its measures.
         measures: the bounds by measure, in the order of the configuration.
     """
 
@@ -47,39 +46,44 @@ class Options:
     seed: int
     precision: str
     batch_size: int
-    level: float
-    stable: float
-    minimum: int
+    alpha: float
+    min_agreement: float
+    min_correct: int
     slice_gap: float | None
-    own: Mapping[str, Any]
+    section: Mapping[str, Any]
     measures: Mapping[str, Bound]
+
+    @property
+    def numeric_settings(self) -> dict[str, Any]:
+        """The options that the settings of every explainer have: batch_size, seed, bfloat16."""
+        return {"batch_size": self.batch_size, "seed": self.seed, "bfloat16": self.precision == "bf16"}
 
 
 def read_options(config: DictConfig, task: str) -> Options:
-    """Unpacks conf/explain, with the bounds of its file of thresholds if it names one.
+    """Read conf/explain, with the bounds of `thresholds` if it names a file.
 
     Args:
         config: conf/explain.
         task: name of the model's task.
 
     Raises:
-        InputError: the task has no explainer, the configuration has no section for it, or the file of thresholds is not one of this task.
+        InputError: the configuration has no section for the task, or the file of thresholds is invalid.
     """
-    tasks.load_member(task, "explainer", "explain")
     values: Any = OmegaConf.to_container(config, resolve=True)
     section = values.get(task)
     if not isinstance(section, dict) or not isinstance(section.get("measures"), dict):
         raise InputError(
-            f"explain.{task} is not configured: explanations of the task {task} need its section in conf/explain/enforce.yaml, "
-            "with its measures"
+            f"explain.{task} is not configured: add its section, with measures, as in conf/explain/enforce.yaml"
         )
-    bounds = {} if values["thresholds"] is None else calibrate.read_bounds(str(values["thresholds"]), task)
+    bounds = {} if values["thresholds"] is None else read_bounds(str(values["thresholds"]), task)
     measures = {
-        name: Bound(bool(value["block"]), float(bounds.get(name, value["bound"])))
-        for name, value in section["measures"].items()
+        name: Bound(bool(measure["block"]), float(bounds.get(name, measure["bound"])))
+        for name, measure in section["measures"].items()
     }
-    names = ("action", "examples", "seed", "batch_size", "level", "stable", "minimum", "slice_gap")
-    own = {name: value for name, value in section.items() if name != "measures"}
+    names = ("action", "examples", "seed", "batch_size", "alpha", "min_agreement", "min_correct", "slice_gap")
     return Options(
-        **{name: values[name] for name in names}, precision=str(values["precision"]), own=own, measures=measures
+        **{name: values[name] for name in names},
+        precision=str(values["precision"]),
+        section={name: value for name, value in section.items() if name != "measures"},
+        measures=measures,
     )

@@ -1,54 +1,56 @@
-"""The explainer of question answering: what its explanations are made of, measured by and shown as."""
+"""The explainer of question answering."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from explain import measures, question_pages, sample, shapley, tables
+from explain import measures, question_report, sample, shapley, tables, tokens
 from explain.model import Subject, random_transformer
 from explain.options import Options
+from explain.question_values import PARAGRAPH
 from explain.question_values import explain as explain
 from explain.question_views import Settings
+from explain.report import Section
 from explain.slices import SliceNames
 from explain.tables import Table
 from runs.questions import question_word
 
-FORMAT = 3  # part of the cache's key: raise it when what is found changes
+FORMAT = 3  # part of the cache key: raise it when values change
 EXAMPLES = 128  # of a sample
 CHUNK = 8
 STABILITY = "they are exact, whatever the seed"
 MEASURES = {
-    "question_share": "the question's share of all that is said, less its share at random weights",
-    "question_permutation": "how far the answer's probability falls when another question is asked",
+    "question_share": "the question's share of the absolute values, less its share with random weights",
+    "question_permutation": "fall of the answer's probability with another question about the paragraph",
     **measures.COMMON,
 }
 
 
 def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
-    """What decides the values.
+    """Return the settings that the values depend on.
 
     Args:
         options: conf/explain.
-        decoding: the saved model's own: how its answers are found.
+        decoding: settings of the saved model: max_answer_tokens, n_best.
     """
     return Settings(
-        **{name: options.own[name] for name in ("sentences", "other_questions")},
-        **{name: decoding[name] for name in ("max_answer_tokens", "n_best")},
-        batch_size=options.batch_size,
-        seed=options.seed,
-        bfloat16=options.precision == "bf16",
+        sentences=options.section["sentences"],
+        other_questions=options.section["other_questions"],
+        max_answer_tokens=decoding["max_answer_tokens"],
+        n_best=decoding["n_best"],
+        **options.numeric_settings,
     )
 
 
 def examples(data: Any) -> tuple[list[str], list[Any]]:
-    """Ids of the validation split, and the document of each question, over which a sample is spread."""
+    """Return ids and strata (documents) of the validation split."""
     rows = data.examples
-    return [rows.id(at) for at in range(len(rows))], [rows.document(at) for at in range(len(rows))]
+    return [rows.id(index) for index in range(len(rows))], [rows.document(index) for index in range(len(rows))]
 
 
-def prepared(data: Any) -> list[Any]:
-    """How texts become the model's input."""
+def preprocessing(data: Any) -> list[Any]:
+    """Return what the preprocessing depends on, for the cache key."""
     return [
         data.prepared_tokenizer.fingerprint,
         data.limits.max_length,
@@ -59,36 +61,35 @@ def prepared(data: Any) -> list[Any]:
 
 
 def random_network(subject: Subject, seed: int) -> Any:
-    """The same architecture at random weights: what an explanation says when nothing was learned."""
+    """Build the architecture with random weights."""
     from transformers import AutoModelForQuestionAnswering
 
     return random_transformer(subject, AutoModelForQuestionAnswering, seed)
 
 
-def others(
-    data: Any, ids: Sequence[str], positions: Sequence[int], part: Sequence[int], chosen: Settings
+def replacements(
+    data: Any, ids: Sequence[str], positions: Sequence[int], part: Sequence[int], question_settings: Settings
 ) -> list[list[int]]:
-    """For each question of a part of the sample, others to ask in its place: of the sample, about another paragraph.
+    """Choose for each question of a part of the sample others about another paragraph, to ask in its place.
 
     Args:
         data: the data module.
         ids: of the validation split.
-        positions: of the whole sample.
-        part: those of them that are explained together.
-        chosen: the settings.
+        positions: of the sample.
+        part: positions of the questions to replace.
+        question_settings: of `settings`.
     """
     context = data.examples.context_of
-    return sample.choose_replacements(
-        ids, positions, part, lambda at, other: context[at] != context[other], chosen.other_questions
-    )
+    count = question_settings.other_questions
+    return sample.choose_replacements(ids, positions, part, lambda a, b: context[a] != context[b], count)
 
 
-def table(explained: Sequence[Mapping[str, Any]]) -> Table:
-    """Per question: `correct`, `confidence`, `cluster` (its document), `stability`, `additivity`, `finite`, and each measure."""
-    return tables.stack_rows(_row(question) for question in explained)
+def table(explanations: Sequence[Mapping[str, Any]]) -> Table:
+    """Return columns: `correct`, `confidence`, `cluster` (the document), `stability`, `additivity`, `finite`, and the measures."""
+    return tables.stack_rows(map(_measure_row, explanations))
 
 
-def _row(question: Mapping[str, Any]) -> dict[str, Any]:
+def _measure_row(question: Mapping[str, Any]) -> dict[str, Any]:
     values = question["values"]
     null = question.get("null", np.full(len(values), np.nan))
     return {
@@ -99,70 +100,64 @@ def _row(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lines(
-    data: Any, positions: Sequence[int], explained: Sequence[Mapping[str, Any]], measured: Table
+    data: Any, positions: Sequence[int], explanations: Sequence[Mapping[str, Any]], measured: Table
 ) -> list[dict[str, Any]]:
-    """Lines of explanations.jsonl: id, question, prediction, answers, correct, confidence, question_share, parts, words, smallest.
+    """Return the lines of explanations.jsonl: id, question, prediction, answers, correct, confidence, question_share, parts, words, smallest.
 
     Args:
         data: the data module.
         positions: of the questions.
-        explained: of `explain`.
+        explanations: of `explain`.
         measured: of `table`.
     """
-    return [_line(data.examples, at, row) for at, row in zip(positions, explained, strict=True)]
+    return [_line(data.examples, position, row) for position, row in zip(positions, explanations, strict=True)]
 
 
-def _line(rows: Any, at: int, explained: Mapping[str, Any]) -> dict[str, Any]:
-    context, question, values = rows.context(at), rows.question(at), explained["values"].tolist()
-    texts = [context[first:last] for first, last in explained["sentences"].tolist()]
-    first, last = explained["span"].tolist()
-    sources = (question, context)
-    words = [
-        {"text": sources[where][begin:end], "of": ("question", "paragraph")[where], "begin": begin, "value": value}
-        for (where, begin, end), value in zip(
-            explained["word_chars"].tolist(), explained["words"].tolist(), strict=True
-        )
-    ]
-    answer = int(explained["answer"])
+def _line(rows: Any, position: int, question: Mapping[str, Any]) -> dict[str, Any]:
+    sources, answer = (rows.question(position), rows.context(position)), int(question["answer"])
+    values = question["values"]
+    first, last = question["span"].tolist()
+    spans = np.insert(question["sentences"], 0, PARAGRAPH, axis=1)
+    sentences = tokens.span_rows(sources, ("question", "paragraph"), spans, values[1:])
     return {
-        "id": rows.id(at),
-        "question": question,
-        "prediction": "" if first < 0 else context[first:last],
+        "id": rows.id(position),
+        "question": sources[0],
+        "prediction": "" if first < 0 else sources[1][first:last],
         "span": None if first < 0 else [first, last],
-        "answers": [gold["text"] for gold in rows.answers(at)],
-        "correct": bool(explained["correct"]),
-        "confidence": float(explained["confidence"]),
-        "question_share": float(measures.share(explained["values"])),
-        "question_value": values[0],
-        "begin": int(explained["sentences"][0, 0]),
+        "answers": [gold["text"] for gold in rows.answers(position)],
+        "correct": bool(question["correct"]),
+        "confidence": float(question["confidence"]),
+        "question_share": float(measures.share(values)),
+        "question_value": float(values[0]),
+        "begin": sentences[0]["begin"],
         "parts": [
-            {"text": text, "value": value, "answer": number == answer}
-            for number, (text, value) in enumerate(zip(texts, values[1:], strict=True))
+            {"text": row["text"], "value": row["value"], "answer": number == answer}
+            for number, row in enumerate(sentences)
         ],
-        "words": words,
+        "words": tokens.span_rows(sources, ("question", "paragraph"), question["word_chars"], question["words"]),
         "smallest": shapley.smallest_set(
-            explained["same"],
-            explained["coalitions"],
-            ["the question", *(f"sentence {number + 1}" for number in range(len(texts)))],
+            question["same"],
+            question["coalitions"],
+            ["the question", *(f"sentence {number + 1}" for number in range(len(sentences)))],
         ),
     }
 
 
-def slices(rows: Sequence[Mapping[str, Any]], explained: Sequence[Mapping[str, Any]]) -> SliceNames:
-    """The slices that each question is in: its type, and the length of its answer."""
+def slices(rows: Sequence[Mapping[str, Any]], explanations: Sequence[Mapping[str, Any]]) -> SliceNames:
+    """Return the slices of each question: its question word, and the length of its answer."""
     return {
         "question": [question_word(row["question"]) for row in rows],
-        "answer": [_length(len((row["answers"] or [""])[0].split())) for row in rows],
+        "answer": [_length_name(len((row["answers"] or [""])[0].split())) for row in rows],
     }
 
 
-def _length(words: int) -> str:
+def _length_name(words: int) -> str:
     return "no answer" if not words else "1 word" if words == 1 else "2 to 4 words" if words < 5 else "5 words and more"
 
 
-def parts(
-    subject: Subject, chosen: Settings, options: Options, positions: Sequence[int],
-    explained: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
-    """HTML of what the report shows of questions; arguments as of the functions before."""
-    return question_pages.parts(rows)
+def report_sections(
+    subject: Subject, question_settings: Settings, options: Options, positions: Sequence[int],
+    explanations: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
+) -> list[Section]:  # fmt: skip
+    """Return the task's sections of the report; see the functions above for the arguments."""
+    return question_report.report_sections(rows)

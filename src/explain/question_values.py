@@ -1,139 +1,109 @@
-"""Explanations of answers: which parts of a question and its paragraph speak for the predicted answer."""
+"""Explanations of answers: values of the question and the sentences of its paragraph for the predicted answer."""
 
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from explain import question_views, shapley, token_gradients, tokens
+from explain import question_views, tokens
 from explain.model import Subject
 from explain.question_views import InputEncoder, Settings, View, Window
 from explain.sample import Chunk, example_seed
+from explain.tokens import Arrays, Ints, SourceSpan, Span
 from trainers import answer_scores, squad_metrics
 
-RIGHT = 0.5  # F1 from which on an answer counts as right
-
-Arrays = dict[str, npt.NDArray[Any]]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+MIN_F1 = 0.5  # of a correct answer
+QUESTION, PARAGRAPH = 0, 1  # the source texts of words
 
 
 def explain(
     subject: Subject, null: Any, chunk: Chunk, settings: Settings, progress: Callable[[], None]
 ) -> list[Arrays]:
-    """Explains the answers to some questions of the validation split.
+    """Explain the answers to some questions of the validation split.
 
     Args:
         subject: the model.
-        null: the same architecture at random weights.
-        chunk: the questions; its `others` are questions to ask in the place of each.
+        null: the same architecture with random weights.
+        chunk: the questions, with replacements.
         settings: of the explanation.
         progress: called after each.
 
     Returns:
-        For each question, with k = 1 + its sentences: `values` [k] exact (the question first), `coalitions` [2**k] of the
-        target, `same` [2**k], `sentences` [k - 1, 2] their characters, `answer` the group with the answer (-1: none of
-        them), `null` [k] of the random weights if they were asked, `gradients` [k], `asked` [R] target with other questions, `words` [w] and
-        `word_chars` [w, 3] (0 question, 1 paragraph; first, last + 1), `span` [2] (-1: no answer), `confidence`, `correct`, `cluster` (its
-        document).
+        For each question: the arrays of `tokens.explain_groups` for k = 1 + its sentences (the question first), `sentences`
+        [k - 1, 2], their characters, `answer`, the number of the sentence with the answer (-1: none), `asked` [R], the target
+        with the replacements, the arrays of `tokens.word_values` (`QUESTION` or `PARAGRAPH`), `span` [2] (-1: no answer),
+        `confidence`, `correct`, `cluster` (its document).
     """
-    reader, rows = InputEncoder(subject), []
-    for position, others in zip(chunk.positions, chunk.others, strict=True):
-        network = null if position in chunk.null else None
-        rows.append(_one(subject, reader, network, position, others, position in chunk.words, settings))
+    encoder, rows = InputEncoder(subject), []
+    for index in range(len(chunk.positions)):
+        rows.append(_explain_answer(subject, encoder, null, chunk, index, settings))
         progress()
     return rows
 
 
-def _one(
-    subject: Subject,
-    reader: InputEncoder,
-    null: Any,
-    index: int,
-    others: Sequence[int],
-    worded: bool,
-    settings: Settings,
+def _explain_answer(
+    subject: Subject, encoder: InputEncoder, null: Any, chunk: Chunk, index: int, settings: Settings
 ) -> Arrays:
-    examples = subject.data.examples
-    question, context = examples.question(index), examples.context(index)
-    window = question_views.find_window(subject, reader, question, context, settings)
-    view = View(subject.network, window, reader.hidden, settings, subject.device)
+    position = chunk.positions[index]
+    examples, mask_id, device = subject.data.examples, encoder.mask_id, subject.device
+    question, context = examples.question(position), examples.context(position)
+    window = question_views.find_window(subject, encoder, question, context, settings)
+    view = View(subject.network, window, mask_id, settings, device)
+    null_view = None if position not in chunk.null else View(null, window, mask_id, settings, device)
     low, high = int(window.chars[window.chars[:, 0] >= 0][0, 0]), int(window.chars[:, 1].max())
-    parts = tokens.split_sentences(context, low, high, settings.sentences)
-    group = groups(window, parts)
-    players = len(parts) + 1
-    hidden = tokens.hide_groups(group, ~shapley.all_coalitions(players))
-    response = view.ask(hidden)
-    values = shapley.exact_values(response.target)
-    random = View(null, window, reader.hidden, settings, subject.device) if null is not None else None
-    answer, text = -1, "" if window.span is None else context[slice(*window.span)]
+    sentences = tokens.split_sentences(context, low, high, settings.sentences)
+    group = groups(window, sentences)
+    arrays = tokens.explain_groups(view, null_view, group, len(sentences) + 1)
+    words: list[SourceSpan] = []
+    source, chars = np.full(len(window.ids), -1), window.chars.copy()
+    if position in chunk.words:  # those of the question and of the strongest sentence
+        strongest = int(np.abs(arrays["values"][1:]).argmax())
+        words = [(QUESTION, *span) for span in tokens.split_words(question)]
+        words += [(PARAGRAPH, *span) for span in tokens.split_words(context, *sentences[strongest])]
+        source[window.question_mask], source[group == strongest + 1] = QUESTION, PARAGRAPH
+        chars[window.question_mask] = encoder.question_offsets(question, int(window.question_mask.sum()))
+    seed = example_seed(settings.seed, zlib.crc32(str(position).encode()))
+    replaced = [
+        _replaced_target(subject, encoder, window, examples.question(other), context, settings)
+        for other in chunk.replacements[index]
+    ]
+    answer, text = -1, ""
     if window.span is not None:
-        answer = next((number for number, (a, b) in enumerate(parts) if a <= window.span[0] < b), -1)
-    targets = [_target_of(subject, reader, window, examples.question(other), context, settings) for other in others]
-    words, places = np.empty(0), np.empty((0, 3), np.int64)
-    if worded:
-        words, places = _words(view, reader, question, group, values, parts, context, index)
-    score = squad_metrics.score(text, answer_scores.gold_texts(examples, index), no_answer=reader.no_answer)
+        text = context[slice(*window.span)]
+        answer = next((number for number, (a, b) in enumerate(sentences) if a <= window.span[0] < b), -1)
+    gold = answer_scores.gold_texts(examples, position)
     return {
-        "values": values,
-        "coalitions": response.target,
-        "same": response.same,
-        "sentences": np.array(parts, np.int64),
+        **arrays,
+        "sentences": np.array(sentences, np.int64),
         "answer": np.array(answer),
-        **({"null": shapley.exact_values(random.ask(hidden).target)} if random else {}),
-        "gradients": token_gradients.integrated_gradients(view, group, players),
-        "asked": np.array(targets),
-        "words": words,
-        "word_chars": places,
+        "asked": np.array(replaced),
+        **tokens.word_values(view, source, chars, words, seed),
         "span": np.array(window.span or (-1, -1), np.int64),
         "confidence": np.array(window.confidence),
-        "correct": np.array(score.f1 >= RIGHT),
-        "cluster": np.array(examples.document(index)),
+        "correct": np.array(squad_metrics.score(text, gold, no_answer=encoder.no_answer).f1 >= MIN_F1),
+        "cluster": np.array(examples.document(position)),
     }
 
 
-def groups(window: Window, parts: Sequence[tuple[int, int]]) -> Ints:
-    """The group [L] of each token: 0 the question, from 1 on the sentences, -1 for tokens of the structure."""
+def groups(window: Window, sentences: Sequence[Span]) -> Ints:
+    """Return the group [L] of each token: 0 the question, from 1 on the sentences, -1 for structure tokens."""
     group = np.full(len(window.ids), -1)
-    group[window.asked] = 0
+    group[window.question_mask] = 0
     middle = window.chars.mean(axis=1)
-    for number, (first, last) in enumerate(parts):
+    for number, (first, last) in enumerate(sentences):
         group[(window.chars[:, 0] >= 0) & (middle >= first) & (middle < last)] = number + 1
     return group
 
 
-def _target_of(
-    subject: Subject, reader: InputEncoder, window: Window, question: str, context: str, settings: Settings
+def _replaced_target(
+    subject: Subject, encoder: InputEncoder, window: Window, question: str, context: str, settings: Settings
 ) -> float:
-    """The target, of the same answer, with another question; NaN where the longer question pushes the answer out."""
-    windows = reader.windows(question, context)
+    """Return the target of the same answer with another question; NaN if the longer question truncates the answer."""
+    windows = encoder.windows(question, context)
     logits = question_views.window_logits(subject, windows, settings)
     number, first, last = question_views.locate_span(windows, logits, window.span)
     if window.span is not None and not last:
         return np.nan
     start, end = (side[0].cpu().log_softmax(0) for side in logits[number])
     return float(start[first] + end[last])
-
-
-def _words(
-    view: View, reader: InputEncoder, question: str, group: Ints, values: Any, parts: Sequence[tuple[int, int]],
-    context: str, index: int,
-) -> tuple[Floats, Ints]:  # fmt: skip
-    """Values of the words of the question and of the sentence that says most, while all else is shown."""
-    window, sentence = view.window, int(np.abs(values[1:]).argmax())
-    places = [(0, *span) for span in tokens.split_words(question)]
-    places += [(1, *span) for span in tokens.split_words(context, *parts[sentence])]
-    owner = np.full(len(window.ids), -1)
-    asked = np.flatnonzero(window.asked)
-    offsets = reader.question(question, len(asked))
-    for number, (where, first, last) in enumerate(places):
-        if where == 0:
-            owner[asked[(offsets[:, 0] < last) & (offsets[:, 1] > first)]] = number
-        else:
-            within = (window.chars[:, 0] >= 0) & (window.chars[:, 0] < last) & (window.chars[:, 1] > first)
-            owner[within & (group == sentence + 1)] = number
-    seed = example_seed(view.settings.seed, zlib.crc32(str(index).encode()))
-    found, kept = tokens.word_values(view, owner, len(places), seed)
-    return found, np.array([places[number] for number in kept], np.int64).reshape(-1, 3)

@@ -1,11 +1,10 @@
-"""Where a model finds its answer to a question, and what it says of it while some parts are hidden."""
+"""A reader's answer to a question, and its response while tokens are hidden."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,16 +12,16 @@ from config.ranges import Range
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from explain import tokens
 from explain.model import Subject, inference_context
+from explain.tokens import Bools, Ints, Span
 from trainers import inference
 from trainers.spans import best_spans, merge_candidates
 
-Bools = npt.NDArray[np.bool_]
 Logits = tuple[Tensor, Tensor]  # of starts and of ends
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the values; conf/explain and conf/model say what each does."""
+    """Settings that the values depend on; conf/explain and conf/model describe them."""
 
     sentences: Annotated[int, Range(low=1, high=10)]
     max_answer_tokens: int
@@ -34,80 +33,73 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class ExtraSettings:
-    """What else is explained; conf/explain says what each does."""
-
-    words: Annotated[int, Range(low=0, high=10**6)]
-
-
-@dataclass(frozen=True)
 class Window:
-    """A question and the part of its paragraph in which the model finds its answer, as one input.
+    """A question and the part of its paragraph with the predicted answer, as one input.
 
     Attributes:
         ids: [L] tokens.
-        types: [L] token types; None if the model takes none.
+        types: [L] token types; None if the model has none.
         chars: [L, 2] characters of each token in the paragraph, -1 outside it.
-        asked: bool [L], tokens of the question.
+        question_mask: bool [L], tokens of the question.
         start, end: tokens of the predicted answer; 0, 0 for "no answer".
         span: its characters; None for "no answer".
         confidence: probability of the answer among the n best.
     """
 
-    ids: npt.NDArray[np.int64]
-    types: npt.NDArray[np.int64] | None
-    chars: npt.NDArray[np.int64]
-    asked: Bools
+    ids: Ints
+    types: Ints | None
+    chars: Ints
+    question_mask: Bools
     start: int
     end: int
-    span: tuple[int, int] | None
+    span: Span | None
     confidence: float
 
 
 class InputEncoder:
-    """How a model's texts become tokens."""
+    """Encodes questions and paragraphs as inputs of the model."""
 
     def __init__(self, subject: Subject) -> None:
-        """Opens the tokenizer of the data module, which is the model's."""
+        """Open the tokenizer of the data module, which is the model's."""
         data = subject.data
         self.encoder = PairEncoder(data.prepared_tokenizer.folder / "tokenizer.json")
         self.limits: Limits = data.limits
         self.pad_id, self.uses_types = data.pad_id, data.uses_types
         self.no_answer = not data.answerable_only
-        self.hidden = tokens.mask_token(data.tokenizer())
+        self.mask_id = tokens.mask_token(data.tokenizer())
 
     def windows(self, question: str, context: str) -> Windows:
-        """The windows of a question and its paragraph."""
+        """Return the windows of a question and its paragraph."""
         return Windows.of_records(self.encoder, [(question, context)], self.limits, self.pad_id, self.uses_types)
 
-    def question(self, text: str, count: int) -> npt.NDArray[np.int64]:
-        """Characters [count, 2] of a question's first tokens."""
+    def question_offsets(self, text: str, count: int) -> Ints:
+        """Return the characters [count, 2] of the first tokens of a question."""
         return np.asarray(self.encoder.encode([text])[1][:count], np.int64)
 
 
 class View(tokens.View):
-    """One window, with some tokens masked."""
+    """One window in which tokens can be masked."""
 
     settings: Settings
 
     def __init__(self, network: Any, window: Window, mask_id: int, settings: Settings, device: torch.device) -> None:
-        """Takes a window; arguments as of `tokens.View`."""
+        """Initialise the view; see `tokens.View` for the arguments."""
         super().__init__(network, window.ids, window.types, mask_id, settings, device)
         self.window = window
 
     def outputs(self, batch: dict[str, Tensor]) -> Logits:
-        """Start and end logits, float32 [B, L]."""
+        """Return start and end logits, float32 [B, L]."""
         return inference.span_logits(self.network, batch)
 
     def target(self, outputs: Logits) -> Tensor:
-        """[B] log-probability of the answer that the network gives to the whole: of its start and its end."""
+        """Return the log-probability [B] of start and end of the answer that is predicted for the whole window."""
         start, end = outputs
         return start.log_softmax(1)[:, self.window.start] + end.log_softmax(1)[:, self.window.end]
 
-    def same(self, outputs: Logits) -> Tensor:
-        """Whether the best span of the paragraph, or "no answer" where that was it, is the predicted one.
+    def unchanged(self, outputs: Logits) -> Tensor:
+        """Return bool [B], whether the best span of the paragraph, or "no answer", is the predicted answer.
 
-        Spans are paired, as when answers are found, from the `n_best` starts and ends.
+        As in prediction, spans are pairs of the `n_best` starts and ends.
         """
         window, (start, end) = self.window, outputs
         outside = torch.from_numpy(window.chars[:, 0] < 0).to(self.device)
@@ -118,45 +110,46 @@ class View(tokens.View):
             for logits in (start, end)
         )
         best = torch.full((len(first),), -torch.inf, device=self.device)
-        for apart in range(min(self.settings.max_answer_tokens, length)):
-            best = torch.maximum(best, (first[:, : length - apart] + last[:, apart:]).amax(1))
+        for distance in range(min(self.settings.max_answer_tokens, length)):
+            best = torch.maximum(best, (first[:, : length - distance] + last[:, distance:]).amax(1))
         if window.span is None:
             return start[:, 0] + end[:, 0] >= best
         score = first[:, window.start] + last[:, window.end]
         return (score >= best) & (score > -torch.inf)
 
 
-def find_window(subject: Subject, reader: InputEncoder, question: str, context: str, settings: Settings) -> Window:
-    """The model's answer, and the window in which it finds it."""
-    windows = reader.windows(question, context)
+def find_window(subject: Subject, encoder: InputEncoder, question: str, context: str, settings: Settings) -> Window:
+    """Predict the answer to a question, and return the window with the highest score for it."""
+    windows = encoder.windows(question, context)
     logits = window_logits(subject, windows, settings)
-    best = [
+    candidates = [
         (np.array([number]), inference.top_candidates(*pair, settings.n_best)) for number, pair in enumerate(logits)
     ]
-    result = best_spans(
+    answers = best_spans(
         windows,
-        merge_candidates(best)[1],
+        merge_candidates(candidates)[1],
         1,
         n_best=settings.n_best,
         max_answer_tokens=settings.max_answer_tokens,
-        no_answer=reader.no_answer,
+        no_answer=encoder.no_answer,
     )
-    span = result.span(0) if result.answered[0] else None
-    entries = result.n_best(0, context)
+    span = answers.span(0) if answers.answered[0] else None
+    entries = answers.n_best(0, context)
     entry = next((entry for entry in entries if (entry["start"], entry["end"]) == (span or (None, None))), None)
     number, start, end = locate_span(windows, logits, span)
     inside = slice(windows.offsets[number], windows.offsets[number + 1])
     chars = np.asarray(windows.chars[inside], np.int64)
     ids = np.asarray(windows.tokens[inside], np.int64)
-    before, between = len(reader.encoder.before), len(reader.encoder.between)
+    before, between = len(encoder.encoder.before), len(encoder.encoder.between)
     position, paragraph = np.arange(len(ids)), int(np.flatnonzero(chars[:, 0] >= 0)[0])
-    asked = (position >= before) & (position < paragraph - between)
-    types = np.asarray(windows.types[inside], np.int64) if reader.uses_types else None
-    return Window(ids, types, chars, asked, start, end, span, float(entry["probability"]) if entry else 0.0)
+    question_mask = (position >= before) & (position < paragraph - between)
+    types = np.asarray(windows.types[inside], np.int64) if encoder.uses_types else None
+    confidence = float(entry["probability"]) if entry else 0.0
+    return Window(ids, types, chars, question_mask, start, end, span, confidence)
 
 
 def window_logits(subject: Subject, windows: Windows, settings: Settings) -> list[Logits]:
-    """Start and end logits [1, L] of each window."""
+    """Return start and end logits [1, L] of each window."""
     result = []
     for number in range(len(windows)):
         length = int(windows.lengths[number])
@@ -170,8 +163,8 @@ def window_logits(subject: Subject, windows: Windows, settings: Settings) -> lis
     return result
 
 
-def locate_span(windows: Windows, logits: Sequence[Logits], span: tuple[int, int] | None) -> tuple[int, int, int]:
-    """The window with the highest score for a span of characters, and its tokens there; the first tokens for no span."""
+def locate_span(windows: Windows, logits: Sequence[Logits], span: Span | None) -> tuple[int, int, int]:
+    """Return the window with the highest score for a span of characters, and its tokens; 0, 0 for no span."""
     if span is None:
         return int(np.argmin([float(start[0, 0] + end[0, 0]) for start, end in logits])), 0, 0
     best: tuple[float, tuple[int, int, int]] = (-np.inf, (0, 0, 0))

@@ -1,134 +1,189 @@
-"""The report's page: what was measured, with pictures and texts to see it in."""
+"""The report of a verdict: an HTML page, and Markdown for a step summary."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from explain.judgement import Verdict
-from runs import charts, page
-from runs.page import badge, escaped, number
+from reports import page
+from reports.page import Cell, Piece
 from runs.statistics import MeanEstimate
 
 LIMITS = (
-    "A pass says that what the model looks at is better than chance by these measures, on this sample. It does not say "
-    "that the model is right, fair or safe, nor that it looks at the right thing for the right reason."
+    "A pass means that what the model looks at is better than chance by these measures, on this sample. It does not mean "
+    "that the model is correct, fair or safe, nor that it looks at the right features for the right reason."
 )
 
 
-def html(verdict: Verdict, parts: Sequence[str], explainer: ModuleType, examples: str) -> list[str]:
-    """The page, in parts.
+@dataclass(frozen=True)
+class Part:
+    """A part of a text, with its words.
+
+    Attributes:
+        label: name of the part.
+        value: its value.
+        strength: its value as a share of the largest absolute value of the example, -1 to 1.
+        pieces: its text.
+    """
+
+    label: str
+    value: float
+    strength: float
+    pieces: Sequence[Piece]
+
+
+@dataclass(frozen=True)
+class Card:
+    """An explained example.
+
+    Attributes:
+        title: its prediction.
+        correct: whether the prediction is correct.
+        note: small text below.
+        parts: of its text.
+        figures: of an image: data URI and lines of the caption.
+    """
+
+    title: str
+    correct: bool
+    note: str
+    parts: Sequence[Part] = ()
+    figures: Sequence[tuple[str, Sequence[str]]] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: a note, then cards, a table, or figures.
+
+    Attributes:
+        title: heading.
+        note: small text.
+        cards: explained examples.
+        columns, rows: of a table, as `reports.page` describes them.
+        figures: data URI and lines of the caption.
+    """
+
+    title: str
+    note: str = ""
+    cards: Sequence[Card] = ()
+    columns: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    figures: Sequence[tuple[str, Sequence[str]]] = ()
+
+
+def write(path: Path, verdict: Verdict, sections: Sequence[Section], explainer: ModuleType, examples: str) -> None:
+    """Write the page.
 
     Args:
+        path: the page.
         verdict: of the model.
-        parts: HTML of what is particular to the task.
-        explainer: of the task: what its measures mean, and how steady its values are.
+        sections: those of the task.
+        explainer: of the task: descriptions of its measures and of their stability.
         examples: what the task calls its examples.
     """
-    about = verdict.about
-    head = [
-        f"<h1>Explanations: {badge(verdict.status)}</h1>",
-        f"<p>{number(verdict.examples)} {examples} of the evaluation set, {verdict.accuracy:.0%} of them right. "
-        f"Judged are {escaped(verdict.judged)}.</p>",
-        "".join(f"<p><b>{escaped(why[:1].upper() + why[1:])}.</b></p>" for why in verdict.why),
-        f"<p class='small'>{about['when']} · model {about['model'][:12]} · sample {about['sample'][:12]} · "
-        f"{'bfloat16' if about['settings']['bfloat16'] else 'float32'} · "
-        + escaped(", ".join(f"{name} {release}" for name, release in about["versions"].items()))
-        + "</p>",
-        "<h2>Measures</h2>",
-        _measures(verdict, explainer.MEASURES),
-        f"<p class='small'>Bars are 95 % intervals of the mean; the line is the bound that a measure must be above. {LIMITS} "
-        f"Values add up to the prediction within {verdict.invariants['additivity']:.1g}; "
-        f"{explainer.STABILITY.format(stability=verdict.invariants['stability'])}.</p>",
-    ]
-    return [*head, *parts, *_slices(verdict), *_calibration(verdict)]
-
-
-def _measures(verdict: Verdict, meanings: Mapping[str, str]) -> str:
-    shown = [measure for measure in verdict.measures if measure.mean.examples]
-    ends = [value for row in shown for value in (row.mean.low, row.mean.high, row.bound) if np.isfinite(value)]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    rows = []
-    for measure in verdict.measures:
-        mean = measure.mean
-        name = f"<b>{measure.name}</b>{'' if measure.block else ' <span class=small>(does not block)</span>'}"
-        meaning = f"{name}<br><span class='small'>{escaped(meanings[measure.name])}</span>"
-        wrong = "" if measure.wrong is None or not measure.wrong.examples else f"{measure.wrong.value:.3f}"
-        p = "" if measure.adjusted is None else f"{measure.adjusted:.4f}"
-        value = f"{mean.value:.3f}" if mean.examples else "-"
-        plot = _interval(mean, measure.bound, low, high) if mean.examples else ""
-        rows.append([badge(measure.outcome), meaning, value, plot, p, number(mean.examples), wrong])
-    header = ["outcome", "measure", "mean", "95 % interval", "p", "of", "when wrong"]
-    return page.table(header, rows, ["", "t", "n", "", "n", "n", "n"])
-
-
-def _interval(mean: MeanEstimate, bound: float, low: float, high: float) -> str:
-    wide, scale = 200, 180 / ((high - low) or 1.0)
-
-    def x(value: float) -> float:
-        return 10 + (min(max(value, low), high) - low) * scale
-
-    colour = "#2e7d4f" if mean.low > bound else "#a33a3a"
-    return (
-        f"<svg viewBox='0 0 {wide} 20' style='width:{wide}px' role='img' aria-label='{mean.low:.3f} to {mean.high:.3f}'>"
-        f"<line x1='{x(bound):.1f}' x2='{x(bound):.1f}' y1='1' y2='19' class='grid-line'/>"
-        f"<line x1='{x(mean.low):.1f}' x2='{x(mean.high):.1f}' y1='10' y2='10' stroke='{colour}' stroke-width='3'/>"
-        f"<circle cx='{x(mean.value):.1f}' cy='10' r='4.5' fill='{colour}'/></svg>"
+    page.write(
+        path,
+        "explain.html.jinja",
+        title="Explanations",
+        status=verdict.status,
+        reasons=[reason[:1].upper() + reason[1:] for reason in verdict.reasons],
+        summary=_summary(verdict, examples),
+        measures=_measure_rows(verdict, explainer.MEASURES),
+        notes=[
+            "The line in an interval is the bound that the mean must exceed.",
+            LIMITS,
+            f"Values add up to the prediction within {verdict.invariants['additivity']:.1g}; "
+            f"{explainer.STABILITY.format(stability=verdict.invariants['stability'])}.",
+        ],
+        sections=[*sections, *_slices(verdict)],
+        calibration=verdict.calibration,
     )
 
 
-def _slices(verdict: Verdict) -> list[str]:
+def _summary(verdict: Verdict, examples: str) -> list[tuple[str, Any]]:
+    provenance = verdict.provenance
+    versions = ", ".join(f"{name} {release}" for name, release in provenance["versions"].items())
+    precision = "bfloat16" if provenance["settings"]["bfloat16"] else "float32"
+    return [
+        ("Sample", f"{page.format_rounded(verdict.examples)} {examples} of the evaluation set"),
+        ("Accuracy", page.format_percent(verdict.accuracy)),
+        ("Judged", verdict.judged),
+        ("Date", provenance["when"]),
+        ("Fingerprints", f"model {provenance['model'][:12]}, sample {provenance['sample'][:12]}"),
+        ("Computed with", f"{versions}, {precision}"),
+    ]
+
+
+def _measure_rows(verdict: Verdict, meanings: Mapping[str, str]) -> list[list[Any]]:
+    means = [(measure.mean, measure.bound) for measure in verdict.measures if measure.mean.examples]
+    ends = [0.0, *(end for mean, bound in means for end in (mean.low, mean.high, bound) if np.isfinite(end))]
+    return [
+        [
+            measure.outcome,
+            Cell(measure.name + ("" if measure.block else " (advisory)"), note=meanings[measure.name]),
+            _mean_text(measure.mean),
+            (measure.mean.value, measure.mean.low, measure.mean.high, min(ends), max(ends), measure.bound)
+            if measure.mean.examples
+            else "",
+            None if measure.adjusted is None else f"{measure.adjusted:.4f}",
+            measure.mean.examples,
+            _mean_text(measure.mean_of_errors),
+        ]
+        for measure in verdict.measures
+    ]
+
+
+def _mean_text(mean: MeanEstimate | None) -> str | None:
+    return f"{mean.value:.3f}" if mean is not None and mean.examples else None
+
+
+def _slices(verdict: Verdict) -> list[Section]:
     if not verdict.slices:
         return []
     names = list(verdict.slices[0]["measures"])
     rows = [
         [
-            escaped(row["by"]),
-            escaped(row["slice"]),
-            number(row["examples"]),
-            f"{row['accuracy']:.0%}",
-            f"{row['gap'][0]:+.2f} [{row['gap'][1]:.2f}, {row['gap'][2]:.2f}]",
-            *("-" if np.isnan(row["measures"][name]) else f"{row['measures'][name]:.3f}" for name in names),
+            row["by"],
+            row["slice"],
+            row["examples"],
+            page.format_percent(row["accuracy"]),
+            "{:+.2f} [{:.2f}, {:.2f}]".format(*row["gap"]),
+            *(None if np.isnan(row["measures"][name]) else f"{row['measures'][name]:.3f}" for name in names),
         ]
         for row in verdict.slices
     ]
-    kinds = ["", "", "n", "n", "w", *["n"] * len(names)]
-    header = ["by", "slice", "examples", "right", "gap to the rest", *names]
-    return ["<h2>Slices</h2>", page.table(header, rows, kinds), _SLICES]
-
-
-_SLICES = (
-    "<p class='small'>The gap is the accuracy of the rest less the slice's, with its 95 % interval. Of many slices the widest gap "
-    "is wide by chance too: explain.slice_gap makes the gate fail only where an interval lies above it whole.</p>"
-)
-
-
-def _calibration(verdict: Verdict) -> list[str]:
-    calibration = verdict.calibration
-    return [
-        "<h2>Confidence</h2>",
-        f"<p>The model's confidence is off by {calibration['error']:.3f} on average (expected calibration error; 0 is best).</p>",
-        charts.reliability(calibration["bins"]),
-    ]
+    columns = [("by", ""), ("slice", ""), ("examples", "number"), ("accuracy", "number"), ("gap", "nowrap")]
+    note = (
+        "The gap is the accuracy of the other examples less that of the slice, with its 95 % interval. With many slices "
+        "the widest gap is wide by chance: explain.slice_gap fails the gate only if a whole interval lies above it."
+    )
+    return [Section("Slices", note, columns=[*columns, *((name, "number") for name in names)], rows=rows)]
 
 
 def markdown(verdict: Verdict, examples: str) -> str:
-    """The verdict as Markdown; `examples` is what the task calls its examples."""
+    """Return the verdict as Markdown.
+
+    Args:
+        verdict: of the model.
+        examples: what the task calls its examples.
+    """
     lines = [
         f"# Explanations: {verdict.status}",
         "",
-        f"{verdict.examples} {examples}, {verdict.accuracy:.0%} right. Judged are {verdict.judged}.",
+        f"{verdict.examples} {examples}, accuracy {page.format_percent(verdict.accuracy)}. Judged: {verdict.judged}.",
         "",
-        *(f"- {why}" for why in verdict.why),
-        *([""] if verdict.why else []),
+        *(f"- {reason}" for reason in verdict.reasons),
+        *([""] if verdict.reasons else []),
         "| outcome | measure | mean | 95 % interval | bound |",
         "|---|---|---:|---|---:|",
     ]
     for measure in verdict.measures:
         mean = measure.mean
-        if mean.examples:
-            interval = f"{mean.low:.3f} to {mean.high:.3f}"
-            lines.append(f"| {measure.outcome} | {measure.name} | {mean.value:.3f} | {interval} | {measure.bound:g} |")
-        else:
-            lines.append(f"| {measure.outcome} | {measure.name} | | | {measure.bound:g} |")
+        interval = f"{mean.low:.3f} to {mean.high:.3f}" if mean.examples else ""
+        value = _mean_text(mean) or ""
+        lines.append(f"| {measure.outcome} | {measure.name} | {value} | {interval} | {measure.bound:g} |")
     return "\n".join([*lines, "", LIMITS]) + "\n"

@@ -1,4 +1,4 @@
-"""Which examples are explained: always the same ones of a data set, spread over its classes or documents."""
+"""The sample of examples that is explained: fixed by their ids, spread over classes or documents."""
 
 import hashlib
 from collections import defaultdict
@@ -13,74 +13,74 @@ class Chunk:
 
     Attributes:
         positions: of the examples in the validation split.
-        null: those of them that the random weights are explained on, too.
-        words: those of them whose single words are explained, too; none where the task has no words.
-        others: for each of them, positions of examples that are put in its place; empty where the task has no use for them.
+        null: positions of those that are explained with random weights too.
+        words: positions of those whose words are explained; empty for tasks without words.
+        replacements: for each example, positions of examples to put in its place; empty for tasks without.
     """
 
     positions: Sequence[int]
     null: Sequence[int]
     words: Sequence[int] = ()
-    others: Sequence[Sequence[int]] = ()
+    replacements: Sequence[Sequence[int]] = ()
 
 
 def choose_positions(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> list[int]:
-    """Chooses examples by the hash of their ids: what is chosen depends on neither order nor machine.
+    """Choose examples by the hashes of their ids, independent of order and machine.
 
-    One of each stratum is taken, then a second of each, and so on; which strata come first is up to the hash too.
+    One example of each stratum is chosen, then a second of each, and so on; the order of strata is by hash as well.
 
     Args:
         ids: [N], unique.
-        strata: [N] the class or document of each.
-        count: at most so many.
-        seed: of the hash.
+        strata: [N] class or document of each.
+        count: maximal number of examples.
+        seed: of the hashes.
 
     Returns:
         Positions, ascending.
     """
     keys = id_hashes(ids, seed)
     members: dict[Any, list[int]] = defaultdict(list)
-    for at in sorted(range(len(ids)), key=keys.__getitem__):
-        members[strata[at]].append(at)
-    turns = [(turn, keys[at], at) for each in members.values() for turn, at in enumerate(each)]
-    return sorted(at for _, _, at in sorted(turns)[:count])
+    for position in sorted(range(len(ids)), key=keys.__getitem__):
+        members[strata[position]].append(position)
+    turns = [(turn, keys[position], position) for group in members.values() for turn, position in enumerate(group)]
+    return sorted(position for _, _, position in sorted(turns)[:count])
 
 
 def id_hashes(ids: Sequence[str], seed: int) -> list[bytes]:
-    """What examples are chosen by."""
-    return [hashlib.sha256(f"{seed}:{each}".encode("utf-8", "surrogateescape")).digest() for each in ids]
+    """Return SHA-256 of each id with the seed."""
+    return [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in ids]
 
 
 def sample_digest(ids: Sequence[str]) -> str:
-    """SHA-256 (hex) of the ids of a sample."""
+    """Return SHA-256 (hex) of the ids of a sample."""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def example_seed(seed: int, name: int) -> int:
-    """A seed for one example: its own, whatever else is explained.
+def example_seed(seed: int, checksum: int) -> int:
+    """Return the seed of one example, which does not depend on the others.
 
     Args:
         seed: of the explanations.
-        name: a 32-bit checksum of what the example is called.
+        checksum: 32-bit checksum of the example's id.
     """
-    return (seed << 32) | name
+    return (seed << 32) | checksum
 
 
 def choose_replacements(
     ids: Sequence[str], positions: Sequence[int], part: Sequence[int], differs: Callable[[int, int], bool], count: int
 ) -> list[list[int]]:
-    """For each of some examples, others of the sample to put in its place; which, the hashes of both ids decide.
+    """Choose for some examples others of the sample to put in their place, by the hashes of both ids.
 
     Args:
         ids: of the validation split.
         positions: of the sample.
-        part: those of them that others are wanted for.
-        differs: whether an example may have the other's place.
-        count: at most so many for each.
+        part: positions of the examples to replace.
+        differs: whether an example (first) may be replaced by another (second).
+        count: maximal number for each.
     """
     result = []
-    for at in part:
-        keys = id_hashes([f"{ids[at]} {ids[other]}" for other in positions], 0)
-        ranked = [other for _, other in sorted(zip(keys, positions, strict=True))]
-        result.append([other for other in ranked if differs(at, other)][:count])
+    for position in part:
+        keys = id_hashes([f"{ids[position]} {ids[candidate]}" for candidate in positions], 0)
+        ranked = [candidate for _, candidate in sorted(zip(keys, positions, strict=True))]
+        result.append([candidate for candidate in ranked if differs(position, candidate)][:count])
     return result

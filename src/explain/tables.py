@@ -1,4 +1,4 @@
-"""Explained examples as a table: one row for each, one column for each measure."""
+"""The table of measures: one row for each example, one column for each measure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,99 +12,112 @@ Table = dict[str, npt.NDArray[Any]]
 
 
 def stack_rows(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Rows with the same keys as one array for each key."""
-    lists: dict[str, list[Any]] = {}
+    """Stack rows with equal keys into one array for each key."""
+    columns: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
-            lists.setdefault(name, []).append(value)
-    return {name: np.array(column) for name, column in lists.items()}
+            columns.setdefault(name, []).append(value)
+    return {name: np.array(column) for name, column in columns.items()}
+
+
+def curve_measures(example: Mapping[str, Any], counts: Any, curves: Any, random: Any) -> dict[str, float]:
+    """Compute the measures of `measures.COMMON`, and `finite`.
+
+    Args:
+        example: `values` [k], `gradients` [k], and optionally `null` [k], the values with random weights.
+        counts: [M] numbers of visible, or hidden, parts.
+        curves: [2, M] probabilities of insertion and deletion.
+        random: [2, M] in a random order.
+    """
+    values, (insertion, deletion), (random_insertion, random_deletion) = example["values"], curves, random
+    null_correlation = float(measures.rank_correlation(values, example["null"])) if "null" in example else np.nan
+    return {
+        "comprehensiveness": float(
+            measures.comprehensiveness(deletion, counts) - measures.comprehensiveness(random_deletion, counts)
+        ),
+        "sufficiency": float(
+            measures.sufficiency(random_deletion, random_insertion, counts)
+            - measures.sufficiency(deletion, insertion, counts)
+        ),
+        "unlike_random": 1 - null_correlation,
+        "agreement": float(measures.rank_correlation(values, example["gradients"])),
+        "finite": float(np.isfinite(values).all()),
+    }
 
 
 def exact_measures(example: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of an example all of whose coalitions were asked, and its measures of `measures.COMMON`.
+    """Compute the row of an example with the values of all coalitions.
 
     Args:
-        example: `values` [k], `coalitions` [2**k] of a log-probability, `gradients` [k], `correct`, `confidence`, `cluster`, and
-            `null` [k], values at random weights, if those were asked.
+        example: of `curve_measures`, with `coalitions` [2**k] of a log-probability, `correct`, `confidence`, `cluster`.
 
     Returns:
-        `correct`, `confidence`, `cluster`, `stability`, `additivity`, `finite`, and the measures.
+        `correct`, `confidence`, `cluster`, `stability`, `additivity`, and the result of `curve_measures`.
     """
     values, coalitions = example["values"], example["coalitions"]
-    probability = np.exp(coalitions)
-    insertion, deletion = coalition_curves(values, probability)
-    middle, at = shapley.mean_by_size(probability), np.arange(len(values) + 1)
     return {
         "correct": float(example["correct"]),
         "confidence": float(example["confidence"]),
         "cluster": example["cluster"],
         "stability": 1.0,  # exact: there is no seed
         "additivity": additivity_error(values, coalitions[0], coalitions[-1]),
-        "comprehensiveness": float(
-            measures.comprehensiveness(deletion, at) - measures.comprehensiveness(middle[::-1], at)
-        ),
-        "sufficiency": float(
-            measures.sufficiency(middle[::-1], middle, at) - measures.sufficiency(deletion, insertion, at)
-        ),
-        "unlike_random": 1 - float(measures.rank_correlation(values, example["null"])) if "null" in example else np.nan,
-        "agreement": float(measures.rank_correlation(values, example["gradients"])),
-        "finite": float(np.isfinite(values).all()),
+        **curve_measures(example, *exact_curves(values, coalitions)),
     }
 
 
-def coalition_curves(values: Any, coalitions: Any) -> tuple[Any, Any]:
-    """The curves [k + 1] of a function of all coalitions as its highest groups are shown, and hidden, one by one.
+def exact_curves(values: Any, coalitions: Any) -> tuple[Any, Any, Any]:
+    """Return the arguments of `area_gain` from the values of all coalitions.
 
     Args:
-        values: [k] that order them.
+        values: [k] of the parts.
+        coalitions: [2**k] of a log-probability.
+    """
+    probability = np.exp(coalitions)
+    random = shapley.mean_by_size(probability)
+    curves = np.stack(coalition_curves(values, probability))
+    return np.arange(len(values) + 1), curves, np.stack([random, random[::-1]])
+
+
+def coalition_curves(values: Any, coalitions: Any) -> tuple[Any, Any]:
+    """Return the insertion and deletion curves [k + 1] of a function of all coalitions, the highest groups first.
+
+    Args:
+        values: [k] of the groups.
         coalitions: [2**k] in the order of `shapley.all_coalitions`.
     """
     order = np.argsort(-np.asarray(values), kind="stable")
-    shown = np.concatenate([[0], np.cumsum(1 << order)])
-    return coalitions[shown], coalitions[len(coalitions) - 1 - shown]
+    visible = np.concatenate([[0], np.cumsum(1 << order)])
+    return coalitions[visible], coalitions[len(coalitions) - 1 - visible]
 
 
-def additivity_error(values: Any, nothing: float, everything: float) -> float:
-    """How far values are from adding up to what they should, relative to that, or to 1."""
-    gap = everything - nothing
+def additivity_error(values: Any, empty: float, full: float) -> float:
+    """Return the difference of the sum of values from `full - empty`, relative to that or to 1."""
+    gap = full - empty
     return float(abs(np.sum(values) - gap) / max(1.0, abs(gap)))
 
 
 def permutation_drop(example: Mapping[str, Any]) -> float:
-    """How far the probability falls with another example's text in the place of this one's.
+    """Return the fall of the probability with the texts of other examples in the place of this one's.
 
     Args:
-        example: `coalitions`, and `asked` [R] the target with others, NaN where it cannot be told.
+        example: `coalitions`, and `asked` [R], the target with other texts, NaN if unknown.
 
     Returns:
-        NaN if it was told of none.
+        NaN if all are unknown.
     """
-    others = example["asked"]
-    return (
-        float(np.exp(example["coalitions"])[-1] - np.nanmean(np.exp(others))) if np.isfinite(others).any() else np.nan
-    )
+    replaced = example["asked"]
+    if not np.isfinite(replaced).any():
+        return np.nan
+    return float(np.exp(example["coalitions"])[-1] - np.nanmean(np.exp(replaced)))
 
 
-def area_gain(at: Any, curves: Any, random: Any) -> float:
-    """How much more area insertion has, and how much less deletion, than in a random order.
+def area_gain(counts: Any, curves: Any, random: Any) -> float:
+    """Return the gain of insertion area plus the loss of deletion area, compared with a random order.
 
     Args:
-        at: [M] how many parts are shown, or hidden.
+        counts: [M] numbers of visible, or hidden, parts.
         curves: [2, M] probabilities of insertion and deletion.
         random: [2, M] in a random order.
     """
-    ours, others = measures.curve_area(curves, at), measures.curve_area(random, at)
-    return float(ours[0] - others[0] + others[1] - ours[1])
-
-
-def exact_area_gain(values: Any, coalitions: Any) -> float:
-    """`gain` of an example all of whose coalitions were asked.
-
-    Args:
-        values: [k] that order its parts.
-        coalitions: [2**k] of a log-probability.
-    """
-    probability = np.exp(coalitions)
-    middle = shapley.mean_by_size(probability)
-    curves = np.stack(coalition_curves(values, probability))
-    return area_gain(np.arange(len(values) + 1), curves, np.stack([middle, middle[::-1]]))
+    areas, random_areas = measures.curve_area(curves, counts), measures.curve_area(random, counts)
+    return float(areas[0] - random_areas[0] + random_areas[1] - areas[1])

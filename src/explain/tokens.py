@@ -1,92 +1,90 @@
-"""Texts as parts that can be hidden: sentences, words, and a view of a network's input in which tokens are masked."""
+"""Texts whose parts can be hidden: sentences, words, and a network's response while tokens are masked."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from config.ranges import Range
 from explain import shapley
 from explain.model import inference_context
 
-WORDS = 48  # that get values of their own; the rest of longer texts stays shown
+MAX_WORDS = 48  # words with values of their own; the others stay visible
+STEPS = 8  # of the integral of integrated gradients
 
+Arrays = dict[str, npt.NDArray[Any]]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Span = tuple[int, int]  # first character, last + 1
+SourceSpan = tuple[int, int, int]  # number of the source text, first character, last + 1
 
-# A sentence ends at . ! or ? (and closing quotes or brackets) before a space and no small letter.
+# A sentence ends at . ! or ? (and closing quotes or brackets) before white space, unless a lower-case letter follows.
 _END = re.compile(r"[.!?][\"')\]”’]*\s+(?![a-zß-ÿ])")
 _WORD = re.compile(r"\w+(?:[-'’.,]\w+)*|[^\w\s]")
 
 
-class Settings(Protocol):
-    """What a view needs of an explainer's settings."""
+@dataclass(frozen=True)
+class ExtraSettings:
+    """Settings that the values do not depend on; conf/explain describes them."""
 
-    @property
-    def batch_size(self) -> int:
-        """Rows of a forward pass."""
-
-    @property
-    def seed(self) -> int:
-        """Of permutations."""
-
-    @property
-    def bfloat16(self) -> bool:
-        """Whether forward passes are in bfloat16."""
+    words: Annotated[int, Range(low=0, high=10**6)]
 
 
 class Response(NamedTuple):
-    """What a network says while some parts are hidden.
+    """The response of a network while tokens are hidden.
 
     Attributes:
-        target: [E] log-probability of what it predicts of the whole.
-        same: bool [E], whether that is still what it predicts.
+        target: [E] log-probability of the prediction for the whole input.
+        unchanged: bool [E], whether the prediction is still the same.
     """
 
     target: Floats
-    same: Bools
+    unchanged: Bools
 
 
 class View:
-    """One input, with some tokens shown and the others replaced by the mask token; its length never changes.
+    """One input in which tokens can be replaced by the mask token; its length never changes.
 
-    A task's own view says what the network's outputs mean: `outputs`, `target`, `same`.
+    The view of a task interprets the network's outputs: `outputs`, `target`, `unchanged`.
     """
 
     def __init__(
-        self, network: Any, ids: Ints, types: Ints | None, mask_id: int, settings: Settings, device: torch.device
+        self, network: Any, ids: Ints, types: Ints | None, mask_id: int, settings: Any, device: torch.device
     ) -> None:
-        """Takes an input; its structure tokens stay as they are.
+        """Initialise the view.
 
         Args:
             network: of transformers.
             ids: [L] tokens.
             types: [L] token types; None if the model has none.
-            mask_id: stands for a hidden token.
-            settings: of the explanation.
-            device: where the network is.
+            mask_id: token that replaces hidden ones.
+            settings: of the explanation, with batch_size, seed and bfloat16.
+            device: device of the network.
         """
         self.network, self.ids, self.types, self.mask_id = network, ids, types, mask_id
         self.settings, self.device = settings, device
 
     def outputs(self, batch: dict[str, Tensor]) -> Any:
-        """The network's forward pass."""
+        """Return the outputs of the network's forward pass."""
         raise NotImplementedError
 
     def target(self, outputs: Any) -> Tensor:
-        """[B] log-probability of what the network predicts of the whole."""
+        """Return the log-probability [B] of the prediction for the whole input."""
         raise NotImplementedError
 
-    def same(self, outputs: Any) -> Tensor:
-        """Bool [B], whether that is still what it predicts."""
+    def unchanged(self, outputs: Any) -> Tensor:
+        """Return bool [B], whether the prediction is that for the whole input."""
         raise NotImplementedError
 
     def batch(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """`input_ids` [B, L] or `inputs_embeds` [B, L, D], with the attention mask and token types that belong to it."""
+        """Add attention mask and token types to `input_ids` [B, L] or `inputs_embeds` [B, L, D]."""
         (first,) = inputs.values()
         size = first.shape[:2]
         batch = {**inputs, "attention_mask": torch.ones(size, dtype=torch.int64, device=self.device)}
@@ -94,40 +92,94 @@ class View:
             batch["token_type_ids"] = torch.from_numpy(self.types).to(self.device).expand(size)
         return batch
 
-    def ask(self, hidden: Bools) -> Response:
-        """What the network says with these tokens [E, L] hidden."""
-        targets, same = [], []
+    def evaluate(self, hidden: Bools) -> Response:
+        """Return the response while tokens [E, L] are hidden."""
+        targets, unchanged = [], []
         for rows in shapley.split_batches(hidden, self.settings.batch_size):
-            masked = torch.from_numpy(rows).to(self.device)
-            ids = torch.from_numpy(self.ids).to(self.device).expand(len(masked), -1).masked_fill(masked, self.mask_id)
+            mask = torch.from_numpy(rows).to(self.device)
+            ids = torch.from_numpy(self.ids).to(self.device).expand(len(mask), -1).masked_fill(mask, self.mask_id)
             with inference_context(self.device, self.settings.bfloat16):
                 outputs = self.outputs(self.batch(input_ids=ids))
             targets.append(self.target(outputs).double().cpu().numpy())
-            same.append(self.same(outputs).cpu().numpy())
-        return Response(np.concatenate(targets), np.concatenate(same))
+            unchanged.append(self.unchanged(outputs).cpu().numpy())
+        return Response(np.concatenate(targets), np.concatenate(unchanged))
 
 
 def mask_token(tokenizer: Any) -> int:
-    """The token that stands for hidden ones: the mask token, else the unknown one, else padding."""
+    """Return the token that replaces hidden ones: the mask token, else the unknown one, else padding."""
     tokens = (getattr(tokenizer, name, None) for name in ("mask_token_id", "unk_token_id", "pad_token_id"))
     return int(next(token for token in tokens if token is not None))
 
 
 def hide_groups(group: Ints, missing: Bools) -> Bools:
-    """Tokens [E, L] that are hidden while groups [E, k] are missing; tokens of no group (-1) never are."""
+    """Return the hidden tokens [E, L] while groups [E, k] are missing; tokens of no group (-1) are never hidden."""
     return np.asarray(np.where(group >= 0, missing[:, group], False))
 
 
-def split_sentences(text: str, low: int, high: int, most: int) -> list[tuple[int, int]]:
-    """The sentences of a part of a text, as characters; neighbours are joined where there are more than `most`.
+def explain_groups(view: View, null_view: View | None, group: Ints, players: int) -> Arrays:
+    """Explain a prediction by groups of tokens, from all their coalitions.
 
-    The shortest is joined to its shorter neighbour first.
+    Args:
+        view: the input.
+        null_view: the input of a network with random weights; None to leave it out.
+        group: [L] of each token; tokens of no group (-1) stay visible.
+        players: number of groups.
+
+    Returns:
+        `values` [k], `coalitions` [2**k] of the target, `same` [2**k], `gradients` [k], and `null` [k] and
+        `null_coalitions` [2**k] of the network with random weights.
+    """
+    hidden = hide_groups(group, ~shapley.all_coalitions(players))
+    response = view.evaluate(hidden)
+    arrays = {
+        "values": shapley.exact_values(response.target),
+        "coalitions": response.target,
+        "same": response.unchanged,
+        "gradients": integrated_gradients(view, group, players),
+    }
+    if null_view is not None:
+        coalitions = null_view.evaluate(hidden).target
+        arrays |= {"null": shapley.exact_values(coalitions), "null_coalitions": coalitions}
+    return arrays
+
+
+def integrated_gradients(view: View, group: Ints, players: int) -> Floats:
+    """Compute captum's integrated gradients (Sundararajan et al. 2017) of embeddings from hidden to visible tokens.
+
+    Args:
+        view: the input.
+        group: [L] of each token; tokens of no group (-1) stay visible.
+        players: number of groups.
+
+    Returns:
+        [players] sums by group.
+    """
+    from captum.attr import IntegratedGradients
+
+    ids = torch.from_numpy(view.ids).to(view.device)[None]
+    hidden = ids.masked_fill(torch.from_numpy(group >= 0).to(view.device), view.mask_id)
+    embed = view.network.get_input_embeddings()
+
+    def target(embeddings: Tensor) -> Tensor:
+        return view.target(view.outputs(view.batch(inputs_embeds=embeddings)))
+
+    with torch.autocast(view.device.type, torch.bfloat16, enabled=view.settings.bfloat16):
+        values = IntegratedGradients(target).attribute(
+            embed(ids), baselines=embed(hidden), n_steps=STEPS, internal_batch_size=view.settings.batch_size
+        )
+    sums = np.zeros(players)
+    np.add.at(sums, group[group >= 0], values[0].sum(dim=1).double().cpu().numpy()[group >= 0])
+    return sums
+
+
+def split_sentences(text: str, low: int, high: int, most: int) -> list[Span]:
+    """Split a part of a text into sentences; the shortest are joined to their shorter neighbour if there are too many.
 
     Args:
         text: the text.
         low: first character of the part.
         high: character after its last.
-        most: sentences, at least 1.
+        most: maximal number of sentences, at least 1.
     """
     ends = [match.end() for match in _END.finditer(text, low, high) if match.end() < high]
     edges = [low, *ends, high]
@@ -140,27 +192,48 @@ def split_sentences(text: str, low: int, high: int, most: int) -> list[tuple[int
     return list(pairwise(edges))
 
 
-def split_words(text: str, low: int = 0, high: int | None = None) -> list[tuple[int, int]]:
-    """The words and punctuation marks of a part of a text, as characters."""
+def split_words(text: str, low: int = 0, high: int | None = None) -> list[Span]:
+    """Split a part of a text into words and punctuation marks."""
     return [match.span() for match in _WORD.finditer(text, low, len(text) if high is None else high)]
 
 
-def word_values(view: View, owner: Ints, count: int, seed: int) -> tuple[Floats, Ints]:
-    """Values of words while all else is shown, from one permutation, there and back.
+def word_values(view: View, source: Ints, chars: Ints, words: Sequence[SourceSpan], seed: int) -> Arrays:
+    """Estimate values of words while everything else is visible, from one permutation in both directions.
 
     Args:
         view: the input.
-        owner: [L] the word of each token, -1 for tokens that stay shown.
-        count: of all words.
+        source: [L] source text of each token; tokens of no source (-1) stay visible.
+        chars: [L, 2] characters of each token in its source.
+        words: the words.
         seed: of the permutation.
 
     Returns:
-        [w] values and [w] numbers of the first `WORDS` words that have tokens; none of fewer than two.
+        `words` [w] values and `word_chars` [w, 3] source and characters of the first `MAX_WORDS` words that have tokens;
+        empty for fewer than two.
     """
-    kept = np.unique(owner[owner >= 0])[:WORDS]
-    if len(kept) < 2:
-        return np.empty(0), np.empty(0, np.int64)
-    rank = np.full(count + 1, -1)  # one more: no word (-1) has no rank
-    rank[kept] = np.arange(len(kept))
-    plan = shapley.draw_permutations(len(kept), 1, seed)
-    return plan.shapley(view.ask(hide_groups(rank[owner], ~plan.masks)).target), kept
+    owner = np.full(len(view.ids), -1)
+    for number, (word_source, first, last) in enumerate(words):
+        owner[(source == word_source) & (chars[:, 0] < last) & (chars[:, 1] > first)] = number
+    players = np.unique(owner[owner >= 0])[:MAX_WORDS]
+    if len(players) < 2:
+        return {"words": np.empty(0), "word_chars": np.empty((0, 3), np.int64)}
+    rank = np.full(len(words) + 1, -1)  # one more: tokens without a word (-1) have no rank
+    rank[players] = np.arange(len(players))
+    plan = shapley.draw_permutations(len(players), 1, seed)
+    values = plan.shapley(view.evaluate(hide_groups(rank[owner], ~plan.masks)).target)
+    return {"words": values, "word_chars": np.array(words, np.int64)[players]}
+
+
+def span_rows(sources: Sequence[str], names: Sequence[str], spans: Ints, values: Floats) -> list[dict[str, Any]]:
+    """Return spans as entries of explanations.jsonl: text, of (name of the source), begin, value.
+
+    Args:
+        sources: the source texts.
+        names: of the sources.
+        spans: [w, 3] source and characters.
+        values: [w].
+    """
+    return [
+        {"text": sources[source][first:last], "of": names[source], "begin": first, "value": value}
+        for (source, first, last), value in zip(spans.tolist(), values.tolist(), strict=True)
+    ]

@@ -1,1 +1,1 @@
-"""Katib: Experiments checked and run without a cluster, and sent to one."""
+"""Katib Experiments: check and run them without a cluster, or send them to one."""

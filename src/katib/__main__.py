@@ -1,255 +1,266 @@
-"""Katib without and with a cluster: `python -m katib check|run|new|submit|watch|best|trials|delete`."""
+"""`python -m katib check|run|new|submit|watch|best|trials|delete|stop`."""
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from config import command
+from config.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        arguments: those after `python -m katib`; sys.argv's if not given.
+        arguments: arguments after `python -m katib`; None takes sys.argv's.
 
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    asked = command.parse_arguments(_parser(), arguments)
-    return int(asked.call(asked))
+    args = command.parse_arguments(_parser(), arguments)
+    return int(args.function(args))
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Check Experiments, run them on this machine, and send them to a cluster."
     parser = command.make_parser("katib", description, "python -m katib check katib/*.yaml")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _check(commands)
-    _run(commands)
-    _new(commands)
-    _cluster(commands)
-    _stop(commands)
+    _add_check(commands)
+    _add_run(commands)
+    _add_new(commands)
+    _add_cluster_commands(commands)
+    _add_stop(commands)
     return parser
 
 
-def _check(commands: Any) -> None:
+def _add_check(commands: Any) -> None:
     parser = commands.add_parser(
         "check",
-        help="what a cluster would refuse, or accept in vain",
-        description="Finds what Katib would refuse, what it would accept and could never work, and what works badly; "
-        "composes the trial's Hydra command line over the search space. Exit code 2 if anything is refused.",
+        help="find errors of an Experiment without a cluster",
+        description="Finds what Katib would refuse, what it would accept but cannot work, and what works badly; "
+        "composes the trial's Hydra command line over the search space. Exit code 2 if there are errors.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="YAML with one or more Experiments; - reads stdin")
     parser.add_argument("--format", choices=("text", "json", "sarif"), default="text", help="default: text")
-    parser.add_argument("--strict", action="store_true", help="refuse what works badly, too")
-    parser.set_defaults(call=_run_check)
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    parser.set_defaults(function=_check)
 
 
-def _run_check(asked: argparse.Namespace) -> int:
-    from katib import findings as said
+def _check(args: argparse.Namespace) -> int:
+    from katib import findings
     from katib.check import TITLES, check
 
-    experiments, findings = check(asked.files)
-    if asked.format == "json":
-        print(said.as_json(findings, asked.files))
-    elif asked.format == "sarif":
-        print(said.sarif(findings, TITLES))
-    elif findings:
-        print(said.text(findings))
-    errors = sum(each.level == "error" for each in findings)
-    warnings = sum(each.level == "warning" for each in findings)
-    counts = f"{len(experiments)} Experiment{'s' * (len(experiments) != 1)}"
-    print(f"{counts} checked: {errors} refused, {warnings} warned of", file=sys.stderr)
-    return 2 if errors or (asked.strict and warnings) or not experiments else 0
+    experiments, rows = check(args.files)
+    if args.format == "json":
+        print(findings.format_json(rows, args.files))
+    elif args.format == "sarif":
+        print(findings.format_sarif(rows, TITLES))
+    elif rows:
+        print(findings.format_text(rows))
+    counts = {level: sum(finding.level == level for finding in rows) for level in ("error", "warning")}
+    parts = [_plural(len(experiments), "Experiment") + " checked", *(_plural(n, level) for level, n in counts.items())]
+    print(", ".join(parts), file=sys.stderr)
+    return 2 if counts["error"] or (args.strict and counts["warning"]) or not experiments else 0
 
 
-def _run(commands: Any) -> None:
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _add_run(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
-        help="the search on this machine, without a cluster",
+        help="run an Experiment on this machine, without a cluster",
         usage="python -m katib run [OPTIONS] FILE [OVERRIDE ...]",
-        description="Runs an Experiment on this machine: the same substitution, the same wrapped command, the same "
-        "reading of metrics, strategies, early stopping and statuses as Katib's; points from Optuna. Killed and "
-        "started again, it goes on: no finished trial is lost or repeated.",
+        description="Runs an Experiment on this machine with Katib's substitution, command wrapper, metrics collector, "
+        "strategies, early stopping and statuses, and points from Optuna. The same command resumes a search that was "
+        "interrupted or killed, without repeating ended trials.",
         epilog="e.g. python -m katib run katib/questions-tpe.yaml model=bert_tiny data=squad_sample",
     )
     parser.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to the trials' train.py command line")
-    parser.add_argument("--folder", metavar="DIR", help="of the search; default: searches/<name of the Experiment>")
-    parser.add_argument("--max-trials", type=int, metavar="N", help="instead of maxTrialCount")
-    parser.add_argument("--parallel", type=int, metavar="N", help="instead of parallelTrialCount")
-    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="ends a trial as Failed; default: the Job's")
+    parser.add_argument("--folder", metavar="DIR", help="search folder; default: searches/<name of the Experiment>")
+    parser.add_argument("--max-trials", type=int, metavar="N", help="in place of maxTrialCount")
+    parser.add_argument("--parallel", type=int, metavar="N", help="in place of parallelTrialCount")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="time limit of a trial; default: the Job's")
     parser.add_argument(
         "--mount",
         action="append",
         default=[],
         metavar="PATH=DIR",
-        help="a volume's path; default: a folder of the search",
+        help="local folder of a volume's mount path; default: a folder inside the search folder",
     )
-    parser.add_argument("--no-check", action="store_true", help="run it even if `check` refuses it")
-    parser.set_defaults(call=_run_run)
+    parser.add_argument("--no-check", action="store_true", help="run it even if `check` finds errors")
+    parser.add_argument("--wait", action="store_true", help="wait while another process uses the search folder")
+    parser.set_defaults(function=_run)
 
 
-def _run_run(asked: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from katib.run import run
 
-    return run(asked)
+    return run(args)
 
 
-def _new(commands: Any) -> None:
+def _add_new(commands: Any) -> None:
     parser = commands.add_parser(
         "new",
         help="write an Experiment from overrides and a search space",
         usage="python -m katib new [OPTIONS] OVERRIDE [OVERRIDE ...]",
-        description="Writes a checked Experiment. Overrides are train.py's; those to search have a distribution for a "
-        "value: uniform(low,high), uniform(low,high,step), loguniform(low,high), normal(low,high), lognormal(low,high), "
-        "int(low,high), logint(low,high) or choice(a,b,...).",
+        description="Writes a checked Experiment. Overrides are train.py's; a key to search has a distribution in place "
+        "of a value: uniform(low,high), uniform(low,high,step), loguniform(low,high), normal(low,high), "
+        "lognormal(low,high), int(low,high), logint(low,high) or choice(a,b,...).",
         epilog="e.g. python -m katib new model=bert data=squad 'optim.lr=loguniform(1e-5,1e-4)' "
         "'data.batch_size=choice(8,16,32)' --algorithm multivariate-tpe --max-trials 20 -o search.yaml",
     )
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="key=value or key=distribution")
-    parser.add_argument("--name", help="of the Experiment; default: its task and algorithm")
-    parser.add_argument("--algorithm", default="random", help="Katib's name of it; default: random")
-    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
-    parser.add_argument("--objective", metavar="METRIC", help="default: the one that chooses checkpoints")
+    parser.add_argument("--name", help="name of the Experiment; default: task and algorithm")
+    parser.add_argument("--algorithm", default="random", help="Katib's algorithm; default: random")
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="setting of the algorithm")
+    parser.add_argument("--objective", metavar="METRIC", help="default: the metric that selects checkpoints")
     parser.add_argument("--goal", type=float, help="value of the objective at which the search ends")
     parser.add_argument("--max-trials", type=int, default=12, metavar="N", help="default: 12")
     parser.add_argument("--parallel", type=int, default=3, metavar="N", help="trials at a time; default: 3")
-    parser.add_argument("--max-failed", type=int, default=3, metavar="N", help="ends the search; default: 3")
+    parser.add_argument(
+        "--max-failed", type=int, default=3, metavar="N", help="failed trials that end the search; default: 3"
+    )
     parser.add_argument("--stop-early", action="store_true", help="medianstop: stop trials worse than the average")
     parser.add_argument("--collector", choices=("StdOut", "File", "Push"), default="StdOut", help="default: StdOut")
     parser.add_argument("--kind", choices=("Job", "PyTorchJob", "TrainJob"), default="Job", help="default: Job")
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="of a PyTorchJob or TrainJob; default: 2")
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="of each process; default: 0")
-    parser.add_argument("--image", default=None, help="with train.py in it")
-    parser.add_argument("--title", default="", help="the file's first line")
+    parser.add_argument(
+        "--processes", type=int, default=2, metavar="N", help="processes of a PyTorchJob or TrainJob; default: 2"
+    )
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of each process; default: 0")
+    parser.add_argument("--image", default=None, help="image with train.py")
+    parser.add_argument("--title", default="", help="first line of the file")
     parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout")
-    parser.add_argument("--again", action="store_true", help="the OVERRIDEs are files: write them again as they say")
-    parser.set_defaults(call=_run_new)
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="the OVERRIDEs are files: generate each with the command in its first lines",
+    )
+    parser.set_defaults(function=_new)
 
 
-def _run_new(asked: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from config.errors import InputError
+def _new(args: argparse.Namespace) -> int:
     from katib import manifest
 
-    if not asked.again:
-        return _write_new(asked, sys.argv[2:])
-    for file in asked.overrides:
-        arguments = manifest.made_by(Path(file).read_text(encoding="utf-8"))
+    if not args.again:
+        return _write_manifest(args, sys.argv[2:])
+    for file in args.overrides:
+        arguments = manifest.recorded_arguments(Path(file).read_text(encoding="utf-8"))
         if not arguments:
-            raise InputError(f"{file} does not say which command made it")
-        _write_new(_parser().parse_args(["new", *arguments, "-o", file]), arguments)
+            raise InputError(f"{file} does not contain the command that generated it (`# Made by:`)")
+        _write_manifest(_parser().parse_args(["new", *arguments, "-o", file]), arguments)
     return 0
 
 
-def _write_new(asked: argparse.Namespace, typed: list[str]) -> int:
-    import shlex
-    from pathlib import Path
+def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Write an Experiment.
 
-    from config.errors import InputError
-    from katib import findings as said
-    from katib import manifest
+    Args:
+        args: the parsed command line.
+        arguments: the arguments after `new`, to record in the file.
+    """
+    from katib import findings, manifest
     from katib.check import check_experiment
     from katib.documents import parse
     from katib.experiment import Experiment
 
     settings = {}
-    for setting in asked.setting:
+    for setting in args.setting:
         name, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--setting {setting}: write NAME=VALUE")
         settings[name] = value
-    words = [word for word in typed if word not in ("-o", "--output", asked.output)]
-    request = manifest.request(
-        asked.overrides,
-        asked.name,
-        asked.objective,
-        algorithm=asked.algorithm,
+    words = [word for word in arguments if word not in ("-o", "--output", args.output)]
+    counts = {name: min(getattr(args, name), args.max_trials) for name in ("max_trials", "parallel", "max_failed")}
+    options = ("goal", "stop_early", "collector", "kind", "processes", "gpus", "title")
+    request = manifest.build_request(
+        args.overrides,
+        args.name,
+        args.objective,
+        args.algorithm,
         settings=settings,
-        goal=asked.goal,
-        max_trials=asked.max_trials,
-        parallel=min(asked.parallel, asked.max_trials),
-        max_failed=min(asked.max_failed, asked.max_trials),
-        stop_early=asked.stop_early,
-        collector=asked.collector,
-        kind=asked.kind,
-        processes=asked.processes,
-        gpus=asked.gpus,
-        image=asked.image or manifest.IMAGE,
+        image=args.image or manifest.IMAGE,
         command=shlex.join(["python", "-m", "katib", "new", *words]),
-        title=asked.title,
+        **counts,
+        **{name: getattr(args, name) for name in options},
     )
-    file = asked.output or f"{request.name}.yaml"
-    text = manifest.text(request, file)
-    findings = [finding for document in parse(text, file) for finding in check_experiment(Experiment(document))]
-    if findings:
-        print(said.text(findings), file=sys.stderr)
-    if any(each.level == "error" for each in findings):
-        raise InputError("nothing was written: a cluster would not take this, or not finish it")
-    if asked.output:
-        Path(asked.output).write_text(text, encoding="utf-8")
-        print(f"isotrain: wrote {asked.output}", file=sys.stderr)
+    file = args.output or f"{request.name}.yaml"
+    text = manifest.format_manifest(request, file)
+    rows = [finding for document in parse(text, file) for finding in check_experiment(Experiment(document))]
+    if rows:
+        print(findings.format_text(rows), file=sys.stderr)
+    if any(finding.level == "error" for finding in rows):
+        raise InputError(f"{file} was not written: the Experiment has errors; change the overrides or options")
+    if args.output:
+        Path(args.output).write_text(text, encoding="utf-8")
+        print(f"isotrain: wrote {args.output}", file=sys.stderr)
     else:
         print(text, end="")
     return 0
 
 
-def _cluster(commands: Any) -> None:
-    def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=(text + ". " + more).strip())
+def _add_cluster_commands(commands: Any) -> None:
+    def add(name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
+        description = f"{summary[0].upper()}{summary[1:]}. {details}".strip()
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
         parser.add_argument("-n", "--namespace", help="default: the context's")
-        parser.add_argument("--context", help="of the kubeconfig; default: the current one")
-        parser.set_defaults(call=lambda asked: _remote(name, asked))
+        parser.add_argument("--context", help="context of the kubeconfig; default: the current one")
+        parser.set_defaults(function=lambda args: _call_cluster_command(name, args))
         return parser
 
-    submit = add("submit", "check an Experiment and create it on a cluster", "The same one again attaches to it.")
+    submit = add(
+        "submit", "check an Experiment and create it on a cluster", "Attaches to it if the same one exists already."
+    )
     submit.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
     submit.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to the trials' train.py command line")
-    submit.add_argument("--name", help="instead of the file's")
-    submit.add_argument("--max-trials", type=int, metavar="N", help="instead of maxTrialCount")
-    submit.add_argument("--image", help="instead of the file's")
-    submit.add_argument("--watch", action="store_true", help="then watch it")
-    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="of watching; default: none")
-    submit.add_argument("--no-check", action="store_true", help="create it even if `check` refuses it")
-    watch = add("watch", "a live table of an Experiment's trials", "Exit code 6 if the Experiment fails.")
-    watch.add_argument("name", metavar="NAME", help="of the Experiment")
-    watch.add_argument("--timeout", type=float, metavar="SECONDS", help="exit code 7 after that; default: none")
-    best = add("best", "an Experiment's best assignment, as Hydra overrides")
-    best.add_argument("name", metavar="NAME", help="of the Experiment; or a folder that `run` left")
-    best.add_argument("--json", action="store_true", help="with value, overrides and the whole command")
-    trials = add("trials", "an Experiment's trials")
-    trials.add_argument("name", metavar="NAME", help="of the Experiment")
-    trials.add_argument("--json", action="store_true", help="one JSON object a line")
-    trials.add_argument("--report", metavar="FILE", help="the page that `run` writes, too")
-    delete = add("delete", "delete an Experiment with its trials, and wait until it is gone")
-    delete.add_argument("name", metavar="NAME", help="of the Experiment")
+    submit.add_argument("--name", help="in place of the file's")
+    submit.add_argument("--max-trials", type=int, metavar="N", help="in place of maxTrialCount")
+    submit.add_argument("--image", help="in place of the file's")
+    submit.add_argument("--watch", action="store_true", help="watch it until it is completed")
+    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of --watch; default: none")
+    submit.add_argument("--no-check", action="store_true", help="create it even if `check` finds errors")
+    watch = add("watch", "show a live table of an Experiment's trials", "Exit code 6 if the Experiment fails.")
+    watch.add_argument("name", metavar="NAME", help="name of the Experiment")
+    watch.add_argument("--timeout", type=float, metavar="SECONDS", help="then exit with code 7; default: none")
+    best = add("best", "print an Experiment's best assignments as Hydra overrides")
+    best.add_argument("name", metavar="NAME", help="name of the Experiment, or a search folder of `run`")
+    best.add_argument("--json", action="store_true", help="print value, overrides and the train.py command as JSON")
+    trials = add("trials", "list an Experiment's trials")
+    trials.add_argument("name", metavar="NAME", help="name of the Experiment")
+    trials.add_argument("--json", action="store_true", help="print one JSON object per line")
+    trials.add_argument("--report", metavar="FILE", help="also write the HTML report that `run` writes")
+    delete = add("delete", "delete an Experiment with its trials, and wait for the deletion")
+    delete.add_argument("name", metavar="NAME", help="name of the Experiment")
     delete.add_argument("--unfinished", action="store_true", help="only if it is not completed")
     delete.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="default: 120")
 
 
-def _remote(name: str, asked: argparse.Namespace) -> int:
+def _call_cluster_command(name: str, args: argparse.Namespace) -> int:
     from katib import cluster_commands
 
-    return int(getattr(cluster_commands, name)(asked))
+    return int(getattr(cluster_commands, name)(args))
 
 
-def _stop(commands: Any) -> None:
+def _add_stop(commands: Any) -> None:
     parser = commands.add_parser(
         "stop",
-        help="end the training in this pod with a checkpoint (for preStop hooks)",
+        help="stop the training in this pod with a checkpoint (for preStop hooks)",
         description="Sends SIGTERM to every train.py that this process can see, and waits until they have ended. A "
         "pod's own SIGTERM reaches only the shell that Katib wraps around the command.",
     )
     parser.add_argument("--wait", type=float, default=110, metavar="SECONDS", help="default: 110")
-    parser.set_defaults(call=_run_stop)
+    parser.set_defaults(function=_stop)
 
 
-def _run_stop(asked: argparse.Namespace) -> int:
-    from katib.stop import stop
+def _stop(args: argparse.Namespace) -> int:
+    from katib.stop import stop_trainings
 
-    return 0 if stop(asked.wait) else 7
+    return 0 if stop_trainings(args.wait) else 7
 
 
 if __name__ == "__main__":

@@ -1,218 +1,200 @@
-"""A cluster's Katib: through its SDK's client, and the Kubernetes API where that says too little."""
+"""Katib on a cluster: its SDK's client, and the Kubernetes API where the SDK lacks something."""
 
 import contextlib
+import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from config.errors import InputError, UnreachableError
-from katib.collector import UNAVAILABLE, chosen
+from katib.collector import UNAVAILABLE, apply_strategy
 from katib.experiment import Experiment, parse_number
 from katib.trials import Trial
 
 GROUP, VERSION = "kubeflow.org", "v1beta1"
-LABEL = "katib.kubeflow.org/metrics-collector-injection"
-TRIES = 6
-AGAIN = (429, 500, 502, 503, 504)
-# In the order in which Katib's controller looks at a trial's conditions.
+EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
+COLLECTOR_LABEL = "katib.kubeflow.org/metrics-collector-injection"
+ATTEMPTS = 6
+RETRIED_CODES = (429, 500, 502, 503, 504)
+# In the order in which Katib's controller evaluates a trial's conditions.
 _CONDITIONS = ("Killed", "Failed", "Succeeded", "EarlyStopped", "Running", "MetricsUnavailable")
 
 
-class Status(Exception):
-    """The server's answer, where the caller knows what it means.
+class ApiStatusError(UnreachableError):
+    """An error status of the API that the caller may handle.
 
     Attributes:
-        code: HTTP's.
-        message: the server's own words.
+        code: HTTP status code.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code = code
 
 
 class Cluster:
     """Experiments and trials of one namespace."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None, timeout: float = 30.0) -> None:
-        """Reads the kubeconfig as kubectl does; inside a pod, its service account.
+        """Read the kubeconfig as kubectl does, or the service account inside a pod.
 
         Args:
-            context: of the kubeconfig; None takes the current one.
-            namespace: None takes the context's, else default.
-            timeout: seconds for each answer.
+            context: context of the kubeconfig; None takes the current one.
+            namespace: None takes the context's, else `default`.
+            timeout: seconds to wait for each response.
 
         Raises:
-            InputError: no kubeconfig, no such context, or no SDK.
+            InputError: there is no usable kubeconfig, context or SDK.
         """
         try:
             from kubeflow.katib import KatibClient
             from kubernetes import config
             from kubernetes.config.config_exception import ConfigException
         except ImportError as error:
-            raise InputError("this needs Katib's SDK: pip install 'isotrain[katib]'") from error
-        where = "set KUBECONFIG, or write ~/.kube/config (your cluster's documentation says how)"
+            raise InputError(
+                "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
+            ) from error
+        fix = "set KUBECONFIG, or write ~/.kube/config as your cluster's documentation describes"
         self.timeout = timeout
-        self.waits = (timeout, timeout)  # to connect, to read; the client overlooks a single float
+        self.request_timeout = (timeout, timeout)  # to connect and to read; the client ignores a single float
         try:
             self.client = KatibClient(context=context, namespace=namespace or "default")
             if namespace is None and not self.client.in_cluster:
                 contexts, active = config.list_kube_config_contexts()
-                chosen_ = next((each for each in contexts if each["name"] == context), active)
-                namespace = chosen_["context"].get("namespace")
+                selection = next((row for row in contexts if row["name"] == context), active)
+                namespace = selection["context"].get("namespace")
         except ConfigException as error:
-            raise InputError(f"no cluster to talk to: {str(error).strip()}; {where}") from error
+            raise InputError(f"cannot connect to a cluster: {str(error).strip()}; {fix}") from error
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the kubeconfig cannot be used: {error}; {where}") from error
-        self.namespace = namespace or ("default" if not self.client.in_cluster else _own_namespace())
-        self.custom, self.core = self.client.custom_api, self.client.core_api
+            raise InputError(f"invalid kubeconfig: {error}; {fix}") from error
+        self.namespace = namespace or ("default" if not self.client.in_cluster else _pod_namespace())
+        self.custom_api, self.core_api = self.client.custom_api, self.client.core_api
 
-    # --- talking
+    # --- requests
 
-    def ask(self, what: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-        """Calls the API, again where that may help, with growing pauses.
+    def call(self, action: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the client, and retry it with growing pauses where that may help.
 
         Args:
-            what: is asked for, for messages: "read the Experiment a".
-            call: of the client; given the arguments and a time-out.
+            action: what the call does, for messages: "read the Experiment a".
+            function: function of the client.
+            args, kwargs: its arguments.
 
         Raises:
-            Status: an answer that the caller may understand (404, 409, 410).
-            InputError: no permission, no login, or no Katib.
-            UnreachableError: no answer.
+            ApiStatusError: the server returned a status that the caller may handle (404, 409, 410).
+            InputError: the cluster refused the request, the user is not logged in, or Katib is not installed.
+            UnreachableError: the cluster did not respond.
         """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        for turn in range(TRIES):
-            pause = min(8.0, 0.25 * 2**turn) * random.uniform(0.5, 1.0)
+        for attempt in range(ATTEMPTS):
+            pause = min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
             try:
-                return call(*arguments, **more)
+                return function(*args, **kwargs)
             except Exception as error:
-                found = _cause(error, (ApiException, HTTPError, OSError))
-                if found is None:
+                cause = _find_cause(error, (ApiException, HTTPError, OSError))
+                if cause is None:
                     raise
-                if isinstance(found, ApiException) and found.status not in (0, None):
-                    if found.status not in AGAIN:
-                        raise self._status(what, found) from error
-                    said = f"{found.status} {found.reason}"
+                if isinstance(cause, ApiException) and cause.status not in (0, None):
+                    if cause.status not in RETRIED_CODES:
+                        raise _status_error(action, cause) from error
+                    message = f"{cause.status} {cause.reason}"
                     with contextlib.suppress(ValueError):
-                        pause = max(pause, min(30.0, float(str((found.headers or {}).get("Retry-After")))))
+                        pause = max(pause, min(30.0, float(str((cause.headers or {}).get("Retry-After")))))
                 else:
-                    said = str(found).split("(Caused by")[-1].strip(" ()")
-                if turn == TRIES - 1:
-                    raise UnreachableError(f"cannot {what}: the cluster does not answer ({said})") from error
+                    message = str(cause).split("(Caused by")[-1].strip(" ()")
+                if attempt == ATTEMPTS - 1:
+                    raise UnreachableError(f"cannot {action}: the cluster does not respond ({message})") from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _status(self, what: str, error: Any) -> Exception:
-        import json
-
-        try:
-            body = json.loads(error.body or "{}")
-        except ValueError:
-            body = {}
-        message = str(body.get("message") or error.body or error.reason or "").strip()
-        if error.status == 401:
-            return InputError(f"cannot {what}: the cluster does not know you; log in again ({message})")
-        if error.status == 403:
-            return InputError(f"cannot {what}: no permission ({message}); katib/cluster/rbac.yaml has what is needed")
-        if error.status == 404 and not body:
-            return InputError(
-                f"cannot {what}: this cluster has no Katib (no Experiments of {GROUP}/{VERSION}); install it, or choose "
-                "another --context"
-            )
-        if error.status in (400, 422):
-            return InputError(f"the cluster refuses to {what}: {message}")
-        return Status(error.status, message)
+    def _call_objects(self, action: str, function: Callable[..., Any], *path: str, **kwargs: Any) -> Any:
+        """Call a function of the custom objects API on a path of this namespace: plural, then name."""
+        timeout = self.request_timeout
+        return self.call(action, function, GROUP, VERSION, self.namespace, *path, _request_timeout=timeout, **kwargs)
 
     # --- objects
 
-    def experiment(self, name: str) -> dict[str, Any] | None:
-        """The object; None if there is none of this name."""
+    def find_experiment(self, name: str) -> dict[str, Any] | None:
+        """Return an Experiment's object; None if it does not exist."""
         try:
-            found = self.ask(
-                f"read the Experiment {name}",
-                self.custom.get_namespaced_custom_object,
-                *(GROUP, VERSION, self.namespace, "experiments", name),
-                _request_timeout=self.waits,
-            )
-        except Status as status:
+            get = self.custom_api.get_namespaced_custom_object
+            value = self._call_objects(f"read the Experiment {name}", get, "experiments", name)
+        except ApiStatusError as status:
             if status.code == 404:
                 return None
-            raise UnreachableError(f"cannot read the Experiment {name}: {status.code} {status.message}") from status
-        return dict(found)
+            raise
+        return dict(value)
 
-    def the_experiment(self, name: str) -> dict[str, Any]:
-        """The object.
+    def get_experiment(self, name: str) -> dict[str, Any]:
+        """Return an Experiment's object.
 
         Raises:
-            InputError: there is none.
+            InputError: it does not exist.
         """
-        found = self.experiment(name)
-        if found is None:
-            raise InputError(f"there is no Experiment {name} in the namespace {self.namespace}")
-        return found
+        value = self.find_experiment(name)
+        if value is None:
+            raise self.missing_experiment(name)
+        return value
+
+    def missing_experiment(self, name: str) -> InputError:
+        """Return the exception for an Experiment that does not exist."""
+        return InputError(f"the namespace {self.namespace} has no Experiment {name}; choose another --namespace")
 
     def create(self, value: dict[str, Any]) -> None:
-        """Creates an Experiment through the SDK.
+        """Create an Experiment through the SDK.
 
         Raises:
-            Status: 409 if the name is taken.
+            ApiStatusError: 409 if the name is taken.
         """
         name = value["metadata"]["name"]
-        self.ask(f"create the Experiment {name}", self.client.create_experiment, value, self.namespace)
+        self.call(f"create the Experiment {name}", self.client.create_experiment, value, self.namespace)
 
     def delete(self, name: str) -> None:
-        """Deletes an Experiment, its trials and their workloads.
+        """Delete an Experiment, its trials and their workloads.
 
         Raises:
-            Status: 404 if there is none.
+            ApiStatusError: 404 if it does not exist.
         """
-        self.ask(
-            f"delete the Experiment {name}",
-            self.custom.delete_namespaced_custom_object,
-            *(GROUP, VERSION, self.namespace, "experiments", name),
-            propagation_policy="Foreground",
-            _request_timeout=self.waits,
-        )
+        delete = self.custom_api.delete_namespaced_custom_object
+        action = f"delete the Experiment {name}"
+        self._call_objects(action, delete, "experiments", name, propagation_policy="Foreground")
 
-    def collects(self) -> bool | None:
-        """Whether the namespace has the label without which Katib refuses Experiments; None if that cannot be seen."""
+    def has_collector_label(self) -> bool | None:
+        """Return whether the namespace has the label that Katib requires; None without permission to read it."""
         try:
-            found = self.ask(
-                f"read the namespace {self.namespace}",
-                self.core.read_namespace,
-                self.namespace,
-                _request_timeout=self.waits,
-            )
-        except Status as status:
-            if status.code == 404:
-                raise InputError(f"there is no namespace {self.namespace}") from status
-            raise
+            read, timeout = self.core_api.read_namespace, self.request_timeout
+            value = self.call(f"read the namespace {self.namespace}", read, self.namespace, _request_timeout=timeout)
+        except ApiStatusError as status:
+            if status.code != 404:
+                raise
+            message = f"the namespace {self.namespace} does not exist; choose another --namespace"
+            raise InputError(message) from status
         except InputError:
             return None
-        return bool((found.metadata.labels or {}).get(LABEL) == "enabled")
+        return bool((value.metadata.labels or {}).get(COLLECTOR_LABEL) == "enabled")
 
-    def trials(self, name: str) -> tuple[list[dict[str, Any]], str]:
-        """The trial objects of an Experiment by age, and the version of the list, to watch from."""
-        found = self.ask(
-            f"list the trials of {name}",
-            self.custom.list_namespaced_custom_object,
-            *(GROUP, VERSION, self.namespace, "trials"),
-            label_selector=f"katib.kubeflow.org/experiment={name}",
-            _request_timeout=self.waits,
-        )
-        items = sorted(found["items"], key=lambda each: each["metadata"].get("creationTimestamp", ""))
-        return items, str(found["metadata"].get("resourceVersion", ""))
+    def list_trials(self, name: str) -> tuple[list[dict[str, Any]], str]:
+        """Return the trial objects of an Experiment by age, and the version of the list, for `wait_for_change`."""
+        list_objects, selector = self.custom_api.list_namespaced_custom_object, f"{EXPERIMENT_LABEL}={name}"
+        value = self._call_objects(f"list the trials of {name}", list_objects, "trials", label_selector=selector)
+        items = sorted(value["items"], key=lambda item: item["metadata"].get("creationTimestamp", ""))
+        return items, str(value["metadata"].get("resourceVersion", ""))
 
-    def changes(self, name: str, since: str, seconds: int) -> Iterator[None]:
-        """Gives a beat whenever a trial of the Experiment changes, for at most so many seconds.
+    def wait_for_change(self, name: str, version: str, seconds: int) -> None:
+        """Wait until a trial of an Experiment changes, or the connection ends.
+
+        Args:
+            name: name of the Experiment.
+            version: version of the list that the change follows.
+            seconds: maximum time to wait.
 
         Raises:
-            Status: 410 when `since` is too old.
+            ApiStatusError: 410 if the version is too old.
         """
         from kubernetes import watch
         from kubernetes.client.exceptions import ApiException
@@ -220,66 +202,87 @@ class Cluster:
 
         stream = watch.Watch()
         try:
-            for _ in stream.stream(
-                self.custom.list_namespaced_custom_object,
+            events = stream.stream(
+                self.custom_api.list_namespaced_custom_object,
                 *(GROUP, VERSION, self.namespace, "trials"),
-                label_selector=f"katib.kubeflow.org/experiment={name}",
-                resource_version=since,
+                label_selector=f"{EXPERIMENT_LABEL}={name}",
+                resource_version=version,
                 timeout_seconds=seconds,
                 _request_timeout=(self.timeout, seconds + self.timeout),
-            ):
-                yield
+            )
+            next(iter(events), None)
         except ApiException as error:
-            if error.status not in AGAIN:
-                raise self._status(f"watch the trials of {name}", error) from error
+            if error.status not in RETRIED_CODES:
+                raise _status_error(f"watch the trials of {name}", error) from error
         except (HTTPError, OSError):
-            return  # dropped: the caller lists again
+            return  # the connection was lost: the caller lists again
         finally:
             stream.stop()
 
 
-def trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
-    """A trial object as ours.
+def parse_trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
+    """Return the trial of an API object.
 
     Args:
-        value: as the API gives it.
-        experiment: that it belongs to.
+        value: the object.
+        experiment: the Experiment that it belongs to.
     """
     status = value.get("status") or {}
-    conditions = {each["type"]: each for each in status.get("conditions") or [] if each.get("status") == "True"}
-    state = next((each for each in _CONDITIONS if each in conditions), "Pending")
+    conditions = {row["type"]: row for row in status.get("conditions") or [] if row.get("status") == "True"}
+    state = next((name for name in _CONDITIONS if name in conditions), "Pending")
     metrics = {
-        each["name"]: {key: str(each.get(key, UNAVAILABLE)) for key in ("min", "max", "latest")}
-        for each in (status.get("observation") or {}).get("metrics") or []
+        row["name"]: {key: str(row.get(key, UNAVAILABLE)) for key in ("min", "max", "latest")}
+        for row in (status.get("observation") or {}).get("metrics") or []
     }
     objective = metrics.get(experiment.objective)
-    text = chosen(objective, experiment.strategies[experiment.objective]) if objective else ""
-    why = conditions.get(state, {})
+    text = apply_strategy(objective, experiment.strategies[experiment.objective]) if objective else ""
+    message = str(conditions.get(state, {}).get("message", ""))
     return Trial(
         name=value["metadata"]["name"],
         number=-1,
         status=state,
-        assignments={each["name"]: str(each["value"]) for each in value["spec"].get("parameterAssignments") or []},
+        assignments={row["name"]: str(row["value"]) for row in value["spec"].get("parameterAssignments") or []},
         value=parse_number(text),
         metrics=metrics,
-        reason=str(why.get("message", "")) if state in ("Failed", "MetricsUnavailable", "Killed") else "",
+        reason=message if state in ("Failed", "MetricsUnavailable", "Killed") else "",
         started=str(status.get("startTime") or ""),
         ended=str(status.get("completionTime") or ""),
     )
 
 
-def condition(value: Mapping[str, Any]) -> tuple[str, str]:
-    """The latest condition of an Experiment that holds, and its message."""
-    holding = [each for each in (value.get("status") or {}).get("conditions") or [] if each.get("status") == "True"]
+def experiment_condition(value: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the latest true condition of an Experiment's object, and its message."""
+    rows = [row for row in (value.get("status") or {}).get("conditions") or [] if row.get("status") == "True"]
     for name in ("Failed", "Succeeded"):
-        for each in holding:
-            if each["type"] == name:
-                return name, str(each.get("message", ""))
-    return (holding[-1]["type"], str(holding[-1].get("message", ""))) if holding else ("Created", "")
+        for row in rows:
+            if row["type"] == name:
+                return name, str(row.get("message", ""))
+    return (rows[-1]["type"], str(rows[-1].get("message", ""))) if rows else ("Created", "")
 
 
-def _cause(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> Any:
-    """The SDK raises RuntimeErrors of its own; what happened is behind them."""
+def _status_error(action: str, error: Any) -> Exception:
+    """Return the exception for an error response of the API."""
+    try:
+        body = json.loads(error.body or "{}")
+    except ValueError:
+        body = {}
+    message = str(body.get("message") or error.body or error.reason or "").strip()
+    if error.status == 401:
+        return InputError(f"cannot {action}: not logged in to the cluster ({message}); log in again")
+    if error.status == 403:
+        return InputError(f"cannot {action}: no permission ({message}); katib/cluster/rbac.yaml has the roles")
+    if error.status == 404 and not body:
+        return InputError(
+            f"cannot {action}: Katib is not installed on this cluster (it has no Experiments of {GROUP}/{VERSION}); "
+            "install it, or choose another --context"
+        )
+    if error.status in (400, 422):
+        return InputError(f"the cluster refused to {action}: {message}")
+    return ApiStatusError(f"cannot {action}: {error.status} {message}", error.status)
+
+
+def _find_cause(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> Any:
+    """Return the first exception of some kinds in a chain: the SDK wraps them in RuntimeErrors."""
     while error is not None:
         if isinstance(error, kinds):
             return error
@@ -287,10 +290,8 @@ def _cause(error: BaseException | None, kinds: tuple[type[BaseException], ...]) 
     return None
 
 
-def _own_namespace() -> str:
+def _pod_namespace() -> str:
     with contextlib.suppress(OSError):
-        from pathlib import Path
-
         return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
-    print("isotrain: no namespace is known; using default", file=sys.stderr)
+    print("isotrain: the pod's namespace cannot be read; using the namespace default", file=sys.stderr)
     return "default"

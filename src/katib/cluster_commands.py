@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,191 +14,202 @@ from config import terminal
 from config.errors import InputError, UnreachableError
 from config.numbers import format_number
 from katib import report, table
-from katib.cluster import LABEL, Cluster, Status, condition, trial
+from katib.cluster import COLLECTOR_LABEL, ApiStatusError, Cluster, experiment_condition, parse_trial
 from katib.documents import Document
 from katib.experiment import Experiment
-from katib.experiment_changes import changed
-from katib.run import COMPLETED_FAILED, checked, train_command
-from katib.trials import Trial, best_of, experiment_of, read
+from katib.experiment_changes import change_experiment
+from katib.run import FAILED_EXIT_CODE, load_checked, train_command
+from katib.trials import Trial, best_trial, read_experiment, read_trials
 
-WATCH = 20  # seconds of one watch, after which the Experiment is read again in any case
+WATCH_SECONDS = 20  # after which the Experiment is read again even without a change
+COMPLETED = ("Succeeded", "Failed")
 
 
-def submit(asked: argparse.Namespace) -> int:
-    """Checks an Experiment and creates it; one that is there already, and the same, is attached to."""
+def submit(args: argparse.Namespace) -> int:
+    """Check an Experiment and create it; attach to an existing one that is the same."""
     change = partial(
-        changed, overrides=asked.overrides, name=asked.name, max_trials=asked.max_trials, image=asked.image
+        change_experiment, overrides=args.overrides, name=args.name, max_trials=args.max_trials, image=args.image
     )
-    experiment = checked(asked.file, asked.no_check, change)
-    cluster = Cluster(asked.context, asked.namespace or experiment.get("metadata", "namespace"))
-    if cluster.collects() is False:
+    experiment = load_checked(args.file, args.no_check, change)
+    cluster = Cluster(args.context, args.namespace or experiment.get("metadata", "namespace"))
+    if cluster.has_collector_label() is False:
         raise InputError(
-            f"Katib collects no metrics in the namespace {cluster.namespace}: kubectl label namespace "
-            f"{cluster.namespace} {LABEL}=enabled"
+            f"Katib does not collect metrics in the namespace {cluster.namespace}; kubectl label namespace "
+            f"{cluster.namespace} {COLLECTOR_LABEL}=enabled"
         )
     value = {**experiment.value, "metadata": {**experiment.mapping("metadata"), "namespace": cluster.namespace}}
-    existing = cluster.experiment(experiment.name)
+    existing = cluster.find_experiment(experiment.name)
     if existing is None:
         try:
             cluster.create(value)
-        except Status as status:
-            # Somebody was quicker; or we were, and the answer was lost.
-            existing = cluster.experiment(experiment.name) if status.code == 409 else None
+        except ApiStatusError as status:
+            # 409: another process was faster, or our request succeeded and its response was lost.
+            existing = cluster.find_experiment(experiment.name) if status.code == 409 else None
             if existing is None:
-                raise UnreachableError(f"cannot create {experiment.name}: {status.code} {status.message}") from status
+                raise
     if existing is None:
         print(f"isotrain: created the Experiment {experiment.name} in {cluster.namespace}", file=sys.stderr)
     elif differences := list(_differences(experiment.value["spec"], existing["spec"], "spec")):
         raise InputError(
-            f"there is another Experiment {experiment.name} in {cluster.namespace}; it differs in "
-            f"{', '.join(differences[:5])}. Give this one another name, or delete that one"
+            f"the namespace {cluster.namespace} has another Experiment {experiment.name}, which differs in "
+            f"{', '.join(differences[:5])}; choose another --name, or delete it"
         )
     else:
-        print(f"isotrain: the same Experiment {experiment.name} is there already: attached to it", file=sys.stderr)
-    if not asked.watch:
-        print(f"isotrain: python -m katib watch {experiment.name} -n {cluster.namespace}", file=sys.stderr)
+        print(f"isotrain: the same Experiment {experiment.name} exists already; attached to it", file=sys.stderr)
+    if not args.watch:
+        command = f"python -m katib watch {experiment.name} -n {cluster.namespace}"
+        print(f"isotrain: watch it with {command}", file=sys.stderr)
         return 0
-    return _watch(cluster, experiment.name, asked.timeout)
+    return _watch(cluster, experiment.name, args.timeout)
 
 
-def watch(asked: argparse.Namespace) -> int:
-    """Shows a live table of trials until the Experiment is completed."""
-    return _watch(Cluster(asked.context, asked.namespace), asked.name, asked.timeout)
+def watch(args: argparse.Namespace) -> int:
+    """Show a live table of trials until the Experiment is completed."""
+    return _watch(Cluster(args.context, args.namespace), args.name, args.timeout)
 
 
 def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
     end = None if timeout is None else time.monotonic() + timeout
-    live: table.LiveTable | None = None
-    told = ""
+    live_table: table.LiveTable | None = None
+    previous_line = ""
     while True:
-        value = cluster.the_experiment(name)
-        experiment = Experiment(Document(name, value, {}))
-        live = live or table.LiveTable(experiment.objective, experiment.maximize, experiment.count("maxTrialCount"))
-        objects, version = cluster.trials(name)
-        trials = [trial(each, experiment) for each in objects]
-        state, message = condition(value)
-        if told != (line := f"isotrain: {state}: {message}"):
+        value, experiment = _load_experiment(cluster, name)
+        if live_table is None:
+            max_trials = experiment.count("maxTrialCount")
+            live_table = table.LiveTable(experiment.objective, experiment.maximize, max_trials)
+        objects, version = cluster.list_trials(name)
+        rows = [parse_trial(item, experiment) for item in objects]
+        condition, message = experiment_condition(value)
+        if previous_line != (line := f"isotrain: {condition}: {message}"):
             print(line, file=sys.stderr, flush=True)
-            told, live.drawn = line, 0
-        live.show(trials)
-        if state in ("Succeeded", "Failed"):
-            print(
-                "\n".join(
-                    table.trial_lines(trials, experiment.objective, experiment.maximize, terminal.terminal_width())
-                )
-            )
-            return 0 if state == "Succeeded" else COMPLETED_FAILED
-        left = WATCH if end is None else int(min(WATCH, end - time.monotonic()))
-        if left <= 0:
-            raise UnreachableError(f"{name} is not completed after {timeout:g} s; it goes on on the cluster")
-        begun = time.monotonic()
+            previous_line, live_table.drawn_lines = line, 0
+        live_table.show(rows)
+        if condition in COMPLETED:
+            print("\n".join(_table_lines(rows, experiment)))
+            return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
+        seconds = WATCH_SECONDS if end is None else int(min(WATCH_SECONDS, end - time.monotonic()))
+        if seconds <= 0:
+            raise UnreachableError(f"{name} is not completed after {timeout:g} s; it continues on the cluster")
+        started = time.monotonic()
         try:
-            next(cluster.changes(name, version, left), None)
-        except Status as status:
+            cluster.wait_for_change(name, version, seconds)
+        except ApiStatusError as status:
             if status.code != 410:  # 410: the version is too old, and the list is read again anyway
-                raise UnreachableError(f"cannot watch {name}: {status.code} {status.message}") from status
-        if time.monotonic() - begun < 0.2:
-            time.sleep(0.2)  # a server that drops every watch is not asked all the time
+                raise
+        if time.monotonic() - started < 0.2:
+            time.sleep(0.2)  # limits the requests to a server that drops every watch
 
 
-def best(asked: argparse.Namespace) -> int:
-    """Says the best assignment so far, as Hydra overrides: of an Experiment, or of a folder that `run` left."""
-    here = experiment_of(Path(asked.name))
-    if here is not None:
-        experiment, best_ = here, best_of(read(Path(asked.name)), here.maximize)
+def best(args: argparse.Namespace) -> int:
+    """Print the best assignments so far as Hydra overrides: of an Experiment, or of a folder of `run`."""
+    local = read_experiment(Path(args.name))
+    if local is not None:
+        experiment, trial = local, best_trial(read_trials(Path(args.name)), local.maximize)
     else:
-        cluster = Cluster(asked.context, asked.namespace)
-        value = cluster.the_experiment(asked.name)
-        experiment = Experiment(Document(asked.name, value, {}))
-        optimal = (value.get("status") or {}).get("currentOptimalTrial") or {}
-        best_ = _optimal(optimal, experiment) if optimal.get("bestTrialName") else None
-    if best_ is None:
-        raise InputError(f"{asked.name} has no best trial yet")
-    found = best_
-    shown = format_number(found.value, 6) if found.value is not None else "no number"
-    overrides = [f"{name}={text}" for name, text in found.assignments.items()]
-    if asked.json:
-        row = {"trial": found.name, "objective": experiment.objective, "value": found.value}
-        more = {"assignments": found.assignments, "overrides": overrides}
-        print(json.dumps({**row, **more, "command": train_command(experiment, found, [])}, indent=2))
+        value, experiment = _load_experiment(Cluster(args.context, args.namespace), args.name)
+        trial = _optimal_trial(value, experiment)
+    if trial is None:
+        raise InputError(f"{args.name} has no best trial yet; wait until a trial has succeeded")
+    overrides = [f"{name}={text}" for name, text in trial.assignments.items()]
+    if args.json:
+        row = {
+            "trial": trial.name,
+            "objective": experiment.objective,
+            "value": trial.value,
+            "assignments": trial.assignments,
+            "overrides": overrides,
+            "command": train_command(experiment, trial, []),
+        }
+        print(json.dumps(row, indent=2))
     else:
+        number = format_number(trial.value, 6) if trial.value is not None else "not a number"
         print(shlex.join(overrides))
-        print(f"isotrain: {found.name}: {experiment.objective} {shown}", file=sys.stderr)
+        print(f"isotrain: {trial.name}: {experiment.objective} {number}", file=sys.stderr)
     return 0
 
 
-def _optimal(value: dict[str, Any], experiment: Experiment) -> Trial:
-    object_ = {
-        "metadata": {"name": value["bestTrialName"]},
-        "spec": {"parameterAssignments": value.get("parameterAssignments")},
-        "status": {"observation": value.get("observation")},
-    }
-    return trial(object_, experiment)
-
-
-def trials(asked: argparse.Namespace) -> int:
-    """Lists the trials: as a table, as JSON lines, or as a report."""
-    cluster = Cluster(asked.context, asked.namespace)
-    value = cluster.the_experiment(asked.name)
-    experiment = Experiment(Document(asked.name, value, {}))
-    found = [trial(each, experiment) for each in cluster.trials(asked.name)[0]]
-    if asked.json:
-        for each in found:
-            print(json.dumps(each.row()))
+def trials(args: argparse.Namespace) -> int:
+    """List the trials as a table, as JSON lines, or as a report."""
+    cluster = Cluster(args.context, args.namespace)
+    value, experiment = _load_experiment(cluster, args.name)
+    rows = [parse_trial(item, experiment) for item in cluster.list_trials(args.name)[0]]
+    if args.json:
+        for row in rows:
+            print(json.dumps(row.to_row()))
     else:
-        lines = table.trial_lines(found, experiment.objective, experiment.maximize, terminal.terminal_width())
-        print("\n".join(lines) or "no trials yet")
-    if asked.report:
-        optimal = (value.get("status") or {}).get("currentOptimalTrial") or {}
-        chosen = _optimal(optimal, experiment) if optimal.get("bestTrialName") else None
+        print("\n".join(_table_lines(rows, experiment)) or "no trials yet")
+    if args.report:
+        optimal = _optimal_trial(value, experiment)
         report.write(
-            Path(asked.report),
-            name=asked.name,
+            Path(args.report),
+            name=args.name,
             objective=experiment.objective,
             maximize=experiment.maximize,
             algorithm=experiment.algorithm,
             parameters=experiment.parameters,
-            trials=found,
-            verdict=": ".join(condition(value)),
-            command=train_command(experiment, chosen, []) if chosen else "",
+            trials=rows,
+            verdict=": ".join(experiment_condition(value)),
+            command=train_command(experiment, optimal, []) if optimal else "",
         )
-        print(f"isotrain: wrote {asked.report}", file=sys.stderr)
+        print(f"isotrain: wrote {args.report}", file=sys.stderr)
     return 0
 
 
-def delete(asked: argparse.Namespace) -> int:
-    """Deletes an Experiment, and waits until it is gone."""
-    cluster = Cluster(asked.context, asked.namespace)
-    if asked.unfinished:
-        value = cluster.experiment(asked.name)
-        state = condition(value)[0] if value is not None else "not there"
-        if value is None or state in ("Succeeded", "Failed"):
-            print(f"isotrain: the Experiment {asked.name} is {state}: nothing to delete", file=sys.stderr)
+def delete(args: argparse.Namespace) -> int:
+    """Delete an Experiment, and wait until it does not exist any more."""
+    cluster = Cluster(args.context, args.namespace)
+    if args.unfinished:
+        value = cluster.find_experiment(args.name)
+        condition = experiment_condition(value)[0] if value is not None else "not there"
+        if value is None or condition in COMPLETED:
+            print(f"isotrain: nothing to delete: the Experiment {args.name} is {condition}", file=sys.stderr)
             return 0
     try:
-        cluster.delete(asked.name)
-    except Status as status:
-        if status.code == 404:
-            raise InputError(f"there is no Experiment {asked.name} in the namespace {cluster.namespace}") from status
-        raise UnreachableError(f"cannot delete {asked.name}: {status.code} {status.message}") from status
-    end = time.monotonic() + asked.timeout
-    while cluster.experiment(asked.name) is not None:
+        cluster.delete(args.name)
+    except ApiStatusError as status:
+        if status.code != 404:
+            raise
+        raise cluster.missing_experiment(args.name) from status
+    end = time.monotonic() + args.timeout
+    while cluster.find_experiment(args.name) is not None:
         if time.monotonic() > end:
-            raise UnreachableError(f"{asked.name} is still being deleted after {asked.timeout:g} s")
+            raise UnreachableError(f"the Experiment {args.name} still exists {args.timeout:g} s after its deletion")
         time.sleep(0.5)
-    print(f"isotrain: deleted the Experiment {asked.name} from {cluster.namespace}", file=sys.stderr)
+    print(f"isotrain: deleted the Experiment {args.name} from {cluster.namespace}", file=sys.stderr)
     return 0
 
 
-def _differences(ours: Any, theirs: Any, place: str) -> Any:
-    """Places where what we want is not what is there; defaults that the cluster adds do not count."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key, value in ours.items():
-            yield from _differences(value, theirs.get(key), f"{place}.{key}")
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(theirs) >= len(ours):
-        if len(theirs) > len(ours) and not place.endswith("metricStrategies"):
-            yield place
-        for index, value in enumerate(ours):
-            yield from _differences(value, theirs[index], f"{place}[{index}]")
-    elif ours != theirs and not (theirs is None and not ours and "trialSpec" not in place):
-        yield place  # Katib's own fields lose their zero values on the way: retain: false is not kept
+def _load_experiment(cluster: Cluster, name: str) -> tuple[dict[str, Any], Experiment]:
+    value = cluster.get_experiment(name)
+    return value, Experiment(Document(name, value, {}))
+
+
+def _table_lines(rows: list[Trial], experiment: Experiment) -> list[str]:
+    return table.trial_lines(rows, experiment.objective, experiment.maximize, terminal.terminal_width())
+
+
+def _optimal_trial(value: dict[str, Any], experiment: Experiment) -> Trial | None:
+    """Return currentOptimalTrial of an Experiment's object; None if there is none yet."""
+    optimal = (value.get("status") or {}).get("currentOptimalTrial") or {}
+    if not optimal.get("bestTrialName"):
+        return None
+    trial = {
+        "metadata": {"name": optimal["bestTrialName"]},
+        "spec": {"parameterAssignments": optimal.get("parameterAssignments")},
+        "status": {"observation": optimal.get("observation")},
+    }
+    return parse_trial(trial, experiment)
+
+
+def _differences(local: Any, remote: Any, path: str) -> Iterator[str]:
+    """Return paths at which a cluster's value differs from ours, defaults that the cluster adds excepted."""
+    if isinstance(local, dict) and isinstance(remote, dict):
+        for key, value in local.items():
+            yield from _differences(value, remote.get(key), f"{path}.{key}")
+    elif isinstance(local, list) and isinstance(remote, list) and len(remote) >= len(local):
+        if len(remote) > len(local) and not path.endswith("metricStrategies"):
+            yield path
+        for index, value in enumerate(local):
+            yield from _differences(value, remote[index], f"{path}[{index}]")
+    elif local != remote and not (remote is None and not local and "trialSpec" not in path):
+        yield path  # Katib's own fields lose zero values on the cluster, e.g. retain: false

@@ -1,4 +1,7 @@
-"""What Katib's metrics collector makes of a trial's output (cmd/metricscollector and the trial controller, v0.19)."""
+"""Katib's metrics collector and trial controller: from a trial's output to its observation (v0.19).
+
+Sources: cmd/metricscollector, pkg/metricscollector and pkg/controller.v1beta1/trial of kubeflow/katib.
+"""
 
 import json
 import math
@@ -10,18 +13,18 @@ from typing import Any
 
 UNAVAILABLE = "unavailable"
 NO_TIME = "0001-01-01T00:00:00Z"
-# As Go's time.RFC3339Nano parses: a zone is needed.
+# Go's time.RFC3339Nano: a zone is required.
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _GO_FLOAT = re.compile(r"[+-]?(\d+(_?\d)*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-class Unreadable(Exception):
-    """The collector would end with an error, and the trial fail."""
+class UnreadableMetrics(Exception):
+    """Metrics on which Katib's collector exits with an error, so that the trial fails."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One reported value: time in RFC 3339, name, value as text."""
+    """A reported value: time in RFC 3339, name of the metric, value as text."""
 
     time: str
     name: str
@@ -30,7 +33,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class StopRule:
-    """An early-stopping rule: stop when the objective's best so far is worse than `value`, from `start_step` reports on."""
+    """An early-stopping rule.
+
+    From the `start_step`-th report on, a trial stops when its best value so far compares (`less` or `greater`) to `value`.
+    """
 
     metric: str
     value: float
@@ -38,17 +44,20 @@ class StopRule:
     start_step: int
 
 
-def parse(text: str, metrics: Sequence[str], style: str, filters: Sequence[str]) -> list[Entry]:
-    """All values of a metrics file; one `unavailable` if the objective is not among them.
+def parse_metrics(text: str, metrics: Sequence[str], style: str, filters: Sequence[str]) -> list[Entry]:
+    """Parse a metrics file.
 
     Args:
-        text: the file.
+        text: content of the file.
         metrics: the objective, then the additional metrics.
         style: TEXT or JSON.
         filters: regular expressions, for TEXT.
 
+    Returns:
+        All reported values; a single `unavailable` if the objective is not among them.
+
     Raises:
-        Unreadable: in JSON, a line that is not an object.
+        UnreadableMetrics: in JSON, a line is not an object.
     """
     entries = [entry for line in text.split("\n") for entry in parse_line(line, metrics, style, filters)]
     if not any(entry.name == metrics[0] for entry in entries):
@@ -57,84 +66,97 @@ def parse(text: str, metrics: Sequence[str], style: str, filters: Sequence[str])
 
 
 def parse_line(line: str, metrics: Sequence[str], style: str, filters: Sequence[str]) -> list[Entry]:
-    """The values in one line."""
+    """Parse one line of a metrics file; see `parse_metrics`."""
     if style == "JSON":
-        return _json_line(line, metrics)
+        return _parse_json_line(line, metrics)
     if not any(metric in line for metric in metrics):
         return []
-    first, space, _ = line.partition(" ")
-    time = first if space and go_time(first) is not None else NO_TIME
-    found = []
+    word, space, _ = line.partition(" ")
+    time = word if space and parse_go_time(word) is not None else NO_TIME
+    return [Entry(time, name, value) for name, value in _iter_values(line, filters) if name in metrics]
+
+
+def _iter_values(line: str, filters: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Return name and value of every match of the filters in a line."""
     for expression in filters:
         for match in re.finditer(expression, line, re.ASCII):
-            if match.re.groups >= 2 and (match[1] or "").strip() in metrics:
-                found.append(Entry(time, match[1].strip(), (match[2] or "").strip()))
-    return found
+            if match.re.groups >= 2:
+                yield (match[1] or "").strip(), (match[2] or "").strip()
 
 
-def _json_line(line: str, metrics: Sequence[str]) -> list[Entry]:
+def _parse_json_line(line: str, metrics: Sequence[str]) -> list[Entry]:
     if not line:
         return []
     try:
-        fields = json.loads(line, parse_constant=_refuse)
+        fields = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
-        raise Unreadable(f"the metrics file has a line that is not JSON: {line[:80]!r}") from error
+        raise UnreadableMetrics(f"the metrics file has a line that is not JSON: {line[:80]!r}") from error
     if not isinstance(fields, dict):
-        raise Unreadable(f"the metrics file has a line that is no JSON object: {line[:80]!r}")
+        raise UnreadableMetrics(f"the metrics file has a line that is not a JSON object: {line[:80]!r}")
     time = _json_time(fields.get("timestamp"))
-    # Values must be texts: Katib passes numbers over.
+    # Katib ignores values that are numbers.
     return [Entry(time, name, fields[name]) for name in metrics if isinstance(fields.get(name), str)]
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _json_time(value: Any) -> str:
     if isinstance(value, str):
-        return value if go_time(value) is not None else NO_TIME
+        return value if parse_go_time(value) is not None else NO_TIME
     if isinstance(value, int | float) and not isinstance(value, bool):
-        # Katib reads the digits after the point as a count of nanoseconds: .5 is 5 of them.
-        whole, _, digits = f"{value:f}".rstrip("0").rstrip(".").partition(".")
+        # Katib reads the digits after the point as a number of nanoseconds: .5 is 5 of them.
+        seconds, _, digits = f"{value:f}".rstrip("0").rstrip(".").partition(".")
         try:
-            moment = datetime.fromtimestamp(int(whole), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            time = datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S")
         except (ValueError, OverflowError, OSError):
-            return NO_TIME  # milliseconds, say: a year that Go writes with five digits, and nobody reads
-        return f"{moment}.{int(digits or 0):09d}Z"
+            return NO_TIME  # milliseconds, e.g.: Go writes the year with five digits, which nothing parses
+        return f"{time}.{int(digits or 0):09d}Z"
     return NO_TIME
 
 
-def go_time(text: str) -> tuple[float, int] | None:
-    """Seconds since 1970 (whole) and nanoseconds of a time as Go's RFC3339Nano reads it; None for anything else."""
-    found = _TIME.fullmatch(text)
-    if not found:
+def parse_go_time(text: str) -> tuple[float, int] | None:
+    """Parse a time as Go's RFC3339Nano; None if it is invalid.
+
+    Returns:
+        Seconds since 1970 (an integer) and nanoseconds.
+    """
+    match = _TIME.fullmatch(text)
+    if not match:
         return None
-    zone = "+00:00" if found[8] == "Z" else found[8]
+    zone = "+00:00" if match[8] == "Z" else match[8]
     try:
-        whole = datetime.fromisoformat(f"{text[:19]}{zone}").timestamp()
+        seconds = datetime.fromisoformat(f"{text[:19]}{zone}").timestamp()
     except ValueError:
         return None
-    return whole, int(((found[7] or ".0")[1:] + "0" * 9)[:9])
+    return seconds, int(((match[7] or ".0")[1:] + "0" * 9)[:9])
 
 
-def go_float(text: str) -> float | None:
-    """A number as Go's ParseFloat reads it, nan and inf included; None for anything else."""
+def parse_go_float(text: str) -> float | None:
+    """Parse a number as Go's ParseFloat, nan and inf included; None if it is invalid."""
     if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(text)
     return float(text) if _GO_FLOAT.fullmatch(text) else None
 
 
-def observation(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """min, max and latest of each metric, as texts; `unavailable` where there is none.
+def aggregate(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Aggregate reported values to a trial's observation.
 
-    The latest goes by time; among equals the later report.
+    Args:
+        entries: reported values.
+        names: metrics to aggregate.
+
+    Returns:
+        min, max and latest of each metric as text; `unavailable` without a value. The latest is by time, and the last
+        one reported among equal times.
     """
-    metrics = {name: {"min": UNAVAILABLE, "max": UNAVAILABLE, "latest": UNAVAILABLE} for name in names}
+    observation = {name: {"min": UNAVAILABLE, "max": UNAVAILABLE, "latest": UNAVAILABLE} for name in names}
     times: dict[str, tuple[float, int]] = {}
     for entry in entries:
-        if (metric := metrics.get(entry.name)) is None:
+        if (metric := observation.get(entry.name)) is None:
             continue
-        value = go_float(entry.value)
+        value = parse_go_float(entry.value)
         if value is not None:
             if metric["min"] == UNAVAILABLE:
                 metric["min"] = metric["max"] = entry.value
@@ -142,45 +164,50 @@ def observation(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, dic
                 metric["min"] = entry.value
             elif value > float(metric["max"]):
                 metric["max"] = entry.value
-        time = go_time(entry.time) or (-math.inf, 0)
+        time = parse_go_time(entry.time) or (-math.inf, 0)
         if entry.name not in times or not times[entry.name] > time:
             times[entry.name] = time
             metric["latest"] = entry.value
-    return metrics
+    return observation
 
 
-def chosen(metric: Mapping[str, str], strategy: str) -> str:
-    """The text of the value that a strategy takes."""
+def apply_strategy(metric: Mapping[str, str], strategy: str) -> str:
+    """Return the value of a metric by a strategy, as text.
+
+    Args:
+        metric: its min, max and latest.
+        strategy: min, max or latest.
+    """
     value = metric[strategy if strategy in metric else "latest"]
     return metric["latest"] if value == UNAVAILABLE else value
 
 
 class EarlyStopper:
-    """Follows a trial's lines and tells when its early-stopping rule is met."""
+    """Applies an early-stopping rule to a trial's lines as they come."""
 
     def __init__(self, rule: StopRule, maximize: bool, filters: Sequence[str], style: str) -> None:
         self.rule, self.maximize, self.filters, self.style = rule, maximize, filters, style
         self.best: float | None = None
-        self.left = rule.start_step
+        self.remaining = rule.start_step
 
-    def stops(self, line: str) -> bool:
-        """Takes one line.
+    def update(self, line: str) -> bool:
+        """Process one line.
 
         Returns:
-            Whether the trial is to be stopped now.
+            Whether to stop the trial.
 
         Raises:
-            Unreadable: Katib's collector would end here, and the trial with it.
+            UnreadableMetrics: Katib's collector would exit with an error, and the trial fail.
         """
         for text in self._values(line):
-            value = go_float(text)
+            value = parse_go_float(text)
             if value is None:
-                raise Unreadable(f"{self.rule.metric} is {text!r}, which is no number")
+                raise UnreadableMetrics(f"{self.rule.metric} is not a number: {text!r}")
             better = self.best is None or (value > self.best if self.maximize else value < self.best)
             self.best = value if better or self.best is None else self.best
-            if self.left:
-                self.left -= 1
-                if self.left:
+            if self.remaining:
+                self.remaining -= 1
+                if self.remaining:
                     continue
             if self.best < self.rule.value if self.rule.comparison == "less" else self.best > self.rule.value:
                 return True
@@ -188,35 +215,35 @@ class EarlyStopper:
 
     def _values(self, line: str) -> list[str]:
         if self.style == "JSON":
-            return [entry.value for entry in _json_line(line, [self.rule.metric])]
+            return [entry.value for entry in _parse_json_line(line, [self.rule.metric])]
         if self.rule.metric not in line:
             return []
-        found = []
-        for expression in self.filters:
-            for match in re.finditer(expression, line, re.ASCII):
-                if match.re.groups < 2:
-                    continue
-                # Every value in such a line must be a number, whosever it is.
-                if go_float((match[2] or "").strip()) is None:
-                    raise Unreadable(f"{match[1]} is {match[2]!r}, which is no number")
-                if (match[1] or "").strip() == self.rule.metric:
-                    found.append((match[2] or "").strip())
-        return found
+        values = []
+        for name, text in _iter_values(line, self.filters):
+            # Katib parses every value of such a line, also those of other metrics.
+            if parse_go_float(text) is None:
+                raise UnreadableMetrics(f"{name} is not a number: {text!r}")
+            if name == self.rule.metric:
+                values.append(text)
+        return values
 
 
-def medianstop(
-    histories: Iterable[Sequence[float]], metric: str, maximize: bool, least: int, start: int
+def medianstop_rule(
+    histories: Iterable[Sequence[float]], metric: str, maximize: bool, min_trials: int, start_step: int
 ) -> StopRule | None:
-    """Katib's medianstop: the mean, over the trials that succeeded, of the mean of their first values.
+    """Return the rule of Katib's medianstop: the mean, over succeeded trials, of the mean of their first values.
 
     Args:
         histories: the objective's values of each succeeded trial, by time.
         metric: the objective.
-        maximize: its direction.
-        least: trials that must have succeeded (min_trials_required).
-        start: reports that count of each trial (start_step).
+        maximize: whether a higher objective is better.
+        min_trials: number of succeeded trials that it needs (min_trials_required).
+        start_step: number of values of each trial that count.
+
+    Returns:
+        None if too few trials have succeeded.
     """
-    means = [sum(values[:start]) / len(values[:start]) for values in histories if values]
-    if len(means) < least:
+    means = [sum(values[:start_step]) / len(values[:start_step]) for values in histories if values]
+    if len(means) < min_trials:
         return None
-    return StopRule(metric, sum(means) / len(means), "less" if maximize else "greater", start)
+    return StopRule(metric, sum(means) / len(means), "less" if maximize else "greater", start_step)

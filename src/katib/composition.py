@@ -1,4 +1,4 @@
-"""The trial's command line through Hydra, over the search space: what train.py would refuse, found before it is scheduled."""
+"""Composes the trial's Hydra command line over the search space, to find before a run what train.py would refuse."""
 
 import functools
 import hashlib
@@ -14,188 +14,184 @@ from typing import Any
 from config import files, source_code
 from config.errors import InputError
 from config.tasks import CONF_VARIABLE
-from katib import points, shell_command
-from katib.documents import YamlPath, written
-from katib.experiment import Experiment, substitute, trial_of
-from katib.findings import Finding
-from katib.rules_webhook import SPEC, TRIAL
+from katib import shell_command
+from katib.documents import YamlPath
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, trial_command
+from katib.findings import Finding, Level, build_finding
+from katib.rules_runtime import metric_path
+from katib.search_space import probe_points
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
 
 TITLES = {
-    "K400": "the command line was not composed",
+    "K400": "the command line was composed",
     "K401": "the command line composes at every point of the search space",
     "K402": "the trainer reports every metric",
     "K403": "the trainer keeps the best weights by the objective",
-    "K404": "every trial has a folder of its own",
+    "K404": "every trial has its own folder",
     "K405": "the trainer writes the file that the collector reads",
-    "K406": "a diverged trial does not end hyperband",
+    "K406": "a diverged trial does not stall hyperband",
     "K407": "the trainer pushes its metrics if the collector is Push",
 }
-NAME = "the-trials-name"
+TRIAL_NAME = "the-trials-name"
+_Problem = tuple[str, Level, YamlPath, str, str]  # code, level, path, message, fix
 
 
-def findings(experiment: Experiment) -> Iterator[Finding]:
-    """Composes the trial's command at each of `points.of`, and looks at what it would do."""
-    document = experiment.document
-    primary = experiment.primary
-    place: YamlPath = (*primary[0], "command") if primary else TRIAL
+def check_commands(experiment: Experiment) -> Iterator[Finding]:
+    """Compose the trial's command at each of `probe_points`, and return the findings of K4xx."""
+    for problem in _problems(experiment):
+        yield build_finding(experiment, *problem)
 
-    def found(code: str, level: Any, where: YamlPath, message: str, mend: str) -> Finding:
-        return Finding(code, level, document.file, document.line(where), written(where), message, mend)
 
+def _problems(experiment: Experiment) -> Iterator[_Problem]:
     if experiment.get(*TRIAL, "configMap") is not None:
-        said = "the template is in a ConfigMap: its command was not looked at"
-        yield found("K400", "note", (*TRIAL, "configMap"), said, "")
+        yield "K400", "note", (*TRIAL, "configMap"), "the command was not checked: the template is in a ConfigMap", ""
         return
-    tried = _lines(experiment)
-    if not tried:
+    commands = _commands(experiment)
+    if not commands:
         return
+    path: YamlPath = (*experiment.primary[0], "command") if experiment.primary else TRIAL
     try:
-        calls = [(names, shell_command.overrides(line)) for names, line in tried]
+        calls = [(point, shell_command.train_overrides(words)) for point, words in commands]
     except ValueError as error:
-        yield found("K401", "error", place, f"the shell cannot read the command: {error}", "close the quotes")
+        yield "K401", "error", path, f"the shell cannot parse the command: {error}", "close the quotes"
         return
     if all(overrides is None for _, overrides in calls):
-        if experiment.line:
-            said = "the command does not call train.py: it was not composed"
-            yield found("K400", "note", place, said, "")
+        yield "K400", "note", path, "the command was not checked: it does not call train.py", ""
         return
-    results = [(names, _composed(overrides or [])) for names, overrides in calls]
-    messages: dict[str, list[Sequence[str]]] = {}
-    for names, result in results:
-        if result["message"]:
-            messages.setdefault(result["message"], []).append(names)
-    for message, at in messages.items():
-        where = _blamed(experiment, at, len(results), place)
-        mend = "correct the command" if where == place else "change the feasible space, or the parameter's name"
-        yield found("K401", "error", where, message, mend)
-    good = next((result for _, result in results if not result["message"]), None)
-    if good is None:
-        return
-    overrides = next(given for (_, given), (_, result) in zip(calls, results, strict=True) if result is good) or []
-    yield from (found(*each) for each in _meanings(experiment, good, overrides, place))
+    results = [(point, overrides or [], _compose_cached(overrides or [])) for point, overrides in calls]
+    for message in dict.fromkeys(result["message"] for _, _, result in results):
+        if not message:
+            continue
+        points = [point for point, _, result in results if result["message"] == message]
+        other_points = [point for point, _, result in results if result["message"] != message]
+        location, fix = path, "correct the command"
+        if parameter := _cause(experiment.parameters, points, other_points):
+            location, fix = parameter.space_path, "change the feasible space, or the parameter's name"
+        yield "K401", "error", location, message, fix
+    for _, overrides, result in results:
+        if not result["message"]:
+            yield from _trainer_problems(experiment, result, overrides, path)
+            return
 
 
-def _blamed(experiment: Experiment, at: Sequence[Sequence[str]], tried: int, place: YamlPath) -> YamlPath:
-    """The parameter whose values alone bring it about, else the command."""
-    names = {each.name: each.place for each in experiment.parameters}
-    alone = {names_[0] for names_ in at if len(names_) == 1}
-    if len(at) < tried and len(alone) == 1:
-        return (*names[alone.pop()], "feasibleSpace")
-    return place
+def _cause(
+    parameters: Sequence[Parameter], points: Sequence[Mapping[str, str]], other_points: Sequence[Mapping[str, str]]
+) -> Parameter | None:
+    """Return the only parameter whose values separate some points from the others; None if there is none."""
+    causes = [
+        parameter
+        for parameter in parameters
+        if {point.get(parameter.name) for point in points}.isdisjoint(row.get(parameter.name) for row in other_points)
+    ]
+    return causes[0] if len(causes) == 1 and other_points else None
 
 
-def _meanings(
-    experiment: Experiment, result: Mapping[str, Any], overrides: Sequence[str], place: YamlPath
-) -> Iterator[tuple[str, str, YamlPath, str, str]]:
+def _trainer_problems(
+    experiment: Experiment, result: Mapping[str, Any], overrides: Sequence[str], path: YamlPath
+) -> Iterator[_Problem]:
+    """Differences between what the Experiment expects and what the composed train.py would do."""
+    objective, collector = experiment.objective, experiment.collector
     reported = [*result["metrics"], *TRAINING_METRICS]
     for index, metric in enumerate(experiment.metrics):
-        where: YamlPath = (SPEC, "objective", "objectiveMetricName")
-        where = (SPEC, "objective", "additionalMetricNames", index - 1) if index else where
         if metric and metric not in reported:
-            yield "K402", "error", where, f"train.py never reports {metric} here", f"it reports {', '.join(reported)}"
-        elif metric and experiment.collector == "StdOut" and not _caught(experiment, metric):
-            mend = "remove the filter: Katib's own reads train.py's lines"
-            yield "K402", "error", where, f"the filter does not catch {metric} in train.py's lines", mend
-    objective, mode = experiment.objective, result["metrics"].get(experiment.objective)
+            message = f"train.py does not report {metric} with this command"
+            yield "K402", "error", metric_path(index), message, f"use {', '.join(reported)}"
+        elif metric and collector == "StdOut" and not _filter_matches(experiment, metric):
+            message = f"the filter does not match {metric} in train.py's output"
+            yield "K402", "error", metric_path(index), message, "remove the filter; Katib's default matches"
+    mode = result["metrics"].get(objective)
     if mode and mode != ("max" if experiment.maximize else "min"):
         message = f"{objective} is better when it is {'higher' if mode == 'max' else 'lower'}"
-        mend = f"use {'maximize' if mode == 'max' else 'minimize'}"
-        yield "K402", "error", (SPEC, "objective", "type"), message, mend
+        fix = f"use {'maximize' if mode == 'max' else 'minimize'}"
+        yield "K402", "error", (*OBJECTIVE, "type"), message, fix
     if result["monitor"] != objective and objective in result["metrics"]:
-        message = (
-            f"the trainer keeps the weights that are best by {result['monitor']}, and the search goes by {objective}"
-        )
-        yield "K403", "warning", place, message, f"add monitor={objective} to the command"
-    given = dict(each.lstrip("+").split("=", 1) for each in overrides if "=" in each)
-    folder = given.get("hydra.run.dir")
+        message = f"the trainer keeps the weights with the best {result['monitor']}, but the objective is {objective}"
+        yield "K403", "warning", path, message, f"add monitor={objective} to the command"
+    values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    folder = values.get("hydra.run.dir")
     if folder is None:
-        message = "the run's folder is on the pod's own disk and goes with it"
-        mend = "add hydra.run.dir=/runs/${trialParameters.trialName}, on a volume"
-        yield "K404", "warning", place, message, mend
-    elif NAME not in folder:
-        message = f"all trials write to {folder}: the second would take the first's result for its own"
-        yield (
-            "K404",
-            "error",
-            place,
-            message,
-            "end it with ${trialParameters.trialName}, which refers to ${trialSpec.Name}",
-        )
-    if experiment.collector == "File":
-        path = experiment.metrics_path
-        if result["metrics_file"] != path:
-            message = f"the collector reads {path}, and train.py writes {result['metrics_file'] or 'to its run folder'}"
-            yield "K405", "error", place, message, f"add metrics_file={path} to the command"
+        message = "the run folder is on the pod's own disk and is lost with the pod"
+        fix = "add hydra.run.dir=/runs/${trialParameters.trialName}, on a volume"
+        yield "K404", "warning", path, message, fix
+    elif TRIAL_NAME not in folder:
+        message = f"all trials write to {folder}, so later trials would return the first one's result"
+        fix = "end hydra.run.dir with ${trialParameters.trialName}, which refers to ${trialSpec.Name}"
+        yield "K404", "error", path, message, fix
+    if collector == "File":
+        metrics_path = experiment.metrics_path
+        if result["metrics_file"] != metrics_path:
+            target = result["metrics_file"] or "to its run folder"
+            message = f"the collector reads {metrics_path}, but train.py writes {target}"
+            yield "K405", "error", path, message, f"add metrics_file={metrics_path} to the command"
         elif experiment.metrics_format != "JSON":
-            where = (SPEC, "metricsCollectorSpec", "source", "fileSystemPath", "format")
-            yield "K405", "error", where, "train.py's metrics file is JSON", "use format: JSON"
+            format_path = (*SOURCE, "fileSystemPath", "format")
+            yield "K405", "error", format_path, "train.py writes its metrics file as JSON", "use format: JSON"
     if experiment.algorithm == "hyperband" and result["on_divergence"] == "fail":
-        message = "a trial whose loss diverges fails, and hyperband waits for it for ever"
-        yield "K406", "error", place, message, "add trainer.on_divergence=report_worst to the command"
-    if experiment.collector == "Push" and not result["push"]:
-        message = "nobody pushes the metrics: every trial would end as MetricsUnavailable"
-        yield "K407", "error", place, message, "add push_metrics=katib-db-manager.kubeflow:6789 to the command"
-    if experiment.collector != "Push" and result["push"]:
-        message = f"metrics come twice: pushed, and through the {experiment.collector} collector"
-        yield "K407", "error", place, message, "remove push_metrics, or use the Push collector"
+        message = "a trial whose loss diverges fails, and hyperband waits for it forever"
+        yield "K406", "error", path, message, "add trainer.on_divergence=report_worst to the command"
+    if collector == "Push" and not result["push"]:
+        message = "the command does not push metrics, so every trial would end as MetricsUnavailable"
+        yield "K407", "error", path, message, "add push_metrics=katib-db-manager.kubeflow:6789 to the command"
+    if collector != "Push" and result["push"]:
+        message = f"metrics are reported twice: pushed, and by the {collector} collector"
+        yield "K407", "error", path, message, "remove push_metrics, or use the Push collector"
 
 
-def _caught(experiment: Experiment, metric: str) -> bool:
+def _filter_matches(experiment: Experiment, metric: str) -> bool:
     line = metric_lines.format_line(metric_lines.MetricLine(datetime.now(UTC), 1, 20, {metric: 0.25}))
     try:
-        found = [each for expression in experiment.filters for each in re.findall(expression, line)]
+        matches = [match for expression in experiment.filters for match in re.findall(expression, line)]
     except re.error:
-        return True  # K209 says so
-    return any(isinstance(each, tuple) and each[0].strip() == metric for each in found)
+        return True  # reported by K209
+    return any(isinstance(match, tuple) and match[0].strip() == metric for match in matches)
 
 
-def _lines(experiment: Experiment) -> list[tuple[list[str], str]]:
-    """The script at each point, and which parameters are not in the middle there."""
-    found = []
-    every = points.of(experiment.parameters)
-    for assignments in every:
+def _commands(experiment: Experiment) -> list[tuple[dict[str, str], list[str]]]:
+    """Return the probe points, and the trial's command at each."""
+    commands = []
+    for point in probe_points(experiment.parameters):
         try:
-            workload = substitute(experiment, NAME, assignments, "default")
+            words = trial_command(experiment, TRIAL_NAME, point)
         except ValueError:
             continue
-        trial = trial_of(experiment, workload)
-        if trial.line:
-            names = [name for name, value in assignments.items() if value != every[0][name]]
-            found.append((names, shell_command.script(trial.line).rstrip("\n")))
-    return found
+        if words:
+            commands.append((point, words))
+    return commands
 
 
-# --- composing, remembered by content
+# --- composing, cached by content
 
 
-def _composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """What config says of a command line: `message` if it is refused, else what it would do."""
-    store = _store()
+def _compose_cached(overrides: Sequence[str]) -> dict[str, Any]:
+    cache = _cache()
     key = json.dumps(list(overrides))
-    if key not in store:
-        store[key] = _compose(overrides)
-        _changed.append(key)
-    return store[key]
+    if key not in cache:
+        cache[key] = _compose(overrides)
+        _added.append(key)
+    return cache[key]
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose and check a command line.
+
+    Returns:
+        `message` (why it is refused, or ""), and the settings that `_trainer_problems` needs.
+    """
     from config.check import check_config
     from config.compose import compose_cached
     from config.messages import explain_error
 
-    if flags := [each for each in overrides if each.startswith("-")]:
-        return {"message": f"{flags[0]}: a trial takes overrides (key=value) only"}
+    if flags := [override for override in overrides if override.startswith("-")]:
+        return {"message": f"{flags[0]} is not allowed: a trial takes only overrides (key=value)"}
     try:
-        config = compose_cached([each for each in overrides if not each.startswith("hydra.")])
-        # Hydra's own node asks for values that only a run has: its overrides are composed by themselves.
-        _hydra_composes(tuple(each for each in overrides if each.startswith("hydra.")))
+        config = compose_cached([override for override in overrides if not override.startswith("hydra.")])
+        # Hydra's own node has values that exist only in a run, so its overrides are composed separately.
+        _compose_hydra(tuple(override for override in overrides if override.startswith("hydra.")))
         check_config(config)
-        metrics = {str(name): str(each.mode) for name, each in config.task.metrics.items()}
         return {
             "message": "",
-            "metrics": metrics,
+            "metrics": {str(name): str(metric.mode) for name, metric in config.task.metrics.items()},
             "monitor": str(config.monitor),
             "metrics_file": config.metrics_file,
             "on_divergence": str(config.trainer.on_divergence),
@@ -210,39 +206,39 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 @functools.cache
-def _hydra_composes(overrides: tuple[str, ...]) -> None:
+def _compose_hydra(overrides: tuple[str, ...]) -> None:
     from config.compose import compose
 
     compose(overrides, with_hydra=True)
 
 
-_changed: list[str] = []
+_added: list[str] = []
 
 
 @functools.cache
-def _store() -> dict[str, dict[str, Any]]:
+def _cache() -> dict[str, dict[str, Any]]:
     try:
-        return dict(json.loads(_file().read_text(encoding="utf-8")))
+        return dict(json.loads(_cache_file().read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
 
-def remember() -> None:
-    """Writes what was composed to the cache; where that cannot be written, it is composed again next time."""
-    if not _changed:
+def save_cache() -> None:
+    """Write new compositions to the cache, if its folder is writable."""
+    if not _added:
         return
-    file = _file()
     try:
-        files.write_text(file, json.dumps(_store()))
+        files.write_text(_cache_file(), json.dumps(_cache()))
     except OSError:
         return
-    _changed.clear()
+    _added.clear()
 
 
 @functools.cache
-def _file() -> Path:
-    """Named after everything that a composition depends on."""
-    depends = f"{version('hydra-core')} {version('omegaconf')} {os.environ.get('HOME')} {os.environ.get(CONF_VARIABLE)}"
-    digest = hashlib.sha256(f"{depends} {source_code.code_digest()}".encode()).hexdigest()
+def _cache_file() -> Path:
+    """Return the cache file; its name depends on everything that a composition depends on."""
+    environment = f"{os.environ.get('HOME')} {os.environ.get(CONF_VARIABLE)}"
+    depends = f"{version('hydra-core')} {version('omegaconf')} {environment} {source_code.code_digest()}"
+    digest = hashlib.sha256(depends.encode()).hexdigest()
     root = Path(os.environ.get("ISOTRAIN_CACHE") or "~/.cache/isotrain").expanduser()
     return root / "compositions" / f"{digest[:24]}.json"

@@ -1,9 +1,8 @@
-"""YAML as the Kubernetes API server will read it, with the line of every value."""
+"""YAML documents as the Kubernetes API server reads them, with the line of every value."""
 
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ YamlPath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """Numbers as Go's YAML sees them: `1e-5` is one (PyYAML would make it text), a date is text."""
+    """Loader with the numbers of Go's YAML: `1e-5` is a number (a string in PyYAML), a date is a string."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -32,13 +31,13 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a file.
+    """One document of a YAML file.
 
     Attributes:
-        file: as it was given; `-` is standard input.
-        value: mappings, lists, texts, numbers.
-        lines: line (from 1) of each place in it.
-        repeated: places whose key occurs twice; YAML keeps the last.
+        file: path as given on the command line; `-` is standard input.
+        value: mappings, lists, strings and numbers.
+        lines: line (from 1) of each path.
+        repeated: paths whose key occurs twice; YAML keeps the last value.
     """
 
     file: str
@@ -46,21 +45,21 @@ class Document:
     lines: dict[YamlPath, int] = field(repr=False)
     repeated: tuple[YamlPath, ...] = ()
 
-    def line(self, place: YamlPath) -> int:
-        """The line of a place, or of what should hold it."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        return self.lines.get(place, 1)
+    def line(self, path: YamlPath) -> int:
+        """Return the line of a path, or of its nearest existing parent."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
 
 
 def read(file: str) -> list[Document]:
-    """Reads all documents of a YAML or JSON file.
+    """Read all documents of a YAML or JSON file.
 
     Args:
         file: its path; `-` reads standard input.
 
     Raises:
-        InputError: no such file, or no YAML; with the line.
+        InputError: the file does not exist or is not valid YAML; the message has the line.
     """
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
@@ -72,31 +71,31 @@ def read(file: str) -> list[Document]:
 
 
 def parse(text: str, file: str) -> list[Document]:
-    """As `read`, from text."""
-    found = []
+    """Parse all documents of a text; see `read`."""
+    documents = []
     try:
         loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             lines: dict[YamlPath, int] = {}
             repeated: list[YamlPath] = []
-            _walk(node, (), lines, repeated)
+            _collect_lines(node, (), lines, repeated)
             value = loader.construct_document(node)
             if value is not None:
-                found.append(Document(file, value, lines, tuple(repeated)))
+                documents.append(Document(file, value, lines, tuple(repeated)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else file
-        raise InputError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        location = f"{file}:{mark.line + 1}" if mark else file
+        raise InputError(f"{location}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file}: not YAML: {error}") from error
-    return found
+        raise InputError(f"{file}: not valid YAML: {error}") from error
+    return documents
 
 
-def written(place: YamlPath) -> str:
-    """`spec.parameters[0].feasibleSpace.min`."""
+def format_path(path: YamlPath) -> str:
+    """Format a path for people: `spec.parameters[0].feasibleSpace.min`."""
     text = ""
-    for part in place:
+    for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
         elif re.fullmatch(r"[\w-]+", str(part)):
@@ -106,22 +105,17 @@ def written(place: YamlPath) -> str:
     return text
 
 
-def _walk(node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]) -> None:
-    # A block value of a key begins one line below it; the key's line is the one to show.
-    lines.setdefault(place, node.start_mark.line + 1)
-    for part, key, child in _children(node):
-        inner = (*place, part)
-        if inner in lines:
-            repeated.append(inner)
-        lines[inner] = (key or child).start_mark.line + 1
-        _walk(child, inner, lines, repeated)
-
-
-def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Node | None, yaml.Node]]:
+def _collect_lines(node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]) -> None:
+    # A block value of a key begins one line below its key; the key's line is the one to show.
+    lines.setdefault(path, node.start_mark.line + 1)
+    children: list[tuple[str | int, yaml.Node, yaml.Node]] = []  # part of the path, node with the line, value
     if isinstance(node, yaml.MappingNode):
-        for key, child in node.value:
-            name: Hashable = key.value
-            yield str(name), key, child
+        children = [(str(key.value), key, child) for key, child in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for index, child in enumerate(node.value):
-            yield index, None, child
+        children = [(index, child, child) for index, child in enumerate(node.value)]
+    for part, line_node, child in children:
+        child_path = (*path, part)
+        if child_path in lines:
+            repeated.append(child_path)
+        lines[child_path] = line_node.start_mark.line + 1
+        _collect_lines(child, child_path, lines, repeated)

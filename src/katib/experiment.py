@@ -1,4 +1,4 @@
-"""An Experiment as Katib v0.19 sees it, its webhook's defaults filled in; forgiving, so that a check can look at all of it."""
+"""An Experiment as Katib v0.19 reads it, with its webhook's defaults; tolerant, so that `check` can read invalid ones."""
 
 import functools
 import json
@@ -11,13 +11,19 @@ from typing import Any
 from katib.documents import Document, YamlPath
 from runs.metric_lines import KATIB_FILTER
 
-# trial_template consts of Katib: what a reference to the trial itself looks like.
+SPEC = "spec"
+OBJECTIVE: YamlPath = (SPEC, "objective")
+TRIAL: YamlPath = (SPEC, "trialTemplate")
+TEMPLATE: YamlPath = (*TRIAL, "trialSpec")
+COLLECTOR: YamlPath = (SPEC, "metricsCollectorSpec")
+SOURCE: YamlPath = (*COLLECTOR, "source")
+# References to the trial itself (trial_template constants of Katib).
 META = re.compile(r"\$\{trialSpec\.(.+?)\}")
 META_KEYS = ("Name", "Namespace", "Kind", "APIVersion", "Annotations", "Labels")
 META_INDEXED = re.compile(r"(.+)\[(.+)\]")
 PLACEHOLDER = "${{trialParameters.{name}}}"
 ANY_PLACEHOLDER = re.compile(r"\$\{trialParameters\..+?\}")
-# The default collector's file, and its directory of event files.
+# Defaults of the collectors: the metrics file, and the directory of event files.
 METRICS_LOG = "/var/log/katib/metrics.log"
 EVENTS = "/var/log/katib/tfevent/"
 KUBEFLOW_JOBS = ("TFJob", "PyTorchJob", "MPIJob", "XGBoostJob", "TrainJob")
@@ -26,15 +32,15 @@ _JOB_CONDITION = 'status.conditions.#(type=="{}")#|#(status=="True")#'
 
 @dataclass(frozen=True)
 class Parameter:
-    """One dimension of the search space; values are texts, as in the file.
+    """One dimension of the search space; values are strings, as in the file.
 
     Attributes:
-        name: of the parameter.
+        name: name of the parameter.
         type: double, int, discrete or categorical.
-        low, high, step: of a double or an int; "" where absent.
-        choices: of a discrete or categorical one.
-        distribution: uniform unless the file says otherwise.
-        place: in the document.
+        low, high, step: of a double or an int; "" if absent.
+        choices: of a discrete or categorical parameter.
+        distribution: `uniform` by default.
+        path: path in the document.
     """
 
     name: str
@@ -44,19 +50,24 @@ class Parameter:
     step: str
     choices: tuple[str, ...]
     distribution: str
-    place: YamlPath
+    path: YamlPath
+
+    @property
+    def space_path(self) -> YamlPath:
+        """Path of the feasible space."""
+        return (*self.path, "feasibleSpace")
 
     @property
     def numbers(self) -> tuple[float, float] | None:
-        """Both bounds, if they are finite numbers."""
+        """Minimum and maximum; None unless both are finite numbers."""
         low, high = parse_number(self.low), parse_number(self.high)
         return (low, high) if low is not None and high is not None else None
 
-    def steps(self) -> list[str]:
-        """The values on the grid from low by step to high, as Katib writes them; empty without bounds or step."""
-        bounds, step = self.numbers, parse_number(self.step) if self.step else (1.0 if self.type == "int" else None)
+    def grid(self) -> list[str]:
+        """Return the values from low to high by step, as Katib writes them; empty without bounds or step."""
         if self.choices:
             return list(self.choices)
+        bounds, step = self.numbers, parse_number(self.step) if self.step else (1.0 if self.type == "int" else None)
         if bounds is None or step is None or step <= 0:
             return []
         ratio = (bounds[1] - bounds[0]) / step + 1e-9
@@ -75,78 +86,87 @@ class Experiment:
         self.document = document
         self.value: dict[str, Any] = document.value if isinstance(document.value, dict) else {}
 
-    def get(self, *place: str | int, default: Any = None) -> Any:
-        """What is at a place, or `default`."""
+    def get(self, *path: str | int, default: Any = None) -> Any:
+        """Return the value at a path, or `default`."""
         value: Any = self.value
-        for part in place:
+        for part in path:
             try:
                 value = value[part]
             except (KeyError, IndexError, TypeError):
                 return default
         return default if value is None else value
 
-    def mapping(self, *place: str | int) -> dict[str, Any]:
-        """The mapping at a place; empty if there is none."""
-        value = self.get(*place)
+    def mapping(self, *path: str | int) -> dict[str, Any]:
+        """Return the mapping at a path; empty if there is none."""
+        value = self.get(*path)
         return value if isinstance(value, dict) else {}
 
-    def items(self, *place: str | int) -> list[Any]:
-        """The list at a place; empty if there is none."""
-        value = self.get(*place)
+    def items(self, *path: str | int) -> list[Any]:
+        """Return the list at a path; empty if there is none."""
+        value = self.get(*path)
         return value if isinstance(value, list) else []
+
+    def text(self, *path: str | int, default: str = "") -> str:
+        """Return the value at a path as a string."""
+        return str(self.get(*path, default=default))
 
     @property
     def name(self) -> str:
-        return str(self.get("metadata", "name", default=""))
+        return self.text("metadata", "name")
 
     # --- objective
 
     @property
     def objective(self) -> str:
-        return str(self.get("spec", "objective", "objectiveMetricName", default=""))
+        return self.text(*OBJECTIVE, "objectiveMetricName")
 
     @property
     def maximize(self) -> bool:
-        return bool(self.get("spec", "objective", "type") == "maximize")
+        return bool(self.get(*OBJECTIVE, "type") == "maximize")
 
     @property
     def goal(self) -> float | None:
-        return parse_number(self.get("spec", "objective", "goal"))
+        return parse_number(self.get(*OBJECTIVE, "goal"))
 
     @property
     def metrics(self) -> list[str]:
         """The objective, then the additional metrics."""
-        return [self.objective, *(str(name) for name in self.items("spec", "objective", "additionalMetricNames"))]
+        return [self.objective, *(str(name) for name in self.items(*OBJECTIVE, "additionalMetricNames"))]
+
+    @property
+    def explicit_strategies(self) -> dict[str, str]:
+        """Strategies that the file states, by metric."""
+        rows = [row for row in self.items(*OBJECTIVE, "metricStrategies") if isinstance(row, dict)]
+        return {str(row.get("name")): str(row.get("value")) for row in rows}
 
     @property
     def strategies(self) -> dict[str, str]:
-        """How each metric of a trial becomes one value: min, max or latest; by default what the objective asks for."""
-        given = [each for each in self.items("spec", "objective", "metricStrategies") if isinstance(each, dict)]
-        explicit = {str(each.get("name")): str(each.get("value")) for each in given}
-        default = {"minimize": "min", "maximize": "max"}.get(self.get("spec", "objective", "type"), "latest")
+        """How each metric's values become one: min, max or latest; the default follows the objective's type."""
+        explicit = self.explicit_strategies
+        default = {"minimize": "min", "maximize": "max"}.get(self.get(*OBJECTIVE, "type"), "latest")
         return {name: explicit.get(name, default) for name in self.metrics}
 
     # --- algorithm and counts
 
     @property
     def algorithm(self) -> str:
-        return str(self.get("spec", "algorithm", "algorithmName", default=""))
+        return self.text(SPEC, "algorithm", "algorithmName")
 
     @property
     def settings(self) -> dict[str, str]:
-        return _settings(self.items("spec", "algorithm", "algorithmSettings"))
+        return _settings(self.items(SPEC, "algorithm", "algorithmSettings"))
 
     @property
     def early_stopping(self) -> str:
-        return str(self.get("spec", "earlyStopping", "algorithmName", default=""))
+        return self.text(SPEC, "earlyStopping", "algorithmName")
 
     @property
     def stopping_settings(self) -> dict[str, str]:
-        return _settings(self.items("spec", "earlyStopping", "algorithmSettings"))
+        return _settings(self.items(SPEC, "earlyStopping", "algorithmSettings"))
 
     def count(self, name: str, default: int | None = None) -> int | None:
-        """parallelTrialCount, maxTrialCount or maxFailedTrialCount."""
-        value = self.get("spec", name)
+        """Return parallelTrialCount, maxTrialCount or maxFailedTrialCount."""
+        value = self.get(SPEC, name)
         return value if isinstance(value, int) and not isinstance(value, bool) else default
 
     @property
@@ -155,150 +175,164 @@ class Experiment:
 
     @functools.cached_property
     def parameters(self) -> list[Parameter]:
-        found = []
-        for index, each in enumerate(self.items("spec", "parameters")):
-            place: YamlPath = ("spec", "parameters", index)
-            space = self.mapping(*place, "feasibleSpace")
-            if isinstance(each, dict):
-                found.append(
+        parameters = []
+        for index, value in enumerate(self.items(SPEC, "parameters")):
+            path: YamlPath = (SPEC, "parameters", index)
+            space = self.mapping(*path, "feasibleSpace")
+            if isinstance(value, dict):
+                parameters.append(
                     Parameter(
-                        name=_text(each.get("name")),
-                        type=_text(each.get("parameterType")),
-                        low=_text(space.get("min")),
-                        high=_text(space.get("max")),
-                        step=_text(space.get("step")),
-                        choices=tuple(_text(choice) for choice in self.items(*place, "feasibleSpace", "list")),
-                        distribution=_text(space.get("distribution")) or "uniform",
-                        place=place,
+                        name=_to_text(value.get("name")),
+                        type=_to_text(value.get("parameterType")),
+                        low=_to_text(space.get("min")),
+                        high=_to_text(space.get("max")),
+                        step=_to_text(space.get("step")),
+                        choices=tuple(_to_text(choice) for choice in self.items(*path, "feasibleSpace", "list")),
+                        distribution=_to_text(space.get("distribution")) or "uniform",
+                        path=path,
                     )
                 )
-        return found
+        return parameters
 
     # --- the trial
 
     @property
     def kind(self) -> str:
-        return str(self.get(*TEMPLATE, "kind", default=""))
+        return self.text(*TEMPLATE, "kind")
 
     @property
     def trial_parameters(self) -> list[tuple[str, str, YamlPath]]:
-        """Name, reference and place of each."""
-        place = ("spec", "trialTemplate", "trialParameters")
+        """Name, reference and path of each trial parameter."""
+        path = (*TRIAL, "trialParameters")
         return [
-            (_text(each.get("name")), _text(each.get("reference")), (*place, index))
-            for index, each in enumerate(self.items(*place))
-            if isinstance(each, dict)
+            (_to_text(value.get("name")), _to_text(value.get("reference")), (*path, index))
+            for index, value in enumerate(self.items(*path))
+            if isinstance(value, dict)
         ]
 
     def containers(self) -> Iterator[tuple[YamlPath, dict[str, Any]]]:
-        """Every container of the workload (a TrainJob's trainer counts as its `node`)."""
-        spec = self.mapping(*TEMPLATE)
+        """Return path and value of every container of the workload; a TrainJob's trainer counts as its `node`."""
         if self.kind == "TrainJob" and isinstance(self.get(*TEMPLATE, "spec", "trainer"), dict):
             yield (*TEMPLATE, "spec", "trainer"), {"name": "node", **self.mapping(*TEMPLATE, "spec", "trainer")}
             return
-        for place, containers in _lists(spec, TEMPLATE, "containers"):
+        for path, containers in iter_lists(self.mapping(*TEMPLATE), TEMPLATE, "containers"):
             for index, container in enumerate(containers):
                 if isinstance(container, dict):
-                    yield (*place, index), container
+                    yield (*path, index), container
+
+    @property
+    def primary_name(self) -> Any:
+        """Name of the primary container, as in the file."""
+        return self.get(*TRIAL, "primaryContainerName")
 
     @property
     def primary(self) -> tuple[YamlPath, dict[str, Any]] | None:
-        """The container whose metrics count: the first of that name, a PyTorchJob's Master before its Workers."""
-        wanted = self.get("spec", "trialTemplate", "primaryContainerName")
-        named = [each for each in self.containers() if each[1].get("name") == wanted]
-        return next((each for each in named if "Worker" not in each[0]), None)
+        """The container whose metrics count: the first of that name; a PyTorchJob's Master, never its Workers."""
+        for path, container in self.containers():
+            if container.get("name") == self.primary_name and "Worker" not in path:
+                return path, container
+        return None
 
     @property
     def pod(self) -> dict[str, Any]:
-        """The pod's spec around the primary container; empty for a TrainJob, whose pod is the runtime's."""
+        """Spec of the primary container's pod; empty for a TrainJob, whose pod comes from the runtime."""
         primary = self.primary
         if primary is None or self.kind == "TrainJob":
             return {}
         return self.mapping(*primary[0][:-2])
 
     @property
-    def line(self) -> list[str]:
+    def command(self) -> list[str]:
         """Command and arguments of the primary container; empty if the image decides."""
         container = self.primary[1] if self.primary else {}
         parts = [container.get(key) for key in ("command", "args")]
-        return [_text(word) for part in parts if isinstance(part, list) for word in part]
+        return [_to_text(word) for part in parts if isinstance(part, list) for word in part]
 
     # --- the collector
 
     @property
     def collector(self) -> str:
-        return str(self.get("spec", "metricsCollectorSpec", "collector", "kind", default="StdOut"))
+        return self.text(*COLLECTOR, "collector", "kind", default="StdOut")
 
     @property
     def metrics_path(self) -> str:
         """The file or directory that the collector reads."""
         if self.collector in ("File", "TensorFlowEvent", "Custom"):
-            given = self.get("spec", "metricsCollectorSpec", "source", "fileSystemPath", "path")
             default = {"File": METRICS_LOG, "TensorFlowEvent": EVENTS}.get(self.collector, "")
-            return str(given or default)
+            return str(self.get(*SOURCE, "fileSystemPath", "path") or default)
         return METRICS_LOG if self.collector == "StdOut" else ""
 
     @property
     def metrics_format(self) -> str:
         if self.collector != "File":
             return "TEXT"
-        return str(self.get("spec", "metricsCollectorSpec", "source", "fileSystemPath", "format", default="TEXT"))
+        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT")
 
     @property
     def filters(self) -> list[str]:
-        """Regular expressions that find name and value in a line of text."""
-        given = self.items("spec", "metricsCollectorSpec", "source", "filter", "metricsFormat")
-        return [str(each) for each in given] or [KATIB_FILTER]
+        """Regular expressions that match name and value in a line of text."""
+        filters = self.items(*SOURCE, "filter", "metricsFormat")
+        return [str(expression) for expression in filters] or [KATIB_FILTER]
 
 
-TEMPLATE: YamlPath = ("spec", "trialTemplate", "trialSpec")
-
-
-def condition(kind: str, succeeded: bool) -> str:
-    """The default successCondition or failureCondition of a kind of workload; "" if Katib has none."""
+def default_condition(kind: str, succeeded: bool) -> str:
+    """Return the default successCondition or failureCondition of a kind of workload; "" if Katib has none."""
     if kind in ("Job", "TrainJob"):
         return _JOB_CONDITION.format("Complete" if succeeded else "Failed")
     return _JOB_CONDITION.format("Succeeded" if succeeded else "Failed") if kind in KUBEFLOW_JOBS else ""
 
 
 def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str], namespace: str) -> dict[str, Any]:
-    """The trial's workload: placeholders replaced as text in the template's JSON, as Katib does it.
+    """Return a trial's workload: placeholders replaced as text in the template's JSON, as Katib does it.
 
     Args:
-        experiment: checked.
-        trial: the trial's name.
+        experiment: a checked Experiment.
+        trial: name of the trial.
         assignments: value of each parameter.
-        namespace: of the experiment.
+        namespace: namespace of the Experiment.
 
     Raises:
-        ValueError: a value breaks the JSON, or a reference is to nothing.
+        ValueError: a value breaks the JSON, or a reference cannot be resolved.
     """
     template = experiment.mapping(*TEMPLATE)
     text = json.dumps(template, ensure_ascii=False)
     for name, reference, _ in experiment.trial_parameters:
-        value = meta(template, reference, trial, namespace) if META.search(reference) else assignments.get(reference)
+        if META.search(reference):
+            value = resolve_meta(template, reference, trial, namespace)
+        else:
+            value = assignments.get(reference)
         if value is None:
             raise ValueError(f"the trial parameter {name} refers to {reference}, which has no value")
         text = text.replace(PLACEHOLDER.format(name=name), value)
     try:
-        found = json.loads(text)
+        workload = json.loads(text)
     except ValueError as error:
-        raise ValueError("a value holds a quotation mark or a backslash, which breaks the template's JSON") from error
-    metadata = found["metadata"] if isinstance(found.get("metadata"), dict) else {}
-    return {**found, "metadata": {**metadata, "name": trial, "namespace": namespace}}
+        raise ValueError("a value has a quotation mark or a backslash, which breaks the template's JSON") from error
+    metadata = workload["metadata"] if isinstance(workload.get("metadata"), dict) else {}
+    return {**workload, "metadata": {**metadata, "name": trial, "namespace": namespace}}
 
 
-def trial_of(experiment: Experiment, workload: Mapping[str, Any]) -> Experiment:
-    """A substituted workload, to be read with the same words: `line`, `primary`, `pod`."""
-    name = experiment.get("spec", "trialTemplate", "primaryContainerName")
-    value = {"spec": {"trialTemplate": {"primaryContainerName": name, "trialSpec": workload}}}
+def trial_view(experiment: Experiment, workload: Mapping[str, Any]) -> Experiment:
+    """Return a trial's workload as an Experiment, to read its `command`, `primary` and `pod`."""
+    value = {SPEC: {"trialTemplate": {"primaryContainerName": experiment.primary_name, "trialSpec": workload}}}
     return Experiment(Document(experiment.document.file, value, {}))
 
 
-def meta(template: Mapping[str, Any], reference: str, trial: str, namespace: str) -> str | None:
-    """What `${trialSpec.Name}` and the like stand for; None if the reference is to nothing."""
-    found = META.search(reference)
-    key = found[1] if found else ""
+def trial_command(
+    experiment: Experiment, trial: str, assignments: Mapping[str, str], namespace: str = "default"
+) -> list[str]:
+    """Return the command and arguments of a trial's primary container.
+
+    Raises:
+        ValueError: see `substitute`.
+    """
+    return trial_view(experiment, substitute(experiment, trial, assignments, namespace)).command
+
+
+def resolve_meta(template: Mapping[str, Any], reference: str, trial: str, namespace: str) -> str | None:
+    """Return the value of `${trialSpec.Name}` and the like; None if it cannot be resolved."""
+    match = META.search(reference)
+    key = match[1] if match else ""
     if indexed := META_INDEXED.search(key):
         group = {"Labels": "labels", "Annotations": "annotations"}.get(indexed[1], "")
         metadata = template.get("metadata")
@@ -313,57 +347,58 @@ def meta(template: Mapping[str, Any], reference: str, trial: str, namespace: str
 
 
 def is_meta(reference: str) -> bool:
-    """Whether the webhook takes a reference for one to the trial itself."""
-    if not (found := META.search(reference)):
+    """Return whether the webhook takes a reference for one to the trial itself."""
+    if not (match := META.search(reference)):
         return False
-    indexed = META_INDEXED.search(found[1])
-    return found[1] in META_KEYS or bool(indexed and indexed[1] in META_KEYS)
+    indexed = META_INDEXED.search(match[1])
+    return match[1] in META_KEYS or bool(indexed and indexed[1] in META_KEYS)
 
 
 def parse_number(value: Any) -> float | None:
-    """A finite number, from a number or a text; None for anything else."""
+    """Return a finite number, from a number or a string; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        found = float(value)
+        parsed = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return parsed if math.isfinite(parsed) else None
 
 
-def _settings(given: list[Any]) -> dict[str, str]:
-    return {_text(each.get("name")): _text(each.get("value")) for each in given if isinstance(each, dict)}
+def iter_strings(value: Any, path: YamlPath) -> Iterator[tuple[YamlPath, str]]:
+    """Return every string in a value, keys included, with its path."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield (*path, str(key)), str(key)
+            yield from iter_strings(child, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from iter_strings(child, (*path, index))
+    elif isinstance(value, str):
+        yield path, value
 
 
-def _text(value: Any) -> str:
-    """A value as the text that Kubernetes would pass on."""
+def iter_lists(value: Any, path: YamlPath, key: str) -> Iterator[tuple[YamlPath, list[Any]]]:
+    """Return every list of a key, at any depth, with its path."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            if name == key and isinstance(child, list):
+                yield (*path, name), child
+            else:
+                yield from iter_lists(child, (*path, name), key)
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from iter_lists(child, (*path, index), key)
+
+
+def _settings(rows: list[Any]) -> dict[str, str]:
+    return {_to_text(row.get("name")): _to_text(row.get("value")) for row in rows if isinstance(row, dict)}
+
+
+def _to_text(value: Any) -> str:
+    """Return a value as the string that Kubernetes would pass on."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
-
-
-def leaves(value: Any, place: YamlPath) -> Iterator[tuple[YamlPath, str]]:
-    """Every text in a value, keys included, with its place."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield (*place, str(key)), str(key)
-            yield from leaves(inner, (*place, str(key)))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from leaves(inner, (*place, index))
-    elif isinstance(value, str):
-        yield place, value
-
-
-def _lists(value: Any, place: YamlPath, key: str) -> Iterator[tuple[YamlPath, list[Any]]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == key and isinstance(inner, list):
-                yield (*place, name), inner
-            else:
-                yield from _lists(inner, (*place, name), key)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _lists(inner, (*place, index), key)

@@ -1,47 +1,59 @@
-"""An Experiment with what a command line changes of it: `python -m katib submit FILE OVERRIDE ... --name NAME`."""
+"""Changes of an Experiment on the command line: `python -m katib submit FILE OVERRIDE ... --name NAME`."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.errors import InputError
-from katib import trial_processes
 from katib.documents import Document
-from katib.experiment import Experiment
+from katib.experiment import PLACEHOLDER, Experiment
+from katib.shell_command import append_overrides, train_overrides
 
 
-def changed(
+def fixed_parameters(experiment: Experiment, overrides: Sequence[str]) -> dict[str, str]:
+    """Return the parameters that overrides fix, with their values.
+
+    An override fixes a parameter if it sets a key whose value in the trial's command is the parameter's placeholder.
+    """
+    values = {key.lstrip("+"): value for key, equals, value in (row.partition("=") for row in overrides) if equals}
+    references = {name: reference for name, reference, _ in experiment.trial_parameters}
+    fixed = {}
+    for word in train_overrides(experiment.command) or []:
+        match = re.fullmatch(r"([^=]+)=\$\{trialParameters\.([^}]+)\}", word)
+        if match and match[2] in references and (key := match[1].lstrip("+")) in values:
+            fixed[references[match[2]]] = values[key]
+    return fixed
+
+
+def change_experiment(
     experiment: Experiment,
     overrides: Sequence[str] = (),
     name: str | None = None,
     max_trials: int | None = None,
     image: str | None = None,
 ) -> Experiment:
-    """The same search under another name, of other trials, or with another image.
-
-    An override of what a parameter sets fixes it, as it does in `python -m katib run`.
+    """Return an Experiment with another name, other trials or another image.
 
     Args:
-        experiment: of a file.
-        overrides: added to the trials' train.py command line.
-        name: instead of the file's.
-        max_trials: instead of maxTrialCount; no more of them then run or fail at a time.
-        image: of the primary container.
+        experiment: the Experiment of a file; it is not changed.
+        overrides: overrides to add to the trials' command line; one of a parameter's key fixes the parameter.
+        name: in place of the file's name.
+        max_trials: in place of maxTrialCount; the other counts are reduced to it.
+        image: in place of the primary container's image.
 
     Raises:
-        InputError: nothing is left to search, a command that is not train.py's, or no container to change.
+        InputError: nothing is left to search, the command does not call train.py, or there is no primary container.
     """
-    value: dict[str, Any] = copy.deepcopy(experiment.value)
-    given = {key.lstrip("+"): text for key, _, text in (each.partition("=") for each in overrides)}
-    fixed = {name: given[key] for key, name in trial_processes.keys(experiment).items() if key in given}
-    if fixed:
-        value = _without(value, fixed, experiment)
-        experiment = Experiment(Document(experiment.document.file, value, experiment.document.lines))
+    document, value = experiment.document, copy.deepcopy(experiment.value)
+    if fixed := fixed_parameters(experiment, overrides):
+        _fix_parameters(value, fixed, experiment)
+        experiment = Experiment(Document(document.file, value, document.lines))
     if name:
         value.setdefault("metadata", {})["name"] = name
     if max_trials is not None:
         if max_trials <= 0:
-            raise InputError("--max-trials must be above 0")
+            raise InputError(f"--max-trials must be above 0, got {max_trials}")
         value["spec"]["maxTrialCount"] = max_trials
         for count in ("parallelTrialCount", "maxFailedTrialCount"):
             if isinstance(value["spec"].get(count), int):
@@ -49,39 +61,40 @@ def changed(
     if overrides or image:
         primary = experiment.primary
         if primary is None:
-            raise InputError(f"{experiment.document.file} has no primary container to change")
+            raise InputError(
+                f"{document.file} has no primary container; add it, or set primaryContainerName to its name"
+            )
         container: Any = value
         for part in primary[0]:
             container = container[part]
         if overrides:
-            container["command"] = trial_processes.with_overrides(experiment.line, overrides)
+            container["command"] = append_overrides(experiment.command, overrides)
             container.pop("args", None)
         if image:
             container["image"] = image
-    return Experiment(Document(experiment.document.file, value, experiment.document.lines))
+    return Experiment(Document(document.file, value, document.lines))
 
 
-def _without(value: dict[str, Any], fixed: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
-    """The Experiment with parameters in its space replaced by their values in its template."""
+def _fix_parameters(value: dict[str, Any], fixed: Mapping[str, str], experiment: Experiment) -> None:
+    """Remove parameters from the search space, and replace their placeholders by values."""
     spec, template = value["spec"], value["spec"]["trialTemplate"]
-    spec["parameters"] = [each for each in spec["parameters"] if each["name"] not in fixed]
+    spec["parameters"] = [parameter for parameter in spec["parameters"] if parameter["name"] not in fixed]
     if not spec["parameters"]:
-        raise InputError(f"the overrides fix all that {experiment.document.file} searches")
-    texts = {
-        f"${{trialParameters.{name}}}": fixed[reference]
+        raise InputError(f"the overrides fix all parameters of {experiment.document.file}; remove one of them")
+    values = {
+        PLACEHOLDER.format(name=name): fixed[reference]
         for name, reference, _ in experiment.trial_parameters
         if reference in fixed
     }
-    template["trialParameters"] = [each for each in template["trialParameters"] if each["reference"] not in fixed]
+    template["trialParameters"] = [row for row in template["trialParameters"] if row["reference"] not in fixed]
 
-    def filled(part: Any) -> Any:
+    def replace(part: Any) -> Any:
         if isinstance(part, dict):
-            return {key: filled(each) for key, each in part.items()}
+            return {key: replace(child) for key, child in part.items()}
         if isinstance(part, list):
-            return [filled(each) for each in part]
-        for place, text in texts.items() if isinstance(part, str) else ():
-            part = part.replace(place, text)
+            return [replace(child) for child in part]
+        for placeholder, text in values.items() if isinstance(part, str) else ():
+            part = part.replace(placeholder, text)
         return part
 
-    template["trialSpec"] = filled(template["trialSpec"])
-    return value
+    template["trialSpec"] = replace(template["trialSpec"])

@@ -1,27 +1,31 @@
-"""What a check found: as text for people, as JSON or SARIF for machines."""
+"""Rules of `check` and their findings, formatted as text for people and as JSON or SARIF for machines."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from katib.documents import YamlPath, format_path
+from katib.experiment import Experiment
 
 Level = Literal["error", "warning", "note"]
+Problem = tuple[YamlPath, str, str]  # path in the YAML, what is wrong, how to fix it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """A problem in an Experiment file, or a note about a part that was not checked.
 
     Attributes:
-        code: of the rule.
-        level: an error is refused; a warning works badly; a note says what was left out.
-        file: where.
-        line: from 1.
-        path: in the YAML.
+        code: code of the rule.
+        level: `error` (the Experiment is refused), `warning` (it runs, but badly) or `note` (something was skipped).
+        file: path of the file.
+        line: line in the file, from 1.
+        path: path in the YAML.
         message: what is wrong.
-        mend: what to do about it.
+        fix: what to do about it.
     """
 
     code: str
@@ -30,58 +34,95 @@ class Finding:
     line: int
     path: str
     message: str
-    mend: str = ""
+    fix: str = ""
 
 
-def text(findings: Sequence[Finding]) -> str:
-    """Two lines a finding: place and what; how to mend it."""
+@dataclass(frozen=True)
+class Rule:
+    """A rule of `check`.
+
+    Attributes:
+        code: K1xx: the cluster refuses the Experiment; K2xx: it is accepted and cannot work; K3xx: it works badly;
+            K4xx: the trial's Hydra command line.
+        level: error or warning.
+        title: what holds where the rule finds nothing, in one line.
+        problems: function that returns the problems of an Experiment.
+        algorithm: algorithm that the rule is about; "" if it applies to all.
+    """
+
+    code: str
+    level: Level
+    title: str
+    problems: Callable[[Experiment], Iterable[Problem]]
+    algorithm: str = ""
+
+    def apply(self, experiment: Experiment) -> Iterator[Finding]:
+        """Return the findings of this rule in an Experiment."""
+        if self.algorithm not in ("", experiment.algorithm):
+            return
+        for path, message, fix in self.problems(experiment):
+            yield build_finding(experiment, self.code, self.level, path, message, fix)
+
+
+def build_finding(
+    experiment: Experiment, code: str, level: Level, path: YamlPath, message: str, fix: str = ""
+) -> Finding:
+    """Build a finding at a path of an Experiment."""
+    document = experiment.document
+    return Finding(code, level, document.file, document.line(path), format_path(path), message, fix)
+
+
+def format_text(findings: Sequence[Finding]) -> str:
+    """Format findings as two lines each: location and problem, then the fix."""
     lines = []
-    for each in findings:
-        lines.append(
-            f"{each.file}:{each.line}: {each.level} {each.code} {each.path}: {each.message}".replace("  ", " ")
-        )
-        if each.mend:
-            lines.append(f"    {each.mend}")
+    for finding in findings:
+        path = f" {finding.path}" if finding.path else ""
+        lines.append(f"{finding.file}:{finding.line}: {finding.level} {finding.code}{path}: {finding.message}")
+        if finding.fix:
+            lines.append(f"    fix: {finding.fix}")
     return "\n".join(lines)
 
 
-def as_json(findings: Sequence[Finding], files: Sequence[str]) -> str:
-    """One object: the files, counts by level, the findings."""
-    counts = {level: sum(each.level == level for each in findings) for level in ("error", "warning", "note")}
-    return json.dumps({"files": list(files), **counts, "findings": [asdict(each) for each in findings]}, indent=2)
+def format_json(findings: Sequence[Finding], files: Sequence[str]) -> str:
+    """Format findings as one JSON object: the files, counts by level, the findings."""
+    counts = {level: sum(finding.level == level for finding in findings) for level in ("error", "warning", "note")}
+    rows = [{"mend" if key == "fix" else key: value for key, value in asdict(row).items()} for row in findings]
+    return json.dumps({"files": list(files), **counts, "findings": rows}, indent=2)
 
 
-def sarif(findings: Sequence[Finding], titles: dict[str, str]) -> str:
-    """SARIF 2.1.0, which code hosts show beside the lines.
+def format_sarif(findings: Sequence[Finding], titles: dict[str, str]) -> str:
+    """Format findings as SARIF 2.1.0, which code hosts show beside the lines.
 
     Args:
         findings: of all files.
-        titles: what each code stands for.
+        titles: title of each rule, by code.
     """
     try:
-        ours = version("isotrain")
+        package_version = version("isotrain")
     except PackageNotFoundError:
-        ours = "0"
+        package_version = "0"
     results = [
         {
-            "ruleId": each.code,
-            "level": each.level,
-            "message": {"text": f"{each.path}: {each.message}" + (f" {each.mend}" if each.mend else "")},
-            "locations": [_location(each)],
+            "ruleId": finding.code,
+            "level": finding.level,
+            "message": {"text": f"{finding.path}: {finding.message}" + (f" Fix: {finding.fix}" if finding.fix else "")},
+            "locations": [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": Path(finding.file).as_posix()},
+                        "region": {"startLine": finding.line},
+                    },
+                    "logicalLocations": [{"fullyQualifiedName": finding.path}],
+                }
+            ],
         }
-        for each in findings
+        for finding in findings
     ]
     rules = [{"id": code, "shortDescription": {"text": title}} for code, title in sorted(titles.items())]
-    driver = {"name": "isotrain katib check", "version": ours, "rules": rules}
+    driver = {"name": "isotrain katib check", "version": package_version, "rules": rules}
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
         "runs": [{"tool": {"driver": driver}, "results": results}],
     }
     return json.dumps(document, indent=2)
-
-
-def _location(finding: Finding) -> dict[str, Any]:
-    uri = Path(finding.file).as_posix()
-    place = {"artifactLocation": {"uri": uri}, "region": {"startLine": finding.line}}
-    return {"physicalLocation": place, "logicalLocations": [{"fullyQualifiedName": finding.path}]}

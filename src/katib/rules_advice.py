@@ -1,150 +1,141 @@
-"""What works on the cluster, badly."""
+"""Rules for Experiments that work badly: their findings are warnings."""
 
 import re
 from collections.abc import Iterator
 
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import TEMPLATE, Experiment
-from katib.rule import Problem, Rule
-from katib.rules_webhook import SPEC, TRIAL
-
-
-def _other_pods(experiment: Experiment) -> Iterator[Problem]:
-    """Pods without the primary container: Katib 0.19's webhook puts the trial's name into it, in every pod of a trial."""
-    wanted = experiment.get(*TRIAL, "primaryContainerName")
-    said = "Katib 0.19 refuses every pod of a trial without the primary container"
-    if experiment.kind == "TrainJob":
-        if experiment.get(*TEMPLATE, "spec", "initializer") is not None:
-            place: YamlPath = (*TEMPLATE, "spec", "initializer")
-            yield place, f"{said}, and an initializer's has none", "let the trainer fetch its data itself"
-        return
-    pods: dict[YamlPath, list[str]] = {}
-    for place, container in experiment.containers():
-        pods.setdefault(place[:-2], []).append(str(container.get("name")))
-    if any(wanted in inside for inside in pods.values()):
-        for place, inside in pods.items():
-            if wanted not in inside:
-                yield place, f"{said}, and this one has no {wanted}", f"name its container {wanted}"
+from katib.experiment import OBJECTIVE, SPEC, TEMPLATE, Experiment
+from katib.findings import Problem, Rule
 
 
 def _strategies(experiment: Experiment) -> Iterator[Problem]:
     if not experiment.objective:
         return
-    given = experiment.items("spec", "objective", "metricStrategies")
-    explicit = {each.get("name") for each in given if isinstance(each, dict)}
+    explicit = experiment.explicit_strategies
     for metric, default in experiment.strategies.items():
         if metric not in explicit:
-            place = ("spec", "objective", "metricStrategies")
-            loss = " (of a loss, the worst)" if default == "max" and "loss" in metric else ""
-            yield (
-                place,
-                f"{metric} has no strategy: Katib takes its {default}{loss}",
-                f"add {{name: {metric}, value: …}}",
-            )
+            loss = ", which is the worst value of a loss" if default == "max" and "loss" in metric else ""
+            message = f"{metric} has no strategy, so Katib takes its {default}{loss}"
+            yield (*OBJECTIVE, "metricStrategies"), message, f"add {{name: {metric}, value: min|max|latest}}"
 
 
-def _batches(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.algorithm == "tpe" and experiment.parallel > 1:
-        message = f"Katib's tpe proposes the same point {experiment.parallel} times in each round (kubeflow/katib#1329)"
+def _tpe(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.parallel > 1:
+        message = f"Katib's tpe suggests the same point {experiment.parallel} times in each round (kubeflow/katib#1329)"
         yield (SPEC, "algorithm", "algorithmName"), message, "use multivariate-tpe, or parallelTrialCount: 1"
 
 
-def _ignored(experiment: Experiment) -> Iterator[Problem]:
-    for each in experiment.parameters:
-        place = (*each.place, "feasibleSpace", "distribution")
-        if experiment.algorithm in ("cmaes", "sobol", "hyperband", "pbt", "bayesianoptimization"):
-            really = "log-uniform" if experiment.algorithm == "bayesianoptimization" else "uniform"
-            if each.type == "double" and each.distribution not in ("uniform",) and really == "uniform":
-                message = f"{experiment.algorithm} ignores {each.distribution} in Katib 0.19 and searches uniformly"
-                yield place, message, "search the exponent, or use random or multivariate-tpe"
-        elif experiment.algorithm in ("random", "tpe") and each.distribution in ("normal", "logNormal"):
-            message = f"{each.distribution} goes beyond min and max"
-            yield place, message, "use uniform or logUniform where the bounds must hold"
-        if experiment.algorithm == "bayesianoptimization" and each.step:
-            yield (*each.place, "feasibleSpace", "step"), "bayesianoptimization ignores steps", "use int or a list"
+def _distributions(experiment: Experiment) -> Iterator[Problem]:
+    algorithm = experiment.algorithm
+    for parameter in experiment.parameters:
+        distribution, path = parameter.distribution, parameter.space_path
+        if algorithm in ("cmaes", "sobol", "hyperband", "pbt"):
+            if parameter.type == "double" and distribution != "uniform":
+                message = f"{algorithm} ignores {distribution} and searches uniformly (Katib 0.19)"
+                yield (*path, "distribution"), message, "search the exponent, or use random or multivariate-tpe"
+        elif algorithm in ("random", "tpe") and distribution in ("normal", "logNormal"):
+            message = f"values of {distribution} can be outside min and max"
+            yield (*path, "distribution"), message, "use uniform or logUniform if the bounds must hold"
+        elif algorithm == "bayesianoptimization" and parameter.step:
+            yield (*path, "step"), "bayesianoptimization ignores step", "use parameterType: int, or a list"
 
 
-def _unbounded(experiment: Experiment) -> Iterator[Problem]:
+def _counts(experiment: Experiment) -> Iterator[Problem]:
     if experiment.count("maxTrialCount") is None and experiment.algorithm != "grid":
-        yield (SPEC,), "without maxTrialCount the search goes on until its goal, or for ever", "add maxTrialCount"
+        message = "without maxTrialCount the search ends only when it reaches its goal"
+        yield (SPEC,), message, "add maxTrialCount"
     if experiment.count("maxFailedTrialCount") is None:
-        yield (SPEC,), "without maxFailedTrialCount failing trials never end the search", "add maxFailedTrialCount"
+        yield (SPEC,), "without maxFailedTrialCount the search never ends on failed trials", "add maxFailedTrialCount"
 
 
 def _retries(experiment: Experiment) -> Iterator[Problem]:
     if experiment.kind == "Job" and experiment.get(*TEMPLATE, "spec", "backoffLimit") is None:
-        place = (*TEMPLATE, "spec")
-        yield place, "a failing trial is tried seven times (backoffLimit is 6 by default)", "add backoffLimit: 0"
+        message = "a failing trial runs seven times, because backoffLimit is 6 by default"
+        yield (*TEMPLATE, "spec"), message, "add backoffLimit: 0"
 
 
 def _istio(experiment: Experiment) -> Iterator[Problem]:
     if experiment.kind == "TrainJob" or experiment.primary is None:
         return
-    place = (*experiment.primary[0][:-3], "metadata")
+    path = (*experiment.primary[0][:-3], "metadata")
     for group in ("labels", "annotations"):
-        if str(experiment.get(*place, group, "sidecar.istio.io/inject", default="")).lower() == "false":
+        if experiment.text(*path, group, "sidecar.istio.io/inject").lower() == "false":
             return
-    message = "where Istio adds its proxy to pods, a trial's metrics come only when the proxy ends: never"
-    yield place, message, 'add the label sidecar.istio.io/inject: "false" to the pod'
+    message = "where Istio adds its proxy to pods, the proxy never ends and a trial's metrics are never reported"
+    yield path, message, 'add the label sidecar.istio.io/inject: "false" to the pod'
 
 
-def _image(experiment: Experiment) -> Iterator[Problem]:
-    if (
-        experiment.primary
-        and not experiment.primary[1].get("command")
-        and experiment.collector in shell_command.WRAPPED
-    ):
-        message = "without a command Katib asks the image's registry for one, which fails where it needs a login"
-        yield experiment.primary[0], message, 'write command: ["sh", "-c", "<one line>"]'
-
-
-def _buffered(experiment: Experiment) -> Iterator[Problem]:
-    if not experiment.early_stopping or experiment.primary is None or not experiment.line:
+def _image_command(experiment: Experiment) -> Iterator[Problem]:
+    if not experiment.primary or experiment.collector not in shell_command.WRAPPED:
         return
-    line = shell_command.script(experiment.line)
-    named = {each.get("name") for each in experiment.primary[1].get("env") or [] if isinstance(each, dict)}
+    path, container = experiment.primary
+    if not container.get("command"):
+        message = "without a command Katib reads it from the image's registry, which fails if that needs a login"
+        yield path, message, 'write command: ["sh", "-c", "<one line>"]'
+
+
+def _buffering(experiment: Experiment) -> Iterator[Problem]:
+    if not experiment.early_stopping or experiment.primary is None or not experiment.command:
+        return
+    path, container = experiment.primary
+    line = shell_command.script(experiment.command)
+    variables = {row.get("name") for row in container.get("env") or [] if isinstance(row, dict)}
     python = re.search(r"(^|[\s/])python[\d.]*\s+(?!-\S*u)", line)
-    if python and "train.py" not in line and "PYTHONUNBUFFERED" not in named:
-        message = "Python keeps its output back when it is no terminal: the trial is stopped only when it has ended"
-        yield experiment.primary[0], message, "call python -u, or set PYTHONUNBUFFERED=1"
+    if python and "train.py" not in line and "PYTHONUNBUFFERED" not in variables:
+        message = "Python buffers its output, so early stopping sees the metrics only when the trial has ended"
+        yield path, message, "call python -u, or set PYTHONUNBUFFERED=1"
 
 
-def _braces(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.line[:1] == ["bash"] or experiment.line[:1] == ["sh"]:
-        bare = shell_command.bare(re.sub(r"\$\{[^}]*\}", "x", shell_command.script(experiment.line)))
-        if (found := re.search(r"\{[^}\s]*,[^}\s]*\}", bare)) and experiment.primary:
-            message = f"bash makes several words of {found[0]}, and sh is bash in some images"
+def _brace_expansion(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.command[:1] in (["bash"], ["sh"]) and experiment.primary:
+        line = re.sub(r"\$\{[^}]*\}", "x", shell_command.script(experiment.command))
+        if match := re.search(r"\{[^}\s]*,[^}\s]*\}", shell_command.mask_quoted(line)):
+            message = f"bash expands {match[0]} to several words, and sh is bash in some images"
             yield (*experiment.primary[0], "command"), message, "put it in single quotes"
 
 
-def _brackets(experiment: Experiment) -> Iterator[Problem]:
-    """A search that sticks after hyperband's first rung (kubeflow/katib#1168).
+def _hyperband(experiment: Experiment) -> Iterator[Problem]:
+    """Search that never starts hyperband's second rung (kubeflow/katib#1168).
 
-    Katib 0.19's controller asks for as many points as places are free, and takes no other number for an answer; the
-    service answers with its next rung, which is smaller. One is always one.
+    Katib 0.19's controller asks for as many points as trials may start, and accepts no other number; the service
+    returns its next rung, which is smaller. With one free slot the numbers match.
     """
-    maximum = experiment.count("maxTrialCount")
-    if experiment.algorithm == "hyperband" and (maximum is None or maximum > experiment.parallel + 1):
-        message = (
-            f"Katib 0.19 takes no second rung from hyperband: the search sticks after {experiment.parallel} trials"
-        )
-        mend = (
-            f"on a cluster use maxTrialCount: {experiment.parallel + 1}; `python -m katib run` goes through all rungs"
-        )
-        yield (SPEC, "maxTrialCount"), message, mend
+    maximum, parallel = experiment.count("maxTrialCount"), experiment.parallel
+    if maximum is None or maximum > parallel + 1:
+        message = f"Katib 0.19 cannot start hyperband's second rung: the search stalls after {parallel} trials"
+        fix = f"on a cluster use maxTrialCount: {parallel + 1}; `python -m katib run` runs all rungs"
+        yield (SPEC, "maxTrialCount"), message, fix
+
+
+def _pods(experiment: Experiment) -> Iterator[Problem]:
+    """Pods without the primary container: Katib 0.19's webhook adds the trial's name to it in every pod of a trial."""
+    primary = experiment.primary_name
+    message = "Katib 0.19 refuses every pod of a trial that has no container with the primary container's name"
+    if experiment.kind == "TrainJob":
+        path: YamlPath = (*TEMPLATE, "spec", "initializer")
+        if experiment.get(*path) is not None:
+            yield path, message, "remove the initializer, and fetch the data in the trainer"
+        return
+    pods: dict[YamlPath, list[str]] = {}
+    for path, container in experiment.containers():
+        pods.setdefault(path[:-2], []).append(str(container.get("name")))
+    if any(primary in names for names in pods.values()):
+        for path, names in pods.items():
+            if primary not in names:
+                yield path, message, f"name its container {primary}"
 
 
 RULES = (
     Rule("K301", "warning", "every metric has a strategy", _strategies),
-    Rule("K302", "warning", "tpe proposes the same point for a whole batch", _batches),
-    Rule("K303", "warning", "distributions and steps that the algorithm ignores", _ignored),
-    Rule("K304", "warning", "the search ends", _unbounded),
+    Rule("K302", "warning", "tpe does not repeat points", _tpe, "tpe"),
+    Rule("K303", "warning", "the algorithm uses distributions and steps", _distributions),
+    Rule("K304", "warning", "the search ends", _counts),
     Rule("K305", "warning", "a failing trial is not repeated", _retries),
-    Rule("K306", "warning", "Istio keeps away from trials", _istio),
-    Rule("K307", "warning", "the command is in the file", _image),
-    Rule("K308", "warning", "output is not held back", _buffered),
-    Rule("K309", "warning", "no brace expansion", _braces),
-    Rule("K310", "warning", "hyperband sticks after its first rung", _brackets),
-    Rule("K311", "warning", "every pod of a trial has the primary container", _other_pods),
+    Rule("K306", "warning", "Istio adds no proxy to trials", _istio),
+    Rule("K307", "warning", "the command is in the file", _image_command),
+    Rule("K308", "warning", "output is not buffered", _buffering),
+    Rule("K309", "warning", "the command has no brace expansion", _brace_expansion),
+    Rule("K310", "warning", "hyperband does not stall after its first rung", _hyperband, "hyperband"),
+    Rule("K311", "warning", "every pod of a trial has the primary container", _pods),
 )

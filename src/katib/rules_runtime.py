@@ -1,213 +1,230 @@
-"""What the cluster accepts and what then cannot work, whatever the algorithm: commands, containers, metrics, spaces."""
+"""Rules for Experiments that the cluster accepts and that cannot work with any algorithm."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from katib import points, shell_command
-from katib.documents import YamlPath
-from katib.experiment import META, TEMPLATE, Experiment, Parameter, leaves, meta, parse_number, substitute, trial_of
-from katib.rule import Problem, Rule
-from katib.rules_webhook import SOURCE, TRIAL, filter_problems
+from katib import shell_command
+from katib.experiment import (
+    META,
+    OBJECTIVE,
+    SOURCE,
+    TEMPLATE,
+    TRIAL,
+    Experiment,
+    Parameter,
+    iter_strings,
+    parse_number,
+    resolve_meta,
+    trial_command,
+)
+from katib.findings import Problem, Rule
+from katib.rules_webhook import filter_problems
 from katib.schema import EXPERIMENT, job_problems, type_problems, unknown_fields
+from katib.search_space import probe_points
+from katib.shell_command import SimpleCommand
 
-MARK = "TRIALPARAMETER"  # stands for a placeholder's value where a line is taken apart
+MARK = "TRIALPARAMETER"  # in place of a placeholder while a shell line is parsed
+NAME_FIX = "use letters, digits, _ and -"
 
 
 def _types(experiment: Experiment) -> Iterator[Problem]:
     yield from type_problems(experiment.value, EXPERIMENT)
 
 
-def _repeated(experiment: Experiment) -> Iterator[Problem]:
-    for place in experiment.document.repeated:
-        yield place, "the key occurs twice; the first one is lost", "keep one of them"
+def _repeated_keys(experiment: Experiment) -> Iterator[Problem]:
+    for path in experiment.document.repeated:
+        yield path, "the key occurs twice, and the first value is lost", "remove one of them"
 
 
-def _unknown(experiment: Experiment) -> Iterator[Problem]:
+def _unknown_fields(experiment: Experiment) -> Iterator[Problem]:
     yield from unknown_fields(experiment.value, EXPERIMENT)
 
 
-def _unused(experiment: Experiment) -> Iterator[Problem]:
-    referred = {reference for _, reference, _ in experiment.trial_parameters}
-    for each in experiment.parameters:
-        if each.name not in referred:
-            mend = "add a trial parameter that refers to it, or drop it"
-            yield (*each.place, "name"), f"no trial parameter refers to {each.name}: no trial is ever created", mend
+def _unused_parameters(experiment: Experiment) -> Iterator[Problem]:
+    references = {reference for _, reference, _ in experiment.trial_parameters}
+    for parameter in experiment.parameters:
+        if parameter.name not in references:
+            message = f"no trial parameter refers to {parameter.name}, so Katib never creates a trial"
+            yield (*parameter.path, "name"), message, "add a trial parameter that refers to it, or remove it"
 
 
-def _bounds(experiment: Experiment) -> Iterator[Problem]:
+def _feasible_space(experiment: Experiment) -> Iterator[Problem]:
     names: set[str] = set()
-    for each in experiment.parameters:
-        place = (*each.place, "feasibleSpace")
-        if not each.name:
-            yield each.place, "the parameter has no name", "name it"
-        elif each.name in names:
-            yield (*each.place, "name"), f"{each.name} occurs twice", "give every parameter a name of its own"
-        names.add(each.name)
-        if each.type in ("double", "int"):
-            yield from _numeric(each, place)
-        elif each.type in ("categorical", "discrete"):
-            if not each.choices and experiment.mapping(*place):
-                yield (*place, "list"), "the list is empty", "list the values"
-            for index, choice in enumerate(each.choices):
-                if each.type == "discrete" and parse_number(choice) is None:
-                    yield (*place, "list", index), f"{choice!r} is no number", "use categorical for texts"
+    for parameter in experiment.parameters:
+        path = parameter.space_path
+        if not parameter.name:
+            yield parameter.path, "the parameter has no name", "add a name"
+        elif parameter.name in names:
+            message = f"the parameter {parameter.name} occurs twice"
+            yield (*parameter.path, "name"), message, "give every parameter its own name"
+        names.add(parameter.name)
+        if parameter.type in ("double", "int"):
+            yield from _range_problems(parameter)
+        elif parameter.type in ("categorical", "discrete"):
+            if not parameter.choices and experiment.mapping(*path):
+                yield (*path, "list"), "the list is empty", "list the values"
+            for index, choice in enumerate(parameter.choices):
+                if parameter.type == "discrete" and parse_number(choice) is None:
+                    message = f"a discrete value must be a number, got {choice!r}"
+                    yield (*path, "list", index), message, "use parameterType: categorical"
                 if '"' in choice or "\\" in choice or re.search(r"[\x00-\x1f]", choice):
-                    message = f"{choice!r} is pasted into the template's JSON as it is, and breaks it"
-                    yield (*place, "list", index), message, "use values without quotation marks and backslashes"
-            if len(set(each.choices)) < len(each.choices):
-                yield (*place, "list"), "a value occurs twice", "list every value once"
+                    message = f"Katib inserts {choice!r} into the template's JSON unescaped, which makes it invalid"
+                    yield (*path, "list", index), message, "use values without quotation marks and backslashes"
+            if len(set(parameter.choices)) < len(parameter.choices):
+                yield (*path, "list"), "a value occurs twice", "list every value once"
 
 
-def _numeric(each: Parameter, place: YamlPath) -> Iterator[Problem]:
-    found = {
-        key: parse_number(text) for key, text in (("min", each.low), ("max", each.high), ("step", each.step)) if text
-    }
-    for key, value in found.items():
+def _range_problems(parameter: Parameter) -> Iterator[Problem]:
+    path = parameter.space_path
+    numbers: dict[str, float | None] = {}
+    for key, text in (("min", parameter.low), ("max", parameter.high), ("step", parameter.step)):
+        if not text:
+            continue
+        numbers[key] = value = parse_number(text)
         if value is None:
-            yield (
-                (*place, key),
-                f"{getattr(each, {'min': 'low', 'max': 'high'}.get(key, key))!r} is no number",
-                "give one",
-            )
-        elif each.type == "int" and value != int(value):
-            yield (*place, key), f"{value:g} is not whole, and the parameter is an int", "use double, or a whole number"
+            yield (*path, key), f"{key} must be a finite number, got {text!r}", "use a number"
+        elif parameter.type == "int" and value != int(value):
+            message = f"{key} of an int must be an integer, got {value:g}"
+            yield (*path, key), message, "use an integer, or parameterType: double"
         elif key == "step" and value <= 0:
-            yield (*place, key), "a step must be above 0", "give the distance between values"
-    low, high = found.get("min"), found.get("max")
+            yield (*path, key), f"step must be above 0, got {value:g}", "use the distance between two values"
+    low, high = numbers.get("min"), numbers.get("max")
     if low is not None and high is not None:
         if low > high:
-            yield (*place, "min"), f"min {each.low} is above max {each.high}", "swap them"
-        if each.distribution in ("logUniform", "logNormal") and low <= 0:
-            message = f"{each.distribution} needs values above 0, and min is {each.low}"
-            yield (*place, "min"), message, "use uniform, or a min above 0"
+            yield (*path, "min"), f"min {parameter.low} is above max {parameter.high}", "swap min and max"
+        if parameter.distribution in ("logUniform", "logNormal") and low <= 0:
+            message = f"{parameter.distribution} needs values above 0, and min is {parameter.low}"
+            yield (*path, "min"), message, "use a min above 0, or distribution: uniform"
 
 
-def _container(experiment: Experiment) -> Iterator[Problem]:
-    wanted = experiment.get(*TRIAL, "primaryContainerName")
-    if not wanted or not experiment.mapping(*TEMPLATE):
+def _primary_container(experiment: Experiment) -> Iterator[Problem]:
+    primary = experiment.primary_name
+    if not primary or not experiment.mapping(*TEMPLATE):
         return
     names = sorted({str(container.get("name")) for _, container in experiment.containers()})
-    if names and wanted not in names:
-        message = f"the template has no container {wanted}: the trial would run for ever"
+    if names and primary not in names:
+        message = f"the template has no container {primary}, so Katib would wait for it forever"
         yield (*TRIAL, "primaryContainerName"), message, f"use {' or '.join(names)}"
-        return
 
 
-def _form(experiment: Experiment) -> Iterator[Problem]:
-    """Ways to write a command whose output, or end, the collector never sees."""
-    primary, words = experiment.primary, experiment.line
+def _command(experiment: Experiment) -> Iterator[Problem]:
+    """Commands whose output or end the collector never sees."""
+    primary, words = experiment.primary, experiment.command
     if primary is None or not words or experiment.collector not in shell_command.WRAPPED:
         return
-    place = (*primary[0], "command" if primary[1].get("command") else "args")
-    one = 'write command: ["sh", "-c", "<one line>"]'
-    shell = words[0].rsplit("/", 1)[-1] in (*shell_command.SHELLS, "dash", "ash", "zsh")
-    if shell and not shell_command.is_shell(words):
-        shown = " ".join(words[:2])
-        yield place, f"Katib does not recognise {shown}: an empty shell runs, and the metrics file stays empty", one
+    path = (*primary[0], "command" if primary[1].get("command") else "args")
+    one_line = 'write command: ["sh", "-c", "<one line>"]'
+    is_shell = shell_command.is_shell(words)
+    if words[0].rsplit("/", 1)[-1] in (*shell_command.SHELLS, "dash", "ash", "zsh") and not is_shell:
+        shell = " ".join(words[:2])
+        message = f"Katib does not recognize {shell} as a shell: the command does not run, the metrics file stays empty"
+        yield path, message, one_line
         return
     line = shell_command.script(words)
-    if len(words) > 3 and shell_command.is_shell(words):
-        message = "Katib joins the words after sh -c with spaces: without Katib they would be the script's arguments"
-        yield place, message, one
-    if not shell_command.is_shell(words) and any(re.search(r"\s", shell_command.bare(word)) for word in words):
-        yield place, "Katib joins the words without quotes, and the shell splits them again", one
+    if len(words) > 3 and is_shell:
+        message = "Katib joins all words after sh -c with spaces, so arguments become part of the script"
+        yield path, message, one_line
+    if not is_shell and any(re.search(r"\s", shell_command.mask_quoted(word)) for word in words):
+        yield path, "Katib joins the words without quotes, so a word with spaces is split", one_line
     if line.endswith("\n"):
-        message = "the line ends with a line break: the redirection lands on a line of its own, the file stays empty"
-        yield place, message, "in YAML, write >- instead of | or >"
-    if re.search(r"(^|\s)#", shell_command.bare(line)):
-        yield place, "a comment swallows what Katib appends to the line", "remove it"
+        message = "the command ends with a line break, so its output is not redirected and the metrics file stays empty"
+        yield path, message, "in YAML, write >- instead of | or >"
+    if re.search(r"(^|\s)#", shell_command.mask_quoted(line)):
+        yield path, "the comment hides what Katib appends to the command", "remove the comment"
     try:
-        parts = shell_command.commands(_masked(line))
-        filled = [(each, len(shell_command.commands(each))) for each in _lines(experiment)]
+        commands = shell_command.split_commands(_mask_placeholders(line))
+        filled = [(script, len(shell_command.split_commands(script))) for script in _scripts(experiment)]
     except ValueError:
-        return  # K401 says so, or the shell will
-    if any(each.program == "exec" for each in parts):
-        yield place, "exec replaces the shell that would mark the trial as completed", "remove exec"
-    yield from ((place, *found) for found in _order(experiment, parts))
-    for each, count in [(line, len(parts)), *filled]:
-        blank = shell_command.bare(_masked(each))
-        if found := re.search(r"\$\{(?!#?[A-Za-z_]\w*(:?[-=?+]|%|#|/|\}))[^}]*\}?", blank):
-            yield place, f"{found[0]} is no variable of the shell's: it stops with status 2", "put it in single quotes"
+        return  # an open quote, which K401 reports
+    if any(command.program == "exec" for command in commands):
+        yield path, "exec replaces the shell that marks the trial as completed", "remove exec"
+    yield from ((path, *problem) for problem in _order_problems(experiment, commands))
+    for script, count in [(line, len(commands)), *filled]:
+        masked = shell_command.mask_quoted(_mask_placeholders(script))
+        if match := re.search(r"\$\{(?!#?[A-Za-z_]\w*(:?[-=?+]|%|#|/|\}))[^}]*\}?", masked):
+            message = f"{match[0]} is not a shell variable, so the shell exits with status 2"
+            yield path, message, "put it in single quotes"
             break
-        if count != len(parts) or re.search(r"[^\s$;&|(]\(", blank):
-            message = f"the shell takes a value apart: {each.strip()[:120]}"
-            yield place, message, "put the value, or its placeholder, in single quotes"
+        if count != len(commands) or re.search(r"[^\s$;&|(]\(", masked):
+            message = f"the shell would interpret special characters of a value: {script.strip()[:120]}"
+            yield path, message, "put the value, or its placeholder, in single quotes"
             break
 
 
-def _masked(line: str) -> str:
+def _mask_placeholders(line: str) -> str:
     return re.sub(r"\$\{trialParameters\.[^}]*\}", MARK, line)
 
 
-def _order(experiment: Experiment, parts: Sequence[shell_command.Simple]) -> Iterator[tuple[str, str]]:
-    """What follows the training: Katib redirects the last command's output alone, and stops the shell's only child."""
-    with_values = [index for index, each in enumerate(parts) if any(MARK in word for word in each.words)]
-    if any(each.operator == "&" for each in parts[1:]) or experiment.line[-1].rstrip().endswith(("&", ";")):
-        yield "a command in the background is not waited for, and its end is not seen", "remove the & (or ;) behind it"
-    if not with_values:
+def _order_problems(experiment: Experiment, commands: Sequence[SimpleCommand]) -> Iterator[tuple[str, str]]:
+    """Commands after the training: Katib redirects only the last one's output, and stops the shell's only child."""
+    training = [index for index, command in enumerate(commands) if any(MARK in word for word in command.words)]
+    if any(command.operator == "&" for command in commands[1:]) or experiment.command[-1].rstrip().endswith(("&", ";")):
+        yield "Katib does not wait for a command in the background", "remove the & (or ;) after the command"
+    if not training:
         return
-    behind = [each.operator for each in parts[with_values[-1] + 1 :]]
-    if behind and all(operator == "|" for operator in behind):
+    operators = [command.operator for command in commands[training[-1] + 1 :]]
+    if operators and all(operator == "|" for operator in operators):
         if experiment.early_stopping:
-            yield "Katib stops a shell's only child, and a pipe has several", "write to a file instead of a pipe"
-    elif behind and experiment.collector == "StdOut":
-        message = "Katib collects the last command's output alone, and the one with the parameters is not the last"
-        yield message, "make it the last command"
+            message = "early stopping ends the shell's only child process, and a pipe has several"
+            yield message, "write to a file instead of a pipe"
+    elif operators and experiment.collector == "StdOut":
+        message = "Katib collects only the output of the last command, which is not the one with the trial parameters"
+        yield message, "move the training to the end"
 
 
-def _lines(experiment: Experiment) -> list[str]:
-    """The trial's script with the values of the search space's points."""
-    found = []
-    for assignments in points.of(experiment.parameters):
+def _scripts(experiment: Experiment) -> list[str]:
+    """Return the trial's script at each probe point."""
+    scripts = []
+    for assignments in probe_points(experiment.parameters):
         try:
-            trial = trial_of(experiment, substitute(experiment, "trial", assignments, "default"))
+            scripts.append(shell_command.script(trial_command(experiment, "trial", assignments)))
         except ValueError:
             continue
-        found.append(shell_command.script(trial.line))
-    return found
+    return scripts
 
 
-def _metric_names(experiment: Experiment) -> Iterator[Problem]:
+def _metrics(experiment: Experiment) -> Iterator[Problem]:
     text = experiment.metrics_format == "TEXT" and experiment.collector in ("StdOut", "File")
     for index, metric in enumerate(experiment.metrics):
-        place: YamlPath = ("spec", "objective", "objectiveMetricName")
-        if index:
-            place = ("spec", "objective", "additionalMetricNames", index - 1)
+        path = metric_path(index)
         if ";" in metric:
-            yield place, "a semicolon parts the names that Katib hands to its collector", "use letters, digits, _ and -"
-        elif metric and text and not any(_catches(expression, metric) for expression in experiment.filters):
-            message = f"no expression of the collector catches {metric}= as a name"
-            mend = "widen the filter" if experiment.get(*SOURCE, "filter") else "use letters, digits, _ and -"
-            yield place, message, mend
+            yield path, "a metric name must not contain a semicolon, which separates names for the collector", NAME_FIX
+        elif metric and text and not any(_can_match(expression, metric) for expression in experiment.filters):
+            fix = "extend the filter" if experiment.get(*SOURCE, "filter") else NAME_FIX
+            yield path, f"the collector's regular expression cannot match the name {metric}", fix
     names = set(experiment.metrics)
-    for index, each in enumerate(experiment.items("spec", "objective", "metricStrategies")):
-        place = ("spec", "objective", "metricStrategies", index)
-        if isinstance(each, dict) and each.get("name") not in names:
-            yield (
-                (*place, "name"),
-                f"{each.get('name')} is no metric of this objective",
-                f"use {', '.join(sorted(names))}",
-            )
-        if isinstance(each, dict) and each.get("value") not in ("min", "max", "latest"):
-            yield (*place, "value"), f"{each.get('value')!r} is no strategy", "use min, max or latest"
+    for index, row in enumerate(experiment.items(*OBJECTIVE, "metricStrategies")):
+        path = (*OBJECTIVE, "metricStrategies", index)
+        if isinstance(row, dict) and row.get("name") not in names:
+            message = f"the objective has no metric {row.get('name')}"
+            yield (*path, "name"), message, f"use {', '.join(sorted(names))}"
+        if isinstance(row, dict) and row.get("value") not in ("min", "max", "latest"):
+            yield (*path, "value"), f"{row.get('value')!r} is not a strategy", "use min, max or latest"
 
 
-def _catches(expression: str, metric: str) -> bool:
-    """Whether an expression's first group, the name, can be this metric."""
+def metric_path(index: int) -> tuple[str | int, ...]:
+    """Return the path of a metric in `Experiment.metrics`."""
+    if index == 0:
+        return (*OBJECTIVE, "objectiveMetricName")
+    return (*OBJECTIVE, "additionalMetricNames", index - 1)
+
+
+def _can_match(expression: str, metric: str) -> bool:
+    """Return whether an expression's first group, the name, can be this metric."""
     try:
         return re.fullmatch(_first_group(expression), metric) is not None
     except re.error:
-        return True  # K117 and K209 say so
+        return True  # reported by K117 and K209
 
 
 def _first_group(expression: str) -> str:
-    """What is inside the first pair of parentheses that captures; all of it if there is none."""
-    depth, start, escaped, inside = 0, -1, False, False
+    """Return the text inside the first capturing group; the whole expression if there is none."""
+    depth, start, escaped, in_class = 0, -1, False, False
     for index, char in enumerate(expression):
         if escaped or char == "\\":
             escaped = not escaped
-        elif inside or char == "[":
-            inside = char != "]"
+        elif in_class or char == "[":
+            in_class = char != "]"
         elif char == "(":
             if start < 0 and expression[index + 1 : index + 2] != "?":
                 start, depth = index + 1, 0
@@ -222,43 +239,43 @@ def _first_group(expression: str) -> str:
 def _stdout_filter(experiment: Experiment) -> Iterator[Problem]:
     if experiment.collector == "StdOut":
         yield from filter_problems(experiment)
-    for index, text in enumerate(experiment.items(*SOURCE, "filter", "metricsFormat")):
-        if ";" in str(text):
-            place = (*SOURCE, "filter", "metricsFormat", index)
-            yield place, "a semicolon parts the filters that Katib hands to its collector", r"write it as \x3b"
+    for index, expression in enumerate(experiment.items(*SOURCE, "filter", "metricsFormat")):
+        if ";" in str(expression):
+            path = (*SOURCE, "filter", "metricsFormat", index)
+            message = "a filter must not contain a semicolon, which separates filters for the collector"
+            yield path, message, r"write it as \x3b"
 
 
 def _meta_references(experiment: Experiment) -> Iterator[Problem]:
     template = experiment.mapping(*TEMPLATE)
-    for _, reference, place in experiment.trial_parameters:
-        if META.search(reference) and template and meta(template, reference, "t", "n") is None:
-            message = f"{reference} is nothing of the template"
-            yield (*place, "reference"), message, "use ${trialSpec.Name}, or a label or annotation that it has"
-    for place, text in leaves(template, TEMPLATE):
+    for _, reference, path in experiment.trial_parameters:
+        if META.search(reference) and template and resolve_meta(template, reference, "t", "n") is None:
+            message = f"the template has no value for {reference}"
+            yield (*path, "reference"), message, "use ${trialSpec.Name}, or a label or annotation of the template"
+    for path, text in iter_strings(template, TEMPLATE):
         if "${trialSpec." in text:
-            message = "only ${trialParameters.…} is replaced in the template; this stays as it is"
-            yield place, message, "add a trial parameter with this reference, and use its placeholder"
+            message = "Katib replaces only ${trialParameters.…} in the template"
+            yield path, message, "add a trial parameter with this reference, and use its placeholder"
 
 
 def _pod_fields(experiment: Experiment) -> Iterator[Problem]:
-    """Misspelt fields in the pods of workloads that the webhook does not look into."""
-    if experiment.kind in ("Job", ""):
+    """Misspelt fields of containers in workloads that the webhook does not check."""
+    if experiment.kind in ("Job", "TrainJob", ""):
         return
-    for place, container in experiment.containers():
-        if experiment.kind != "TrainJob":
-            yield from job_problems(container, place, "V1Container")
+    for path, container in experiment.containers():
+        yield from job_problems(container, path, "V1Container")
 
 
 RULES = (
     Rule("K118", "error", "values have the types that Go decodes", _types),
-    Rule("K201", "error", "no key occurs twice", _repeated),
-    Rule("K202", "error", "Katib has all fields", _unknown),
-    Rule("K203", "error", "every parameter is referred to", _unused),
-    Rule("K204", "error", "feasible spaces hold values", _bounds),
-    Rule("K205", "error", "the primary container is in every pod", _container),
-    Rule("K206", "error", "the collector sees the command's output and its end", _form),
-    Rule("K207", "error", "the collector can tell every metric's name", _metric_names),
-    Rule("K208", "error", "references to the trial itself", _meta_references),
-    Rule("K209", "error", "filters of the StdOut collector", _stdout_filter),
+    Rule("K201", "error", "no key occurs twice", _repeated_keys),
+    Rule("K202", "error", "Katib has all fields", _unknown_fields),
+    Rule("K203", "error", "every parameter is referenced by a trial parameter", _unused_parameters),
+    Rule("K204", "error", "feasible spaces contain valid values", _feasible_space),
+    Rule("K205", "error", "the template has the primary container", _primary_container),
+    Rule("K206", "error", "the collector sees the command's output and its end", _command),
+    Rule("K207", "error", "the collector can match every metric's name", _metrics),
+    Rule("K208", "error", "references to the trial itself can be resolved", _meta_references),
+    Rule("K209", "error", "filters of the StdOut collector are valid", _stdout_filter),
     Rule("K218", "error", "containers have only fields of a container", _pod_fields),
 )

@@ -1,4 +1,4 @@
-"""What Katib's validating webhook refuses, rule by rule (validator.go of Katib v0.19)."""
+"""Rules of Katib's validating webhook, one by one (validator.go of Katib v0.19)."""
 
 import posixpath
 import re
@@ -6,41 +6,43 @@ from collections.abc import Iterator
 
 from katib.experiment import (
     ANY_PLACEHOLDER,
+    COLLECTOR,
+    OBJECTIVE,
     PLACEHOLDER,
+    SOURCE,
+    SPEC,
     TEMPLATE,
+    TRIAL,
     Experiment,
-    condition,
+    default_condition,
     is_meta,
-    leaves,
+    iter_strings,
 )
-from katib.rule import Problem, Rule
+from katib.findings import Problem, Rule
 from katib.schema import job_problems
 
-# Those with a service in the shipped katib-config.
+# Algorithms with a service in the katib-config that Katib ships.
 ALGORITHMS = (
     *("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband", "pbt"),
     *("enas", "darts"),
 )
-STOPPERS = ("medianstop",)
+EARLY_STOPPING = ("medianstop",)
 COLLECTORS = ("StdOut", "File", "TensorFlowEvent", "Push", "Custom")
 POLICIES = ("Never", "LongRunning", "FromVolume")
 TYPES = ("double", "int", "discrete", "categorical", "unknown")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal", "unknown")
-SPEC = "spec"
-OBJECTIVE = (SPEC, "objective")
-TRIAL = (SPEC, "trialTemplate")
-SOURCE = (SPEC, "metricsCollectorSpec", "source")
+SIMILAR_TYPES = {"integer": "int", "float": "double", "number": "double", "string": "categorical"}
 
 
 def _name(experiment: Experiment) -> Iterator[Problem]:
     name = experiment.name
-    # The webhook's expression is not anchored at its end; the names of the objects that follow from it are checked by
-    # the API server, which wants the whole to fit.
+    # The webhook's expression is not anchored at its end, but the API server checks the whole name of the objects
+    # that are named after the Experiment.
     if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 40:
         yield (
             ("metadata", "name"),
-            f"{name!r} is not a name that Katib takes" if name else "there is no name",
-            "use up to 40 lower-case letters, digits and dashes, beginning with a letter and not ending with a dash",
+            f"invalid name {name!r}" if name else "the name is missing",
+            "use at most 40 lower-case letters, digits and dashes; begin with a letter, do not end with a dash",
         )
 
 
@@ -48,144 +50,147 @@ def _counts(experiment: Experiment) -> Iterator[Problem]:
     maximum, failed = experiment.count("maxTrialCount"), experiment.count("maxFailedTrialCount")
     parallel = experiment.count("parallelTrialCount", 3)
     if failed is not None and failed < 0:
-        yield (SPEC, "maxFailedTrialCount"), f"{failed} is below 0", "use 0 or more"
-    if maximum is not None and maximum <= 0:
-        yield (SPEC, "maxTrialCount"), f"{maximum} is not above 0", "use 1 or more"
+        yield (SPEC, "maxFailedTrialCount"), f"must be 0 or more, got {failed}", "use 0 or more"
     if parallel is not None and parallel <= 0:
-        yield (SPEC, "parallelTrialCount"), f"{parallel} is not above 0", "use 1 or more"
-    if maximum is not None and failed is not None and failed > maximum:
-        yield (SPEC, "maxFailedTrialCount"), f"{failed} is more than maxTrialCount {maximum}", f"use at most {maximum}"
-    if maximum is not None and parallel is not None and parallel > maximum:
-        given = "" if experiment.count("parallelTrialCount") else " (the default)"
-        message = f"{parallel}{given} is more than maxTrialCount {maximum}"
+        yield (SPEC, "parallelTrialCount"), f"must be 1 or more, got {parallel}", "use 1 or more"
+    if maximum is None:
+        return
+    if maximum <= 0:
+        yield (SPEC, "maxTrialCount"), f"must be 1 or more, got {maximum}", "use 1 or more"
+        return
+    if failed is not None and failed > maximum:
+        message = f"{failed} is more than maxTrialCount, which is {maximum}"
+        yield (SPEC, "maxFailedTrialCount"), message, f"use at most {maximum}"
+    if parallel is not None and parallel > maximum:
+        source = "" if experiment.count("parallelTrialCount") else " (the default)"
+        message = f"{parallel}{source} is more than maxTrialCount, which is {maximum}"
         yield (SPEC, "parallelTrialCount"), message, f"use at most {maximum}"
 
 
 def _objective(experiment: Experiment) -> Iterator[Problem]:
     if not experiment.mapping(*OBJECTIVE):
-        yield OBJECTIVE, "there is no objective", "give type, objectiveMetricName and additionalMetricNames"
+        yield OBJECTIVE, "the objective is missing", "add type, objectiveMetricName and additionalMetricNames"
         return
     if (kind := experiment.get(*OBJECTIVE, "type")) not in ("minimize", "maximize"):
-        yield (*OBJECTIVE, "type"), f"{kind!r} is no direction", "use minimize or maximize"
+        yield (*OBJECTIVE, "type"), f"{kind!r} is not a direction", "use minimize or maximize"
     if not experiment.objective:
-        yield (*OBJECTIVE, "objectiveMetricName"), "there is no metric", "name the metric that the trials print"
+        yield (*OBJECTIVE, "objectiveMetricName"), "the metric is missing", "name a metric that the trials print"
     elif experiment.objective in experiment.metrics[1:]:
-        place = (*OBJECTIVE, "additionalMetricNames")
-        yield place, f"it repeats the objective {experiment.objective}", "name only the other metrics"
+        path = (*OBJECTIVE, "additionalMetricNames")
+        yield path, f"the list repeats the objective {experiment.objective}", "list only the other metrics"
 
 
 def _algorithm(experiment: Experiment) -> Iterator[Problem]:
     if experiment.algorithm not in ALGORITHMS:
-        message = f"{experiment.algorithm!r} has no service" if experiment.algorithm else "there is no algorithm"
+        name = experiment.algorithm
+        message = f"Katib has no algorithm {name!r}" if name else "the algorithm is missing"
         yield (SPEC, "algorithm", "algorithmName"), message, f"use one of {', '.join(ALGORITHMS)}"
 
 
-def _stopping(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.get(SPEC, "earlyStopping") is not None and experiment.early_stopping not in STOPPERS:
-        place = (SPEC, "earlyStopping", "algorithmName")
-        yield place, f"{experiment.early_stopping!r} has no service", "use medianstop"
+def _early_stopping(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.get(SPEC, "earlyStopping") is not None and experiment.early_stopping not in EARLY_STOPPING:
+        message = f"Katib has no early-stopping algorithm {experiment.early_stopping!r}"
+        yield (SPEC, "earlyStopping", "algorithmName"), message, f"use {' or '.join(EARLY_STOPPING)}"
 
 
-def _policy(experiment: Experiment) -> Iterator[Problem]:
+def _resume_policy(experiment: Experiment) -> Iterator[Problem]:
     if (policy := experiment.get(SPEC, "resumePolicy", default="Never")) not in POLICIES:
-        yield (SPEC, "resumePolicy"), f"{policy!r} is no policy", f"use {' or '.join(POLICIES)}"
+        yield (SPEC, "resumePolicy"), f"{policy!r} is not a resume policy", f"use {' or '.join(POLICIES)}"
 
 
-def _space(experiment: Experiment) -> Iterator[Problem]:
+def _search_space(experiment: Experiment) -> Iterator[Problem]:
     parameters, nas = experiment.items(SPEC, "parameters"), experiment.get(SPEC, "nasConfig")
     if not parameters and nas is None:
-        yield (SPEC, "parameters"), "there is no search space", "list the parameters to search"
+        yield (SPEC, "parameters"), "the search space is missing", "list the parameters to search"
     if parameters and nas is not None:
-        yield (SPEC, "nasConfig"), "parameters and nasConfig exclude each other", "keep one of them"
+        yield (SPEC, "nasConfig"), "parameters and nasConfig exclude each other", "remove one of them"
 
 
 def _types(experiment: Experiment) -> Iterator[Problem]:
-    for each in experiment.parameters:
-        if each.type not in TYPES:
-            close = {"integer": "int", "float": "double", "number": "double", "string": "categorical"}.get(
-                each.type, ""
-            )
-            mend = f"use {close}" if close else f"use one of {', '.join(TYPES[:-1])}"
-            yield (*each.place, "parameterType"), f"{each.type!r} is no type of a parameter", mend
-        if each.distribution not in DISTRIBUTIONS:
-            place = (*each.place, "feasibleSpace", "distribution")
-            yield place, f"{each.distribution!r} is no distribution", f"use one of {', '.join(DISTRIBUTIONS[:-1])}"
+    for parameter in experiment.parameters:
+        if parameter.type not in TYPES:
+            fix = f"use {SIMILAR_TYPES.get(parameter.type) or 'one of ' + ', '.join(TYPES[:-1])}"
+            yield (*parameter.path, "parameterType"), f"{parameter.type!r} is not a parameter type", fix
+        if parameter.distribution not in DISTRIBUTIONS:
+            path, fix = (*parameter.space_path, "distribution"), f"use one of {', '.join(DISTRIBUTIONS[:-1])}"
+            yield path, f"{parameter.distribution!r} is not a distribution", fix
 
 
-def _feasible(experiment: Experiment) -> Iterator[Problem]:
-    for each in experiment.parameters:
-        place = (*each.place, "feasibleSpace")
-        if not experiment.mapping(*place):
-            yield place, f"{each.name} has no feasible space", "give min and max, or a list"
-        elif each.type in ("double", "int"):
-            if each.choices:
-                yield (
-                    (*place, "list"),
-                    f"a list does not go with {each.type}",
-                    "give min and max, or make it categorical",
-                )
-            if not each.low or not each.high:
-                yield place, f"{each.type} needs min and max", 'give both, as quoted texts: min: "0.1"'
-        elif each.type in ("categorical", "discrete") and (each.low or each.high or each.step):
-            yield place, f"min, max and step do not go with {each.type}", "give a list of quoted texts"
+def _feasible_space(experiment: Experiment) -> Iterator[Problem]:
+    for parameter in experiment.parameters:
+        path, kind = parameter.space_path, parameter.type
+        if not experiment.mapping(*path):
+            yield path, f"the feasible space of {parameter.name} is missing", "add min and max, or a list"
+        elif kind in ("double", "int"):
+            if parameter.choices:
+                fix = "use min and max, or parameterType: categorical"
+                yield (*path, "list"), f"{kind} does not take a list", fix
+            if not parameter.low or not parameter.high:
+                yield path, f"{kind} needs min and max", 'add both as quoted strings, e.g. min: "0.1"'
+        elif kind in ("categorical", "discrete") and (parameter.low or parameter.high or parameter.step):
+            yield path, f"{kind} does not take min, max and step", "use a list of quoted strings"
 
 
 def _template(experiment: Experiment) -> Iterator[Problem]:
     template = experiment.mapping(*TRIAL)
     if not template:
-        yield TRIAL, "there is no trial template", "give trialSpec, trialParameters and primaryContainerName"
+        yield TRIAL, "the trial template is missing", "add trialSpec, trialParameters and primaryContainerName"
         return
     if not template.get("primaryContainerName"):
-        yield (*TRIAL, "primaryContainerName"), "it is missing", "name the container that trains"
-    for key, good in (("successCondition", True), ("failureCondition", False)):
-        if not template.get(key) and not condition(experiment.kind, good):
-            yield (*TRIAL, key), f"it is missing, and {experiment.kind or 'this kind'} has no default", "give both"
+        yield (*TRIAL, "primaryContainerName"), "the name is missing", "name the container that trains"
+    for key, succeeded in (("successCondition", True), ("failureCondition", False)):
+        if not template.get(key) and not default_condition(experiment.kind, succeeded):
+            message = f"the condition is missing, and {experiment.kind or 'this kind'} has no default"
+            yield (*TRIAL, key), message, "add successCondition and failureCondition"
     if not isinstance(template.get("trialParameters"), list):
-        yield (*TRIAL, "trialParameters"), "there are none", "list name and reference of each parameter"
+        yield (*TRIAL, "trialParameters"), "the list is missing", "list name and reference of each parameter"
     spec, config = template.get("trialSpec"), template.get("configMap")
     if spec is None and config is None:
-        yield (*TRIAL, "trialSpec"), "there is neither trialSpec nor configMap", "give the trial's workload"
+        yield (*TRIAL, "trialSpec"), "trialSpec and configMap are both missing", "add the trial's workload as trialSpec"
     if spec is not None and config is not None:
-        yield (*TRIAL, "configMap"), "trialSpec and configMap exclude each other", "keep one of them"
+        yield (*TRIAL, "configMap"), "trialSpec and configMap exclude each other", "remove one of them"
     if isinstance(config, dict) and spec is None:
         for key in ("configMapName", "configMapNamespace", "templatePath"):
             if not config.get(key):
-                yield (*TRIAL, "configMap", key), "it is missing", "give name, namespace and path of the template"
+                fix = "add configMapName, configMapNamespace and templatePath"
+                yield (*TRIAL, "configMap", key), f"{key} is missing", fix
 
 
 def _references(experiment: Experiment) -> Iterator[Problem]:
     names: set[str] = set()
     references: set[str] = set()
-    known = [each.name for each in experiment.parameters]
-    for name, reference, place in experiment.trial_parameters:
+    parameter_names = [parameter.name for parameter in experiment.parameters]
+    for name, reference, path in experiment.trial_parameters:
         if not name or not reference or "{" in name or "}" in name:
-            yield place, "a trial parameter needs a name, without braces, and a reference", "give both"
+            yield path, "a trial parameter needs a reference, and a name without braces", "add name and reference"
             continue
         if name in names:
-            yield (*place, "name"), f"{name} occurs twice", "give every trial parameter a name of its own"
+            yield (*path, "name"), f"the name {name} occurs twice", "give every trial parameter its own name"
         if reference in references:
-            yield (*place, "reference"), f"{reference} is referred to twice", "use the one placeholder twice instead"
+            message = f"two trial parameters refer to {reference}"
+            yield (*path, "reference"), message, "remove one, and use the other's placeholder twice"
         names.add(name)
         references.add(reference)
-        if known and not is_meta(reference) and reference not in known:
-            choices = f"use one of {', '.join(known)}, or ${{trialSpec.Name}} and its like"
-            yield (*place, "reference"), f"there is no parameter {reference}", choices
+        if parameter_names and not is_meta(reference) and reference not in parameter_names:
+            fix = f"use one of {', '.join(parameter_names)}, or ${{trialSpec.Name}}"
+            yield (*path, "reference"), f"the search space has no parameter {reference}", fix
 
 
 def _placeholders(experiment: Experiment) -> Iterator[Problem]:
     spec = experiment.get(*TEMPLATE)
     if not isinstance(spec, dict):
         return
-    text = "\n".join(text for _, text in leaves(spec, TEMPLATE))
-    for name, _, place in experiment.trial_parameters:
-        if name and PLACEHOLDER.format(name=name) not in text:
-            mend = f"write {PLACEHOLDER.format(name=name)} in the command, or drop the trial parameter"
-            yield (*place, "name"), f"the template does not use {name}", mend
+    strings = list(iter_strings(spec, TEMPLATE))
+    text = "\n".join(value for _, value in strings)
     names = {name for name, _, _ in experiment.trial_parameters}
-    for place, value in leaves(spec, TEMPLATE):
-        for found in ANY_PLACEHOLDER.findall(value):
-            if (name := found[len("${trialParameters.") : -1]) not in names:
-                yield place, f"{found} is no trial parameter", f"add {name} to trialParameters"
+    for name, _, path in experiment.trial_parameters:
+        if name and PLACEHOLDER.format(name=name) not in text:
+            fix = f"write {PLACEHOLDER.format(name=name)} in the command, or remove the trial parameter"
+            yield (*path, "name"), f"the template does not use {name}", fix
+    for path, value in strings:
+        for placeholder in ANY_PLACEHOLDER.findall(value):
+            if (name := placeholder[len("${trialParameters.") : -1]) not in names:
+                yield path, f"no trial parameter belongs to {placeholder}", f"add {name} to trialParameters"
 
 
 def _workload(experiment: Experiment) -> Iterator[Problem]:
@@ -193,14 +198,14 @@ def _workload(experiment: Experiment) -> Iterator[Problem]:
     if spec is None:
         return
     if not isinstance(spec, dict):
-        yield TEMPLATE, "it is no object", "give a Job or another workload"
+        yield TEMPLATE, "the workload must be a mapping", "write a Job or another workload"
         return
     for key in ("name", "namespace"):
         if experiment.get(*TEMPLATE, "metadata", key):
-            yield (*TEMPLATE, "metadata", key), "Katib gives it itself", "remove it"
+            yield (*TEMPLATE, "metadata", key), f"Katib sets the {key} itself", "remove it"
     for key in ("apiVersion", "kind"):
         if not spec.get(key):
-            yield (*TEMPLATE, key), "it is missing", "e.g. apiVersion: batch/v1 and kind: Job"
+            yield (*TEMPLATE, key), f"{key} is missing", "add apiVersion and kind, e.g. batch/v1 and Job"
 
 
 def _job(experiment: Experiment) -> Iterator[Problem]:
@@ -209,74 +214,77 @@ def _job(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _collector(experiment: Experiment) -> Iterator[Problem]:
-    kind, place = experiment.collector, (SPEC, "metricsCollectorSpec", "collector", "kind")
+    kind, path = experiment.collector, (*COLLECTOR, "collector")
     if kind == "PrometheusMetric":
-        yield place, "the shipped katib-config has no PrometheusMetric", "use StdOut or File"
+        message = "the katib-config that Katib ships has no PrometheusMetric collector"
+        yield (*path, "kind"), message, "use StdOut or File"
     elif kind not in COLLECTORS:
-        yield place, f"{kind!r} is no collector", f"use one of {', '.join(COLLECTORS)}"
-    if kind == "Custom" and not experiment.get(*place[:-1], "customCollector"):
-        yield (*place[:-1], "customCollector"), "it is missing", "give the collector's container"
+        yield (*path, "kind"), f"{kind!r} is not a metrics collector", f"use one of {', '.join(COLLECTORS)}"
+    if kind == "Custom" and not experiment.get(*path, "customCollector"):
+        yield (*path, "customCollector"), "the container is missing", "add the collector's container"
 
 
 def _source(experiment: Experiment) -> Iterator[Problem]:
-    kind, place = experiment.collector, (*SOURCE, "fileSystemPath")
-    given = experiment.mapping(*place)
+    kind, path = experiment.collector, (*SOURCE, "fileSystemPath")
+    source, absolute = experiment.mapping(*path), posixpath.isabs(experiment.metrics_path)
     if kind == "File":
-        if given.get("kind", "File") != "File" or not posixpath.isabs(experiment.metrics_path):
-            yield (*place, "path"), "the collector needs the absolute path of a file", "kind: File and path: /…"
+        if source.get("kind", "File") != "File" or not absolute:
+            message = "the File collector needs the absolute path of a file"
+            yield (*path, "path"), message, "use kind: File and an absolute path"
         if experiment.metrics_format not in ("TEXT", "JSON"):
-            yield (*place, "format"), f"{experiment.metrics_format!r} is no format", "use TEXT or JSON"
+            yield (*path, "format"), f"{experiment.metrics_format!r} is not a format", "use TEXT or JSON"
         if experiment.metrics_format == "JSON" and experiment.get(*SOURCE, "filter") is not None:
-            yield (*SOURCE, "filter"), "a filter does not go with JSON", "remove it"
+            yield (*SOURCE, "filter"), "the format JSON does not take a filter", "remove the filter"
     elif kind == "TensorFlowEvent":
-        if given.get("kind", "Directory") != "Directory" or not posixpath.isabs(experiment.metrics_path):
-            yield (*place, "path"), "the collector needs the absolute path of a directory", "kind: Directory, path: /…"
-        if given.get("format"):
-            yield (*place, "format"), "event files have no format", "remove it"
-    elif kind == "Custom" and given:
-        told = given.get("kind") in ("File", "Directory") and posixpath.isabs(experiment.metrics_path)
-        if not told:
-            yield place, "it needs kind File or Directory, and an absolute path", "give both"
+        if source.get("kind", "Directory") != "Directory" or not absolute:
+            message = "the TensorFlowEvent collector needs the absolute path of a directory"
+            yield (*path, "path"), message, "use kind: Directory and an absolute path"
+        if source.get("format"):
+            yield (*path, "format"), "event files do not take a format", "remove the format"
+    elif kind == "Custom" and source and not (source.get("kind") in ("File", "Directory") and absolute):
+        message = "the Custom collector needs kind File or Directory, and an absolute path"
+        yield path, message, "add kind and path"
 
 
 def _filters(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.collector not in ("File", "TensorFlowEvent", "Custom"):
-        return  # the webhook does not look at StdOut's; K215 does
-    yield from filter_problems(experiment)
+    if experiment.collector in ("File", "TensorFlowEvent", "Custom"):  # the webhook skips StdOut's; K209 does not
+        yield from filter_problems(experiment)
 
 
 def filter_problems(experiment: Experiment) -> Iterator[Problem]:
-    """Expressions that do not compile or do not catch both a name and a value."""
-    for index, text in enumerate(experiment.items(*SOURCE, "filter", "metricsFormat")):
-        place = (*SOURCE, "filter", "metricsFormat", index)
-        if found := re.search(r"\(\?(=|!|<=|<!|>|P=)|(?<!\\)\\[1-9]|[*+?}]\+", str(text)):
-            yield place, f"Go's expressions have no {found[0]}", "write it without looking around and back"
+    """Return filters that do not compile, or do not have two groups for a name and a value."""
+    for index, value in enumerate(experiment.items(*SOURCE, "filter", "metricsFormat")):
+        path, expression = (*SOURCE, "filter", "metricsFormat", index), str(value)
+        if match := re.search(r"\(\?(=|!|<=|<!|>|P=)|(?<!\\)\\[1-9]|[*+?}]\+", expression):
+            message = f"Go's regular expressions do not support {match[0]}"
+            yield path, message, "write the filter without look-around, backreferences and possessive quantifiers"
             continue
         try:
-            re.compile(re.sub(r"\\(z|p\w|p\{\w+\}|Q|E)", "x", str(text)))  # those that Go has and Python has not
+            re.compile(re.sub(r"\\(z|p\w|p\{\w+\}|Q|E)", "x", expression))  # classes that only Go has
         except re.error as error:
-            yield place, f"no regular expression: {error}", "in YAML, quote it with single quotes"
+            yield path, f"invalid regular expression: {error}", "correct it; in YAML, put it in single quotes"
             continue
-        if not re.search(r".*\(.*\).*\(.*\).*", str(text)):
-            yield place, "it needs two groups, the name and the value", r"e.g. '([\w-]+)=([+-]?\d+\.?\d*)'"
+        if not re.search(r".*\(.*\).*\(.*\).*", expression):
+            message = "a filter needs two groups, the first for the name and the second for the value"
+            yield path, message, r"e.g. '([\w-]+)=([+-]?\d+\.?\d*)'"
 
 
 RULES = (
-    Rule("K101", "error", "the name of the Experiment", _name),
-    Rule("K102", "error", "counts of trials", _counts),
-    Rule("K103", "error", "the objective", _objective),
-    Rule("K104", "error", "the algorithm has a service", _algorithm),
-    Rule("K105", "error", "the early stopping has a service", _stopping),
-    Rule("K106", "error", "the resume policy", _policy),
-    Rule("K107", "error", "parameters or nasConfig", _space),
-    Rule("K108", "error", "types and distributions of parameters", _types),
-    Rule("K109", "error", "feasible spaces", _feasible),
+    Rule("K101", "error", "the Experiment's name is valid", _name),
+    Rule("K102", "error", "counts of trials are valid", _counts),
+    Rule("K103", "error", "the objective is complete", _objective),
+    Rule("K104", "error", "Katib has the algorithm", _algorithm),
+    Rule("K105", "error", "Katib has the early stopping", _early_stopping),
+    Rule("K106", "error", "the resume policy is valid", _resume_policy),
+    Rule("K107", "error", "either parameters or nasConfig is set", _search_space),
+    Rule("K108", "error", "types and distributions of parameters are valid", _types),
+    Rule("K109", "error", "feasible spaces are complete", _feasible_space),
     Rule("K110", "error", "the trial template is complete", _template),
-    Rule("K111", "error", "names and references of trial parameters", _references),
-    Rule("K112", "error", "placeholders and trial parameters agree", _placeholders),
+    Rule("K111", "error", "names and references of trial parameters are valid", _references),
+    Rule("K112", "error", "placeholders and trial parameters match", _placeholders),
     Rule("K113", "error", "the workload is an object without a name", _workload),
     Rule("K114", "error", "a Job has only fields of a Job", _job),
-    Rule("K115", "error", "the kind of metrics collector", _collector),
-    Rule("K116", "error", "the source of metrics", _source),
-    Rule("K117", "error", "filters of metrics", _filters),
+    Rule("K115", "error", "the kind of metrics collector is valid", _collector),
+    Rule("K116", "error", "the source of metrics is valid", _source),
+    Rule("K117", "error", "filters of metrics are valid", _filters),
 )

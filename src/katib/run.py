@@ -1,4 +1,4 @@
-"""`python -m katib run`: check, search, show, report."""
+"""`python -m katib run`: check, search, table, report."""
 
 import argparse
 import shlex
@@ -12,146 +12,163 @@ from types import FrameType
 from config import terminal
 from config.errors import InputError, SignalInterrupt
 from config.numbers import format_number
-from katib import findings as said
-from katib import report, shell_command, table
+from katib import findings, report, table
 from katib.check import check_experiment
 from katib.documents import read
-from katib.experiment import Experiment, substitute, trial_of
+from katib.experiment import Experiment, trial_command
 from katib.search import Search
+from katib.shell_command import train_overrides
 from katib.trials import Trial
 
-COMPLETED_FAILED = 6
-# Seconds after which the first trials have begun: what the report needs is imported while they run.
-AHEAD = 2.0
+FAILED_EXIT_CODE = 6
+SEARCH_KEYS = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir")  # set for the search, not the model
+IMPORT_DELAY = 2.0  # seconds until the first trials run, while which the report's libraries are imported
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Runs the search of a file.
+def run(args: argparse.Namespace) -> int:
+    """Run the search of a file.
 
     Args:
-        asked: the command line.
+        args: the command line.
 
     Returns:
         0 if the Experiment Succeeded, 6 if it Failed.
     """
-    experiment = checked(asked.file, asked.no_check)
+    experiment = load_checked(args.file, args.no_check)
     for name in ("max_trials", "parallel", "deadline"):
-        if getattr(asked, name) is not None and getattr(asked, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} must be above 0")
-    folder = Path(asked.folder or Path("searches") / experiment.name)
-    mounts = {}
-    for mount in asked.mount:
-        path, equals, place = mount.partition("=")
-        if not equals or not place:
-            raise InputError(f"--mount {mount}: write PATH=DIR")
-        mounts[path.rstrip("/")] = Path(place).absolute()
-    live = table.LiveTable(
-        experiment.objective, experiment.maximize, asked.max_trials or experiment.count("maxTrialCount")
-    )
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    folder = Path(args.folder or Path("searches") / experiment.name)
+    max_trials = args.max_trials or experiment.count("maxTrialCount")
+    live_table = table.LiveTable(experiment.objective, experiment.maximize, max_trials)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_interrupt)
     search = Search(
         experiment,
         folder.absolute(),
-        more=asked.overrides,
-        mounts=mounts,
-        max_trials=asked.max_trials,
-        parallel=asked.parallel,
-        deadline=asked.deadline,
-        told=live.show,
+        overrides=args.overrides,
+        mounts=_parse_mounts(args.mount),
+        max_trials=args.max_trials,
+        parallel=args.parallel,
+        deadline=args.deadline,
+        wait=args.wait,
+        on_change=live_table.show,
     )
-    live.already(search.store.trials)
-    for path, place in search.mounts.items():
-        print(f"isotrain: {path} is {place} here", file=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
-    ahead = threading.Timer(AHEAD, report.import_ahead)
-    ahead.daemon = True
-    ahead.start()
     try:
-        condition, reason = search.run()
-    except SignalInterrupt as error:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait for checkpoints
-            signal.signal(number, signal.SIG_DFL)
-        running = len(search.active)
-        search.interrupt()
-        _imported(ahead)
-        _report(search, "", folder)
-        message = f"interrupted; {running} trial(s) go on when the same command is given again"
-        raise SignalInterrupt(error.exit_code - 128, message) from error
-    _imported(ahead)
-    trials = search.store.trials
-    print("\n".join(table.trial_lines(trials, experiment.objective, experiment.maximize, terminal.terminal_width())))
-    best = search.store.best()
-    if best is not None and best.value is not None:
-        print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
-        print(train_command(experiment, best, asked.overrides))
-    _report(search, f"{condition}: {reason}", folder)
-    print(f"isotrain: the Experiment {condition} ({reason}); {folder / 'report.html'}", file=sys.stderr)
-    return 0 if condition == "Succeeded" else COMPLETED_FAILED
+        live_table.skip_ended(search.store.trials)
+        for path, local_folder in search.mounts.items():
+            print(f"isotrain: {path} is {local_folder} on this machine", file=sys.stderr)
+        condition, reason = _run_interruptibly(search, folder)
+        trials = search.store.trials
+        width = terminal.terminal_width()
+        print("\n".join(table.trial_lines(trials, experiment.objective, experiment.maximize, width)))
+        best = search.store.best()
+        if best is not None and best.value is not None:
+            print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
+            print(train_command(experiment, best, args.overrides))
+        _write_report(search, f"{condition}: {reason}", folder)
+    finally:
+        search.store.close()
+    print(f"isotrain: the Experiment {condition} ({reason}); report: {folder / 'report.html'}", file=sys.stderr)
+    return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
 
 
-def checked(
-    file: str, anyway: bool, change: Callable[[Experiment], Experiment] = lambda experiment: experiment
-) -> Experiment:
-    """The one Experiment of a file, once `check` has said what it finds.
+def _parse_mounts(mounts: Sequence[str]) -> dict[str, Path]:
+    folders = {}
+    for mount in mounts:
+        path, _, folder = mount.partition("=")
+        if not folder:
+            raise InputError(f"--mount {mount}: write PATH=DIR")
+        folders[path.rstrip("/")] = Path(folder).absolute()
+    return folders
 
-    Args:
-        file: its path; `-` reads standard input.
-        anyway: takes one that is refused, too.
-        change: what is made of it before it is checked.
+
+def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
+    """Run a search until it is completed; on SIGINT and SIGTERM end its trials, and write the report.
 
     Raises:
-        InputError: there is none, there are several, or it is refused.
+        SignalInterrupt: a signal ended the search.
     """
-    found = [
-        Experiment(each)
-        for each in read(file)
-        if isinstance(each.value, dict) and each.value.get("kind") == "Experiment"
+    importer = threading.Timer(IMPORT_DELAY, report.import_ahead)
+    importer.daemon = True
+    importer.start()
+    try:
+        return search.run()
+    except SignalInterrupt as error:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second signal does not wait for checkpoints
+            signal.signal(number, signal.SIG_DFL)
+        signal_number, running = error.exit_code - 128, len(search.active)
+        search.interrupt()
+    finally:
+        importer.cancel()
+        importer.join()  # a partly imported matplotlib does not work
+    _write_report(search, "", folder)
+    raise SignalInterrupt(signal_number, f"interrupted; the same command resumes {running} trial(s)")
+
+
+def load_checked(
+    file: str, no_check: bool, change: Callable[[Experiment], Experiment] = lambda experiment: experiment
+) -> Experiment:
+    """Load the Experiment of a file, and print the findings of `check`.
+
+    Args:
+        file: path of the file; `-` reads standard input.
+        no_check: accept an Experiment with errors.
+        change: function applied to the Experiment before the check.
+
+    Raises:
+        InputError: the file does not have exactly one Experiment, or it has errors.
+    """
+    experiments = [
+        Experiment(document)
+        for document in read(file)
+        if isinstance(document.value, dict) and document.value.get("kind") == "Experiment"
     ]
-    if len(found) != 1:
-        raise InputError(f"{file} has {len(found) or 'no'} Experiments, and this takes one")
-    experiment = change(found[0])
-    findings = [each for each in check_experiment(experiment) if each.level != "note"]
-    if findings:
-        print(said.text(findings), file=sys.stderr)
-    if any(each.level == "error" for each in findings) and not anyway:
-        raise InputError(f"{file} is refused: mend it, or add --no-check")
+    if len(experiments) != 1:
+        raise InputError(f"{file} must have exactly one Experiment, got {len(experiments)}")
+    experiment = change(experiments[0])
+    problems = [finding for finding in check_experiment(experiment) if finding.level != "note"]
+    if problems:
+        print(findings.format_text(problems), file=sys.stderr)
+    errors = sum(finding.level == "error" for finding in problems)
+    if errors and not no_check:
+        raise InputError(f"{file} has {errors} error{'s' * (errors != 1)}: fix the file, or add --no-check")
     return experiment
 
 
-def train_command(experiment: Experiment, trial: Trial, more: Sequence[str]) -> str:
-    """What trains with a trial's values: its overrides without those that are the search's own.
+def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]) -> str:
+    """Return the command that trains with a trial's values, without the overrides that only a search needs.
 
-    Of a command that is not train.py's, the assignments.
+    Args:
+        experiment: the trial's Experiment.
+        trial: the trial.
+        overrides: overrides that were added to the trials' command line.
+
+    Returns:
+        The train.py command; only the assignments if the trial's command does not call train.py.
     """
-    workload = substitute(experiment, trial.name, trial.assignments, "default")
-    overrides = shell_command.overrides(shell_command.script(trial_of(experiment, workload).line))
-    if overrides is None:
+    trial_overrides = train_overrides(trial_command(experiment, trial.name, trial.assignments))
+    if trial_overrides is None:
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
-    own = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir")
-    last = {each.partition("=")[0]: each for each in [*overrides, *more]}  # of one key the last counts
-    return shlex.join(["python", "train.py", *(each for key, each in last.items() if key not in own)])
+    by_key = {override.partition("=")[0]: override for override in [*trial_overrides, *overrides]}  # the last counts
+    return shlex.join(["python", "train.py", *(word for key, word in by_key.items() if key not in SEARCH_KEYS)])
 
 
-def _report(search: Search, verdict: str, folder: Path) -> None:
-    best = search.store.best()
+def _write_report(search: Search, verdict: str, folder: Path) -> None:
+    experiment, best = search.experiment, search.store.best()
     report.write(
         folder / "report.html",
-        name=search.experiment.name,
-        objective=search.experiment.objective,
-        maximize=search.experiment.maximize,
-        algorithm=search.experiment.algorithm,
-        parameters=search.experiment.parameters,
+        name=experiment.name,
+        objective=experiment.objective,
+        maximize=experiment.maximize,
+        algorithm=experiment.algorithm,
+        parameters=experiment.parameters,
         trials=search.store.trials,
-        verdict=verdict or "Unfinished: the same command goes on",
-        command=train_command(search.experiment, best, search.more) if best else "",
+        verdict=verdict or "Unfinished: the same command resumes it",
+        command=train_command(experiment, best, search.overrides) if best else "",
     )
 
 
-def _imported(ahead: threading.Timer) -> None:
-    """Lets imports that have begun come to their end: half of matplotlib is worse than none."""
-    ahead.cancel()
-    ahead.join()
-
-
-def _interrupted(number: int, _: FrameType | None) -> None:
-    raise SignalInterrupt(number)
+def _raise_interrupt(number: int, _: FrameType | None) -> None:
+    raise SignalInterrupt(number, "interrupted")

@@ -1,14 +1,15 @@
-"""Types of the API's objects: which fields there are, and which of them are texts."""
+"""Fields and types of an Experiment and of Kubernetes objects."""
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from katib.documents import YamlPath
-from katib.rule import Problem
+from katib.findings import Problem
 
-# Fields of an Experiment and what Go decodes them into; a field not listed is dropped without a word.
-_RESOURCE = {"name": "str", "value": "str"}
+# Fields of an Experiment and the types that Go decodes them to; Katib ignores any other field.
+_NAME_VALUE = {"name": "str", "value": "str"}
 EXPERIMENT: dict[str, Any] = {
     "apiVersion": "str",
     "kind": "str",
@@ -20,10 +21,10 @@ EXPERIMENT: dict[str, Any] = {
             "goal": "number",
             "objectiveMetricName": "str",
             "additionalMetricNames": ["str"],
-            "metricStrategies": [_RESOURCE],
+            "metricStrategies": [_NAME_VALUE],
         },
-        "algorithm": {"algorithmName": "str", "algorithmSettings": [_RESOURCE]},
-        "earlyStopping": {"algorithmName": "str", "algorithmSettings": [_RESOURCE]},
+        "algorithm": {"algorithmName": "str", "algorithmSettings": [_NAME_VALUE]},
+        "earlyStopping": {"algorithmName": "str", "algorithmSettings": [_NAME_VALUE]},
         "parallelTrialCount": "int",
         "maxTrialCount": "int",
         "maxFailedTrialCount": "int",
@@ -56,106 +57,129 @@ EXPERIMENT: dict[str, Any] = {
         },
     },
 }
-_KINDS = {"str": "text", "int": "a whole number", "number": "a number", "bool": "true or false"}
+_TYPE_NAMES = {"str": "a string", "int": "an integer", "number": "a number", "bool": "true or false"}
 
 
-def unknown_fields(value: Any, schema: Any, place: YamlPath = ()) -> Iterator[Problem]:
-    """Fields that Katib does not have: the API server keeps them, and nobody reads them."""
+def unknown_fields(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Problem]:
+    """Return fields that Katib does not have: the API server keeps them, and Katib ignores them.
+
+    Args:
+        value: the Experiment, or a part of it.
+        schema: the part of `EXPERIMENT` that describes it.
+        path: path of the value.
+    """
     if isinstance(schema, list) and isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from unknown_fields(inner, schema[0], (*place, index))
+        for index, child in enumerate(value):
+            yield from unknown_fields(child, schema[0], (*path, index))
     elif isinstance(schema, dict) and isinstance(value, dict):
-        for key, inner in value.items():
+        for key, child in value.items():
             if key not in schema:
-                yield (*place, str(key)), f"Katib has no field {key} here", f"it has {', '.join(schema)}"
+                yield _unknown_field((*path, str(key)), "Katib", schema)
             else:
-                yield from unknown_fields(inner, schema[key], (*place, key))
+                yield from unknown_fields(child, schema[key], (*path, key))
 
 
-def type_problems(value: Any, schema: Any, place: YamlPath = ()) -> Iterator[Problem]:
-    """Values that Go does not decode: the API server refuses the whole object."""
+def type_problems(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Problem]:
+    """Return values that Go does not decode: the API server refuses the whole object.
+
+    Args:
+        value: the Experiment, or a part of it.
+        schema: the part of `EXPERIMENT` that describes it.
+        path: path of the value.
+    """
     if value is None:
         return
     if isinstance(schema, list):
         if not isinstance(value, list):
-            yield place, "it must be a list", "write each entry after a dash"
+            yield _not_a_list(path)
             return
-        for index, inner in enumerate(value):
-            yield from type_problems(inner, schema[0], (*place, index))
+        for index, child in enumerate(value):
+            yield from type_problems(child, schema[0], (*path, index))
     elif isinstance(schema, dict):
         if not isinstance(value, dict):
-            yield place, "it must be a mapping", f"it has {', '.join(schema)}"
+            yield path, "the value must be a mapping", f"use the fields {', '.join(schema)}"
             return
-        for key, inner in value.items():
+        for key, child in value.items():
             if key in schema:
-                yield from type_problems(inner, schema[key], (*place, key))
-    elif schema != "any" and not _is(value, schema):
-        quoted = f'quote it: "{str(value).lower() if isinstance(value, bool) else value}"'
-        yield place, f"{value!r} must be {_KINDS[schema]}", quoted if schema == "str" else f"give {_KINDS[schema]}"
+                yield from type_problems(child, schema[key], (*path, key))
+    elif schema != "any" and not _has_type(value, schema):
+        yield _wrong_type(path, value, schema)
 
 
-def _is(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "bool"
-    types: dict[str, Any] = {"str": str, "int": int, "number": int | float, "bool": bool}
-    return isinstance(value, types[kind])
+def job_problems(value: Any, path: YamlPath, model: str) -> Iterator[Problem]:
+    """Return fields that a kind of Kubernetes object does not have, and values of the wrong type.
 
-
-def job_problems(value: Any, place: YamlPath, model: str) -> Iterator[Problem]:
-    """Fields that a kind of Kubernetes object does not have, and values of another type.
-
-    Resources' limits and requests are left out, as the webhook does.
+    Limits and requests of resources are skipped, as the webhook does.
 
     Args:
         value: the object.
-        place: where it is.
-        model: its class among `kubernetes.client.models`, e.g. V1Job.
+        path: path of the object.
+        model: name of its class in `kubernetes.client.models`, e.g. V1Job.
     """
     try:
         from kubernetes.client import models
     except ImportError:
-        return  # `check` says so
-    yield from _walk(value, place, model, models)
+        return  # `check` reports it
+    yield from _model_problems(value, path, model, models)
 
 
-def _walk(value: Any, place: YamlPath, kind: str, models: Any) -> Iterator[Problem]:
+def _model_problems(value: Any, path: YamlPath, kind: str, models: Any) -> Iterator[Problem]:
     if value is None or kind == "object":
         return
-    if found := re.fullmatch(r"[lL]ist\[(.+)\]", kind):
+    if match := re.fullmatch(r"[lL]ist\[(.+)\]", kind):
         if not isinstance(value, list):
-            yield place, "it must be a list", "write each entry after a dash"
+            yield _not_a_list(path)
             return
-        for index, inner in enumerate(value):
-            yield from _walk(inner, (*place, index), found[1], models)
-    elif found := re.fullmatch(r"[dD]ict[(\[](\w+), (.+)[)\]]", kind):
+        for index, child in enumerate(value):
+            yield from _model_problems(child, (*path, index), match[1], models)
+    elif match := re.fullmatch(r"[dD]ict[(\[](\w+), (.+)[)\]]", kind):
         if not isinstance(value, dict):
-            yield place, "it must be a mapping", "write it as key: value"
-        elif place[-1] not in ("limits", "requests"):
-            for key, inner in value.items():
-                yield from _walk(inner, (*place, key), found[2], models)
+            yield _not_a_mapping(path)
+        elif path[-1] not in ("limits", "requests"):
+            for key, child in value.items():
+                yield from _model_problems(child, (*path, key), match[2], models)
     elif kind in ("str", "int", "bool", "float", "datetime", "date"):
-        wanted = {"int": "int", "bool": "bool", "float": "number"}.get(kind, "str")
-        quantity = place[-1] in ("sizeLimit", "divisor") and _is(value, "number")  # the API takes numbers for those
-        if not quantity and not _is(value, wanted):
-            quoted = f'quote it: "{str(value).lower() if isinstance(value, bool) else value}"'
-            yield place, f"{value!r} must be {_KINDS[wanted]}", quoted if wanted == "str" else f"give {_KINDS[wanted]}"
+        type_name = {"int": "int", "bool": "bool", "float": "number"}.get(kind, "str")
+        is_quantity = path[-1] in ("sizeLimit", "divisor") and _has_type(value, "number")  # the API takes numbers
+        if not is_quantity and not _has_type(value, type_name):
+            yield _wrong_type(path, value, type_name)
     else:
-        shape = getattr(models, kind, None)
-        if shape is None:
+        model = getattr(models, kind, None)
+        if model is None:
             return
         if not isinstance(value, dict):
-            yield place, "it must be a mapping", "write it as key: value"
+            yield _not_a_mapping(path)
             return
-        names = {written: name for name, written in shape.attribute_map.items()}
-        for key, inner in value.items():
-            if key not in names:
-                yield (*place, str(key)), f"{kind[2:]} has no field {key}", _near(str(key), names)
+        attributes = {key: attribute for attribute, key in model.attribute_map.items()}
+        for key, child in value.items():
+            if key not in attributes:
+                yield _unknown_field((*path, str(key)), kind[2:], attributes)
             else:
-                yield from _walk(inner, (*place, key), shape.openapi_types[names[key]], models)
+                yield from _model_problems(child, (*path, key), model.openapi_types[attributes[key]], models)
 
 
-def _near(key: str, names: dict[str, str]) -> str:
-    import difflib
+def _has_type(value: Any, type_name: str) -> bool:
+    if isinstance(value, bool):
+        return type_name == "bool"
+    types: dict[str, Any] = {"str": str, "int": int, "number": int | float, "bool": bool}
+    return isinstance(value, types[type_name])
 
-    close = difflib.get_close_matches(key, list(names), n=1)
-    return f"did you mean {close[0]}?" if close else "remove it, or move it to where it belongs"
+
+def _wrong_type(path: YamlPath, value: Any, type_name: str) -> Problem:
+    text = str(value).lower() if isinstance(value, bool) else value
+    fix = f'write it in quotes: "{text}"' if type_name == "str" else f"use {_TYPE_NAMES[type_name]}, without quotes"
+    return path, f"the value must be {_TYPE_NAMES[type_name]}, got {value!r}", fix
+
+
+def _unknown_field(path: YamlPath, owner: str, names: Iterable[str]) -> Problem:
+    similar = difflib.get_close_matches(str(path[-1]), list(names), n=1)
+    fix = f"use {similar[0]}" if similar else f"remove it, or use one of {', '.join(sorted(names))}"
+    return path, f"{owner} has no field {path[-1]}", fix
+
+
+def _not_a_list(path: YamlPath) -> Problem:
+    return path, "the value must be a list", "write each entry after a dash"
+
+
+def _not_a_mapping(path: YamlPath) -> Problem:
+    return path, "the value must be a mapping", "write it as key: value"

@@ -1,224 +1,245 @@
 """An Experiment on this machine: trials as processes, points from Optuna, decisions as Katib makes them."""
 
+import dataclasses
 import random
 import re
 import shutil
 import string
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from config.errors import InputError
 from config.numbers import format_number
-from katib import collector, suggestion, trial_processes
-from katib.collector import EarlyStopper, Entry, Unreadable
+from katib import collector, hyperband, suggestion, trial_processes
+from katib.collector import EarlyStopper, Entry, StopRule, UnreadableMetrics
 from katib.experiment import Experiment, parse_number
-from katib.trial_processes import Processes
+from katib.experiment_changes import fixed_parameters
+from katib.trial_processes import Launch, TrialProcesses
 from katib.trials import ENDED, FAILED, Store, Trial
 
-# Seconds between looks at the trials: often while one is young, so that short ones do not wait.
+# Seconds between polls: QUICK while a trial is younger than YOUNG, so that short trials do not wait.
 QUICK, SLOW, YOUNG = 0.005, 0.05, 1.0
 
 
 @dataclass
-class Active:
-    """A trial that runs."""
+class ActiveTrial:
+    """A running trial.
+
+    Attributes:
+        trial: the trial.
+        processes: its processes.
+        slot: index among the trials that run.
+        stopper: applies its early-stopping rule; None without one.
+        started: time of its start, on the monotonic clock.
+        deadline: seconds that it may run; None without a limit.
+        offset: bytes of the metrics file that the stopper has processed.
+        stopped_early: whether its rule stopped it.
+        collector_error: why Katib's collector would have failed.
+        overdue: whether it exceeded its deadline.
+        terminated: time of its SIGTERM, on the monotonic clock.
+    """
 
     trial: Trial
-    processes: Processes
+    processes: TrialProcesses
     slot: int
     stopper: EarlyStopper | None
-    began: float
+    started: float
+    deadline: float | None
     offset: int = 0
-    stopped: bool = False
-    broken: str = ""
-    deadline: float | None = None
+    stopped_early: bool = False
+    collector_error: str = ""
     overdue: bool = False
-    terminated: float | None = field(default=None)
+    terminated: float | None = None
 
 
 class Search:
-    """Runs an Experiment to its end, or until it is interrupted; what is finished is on disk."""
+    """Runs an Experiment until it is completed or interrupted; ended trials are stored on disk."""
 
     def __init__(
         self,
         experiment: Experiment,
         folder: Path,
         *,
-        more: Sequence[str] = (),
+        overrides: Sequence[str] = (),
         mounts: dict[str, Path] | None = None,
         max_trials: int | None = None,
         parallel: int | None = None,
         deadline: float | None = None,
-        told: Callable[[list[Trial]], None] = lambda trials: None,
+        wait: bool = False,
+        on_change: Callable[[list[Trial]], None] = lambda trials: None,
     ) -> None:
-        """Opens the search's folder.
+        """Open the search's folder.
 
         Args:
-            experiment: checked.
-            folder: of the search; one that holds this search goes on.
-            more: overrides to add to the trials' command line.
+            experiment: a checked Experiment.
+            folder: folder of the search; an existing search is resumed.
+            overrides: overrides to add to the trials' command line; one of a parameter's key fixes the parameter.
             mounts: local folders for paths that containers mount.
-            max_trials, parallel: instead of the file's.
-            deadline: seconds after which a trial is ended as failed; None takes the file's activeDeadlineSeconds.
-            told: is given all trials whenever one begins or ends.
+            max_trials, parallel: in place of the file's counts.
+            deadline: seconds after which a trial fails; None takes the file's activeDeadlineSeconds.
+            wait: wait while another process uses the folder.
+            on_change: called with all trials when one starts or ends.
 
         Raises:
-            InputError: what cannot run here, or another search's folder.
+            InUseError: another process uses the folder.
+            InputError: the Experiment needs a cluster, or the folder belongs to another search.
         """
         if re.search(r"[^\w./@%+,:=-]", str(folder)):
             raise InputError(
-                f"{folder}: Katib's shell takes paths without quotes, so the search's folder must be named without blanks and "
-                "symbols; choose one with --folder"
+                f"the search folder {folder} has blanks or symbols in its path, and Katib passes paths to the shell "
+                "without quotes; choose another --folder"
             )
-        trial_processes.refuse_what_cannot_run(experiment)
-        suggestion.refuse_what_cannot_run(experiment)
-        self.experiment, self.folder, self.more, self.told = experiment, folder, list(more), told
+        trial_processes.check_local_support(experiment)
+        suggestion.check_search_support(experiment)
+        self.experiment, self.folder, self.overrides = experiment, folder, list(overrides)
+        self.on_change = on_change
         self.max_trials = max_trials or experiment.count("maxTrialCount")
         self.parallel = parallel or experiment.parallel
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
-        self.distributions = suggestion.distributions(experiment)
-        # An override of what a parameter sets fixes it.
-        given = dict(each.split("=", 1) for each in self.more if "=" in each)
-        self.fixed = {name: given[key] for key, name in trial_processes.keys(experiment).items() if key in given}
-        for name in self.fixed:
-            del self.distributions[name]
-        self.store = Store(folder, experiment, self.more)
+        self.fixed = fixed_parameters(experiment, overrides)
+        self.distributions = {
+            parameter.name: suggestion.build_distribution(parameter, experiment.algorithm)
+            for parameter in experiment.parameters
+            if parameter.name not in self.fixed
+        }
+        self.store = Store(folder, experiment, self.overrides, wait)
         mounts = mounts or {}
-        self.mounts = {path: mounts.get(path, folder / path.strip("/")) for path in trial_processes.mounted(experiment)}
-        for path in self.mounts.values():
-            path.mkdir(parents=True, exist_ok=True)
-        self.study = self.store.study(suggestion.sampler(experiment, len(self.store.trials)))
-        self.rungs = suggestion.Rungs(experiment) if experiment.algorithm == "hyperband" else None
-        self.active: list[Active] = []
-        self.leaving = False
+        self.mounts = {
+            path: mounts.get(path, folder / path.strip("/")) for path in trial_processes.mount_paths(experiment)
+        }
+        for local_folder in self.mounts.values():
+            local_folder.mkdir(parents=True, exist_ok=True)
+        self.study = self.store.study(suggestion.build_sampler(experiment, len(self.store.trials)))
+        self.scheduler = hyperband.Scheduler(experiment) if experiment.algorithm == "hyperband" else None
+        self.active: list[ActiveTrial] = []
+        self.completed = False
 
     # --- the loop
 
     def run(self) -> tuple[str, str]:
-        """Runs trials until the Experiment is completed.
+        """Run trials until the Experiment is completed.
 
         Returns:
-            Its condition, Succeeded or Failed, and Katib's reason for it.
+            Its condition, Succeeded or Failed, and Katib's reason.
         """
-        self._take_up()
-        self.told(self.store.trials)
+        self._resume()
+        self.on_change(self.store.trials)
         while True:
             verdict = self.verdict()
             if verdict is not None and not self.active:
                 return verdict
             if verdict is not None:
-                self._end_rest()
+                self._terminate_rest()
             else:
-                while len(self.active) < self._wanted() and self._begin():
+                while len(self.active) < self._target_count() and self._start_next():
                     pass
                 if not self.active and self.verdict() is None:
                     return "Succeeded", "ExperimentSuggestionEndReached"
-            now = time.monotonic()
-            time.sleep(QUICK if any(now - each.began < YOUNG for each in self.active) else SLOW)
-            for each in list(self.active):
-                self._look(each)
+            current_time = time.monotonic()
+            time.sleep(QUICK if any(current_time - active.started < YOUNG for active in self.active) else SLOW)
+            for active in list(self.active):
+                self._poll(active)
 
     def verdict(self) -> tuple[str, str] | None:
-        """Whether the Experiment is completed, in Katib's order: goal, failures, number of trials."""
+        """Return condition and reason once the Experiment is completed; in Katib's order: goal, failures, count."""
         trials = self.store.trials
         best, goal = self.store.best(), self.experiment.goal
         sign = -1 if self.experiment.maximize else 1
         if goal is not None and best is not None and sign * (best.value or 0.0) <= sign * goal:
             return "Succeeded", "ExperimentGoalReached"
-        failed = sum(each.status in FAILED for each in trials)
+        failed = sum(trial.status in FAILED for trial in trials)
         if self.max_failed is not None and failed and failed >= self.max_failed:
             return "Failed", "ExperimentFailed"
-        if self.max_trials is not None and sum(each.status in ENDED for each in trials) >= self.max_trials:
+        if self.max_trials is not None and sum(trial.status in ENDED for trial in trials) >= self.max_trials:
             return "Succeeded", "ExperimentMaxTrialsReached"
         return None
 
     def interrupt(self) -> None:
-        """Ends what runs with SIGTERM, so that trials write their checkpoints; they go on next time."""
-        for each in self.active:
-            each.processes.terminate()
-        end = time.monotonic() + max((each.processes.launch.grace for each in self.active), default=0.0)
-        for each in self.active:
-            if not each.processes.wait(max(0.1, end - time.monotonic())):
-                each.processes.kill()
+        """End running trials with SIGTERM, so that they write checkpoints; the next call of `run` resumes them."""
+        for active in self.active:
+            active.processes.terminate()
+        end = time.monotonic() + max((active.processes.launch.grace for active in self.active), default=0.0)
+        for active in self.active:
+            if not active.processes.wait(max(0.1, end - time.monotonic())):
+                active.processes.kill()
         self.active.clear()
 
-    def _wanted(self) -> int:
-        """How many trials should run now."""
+    def _target_count(self) -> int:
+        """Return how many trials should run."""
         if self.max_trials is None:
             return self.parallel
-        ended = sum(each.status in ENDED for each in self.store.trials)
+        ended = sum(trial.status in ENDED for trial in self.store.trials)
         return min(self.parallel, self.max_trials - ended)
 
-    # --- beginning
+    # --- starting trials
 
-    def _take_up(self) -> None:
-        """Goes on with the trials that ran when the search was killed: those still there are watched, others start again."""
-        for trial in [each for each in self.store.trials if each.status not in ENDED]:
+    def _resume(self) -> None:
+        """Continue the trials of a search that was killed: watch those that still run, restart the others."""
+        for trial in [trial for trial in self.store.trials if trial.status not in ENDED]:
             slot = len(self.active)
-            launch = self._launch(trial, slot)
-            processes = Processes.adopt(trial.processes, launch)
+            launch = self._prepare(trial, slot)
+            processes = TrialProcesses.adopt(trial.processes, launch)
             if processes is None:
-                trial_processes.kill_strays(trial.name)
-                processes = self._start(trial, launch, slot)
-            self._watch(trial, processes, slot)
+                trial_processes.kill_stray_processes(trial.name)
+                processes = self._start(launch, slot)
+            self._activate(trial, processes, slot)
 
-    def _begin(self) -> bool:
-        """Starts one trial; False if there is none to start now."""
-        place: dict[str, Any] | None = None
-        if self.rungs is not None:
-            rows = [
-                {"place": each.place, "name": each.name, "assignments": each.assignments, "value": each.value}
-                | {"ended": each.status in ENDED}
-                for each in self.store.trials
-            ]
-            place = self.rungs.next(rows)
-            if place is None:
+    def _start_next(self) -> bool:
+        """Start one trial; return False if none can start."""
+        position: dict[str, Any] | None = None
+        if self.scheduler is not None:
+            position = self.scheduler.next_position(self.store.trials)
+            if position is None:
                 return False
-        if self.experiment.algorithm == "grid":
-            tried = [each.assignments for each in self.store.trials]
-            points = ({**each, **self.fixed} for each in suggestion.grid(self.experiment))
-            fixed = next((each for each in points if each not in tried), None)
-            if fixed is None:
+        elif self.experiment.algorithm == "grid":
+            previous = [trial.assignments for trial in self.store.trials]
+            points = ({**point, **self.fixed} for point in suggestion.grid_points(self.experiment))
+            point = next((point for point in points if point not in previous), None)
+            if point is None:
                 return False
-            place = {"fixed": fixed, "parent": None}
-        number_, assignments = self._ask(place)
-        name = f"{self.experiment.name}-{''.join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))}"
-        trial = Trial(name, number_, "Running", assignments, place=place or {}, rule=self._rule(), started=_now())
-        taken = {each.slot for each in self.active}
-        slot = next(index for index in range(self.parallel) if index not in taken)
-        launch = self._launch(trial, slot)
-        if place and place["parent"]:
-            self._go_on_from(place["parent"], name)
+            position = {"fixed": point, "parent": None}
+        number, assignments = self._suggest((position or {}).get("fixed", {}))
+        suffix = "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))
+        name = f"{self.experiment.name}-{suffix}"
+        rule = self._early_stopping_rule()
+        trial = Trial(name, number, "Running", assignments, position=position or {}, rule=rule, started=_timestamp())
+        used_slots = {active.slot for active in self.active}
+        slot = next(index for index in range(self.parallel) if index not in used_slots)
+        launch = self._prepare(trial, slot)
+        if position and position["parent"]:
+            self._copy_parent_run(position["parent"], name)
         self.store.add(trial)
-        self._watch(trial, self._start(trial, launch, slot), slot)
-        self.told(self.store.trials)
+        self._activate(trial, self._start(launch, slot), slot)
+        self.on_change(self.store.trials)
         return True
 
-    def _ask(self, place: dict[str, Any] | None) -> tuple[int, dict[str, str]]:
-        fixed = (place or {}).get("fixed", {})
-        if fixed:
-            values = {
-                each.name: suggestion.typed(each, fixed[each.name])
-                for each in self.experiment.parameters
-                if each.name in fixed and each.name not in self.fixed
-            }
-            self.study.enqueue_trial(values)
-            fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
-        asked = self.study.ask({**self.distributions, **suggestion.widened(self.distributions, fixed)})
-        assignments = {name: suggestion.written(value) for name, value in asked.params.items()} | fixed | self.fixed
-        return asked.number, {each.name: assignments[each.name] for each in self.experiment.parameters}
+    def _suggest(self, fixed: dict[str, str]) -> tuple[int, dict[str, str]]:
+        """Return Optuna's trial number and the assignments of the next point.
 
-    def _rule(self) -> dict[str, Any] | None:
+        Args:
+            fixed: assignments that the algorithm sets.
+        """
+        fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
+        if fixed:
+            parameters = [parameter for parameter in self.experiment.parameters if parameter.name in fixed]
+            values = {row.name: suggestion.parse_assignment(row, fixed[row.name]) for row in parameters}
+            self.study.enqueue_trial(values)
+        row = self.study.ask({**self.distributions, **suggestion.widen_distributions(self.distributions, fixed)})
+        assignments = {name: suggestion.format_assignment(value) for name, value in row.params.items()}
+        assignments |= fixed | self.fixed
+        return row.number, {parameter.name: assignments[parameter.name] for parameter in self.experiment.parameters}
+
+    def _early_stopping_rule(self) -> dict[str, Any] | None:
         if self.experiment.early_stopping != "medianstop":
             return None
         settings = self.experiment.stopping_settings
-        rule = collector.medianstop(
-            [each.history for each in self.store.trials if each.status == "Succeeded"],
+        rule = collector.medianstop_rule(
+            [trial.history for trial in self.store.trials if trial.status == "Succeeded"],
             self.experiment.objective,
             self.experiment.maximize,
             int(settings.get("min_trials_required", "3")),
@@ -226,164 +247,153 @@ class Search:
         )
         return None if rule is None else vars(rule)
 
-    def _launch(self, trial: Trial, slot: int) -> trial_processes.Launch:
+    def _prepare(self, trial: Trial, slot: int) -> Launch:
         try:
-            return trial_processes.launch(
+            return trial_processes.prepare_launch(
                 self.experiment,
                 trial.name,
                 trial.assignments,
                 self.folder / "trials" / trial.name,
                 self.mounts,
                 self.experiment.early_stopping != "" and trial.rule is not None,
-                self.more,
+                self.overrides,
                 (slot, self.parallel),
             )
         except ValueError as error:
-            raise InputError(str(error)) from error
+            raise InputError(f"cannot start a trial: {error}") from error
 
-    def _start(self, trial: Trial, launch: trial_processes.Launch, slot: int) -> Processes:
+    def _start(self, launch: Launch, slot: int) -> TrialProcesses:
         launch.metrics_file.unlink(missing_ok=True)
-        return Processes.start(launch, (slot, self.parallel))
+        return TrialProcesses.start(launch, (slot, self.parallel))
 
-    def _watch(self, trial: Trial, processes: Processes, slot: int) -> None:
-        stopper = None
+    def _activate(self, trial: Trial, processes: TrialProcesses, slot: int) -> None:
+        stopper, experiment = None, self.experiment
         if trial.rule is not None:
-            rule = collector.StopRule(**trial.rule)
-            style = self.experiment.metrics_format
-            stopper = EarlyStopper(rule, self.experiment.maximize, self.experiment.filters, style)
+            rule = StopRule(**trial.rule)
+            stopper = EarlyStopper(rule, experiment.maximize, experiment.filters, experiment.metrics_format)
         deadline = self.deadline or processes.launch.deadline
-        self.active.append(Active(trial, processes, slot, stopper, time.monotonic(), deadline=deadline))
-        self.store.running(trial, processes.ids())
+        self.active.append(ActiveTrial(trial, processes, slot, stopper, time.monotonic(), deadline))
+        self.store.set_processes(trial, processes.ids())
 
-    def _go_on_from(self, parent: str, name: str) -> None:
-        """Gives a trial of a later rung a copy of its parent's run, where train.py would go on from it."""
-        source, target = self.store.run_of(parent, self.mounts), self.store.run_of(name, self.mounts)
+    def _copy_parent_run(self, parent: str, name: str) -> None:
+        """Copy the run of a trial's parent (hyperband), from which train.py resumes."""
+        source, target = self.store.run_folder(parent, self.mounts), self.store.run_folder(name, self.mounts)
         if source is None or target is None or not (source / "checkpoints").is_dir() or target.exists():
             return
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(".lock*"))
 
-    # --- watching
+    # --- watching trials
 
-    def _look(self, each: Active) -> None:
-        ended = each.processes.ended()
-        if each.stopper is not None and not each.stopped and not each.broken:
-            self._follow(each)
-        if ended is not None and (each.terminated is None or not each.processes.alive()):
-            self._end(each, ended)
+    def _poll(self, active: ActiveTrial) -> None:
+        code = active.processes.poll()
+        if active.stopper is not None and not active.stopped_early and not active.collector_error:
+            self._apply_early_stopping(active, active.stopper)
+        if code is not None and (active.terminated is None or not active.processes.is_alive()):
+            self._end(active, code)
             return
-        seconds = time.monotonic() - each.began
-        if each.deadline is not None and seconds > each.deadline and each.terminated is None:
-            each.overdue, each.terminated = True, time.monotonic()
-            each.processes.terminate()
-        if each.terminated is not None and time.monotonic() - each.terminated > each.processes.launch.grace:
-            each.processes.kill()
+        seconds = time.monotonic() - active.started
+        if active.deadline is not None and seconds > active.deadline and active.terminated is None:
+            active.overdue, active.terminated = True, time.monotonic()
+            active.processes.terminate()
+        if active.terminated is not None and time.monotonic() - active.terminated > active.processes.launch.grace:
+            active.processes.kill()
 
-    def _follow(self, each: Active) -> None:
-        """Reads new lines, and stops the trial when its rule says so."""
-        path = each.processes.launch.metrics_file
+    def _apply_early_stopping(self, active: ActiveTrial, stopper: EarlyStopper) -> None:
+        """Process new lines of the metrics file, and stop the trial if its rule says so."""
+        path = active.processes.launch.metrics_file
         try:
-            if path.stat().st_size <= each.offset:
+            if path.stat().st_size <= active.offset:
                 return
             with path.open("rb") as file:
-                file.seek(each.offset)
+                file.seek(active.offset)
                 data = file.read()
         except OSError:
             return
-        whole = data.rfind(b"\n") + 1
-        each.offset += whole
-        assert each.stopper is not None
-        for line in data[:whole].decode(errors="replace").split("\n")[:-1]:
+        length = data.rfind(b"\n") + 1
+        active.offset += length
+        for line in data[:length].decode(errors="replace").split("\n")[:-1]:
             try:
-                if each.stopper.stops(line):
-                    each.stopped, each.terminated = True, time.monotonic()
-                    each.processes.stop_early()
+                if stopper.update(line):
+                    active.stopped_early, active.terminated = True, time.monotonic()
+                    active.processes.stop_early()
                     return
-            except Unreadable as error:
-                each.broken = str(error)
-                each.terminated = time.monotonic()
-                each.processes.terminate()
+            except UnreadableMetrics as error:
+                active.collector_error, active.terminated = str(error), time.monotonic()
+                active.processes.terminate()
                 return
 
-    def _end_rest(self) -> None:
-        """The Experiment is completed: what still runs is ended, as Killed."""
-        for each in self.active:
-            if each.terminated is None:
-                each.terminated, self.leaving = time.monotonic(), True
-                each.processes.terminate()
+    def _terminate_rest(self) -> None:
+        """Terminate the trials that run when the Experiment is completed; they end as Killed."""
+        for active in self.active:
+            if active.terminated is None:
+                active.terminated, self.completed = time.monotonic(), True
+                active.processes.terminate()
 
-    def _end(self, each: Active, code: int) -> None:
-        self.active.remove(each)
-        each.processes.kill()  # what its shell left behind
-        entries, unreadable = self._entries(each)
-        status, reason = self._status(each, code, entries, unreadable)
+    def _end(self, active: ActiveTrial, code: int) -> None:
+        self.active.remove(active)
+        active.processes.kill()  # processes that its shell left
+        experiment = self.experiment
+        entries, unreadable = self._read_metrics(active)
+        status, reason = self._status(active, code, entries, unreadable)
         metrics: dict[str, dict[str, str]] = {}
+        value: float | None = None
         if status in ("Succeeded", "EarlyStopped"):
-            metrics = collector.observation(entries, self.experiment.metrics)
-        text = ""
-        if metrics:
-            text = collector.chosen(
-                metrics[self.experiment.objective], self.experiment.strategies[self.experiment.objective]
-            )
-        value = parse_number(text)
-        if metrics and value is None:
-            reason = (
-                f"{self.experiment.objective} is {text!r}, which is no number: on a cluster every later call of the "
-                "algorithm's service fails (kubeflow/katib#2723)"
-            )
-        history = [
-            found
-            for entry in sorted(entries, key=lambda entry: collector.go_time(entry.time) or (0.0, 0))
-            if entry.name == self.experiment.objective and (found := parse_number(entry.value)) is not None
-        ]
-        trial = each.trial.but(
+            metrics = collector.aggregate(entries, experiment.metrics)
+            text = collector.apply_strategy(metrics[experiment.objective], experiment.strategies[experiment.objective])
+            value = parse_number(text)
+            if value is None:
+                reason = (
+                    f"{experiment.objective} is not a finite number ({text!r}): on a cluster every further call of the "
+                    "algorithm's service fails (kubeflow/katib#2723)"
+                )
+        reported = [entry for entry in entries if entry.name == experiment.objective]
+        by_time = sorted(reported, key=lambda entry: collector.parse_go_time(entry.time) or (0.0, 0))
+        trial = dataclasses.replace(
+            active.trial,
             status=status,
             reason=reason,
             value=value,
             metrics=metrics,
-            history=history,
-            curve=[(entry.time, entry.value) for entry in entries if entry.name == self.experiment.objective],
-            ended=_now(),
+            history=[number for entry in by_time if (number := parse_number(entry.value)) is not None],
+            curve=[(entry.time, entry.value) for entry in reported],
+            ended=_timestamp(),
             exit_code=code,
             processes=[],
         )
         self.store.end(trial, self.study)
-        self.told(self.store.trials)
+        self.on_change(self.store.trials)
 
-    def _entries(self, each: Active) -> tuple[list[Entry], str]:
+    def _read_metrics(self, active: ActiveTrial) -> tuple[list[Entry], str]:
+        """Return the reported values, and why the metrics file cannot be read."""
+        experiment = self.experiment
         try:
-            text = each.processes.launch.metrics_file.read_bytes().decode(errors="replace")  # \r is no line break
+            text = active.processes.launch.metrics_file.read_bytes().decode(errors="replace")  # \r is not a line break
         except OSError:
-            return [], "there is no metrics file"
+            return [], "the metrics file is missing"
         try:
-            found = collector.parse(
-                text, self.experiment.metrics, self.experiment.metrics_format, self.experiment.filters
-            )
-            return found, ""
-        except Unreadable as error:
+            entries = collector.parse_metrics(text, experiment.metrics, experiment.metrics_format, experiment.filters)
+        except UnreadableMetrics as error:
             return [], str(error)
+        return entries, ""
 
-    def _status(self, each: Active, code: int, entries: list[Entry], unreadable: str) -> tuple[str, str]:
-        """What Katib would make of it, and why."""
+    def _status(self, active: ActiveTrial, code: int, entries: list[Entry], unreadable: str) -> tuple[str, str]:
+        """Return status and reason as Katib's trial controller would."""
         objective = self.experiment.objective
-        latest = collector.observation(entries, [objective])[objective]["latest"]
-        if each.overdue:
-            return "Failed", f"DeadlineExceeded: it ran longer than {each.deadline:g} s"
-        if each.stopped:
-            return (
-                "EarlyStopped",
-                f"{objective} was worse than {format_number(each.trial.rule['value'], 6)}" if each.trial.rule else "",
-            )
-        if self.leaving and each.terminated is not None:
+        if active.overdue:
+            return "Failed", f"DeadlineExceeded: it ran longer than {active.deadline:g} s"
+        if active.stopped_early:
+            rule = active.trial.rule
+            return "EarlyStopped", f"{objective} was worse than {format_number(rule['value'], 6)}" if rule else ""
+        if self.completed and active.terminated is not None:
             return "Killed", "the Experiment was completed"
-        if each.broken or (unreadable and code == 0):
-            return "Failed", f"the metrics collector fails: {each.broken or unreadable}"
-        succeeded = code == 0
-        if trial_processes.meets(self.experiment, True, succeeded):
-            if latest == collector.UNAVAILABLE:
-                return "MetricsUnavailable", f"{objective} was never reported as Katib reads it"
+        if active.collector_error or (unreadable and code == 0):
+            return "Failed", f"the metrics collector failed: {active.collector_error or unreadable}"
+        if trial_processes.meets_success_condition(self.experiment, code == 0):
+            if collector.aggregate(entries, [objective])[objective]["latest"] == collector.UNAVAILABLE:
+                return "MetricsUnavailable", f"{objective} was not reported in a form that Katib's collector reads"
             return "Succeeded", ""
         return "Failed", f"exit status {code}"
 
 
-def _now() -> str:
+def _timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

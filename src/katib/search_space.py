@@ -1,12 +1,13 @@
-"""The search space as it is typed: `optim.lr=loguniform(1e-5,1e-4)`."""
+"""Search spaces: distributions on the command line (`optim.lr=loguniform(1e-5,1e-4)`), and points to probe."""
 
+import math
 import re
 from collections.abc import Sequence
 
 from config.errors import InputError
 from katib.experiment import Parameter, parse_number
 
-FORMS = {
+DISTRIBUTIONS = {
     "uniform": ("double", "uniform"),
     "loguniform": ("double", "logUniform"),
     "normal": ("double", "normal"),
@@ -15,49 +16,86 @@ FORMS = {
     "logint": ("int", "logUniform"),
 }
 USAGE = (
-    "write key=uniform(low,high), uniform(low,high,step), loguniform(low,high), normal(low,high), lognormal(low,high), "
+    "uniform(low,high), uniform(low,high,step), loguniform(low,high), normal(low,high), lognormal(low,high), "
     "int(low,high), logint(low,high) or choice(a,b,...)"
 )
 
 
-def split(arguments: Sequence[str]) -> tuple[list[str], list[Parameter]]:
-    """Parts overrides with one value from those with a space of values.
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[Parameter]]:
+    """Separate overrides with a fixed value from those with a distribution.
 
     Args:
-        arguments: Hydra overrides; the value of some is a distribution, `optim.lr=loguniform(1e-5,1e-4)`.
+        overrides: Hydra overrides; the value of some is a distribution, `optim.lr=loguniform(1e-5,1e-4)`.
 
     Returns:
         The fixed overrides, and the parameters.
 
     Raises:
-        InputError: a distribution that cannot be read.
+        InputError: a distribution is invalid.
     """
-    fixed, found = [], []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
+    fixed, parameters = [], []
+    for override in overrides:
+        key, equals, value = override.partition("=")
         call = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", value)
-        if call and call[1] in (*FORMS, "choice"):
-            found.append(_parameter(key.strip(), call[1], [word.strip() for word in call[2].split(",")], argument))
-        elif not equals and not argument.startswith("~"):
-            raise InputError(f"{argument}: not an override; write key=value or key=uniform(low,high)")
+        if call and call[1] in (*DISTRIBUTIONS, "choice"):
+            values = [word.strip() for word in call[2].split(",")]
+            parameters.append(_parse_parameter(key.strip(), call[1], values, override))
+        elif not equals and not override.startswith("~"):
+            raise InputError(f"{override} is not an override; write key=value or key=uniform(low,high)")
         else:
-            fixed.append(argument)
-    return fixed, found
+            fixed.append(override)
+    return fixed, parameters
 
 
-def _parameter(key: str, form: str, values: list[str], argument: str) -> Parameter:
-    if form == "choice":
+def _parse_parameter(key: str, name: str, values: list[str], override: str) -> Parameter:
+    if name == "choice":
         if not all(values) or len(set(values)) < len(values):
-            raise InputError(f"{argument}: every choice must be there, and once")
+            raise InputError(f"{override}: a choice is empty or occurs twice; list every choice once")
         kind = "discrete" if all(parse_number(value) is not None for value in values) else "categorical"
         return Parameter(key, kind, "", "", "", tuple(values), "uniform", ())
-    kind, distribution = FORMS[form]
-    numbers = [parse_number(value) for value in values]
-    if len(values) not in (2, 3) or None in numbers:
-        raise InputError(f"{argument}: {USAGE}")
-    if kind == "int" and any(value != int(value or 0) for value in numbers if value is not None):
-        raise InputError(f"{argument}: {form} takes whole numbers")
+    kind, distribution = DISTRIBUTIONS[name]
+    numbers = [number for value in values if (number := parse_number(value)) is not None]
+    if len(values) not in (2, 3) or len(numbers) < len(values):
+        raise InputError(f"{override}: invalid distribution; use {USAGE}")
+    if kind == "int" and any(number != int(number) for number in numbers):
+        raise InputError(f"{override}: {name} takes integers")
     low, high, *step = values
-    if (numbers[0] or 0) >= (numbers[1] or 0):
-        raise InputError(f"{argument}: {low} is not below {high}")
+    if numbers[0] >= numbers[1]:
+        raise InputError(f"{override}: {low} is not below {high}")
     return Parameter(key, kind, low, high, step[0] if step else "", (), distribution, ())
+
+
+def probe_points(parameters: Sequence[Parameter]) -> list[dict[str, str]]:
+    """Return the points of a search space at which a trial's command is composed.
+
+    They are: the middle of all parameters; each parameter at its ends and choices with the others in the middle; all
+    parameters at their lower, and all at their upper ends.
+
+    Args:
+        parameters: dimensions of the space; one without bounds and choices is left out.
+
+    Returns:
+        Distinct assignments, the middle first; values are written as Katib writes them.
+    """
+    values = {parameter.name: row for parameter in parameters if (row := _probe_values(parameter))}
+    middle = {name: row[len(row) // 2] for name, row in values.items()}
+    points = [middle]
+    for name, row in values.items():
+        points += [{**middle, name: value} for value in row]
+    points += [{name: row[end] for name, row in values.items()} for end in (0, -1)]
+    return list({tuple(sorted(point.items())): point for point in points}.values())
+
+
+def _probe_values(parameter: Parameter) -> list[str]:
+    """Return low, middle and high of a range; every choice of a list."""
+    if parameter.type in ("categorical", "discrete"):
+        return list(parameter.choices)
+    if parameter.numbers is None:
+        return []
+    low, high = parameter.numbers
+    if parameter.type == "int":
+        return [str(int(low)), str((int(low) + int(high)) // 2), str(int(high))]
+    if parameter.step and (grid := parameter.grid()):
+        return [grid[0], grid[len(grid) // 2], grid[-1]]
+    logarithmic = parameter.distribution in ("logUniform", "logNormal") and low > 0
+    return [repr(low), repr(math.sqrt(low * high) if logarithmic else (low + high) / 2), repr(high)]

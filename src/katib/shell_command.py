@@ -1,4 +1,4 @@
-"""A trial's command: how Katib's pod webhook wraps it, what a shell makes of it, and which Hydra overrides are in it."""
+"""A trial's command: Katib's wrapper around it, its parts as a shell parses them, and its Hydra overrides."""
 
 import posixpath
 import re
@@ -6,22 +6,24 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-WRAPPED = ("StdOut", "File", "TensorFlowEvent")  # collectors whose trials run inside a wrapped shell
+from config.errors import InputError
+
+WRAPPED = ("StdOut", "File", "TensorFlowEvent")  # collectors whose trials run in a wrapped shell
 SHELLS = ("sh", "bash")
-# What a shell sees where nothing is quoted.
+# Tokens of a shell line without quotes.
 _TOKEN = re.compile(r"(?P<redirect>\d*[<>]+(?:&[12])?)|(?P<operator>&&|\|\||[;&|()\n])|(?P<word>[^();&|<>\s]+)|\s")
 
 
-def wrap(words: Sequence[str], collector: str, path: str, stops: bool) -> list[str]:
-    """What the pod of a trial runs (pkg/webhook/v1beta1/pod/utils.go of Katib v0.19), before `expand`.
+def wrap(words: Sequence[str], collector: str, path: str, stops_early: bool) -> list[str]:
+    """Return the command of a trial's pod, before `expand` (pkg/webhook/v1beta1/pod/utils.go of Katib v0.19).
 
-    Words are joined by spaces, without quotes: that is what the webhook does.
+    Words are joined with spaces and without quotes, as the webhook does.
 
     Args:
         words: command and arguments of the primary container.
-        collector: its kind.
-        path: the file or directory that it reads.
-        stops: whether the trial has early-stopping rules.
+        collector: kind of collector.
+        path: file or directory that the collector reads.
+        stops_early: whether the trial has early-stopping rules.
     """
     if collector not in WRAPPED:
         return list(words)
@@ -30,64 +32,65 @@ def wrap(words: Sequence[str], collector: str, path: str, stops: bool) -> list[s
     if collector == "StdOut":
         rest.append(f"1>{path} 2>&1")
     mark = posixpath.join(folder, "$$$$.pid")
-    if stops:
-        stopped = f"[ $(head -n 1 {posixpath.join(folder, '$$.pid')}) = early-stopped ]"
-        said = "echo Training Container was Early Stopped; else echo Training Container was Failed; exit 1; fi"
-        rest += ["||", f"if test -f {mark} && {stopped}; then {said}"]
+    if stops_early:
+        condition = f"test -f {mark} && [ $(head -n 1 {posixpath.join(folder, '$$.pid')}) = early-stopped ]"
+        outcome = "echo Training Container was Early Stopped; else echo Training Container was Failed; exit 1; fi"
+        rest += ["||", f"if {condition}; then {outcome}"]
     rest += ["&&", f"echo completed > {mark}"]
     return [*shell, " ".join(rest)]
 
 
 def is_shell(words: Sequence[str]) -> bool:
-    """Whether the webhook recognises a shell: exactly `sh -c` or `bash -c`."""
+    """Return whether the webhook recognizes a shell: exactly `sh -c` or `bash -c`."""
     return len(words) > 1 and words[0] in SHELLS and words[1] == "-c"
 
 
 def expand(text: str, environment: Mapping[str, str]) -> str:
-    """What Kubernetes does to a command: `$$` becomes `$`, `$(NAME)` a variable's value if there is one."""
+    """Expand a command as Kubernetes does: `$$` to `$`, `$(NAME)` to the value of a variable if it exists."""
 
-    def value(found: re.Match[str]) -> str:
-        if found[0] == "$$":
-            return "$"
-        return environment.get(found[1], found[0])
+    def replacement(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else environment.get(match[1], match[0])
 
-    return re.sub(r"\$\$|\$\(([^()]*)\)", value, text)
+    return re.sub(r"\$\$|\$\(([^()]*)\)", replacement, text)
 
 
 def script(words: Sequence[str]) -> str:
-    """The line that the trial's shell reads first."""
+    """Return the line that the trial's shell reads."""
     return " ".join(words[2:] if is_shell(words) else words)
 
 
-def bare(line: str) -> str:
-    """The line with what is quoted, escaped or inside `$(...)` as x; places stay, and so does a $ in double quotes."""
-    out, quote, escaped, depth = [], "", False, 0
+def mask_quoted(line: str) -> str:
+    """Replace characters that are quoted, escaped or inside `$(...)` by x; a $ in double quotes stays.
+
+    The result has the length of the line, so that positions are the same.
+    """
+    masked, quote, escaped, depth = [], "", False, 0
     for index, char in enumerate(line):
         if escaped or (char == "\\" and quote != "'"):
             escaped = not escaped
-            out.append("x")
+            masked.append("x")
         elif quote:
-            out.append(char if quote == '"' and char == "$" and not depth else "x")
+            masked.append(char if quote == '"' and char == "$" and not depth else "x")
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
-            out.append("x")
-        elif depth or (char == "(" and index and line[index - 1] == "$" and out[-1] == "$"):
+            masked.append("x")
+        elif depth or (char == "(" and index and line[index - 1] == "$" and masked[-1] == "$"):
             depth += (char == "(") - (char == ")")
-            out.append("x")
+            masked.append("x")
         else:
-            out.append(char)
-    return "".join(out)
+            masked.append(char)
+    return "".join(masked)
 
 
 @dataclass(frozen=True)
-class Simple:
-    """One simple command of a shell line.
+class SimpleCommand:
+    """A simple command of a shell line.
 
     Attributes:
-        operator: what stands before it: "", &&, ||, ;, |, & or a line break.
-        words: quotes resolved, nothing expanded; redirections left out.
-        start, end: where its words begin and end in the line.
+        operator: operator in front of it: "", &&, ||, ;, |, & or a line break.
+        words: words without quotes and redirections; nothing is expanded.
+        start, end: positions of its words in the line.
     """
 
     operator: str
@@ -97,7 +100,7 @@ class Simple:
 
     @property
     def program(self) -> str:
-        """Its first word that is no assignment and no keyword."""
+        """Its first word that is neither an assignment nor a keyword."""
         for word in self.words:
             if not re.fullmatch(r"\w+=.*|then|do|else|if|while|until|time|!|\{", word, re.DOTALL):
                 return word
@@ -105,7 +108,7 @@ class Simple:
 
     @property
     def overrides(self) -> list[str] | None:
-        """The Hydra overrides, if this calls train.py."""
+        """The Hydra overrides if it calls train.py, else None."""
         program = posixpath.basename(self.program)
         if program != "train.py" and not re.fullmatch(r"python[\d.]*|torchrun|accelerate|xvfb-run|nice|env", program):
             return None
@@ -115,46 +118,69 @@ class Simple:
         return None
 
 
-def commands(line: str) -> list[Simple]:
-    """The simple commands of a shell line.
+def split_commands(line: str) -> list[SimpleCommand]:
+    """Split a shell line into its simple commands.
 
     Raises:
-        ValueError: an open quote.
+        ValueError: a quote is not closed.
     """
-    found: list[Simple] = []
+    commands: list[SimpleCommand] = []
     words: list[str] = []
-    operator, start, end, target = "", 0, 0, False
-    for token in _TOKEN.finditer(bare(line)):
+    operator, start, end, is_target = "", 0, 0, False
+    for token in _TOKEN.finditer(mask_quoted(line)):
         if token.lastgroup == "word":
-            resolved = shlex.split(line[token.start() : token.end()])
-            if not target:
+            unquoted = shlex.split(line[token.start() : token.end()])
+            if not is_target:
                 start = start if words else token.start()
-                words += resolved
+                words += unquoted
                 end = token.end()
-            target = False
+            is_target = False
         elif token.lastgroup == "redirect":
-            target = not token[0].endswith("&1") and not token[0].endswith("&2")
+            is_target = not token[0].endswith(("&1", "&2"))
         elif token.lastgroup == "operator":
             if words:
-                found.append(Simple(operator, words, start, end))
+                commands.append(SimpleCommand(operator, words, start, end))
             operator, words = token[0], []
-    return [*found, Simple(operator, words, start, end)] if words else found
+    return [*commands, SimpleCommand(operator, words, start, end)] if words else commands
 
 
-def training(line: str) -> Simple | None:
-    """The call of our train.py in a shell line, the last if there are several; None if there is none.
-
-    Raises:
-        ValueError: an open quote.
-    """
-    return next((each for each in reversed(commands(line)) if each.overrides is not None), None)
-
-
-def overrides(line: str) -> list[str] | None:
-    """The Hydra overrides of the call of our train.py in a shell line; None if there is no such call.
+def training_command(line: str) -> SimpleCommand | None:
+    """Return the last call of our train.py in a shell line; None if there is none.
 
     Raises:
-        ValueError: an open quote.
+        ValueError: a quote is not closed.
     """
-    found = training(line)
-    return None if found is None else found.overrides
+    return next((command for command in reversed(split_commands(line)) if command.overrides is not None), None)
+
+
+def train_overrides(words: Sequence[str]) -> list[str] | None:
+    """Return the Hydra overrides of a trial's command; None if it does not call our train.py.
+
+    Args:
+        words: command and arguments of the primary container.
+
+    Raises:
+        ValueError: a quote is not closed.
+    """
+    command = training_command(script(words))
+    return None if command is None else command.overrides
+
+
+def append_overrides(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Append overrides to the call of train.py.
+
+    Args:
+        words: command and arguments of the primary container.
+        overrides: Hydra overrides.
+
+    Raises:
+        InputError: the command does not call train.py.
+    """
+    quoted = [shlex.quote(override) for override in overrides]
+    line = " ".join(words[2:]) if is_shell(words) else shlex.join(words)
+    call = training_command(line)
+    if call is None:
+        raise InputError("cannot add overrides: the trial's command does not call train.py")
+    if not is_shell(words):
+        return [*words, *quoted]
+    return [*words[:2], " ".join([line[: call.end], *quoted]) + line[call.end :]]

@@ -1,5 +1,6 @@
 """Trials as a table, for a terminal or a pipe."""
 
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -7,53 +8,54 @@ from typing import TextIO
 
 from config import terminal
 from config.numbers import format_number
-from katib.trials import ENDED, Trial
+from katib.trials import ENDED, Trial, best_trial
 
 
 def trial_lines(
-    trials: Sequence[Trial], objective: str, maximize: bool, room: int, most: int | None = None
+    trials: Sequence[Trial], objective: str, maximize: bool, width: int, max_rows: int | None = None
 ) -> list[str]:
-    """A head and a line for each trial, the best marked with *.
+    """Return a header and a line for each trial, the best value marked with *.
 
     Args:
-        trials: in order of their beginning.
-        objective: the metric searched by.
-        maximize: its direction.
-        room: columns.
-        most: rows at most: running ones first, then the latest.
+        trials: in the order of their start.
+        objective: the metric that the search optimizes.
+        maximize: whether a higher objective is better.
+        width: columns of the terminal.
+        max_rows: number of rows to show: running trials and the best first, then the latest.
     """
-    valued = [each for each in trials if each.value is not None]
-    best = (max if maximize else min)(valued, key=lambda each: each.value or 0.0, default=None)
-    shown = list(trials)
-    if most is not None and len(shown) > most:
-        kept = [each for each in shown if each.status not in ENDED or each is best]
-        rest = [each for each in shown if each not in kept]
-        kept += rest[len(rest) - max(0, most - len(kept)) :] if most > len(kept) else []
-        shown = [each for each in shown if each in kept]
-    names = list(trials[0].assignments) if trials else []
-    # A parameter's last word is enough where it is unique.
-    short = [name.rpartition(".")[2] for name in names]
-    heads = [word if short.count(word) == 1 else name for name, word in zip(names, short, strict=True)]
-    rows = [
+    if not trials:
+        return []
+    best, rows = best_trial(trials, maximize), list(trials)
+    if max_rows is not None and len(rows) > max_rows:
+        important = [trial for trial in rows if trial.status not in ENDED or trial is best]
+        rest = [trial for trial in rows if trial not in important]
+        free = max(0, max_rows - len(important))
+        selection = important + rest[len(rest) - free :]
+        rows = [trial for trial in rows if trial in selection]
+    names = list(trials[0].assignments)
+    # The last part of a parameter's name is enough if it is unique.
+    short_names = [name.rpartition(".")[2] for name in names]
+    header = [short if short_names.count(short) == 1 else name for name, short in zip(names, short_names, strict=True)]
+    cells = [
         [
-            each.name,
-            each.status,
-            ("*" if each is best else "") + ("" if each.value is None else format_number(each.value, 6)),
-            *(_short(each.assignments[name]) for name in names),
+            trial.name,
+            trial.status,
+            ("*" if trial is best else "") + ("" if trial.value is None else format_number(trial.value, 6)),
+            *(_format_assignment(trial.assignments[name]) for name in names),
         ]
-        for each in shown
+        for trial in rows
     ]
-    return terminal.format_table(["trial", "status", objective, *heads], rows, room).split("\n") if rows else []
+    return terminal.format_table(["trial", "status", objective, *header], cells, width).split("\n")
 
 
 def status_counts(trials: Sequence[Trial]) -> str:
-    """`3 Running, 8 Succeeded, 1 Failed`."""
-    found = Counter(each.status for each in trials)
+    """Return the number of trials of each status: `3 Running, 8 Succeeded, 1 Failed`."""
+    counts = Counter(trial.status for trial in trials)
     order = ("Running", *ENDED)
-    return ", ".join(f"{found[status]} {status}" for status in order if found[status]) or "no trials yet"
+    return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) or "no trials yet"
 
 
-def _short(value: str) -> str:
+def _format_assignment(value: str) -> str:
     try:
         return format_number(float(value), 4) if "." in value or "e" in value.lower() else value
     except ValueError:
@@ -61,39 +63,37 @@ def _short(value: str) -> str:
 
 
 class LiveTable:
-    """Shows a search while it runs: a table that is drawn again on a terminal, a line for each end elsewhere."""
+    """Progress of a search: a table that is redrawn on a terminal, a line for each ended trial elsewhere."""
 
     def __init__(self, objective: str, maximize: bool, total: int | None, stream: TextIO = sys.stderr) -> None:
         self.objective, self.maximize, self.total, self.stream = objective, maximize, total, stream
-        self.drawn = 0
-        self.said: set[str] = set()
-        self.terminal = stream.isatty()
+        self.drawn_lines = 0
+        self.reported: set[str] = set()
+        self.is_terminal = stream.isatty()
 
     def show(self, trials: Sequence[Trial]) -> None:
-        """Takes all trials so far."""
-        if self.terminal:
+        """Show all trials so far."""
+        if self.is_terminal:
             return self._draw(trials)
-        for each in trials:
-            if each.status in ENDED and each.name not in self.said:
-                self.said.add(each.name)
-                value = "" if each.value is None else f" {self.objective}={format_number(each.value, 6)}"
-                reason = f" ({each.reason})" if each.reason else ""
-                told = " ".join(f"{name}={_short(text)}" for name, text in each.assignments.items())
-                print(f"{each.name} {each.status}{value} {told}{reason}", file=self.stream, flush=True)
+        for trial in trials:
+            if trial.status in ENDED and trial.name not in self.reported:
+                self.reported.add(trial.name)
+                value = "" if trial.value is None else f" {self.objective}={format_number(trial.value, 6)}"
+                reason = f" ({trial.reason})" if trial.reason else ""
+                point = " ".join(f"{name}={_format_assignment(text)}" for name, text in trial.assignments.items())
+                print(f"{trial.name} {trial.status}{value} {point}{reason}", file=self.stream, flush=True)
 
-    def already(self, trials: Sequence[Trial]) -> None:
-        """Trials that had ended before: nothing is said of them again."""
-        self.said |= {each.name for each in trials if each.status in ENDED}
+    def skip_ended(self, trials: Sequence[Trial]) -> None:
+        """Skip the trials that have already ended."""
+        self.reported |= {trial.name for trial in trials if trial.status in ENDED}
 
     def _draw(self, trials: Sequence[Trial]) -> None:
-        import shutil
-
-        room, height = shutil.get_terminal_size((80, 24))
+        width, height = shutil.get_terminal_size((80, 24))
         total = f" of {self.total}" if self.total else ""
-        ended = sum(each.status in ENDED for each in trials)
-        text = [f"{ended}{total} trials: {status_counts(trials)}"]
-        text += trial_lines(trials, self.objective, self.maximize, max(room, 40), max(4, height - 4))
-        back = f"\x1b[{self.drawn}F\x1b[J" if self.drawn else ""
-        self.stream.write(back + "\n".join(text) + "\n")
+        ended = sum(trial.status in ENDED for trial in trials)
+        lines = [f"{ended}{total} trials: {status_counts(trials)}"]
+        lines += trial_lines(trials, self.objective, self.maximize, max(width, 40), max(4, height - 4))
+        erase = f"\x1b[{self.drawn_lines}F\x1b[J" if self.drawn_lines else ""
+        self.stream.write(erase + "\n".join(lines) + "\n")
         self.stream.flush()
-        self.drawn = len(text)
+        self.drawn_lines = len(lines)

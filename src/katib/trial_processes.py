@@ -1,4 +1,4 @@
-"""A trial as processes of this machine: its folders, its environment, its wrapped command."""
+"""A trial as processes of this machine: folders, environment, wrapped command."""
 
 import contextlib
 import os
@@ -19,14 +19,13 @@ import psutil
 from config.errors import InputError
 from config.tasks import CONF, CONF_VARIABLE
 from katib import shell_command
-from katib.experiment import TEMPLATE, Experiment, condition, substitute, trial_of
-from katib.rules_webhook import TRIAL
+from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, iter_lists, substitute, trial_view
 
 KINDS = ("Job", "PyTorchJob", "TrainJob")
-_OWN = (CONF_VARIABLE, "PYTHONPATH")  # where a task of the caller's own is: a container's are paths in its image
+OWN_VARIABLES = (CONF_VARIABLE, "PYTHONPATH")  # the caller's; a container's are paths in its image
 _CONDITION = re.compile(r'status\.conditions\.#\(type=="(\w+)"\)#\|#\(status=="(\w+)"\)#')
-# What each kind of workload says of itself when it has ended well, and badly.
-_ENDINGS = {
+# Conditions of each kind of workload that has succeeded, and of one that has failed.
+_CONDITIONS = {
     "Job": ({"SuccessCriteriaMet": "True", "Complete": "True"}, {"FailureTarget": "True", "Failed": "True"}),
     "PyTorchJob": ({"Succeeded": "True"}, {"Failed": "True"}),
     "TrainJob": ({"Complete": "True"}, {"Failed": "True"}),
@@ -35,14 +34,14 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start for a trial.
+    """The processes of a trial before they start.
 
     Attributes:
-        commands: the primary container's wrapped command first, then those of other processes.
-        environments: of each.
-        metrics_file: that the collector reads.
-        output: what the primary container prints beside it.
-        deadline: seconds after which Kubernetes would end it; None if it would not.
+        commands: the primary container's wrapped command, then those of other processes.
+        environments: environment of each command.
+        metrics_file: file that the collector reads.
+        output: file for the primary container's output.
+        deadline: seconds after which Kubernetes would end the trial; None without a limit.
         grace: seconds between SIGTERM and SIGKILL.
     """
 
@@ -54,249 +53,211 @@ class Launch:
     grace: float
 
 
-def refuse_what_cannot_run(experiment: Experiment) -> None:
-    """Names workloads, collectors and conditions that only a cluster has.
+def check_local_support(experiment: Experiment) -> None:
+    """Check that trials can run on this machine.
 
     Raises:
-        InputError: with what to use instead.
+        InputError: a workload, a collector or a condition needs a cluster; the message says what to use instead.
     """
     if experiment.kind not in KINDS:
-        raise InputError(f"a {experiment.kind} runs on a cluster only; here there are {', '.join(KINDS)}")
+        raise InputError(f"a {experiment.kind} runs only on a cluster; use one of {', '.join(KINDS)}")
     if experiment.collector not in ("StdOut", "File"):
-        raise InputError(f"the {experiment.collector} collector is on a cluster only; use StdOut or File")
-    if not experiment.line:
-        raise InputError("the command is the image's own, and there is no image here; write it in the template")
-    for key, good in (("successCondition", True), ("failureCondition", False)):
-        text = _told(experiment, key, good)
-        if not _CONDITION.fullmatch(text):
-            raise InputError(f"{key} {text!r} cannot be told here; leave it out, or use Katib's default form")
+        raise InputError(f"the {experiment.collector} collector works only on a cluster; use StdOut or File")
+    if not experiment.command:
+        raise InputError("the command of the image cannot run without a cluster; write a command in the template")
+    for key, succeeded in (("successCondition", True), ("failureCondition", False)):
+        condition = _condition(experiment, succeeded)
+        if not _CONDITION.fullmatch(condition):
+            raise InputError(f"{key} {condition!r} cannot be evaluated here; remove it, or use the form of its default")
 
 
-def _told(experiment: Experiment, key: str, good: bool) -> str:
-    return str(experiment.get(*TRIAL, key) or condition(experiment.kind, good))
+def _condition(experiment: Experiment, succeeded: bool) -> str:
+    key = "successCondition" if succeeded else "failureCondition"
+    return experiment.text(*TRIAL, key) or default_condition(experiment.kind, succeeded)
 
 
-def meets(experiment: Experiment, good: bool, succeeded: bool) -> bool:
-    """Whether the workload of a trial that ended well (or not) meets the success (or failure) condition."""
-    found = _CONDITION.fullmatch(_told(experiment, "successCondition" if good else "failureCondition", good))
-    conditions = _ENDINGS[experiment.kind][0 if succeeded else 1]
-    return found is not None and conditions.get(found[1], "Unknown") == found[2]
+def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
+    """Return whether the workload of a trial that has ended meets the Experiment's successCondition.
+
+    Args:
+        experiment: an Experiment that `check_local_support` accepts.
+        succeeded: whether the trial's command succeeded.
+    """
+    match = _CONDITION.fullmatch(_condition(experiment, True))
+    conditions = _CONDITIONS[experiment.kind][0 if succeeded else 1]
+    return match is not None and conditions.get(match[1], "Unknown") == match[2]
 
 
-def launch(
+def prepare_launch(
     experiment: Experiment,
     trial: str,
     assignments: Mapping[str, str],
     folder: Path,
     mounts: Mapping[str, Path],
-    stops: bool,
-    more: Sequence[str],
+    stops_early: bool,
+    overrides: Sequence[str],
     slot: tuple[int, int],
 ) -> Launch:
-    """Everything that a trial needs to start here.
+    """Prepare all that a trial needs to start.
 
     Args:
-        experiment: checked.
-        trial: its name.
-        assignments: a value for each parameter.
-        folder: for its logs.
-        mounts: local folders of what containers mount, by their paths.
-        stops: whether it has early-stopping rules.
-        more: overrides to add to train.py's command line.
-        slot: which of how many trials at a time it is.
+        experiment: a checked Experiment.
+        trial: name of the trial.
+        assignments: value of each parameter.
+        folder: folder for its logs.
+        mounts: local folder of each mount path.
+        stops_early: whether it has early-stopping rules.
+        overrides: overrides to append to train.py's command line.
+        slot: index of the trial among those that run, and their number.
 
     Raises:
-        ValueError: its assignments break the template.
+        ValueError: the assignments break the template.
     """
-    workload = substitute(experiment, trial, assignments, "local")
-    view = trial_of(experiment, workload)
-    folder.mkdir(parents=True, exist_ok=True)
-    collected = folder / "katib"
-    collected.mkdir(exist_ok=True)
-    mapped = {**mounts, str(Path(experiment.metrics_path).parent): collected}
-    primary = view.primary[1] if view.primary else {}
-    base = _environment(primary, trial, mounts, slot)
-    words = [_local(word, mapped) for word in view.line]
-    if more:
-        words = with_overrides(words, more)
-    wrapped = shell_command.wrap(
-        words, experiment.collector, str(collected / Path(experiment.metrics_path).name), stops
-    )
-    commands = [[*wrapped[:2], shell_command.expand(wrapped[2], base)]]
-    environments = [base]
-    processes = _processes(view)
+    view = trial_view(experiment, substitute(experiment, trial, assignments, "local"))
+    collector_folder = folder / "katib"
+    collector_folder.mkdir(parents=True, exist_ok=True)
+    metrics_path = Path(experiment.metrics_path)
+    metrics_file = collector_folder / metrics_path.name
+    environment = _environment(view.primary[1] if view.primary else {}, trial, mounts, slot)
+    words = [_localize(word, {**mounts, str(metrics_path.parent): collector_folder}) for word in view.command]
+    if overrides:
+        words = shell_command.append_overrides(words, overrides)
+    wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), stops_early)
+    commands = [[*wrapped[:2], shell_command.expand(wrapped[2], environment)]]
+    environments = [environment]
+    processes = _process_count(view)
     if view.kind == "PyTorchJob" and processes > 1:
-        port = _free_port()
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-        environments = [{**base, **shared, "RANK": str(rank)} for rank in range(processes)]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+        environments = [{**environment, **shared, "RANK": str(rank)} for rank in range(processes)]
         plain = words if shell_command.is_shell(words) else ["sh", "-c", shlex.join(words)]
-        commands += [[*plain[:2], shell_command.expand(" ".join(plain[2:]), base)]] * (processes - 1)
+        commands += [[*plain[:2], shell_command.expand(" ".join(plain[2:]), environment)]] * (processes - 1)
     if view.kind == "TrainJob":
-        environments = [
-            {**base, "PET_NNODES": "1", "PET_NPROC_PER_NODE": str(processes), "PET_MASTER_PORT": str(_free_port())}
-        ]
-    places = (("activeDeadlineSeconds",), ("runPolicy", "activeDeadlineSeconds"))
-    limits = [view.get(*TEMPLATE, "spec", *place) for place in places] + [view.pod.get("activeDeadlineSeconds")]
-    seconds = min((each for each in limits if isinstance(each, int)), default=None)
-    grace = view.pod.get("terminationGracePeriodSeconds", 30)
+        torchrun = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(processes), "PET_MASTER_PORT": str(_free_port())}
+        environments = [{**environment, **torchrun}]
+    deadlines = (
+        view.get(*TEMPLATE, "spec", "activeDeadlineSeconds"),
+        view.get(*TEMPLATE, "spec", "runPolicy", "activeDeadlineSeconds"),
+        view.pod.get("activeDeadlineSeconds"),
+    )
     return Launch(
         commands,
         environments,
-        collected / Path(experiment.metrics_path).name,
+        metrics_file,
         folder / "output.log",
-        None if seconds is None else float(seconds),
-        float(grace),
+        min((float(seconds) for seconds in deadlines if isinstance(seconds, int)), default=None),
+        float(view.pod.get("terminationGracePeriodSeconds", 30)),
     )
 
 
-def mounted(experiment: Experiment) -> list[str]:
-    """Paths that the primary container mounts, and the one that holds the trials' runs if it is none of them."""
-    if experiment.kind == "TrainJob":
-        found = _overridden_mounts(experiment)
-    else:
-        found = (experiment.primary[1].get("volumeMounts") if experiment.primary else None) or []
-    paths = [str(each.get("mountPath")) for each in found if isinstance(each, dict) and each.get("mountPath")]
-    for folder in re.findall(r"hydra\.run\.dir=(/[^\s$'\"]*)/", " ".join(experiment.line)):
+def mount_paths(experiment: Experiment) -> list[str]:
+    """Return the paths that the primary container mounts, and the parent of run folders if it is not below one."""
+    mounts = (experiment.primary[1].get("volumeMounts") if experiment.primary else None) or []
+    if experiment.kind == "TrainJob":  # in its podTemplateOverrides
+        mounts = [row for _, rows in iter_lists(experiment.get(*TEMPLATE), TEMPLATE, "volumeMounts") for row in rows]
+    paths = [str(mount.get("mountPath")) for mount in mounts if isinstance(mount, dict) and mount.get("mountPath")]
+    for folder in re.findall(r"hydra\.run\.dir=(/[^\s$'\"]*)/", " ".join(experiment.command)):
         if not any(folder == path or folder.startswith(path + "/") for path in paths):
             paths.append(folder)
     return [path.rstrip("/") for path in paths]
 
 
-def keys(experiment: Experiment) -> dict[str, str]:
-    """The parameter that each Hydra key of the command takes its whole value from."""
-    references = {name: reference for name, reference, _ in experiment.trial_parameters}
-    found = {}
-    for word in shell_command.overrides(shell_command.script(experiment.line)) or []:
-        match = re.fullmatch(r"([^=]+)=\$\{trialParameters\.([^}]+)\}", word)
-        if match and match[2] in references:
-            found[match[1].lstrip("+")] = references[match[2]]
-    return found
-
-
-def _overridden_mounts(experiment: Experiment) -> list[Any]:
-    """Mounts in a TrainJob's overrides of its pods."""
-    found: list[Any] = []
-    for index, override in enumerate(experiment.items(*TEMPLATE, "spec", "podTemplateOverrides")):
-        place = (*TEMPLATE, "spec", "podTemplateOverrides", index, "spec", "containers")
-        if isinstance(override, dict):
-            for number, _ in enumerate(experiment.items(*place)):
-                found += experiment.items(*place, number, "volumeMounts")
-    return found
-
-
 def _environment(
     container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: tuple[int, int]
 ) -> dict[str, str]:
-    """This process's environment, the container's variables that make sense here, and the trial's name."""
-    found = dict(os.environ)
-    found |= {name: _absolute(value) for name in _OWN if (value := found.get(name))}
-    found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', os.defpath)}"
-    for each in container.get("env") or []:
-        value = each.get("value") if isinstance(each, dict) else None
-        if not isinstance(value, str) or each.get("name") in _OWN:
+    """Return this process's environment with the container's variables that are valid here, and the trial's name."""
+    environment = dict(os.environ)
+    environment |= {name: _absolute_paths(value) for name in OWN_VARIABLES if (value := environment.get(name))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    for variable in container.get("env") or []:
+        value = variable.get("value") if isinstance(variable, dict) else None
+        if not isinstance(value, str) or variable.get("name") in OWN_VARIABLES:
             continue
-        # A path on a volume means nothing here: this machine has caches of its own.
+        # Paths on a volume, such as caches, do not exist here.
         if not any(value == path or value.startswith(path + "/") for path in mounts):
-            found[str(each.get("name"))] = shell_command.expand(value, found)
-    found["KATIB_TRIAL_NAME"] = trial
+            environment[str(variable.get("name"))] = shell_command.expand(value, environment)
+    environment["KATIB_TRIAL_NAME"] = trial
     index, slots = slot
-    threads = max(1, (cores() or 1) // slots)
-    found.setdefault("OMP_NUM_THREADS", str(threads))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, _available_cores() // slots)))
     gpus = sorted(path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*"))
-    if len(gpus) > 1 and "CUDA_VISIBLE_DEVICES" not in found:
-        found["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    return found
+    if len(gpus) > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    return environment
 
 
-def _absolute(paths: str) -> str:
-    """Folders, separated as in PATH, that may be relative to this process's: a trial may run elsewhere."""
-    if "://" in paths:  # file:// and pkg://, which Hydra knows
+def _absolute_paths(paths: str) -> str:
+    """Return a list of folders, separated as in PATH, as absolute paths, because trials may run in another folder."""
+    if "://" in paths:  # file:// and pkg://, which Hydra resolves
         return paths
     return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep))
 
 
-def directory() -> Path:
-    """Where trials run: here, or beside train.py where there is none here."""
+def _working_folder() -> Path:
+    """Return the folder in which trials run: the current one if it has train.py, else that of the repository."""
     return Path.cwd() if (Path.cwd() / "train.py").exists() else CONF.parent
 
 
-def cores() -> int:
-    """Processors that this process may use."""
+def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _local(text: str, places: Mapping[str, Path]) -> str:
-    """Paths on volumes as local ones, wherever a word begins with one."""
-    for path in sorted(places, key=len, reverse=True):
-        local_ = str(places[path]).replace("\\", "\\\\")
-        text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?=/|$|[\s'\"\]}},:;)])", local_, text)
+def _localize(text: str, folders: Mapping[str, Path]) -> str:
+    """Replace mount paths at the start of words by local folders."""
+    for path in sorted(folders, key=len, reverse=True):
+        local_path = str(folders[path]).replace("\\", "\\\\")
+        text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?=/|$|[\s'\"\]}},:;)])", local_path, text)
     return text
 
 
-def with_overrides(words: list[str], more: Sequence[str]) -> list[str]:
-    """The words with overrides added to the call of train.py.
-
-    Raises:
-        InputError: it is not called.
-    """
-    added = " ".join(shlex.quote(each) for each in more)
-    if not shell_command.is_shell(words):
-        if shell_command.overrides(shlex.join(words)) is None:
-            raise InputError("the command does not call train.py, so there is nothing to add overrides to")
-        return [*words, *(shlex.quote(each) for each in more)]
-    script = " ".join(words[2:])
-    call = shell_command.training(script)
-    if call is None:
-        raise InputError("the command does not call train.py, so there is nothing to add overrides to")
-    return [*words[:2], f"{script[: call.end]} {added}{script[call.end :]}"]
-
-
-def _processes(experiment: Experiment) -> int:
+def _process_count(experiment: Experiment) -> int:
     if experiment.kind == "TrainJob":
         nodes = experiment.get(*TEMPLATE, "spec", "trainer", "numNodes", default=1)
-        each = experiment.get(*TEMPLATE, "spec", "trainer", "numProcPerNode", default=1)
-        return int(nodes) * (each if isinstance(each, int) else 1)
-    replicas = experiment.mapping(*TEMPLATE, "spec", "pytorchReplicaSpecs")
-    return max(1, sum(int(each.get("replicas", 1)) for each in replicas.values() if isinstance(each, dict)))
+        per_node = experiment.get(*TEMPLATE, "spec", "trainer", "numProcPerNode", default=1)
+        return int(nodes) * (per_node if isinstance(per_node, int) else 1)
+    replicas = experiment.mapping(*TEMPLATE, "spec", "pytorchReplicaSpecs").values()
+    return max(1, sum(int(replica.get("replicas", 1)) for replica in replicas if isinstance(replica, dict)))
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
-class _Gone:
-    """A process that has ended while nobody watched."""
+class _EndedProcess:
+    """A process that ended while no search was running."""
 
     pid: int
 
 
-class Processes:
-    """The running processes of a trial."""
+class TrialProcesses:
+    """The running processes of a trial: the primary container's, and the other containers'."""
 
-    def __init__(self, main: Any, others: Sequence[Any], launch: Launch) -> None:
-        self.main, self.others, self.launch = main, list(others), launch
+    def __init__(self, main: Any, workers: Sequence[Any], launch: Launch) -> None:
+        self.main, self.workers, self.launch = main, list(workers), launch
 
     @classmethod
-    def start(cls, launch: Launch, slot: tuple[int, int]) -> "Processes":
-        """Starts them, each in a session of its own, on its share of the processors."""
-        before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-        if before:
+    def start(cls, launch: Launch, slot: tuple[int, int]) -> "TrialProcesses":
+        """Start a trial's processes, each in its own session, on their share of the cores.
+
+        Args:
+            launch: what to start.
+            slot: index of the trial among those that run, and their number.
+        """
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        if cores:
             index, slots = slot
-            share = sorted(before)[index :: min(slots, len(before))] if slots <= len(before) else sorted(before)
-            os.sched_setaffinity(0, share)
+            os.sched_setaffinity(0, cores[index::slots] if slots <= len(cores) else cores)
         try:
-            started: list[Any] = []
-            for command_, environment in zip(launch.commands, launch.environments, strict=True):
-                name = launch.output if not started else launch.output.with_suffix(f".{len(started)}.log")
-                with name.open("ab") as output:
-                    started.append(
+            processes: list[Any] = []
+            for command, environment in zip(launch.commands, launch.environments, strict=True):
+                path = launch.output if not processes else launch.output.with_suffix(f".{len(processes)}.log")
+                with path.open("ab") as output:
+                    processes.append(
                         psutil.Popen(
-                            command_,
+                            command,
                             env=environment,
-                            cwd=directory(),
+                            cwd=_working_folder(),
                             stdin=subprocess.DEVNULL,
                             stdout=output,
                             stderr=subprocess.STDOUT,
@@ -304,114 +265,118 @@ class Processes:
                         )
                     )
         finally:
-            if before:
-                os.sched_setaffinity(0, before)
-        return cls(started[0], started[1:], launch)
+            if cores:
+                os.sched_setaffinity(0, cores)
+        return cls(processes[0], processes[1:], launch)
 
     @classmethod
-    def adopt(cls, pids: Sequence[tuple[int, float]], launch: Launch) -> "Processes | None":
-        """Those of a search that was killed, if they are still there.
+    def adopt(cls, ids: Sequence[tuple[int, float]], launch: Launch) -> "TrialProcesses | None":
+        """Take over the processes of a search that was killed.
 
         Args:
-            pids: process ids and when they were created.
+            ids: process ids and creation times.
             launch: what they were started from.
 
         Returns:
-            None if they are gone, and had not ended well by themselves.
+            None if they do not run any more, and did not complete.
         """
-        found = []
-        for pid, created in pids:
+        processes = []
+        for pid, created in ids:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        if found and found[0].pid == pids[0][0]:
-            return cls(found[0], found[1:], launch)
-        gone = cls(_Gone(pids[0][0]), [], launch) if pids else None
-        return gone if gone is not None and gone.mark() == "completed" else None
+                    processes.append(process)
+        if processes and processes[0].pid == ids[0][0]:
+            return cls(processes[0], processes[1:], launch)
+        ended = cls(_EndedProcess(ids[0][0]), [], launch) if ids else None
+        return ended if ended is not None and ended._read_mark() == "completed" else None
 
     def ids(self) -> list[tuple[int, float]]:
-        """What `adopt` takes."""
-        found = []
-        for process in (self.main, *self.others):
+        """Return process ids and creation times, for `adopt`."""
+        ids = []
+        for process in (self.main, *self.workers):
             try:
-                found.append((int(process.pid), float(process.create_time())))
+                ids.append((int(process.pid), float(process.create_time())))
             except (psutil.Error, AttributeError):
-                found.append((int(process.pid), 0.0))
-        return found
+                ids.append((int(process.pid), 0.0))
+        return ids
 
-    def ended(self) -> int | None:
-        """The exit status; None while it runs. An adopted process's is told by the mark that the wrapper leaves."""
+    def poll(self) -> int | None:
+        """Return the exit code, and end the workers; None while it runs.
+
+        The exit code of an adopted process follows from the file that the wrapper leaves.
+        """
         if isinstance(self.main, psutil.Popen):
             code: int | None = self.main.poll()
         else:
             with contextlib.suppress(psutil.Error):
-                if (
-                    isinstance(self.main, psutil.Process)
-                    and self.main.is_running()
-                    and self.main.status() != psutil.STATUS_ZOMBIE
-                ):
+                running = isinstance(self.main, psutil.Process) and self.main.is_running()
+                if running and self.main.status() != psutil.STATUS_ZOMBIE:
                     return None
-            code = 0 if self.mark() in ("completed", "early-stopped") else 1
+            code = 0 if self._read_mark() in ("completed", "early-stopped") else 1
         if code is not None:
-            self.signal(signal.SIGTERM, self.others)
+            self._signal(signal.SIGTERM, self.workers)
         return code
 
-    def mark(self) -> str:
-        """What the file <pid>.pid beside the metrics says: completed, early-stopped or nothing."""
+    @property
+    def _mark_file(self) -> Path:
+        """The file beside the metrics in which the wrapper reports the end: `completed` or `early-stopped`."""
+        return self.launch.metrics_file.parent / f"{self.main.pid}.pid"
+
+    def _read_mark(self) -> str:
         with contextlib.suppress(OSError):
-            return (self.launch.metrics_file.parent / f"{self.main.pid}.pid").read_text().strip()
+            return self._mark_file.read_text().strip()
         return ""
 
     def stop_early(self) -> None:
-        """What the collector does: leaves a mark, and ends the shell's child."""
-        (self.launch.metrics_file.parent / f"{self.main.pid}.pid").write_text("early-stopped")
+        """Stop the trial as Katib's collector does: write the file, and end the shell's child."""
+        self._mark_file.write_text("early-stopped")
         with contextlib.suppress(psutil.Error):
             for child in self.main.children():
                 child.terminate()
 
     def terminate(self) -> None:
-        """SIGTERM to all processes of the trial."""
-        self.signal(signal.SIGTERM, [self.main, *self.others])
+        """Send SIGTERM to all processes of the trial."""
+        self._signal(signal.SIGTERM, [self.main, *self.workers])
 
     def kill(self) -> None:
-        """SIGKILL to all processes of the trial, and whatever they have started."""
-        if isinstance(self.main, _Gone):
+        """Send SIGKILL to all processes of the trial and their descendants."""
+        if isinstance(self.main, _EndedProcess):
             return
-        for process in (self.main, *self.others):
+        for process in (self.main, *self.workers):
             with contextlib.suppress(psutil.Error):
                 for child in process.children(recursive=True):
                     child.kill()
-        self.signal(signal.SIGKILL, [self.main, *self.others])
+        self._signal(signal.SIGKILL, [self.main, *self.workers])
 
     @staticmethod
-    def signal(number: int, processes: Sequence[Any]) -> None:
-        """To whole sessions: the shell alone would not pass it on."""
+    def _signal(number: int, processes: Sequence[Any]) -> None:
+        """Send a signal to whole sessions, because a shell does not forward it."""
         for process in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, number)
 
     def wait(self, seconds: float) -> bool:
-        """Whether all have ended within so many seconds."""
+        """Wait for all processes, and return whether they have ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if self.ended() is not None and not self.alive():
+            if self.poll() is not None and not self.is_alive():
                 return True
             time.sleep(0.05)
-        return not self.alive()
+        return not self.is_alive()
 
-    def alive(self) -> bool:
-        """Whether any process of its sessions is still there."""
-        for process in () if isinstance(self.main, _Gone) else (self.main, *self.others):
+    def is_alive(self) -> bool:
+        """Return whether any process of the trial's sessions runs."""
+        for process in () if isinstance(self.main, _EndedProcess) else (self.main, *self.workers):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, 0)
-                if _lives(process.pid):
+                if _has_living_member(process.pid):
                     return True
         return False
 
 
-def _lives(group: int) -> bool:
-    """Whether a process group has a member that is no zombie: where nobody reaps orphans, those stay."""
+def _has_living_member(group: int) -> bool:
+    """Return whether a process group has a member that is not a zombie (those stay where nothing reaps orphans)."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
@@ -419,8 +384,8 @@ def _lives(group: int) -> bool:
     return False
 
 
-def kill_strays(trial: str) -> None:
-    """Ends what a search that was killed had started for a trial and not yet noted."""
+def kill_stray_processes(trial: str) -> None:
+    """Kill processes of a trial that a killed search had started but not yet stored."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get("KATIB_TRIAL_NAME") == trial:

@@ -1,8 +1,11 @@
-"""A search's trials on disk: Optuna's storage, and trials.jsonl for everybody else."""
+"""The trials of a local search on disk: Optuna's storage, and trials.jsonl for all other programs."""
 
 import contextlib
 import dataclasses
 import json
+import os
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,35 +14,37 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from config import files
-from config.errors import InputError
-from katib import shell_command
+from config.errors import InputError, InUseError
 from katib.documents import Document
-from katib.experiment import Experiment, substitute, trial_of
+from katib.experiment import Experiment, trial_command
+from katib.shell_command import train_overrides
 
 ENDED = ("Succeeded", "Failed", "EarlyStopped", "MetricsUnavailable", "Killed")
 FAILED = ("Failed", "MetricsUnavailable")
 STORAGE, ROWS, SPEC_FILE = "optuna.db", "trials.jsonl", "experiment.json"
+LOCK, OWNER = ".lock", ".lock.json"
+COUNTS = ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial.
+    """A trial of a search.
 
     Attributes:
-        name: of the trial.
-        number: Optuna's.
-        status: Running, or one of `ENDED`, as Katib calls them.
+        name: name of the trial.
+        number: Optuna's number of the trial.
+        status: Running, or one of `ENDED`, as Katib names them.
         assignments: value of each parameter, as text.
-        value: the objective by its strategy; None without one.
-        metrics: min, max and latest of each metric, as texts.
+        value: the objective by its strategy; None without a value.
+        metrics: min, max and latest of each metric, as text.
         history: the objective's values, by time.
         curve: (time, value) of the objective, as reported.
-        reason: why it ended as it did, if not well.
+        reason: why it ended without success.
         started, ended: times in UTC.
-        exit_code: of its shell.
-        rule: the early-stopping rule it began with.
-        place: of hyperband: bracket, rung, parent.
-        processes: ids of running ones, and when they were created.
+        exit_code: exit code of its shell.
+        rule: the early-stopping rule that it started with.
+        position: of hyperband: bracket, rung, parent (the key `place` in trials.jsonl).
+        processes: process ids and creation times, while it runs.
     """
 
     name: str
@@ -55,148 +60,171 @@ class Trial:
     ended: str = ""
     exit_code: int | None = None
     rule: dict[str, Any] | None = None
-    place: dict[str, Any] = field(default_factory=dict)
+    position: dict[str, Any] = field(default_factory=dict)
     processes: list[tuple[int, float]] = field(default_factory=list)
 
-    def but(self, **changes: Any) -> "Trial":
-        """The trial with other values."""
-        return dataclasses.replace(self, **changes)
-
-    def row(self) -> dict[str, Any]:
-        """Its line of trials.jsonl."""
-        row = dataclasses.asdict(self)
+    def to_row(self) -> dict[str, Any]:
+        """Return its row of trials.jsonl, without processes."""
+        row = {"place" if key == "position" else key: value for key, value in dataclasses.asdict(self).items()}
         row.pop("processes")
         return row
 
-
-class Store:
-    """The folder of a search. One process at a time has it."""
-
-    def __init__(self, folder: Path, experiment: Experiment, more: Sequence[str]) -> None:
-        """Opens or makes it.
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Trial":
+        """Return the trial of a row of trials.jsonl.
 
         Raises:
-            InputError: another search's folder, or another process runs the search.
+            TypeError: the row has an unknown field, or lacks one.
         """
-        self.folder, self.experiment, self.more = folder, experiment, list(more)
+        fields = dict(row)
+        fields["position"] = fields.pop("place", {})
+        for key in ("curve", "processes"):
+            fields[key] = [tuple(pair) for pair in fields.get(key, [])]
+        return cls(**fields)
+
+
+class Store:
+    """The folder of a search, which only one process at a time can open."""
+
+    def __init__(self, folder: Path, experiment: Experiment, overrides: Sequence[str], wait: bool = False) -> None:
+        """Open or create the folder.
+
+        Args:
+            folder: the search's folder.
+            experiment: the Experiment that it belongs to.
+            overrides: overrides added to the trials' command line.
+            wait: wait while another process has the folder.
+
+        Raises:
+            InUseError: another process has the folder.
+            InputError: the folder belongs to another search.
+        """
+        self.folder, self.experiment, self.overrides = folder, experiment, list(overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(folder / ".lock")
+        self.lock = FileLock(folder / LOCK)
         try:
             self.lock.acquire(timeout=0)
         except Timeout as error:
-            raise InputError(f"{folder}: another process runs this search") from error
-        self._same()
-        self.trials: list[Trial] = self._read()
+            if not wait:
+                message = (
+                    f"search folder {folder} is in use by {_owner(folder)}; wait (--wait), or choose another --folder"
+                )
+                raise InUseError(message) from error
+            print(f"isotrain: waiting for {_owner(folder)}, which uses {folder}", file=sys.stderr, flush=True)
+            self.lock.acquire(poll_interval=0.5)
+        files.write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
+        try:
+            self._check_same_search()
+            self.trials: list[Trial] = read_trials(folder)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Lets another process have the folder."""
+        """Release the folder."""
+        (self.folder / OWNER).unlink(missing_ok=True)
         self.lock.release()
 
-    def _same(self) -> None:
-        """Refuses the folder of a search over another space, or with another command."""
-        spec = dict(self.experiment.mapping("spec"))
-        for count in ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"):
-            spec.pop(count, None)  # Katib, too, lets these change
+    def _check_same_search(self) -> None:
+        """Refuse the folder of a search with another space or another command."""
+        spec = {key: value for key, value in self.experiment.mapping("spec").items() if key not in COUNTS}
         spec["objective"] = {**self.experiment.mapping("spec", "objective"), "goal": None}
-        now = {"name": self.experiment.name, "spec": spec, "overrides": self.more}
+        # Counts and goal may change, as in Katib.
+        content = {"name": self.experiment.name, "spec": spec, "overrides": self.overrides}
+        current = json.loads(json.dumps(content))
         path = self.folder / SPEC_FILE
-        if path.exists():
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{path} is damaged: choose another --folder") from error
-            if before != json.loads(json.dumps(now)):
-                keys = [key for key in ("name", "overrides") if before.get(key) != now[key]]
-                keys += [
-                    f"spec.{key}"
-                    for key in {**before.get("spec", {}), **spec}
-                    if before.get("spec", {}).get(key) != json.loads(json.dumps(spec.get(key)))
-                ]
-                raise InputError(
-                    f"{self.folder} holds another search: {', '.join(keys)} differ; go on with the file that it began "
-                    "with, or choose another --folder"
-                )
-        else:
-            foreign = [each.name for each in self.folder.iterdir() if each.name not in (".lock", ROWS, STORAGE)]
+        if not path.exists():
+            own_files = (LOCK, OWNER, ROWS, STORAGE)
+            foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in own_files)
             if foreign and not (self.folder / STORAGE).exists():
-                raise InputError(
-                    f"{self.folder} is no search's folder (it has {sorted(foreign)[0]}): choose another --folder"
-                )
-            files.write_text(path, json.dumps(now, indent=1))
+                message = f"{self.folder} is not the folder of a search (it contains {foreign[0]})"
+                raise InputError(f"{message}; choose another --folder")
+            files.write_text(path, json.dumps(content, indent=1))
+            return
+        try:
+            previous = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not valid JSON; choose another --folder") from error
+        if previous != current:
+            keys = [key for key in ("name", "overrides") if previous.get(key) != current[key]]
+            old, new = previous.get("spec", {}), current["spec"]
+            keys += [f"spec.{key}" for key in {**old, **new} if old.get(key) != new.get(key)]
+            raise InputError(
+                f"{self.folder} belongs to another search: {', '.join(keys)} differ; use the file that the search was "
+                "started with, or choose another --folder"
+            )
 
     def study(self, sampler: Any) -> Any:
-        """Optuna's study, in a SQLite file beside trials.jsonl."""
+        """Open or create Optuna's study, and bring it up to date with the trials."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / STORAGE}")
-        direction = "maximize" if self.experiment.maximize else "minimize"
         study = optuna.create_study(
             storage=storage,
             sampler=sampler,
             study_name=self.experiment.name,
-            direction=direction,
+            direction="maximize" if self.experiment.maximize else "minimize",
             load_if_exists=True,
         )
-        ours = {each.number: each for each in self.trials}
-        for each in study.get_trials(deepcopy=False):
-            if each.state.is_finished():
+        trials = {trial.number: trial for trial in self.trials}
+        for row in study.get_trials(deepcopy=False):
+            if row.state.is_finished():
                 continue
-            # The search was killed between asking and beginning, or between an end and telling of it.
-            if each.number not in ours:
-                storage.set_trial_state_values(each._trial_id, optuna.trial.TrialState.FAIL)
-            elif ours[each.number].status in ENDED:
-                _tell(study, ours[each.number])
+            # The search was killed between asking for a point and starting its trial, or before telling its result.
+            if row.number not in trials:
+                storage.set_trial_state_values(row._trial_id, optuna.trial.TrialState.FAIL)
+            elif trials[row.number].status in ENDED:
+                _tell(study, trials[row.number])
         return study
 
     def add(self, trial: Trial) -> None:
-        """A trial that begins."""
+        """Add a trial that starts."""
         self.trials.append(trial)
         self._write()
 
-    def running(self, trial: Trial, processes: list[tuple[int, float]]) -> None:
-        """Notes a trial's processes."""
-        self._replace(trial.but(processes=processes))
+    def set_processes(self, trial: Trial, processes: list[tuple[int, float]]) -> None:
+        """Store the processes of a running trial."""
+        self._replace(dataclasses.replace(trial, processes=processes))
 
     def end(self, trial: Trial, study: Any) -> None:
-        """A trial that has ended."""
+        """Store a trial that has ended, and tell Optuna."""
         self._replace(trial)
         _tell(study, trial)
 
     def best(self) -> Trial | None:
-        """The trial with the best value so far."""
-        return best_of(self.trials, self.experiment.maximize)
+        """Return the trial with the best value so far."""
+        return best_trial(self.trials, self.experiment.maximize)
 
-    def run_of(self, name: str, mounts: Mapping[str, Path]) -> Path | None:
-        """The local folder of a trial's run; None if its command does not name one."""
-        trial = next((each for each in self.trials if each.name == name), None)
-        assignments = trial.assignments if trial else {each.name: "0" for each in self.experiment.parameters}
-        workload = substitute(self.experiment, name, assignments, "local")
-        found = shell_command.overrides(shell_command.script(trial_of(self.experiment, workload).line)) or []
-        folders = [each.removeprefix("hydra.run.dir=") for each in found if each.startswith("hydra.run.dir=")]
+    def run_folder(self, name: str, mounts: Mapping[str, Path]) -> Path | None:
+        """Return the local folder of a trial's run; None if its command does not set hydra.run.dir.
+
+        Args:
+            name: name of the trial.
+            mounts: local folders of mount paths.
+        """
+        trial = next((trial for trial in self.trials if trial.name == name), None)
+        assignments = trial.assignments if trial else {row.name: "0" for row in self.experiment.parameters}
+        overrides = train_overrides(trial_command(self.experiment, name, assignments, "local")) or []
+        folders = [word.removeprefix("hydra.run.dir=") for word in overrides if word.startswith("hydra.run.dir=")]
         if not folders:
             return None
-        for path, place in mounts.items():
+        for path, local_folder in mounts.items():
             if folders[-1] == path or folders[-1].startswith(path + "/"):
-                return place / folders[-1][len(path) :].lstrip("/")
+                return local_folder / folders[-1][len(path) :].lstrip("/")
         return Path(folders[-1])
 
-    # --- the file
-
     def _replace(self, trial: Trial) -> None:
-        self.trials = [trial if each.name == trial.name else each for each in self.trials]
+        self.trials = [trial if row.name == trial.name else row for row in self.trials]
         self._write()
 
     def _write(self) -> None:
-        rows = [{**each.row(), "processes": each.processes} for each in self.trials]
+        rows = [{**trial.to_row(), "processes": trial.processes} for trial in self.trials]
         files.write_text(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def _read(self) -> list[Trial]:
-        return read(self.folder)
 
-
-def read(folder: Path) -> list[Trial]:
-    """The trials of a search's folder.
+def read_trials(folder: Path) -> list[Trial]:
+    """Read the trials of a search's folder.
 
     Raises:
         InputError: trials.jsonl is damaged.
@@ -204,40 +232,45 @@ def read(folder: Path) -> list[Trial]:
     path = folder / ROWS
     if not path.exists():
         return []
-    found = []
+    trials = []
     for index, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            row = json.loads(line)
-            row["processes"] = [tuple(each) for each in row.get("processes", [])]
-            row["curve"] = [tuple(each) for each in row.get("curve", [])]
-            found.append(Trial(**row))
+            trials.append(Trial.from_row(json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path}, line {index}: not a trial: {error}") from error
-    return found
+            raise InputError(f"{path}, line {index}: not a trial: {error}; remove the line") from error
+    return trials
 
 
-def best_of(trials: Sequence[Trial], maximize: bool) -> Trial | None:
-    """The trial with the best value, EarlyStopped ones included, as Katib has it; None if there are no values."""
-    valued = [each for each in trials if each.value is not None]
+def best_trial(trials: Sequence[Trial], maximize: bool) -> Trial | None:
+    """Return the trial with the best value, EarlyStopped ones included as in Katib; None without values."""
+    valued = [trial for trial in trials if trial.value is not None]
     sign = -1 if maximize else 1
-    return min(valued, key=lambda each: sign * (each.value or 0.0), default=None)
+    return min(valued, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
-def experiment_of(folder: Path) -> Experiment | None:
-    """The Experiment of a search's folder, without its counts; None if it is no such folder."""
+def read_experiment(folder: Path) -> Experiment | None:
+    """Read the Experiment of a search's folder, without counts; None if it is not the folder of a search."""
     try:
-        found = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
-        value = {"metadata": {"name": found["name"]}, "spec": found["spec"]}
+        content = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+        value = {"metadata": {"name": content["name"]}, "spec": content["spec"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Experiment(Document(str(folder), value, {}))
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / OWNER).read_bytes())
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def _tell(study: Any, trial: Trial) -> None:
     import optuna
 
     states = optuna.trial.TrialState
-    # Optuna learns from trials that were stopped early, too: their value is the best they reached.
+    # Optuna also learns from early-stopped trials: their value is the best that they reached.
     state = states.COMPLETE if trial.value is not None else states.FAIL
     with contextlib.suppress(ValueError):  # told before the search was killed
         storage_id = study.get_trials(deepcopy=False)[trial.number]._trial_id

@@ -1,4 +1,4 @@
-"""What a run of the pipeline is given: its parameters and train.py's overrides, refused before anything is started."""
+"""Arguments of a pipeline run, checked before anything starts: train.py's overrides and `-p NAME=VALUE`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,90 +9,90 @@ from config import tasks
 from config.errors import InputError
 from pipelines.commands import experiment_path
 from pipelines.compilation import spec_parameters
+from pipelines.verdict import POLICIES
 
-# Said by a parameter of the pipeline, or by the step.
-OWN = ("quality=", "explain=", "hydra.run.dir=")
-POLICIES = ("enforce", "warn", "off")
 CHOICES = {
     "quality": POLICIES, "drift": POLICIES, "explain": POLICIES, "benchmark": POLICIES,
     "tune_backend": ("katib", "local"), "when": ("always", "changed"),
 }  # fmt: skip
-TYPES = {
-    "STRING": "text", "NUMBER_INTEGER": "a whole number", "NUMBER_DOUBLE": "a number", "BOOLEAN": "true or false",
-    "LIST": "a list, as [a,b]", "STRUCT": "a mapping",
-}  # fmt: skip
+# Types by KFP's names: Python's, and the words for a message.
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "STRING": (str, "text"),
+    "NUMBER_INTEGER": (int, "a whole number"),
+    "NUMBER_DOUBLE": ((int, float), "a number"),
+    "BOOLEAN": (bool, "true or false"),
+    "LIST": (list, "a list, as [a,b]"),
+    "STRUCT": (dict, "a mapping"),
+}
+_ALIASES = {"again": "refresh"}  # former names
 
 
-def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
-    """Values of the pipeline's parameters, for a run of it.
+def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of the pipeline's parameters for a run.
 
     Args:
-        spec: of the pipeline.
-        overrides: train.py's: `model=` and `data=` are parameters of their own, the rest is one list.
-        given: NAME=VALUE of other parameters.
+        spec: Specification of the pipeline.
+        overrides: Overrides of train.py. `model=` and `data=` are parameters of the pipeline, the rest is one list.
+        assignments: NAME=VALUE of other parameters.
 
     Raises:
-        InputError: an unknown parameter, a value of another type, or a configuration that cannot train.
+        InputError: A parameter is unknown, a value has another type, or the configuration is invalid.
     """
-    known = spec_parameters(spec)
-    if missing := [name for name in ("model", "data", "overrides", *CHOICES, "tune") if name not in known]:
-        raise InputError(f"this is not isotrain's pipeline: it has no parameter {missing[0]}")
-    found: dict[str, Any] = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals or name not in known:
-            raise InputError(f"-p {each}: write NAME=VALUE, a name of {', '.join(known)}")
-        found[name] = _value(each, value, str(known[name]["parameterType"]))
+    parameters = spec_parameters(spec)
+    if missing := [name for name in ("model", "data", "overrides", *CHOICES, "tune") if name not in parameters]:
+        raise InputError(f"this is not the pipeline of isotrain: it has no parameter {missing[0]}")
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = _ALIASES.get(name, name)
+        if not equals or name not in parameters:
+            raise InputError(f"-p {assignment}: must be NAME=VALUE with a name of {', '.join(parameters)}")
+        values[name] = _parse_value(assignment, text, str(parameters[name]["parameterType"]))
     rest = []
-    for each in overrides:
-        name, _, value = each.partition("=")
+    for override in overrides:
+        name, _, text = override.partition("=")
         if name in ("model", "data"):
-            found[name] = value
-        elif each.startswith(OWN):
-            said = "the step chooses its folder" if name.startswith("hydra") else f"say -p {name}={value}"
-            raise InputError(f"{each}: {said}")
+            values[name] = text
+        elif name in ("quality", "explain"):
+            raise InputError(f"{override}: use the parameter -p {name}={text}")
+        elif name == "hydra.run.dir":
+            raise InputError(f"{override}: the train step sets its own folder")
         else:
-            rest.append(each)
+            rest.append(override)
     if rest:
-        found["overrides"] = rest
-    _refuse(known, found)
-    return found
+        values["overrides"] = rest
+    _check_values({name: values.get(name, item.get("defaultValue")) for name, item in parameters.items()})
+    return values
 
 
-def _refuse(known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> None:
-    """Composes what the train step will, before anything is started."""
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Check the configuration of the train step, what the steps need of the task, and the choices."""
     from config.check import check_config
     from config.compose import compose
 
-    def of(name: str) -> Any:
-        return found.get(name, known[name].get("defaultValue"))
-
-    config = compose([f"model={of('model')}", f"data={of('data')}", *of("overrides")])
+    config = compose([f"model={values['model']}", f"data={values['data']}", *values["overrides"]])
     check_config(config)
-    # Told now rather than after the training.
     task = str(config.task.name)
     tasks.load_member(task, "LIBRARY", "the pipeline")
-    for name, needed in (("quality", "facts"), ("explain", "explainer")):
-        if of(name) != "off":
-            tasks.load_member(task, needed, f"the pipeline with {name}={of(name)}")
+    for name, member in (("quality", "facts"), ("explain", "explainer")):
+        if values[name] != "off":
+            tasks.load_member(task, member, f"the pipeline with {name}={values[name]}")
     for name, choices in CHOICES.items():
-        if of(name) not in choices:
-            raise InputError(f"-p {name}={of(name)}: {', '.join(choices)}")
-    if of("tune") and not experiment_path(of("tune")).exists():
-        raise InputError(f"-p tune={of('tune')}: there is no such file; those of the image are in katib/")
-    for name, value in found.items():
+        if values[name] not in choices:
+            raise InputError(f"-p {name}={values[name]}: must be one of {', '.join(choices)}")
+    if values["tune"] and not experiment_path(values["tune"]).exists():
+        raise InputError(f"-p tune={values['tune']}: there is no such file; those of the image are in katib/")
+    for name, value in values.items():
         if "{{$" in str(value):
-            raise InputError(f"{name}: KFP takes {{{{$ for its own and would break on it")
+            raise InputError(f"{name}: a value cannot contain {{{{$, which KFP would try to replace")
 
 
-def _value(each: str, value: str, kind: str) -> Any:
-    found = value if kind == "STRING" else yaml.safe_load(value)
-    good: Any = {
-        "STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool, "LIST": list,
-        "STRUCT": dict,
-    }[kind]  # fmt: skip
-    if not isinstance(found, good) or (isinstance(found, bool) and kind != "BOOLEAN"):
-        raise InputError(f"-p {each}: {TYPES[kind]}")
+def _parse_value(assignment: str, text: str, kind: str) -> Any:
+    value: Any = text if kind == "STRING" else yaml.safe_load(text)
+    types, description = _TYPES[kind]
+    valid = isinstance(value, types) and not (isinstance(value, bool) and kind != "BOOLEAN")
+    if not valid:
+        raise InputError(f"-p {assignment}: must be {description}")
     if kind == "LIST":
-        return [str(item) for item in found]
-    return float(found) if kind == "NUMBER_DOUBLE" else found  # KFP takes no whole number for it
+        return [str(item) for item in value]
+    return float(value) if kind == "NUMBER_DOUBLE" else value  # KFP rejects a whole number for it

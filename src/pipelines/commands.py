@@ -1,4 +1,4 @@
-"""Our command lines, run by a step: their output goes on to the step's log, a signal goes on to them."""
+"""Commands of isotrain as subprocesses of a step: output goes to the step's log, signals go to the command."""
 
 import os
 import re
@@ -6,7 +6,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,102 +16,96 @@ from types import FrameType
 from typing import Any
 
 from config.errors import ExecutionError
-from config.source_code import PROJECT
+from config.files import PROJECT
 
-MEANS = {
-    2: "refused", 3: "training diverged", 4: "the data contract is broken", 5: "the explanation gate failed",
-    6: "the search failed", 7: "a server is out of reach", 8: "out of disk or memory",
+_PREFIX = "isotrain: "  # of a command's message on stderr
+_EXIT_CODES = {
+    2: "invalid input", 3: "training diverged", 4: "the data contract is violated", 5: "the explanation gate failed",
+    6: "the search failed", 7: "a server does not answer", 8: "no disk space or memory left",
     130: "interrupted", 143: "interrupted",
 }  # fmt: skip
 
 
 def experiment_path(file: str) -> Path:
-    """The file of an Experiment: one of this folder, or of the project, which an image has."""
+    """Return the file of an Experiment, relative to the present folder or to the project (the image has the latter)."""
     return Path(file) if Path(file).exists() else PROJECT / file
 
 
-def run_command(mine: dict[str, Any], *command: str | Path, good: Sequence[int] = (0,)) -> str:
-    """Runs `python COMMAND`, and keeps what it did in the step's record.
+def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequence[int] = (0,)) -> str:
+    """Run `python COMMAND` and add it to the record of the step.
 
     Args:
-        mine: the step's record.
-        command: after python: "train.py", or "-m", "quality", and arguments.
-        good: exit codes that are no failure of the step.
+        step: Record of the step; gets `commands`, `exit` (the exit code) and `said` (the last message on stderr).
+        command: Words after python: "train.py", or "-m", "quality", and arguments.
+        valid_codes: Exit codes that are not a failure of the step.
 
     Returns:
-        What it wrote to stdout; each line has been passed on, too.
+        Its stdout; each line is printed, too.
 
     Raises:
-        ExecutionError: another exit code; the message ends with the last that it said.
+        ExecutionError: Another exit code; the message is the last one of the command.
     """
     words = [str(PROJECT / word) if word == "train.py" else str(word) for word in command]
-    shown = re.sub(r"://[^/@\s]+@", "://***@", shlex.join(["python", *map(str, command)]))
+    text = re.sub(r"://[^/@\s]+@", "://***@", shlex.join(["python", *map(str, command)]))
     environment = {**os.environ}
     path = [str(PROJECT / "src"), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    environment.pop("_KFP_RUNTIME", None)  # KFP's own mark of a step would hide its client from our commands
-    print(f"$ {shown}", flush=True)
-    began = time.monotonic()
-    # stderr joins KFP's log at once; stdout is read, for it is the result.
+    environment.pop("_KFP_RUNTIME", None)  # set in a step; with it, importing kfp hides its client
+    print(f"$ {text}", flush=True)
+    start = time.monotonic()
+    # stderr goes to KFP's log at once; stdout, the result, is also returned.
     process = subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        start_new_session=True,  # Ctrl-C on a terminal reaches it once, from us
+        start_new_session=True,  # Ctrl-C on a terminal must reach it only once, forwarded
     )
-    said: list[str] = []
-    with _forwarding(process):
-        errors = _reader(process.stderr, said)
+    messages: deque[str] = deque([""], maxlen=1)
+    with _forward_signals(process):
+        reader = threading.Thread(target=_print_stderr, args=(process.stderr, messages), daemon=True)
+        reader.start()
         lines = []
         for line in process.stdout or ():
             print(line, end="", flush=True)
             lines.append(line)
         code = process.wait()
-        errors.join()
-    mine["commands"].append({"command": shown, "seconds": time.monotonic() - began, "code": code})
-    mine["exit"] = code = 128 - code if code < 0 else code
-    mine["said"] = next(
-        (each.removeprefix("isotrain: ") for each in reversed(said) if each.startswith("isotrain: ")), ""
-    )
-    if code not in good:
-        raise ExecutionError(mine["said"] or f"{shown} ended with {code}, {MEANS.get(code, 'a bug')}", code)
+        reader.join()
+    step["commands"].append({"command": text, "seconds": time.monotonic() - start, "code": code})
+    code = 128 - code if code < 0 else code
+    step |= {"exit": code, "said": messages[-1]}
+    if code not in valid_codes:
+        reason = f"{text} ended with exit code {code}, {_EXIT_CODES.get(code, 'a bug')}"
+        raise ExecutionError(messages[-1] or reason, code)
     return "".join(lines)
 
 
-def _reader(stream: Any, said: list[str]) -> Any:
-    import threading
-
-    def read() -> None:
-        for line in stream:
-            print(line, end="", flush=True)
-            if line.strip():
-                said.append(line.strip())
-                del said[:-50]
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    return thread
+def _print_stderr(stream: Any, messages: deque[str]) -> None:
+    """Print the lines of stderr, and keep the last message among them."""
+    for line in stream:
+        print(line, end="", flush=True)
+        if line.strip().startswith(_PREFIX):
+            messages.append(line.strip().removeprefix(_PREFIX))
 
 
 @contextmanager
-def _forwarding(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Passes SIGTERM on, and waits for the checkpoint instead of leaving the command behind.
+def _forward_signals(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Forward SIGTERM to the command and wait until it ends, so that it can write its checkpoint.
 
-    Ctrl-C comes as SIGTERM, too: from whoever started the steps (`pipelines.local`).
+    SIGINT is ignored: `pipelines.local` turns it into a SIGTERM for each step.
     """
 
     def forward(number: int, _: FrameType | None) -> None:
         if process.poll() is None:
             process.send_signal(number)
 
-    before = {
+    handlers = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
     }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

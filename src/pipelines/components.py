@@ -1,16 +1,16 @@
-"""The steps as KFP components: each body is one call of `pipelines.steps`, and that calls one of our commands.
+"""The steps as KFP components. Each body is one call of `pipelines.steps`, which runs the commands of isotrain.
 
-KFP copies the source of a body into the compiled pipeline, so that everything in it must stand by itself; names of types
-are those that the step's runtime knows (`kfp.dsl`, `typing`), and no annotation may be a string.
+KFP copies the source of a body into the compiled pipeline: it must be self-contained, its types must be names that the runtime
+of a step imports (`kfp.dsl`, `typing`), and no annotation may be a string.
 """
 
 from functools import partial
-from typing import List  # noqa: UP035 - the step's runtime knows this one
+from typing import List  # noqa: UP035 - the runtime of a step imports this one
 
 from kfp import dsl
 from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
-# The image is a parameter of the pipeline: what stands here is only what a step is compiled with.
+# The image is a parameter of the pipeline, which replaces this base image.
 _step = partial(dsl.component, base_image="python", install_kfp_package=False)
 
 
@@ -23,7 +23,7 @@ def data(
     dataset: Output[Dataset],
     summary: Output[Markdown],
 ) -> str:
-    """Fetches or generates the data, prepares what can be prepared, and returns its fingerprint."""
+    """Fetch or generate the data, prepare it, and return its fingerprint."""
     from pipelines import steps
 
     return steps.data([f"model={model}", f"data={data}", *overrides], root, dataset, summary)
@@ -39,7 +39,7 @@ def plan(
     root: str,
     summary: Output[Markdown],
 ) -> str:
-    """Whether to train: yes or no."""
+    """Return whether to train: yes or no."""
     from pipelines import steps
 
     return steps.plan(when, registered, server, data, fingerprint, root, summary)
@@ -53,14 +53,14 @@ def quality(
     overrides: List[str],  # noqa: UP006
     fingerprint: str,
     image: str,
-    again: str,
+    refresh: str,
     root: str,
     dataset: Input[Dataset],
     report: Output[HTML],
     summary: Output[Markdown],
     metrics: Output[Metrics],
 ) -> str:
-    """Verifies the data's contract and writes the report, whatever it says; returns the verdict."""
+    """Verify the data contract, write the report, and return the verdict."""
     from pipelines import steps
 
     return steps.quality(policy, [f"model={model}", f"data={data}", *overrides], root, report, summary, metrics)
@@ -78,19 +78,19 @@ def drift(
     report: Output[HTML],
     summary: Output[Markdown],
 ) -> str:
-    """Compares the data with what the champion was trained on; returns the verdict."""
+    """Compare the data with the training data of the champion, and return the verdict."""
     from pipelines import steps
 
-    given = [f"model={model}", f"data={data}", *overrides]
-    return steps.drift(policy, registered, server, given, root, report, summary)
+    words = [f"model={model}", f"data={data}", *overrides]
+    return steps.drift(policy, registered, server, words, root, report, summary)
 
 
 @_step
-def gate(what: str, policy: str, verdict: str, root: str) -> str:
-    """Ends the pipeline where a verdict is not good; its report is there by then."""
+def gate(subject: str, policy: str, verdict: str, root: str) -> None:
+    """Fail if the verdict of an earlier step, whose report is published, does not pass under the policy."""
     from pipelines import steps
 
-    return steps.gate(what, policy, verdict, root)
+    steps.gate(subject, policy, verdict, root)
 
 
 @_step
@@ -107,11 +107,11 @@ def tune(
     report: Output[HTML],
     summary: Output[Markdown],
 ) -> List[str]:  # noqa: UP006
-    """Searches, here or with Katib; returns the best overrides, none where no file is given."""
+    """Search on this machine or with Katib, and return the best overrides; none without a file."""
     from pipelines import steps
 
-    given = [f"model={model}", f"data={data}", *overrides]
-    return steps.tune(file, backend, trials, given, fingerprint, image, root, report, summary)
+    words = [f"model={model}", f"data={data}", *overrides]
+    return steps.tune(file, backend, trials, words, fingerprint, image, root, report, summary)
 
 
 @_step
@@ -123,7 +123,7 @@ def train(
     fingerprint: str,
     quality: str,
     image: str,
-    again: str,
+    refresh: str,
     root: str,
     dataset: Input[Dataset],
     trained: Output[Model],
@@ -132,12 +132,12 @@ def train(
     report: Output[HTML],
     summary: Output[Markdown],
 ) -> str:
-    """Trains; returns the run's folder."""
+    """Train, and return the run folder."""
     from pipelines import steps
 
-    given = [f"model={model}", f"data={data}", *overrides]
+    words = [f"model={model}", f"data={data}", *overrides]
     return steps.train(
-        given, best, fingerprint, quality, image, root, trained, metrics, confusion, report, summary, again
+        words, best, fingerprint, quality, image, root, trained, metrics, confusion, report, summary, refresh
     )
 
 
@@ -156,11 +156,11 @@ def evaluate(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ) -> str:
-    """Compares the model with the baseline on the same examples; returns the verdict."""
+    """Compare the model with the baseline on the same examples, and return the verdict."""
     from pipelines import steps
 
-    given = [f"data={data}", *overrides]
-    return steps.evaluate(run, baseline, margin, minimum, registered, server, given, root, metrics, summary)
+    words = [f"data={data}", *overrides]
+    return steps.evaluate(run, baseline, margin, minimum, registered, server, words, root, metrics, summary)
 
 
 @_step
@@ -170,14 +170,14 @@ def explain(
     overrides: List[str],  # noqa: UP006
     fingerprint: str,
     image: str,
-    again: str,
+    refresh: str,
     root: str,
     trained: Input[Model],
     report: Output[HTML],
     summary: Output[Markdown],
     metrics: Output[Metrics],
 ) -> str:
-    """Explains what the model looks at and writes the report, whatever it says; returns the verdict."""
+    """Explain the model, write the report, and return the verdict."""
     from pipelines import steps
 
     return steps.explain(policy, run, overrides, root, report, summary, metrics)
@@ -185,7 +185,7 @@ def explain(
 
 @_step
 def benchmark(policy: str, run: str, root: str, trained: Input[Model], summary: Output[Markdown]) -> str:
-    """Compares the run with what is known of its model and data; returns the verdict."""
+    """Compare the run with published results of its model and data, and return the verdict."""
     from pipelines import steps
 
     return steps.benchmark(policy, run, root, summary)
@@ -194,26 +194,26 @@ def benchmark(policy: str, run: str, root: str, trained: Input[Model], summary: 
 @_step
 def register(
     run: str,
-    compared: str,
+    evaluation: str,
     promote: bool,
-    despite: str,
+    policies: str,
     registered: str,
     server: str,
     root: str,
     trained: Input[Model],
     summary: Output[Markdown],
 ) -> str:
-    """Registers the model as a candidate, or as the champion if it is no worse than the one there is."""
+    """Register the model as a candidate, or as the champion if it is non-inferior to the present one."""
     from pipelines import steps
 
-    return steps.register(run, compared, promote, despite, registered, server, root, summary)
+    return steps.register(run, evaluation, promote, policies, registered, server, root, summary)
 
 
 @_step
 def finish(
     status: dsl.PipelineTaskFinalStatus, backend: str, root: str, report: Output[HTML], summary: Output[Markdown]
 ) -> None:
-    """Publishes the record of the pipeline's run, however it ended, and removes a search that is not finished."""
+    """Publish the record of the pipeline run, however it ended, and delete an unfinished search."""
     from pipelines import steps
 
     steps.finish(status.state, status.error_message, backend, root, report, summary)

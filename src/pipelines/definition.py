@@ -8,15 +8,15 @@ from kfp import dsl, kubernetes
 from pipelines import components
 from pipelines.record import RUN_ID
 
-CACHED = ("quality", "train", "explain")  # what their parameters determine; the image's digest is one of them
-RETRIED = ("data", "tune", "train")  # safe to do again: they go on where they were
+CACHED = ("quality", "train", "explain")  # determined by their parameters, the digest of the image among them
+RETRIED = ("data", "tune", "train")  # a second attempt resumes the first
 GPU = ("train", "evaluate", "explain")
 SMALL = ("plan", "gate", "benchmark", "register", "finish")
-FROM_MAP = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
+CONFIG_MAP_KEYS = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
 
 
 def pipeline(settings: Mapping[str, Any]) -> Any:
-    """The pipeline as KFP has it.
+    """Return the pipeline as a KFP component.
 
     Args:
         settings: conf/pipeline.yaml.
@@ -39,34 +39,37 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
         minimum: int = 100,
         promote: bool = True,
         when: str = "always",
-        again: str = "",
+        refresh: str = "",
         registered: str = "",
         server: str = "",
         root: str = settings["root"],
         image: str = settings["image"],
     ) -> None:
-        def made(task: Any, name: str = "") -> Any:
-            return _placed(task, name, settings, image)
+        def add(task: Any, name: str = "") -> Any:
+            return _configure_task(task, name, settings, image)
 
-        end = made(components.finish(backend=tune_backend, root=root))
-        with dsl.ExitHandler(end, name="steps"):
-            prepared = made(components.data(model=model, data=data, overrides=overrides, root=root))
-            mark = prepared.outputs["Output"]
-            asked = made(
-                components.plan(when=when, registered=registered, server=server, data=data, fingerprint=mark, root=root)
+        def add_gate(subject: str, policy: Any, task: Any) -> Any:
+            gate = components.gate(subject=subject, policy=policy, verdict=task.outputs["Output"], root=root)
+            return add(gate, f"{subject} gate")
+
+        final = add(components.finish(backend=tune_backend, root=root))
+        with dsl.ExitHandler(final, name="steps"):
+            prepared = add(components.data(model=model, data=data, overrides=overrides, root=root))
+            fingerprint = prepared.outputs["Output"]
+            planned = add(
+                components.plan(
+                    when=when, registered=registered, server=server, data=data, fingerprint=fingerprint, root=root
+                )
             )
-            with dsl.If(asked.outputs["Output"] == "yes", name="worth-training"):
-                verified = made(
+            with dsl.If(planned.outputs["Output"] == "yes", name="worth-training"):
+                checked = add(
                     components.quality(
-                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=mark, image=image,
-                        again=again, root=root, dataset=prepared.outputs["dataset"],
+                        policy=quality, model=model, data=data, overrides=overrides, fingerprint=fingerprint, image=image,
+                        refresh=refresh, root=root, dataset=prepared.outputs["dataset"],
                     )
                 )  # fmt: skip
-                sound = made(
-                    components.gate(what="quality", policy=quality, verdict=verified.outputs["Output"], root=root),
-                    "quality gate",
-                )
-                moved = made(
+                quality_gate = add_gate("quality", quality, checked)
+                compared = add(
                     components.drift(
                         policy=drift,
                         registered=registered,
@@ -76,58 +79,49 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                         overrides=overrides,
                         root=root,
                     )
-                ).after(sound)
-                steady = made(
-                    components.gate(what="drift", policy=drift, verdict=moved.outputs["Output"], root=root),
-                    "drift gate",
-                )
-                tuned = made(
+                ).after(quality_gate)
+                drift_gate = add_gate("drift", drift, compared)
+                tuned = add(
                     components.tune(
                         file=tune, backend=tune_backend, trials=trials, model=model, data=data, overrides=overrides,
-                        fingerprint=mark, image=image, root=root,
+                        fingerprint=fingerprint, image=image, root=root,
                     )
-                ).after(steady)  # fmt: skip
-                fitted = made(
+                ).after(drift_gate)  # fmt: skip
+                fitted = add(
                     components.train(
-                        model=model, data=data, overrides=overrides, best=tuned.outputs["Output"], fingerprint=mark,
-                        quality=quality, image=image, again=again, root=root, dataset=prepared.outputs["dataset"],
+                        model=model, data=data, overrides=overrides, best=tuned.outputs["Output"], fingerprint=fingerprint,
+                        quality=quality, image=image, refresh=refresh, root=root, dataset=prepared.outputs["dataset"],
                     )
                 )  # fmt: skip
                 run, trained = fitted.outputs["Output"], fitted.outputs["trained"]
-                compared = made(
+                evaluated = add(
                     components.evaluate(
                         run=run, baseline=baseline, margin=margin, minimum=minimum, registered=registered,
                         server=server, data=data, overrides=overrides, root=root, trained=trained,
                     )
                 )  # fmt: skip
-                explained = made(
+                explained = add(
                     components.explain(
-                        policy=explain, run=run, overrides=overrides, fingerprint=mark, image=image, again=again, root=root,
-                        trained=trained,
+                        policy=explain, run=run, overrides=overrides, fingerprint=fingerprint, image=image,
+                        refresh=refresh, root=root, trained=trained,
                     )
                 )  # fmt: skip
-                right = made(
-                    components.gate(what="explanation", policy=explain, verdict=explained.outputs["Output"], root=root),
-                    "explanation gate",
-                )
-                known = made(components.benchmark(policy=benchmark, run=run, root=root, trained=trained))
-                good = made(
-                    components.gate(what="benchmark", policy=benchmark, verdict=known.outputs["Output"], root=root),
-                    "benchmark gate",
-                )
-                made(
+                explanation_gate = add_gate("explanation", explain, explained)
+                benchmarked = add(components.benchmark(policy=benchmark, run=run, root=root, trained=trained))
+                benchmark_gate = add_gate("benchmark", benchmark, benchmarked)
+                add(
                     components.register(
-                        run=run, compared=compared.outputs["Output"], promote=promote,
-                        despite=f"{quality} {explain}", registered=registered, server=server, root=root,
+                        run=run, evaluation=evaluated.outputs["Output"], promote=promote,
+                        policies=f"{quality} {explain}", registered=registered, server=server, root=root,
                         trained=trained,
                     )
-                ).after(right, good)  # fmt: skip
+                ).after(explanation_gate, benchmark_gate)  # fmt: skip
 
     return train
 
 
-def _placed(task: Any, name: str, settings: Mapping[str, Any], image: Any) -> Any:
-    """Gives a step its image, resources, volumes, secrets, caching and retries."""
+def _configure_task(task: Any, name: str, settings: Mapping[str, Any], image: Any) -> Any:
+    """Set image, resources, volumes, secrets, caching and retries of a step."""
     step = task.component_spec.name
     size = settings["small" if step in SMALL else "large"]
     task.set_display_name(name or step)
@@ -154,7 +148,7 @@ def _placed(task: Any, name: str, settings: Mapping[str, Any], image: Any) -> An
         kubernetes.use_config_map_as_env(
             task,
             config_map_name=settings["config_map"],
-            config_map_key_to_env={each: each for each in FROM_MAP},
+            config_map_key_to_env={key: key for key in CONFIG_MAP_KEYS},
             optional=True,
         )
     for key, value in (settings["node_selector"] or {}).items():

@@ -1,4 +1,4 @@
-"""The benchmark gate: what is known of a model on a data set, and whether a run reached it."""
+"""The benchmark gate: published results of a model on a data set, and the floor that a run must reach."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,28 +6,29 @@ from typing import Any
 import yaml
 
 from config.tasks import CONF
+from pipelines.verdict import Verdict
 
 KNOWN_RESULTS = CONF / "known_results.yaml"
+_DATA_KEYS = ("path", "train_file", "val_file", "max_train", "max_val")  # with any of these it is other data
 
 
-def check_benchmark(found: Mapping[str, Any]) -> tuple[str, str]:
-    """Compares a run with the floor for its model and data.
+def check_benchmark(record: Mapping[str, Any]) -> tuple[Verdict, str]:
+    """Compare a run with the floor for its model and data.
 
     Args:
-        found: its run.json.
+        record: The record of the run.
 
     Returns:
-        The verdict (`none: …` where nothing is known), and a text about it with the source.
+        The verdict (status `none` without a known result), and the source of the result.
     """
-    choices: Mapping[str, Any] = found.get("choices") or {}
+    choices: Mapping[str, Any] = record.get("choices") or {}
     model, data = choices.get("model"), choices.get("data")
-    own = dict(dict(found.get("config") or {}).get("data") or {})
-    if other := [key for key in ("path", "train_file", "val_file", "max_train", "max_val") if own.get(key) is not None]:
-        return f"none: results are known of {data} as it is, not with data.{other[0]}", "Other data than the published."
-    for each in yaml.safe_load(KNOWN_RESULTS.read_text(encoding="utf-8")):
-        if (each["model"], each["data"]) == (model, data):
-            value = float(found["metrics"][each["metric"]])
-            said = f"{each['metric']} {value:.1f}, floor {each['floor']:g}, published {each['published']:g}"
-            status = "passed" if value >= each["floor"] else "failed"
-            return f"{status}: {said}", f"{said} ({each['source']})."
-    return f"none: nothing is known of {model} on {data}", f"{KNOWN_RESULTS.name} has no row for {model} on {data}."
+    settings = dict(dict(record.get("config") or {}).get("data") or {})
+    if changed := [key for key in _DATA_KEYS if settings.get(key) is not None]:
+        return Verdict("none", f"results are known of {data}, but not with data.{changed[0]}"), ""
+    for row in yaml.safe_load(KNOWN_RESULTS.read_text(encoding="utf-8")):
+        if (row["model"], row["data"]) == (model, data):
+            value = float(record["metrics"][row["metric"]])
+            reason = f"{row['metric']} {value:.1f}, floor {row['floor']:g}, published {row['published']:g}"
+            return Verdict("passed" if value >= row["floor"] else "failed", reason), f"Source: {row['source']}."
+    return Verdict("none", f"{KNOWN_RESULTS.name} has no result of {model} on {data}"), ""

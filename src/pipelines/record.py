@@ -1,9 +1,8 @@
-"""What each step of a pipeline's run did, on the volume: it survives a step that fails, whose artifacts KFP does not keep."""
+"""Records of the steps of a pipeline run, on the volume. They survive a failed step, whose artifacts KFP does not keep."""
 
-import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,100 +10,104 @@ from typing import Any
 from config import files
 from config.error_handling import report_errors
 from config.errors import DivergenceError, ExecutionError
+from config.terminal import format_table, make_printable, terminal_width
 
-RUN_ID = "KFP_RUN_ID"  # in the environment, which is not part of a cached step's key
-ORDER = (
-    "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
-    "explanation gate", "benchmark", "benchmark gate", "register", "finish",
-)  # fmt: skip
+RUN_ID = "KFP_RUN_ID"  # an environment variable, because it must not be a part of the key of a cached step
+# The steps that each step waits for, in the order of the pipeline (definition.py).
+DEPENDENCIES: dict[str, tuple[str, ...]] = {
+    "data": (), "plan": ("data",), "quality": ("plan",), "quality gate": ("quality",), "drift": ("quality gate",),
+    "drift gate": ("drift",), "tune": ("drift gate",), "train": ("tune",), "evaluate": ("train",), "explain": ("train",),
+    "explanation gate": ("explain",), "benchmark": ("train",), "benchmark gate": ("benchmark",),
+    "register": ("evaluate", "explanation gate", "benchmark gate"), "finish": (),
+}  # fmt: skip
 
 
 def run_folder(root: str) -> Path:
-    """Of this run of the pipeline: `root/pipelines/<run>`."""
+    """Return the folder of this pipeline run: `root/pipelines/<run>`."""
     return Path(root) / "pipelines" / os.environ.get(RUN_ID, "run")
 
 
 @contextmanager
 def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]:
-    """Keeps a step's record in `steps/<name>.json`: its state, seconds, exit code, commands, and what it adds.
+    """Record a step in `steps/<name>.json`: state, seconds, exit code, commands, and what the block adds.
 
     Args:
-        root: of runs and records.
-        name: of the step.
-        inputs: that determine its outcome, if that is worth to remember.
+        root: Folder of runs and records.
+        name: Name of the step.
+        inputs: What determines the result, for a step that must not be retried after a divergence.
 
     Yields:
-        What else is kept; `commands` is filled by `pipelines.commands`.
+        The record. `pipelines.commands` adds to its `commands`.
 
     Raises:
-        SystemExit: with the code of a step that failed; the message for people is on stderr.
+        SystemExit: The step failed; the message is on stderr.
     """
     path = run_folder(root) / "steps" / f"{name.replace(' ', '-')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = read_json(path)
-    # Another attempt would only repeat it, hours later.
-    if before.get("code") == DivergenceError.exit_code and before.get("inputs") == inputs:
-        print(f"isotrain: {name}: diverged before, and would again: {before.get('message')}", flush=True)
+    previous = files.read_json(path)
+    # Another attempt would diverge again, hours later.
+    if previous.get("code") == DivergenceError.exit_code and previous.get("inputs") == inputs:
+        print(f"isotrain: {name}: not retried, because it diverged: {previous.get('message')}", flush=True)
         raise SystemExit(DivergenceError.exit_code)
-    began = time.time()
-    found: dict[str, Any] = {"step": name, "state": "running", "began": began, "inputs": inputs, "commands": []}
-    write(path, found)
+    start = time.time()
+    step: dict[str, Any] = {"step": name, "state": "running", "began": start, "inputs": inputs, "commands": []}
+    files.write_json(path, step)
     print(f"isotrain: {name} …", flush=True)
     try:
         with report_errors():
             try:
-                yield found
+                yield step
             except BaseException as error:
-                found["message"] = str(error) or type(error).__name__
+                step["message"] = str(error) or type(error).__name__
                 code = getattr(error, "exit_code", None)
                 if isinstance(code, int):
                     raise ExecutionError(f"{name}: {error}", code) from error
                 raise
-    except SystemExit as ended:
-        # Never 0: KFP would take the step for done, and look for its outputs.
-        code = ended.code if isinstance(ended.code, int) and ended.code else 1
-        write(path, found | {"state": "failed", "code": code, "seconds": time.time() - began})
+    except SystemExit as error:
+        # Never 0: KFP would take the step for successful and look for its outputs.
+        code = error.code if isinstance(error.code, int) and error.code else 1
+        files.write_json(path, step | {"state": "failed", "code": code, "seconds": time.time() - start})
         raise SystemExit(code) from None
-    found |= {"state": "done", "code": 0, "seconds": time.time() - began}
-    write(path, found)
-    said = f": {found['verdict']}" if found.get("verdict") else ""
-    print(f"isotrain: {name}: done in {found['seconds']:.1f} s{said}", flush=True)
+    step |= {"state": "done", "code": 0, "seconds": time.time() - start}
+    files.write_json(path, step)
+    verdict = f": {step['verdict']}" if step.get("verdict") else ""
+    print(f"isotrain: {name}: done in {step['seconds']:.1f} s{verdict}", flush=True)
 
 
 def read_steps(run: Path) -> list[dict[str, Any]]:
-    """The records of a run's steps, in the pipeline's order."""
-    found = [each for path in (run / "steps").glob("*.json") if (each := read_json(path))]
-    return sorted(found, key=lambda each: ORDER.index(each["step"]) if each["step"] in ORDER else len(ORDER))
+    """Return the records of the steps of a run, in the order of the pipeline."""
+    steps = [step for path in (run / "steps").glob("*.json") if (step := files.read_json(path))]
+    order = list(DEPENDENCIES)
+    return sorted(steps, key=lambda step: order.index(step["step"]) if step["step"] in order else len(order))
 
 
-def publish_run(run: Path, told: str, error: str) -> dict[str, Any]:
-    """Writes pipeline.json: how a run ended, and what its steps did.
+def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Format steps as a table for a terminal: name, state, seconds, and message or verdict."""
+    rows = [
+        [
+            step["step"],
+            step["state"],
+            f"{step.get('seconds', 0):>8.1f}",
+            make_printable(str(step.get("message") or step.get("verdict") or "").replace("\n", " ")),
+        ]
+        for step in steps
+    ]
+    return format_table(["step", "state", " seconds", ""], rows, terminal_width(), limit=17, flexible=3)
 
-    The state is told by the steps: KFP's own word for a run that goes well is COMPLETE to its last step, and RUNNING for one
-    whose pod was lost (backend 2.17).
+
+def publish_run(run: Path, kfp_state: str, error: str) -> dict[str, Any]:
+    """Write and return pipeline.json: how a run ended, and the records of its steps.
+
+    The steps tell the state: KFP's own is COMPLETE for a successful run in its last step, and RUNNING for one whose pod was
+    lost (backend 2.17).
 
     Args:
-        run: its folder.
-        told: KFP's word for it.
-        error: what KFP says of it.
+        run: Folder of the run.
+        kfp_state: State in KFP's words.
+        error: Error message of KFP.
     """
-    found = [each for each in read_steps(run) if each["step"] != "finish"]
-    bad = told in ("FAILED", "CANCELED", "CANCELLED") or any(each["state"] != "done" for each in found)
-    state = told if told.startswith("CANCEL") else "FAILED" if bad else "SUCCEEDED"
-    whole = {"run": run.name, "state": state, "kfp": told, "error": error, "steps": found}
-    write(run / "pipeline.json", whole)
-    return whole
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON object whole, or not at all."""
-    files.write_json(path, value)
+    steps = [step for step in read_steps(run) if step["step"] != "finish"]
+    failed = kfp_state == "FAILED" or any(step["state"] != "done" for step in steps)
+    state = kfp_state if kfp_state.startswith("CANCEL") else "FAILED" if failed else "SUCCEEDED"
+    record = {"run": run.name, "state": state, "kfp": kfp_state, "error": error, "steps": steps}
+    files.write_json(run / "pipeline.json", record)
+    return record

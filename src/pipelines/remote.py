@@ -1,366 +1,308 @@
-"""`python -m pipelines submit|schedule|status`: through Kubeflow Pipelines' own SDK."""
+"""`python -m pipelines submit|schedule|status`: runs on Kubeflow Pipelines, through its SDK."""
 
 import argparse
 import contextlib
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from config.errors import ExecutionError, InputError, UnreachableError
-from config.source_code import PROJECT
-from pipelines import check, compilation, record, table
+from config.files import PROJECT, read_json
+from pipelines import artifacts, record
 from pipelines.arguments import bind_parameters
+from pipelines.check import check_pipeline
+from pipelines.compilation import read_documents, spec_parameters
 
-# wait_for_run_completion of KFP's client does not know the last two, and returns normally on FAILED.
-TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+# KFP's own wait_for_run_completion misses the last two, and returns normally on FAILED.
+TERMINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 POLL = 5.0  # seconds
-PATIENCE = 300.0  # seconds that a server may not answer while a run is waited for
-LIMIT = 10_000  # bytes of a parameter, KFP's default
-LATEST = 15
+PATIENCE = 300.0  # seconds without an answer of the server while waiting for a run
+MAX_BYTES = 10_000  # of a parameter, KFP's default
+LATEST = 15  # runs in a list
 
 
-def submit(asked: argparse.Namespace) -> int:
-    """Uploads a version, runs it, and waits for its end."""
-    spec, arguments = _asked(asked)
-    client = Server(asked.host, asked.namespace)
-    pipeline, version = client.upload(
-        asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _version(asked.file)
-    )
-    run = client.run(pipeline, version, asked.experiment, arguments, asked.service_account)
+def submit(args: argparse.Namespace) -> int:
+    """Upload a version, run it, and wait for its end."""
+    server, request = _prepare_request(args)
+    arguments = request["params"]
+    name = f"{arguments.get('model', 'train')} {arguments.get('data', '')} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    run = str(server.call("run_pipeline", server.experiment_id(args.experiment), name, **request).run_id)
+    link = server.link(run)
     print(f"run={run}", flush=True)
-    print(f"isotrain: {client.link(run)}", file=sys.stderr)
-    if asked.no_wait:
+    print(f"isotrain: {link}", file=sys.stderr)
+    if args.no_wait:
         return 0
-    found = client.wait(run, asked.timeout)
-    steps = steps_of(found)
-    print(table.format_steps(steps))
-    if asked.summary:
-        with Path(asked.summary).open("a", encoding="utf-8") as file:
-            file.write(summary(run, str(found.state), steps, client.link(run)))
-    if found.state != "SUCCEEDED":
-        raise ExecutionError(f"the run {run} is {found.state}: {client.link(run)}")
+    result = server.wait(run, args.timeout)
+    steps = _read_steps(result)
+    print(record.format_steps(steps))
+    if args.summary:
+        with Path(args.summary).open("a", encoding="utf-8") as file:
+            file.write(_format_summary(run, str(result.state), steps, link))
+    if result.state != "SUCCEEDED":
+        raise ExecutionError(f"the run {run} is {result.state}: {link}")
     return 0
 
 
-def schedule(asked: argparse.Namespace) -> int:
-    """Makes a recurring run; one of the same name is replaced once the new one is there."""
-    spec, arguments = _asked(asked)
-    if len(asked.cron.split()) != 6:
-        raise InputError(f"--cron {asked.cron!r}: six fields, seconds first, as '0 0 3 * * *'")
-    client = Server(asked.host, asked.namespace)
-    pipeline, version = client.upload(
-        asked.file, str(spec["pipelineInfo"]["name"]), asked.version or _version(asked.file)
-    )
-    made, replaced = client.schedule(
-        asked.name, asked.cron, pipeline, version, asked.experiment, arguments, asked.service_account
-    )
-    print(f"schedule={made}", flush=True)
-    print(f"isotrain: {asked.name} runs at {asked.cron}; {replaced} of that name replaced", file=sys.stderr)
+def schedule(args: argparse.Namespace) -> int:
+    """Create a recurring run, whose runs never overlap. Others of its name are deleted after it is created."""
+    if len(args.cron.split()) != 6:
+        raise InputError(f"--cron {args.cron!r}: must have six fields, seconds first, as '0 0 3 * * *'")
+    server, request = _prepare_request(args)
+    experiment_id = server.experiment_id(args.experiment)
+    schedules = server.call("list_recurring_runs", page_size=100, experiment_id=experiment_id).recurring_runs or []
+    options = {"cron_expression": args.cron, "no_catchup": True, "max_concurrency": 1}
+    created = server.call("create_recurring_run", experiment_id, args.name, **options, **request)
+    replaced = [item for item in schedules if item.display_name == args.name]
+    for item in replaced:
+        server.call("delete_recurring_run", item.recurring_run_id)
+    print(f"schedule={created.recurring_run_id}", flush=True)
+    print(f"isotrain: {args.name} runs at {args.cron}; {len(replaced)} of that name replaced", file=sys.stderr)
     return 0
 
 
-def status(asked: argparse.Namespace) -> int:
-    """Shows the steps of a run, here or on a cluster, or the latest runs."""
-    here = [Path(asked.run), Path("outputs") / "pipelines" / asked.run] if asked.run else []
-    local = next((each for each in here if (each / "steps").is_dir()), None)
-    if local is not None and asked.terminate:
-        raise InputError(f"{local} is a run of this machine: Ctrl-C ends it, and the same command goes on with it")
-    if local is not None:
-        whole = record.read_json(local / "pipeline.json")
-        print(table.format_steps(record.read_steps(local)))
-        print(f"isotrain: {local}: {whole.get('state', 'not ended')}", file=sys.stderr)
+def status(args: argparse.Namespace) -> int:
+    """Print the steps of a run, on this machine or on a cluster, or the latest runs."""
+    candidates = [Path(args.run), Path("outputs") / "pipelines" / args.run] if args.run else []
+    folder = next((path for path in candidates if (path / "steps").is_dir()), None)
+    if folder is not None:
+        if args.terminate:
+            raise InputError(f"{folder} is a run on this machine: end it with Ctrl-C; the same command resumes it")
+        print(record.format_steps(record.read_steps(folder)))
+        print(f"isotrain: {folder}: {_local_state(folder)}", file=sys.stderr)
         return 0
-    if not asked.run and not asked.host and not os.environ.get("KFP_HOST"):
+    if not args.run and not args.host and not os.environ.get("KFP_HOST"):
         for path in sorted(Path("outputs/pipelines").glob("*/steps"), reverse=True)[:LATEST]:
-            print(f"{record.read_json(path.parent / 'pipeline.json').get('state', 'not ended'):<12}{path.parent}")
+            print(f"{_local_state(path.parent):<12}{path.parent}")
         return 0
-    client = Server(asked.host, asked.namespace)
-    if not asked.run:
-        for each in client.latest():
-            print(f"{each.state or '':<12}{each.run_id}  {each.display_name}")
-        return 0
-    if asked.terminate:
-        client.terminate(asked.run)
-        print(f"isotrain: asked to end {asked.run}", file=sys.stderr)
-        return 0
-    found = client.get(asked.run)
-    print(table.format_steps(steps_of(found)))
-    print(f"isotrain: {found.state}: {client.link(asked.run)}", file=sys.stderr)
+    server = Server(args.host, args.namespace)
+    if not args.run:
+        options = {"page_size": LATEST, "sort_by": "created_at desc", "namespace": server.namespace}
+        for run in server.call("list_runs", **options).runs or []:
+            print(f"{run.state or '':<12}{run.run_id}  {run.display_name}")
+    elif args.terminate:
+        server.call("terminate_run", args.run)
+        print(f"isotrain: requested the end of {args.run}", file=sys.stderr)
+    else:
+        run = server.call("get_run", args.run)
+        print(record.format_steps(_read_steps(run)))
+        print(f"isotrain: {run.state}: {server.link(args.run)}", file=sys.stderr)
     return 0
 
 
-def _asked(asked: argparse.Namespace) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The checked specification, and what the run is given."""
-    findings = check.check_pipeline(asked.file)
-    if findings:
-        raise InputError(f"{asked.file}: {findings[0].place}: {findings[0].message}; python -m pipelines check has all")
-    spec = compilation.read_documents(asked.file)[0]
-    arguments = bind_parameters(spec, asked.overrides, asked.parameters)
-    if asked.image:
-        arguments["image"] = asked.image
-    image = str(arguments.get("image", compilation.spec_parameters(spec).get("image", {}).get("defaultValue", "")))
+def _local_state(folder: Path) -> str:
+    return str(read_json(folder / "pipeline.json").get("state", "not ended"))
+
+
+def _prepare_request(args: argparse.Namespace) -> tuple["Server", dict[str, Any]]:
+    """The server, and what both kinds of runs take: arguments, the uploaded version, and the service account."""
+    if findings := check_pipeline(args.file):
+        first = findings[0]
+        raise InputError(
+            f"{args.file}: {first.location}: {first.message}; python -m pipelines check lists all findings"
+        )
+    spec = read_documents(args.file)[0]
+    arguments = bind_parameters(spec, args.overrides, args.parameters)
+    if args.image:
+        arguments["image"] = args.image
+    image = str(arguments.get("image", spec_parameters(spec).get("image", {}).get("defaultValue", "")))
     if "@sha256:" not in image:
         print(
-            f"isotrain: warning: {image} is not named by its digest: cached steps may be another image's",
+            f"isotrain: warning: {image} is not named by its digest: cached results may be of another image",
             file=sys.stderr,
         )
     for name, value in arguments.items():
-        if len(str(value).encode()) > LIMIT:
-            raise InputError(f"{name} has more than {LIMIT:,} bytes, and Kubeflow Pipelines takes no more")
-    return spec, arguments
+        if len(str(value).encode()) > MAX_BYTES:
+            raise InputError(f"{name} has more than {MAX_BYTES:,} bytes, the limit of Kubeflow Pipelines")
+    server = Server(args.host, args.namespace)
+    ids = server.upload(args.file, str(spec["pipelineInfo"]["name"]), args.version or _default_version(args.file))
+    return server, {"params": arguments, "service_account": args.service_account, **ids}
 
 
-def _version(file: str) -> str:
-    """A version's name: of the code, and of the file, which settings and a dirty tree change too."""
-    asked = ["git", "-C", str(PROJECT), "rev-parse", "--short=12", "HEAD"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-    revision = os.environ.get("ISOTRAIN_REVISION") or found or time.strftime("%Y-%m-%d")
+def _default_version(file: str) -> str:
+    """A version name from the commit and the content of the file, which settings and uncommitted changes affect, too."""
+    command = ["git", "-C", str(PROJECT), "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    revision = os.environ.get("ISOTRAIN_REVISION") or commit or time.strftime("%Y-%m-%d")
     return f"{revision[:12]}-{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]}"
 
 
-def steps_of(run: Any) -> list[dict[str, Any]]:
-    """The steps of a cluster's run, as `table.format_steps` takes them."""
+def _read_steps(run: Any) -> list[dict[str, Any]]:
+    """The steps of a run on a cluster, as `record.format_steps` takes them."""
     details = getattr(run.run_details, "task_details", None) or []
-    rows = []
-    for each in sorted(details, key=lambda one: str(one.start_time or "9")):
-        if not each.display_name or each.display_name == "root" or str(each.display_name).endswith("-driver"):
+    steps = []
+    for task in sorted(details, key=lambda task: str(task.start_time or "9")):
+        if not task.display_name or task.display_name == "root" or str(task.display_name).endswith("-driver"):
             continue
-        ended = each.end_time if each.end_time and each.start_time and each.end_time > each.start_time else None
-        seconds = (ended - each.start_time).total_seconds() if ended else 0.0
-        message = getattr(each.error, "message", "") or ""
-        rows.append({"step": each.display_name, "state": each.state or "", "seconds": seconds, "message": message})
-    return rows
+        ended = task.end_time if task.end_time and task.start_time and task.end_time > task.start_time else None
+        seconds = (ended - task.start_time).total_seconds() if ended else 0.0
+        message = getattr(task.error, "message", "") or ""
+        steps.append({"step": task.display_name, "state": task.state or "", "seconds": seconds, "message": message})
+    return steps
 
 
-def summary(run: str, state: str, steps: Sequence[Mapping[str, Any]], link: str) -> str:
+def _format_summary(run: str, state: str, steps: Sequence[Mapping[str, Any]], link: str) -> str:
     """A run in Markdown."""
-    rows = [
-        f"| {each['step']} | {each['state']} | {each['seconds']:.0f} | {_cell(each['message'])} |" for each in steps
-    ]
-    return "\n".join(
-        [
-            f"## Pipeline run [{run}]({link}): {state}",
-            "",
-            "| step | state | seconds | |",
-            "|---|---|---:|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    rows = [(step["step"], step["state"], f"{step['seconds']:.0f}", step["message"]) for step in steps]
+    table = artifacts.table(["step", "state", "seconds", "message"], rows)
+    return f"## Pipeline run [{run}]({link}): {state}\n\n{table}\n"
 
 
 class Server:
-    """Kubeflow Pipelines' API, with its errors said for people."""
+    """The API of Kubeflow Pipelines; its errors become exceptions with messages.
+
+    Attributes:
+        host: Address of the API; "" inside a cluster.
+        namespace: Namespace of a multi-user Kubeflow, if there is one.
+        client: KFP's client.
+    """
 
     def __init__(self, host: str | None, namespace: str | None) -> None:
-        """Connects.
+        """Connect.
 
         Args:
-            host: address of the API; else KFP_HOST; else, inside a cluster, its own.
-            namespace: of a multi-user Kubeflow; else KFP_NAMESPACE.
+            host: Address of the API; by default KFP_HOST, or the cluster's own inside a cluster.
+            namespace: Namespace of a multi-user Kubeflow; by default KFP_NAMESPACE.
 
         Raises:
-            InputError: there is no address.
-            UnreachableError: the server does not answer.
+            InputError: There is no address.
+            UnreachableError: The server does not answer.
         """
         self.host = (host or os.environ.get("KFP_HOST") or "").rstrip("/")
         if not self.host and "KUBERNETES_SERVICE_HOST" not in os.environ:
             raise InputError(
-                "where is Kubeflow Pipelines? --host or KFP_HOST; kubectl port-forward -n kubeflow svc/ml-pipeline 8888 "
-                "makes it http://localhost:8888"
+                "set --host or KFP_HOST to the address of Kubeflow Pipelines; kubectl port-forward -n kubeflow "
+                "svc/ml-pipeline 8888 makes it http://localhost:8888"
             )
         from kfp import Client
         from kfp.client import set_volume_credentials
 
         token = os.environ.get("KFP_TOKEN") or None
         path = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "/var/run/secrets/kubeflow/pipelines/token")
-        own = set_volume_credentials.ServiceAccountTokenVolumeCredentials(path) if Path(path).exists() else None
+        mounted = set_volume_credentials.ServiceAccountTokenVolumeCredentials(path) if Path(path).exists() else None
         if self.host:
-            self._ask(lambda: _alive(self.host, token))  # KFP's client asks for half a minute, and forgets the answer
+            self._request(lambda: _check_health(self.host, token))  # KFP's client would try for half a minute
         self.namespace = namespace or os.environ.get("KFP_NAMESPACE") or None
-        self.client: Any = self._ask(
-            lambda: Client(
-                host=self.host or None, existing_token=token, credentials=None if token else own, namespace="kubeflow"
-            )
+        credentials = None if token else mounted
+        self.client: Any = self._request(
+            lambda: Client(host=self.host or None, existing_token=token, credentials=credentials, namespace="kubeflow")
         )
 
-    def _ask(self, call: Callable[[], Any]) -> Any:
-        """What a call answers.
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of KFP's client.
 
         Raises:
-            InputError: the server refuses it.
-            UnreachableError: it does not answer, or fails.
+            InputError: The server rejects the request.
+            UnreachableError: The server does not answer, or fails.
         """
+        return self._request(lambda: getattr(self.client, method)(*args, **kwargs))
+
+    def _request(self, function: Callable[[], Any]) -> Any:
         from kfp_server_api import ApiException
         from urllib3.exceptions import HTTPError
 
+        server = f"Kubeflow Pipelines at {self.host}"
         try:
-            # KFP's client prints links there, and warns of its own defaults.
+            # KFP's client prints links on stdout, and warns about its own defaults.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return call()
+                return function()
         except ValueError as error:
             raise InputError(str(error)) from error
         except ApiException as error:
-            said = f"{error.status} {_message(error)}"
+            message = f"{error.status} {_error_message(error)}"
             if error.status in (401, 403):
-                raise InputError(
-                    f"Kubeflow Pipelines at {self.host} lets nobody in like this ({said}): set KFP_TOKEN"
-                ) from error
+                raise InputError(f"{server} denies access ({message}): set KFP_TOKEN") from error
             if error.status and 400 <= error.status < 500:
-                raise InputError(f"Kubeflow Pipelines at {self.host} refuses it: {said}") from error
-            raise UnreachableError(f"Kubeflow Pipelines at {self.host} fails: {said}") from error
+                raise InputError(f"{server} rejects the request: {message}") from error
+            raise UnreachableError(f"{server} fails: {message}") from error
         except (HTTPError, TimeoutError, ConnectionError) as error:
-            raise UnreachableError(
-                f"Kubeflow Pipelines at {self.host} does not answer: {type(error).__name__}"
-            ) from error
+            raise UnreachableError(f"{server} does not answer: {type(error).__name__}") from error
 
     def link(self, run: str) -> str:
-        """The run's page."""
+        """Return the address of a run's page."""
         return f"{self.host}/#/runs/details/{run}"
 
-    def upload(self, file: str, name: str, version: str) -> tuple[str, str]:
-        """Uploads a version of a pipeline; the same one that is there already is taken.
+    def upload(self, file: str, name: str, version: str) -> dict[str, str]:
+        """Upload a version of a pipeline, unless it exists.
 
         Returns:
-            Ids of the pipeline and of the version.
+            `pipeline_id` and `version_id`.
 
         Raises:
-            InputError: another pipeline has that version's name.
+            InputError: The version exists with another content.
         """
         import kfp_server_api
 
-        pipeline = self._ask(lambda: self.client.get_pipeline_id(name))
-        if pipeline is None:
+        pipeline_id = self.call("get_pipeline_id", name)
+        if pipeline_id is None:
             # upload_pipeline would name the first version after the pipeline (kubeflow/pipelines#13753).
             body = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=self.namespace)
-            made = self._ask(lambda: self.client._pipelines_api.pipeline_service_create_pipeline(body))
-            pipeline = made.pipeline_id
-        there = self._ask(
-            lambda: self.client.list_pipeline_versions(pipeline, page_size=100, sort_by="created_at desc")
-        )
-        for each in there.pipeline_versions or []:
-            if each.display_name == version:
-                if not _same(each.pipeline_spec, compilation.read_documents(file)):
+            create = self.client._pipelines_api.pipeline_service_create_pipeline
+            pipeline_id = self._request(lambda: create(body)).pipeline_id
+        versions = self.call("list_pipeline_versions", pipeline_id, page_size=100, sort_by="created_at desc")
+        for existing in versions.pipeline_versions or []:
+            if existing.display_name == version:
+                if not _same_spec(existing.pipeline_spec, read_documents(file)[0]):
                     raise InputError(
-                        f"version {version} of {name} is another pipeline than {file}: give another --version"
+                        f"version {version} of {name} is another pipeline than {file}: set another --version"
                     )
                 print(f"isotrain: version {version} of {name} is there already", file=sys.stderr)
-                return pipeline, each.pipeline_version_id
-        found = self._ask(lambda: self.client.upload_pipeline_version(file, version, pipeline_id=pipeline))
+                return {"pipeline_id": pipeline_id, "version_id": existing.pipeline_version_id}
+        created = self.call("upload_pipeline_version", file, version, pipeline_id=pipeline_id)
         print(f"isotrain: uploaded {name}, version {version}", file=sys.stderr)
-        return pipeline, found.pipeline_version_id
+        return {"pipeline_id": pipeline_id, "version_id": created.pipeline_version_id}
 
-    def _experiment(self, name: str) -> str:
-        made = self._ask(lambda: self.client.create_experiment(name, namespace=self.namespace))
-        return str(made.experiment_id)
-
-    def run(
-        self, pipeline: str, version: str, experiment: str, arguments: Mapping[str, Any], account: str | None
-    ) -> str:
-        """Starts a run, its pods under a service account or Kubeflow's own, and returns its id."""
-        group = self._experiment(experiment)
-        name = f"{arguments.get('model', 'train')} {arguments.get('data', '')} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        made = self._ask(
-            lambda: self.client.run_pipeline(
-                group, name, params=dict(arguments), pipeline_id=pipeline, version_id=version, service_account=account
-            )
-        )
-        return str(made.run_id)
-
-    def get(self, run: str) -> Any:
-        """A run."""
-        return self._ask(lambda: self.client.get_run(run))
-
-    def latest(self) -> list[Any]:
-        """The latest runs."""
-        found = self._ask(
-            lambda: self.client.list_runs(page_size=LATEST, sort_by="created_at desc", namespace=self.namespace)
-        )
-        return list(found.runs or [])
-
-    def terminate(self, run: str) -> None:
-        """Ends a run."""
-        self._ask(lambda: self.client.terminate_run(run))
+    def experiment_id(self, name: str) -> str:
+        """Create an experiment of KFP, unless it exists, and return its id."""
+        return str(self.call("create_experiment", name, namespace=self.namespace).experiment_id)
 
     def wait(self, run: str, timeout: float | None) -> Any:
-        """A run that has ended; a server that is away for a while is waited for.
+        """Wait for the end of a run, and return it. A server may be unreachable for PATIENCE seconds.
 
         Raises:
-            UnreachableError: it has not ended in time; it goes on on the cluster.
+            UnreachableError: The run has not ended in time; it continues on the cluster.
         """
-        began, away = time.monotonic(), None
-        shown: dict[str, str] = {}
+        start, unreachable_since = time.monotonic(), None
+        states: dict[str, str] = {}
         while True:
             try:
-                found, away = self.get(run), None
+                result, unreachable_since = self.call("get_run", run), None
             except UnreachableError:
-                away = away or time.monotonic()
-                if time.monotonic() - away > PATIENCE:
+                unreachable_since = unreachable_since or time.monotonic()
+                if time.monotonic() - unreachable_since > PATIENCE:
                     raise
-                found = None
-            if found is not None:
-                for each in steps_of(found):
-                    if shown.get(each["step"]) != each["state"]:
-                        shown[each["step"]] = each["state"]
-                        print(f"{each['step']}: {each['state']}", file=sys.stderr, flush=True)
-                if found.state in TERMINAL:
-                    return found
-            if timeout is not None and time.monotonic() - began > timeout:
-                raise UnreachableError(f"the run {run} has not ended after {timeout:g} s; it goes on: {self.link(run)}")
+                result = None
+            if result is not None:
+                for step in _read_steps(result):
+                    if states.get(step["step"]) != step["state"]:
+                        states[step["step"]] = step["state"]
+                        print(f"{step['step']}: {step['state']}", file=sys.stderr, flush=True)
+                if result.state in TERMINAL_STATES:
+                    return result
+            if timeout is not None and time.monotonic() - start > timeout:
+                raise UnreachableError(
+                    f"the run {run} has not ended after {timeout:g} s; it continues: {self.link(run)}"
+                )
             time.sleep(min(POLL, timeout or POLL))
 
-    def schedule(
-        self,
-        name: str,
-        cron: str,
-        pipeline: str,
-        version: str,
-        experiment: str,
-        arguments: Mapping[str, Any],
-        account: str | None,
-    ) -> tuple[str, int]:
-        """Makes a recurring run in the place of those of its name; runs never overlap, missed ones are not made up.
 
-        Returns:
-            Its id, and how many it replaces.
-        """
-        group = self._experiment(experiment)
-        before = self._ask(lambda: self.client.list_recurring_runs(page_size=100, experiment_id=group))
-        made = self._ask(
-            lambda: self.client.create_recurring_run(
-                group, name, cron_expression=cron, no_catchup=True, max_concurrency=1, params=dict(arguments),
-                pipeline_id=pipeline, version_id=version, service_account=account,
-            )
-        )  # fmt: skip
-        old = [each for each in before.recurring_runs or [] if each.display_name == name]
-        for each in old:
-            self._ask(partial(self.client.delete_recurring_run, each.recurring_run_id))
-        return str(made.recurring_run_id), len(old)
-
-
-def _same(there: Any, documents: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a version's specification, as the API tells it, is that of a file; unknown counts as yes."""
-    if not there:
+def _same_spec(existing: Any, spec: Mapping[str, Any]) -> bool:
+    """Whether the specification of a version in the API is that of a file; an unknown one counts as equal."""
+    if not existing:
         return True
-    spec = there.get("pipeline_spec", there)
-    return all(spec.get(part) == documents[0].get(part) for part in ("root", "components", "deploymentSpec"))
+    existing = existing.get("pipeline_spec", existing)
+    return all(existing.get(part) == spec.get(part) for part in ("root", "components", "deploymentSpec"))
 
 
-def _alive(host: str, token: str | None) -> Any:
-    """What the server says of its health."""
+def _check_health(host: str, token: str | None) -> Any:
     import kfp_server_api
 
     settings = kfp_server_api.Configuration(host=host)
@@ -371,10 +313,8 @@ def _alive(host: str, token: str | None) -> Any:
     return kfp_server_api.HealthzServiceApi(kfp_server_api.ApiClient(settings)).healthz_service_get_healthz()
 
 
-def _message(error: Any) -> str:
-    """What a server says went wrong, without the stack of its layers."""
-    import json
-
+def _error_message(error: Any) -> str:
+    """The message of the server, without its stack."""
     try:
         return str(json.loads(error.body)["message"])[:300]
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""What each step of the pipeline does: it calls one of our commands and shows what that left.
+"""The steps of the pipeline: each runs commands of isotrain and publishes their results as artifacts of KFP (`kfp.dsl`).
 
-A step keeps its record on the volume (`pipelines.record`), so that what it found survives it. Checks write their whole
-report and end well; a gate after them ends the pipeline. Artifacts are KFP's objects (`kfp.dsl`).
+A step is recorded on the volume (`pipelines.record`), so that its results survive a failure. A check writes its report and
+succeeds whatever its verdict is; the gate after it fails.
 """
 
 import filecmp
@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,208 +17,245 @@ import yaml
 
 from config import files, tasks
 from config.errors import ContractError, ExecutionError, ExplanationError, InputError
-from pipelines import artifacts, known_results, record
+from config.numbers import format_number
+from pipelines import artifacts
 from pipelines.commands import experiment_path, run_command
+from pipelines.known_results import check_benchmark
+from pipelines.record import publish_run, read_steps, record_step, run_folder
+from pipelines.report import write_report
+from pipelines.verdict import POLICIES, Verdict
 
 Artifact = Any
-GOOD = ("passed", "warned", "off", "none")
-# Keys of conf/data that choose examples, of every task; a task's own are its EXAMPLE_KEYS. The others are the model's.
-EXAMPLES = ("path", "train_file", "val_file", "hub", "sample", "max_train", "max_val")
-WAIT = 20.0  # seconds between looks at a folder that is in use
-FORMAT = 2  # of folders that are named by their content: raise it when what is in them changes
+# Keys of conf/data that select examples, for every task; a task adds its EXAMPLE_KEYS. Other keys belong to the model.
+EXAMPLE_KEYS = ("path", "train_file", "val_file", "hub", "sample", "max_train", "max_val")
+FORMAT = 2  # of folders that are named by their content; raise it when the content changes
+NO_CHAMPION = Verdict("none", "there is no champion yet")
 
 
 def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifact) -> str:
-    """Fetches or generates the data and prepares it; returns `train:<digest> val:<digest>`, by which later steps are cached.
+    """Fetch or generate the data and prepare it.
 
-    Data that is too broken to be prepared is no failure here: the step `quality` says what is wrong with it.
+    Invalid data does not fail this step; the quality step reports it.
+
+    Returns:
+        `train:<fingerprint> val:<fingerprint>` and digests of local files, which the caching of later steps depends on.
     """
-    with record.record_step(root, "data") as mine:
-        _environment(root)
-        prints = json.loads(run_command(mine, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
-        prepared = run_command(mine, "-m", "datamodules", "prepare", *overrides, good=(0, 2))
-        found = json.loads(prepared.splitlines()[-1]) if mine["exit"] == 0 else {"not prepared": mine["said"]}
-        mark = " ".join([*(f"{split}:{prints[split]}" for split in ("train", "val")), *_files(overrides)])
-        mine["fingerprint"] = mark
-        dataset.metadata |= {"overrides": list(overrides), **prints}
-        artifacts.markdown(
-            dataset, json.dumps({"overrides": list(overrides), **found, "fingerprints": prints}, indent=1)
+    with record_step(root, "data") as step:
+        _set_environment(root)
+        fingerprints = json.loads(run_command(step, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
+        output = run_command(step, "-m", "datamodules", "prepare", *overrides, valid_codes=(0, 2))
+        description = json.loads(output.splitlines()[-1]) if step["exit"] == 0 else {"not prepared": step["said"]}
+        fingerprint = " ".join(
+            [*(f"{name}:{fingerprints[name]}" for name in ("train", "val")), *_file_digests(overrides)]
         )
-        rows: list[tuple[str, object]] = [(f"{split}: fingerprint", each) for split, each in prints.items()]
-        counts = [(split, *each) for split in ("train", "val") for each in found.get(split, {}).items()]
+        step["fingerprint"] = fingerprint
+        dataset.metadata |= {"overrides": list(overrides), **fingerprints}
+        content = {"overrides": list(overrides), **description, "fingerprints": fingerprints}
+        artifacts.markdown(dataset, json.dumps(content, indent=1))
+        rows: list[tuple[str, object]] = [(f"{split}: fingerprint", value) for split, value in fingerprints.items()]
+        counts = [(split, *item) for split in ("train", "val") for item in description.get(split, {}).items()]
         rows += [(f"{split}: {name}", value) for split, name, value in counts if isinstance(value, int)]
-        rows += [("not prepared", mine["said"])] if mine["exit"] else []
+        rows += [("not prepared", step["said"])] if step["exit"] else []
         artifacts.markdown(summary, f"# Data\n\n`{' '.join(overrides)}`\n\n{artifacts.table(['', ''], rows)}\n")
-        return mark
+        return fingerprint
 
 
 def plan(when: str, registered: str, server: str, data: str, fingerprint: str, root: str, summary: Artifact) -> str:
-    """Whether to train: always, or `changed`: only on data that the champion was not trained on."""
-    with record.record_step(root, "plan") as mine:
+    """Decide whether to train: `always`, or `changed`: only on other data than the champion's.
+
+    Returns:
+        yes or no.
+    """
+    with record_step(root, "plan") as step:
         if when not in ("always", "changed"):
-            raise InputError(f"when={when}: always or changed")
-        answer, why = "yes", "when=always"
+            raise InputError(f"when={when}: must be always or changed")
+        answer, reason = "yes", "when=always"
         if when == "changed":
-            champion = _champion(mine, registered or _named(data), server, root)
-            now = dict(each.split(":", 1) for each in fingerprint.split() if each.startswith(("train:", "val:")))
+            champion = _fetch_champion(step, registered or _model_name(data), server, root)
+            parts = [part for part in fingerprint.split() if part.startswith(("train:", "val:"))]
             if champion is None:
-                why = "there is no champion yet"
-            elif champion["data"] == now:
-                answer, why = "no", f"the data is what version {champion['version']}, the champion, was trained on"
+                reason = NO_CHAMPION.reason
+            elif champion["data"] == dict(part.split(":", 1) for part in parts):
+                answer, reason = "no", f"version {champion['version']}, the champion, was trained on this data"
             else:
-                why = f"the data is not what version {champion['version']}, the champion, was trained on"
-        mine["verdict"] = f"{answer}: {why}"
-        artifacts.markdown(summary, f"# Train: {answer}\n\n{why}.\n")
+                reason = f"version {champion['version']}, the champion, was trained on other data"
+        step["verdict"] = f"{answer}: {reason}"
+        artifacts.markdown(summary, f"# Train: {answer}\n\n{reason}.\n")
         return answer
 
 
 def quality(
     policy: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact, metrics: Artifact
 ) -> str:
-    """Verifies the contract; returns its status and, where that is not good, why."""
-    with record.record_step(root, "quality") as mine:
-        return _checked(mine, "quality", policy, root, overrides, report, summary, metrics)
+    """Verify the data contract; returns the verdict as JSON."""
+    with record_step(root, "quality") as step:
+        if policy == "off":
+            return _skip(step, Verdict("off"), report, summary)
+        _check_policy("quality step", policy)
+        folder = run_folder(root) / "quality"
+        run_command(step, "-m", "quality", "--folder", folder, *overrides, valid_codes=(0, 4))
+        result = files.read_json(folder / "verdict.json")
+        outcomes = [check["outcome"] for check in result["checks"]]
+        broken = [check["name"] for check in result["checks"] if check["outcome"] not in ("passed", "warned")]
+        reason = f"{len(broken)} of {len(outcomes)} checks: {', '.join(broken[:3])}" if broken else ""
+        values = {name: outcomes.count(name) for name in ("passed", "warned", "failed", "unevaluated")}
+        return _publish_check(step, folder, result, reason, values, report, summary, metrics)
 
 
 def drift(
     policy: str, registered: str, server: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact
 ) -> str:
-    """Compares the data with the champion's; drifted data counts as failed."""
-    with record.record_step(root, "drift") as mine:
-        folder = record.run_folder(root)
-        champion = None
-        if policy != "off":
-            champion = _champion(
-                mine, registered or _named(_choice(overrides, "data")), server, root, folder / "champion"
-            )
-        if policy == "off" or champion is None:
-            return _nothing(mine, "off" if policy == "off" else "none: there is no champion yet", report, summary)
-        if not (folder / "champion" / "quality" / "sample.parquet").exists():
-            return _nothing(
-                mine,
-                "unevaluated: the champion was trained with quality=off, so that nothing is known of its data",
-                report,
-                summary,
-            )
-        asked: list[str | Path] = [f"reference={folder / 'champion'}", "--folder", folder / "drift", *overrides]
-        said = run_command(mine, "-m", "quality", "drift", *asked, good=(0, 4)).strip().splitlines()[-1]
-        page = folder / "drift" / "report.html"
-        verdict = f"failed: {said}; see {page}" if mine["exit"] == 4 else "passed"
-        mine |= {"verdict": verdict, "report": str(page)}
+    """Compare the data with the champion's; returns the verdict as JSON."""
+    with record_step(root, "drift") as step:
+        if policy == "off":
+            return _skip(step, Verdict("off"), report, summary)
+        name = registered or _model_name(_choice(overrides, "data"))
+        reference, folder = run_folder(root) / "champion", run_folder(root) / "drift"
+        if _fetch_champion(step, name, server, root, reference) is None:
+            return _skip(step, NO_CHAMPION, report, summary)
+        if not (reference / "quality" / "sample.parquet").exists():
+            verdict = Verdict("unevaluated", "the champion was trained with quality=off, without a sample of its data")
+            return _skip(step, verdict, report, summary)
+        words = [f"reference={reference}", "--folder", str(folder), *overrides]
+        output = run_command(step, "-m", "quality", "drift", *words, valid_codes=(0, 4)).strip().splitlines()[-1]
+        page = folder / "report.html"
+        verdict = Verdict("failed", output, str(page)) if step["exit"] == 4 else Verdict("passed", report=str(page))
+        step |= {"verdict": str(verdict), "report": str(page)}
         artifacts.html(report, page)
-        artifacts.markdown(summary, f"# Drift: {verdict}\n\n{said}\n")
-        return verdict
+        artifacts.markdown(summary, f"# Drift: {verdict.status}\n\n{output}\n")
+        return verdict.to_json()
 
 
-def gate(what: str, policy: str, verdict: str, root: str) -> str:
-    """Ends the pipeline on a verdict that is not good, under `enforce`."""
-    with record.record_step(root, f"{what} gate") as mine:
-        if policy not in ("enforce", "warn", "off"):
-            raise InputError(f"the policy of the {what} gate is {policy}: enforce, warn or off")
-        mine["verdict"] = verdict
-        if "; see " in verdict:
-            mine["report"] = verdict.rpartition("; see ")[2]
-        if policy == "enforce" and verdict.partition(":")[0] not in GOOD:
-            kind = {"quality": ContractError, "drift": ContractError, "explanation": ExplanationError}.get(
-                what, ExecutionError
-            )
-            raise kind(f"the {what} gate stops the pipeline: {verdict}")
-        return verdict
+def gate(subject: str, policy: str, verdict: str, root: str) -> None:
+    """Fail under the policy `enforce` if a verdict is not acceptable.
+
+    Args:
+        subject: quality, drift, explanation or benchmark.
+        policy: enforce, warn or off.
+        verdict: The verdict as JSON.
+        root: Folder of runs and records.
+    """
+    with record_step(root, f"{subject} gate") as step:
+        _check_policy(f"{subject} gate", policy)
+        result = Verdict.from_json(verdict)
+        step["verdict"] = str(result)
+        if result.report:  # a cached step has no record in this run that would name the report
+            step["report"] = result.report
+        if policy == "enforce" and not result.acceptable:
+            errors = {"quality": ContractError, "drift": ContractError, "explanation": ExplanationError}
+            location = f"; see {result.report}" if result.report else ""
+            raise errors.get(subject, ExecutionError)(f"the {subject} gate stops the pipeline: {result}{location}")
 
 
 def tune(
     file: str, backend: str, trials: int, overrides: Sequence[str], fingerprint: str, image: str, root: str,
     report: Artifact, summary: Artifact,
 ) -> list[str]:  # fmt: skip
-    """Searches; a step that is killed and tried again goes on with the same search."""
-    with record.record_step(root, "tune") as mine:
+    """Search for the best overrides; a retried step resumes the same search.
+
+    Returns:
+        The overrides of the best trial, those that the Experiment fixes among them; empty without a file.
+    """
+    with record_step(root, "tune") as step:
         if not file:
-            _nothing(mine, "off", report, summary)
+            _skip(step, Verdict("off"), report, summary)
             return []
         if backend not in ("katib", "local"):
-            raise InputError(f"tune_backend={backend}: katib, or local for this machine")
-        _environment(root)
+            raise InputError(f"tune_backend={backend}: must be katib, or local for this machine")
+        _set_environment(root)
         path = experiment_path(file)
         if not path.exists():
             raise InputError(f"tune={file}: there is no such file in the image")
-        key = _key(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
-        many = ["--max-trials", str(trials)] if trials else []
-        if backend == "local":
-            folder = Path(root) / "pipelines" / "searches" / f"tune-{key}"
-            page = folder / "report.html"
-            mine |= {"search": str(folder), "report": str(page)}
-            try:
-                run_command(mine, "-m", "katib", "run", path, *overrides, "--folder", folder, *many)
-            except ExecutionError as failed:
-                if failed.exit_code != 6:
-                    raise
-                raise ExecutionError(f"{failed}; once {folder} is removed, the same command searches anew") from None
-            found = json.loads(run_command(mine, "-m", "katib", "best", folder, "--json"))
-        else:
-            # Named after this run, so that a retry attaches to it and no other run shares it.
-            name = f"tune-{_plain(record.run_folder(root).name)[:8]}-{key[:8]}"
-            page = record.run_folder(root) / "tune.html"
-            space = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("metadata") or {}).get("namespace")
-            where = ["-n", str(space)] if space else []
-            mine |= {"experiment": name, "namespace": space, "report": str(page)}
-            record.write(record.run_folder(root) / "steps" / "tune.json", mine)  # whoever cleans up must know it
-            asked = ["--name", name, "--image", image, *many, *where, "--watch"]
-            run_command(mine, "-m", "katib", "submit", path, *overrides, *asked)
-            run_command(mine, "-m", "katib", "trials", name, *where, "--report", page)
-            found = json.loads(run_command(mine, "-m", "katib", "best", name, *where, "--json"))
-        # With what the Experiment fixes: without it the train step would train something else than the trial did.
-        words = shlex.split(found["command"])
-        taken = {each.partition("=")[0] for each in overrides}
-        chosen = [each for each in words[words.index("train.py") + 1 :] if each.partition("=")[0] not in taken]
-        mine["verdict"] = f"{found['objective']} {found['value']:.5g}: {' '.join(chosen)}"
+        key = _digest(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
+        options = ["--max-trials", str(trials)] if trials else []
+        search = _search_locally if backend == "local" else _search_with_katib
+        best, page = search(step, path, key, [*overrides, *options], image, root)
+        command = shlex.split(best["command"])
+        names = {override.partition("=")[0] for override in overrides}
+        words = [word for word in command[command.index("train.py") + 1 :] if word.partition("=")[0] not in names]
+        value = f"{best['objective']} {format_number(best['value'])}"
+        step["verdict"] = f"{value}: {' '.join(words)}"
         artifacts.html(report, page)
-        said = artifacts.table(["key", "value"], (each.split("=", 1) for each in chosen))
-        artifacts.markdown(
-            summary, f"# Tuned\n\n{found['trial']}: {found['objective']} {found['value']:.5g}\n\n{said}\n"
-        )
-        return chosen
+        table = artifacts.table(["key", "value"], (word.split("=", 1) for word in words))
+        artifacts.markdown(summary, f"# Tuned\n\n{best['trial']}: {value}\n\n{table}\n")
+        return words
+
+
+def _search_locally(
+    step: dict[str, Any], path: Path, key: str, arguments: Sequence[str], image: str, root: str
+) -> tuple[dict[str, Any], Path]:
+    """The best trial, and the report, of a search in this step."""
+    folder = Path(root) / "pipelines" / "searches" / f"tune-{key}"
+    page = folder / "report.html"
+    step |= {"search": str(folder), "report": str(page)}
+    try:
+        run_command(step, "-m", "katib", "run", path, *arguments, "--folder", folder, "--wait")
+    except ExecutionError as error:
+        if error.exit_code != ExecutionError("").exit_code:
+            raise
+        raise ExecutionError(f"{error}; remove {folder} to start the search again") from None
+    return json.loads(run_command(step, "-m", "katib", "best", folder, "--json")), page
+
+
+def _search_with_katib(
+    step: dict[str, Any], path: Path, key: str, arguments: Sequence[str], image: str, root: str
+) -> tuple[dict[str, Any], Path]:
+    """The best trial, and the report, of an Experiment on the cluster."""
+    # Named after this run: a retry attaches to it, and no other run shares it.
+    run_name = "".join(char for char in run_folder(root).name.lower() if char.isalnum()) or "run"
+    name = f"tune-{run_name[:8]}-{key[:8]}"
+    page = run_folder(root) / "tune.html"
+    namespace = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("metadata") or {}).get("namespace")
+    options = ["-n", str(namespace)] if namespace else []
+    step |= {"experiment": name, "namespace": namespace, "report": str(page)}
+    files.write_json(run_folder(root) / "steps" / "tune.json", step)  # for `finish`, should this step be killed
+    words = ["--name", name, "--image", image, *options, "--watch"]
+    run_command(step, "-m", "katib", "submit", path, *arguments, *words)
+    run_command(step, "-m", "katib", "trials", name, *options, "--report", page)
+    return json.loads(run_command(step, "-m", "katib", "best", name, *options, "--json")), page
 
 
 def train(
     overrides: Sequence[str], best: Sequence[str], fingerprint: str, quality: str, image: str, root: str,
-    trained: Artifact, metrics: Artifact, confusion: Artifact, report: Artifact, summary: Artifact, again: str = "",
+    trained: Artifact, metrics: Artifact, confusion: Artifact, report: Artifact, summary: Artifact, refresh: str = "",
 ) -> str:  # fmt: skip
-    """Trains in a folder that is named by all that determines the result: the same again goes on, or prints it."""
-    given = [*overrides, *best, f"quality={quality}"]
-    folder = (
-        Path(root) / "pipelines" / "runs" / f"{_choice(overrides, 'model')}-{_key(*given, fingerprint, image, again)}"
-    )
-    with record.record_step(root, "train", run=str(folder)) as mine:
-        _environment(root)
-        mine |= {"run": str(folder), "report": str(folder / "report.html")}
-        _trained(mine, *given, "explain=off", f"hydra.run.dir={folder}")
-        found = _run(str(folder))
-        prints = dict(dict(found.get("data") or {}).get("fingerprints") or {})
-        if changed := [split for split, mark in prints.items() if f"{split}:{mark}" not in fingerprint.split()]:
+    """Train in a folder that is named by everything that determines the result, and resume or reuse a run in it.
+
+    Returns:
+        The run folder.
+    """
+    words = [*overrides, *best, f"quality={quality}"]
+    name = f"{_choice(overrides, 'model')}-{_digest(*words, fingerprint, image, refresh)}"
+    folder = Path(root) / "pipelines" / "runs" / name
+    with record_step(root, "train", run=str(folder)) as step:
+        _set_environment(root)
+        step |= {"run": str(folder), "report": str(folder / "report.html")}
+        run_command(step, "train.py", *words, "explain=off", f"hydra.run.dir={folder}")
+        run = _read_run(str(folder))
+        fingerprints = dict(dict(run.get("data") or {}).get("fingerprints") or {})
+        if changed := [split for split, value in fingerprints.items() if f"{split}:{value}" not in fingerprint.split()]:
             raise InputError(
-                f"the {changed[0]} data changed between the step `data` and training: run the pipeline again"
+                f"the {changed[0]} data changed between the data step and training: run the pipeline again"
             )
-        values = dict(found.get("metrics", {}))
-        about = {
-            "framework": tasks.load_member(tasks.task_from_record(found), "LIBRARY", "the pipeline"),
-            "revision": dict(found.get("git") or {}).get("revision"),
+        values = dict(run.get("metrics", {}))
+        metadata = {
+            "framework": tasks.load_member(tasks.task_from_record(run), "LIBRARY", "the pipeline"),
+            "revision": dict(run.get("git") or {}).get("revision"),
             "image": image,
-            "overrides": given,
+            "overrides": words,
             "best": list(best),
             "data": fingerprint,
-            "config_hash": found.get("config_hash"),
+            "config_hash": run.get("config_hash"),
             "run": str(folder),
         }
-        artifacts.model(trained, folder, about)
+        artifacts.model(trained, folder, metadata)
         artifacts.metrics(metrics, values)
-        artifacts.confusion(confusion, dict(dict(found.get("details") or {}).get("confusion") or {}))
+        artifacts.confusion(confusion, dict(dict(run.get("details") or {}).get("confusion") or {}))
         artifacts.html(report, folder / "report.html")
-        rows = [(name, f"{value:.5g}") for name, value in values.items()]
-        artifacts.markdown(
-            summary, f"# Trained\n\n`{' '.join(given)}`\n\n{artifacts.table(['metric', 'value'], rows)}\n"
-        )
-        monitor = str(dict(found["config"])["monitor"])
-        mine["verdict"] = f"{monitor} {values[monitor]:.5g}"
+        table = artifacts.table(["metric", "value"], [(name, format_number(value)) for name, value in values.items()])
+        artifacts.markdown(summary, f"# Trained\n\n`{' '.join(words)}`\n\n{table}\n")
+        monitor = str(dict(run["config"])["monitor"])
+        step["verdict"] = f"{monitor} {format_number(values[monitor])}"
         return str(folder)
 
 
@@ -227,260 +263,294 @@ def evaluate(
     run: str, baseline: str, margin: float, minimum: int, registered: str, server: str, overrides: Sequence[str],
     root: str, metrics: Artifact, summary: Artifact,
 ) -> str:  # fmt: skip
-    """Scores the baseline on the same examples, and compares: is the new model no worse by more than the margin?"""
-    with record.record_step(root, "evaluate") as mine:
-        folder, against = record.run_folder(root), baseline
+    """Evaluate the baseline on the same examples, and test whether the model is non-inferior by the margin.
+
+    Returns:
+        The verdict as JSON.
+    """
+    with record_step(root, "evaluate") as step:
+        reference = baseline
         if baseline == "champion":
-            against = str(folder / "champion")
-            champion = _champion(mine, registered or _named(_choice(overrides, "data")), server, root, Path(against))
-            mine["champion"] = str(champion["version"]) if champion else "none"  # `register` replaces that one alone
+            reference = str(run_folder(root) / "champion")
+            name = registered or _model_name(_choice(overrides, "data"))
+            champion = _fetch_champion(step, name, server, root, Path(reference))
+            step["champion"] = str(champion["version"]) if champion else "none"  # `register` replaces only this version
             if champion is None:
-                return _nothing(mine, "none: there is no champion yet", None, summary)
-        if not against:
-            return _nothing(mine, "none: no baseline was given", None, summary)
-        if _same_model(Path(run), Path(against)):
-            mine["verdict"] = "passed: it is the same model, file by file"
-            artifacts.markdown(summary, f"# Against {baseline}\n\n{mine['verdict']}.\n")
-            return str(mine["verdict"])
-        _environment(root)
-        trained = _run(run)
-        monitor = str(dict(trained["config"])["monitor"])
-        scored = folder / "baseline"
-        wanted = _examples(overrides, tasks.task_from_record(trained))
-        run_command(mine, "-m", "trainers", "evaluate", f"run={against}", *wanted, "--output", scored, good=(0, 2))
-        if mine["exit"] == 2:  # other classes, or another task: nobody is promoted, and the record says why
-            verdict = f"inconclusive: the baseline cannot answer these examples: {mine['said']}"
-            mine["verdict"] = verdict
-            artifacts.markdown(summary, f"# Against {baseline}\n\n{verdict}.\n")
-            return verdict
-        asked = ["--metric", monitor, "--margin", str(margin), "--json"]
-        found = json.loads(run_command(mine, "-m", "runs", "compare", scored, run, *asked))
-        result = found["results"][0]
-        one = result["difference"]
-        said = f"{monitor} {one['b']:.2f} against {one['a']:.2f}: {one['value']:+.2f} (95 % interval {one['low']:+.2f} to {one['high']:+.2f}) over {found['examples']} examples"
-        if found["examples"] < minimum:
-            verdict = f"inconclusive: {said}; fewer than {minimum}"
-        elif result["non_inferior"]:
-            verdict = f"passed: {said}; no worse by {margin:g}"
-        else:
-            verdict = f"failed: {said}; not shown to be no worse by {margin:g}"
-        mine["verdict"] = verdict
-        artifacts.metrics(
-            metrics, {"difference": one["value"], "low": one["low"], "high": one["high"], "examples": found["examples"]}
-        )
-        artifacts.markdown(summary, f"# Against {baseline}\n\n{verdict}.\n\n{' '.join(found['notes'])}\n")
-        return verdict
+                return _skip(step, NO_CHAMPION, None, summary)
+        if not reference:
+            return _skip(step, Verdict("none", "there is no baseline"), None, summary)
+        _set_environment(root)
+        verdict, notes = _compare(step, run, reference, margin, minimum, overrides, root, metrics)
+        step["verdict"] = str(verdict)
+        artifacts.markdown(summary, f"# Compared with {baseline}\n\n{verdict}.\n\n{notes}\n")
+        return verdict.to_json()
+
+
+def _compare(
+    step: dict[str, Any], run: str, reference: str, margin: float, minimum: int, overrides: Sequence[str], root: str,
+    metrics: Artifact,
+) -> tuple[Verdict, str]:  # fmt: skip
+    """Verdict on a run compared with a reference, and the notes of the comparison."""
+    if _same_weights(Path(run), Path(reference)):
+        return Verdict("passed", "it is the same model, file by file"), ""
+    record = _read_run(run)
+    monitor = str(dict(record["config"])["monitor"])
+    folder = run_folder(root) / "baseline"
+    words = [
+        f"run={reference}",
+        *_example_overrides(overrides, tasks.task_from_record(record)),
+        "--output",
+        str(folder),
+    ]
+    run_command(step, "-m", "trainers", "evaluate", *words, valid_codes=(0, 2))
+    if step["exit"] == 2:  # other classes, or another task
+        return Verdict("inconclusive", f"the baseline cannot be evaluated on these examples: {step['said']}"), ""
+    options = ["--metric", monitor, "--margin", str(margin), "--json"]
+    comparison = json.loads(run_command(step, "-m", "runs", "compare", folder, run, *options))
+    result, examples = comparison["results"][0], comparison["examples"]
+    difference = result["difference"]
+    interval = f"95 % confidence interval {difference['low']:+.2f} to {difference['high']:+.2f}"
+    text = (
+        f"{monitor} {difference['b']:.2f} against {difference['a']:.2f}: {difference['value']:+.2f} "
+        f"({interval}) over {examples} examples"
+    )
+    values = {"difference": difference["value"], "low": difference["low"], "high": difference["high"]}
+    artifacts.metrics(metrics, values | {"examples": examples})
+    direction = {"higher_is_better": result.get("higher_is_better")}
+    step["comparison"] = {
+        "metric": monitor,
+        "margin": margin,
+        "examples": examples,
+        "difference": difference,
+        **direction,
+    }
+    if examples < minimum:
+        verdict = Verdict("inconclusive", f"{text}; fewer than {minimum}")
+    elif result["non_inferior"]:
+        verdict = Verdict("passed", f"{text}; non-inferior by a margin of {margin:g}")
+    else:
+        verdict = Verdict("failed", f"{text}; non-inferiority not shown for a margin of {margin:g}")
+    return verdict, " ".join(comparison["notes"])
 
 
 def explain(
     policy: str, run: str, overrides: Sequence[str], root: str, report: Artifact, summary: Artifact, metrics: Artifact
 ) -> str:
-    """Explains the model, into its run's folder, where a registry looks for the verdict."""
-    with record.record_step(root, "explain") as mine:
-        _environment(root)
-        asked = [each for each in overrides if each.startswith(("explain.", "trainer.threads="))]
-        return _checked(mine, "explain", policy, root, asked, report, summary, metrics, run)
+    """Explain the model; the results go to its run folder, where the registry reads the verdict.
+
+    Returns:
+        The verdict as JSON.
+    """
+    with record_step(root, "explain") as step:
+        if policy == "off":
+            return _skip(step, Verdict("off"), report, summary)
+        _check_policy("explain step", policy)
+        _set_environment(root)
+        words = [override for override in overrides if override.startswith(("explain.", "trainer.threads="))]
+        run_command(step, "-m", "explain", f"run={run}", *words, valid_codes=(0, 5))
+        folder = Path(run) / "explain"
+        result = files.read_json(folder / "verdict.json")
+        values = {measure["name"]: dict(measure["mean"]).get("value") for measure in result["measures"]}
+        reason = "; ".join(result.get("why", []))
+        return _publish_check(step, folder, result, reason, values, report, summary, metrics)
 
 
 def benchmark(policy: str, run: str, root: str, summary: Artifact) -> str:
-    """Compares with the floor of conf/known_results.yaml."""
-    with record.record_step(root, "benchmark") as mine:
-        verdict, said = ("off", "") if policy == "off" else known_results.check_benchmark(_run(run))
-        mine["verdict"] = verdict
-        artifacts.markdown(summary, f"# Known results: {verdict}\n\n{said}\n")
-        return verdict
+    """Compare the run with conf/known_results.yaml; returns the verdict as JSON."""
+    with record_step(root, "benchmark") as step:
+        verdict, source = (Verdict("off"), "") if policy == "off" else check_benchmark(_read_run(run))
+        step["verdict"] = str(verdict)
+        artifacts.markdown(summary, f"# Known results: {verdict}\n\n{source}\n")
+        return verdict.to_json()
 
 
 def register(
-    run: str, compared: str, promote: bool, despite: str, registered: str, server: str, root: str, summary: Artifact
+    run: str, evaluation: str, promote: bool, policies: str, registered: str, server: str, root: str, summary: Artifact
 ) -> str:
-    """Registers the model; it becomes champion where there is none, or where it is no worse."""
-    with record.record_step(root, "register") as mine:
-        _environment(root)
-        # Only over the champion that it was compared with: a folder that it beat is another matter.
-        against = record.read_json(record.run_folder(root) / "steps" / "evaluate.json").get("champion")
-        good = compared.partition(":")[0] in ("passed", "none")
-        asked = [*(["--name", registered] if registered else []), *_at(server, root), "--json"]
-        asked += ["--champion", "--instead-of", against] if promote and good and against else []
-        # A gate that is not enforced does not stop the model here, either: its verdict is in the card.
-        asked += ["--despite-gates"] if {"warn", "off"} & set(despite.split()) else []
-        mine["run"] = run
-        found = json.loads(run_command(mine, "-m", "runs", "register", run, *asked))
-        if "champion" in found["aliases"]:
-            why = ""
+    """Register the model; it becomes the champion if there is none, or if it is non-inferior to the champion.
+
+    Args:
+        run: The run folder.
+        evaluation: Verdict of the evaluate step as JSON.
+        promote: Whether it may become the champion.
+        policies: Policies of the quality and explanation gates, separated by a blank.
+        registered: Name of the registered model; by default task and data.
+        server: Address of MLflow; "" for the default.
+        root: Folder of runs and records.
+        summary: Artifact for the result.
+
+    Returns:
+        The registered version in words.
+    """
+    with record_step(root, "register") as step:
+        _set_environment(root)
+        # It replaces only the champion that it was compared with, not one that was registered since, and never after a
+        # comparison with another baseline.
+        champion = files.read_json(run_folder(root) / "steps" / "evaluate.json").get("champion")
+        verdict = Verdict.from_json(evaluation)
+        non_inferior = verdict.status in ("passed", "none")
+        words = [*(["--name", registered] if registered else []), *_server_options(server, root), "--json"]
+        words += ["--champion", "--instead-of", champion] if promote and non_inferior and champion else []
+        # A gate that is not enforced does not prevent the registration; its verdict is in the model card.
+        words += ["--despite-gates"] if {"warn", "off"} & set(policies.split()) else []
+        step["run"] = run
+        version = json.loads(run_command(step, "-m", "runs", "register", run, *words))
+        if "champion" in version["aliases"]:
+            reason = ""
         elif not promote:
-            why = "; promote=False"
-        elif good and against:
-            why = "; it was not promoted: another model became champion meanwhile, or this one was rolled back"
+            reason = "; promote=False"
+        elif non_inferior and champion:
+            reason = "; it was not promoted: there is another champion by now, or this model was rolled back"
         else:
-            why = f"; it was not promoted: {compared}"
-        mine["verdict"] = (
-            f"{found['name']} version {found['version']} ({', '.join(found['aliases']) or 'no alias'}){why}"
-        )
-        artifacts.markdown(summary, f"# Registered\n\n{mine['verdict']}.\n")
-        return str(mine["verdict"])
+            reason = f"; it was not promoted: {verdict}"
+        aliases = ", ".join(version["aliases"]) or "no alias"
+        text = f"{version['name']} version {version['version']} ({aliases}){reason}"
+        step["verdict"] = text
+        artifacts.markdown(summary, f"# Registered\n\n{text}.\n")
+        return text
 
 
 def finish(state: str, error: str, backend: str, root: str, report: Artifact, summary: Artifact) -> None:
-    """Publishes the record; a search that is not finished is exported and removed, for nobody waits for it now."""
-    with record.record_step(root, "finish") as mine:
-        folder = record.run_folder(root)
-        found = {each["step"]: each for each in record.read_steps(folder) if each["step"] != "finish"}
-        experiment = found.get("tune", {}).get("experiment")
-        if backend == "katib" and experiment and found["tune"]["state"] != "done":
-            where = ["-n", found["tune"]["namespace"]] if found["tune"].get("namespace") else []
+    """Publish the record of the pipeline run; an unfinished Experiment is exported and deleted."""
+    with record_step(root, "finish") as step:
+        folder = run_folder(root)
+        steps = {item["step"]: item for item in read_steps(folder) if item["step"] != "finish"}
+        search = steps.get("tune", {})
+        if backend == "katib" and search.get("experiment") and search["state"] != "done":
+            options = ["-n", search["namespace"]] if search.get("namespace") else []
             try:
-                rows = run_command(mine, "-m", "katib", "trials", experiment, *where, "--json")
+                rows = run_command(step, "-m", "katib", "trials", search["experiment"], *options, "--json")
                 files.write_text(folder / "trials.jsonl", rows)
-                run_command(mine, "-m", "katib", "delete", experiment, *where, "--unfinished")
-            except ExecutionError as failed:  # the record matters more
-                mine["message"] = str(failed)
-        wrong = [each for each in found.values() if each["state"] != "done"]
-        pages = [each["report"] for each in [*wrong, *reversed(found.values())] if "report" in each]
-        page = next((Path(each) for each in pages if Path(each).exists()), folder / "none")
-        whole = record.publish_run(folder, state, error)
-        mine["verdict"] = whole["state"]
-        artifacts.html(report, page)
-        artifacts.markdown(summary, as_markdown(whole))
+                run_command(step, "-m", "katib", "delete", search["experiment"], *options, "--unfinished")
+            except ExecutionError as failure:  # the record must be published nevertheless
+                step["message"] = str(failure)
+        failed = [item for item in steps.values() if item["state"] != "done"]
+        pages = [Path(item["report"]) for item in failed if "report" in item]
+        result = publish_run(folder, state, error)
+        pages.append(write_report(folder, result))
+        step["verdict"] = result["state"]
+        artifacts.html(report, next(page for page in pages if page.exists()))
+        artifacts.markdown(summary, _format_run(result))
 
 
-def as_markdown(whole: dict[str, Any]) -> str:
-    """A pipeline's record as a page: a row for each step that ran, and how each ended."""
+def _format_run(record: dict[str, Any]) -> str:
+    """The record of a pipeline run in Markdown: a row for each step that ran."""
     rows = [
-        (each["step"], each["state"], f"{each.get('seconds', 0):.1f}", each.get("message") or each.get("verdict") or "")
-        for each in whole["steps"]
+        (step["step"], step["state"], f"{step.get('seconds', 0):.1f}", step.get("message") or step.get("verdict") or "")
+        for step in record["steps"]
     ]
-    said = artifacts.table(["step", "state", "seconds", ""], rows)
-    return f"# Pipeline run {whole['run']}: {whole['state']}\n\n{said}\n\nSteps without a row were cached, or not reached.\n"
+    table = artifacts.table(["step", "state", "seconds", "result"], rows)
+    title = f"# Pipeline run {record['run']}: {record['state']}"
+    return f"{title}\n\n{table}\n\nSteps without a row were cached, or not reached.\n"
 
 
-def _checked(
-    mine: dict[str, Any], room: str, policy: str, root: str, overrides: Sequence[str], report: Artifact,
-    summary: Artifact, metrics: Artifact, run: str = "",
+def _publish_check(
+    step: dict[str, Any], folder: Path, result: dict[str, Any], reason: str, values: dict[str, Any],
+    report: Artifact, summary: Artifact, metrics: Artifact,
 ) -> str:  # fmt: skip
-    """Runs a check whose failure is a verdict, not an error; publishes its report and returns the verdict."""
-    if policy == "off":
-        return _nothing(mine, "off", report, summary)
-    if policy not in ("enforce", "warn"):
-        raise InputError(f"{room}={policy}: enforce, warn or off")
-    folder = Path(run) / room if run else record.run_folder(root) / room
-    where: list[str | Path] = [f"run={run}"] if run else ["--folder", folder]
-    mine["report"] = str(folder / "report.html")
-    run_command(mine, "-m", room, *where, *overrides, good=(0, 4 if room == "quality" else 5))
-    found = record.read_json(folder / "verdict.json")
-    status = str(found.get("status"))
-    if room == "quality":
-        bad = [each["name"] for each in found["checks"] if each["outcome"] not in ("passed", "warned")]
-        why = f"{len(bad)} of {len(found['checks'])} checks: {', '.join(bad[:3])}" if bad else ""
-        outcomes = [each["outcome"] for each in found["checks"]]
-        values: dict[str, Any] = {name: outcomes.count(name) for name in ("passed", "warned", "failed", "unevaluated")}
-    else:
-        why = "; ".join(found.get("why", []))
-        values = {each["name"]: dict(each["mean"]).get("value") for each in found["measures"]}
-    # With the place of the report: a cached verdict's step leaves no record of its own in this run.
-    verdict = status if status in GOOD else f"{status}: {why}; see {folder / 'report.html'}"
-    mine["verdict"] = verdict
-    artifacts.html(report, folder / "report.html")
-    text = folder / "report.md"
-    artifacts.markdown(summary, text.read_text(encoding="utf-8") if text.exists() else f"# {room}: {verdict}\n")
+    """Publish report, summary and metrics of a check; returns its verdict as JSON.
+
+    Args:
+        step: Record of the step.
+        folder: Folder of the check's files.
+        result: Its verdict.json.
+        reason: Reason of a verdict that is not acceptable.
+        values: Metrics of the check.
+        report: HTML artifact.
+        summary: Markdown artifact.
+        metrics: Metrics artifact.
+    """
+    page, text = folder / "report.html", folder / "report.md"
+    verdict = Verdict(str(result.get("status")), report=str(page))
+    if not verdict.acceptable:
+        verdict = Verdict(verdict.status, reason, verdict.report)
+    step |= {"verdict": str(verdict), "report": str(page)}
+    artifacts.html(report, page)
+    artifacts.markdown(summary, text.read_text(encoding="utf-8") if text.exists() else f"# {step['step']}: {verdict}\n")
     artifacts.metrics(metrics, values)
-    return verdict
+    return verdict.to_json()
 
 
-def _same_model(run: Path, other: Path) -> bool:
-    """Whether two runs exported the same weights."""
-    one, two = (folder / "model" / "model.safetensors" for folder in (run, other))
-    return one.exists() and two.exists() and filecmp.cmp(one, two, shallow=False)
+def _check_policy(subject: str, policy: str) -> None:
+    if policy not in POLICIES:
+        raise InputError(f"the policy of the {subject} is {policy}: must be one of {', '.join(POLICIES)}")
 
 
-def _nothing(mine: dict[str, Any], verdict: str, report: Artifact | None, summary: Artifact) -> str:
-    """A step that had nothing to do says so."""
-    mine["verdict"] = verdict
+def _skip(step: dict[str, Any], verdict: Verdict, report: Artifact | None, summary: Artifact) -> str:
+    """Publish that a step has nothing to do; returns its verdict as JSON."""
+    step["verdict"] = str(verdict)
     if report is not None:
         artifacts.html(report, Path("none"))
-    artifacts.markdown(summary, f"{mine['step']}: {verdict}\n")
-    return verdict
+    artifacts.markdown(summary, f"{step['step']}: {verdict}\n")
+    return verdict.to_json()
 
 
-def _champion(
-    mine: dict[str, Any], name: str, server: str, root: str, folder: Path | None = None
+def _same_weights(run: Path, reference: Path) -> bool:
+    """Whether two runs saved the same weights."""
+    first, second = (folder / "model" / "model.safetensors" for folder in (run, reference))
+    return first.exists() and second.exists() and filecmp.cmp(first, second, shallow=False)
+
+
+def _fetch_champion(
+    step: dict[str, Any], name: str, server: str, root: str, folder: Path | None = None
 ) -> dict[str, Any] | None:
-    more: list[str | Path] = ["--folder", folder] if folder else []
-    found = json.loads(run_command(mine, "-m", "runs", "champion", name, *_at(server, root), "--json", *more))
-    return dict(found) if found else None
+    options: list[str | Path] = ["--folder", folder] if folder else []
+    words = ["-m", "runs", "champion", name, *_server_options(server, root), "--json", *options]
+    champion = json.loads(run_command(step, *words))
+    return dict(champion) if champion else None
 
 
-def _at(server: str, root: str) -> list[str]:
-    """Where MLflow is: an address that was given, or MLFLOW_TRACKING_URI, which commands read themselves, or a file beside the runs."""
+def _server_options(server: str, root: str) -> list[str]:
+    """Options for MLflow's address; by default MLFLOW_TRACKING_URI, which commands read, or a file beside the runs."""
     if not server and os.environ.get("MLFLOW_TRACKING_URI"):
         return []
     return ["--server", server or f"sqlite:///{Path(root).absolute() / 'mlflow' / 'mlflow.db'}"]
 
 
-def _trained(mine: dict[str, Any], *arguments: str) -> None:
-    """Trains; where another process trains in the folder (the same pipeline, begun twice), it is waited for."""
-    while True:
-        try:
-            run_command(mine, "train.py", *arguments)
-        except ExecutionError as failed:
-            if failed.exit_code != 2 or " is in use by " not in str(failed):
-                raise
-            print(f"isotrain: {failed}: waiting", flush=True)
-            time.sleep(WAIT)
-        else:
-            return
-
-
-def _run(folder: str) -> dict[str, Any]:
-    """A run's record.
+def _read_run(folder: str) -> dict[str, Any]:
+    """The record of a run.
 
     Raises:
-        InputError: it is gone, which a cached step does not see.
+        InputError: It was removed, which a cached step does not notice.
     """
-    found = record.read_json(Path(folder) / "run.json")
-    if not found:
-        raise InputError(
-            f"{folder} is gone, and Kubeflow Pipelines had its result in the cache: -p again=1 trains anew"
-        )
-    return found
+    record = files.read_json(Path(folder) / "run.json")
+    if not record:
+        raise InputError(f"{folder} was removed but is the cached result of the train step: -p refresh=1 trains again")
+    return record
 
 
-def _files(overrides: Sequence[str]) -> list[str]:
-    """`file:<digest>` of each local file that an override names: a contract, a checkpoint; they count by their content."""
-    paths = [Path(value) for _, _, value in (each.partition("=") for each in overrides) if value]
-    files = [path for path in paths if len(str(path)) < 255 and path.is_file()]
-    return [f"file:{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}" for path in files]
+def _file_digests(overrides: Sequence[str]) -> list[str]:
+    """`file:<digest>` of each local file in the overrides, e.g. a contract or a checkpoint."""
+    paths = [Path(value) for _, _, value in (override.partition("=") for override in overrides) if value]
+    existing = [path for path in paths if len(str(path)) < 255 and path.is_file()]
+    return [f"file:{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}" for path in existing]
 
 
-def _plain(text: str) -> str:
-    """Letters and digits alone, small."""
-    return "".join(each for each in text.lower() if each.isalnum()) or "run"
-
-
-def _named(data: str) -> str:
-    """The registered model's name, as `python -m runs register` makes it: task and data."""
+def _model_name(data: str) -> str:
+    """Name of the registered model as in `python -m runs register`: task and data."""
     from config.compose import compose
 
     return f"{compose([f'data={data}']).task.name}-{data}"
 
 
-def _examples(overrides: Sequence[str], task: str) -> list[str]:
-    """The overrides that another model is evaluated with: the same examples, by its own preprocessing and decoding."""
-    keys = (*EXAMPLES, *getattr(tasks.load_module(task), "EXAMPLE_KEYS", ()))
-    wanted = {"data", *(f"data.{key}" for key in keys), "trainer.threads", "trainer.precision"}
-    names = {each: each.partition("=")[0].lstrip("+").split(".") for each in overrides}
-    return [each for each, parts in names.items() if ".".join(parts[:2]) in wanted]
+def _example_overrides(overrides: Sequence[str], task: str) -> list[str]:
+    """The overrides that select examples; another model keeps its own preprocessing and decoding."""
+    keys = (*EXAMPLE_KEYS, *getattr(tasks.load_module(task), "EXAMPLE_KEYS", ()))
+    names = {"data", *(f"data.{key}" for key in keys), "trainer.threads", "trainer.precision"}
+    parts = {override: override.partition("=")[0].lstrip("+").split(".")[:2] for override in overrides}
+    return [override for override, words in parts.items() if ".".join(words) in names]
 
 
 def _choice(overrides: Sequence[str], group: str) -> str:
-    return next(each.partition("=")[2] for each in overrides if each.startswith(f"{group}="))
+    return next(override.partition("=")[2] for override in overrides if override.startswith(f"{group}="))
 
 
-def _key(*parts: str | Sequence[str]) -> str:
+def _digest(*parts: str | Sequence[str]) -> str:
     """Twelve hexadecimal digits of what determines a result."""
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()[:12]
 
 
-def _environment(root: str) -> None:
-    """Prepared data is shared by all runs of a volume, unless the environment says where it is."""
+def _set_environment(root: str) -> None:
+    """Share prepared data on the volume, and wait for folders that another pipeline run uses."""
     os.environ.setdefault("ISOTRAIN_CACHE", str(Path(root).absolute() / "cache"))
+    os.environ.setdefault("ISOTRAIN_WAIT", "1")

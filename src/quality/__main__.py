@@ -10,17 +10,17 @@ COMMANDS = ("drift", "init")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        arguments: those after `python -m quality`; sys.argv's if not given.
+        arguments: the command line after `python -m quality`; default: that of sys.argv.
 
     Returns:
         The exit code (docs/exit_codes.md).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and words[0] in COMMANDS else "verify"
-    args = command.parse_arguments(_parser(name), words)
+    args = command.parse_arguments(_make_parser(name), words)
     command.log_progress()
     if name == "drift":
         from quality import drift
@@ -33,67 +33,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _verify(args)
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
+def _make_parser(name: str) -> argparse.ArgumentParser:
     if name == "verify":
         parser = command.make_parser(
             "quality",
             usage="python -m quality [-h] [--folder DIR] [OVERRIDE ...]\n       python -m quality drift|init --help",
-            description="Verifies a data set's contract, and writes a report: verdict.json, rows.jsonl (every row that "
-            "breaks a check), report.md, report.html. Exit code 4 if it is broken, or could not be verified.",
+            description="Verify the contract of a data set and write a report: verdict.json, rows.jsonl (every row that "
+            "violates a check), report.md, report.html. Exit code 4 if the contract is violated or could not be verified.",
             example="python -m quality data=squad data.path=my/questions",
         )
     elif name == "drift":
         parser = command.make_parser(
             "quality drift",
             usage="python -m quality drift [OPTIONS] reference=RUN [OVERRIDE ...]",
-            description="Compares data with what a model was trained on. The reference is a run's folder, or the "
-            "fingerprint that a report shows. Exit code 4 if it has drifted.",
+            description="Compare data with the training data of a run. The reference is a run folder, or the "
+            "fingerprint in a report. Exit code 4 if the data has drifted.",
             example="python -m quality drift reference=outputs/2026-11-20/23-28-01 data=squad data.path=new/questions",
         )
         parser.add_argument(
             "--split",
             choices=("train", "val"),
             default="train",
-            help="of the new data; the reference's is train; default: train",
+            help="split of the new data; that of the reference is train; default: train",
         )
         parser.add_argument(
-            "--model", metavar="DIR", help="a run or model folder: compare its predictions and features, too"
+            "--model", metavar="DIR", help="run folder or model folder: compare its predictions and features as well"
         )
         parser.add_argument("--action", choices=("enforce", "warn"), default="enforce", help="default: enforce")
-        parser.add_argument("--level", type=float, default=0.01, help="false alarms of one comparison; default: 0.01")
+        parser.add_argument(
+            "--level", type=float, default=0.01, help="false alarm rate of one comparison; default: 0.01"
+        )
     else:
         parser = command.make_parser(
             "quality init",
             usage="python -m quality init [-o FILE] [OVERRIDE ...]",
-            description="Writes a first contract from data as it is: what must not be fails, today's ranges warn.",
+            description="Write a first contract from existing data: the shipped checks, and warnings for values outside "
+            "the ranges of this data.",
             example="python -m quality init data=image_folder data.path=my/images -o my-images.yaml",
         )
         parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout")
     parser.add_argument(
-        "overrides", nargs="*", metavar="OVERRIDE", help="train.py's: data=..., data.path=..., quality.contract=FILE"
+        "overrides",
+        nargs="*",
+        metavar="OVERRIDE",
+        help="as of train.py: data=..., data.path=..., quality.contract=FILE",
     )
     if name != "init":
         default = f"outputs/<day>/<time>/{'drift' if name == 'drift' else 'quality'}"
-        parser.add_argument("--folder", metavar="DIR", help=f"of the report; default: {default}")
+        parser.add_argument("--folder", metavar="DIR", help=f"folder of the report; default: {default}")
     return parser
 
 
 def _verify(args: argparse.Namespace) -> int:
     from datamodules import factory
-    from quality import gate, notify, verdict
-    from quality.output import report_folder
-    from quality.settings import read_settings
+    from quality import gate, notify
+    from quality.verdict import summarise_verdict
     from quality.verification import verify_data
 
     config = factory.compose_config(args.overrides, any_model=True)
-    settings = read_settings(config)
-    result, report = verify_data(factory.build(config.data), settings)
-    folder = report_folder(args.folder, "quality")
+    settings = config.quality
+    verdict, report = verify_data(
+        factory.build(config.data), str(config.task.name), str(settings.contract), str(settings.action)
+    )
+    folder = gate.report_folder(args.folder, "quality")
     gate.copy_report(report, folder)
-    message = verdict.summarise_verdict(result)
+    message = summarise_verdict(verdict)
     print(message)
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
-    if result.good:
+    if verdict.accepted:
         return 0
     notify.send_notification(message, folder, settings.webhook, settings.summary)
     return 0 if settings.action == "warn" else 4

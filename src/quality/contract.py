@@ -1,4 +1,4 @@
-"""A data contract as text: what it checks, and which rows break each check."""
+"""Data contracts: reading, validation, and the SQL condition of the rows that violate each check."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from config.errors import InputError
 from datamodules.storage import cache
 from quality import soda
 
-FORMAT = 1  # part of the cache's key: raise it when checks are read in another way
-SHIPPED = tasks.CONF / "quality" / "contracts"
+FORMAT = 1  # part of the cache key: raise it when checks are read differently
+SHIPPED = tasks.CONF.parent / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
 TABLE = "data/main/facts"
@@ -26,13 +26,13 @@ class Check:
     """One check of a contract.
 
     Attributes:
-        path: where it stands, as Soda names it: columns.id.checks.missing.
-        name: what it says, for people.
+        path: Soda's name of its position, such as columns.id.checks.missing.
+        name: description for people.
         kind: one of `KINDS`.
         type: Soda's: missing, invalid, duplicate, aggregate, metric, failed_rows, row_count, schema.
-        columns: that it is about.
-        filtered: whether it looks at some rows only.
-        rows: SQL condition that holds for the rows that break it; "" where single rows do not.
+        columns: columns to display for the rows that violate it.
+        rows: SQL condition of the rows that violate it; "" if single rows do not.
+        filtered: whether it applies to some rows only.
     """
 
     path: str
@@ -46,12 +46,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Contract:
-    """A contract that Soda's own schema accepts.
+    """A contract that is valid by Soda's own schema.
 
     Attributes:
-        name: of its file.
+        name: stem of its file.
         text: YAML.
-        checks: all of them.
+        checks: all checks.
         digest: SHA-256 (hex) of the text.
     """
 
@@ -61,224 +61,215 @@ class Contract:
     digest: str
 
 
-def read(named: str, root: Path) -> Contract:
-    """A shipped contract by its name, or a file; read as YAML and validated once for each text.
+def read(name: str, root: Path) -> Contract:
+    """Read a shipped contract or a file. Each text is validated once.
 
     Args:
-        named: the name, or the file's path.
-        root: of the cache.
+        name: name of a shipped contract, or path of a file.
+        root: folder of the cache.
 
     Raises:
-        InputError: there is none, or it is none that could be broken: not Soda's language, no columns, no checks.
+        InputError: there is no such contract, or it is invalid.
     """
-    path = _path(named)
+    path = _contract_path(name)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(sorted({file.stem for folder in _folders() for file in folder.glob("*.yaml")}))
-        why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError(f"cannot read the data contract {named}: {why}; shipped ones are {shipped}") from error
+        shipped = ", ".join(
+            sorted({file.stem for folder in tasks.contract_folders() for file in folder.glob("*.yaml")})
+        )
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise InputError(
+            f"cannot read the data contract {name}: {reason}; the shipped contracts are {shipped}"
+        ) from error
     digest = hashlib.sha256(text.encode()).hexdigest()
     key = {"format": FORMAT, "digest": digest, "versions": soda.versions()}
 
     def build(folder: Path) -> None:
-        checks = [asdict(each) for each in parse(text, path.stem, str(path)).checks]
+        checks = [asdict(check) for check in parse(text, path.stem, str(path)).checks]
         (folder / "checks.json").write_text(json.dumps(checks), encoding="utf-8")
 
-    remembered = json.loads((cache.entry(root, "contracts", key, build) / "checks.json").read_text(encoding="utf-8"))
-    checks = [Check(**{**each, "columns": tuple(each["columns"])}) for each in remembered]
+    rows = json.loads((cache.entry(root, "contracts", key, build) / "checks.json").read_text(encoding="utf-8"))
+    checks = [Check(**{**row, "columns": tuple(row["columns"])}) for row in rows]
     return Contract(path.stem, text, checks, digest)
 
 
-def _folders() -> list[Path]:
-    """The folders with contracts: ours, and that of a configuration of the user's own."""
-    return [folder / "quality" / "contracts" for folder in tasks.conf_folders()]
-
-
-def _path(named: str) -> Path:
-    if "/" in named or named.endswith((".yaml", ".yml")):
-        return Path(named)
-    paths = [folder / f"{named}.yaml" for folder in _folders()]
+def _contract_path(name: str) -> Path:
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    paths = [folder / f"{name}.yaml" for folder in tasks.contract_folders()]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def parse(text: str, name: str, place: str) -> Contract:
-    """A contract from its text.
+def parse(text: str, name: str, source: str) -> Contract:
+    """Parse and validate the text of a contract.
+
+    Args:
+        text: YAML.
+        name: name of the contract.
+        source: path of its file, for messages.
 
     Raises:
-        InputError: see `read`.
+        InputError: it is not YAML, not a contract by Soda's schema, has no columns or no checks, or has keys without effect.
     """
-    value = _loaded(text, place)
+    value = _parse_yaml(text, source)
     if not isinstance(value, dict):
-        raise InputError(f"{place} is no data contract: expected a mapping with dataset, columns and checks")
-    _refuse_what_soda_would_overlook(value, place)
-    checks = [*_dataset_checks(value), *_column_checks(value)]
+        raise InputError(f"{source} is not a data contract: expected a mapping with dataset, columns and checks")
+    _validate(value, source)
+    checks = [_make_check(*check, value.get("filter")) for check in _iter_checks(value)]
     if not checks:
-        raise InputError(f"{place} has no checks: a contract without any is never broken")
-    for what in ("path", "name"):
-        seen = [getattr(check, what) for check in checks]
-        if twice := sorted({each for each in seen if seen.count(each) > 1}):
+        raise InputError(f"{source} has no checks: add checks to columns, or to the contract")
+    for attribute in ("path", "name"):
+        values = [getattr(check, attribute) for check in checks]
+        if repeated := sorted({value for value in values if values.count(value) > 1}):
             raise InputError(
-                f"{place}: {twice[0]} twice; give checks of one type and column a qualifier, and all a name"
+                f"{source}: {repeated[0]} twice; checks of one type and column need a qualifier, and names must be unique"
             )
-    wrong = [check for check in checks if check.kind not in KINDS]
-    if wrong:
-        raise InputError(
-            f"{place}: {wrong[0].path} is of the kind {wrong[0].kind!r}; attributes.kind is one of {', '.join(KINDS)}"
-        )
+    for check in checks:
+        if check.kind not in KINDS:
+            raise InputError(
+                f"{source}: {check.path} is of the kind {check.kind!r}; attributes.kind must be one of {', '.join(KINDS)}"
+            )
     return Contract(name, text, checks, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _loaded(text: str, place: str) -> Any:
-    """As Soda reads it: in YAML 1.2, where `yes` is a word and 0700 is seven hundred, and no key is there twice."""
+def _parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML 1.2 as Soda does: `yes` is a string, 0700 is seven hundred, and keys are unique."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        value = YAML(typ="safe", pure=True).load(text)
+        document = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        said = str(error).partition("To suppress this check")[0]  # advice to programmers
-        raise InputError(f"{place} is not YAML: {' '.join(said.split())}") from error
+        message = str(error).partition("To suppress this check")[0]  # advice to programmers
+        raise InputError(f"{source} is not YAML: {' '.join(message.split())}") from error
 
-    def check(inside: Any) -> None:
-        for key in inside if isinstance(inside, dict) else ():
-            if not isinstance(key, str):
-                raise InputError(f"{place}: {key!r} is a key: a key must be a word")
-        for each in inside.values() if isinstance(inside, dict) else inside if isinstance(inside, list) else ():
-            check(each)
+    def check_keys(node: Any) -> None:
+        if isinstance(node, dict):
+            for key in node:
+                if not isinstance(key, str):
+                    raise InputError(f"{source}: the key {key!r} must be a string")
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            check_keys(child)
 
-    check(value)
-    return value
+    check_keys(document)
+    return document
 
 
-def _refuse_what_soda_would_overlook(value: dict[str, Any], place: str) -> None:
-    """Soda 4.28 ships a JSON schema of its language and does not use it: a misspelt key takes a default there."""
+def _validate(value: dict[str, Any], source: str) -> None:
+    """Refuse what Soda ignores: Soda 4.28 ships a JSON schema and does not use it, so misspelt keys have no effect."""
     import jsonschema
 
-    errors = sorted(jsonschema.Draft202012Validator(_schema()).iter_errors(value), key=lambda each: list(each.path))
+    errors = sorted(jsonschema.Draft202012Validator(_schema()).iter_errors(value), key=lambda error: list(error.path))
     if errors:
-        where, why = _deepest(errors[0])
-        raise InputError(f"{place}: {where or 'the whole file'}: {why}")
-    known = {
+        path, message = _deepest_error(errors[0])
+        raise InputError(f"{source}: {path or 'the whole file'}: {message}")
+    column_keys = {
         name for part in _schema()["properties"]["columns"]["items"]["allOf"] for name in part.get("properties", {})
     }
-    for column in value["columns"]:  # the schema leaves columns open, and Soda reads over what it does not know
-        if unknown := sorted(set(column) - known):
+    for column in value["columns"]:  # the schema allows any key here, and Soda ignores unknown ones
+        if unknown := sorted(set(column) - column_keys):
+            allowed = ", ".join(sorted(column_keys))
             raise InputError(
-                f"{place}: column {column['name']}: {unknown[0]} is no key of a column; known are {', '.join(sorted(known))}"
+                f"{source}: column {column['name']}: {unknown[0]} is not a key of a column; allowed: {allowed}"
             )
     if value.get("variables") or "${var." in json.dumps(value, default=str):
-        raise InputError(f"{place}: variables have no effect in thresholds, and none here: write the values")
+        raise InputError(f"{source}: variables have no effect in thresholds; write their values")
     if value.get("dataset") != TABLE:
-        raise InputError(f"{place}: dataset is {value.get('dataset')!r}; here it is {TABLE}, the table of facts")
-    for column in value["columns"]:
-        for each in column.get("checks") or []:
-            _refuse_unread(each, bool(value.get("filter")), f"{place}: column {column['name']}")
-    for each in value.get("checks") or []:
-        _refuse_unread(each, bool(value.get("filter")), place)
+        raise InputError(f"{source}: dataset is {value.get('dataset')!r}; it must be {TABLE}, the table of facts")
     if value.get("scopes"):
-        raise InputError(f"{place}: scopes are only in Soda's extensions; use filter: on each check")
+        raise InputError(f"{source}: scopes need Soda's extensions; use filter: in each check")
     if not value["columns"]:
-        raise InputError(f"{place}: columns is empty")
-
-
-def _refuse_unread(check: dict[str, Any], filtered: bool, place: str) -> None:
-    """Keys that Soda's schema has, and that do nothing, or not what they say."""
-    for type_, body in check.items():
-        if isinstance(body, dict) and "scope" in body:
-            raise InputError(f"{place}: {type_}: scope is only in Soda's extensions; use filter:")
-        if isinstance(body, dict) and "query" in body and ("filter" in body or filtered):
-            raise InputError(f"{place}: {type_}: a filter has no effect on a query; write it into the query")
-        attributes = (body or {}).get("attributes") or {}
-        shown = attributes.get("show", [])
-        if not isinstance(shown, list) or not all(isinstance(each, str) for each in shown):
-            raise InputError(f"{place}: {type_}: attributes.show must be a list of columns")
+        raise InputError(f"{source}: columns is empty")
+    for path, _, body in _iter_checks(value):
+        if "scope" in body:
+            raise InputError(f"{source}: {path}: scope needs Soda's extensions; use filter:")
+        if "query" in body and ("filter" in body or value.get("filter")):
+            raise InputError(f"{source}: {path}: a filter has no effect on a query; write it into the query")
+        attributes = body.get("attributes") or {}
+        columns = attributes.get("show", [])
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise InputError(f"{source}: {path}: attributes.show must be a list of columns")
         if not isinstance(attributes.get("rows", ""), str):
-            raise InputError(f"{place}: {type_}: attributes.rows must be a condition in SQL")
+            raise InputError(f"{source}: {path}: attributes.rows must be a condition in SQL")
 
 
 @lru_cache
 def _schema() -> Any:
-    """Soda's own schema, with what it lacks: Soda does read a filter and attributes of metric and failed_rows."""
-    spec = find_spec("soda_core")  # finds it without importing it
+    """Return Soda's own schema, with the filters and attributes of metric and failed_rows, which Soda reads."""
+    spec = find_spec("soda_core")  # does not import it
     if spec is None or not spec.submodule_search_locations:
         raise InputError(soda.INSTALL_HINT)
     text = (Path(spec.submodule_search_locations[0]) / SCHEMA_FILE).read_text(encoding="utf-8")
 
-    def added(mapping: dict[str, Any]) -> dict[str, Any]:
-        for type_ in ("metric", "failed_rows"):
-            for each in mapping[type_].get("oneOf", []) if isinstance(mapping.get(type_), dict) else []:
-                each["properties"] |= {"filter": {"type": "string"}, "attributes": {"type": "object"}}
+    def add_keys(mapping: dict[str, Any]) -> dict[str, Any]:
+        for check_type in ("metric", "failed_rows"):
+            for form in mapping[check_type].get("oneOf", []) if isinstance(mapping.get(check_type), dict) else []:
+                form["properties"] |= {"filter": {"type": "string"}, "attributes": {"type": "object"}}
         return mapping
 
-    return json.loads(text, object_hook=added)
+    return json.loads(text, object_hook=add_keys)
 
 
-def _deepest(error: Any) -> tuple[str, str]:
-    """Of an error that has several possible causes, the one that got furthest, and its place."""
-    found = error
-    while found.context:
-        # Of the alternatives, the one that failed deepest inside is the one that was meant.
-        found = max(found.context, key=lambda each: (len(each.absolute_path), each.validator != "type"))
-    place = ""
-    for part in found.absolute_path:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return place.lstrip("."), found.message if len(found.message) < 300 else found.message[:300] + " ..."
+def _deepest_error(error: Any) -> tuple[str, str]:
+    """Return path and message of an error; of alternatives, those of the one that failed deepest in the document."""
+    while error.context:
+        error = max(error.context, key=lambda cause: (len(cause.absolute_path), cause.validator != "type"))
+    path = error.json_path.removeprefix("$").removeprefix(".")
+    return path, error.message if len(error.message) < 300 else error.message[:300] + " ..."
 
 
-def _dataset_checks(value: dict[str, Any]) -> Iterator[Check]:
-    for each in value.get("checks") or []:
-        for type_, body in each.items():
+def _iter_checks(value: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """Yield path without qualifier, columns and body of each check of a contract."""
+    for check in value.get("checks") or []:
+        for check_type, body in check.items():
             body = body or {}
-            columns = tuple(body.get("columns") or ([body["column"]] if body.get("column") else []))
-            yield _check("checks", type_, body, columns, value)
-
-
-def _column_checks(value: dict[str, Any]) -> Iterator[Check]:
+            columns = body.get("columns") or ([body["column"]] if body.get("column") else [])
+            yield f"checks.{check_type}", tuple(columns), body
     for column in value["columns"]:
-        for each in column.get("checks") or []:
-            for type_, body in each.items():
-                yield _check(f"columns.{column['name']}.checks", type_, body or {}, (column["name"],), value)
+        for check in column.get("checks") or []:
+            for check_type, body in check.items():
+                yield f"columns.{column['name']}.checks.{check_type}", (column["name"],), body or {}
 
 
-def _check(place: str, type_: str, body: dict[str, Any], columns: tuple[str, ...], value: dict[str, Any]) -> Check:
-    qualifier = body.get("qualifier")
-    path = f"{place}.{type_}" + (f".{qualifier}" if qualifier is not None else "")
+def _make_check(path: str, columns: tuple[str, ...], body: dict[str, Any], contract_filter: Any) -> Check:
+    check_type = path.rpartition(".")[2]
+    if body.get("qualifier") is not None:
+        path += f".{body['qualifier']}"
     attributes = body.get("attributes") or {}
-    kind = attributes.get("kind") or {"schema": "schema", "row_count": "volume"}.get(type_, "value")
-    filters = [each for each in (body.get("filter"), value.get("filter")) if each]
-    rows = attributes.get("rows") or _rows(type_, body, columns, filters)
+    kind = attributes.get("kind") or {"schema": "schema", "row_count": "volume"}.get(check_type, "value")
+    filters = [condition for condition in (body.get("filter"), contract_filter) if condition]
+    rows = attributes.get("rows") or _row_condition(check_type, body, columns, filters)
     if rows and filters:
-        rows = " and ".join(f"({each})" for each in [*filters, rows])
-    shown = tuple(attributes.get("show") or columns)
-    return Check(path, body.get("name") or path, kind, type_, shown, rows, bool(filters))
+        rows = " and ".join(f"({condition})" for condition in [*filters, rows])
+    display_columns = tuple(attributes.get("show") or columns)
+    return Check(path, body.get("name") or path, kind, check_type, display_columns, rows, bool(filters))
 
 
-def _rows(type_: str, body: dict[str, Any], columns: tuple[str, ...], filters: Sequence[str]) -> str:
-    """The condition that rows meet that break a check, from its own words."""
-    if type_ == "failed_rows":
+def _row_condition(check_type: str, body: dict[str, Any], columns: tuple[str, ...], filters: Sequence[str]) -> str:
+    """Return the SQL condition of the rows that violate a check; "" if single rows do not."""
+    if check_type == "failed_rows":
         return str(body.get("expression") or "")
     if not columns:
         return ""
     column = f'"{columns[0]}"'
-    missing = [f"{column} is null", *_listed(column, body.get("missing_values"), "in")]
-    missing += [_matches(column, body["missing_format"])] if body.get("missing_format") else []
-    if type_ == "missing":
+    if check_type == "duplicate":
+        names = ", ".join(f'"{name}"' for name in columns)
+        filtered = f"where {' and '.join(f'({condition})' for condition in filters)}" if filters else ""
+        return f"({names}) in (select ({names}) from facts {filtered} group by {names} having count(*) > 1)"
+    missing = [f"{column} is null", *_membership(column, "in", body.get("missing_values"))]
+    missing += [_regex_match(column, body["missing_format"])] if body.get("missing_format") else []
+    if check_type == "missing":
         return " or ".join(missing)
-    if type_ == "duplicate":
-        names = ", ".join(f'"{each}"' for each in columns)
-        inside = f"where {' and '.join(f'({each})' for each in filters)}" if filters else ""
-        return f"({names}) in (select ({names}) from facts {inside} group by {names} having count(*) > 1)"
-    if type_ == "invalid":
-        wrong = list(_invalid(column, body))
-        return f"not ({' or '.join(missing)}) and ({' or '.join(wrong)})" if wrong else ""
+    if check_type == "invalid" and (invalid := list(_invalid_conditions(column, body))):
+        return f"not ({' or '.join(missing)}) and ({' or '.join(invalid)})"
     return ""
 
 
-def _invalid(column: str, body: dict[str, Any]) -> Iterator[str]:
-    yield from _listed(column, body.get("valid_values"), "not in")
-    yield from _listed(column, body.get("invalid_values"), "in")
-    for key, what in (
+def _invalid_conditions(column: str, body: dict[str, Any]) -> Iterator[str]:
+    yield from _membership(column, "not in", body.get("valid_values"))
+    yield from _membership(column, "in", body.get("invalid_values"))
+    for key, condition in (
         ("valid_min", f"{column} < {{}}"),
         ("valid_max", f"{column} > {{}}"),
         ("valid_length", f"length({column}) <> {{}}"),
@@ -286,26 +277,26 @@ def _invalid(column: str, body: dict[str, Any]) -> Iterator[str]:
         ("valid_max_length", f"length({column}) > {{}}"),
     ):
         if body.get(key) is not None:
-            yield what.format(body[key])
+            yield condition.format(body[key])
     if body.get("valid_format"):
-        yield f"not {_matches(column, body['valid_format'])}"
+        yield f"not {_regex_match(column, body['valid_format'])}"
     if body.get("invalid_format"):
-        yield _matches(column, body["invalid_format"])
+        yield _regex_match(column, body["invalid_format"])
     if reference := body.get("valid_reference_data"):
         table = ".".join(reference["dataset"].split("/")[1:])
-        there = f'"{reference["column"]}"'
-        yield f"{column} not in (select {there} from {table} where {there} is not null)"
+        key = f'"{reference["column"]}"'
+        yield f"{column} not in (select {key} from {table} where {key} is not null)"
 
 
-def _listed(column: str, values: Any, how: str) -> list[str]:
-    return [f"{column} {how} ({', '.join(_literal(each) for each in values)})"] if values else []
+def _membership(column: str, operator: str, values: Any) -> list[str]:
+    return [f"{column} {operator} ({', '.join(_sql_literal(value) for value in values)})"] if values else []
 
 
-def _matches(column: str, form: dict[str, str]) -> str:
-    return f"regexp_matches({column}, {_literal(form['regex'])})"
+def _regex_match(column: str, form: dict[str, str]) -> str:
+    return f"regexp_matches({column}, {_sql_literal(form['regex'])})"
 
 
-def _literal(value: Any) -> str:
+def _sql_literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""What a task says of its table of facts: the module that its `facts()` gives, with defaults for what it leaves out."""
+"""The description of a task's table of facts: the module that its `facts()` returns, with defaults for optional names."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,29 +10,30 @@ from config.errors import InputError
 from quality import tables
 
 REQUIRED = ("FORMAT", "SCHEMA", "tables")
+RENAMED = {"ALIKE": "GROUP", "SAID": "CAPTION"}
 
 
 @dataclass(frozen=True)
 class Description:
-    """A task's table of facts.
+    """The table of facts of a task.
 
     Attributes:
-        task: its name.
-        examples: what the examples are called: "questions".
-        format: part of the cache's key; raised when the rows change.
-        schema: pyarrow schema of the table; `split`, `number` (null for a file that is no example) and `id` are in it.
-        tables: (data, split) to pyarrow tables of the split's rows.
-        finish: (rows, final) writes the final Parquet file once all rows are known.
-        classes: (data) to [{"id", "name"}, ...]; empty where examples have no classes.
+        task: name of the task.
+        examples: plural noun for its examples, such as "questions".
+        format: version of the rows, part of the cache key.
+        schema: pyarrow schema of the table, with `split`, `number` (null for a file that is not an example) and `id`.
+        tables: (data, split) to pyarrow tables of the rows of the split.
+        finish: (rows, final) writes the final Parquet file from that of all rows.
+        classes: (data) to [{"id", "name"}, ...]; empty if examples have no classes.
         counts: (connection) to the number of rows by split and class: mappings with split, label and rows.
-        alike: column; of rows that share its value, statistics that need independent rows take one.
-        usable: SQL condition on the rows that a model can take.
-        categories: columns of text that have few values, whose shares are counted.
-        said: column of text that is shown beside an extreme value; None for none.
-        texts: columns of running text, which may break in a report.
-        spans: by column of text, the columns of a part of it and of where that begins; the part is marked in it.
-        pictured: columns whose extremes are shown as pictures.
-        pictures: (data, rows) to an object whose `thumbnail(row)` is a small JPEG, or None; None where there are no pictures.
+        group: column whose equal values mark dependent rows; statistics of independent rows take one of each group.
+        usable: SQL condition for rows that a model can take.
+        categories: text columns with few values, whose shares are counted.
+        caption: text column displayed beside an extreme value; None for none.
+        texts: columns of running text, which a report may wrap.
+        spans: text column to the columns of a span in it and of its start; a report highlights the span.
+        pictured: columns whose extreme values are displayed as pictures.
+        pictures: (data, rows) to an object whose `thumbnail(row)` is a small JPEG or None; None without pictures.
     """
 
     task: str
@@ -43,10 +44,10 @@ class Description:
     finish: Callable[[Path, Path], Any]
     classes: Callable[[Any], list[dict[str, str]]]
     counts: Callable[[Any], list[dict[str, Any]]]
-    alike: str
+    group: str
     usable: str
     categories: tuple[str, ...]
-    said: str | None
+    caption: str | None
     texts: tuple[str, ...]
     spans: Mapping[str, tuple[str, str]]
     pictured: tuple[str, ...]
@@ -54,20 +55,18 @@ class Description:
 
 
 def describe(task: str) -> Description:
-    """The description of a task's table of facts.
-
-    Args:
-        task: name of the task.
+    """Return the description of a task's table of facts.
 
     Raises:
-        InputError: the task has no table of facts, or its module lacks what it must have.
+        InputError: the task has no table of facts, or its module lacks a required name or has an old one.
     """
     module = tasks.load_member(task, "facts", "a data contract (quality=off trains without one)")()
     if missing := [name for name in REQUIRED if not hasattr(module, name)]:
         raise InputError(
-            f"the facts of the task {task} need {missing[0]}, which {module.__name__} lacks: "
-            "write it as docs/quality.md says"
+            f"the facts of the task {task} need {missing[0]}, which {module.__name__} lacks; docs/quality.md describes it"
         )
+    if renamed := [name for name in RENAMED if hasattr(module, name)]:
+        raise InputError(f"{module.__name__}: {renamed[0]} is now {RENAMED[renamed[0]]} (docs/quality.md)")
     return Description(
         task=task,
         examples=str(getattr(tasks.load_module(task), "EXAMPLES", "examples")),
@@ -77,10 +76,10 @@ def describe(task: str) -> Description:
         finish=getattr(module, "finish", Path.replace),
         classes=getattr(module, "classes", lambda data: []),
         counts=getattr(module, "counts", tables.split_counts),
-        alike=getattr(module, "ALIKE", "number"),
+        group=getattr(module, "GROUP", "number"),
         usable=getattr(module, "USABLE", "true"),
         categories=tuple(getattr(module, "CATEGORIES", ())),
-        said=getattr(module, "SAID", None),
+        caption=getattr(module, "CAPTION", None),
         texts=tuple(getattr(module, "TEXTS", ())),
         spans=getattr(module, "SPANS", {}),
         pictured=tuple(getattr(module, "PICTURED", ())),

@@ -1,10 +1,9 @@
-"""`python -m quality drift`: new data beside the data that a model was trained on."""
+"""`python -m quality drift`: new data compared with the training data of a model."""
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,84 +14,56 @@ from config import files, tasks
 from config.command import take_override
 from config.errors import InputError
 from datamodules import factory
-from quality import distances, drift_report, facts, features, notify, profile, tables, verdict
+from quality import distances, drift_report, features, notify, profile, tables, verdict
 from quality.description import describe
-from quality.output import report_folder
-from quality.settings import read_settings
+from quality.facts import Facts, load_facts
+from quality.gate import report_folder
 from runs import folder as folders
 from runs.statistics import holm_correction
 
 DRAWS = 300  # comparisons of the reference with itself
-COMPONENTS = 8  # of features
-FEW = 20  # values of a number up to which it is tested as a category
+COMPONENTS = 8  # principal components of the features
+MAX_TIED_VALUES = 20  # distinct numbers up to which a column is tested as a category
 Column = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """One column of both data sets.
-
-    Attributes:
-        name: of the column.
-        kind: number or category.
-        statistic: which of the two decides: "KS" or "Jensen-Shannon".
-        value, threshold: of it; the threshold is what the reference stays below against itself.
-        p: corrected for the number of columns.
-        effect: of numbers the difference of means in the reference's standard deviations, of categories Cramér's V.
-        psi: population stability index.
-        jensen_shannon: distance, of numbers over ten bins.
-        drifted: beyond its threshold, and p below the level.
-        shown: for the plot: edges and bars, or counts.
-    """
-
-    name: str
-    kind: str
-    statistic: str
-    value: float
-    threshold: float
-    p: float
-    effect: float
-    psi: float
-    jensen_shannon: float
-    drifted: bool
-    shown: dict[str, Any]
+Columns = dict[str, Column]
 
 
 def command(args: argparse.Namespace) -> int:
-    """Runs `python -m quality drift`.
+    """Run `python -m quality drift`.
 
     Returns:
-        0, or 4 if it drifted under enforce.
+        0, or 4 if the data has drifted and the action is enforce.
     """
-    refusal = "give one reference=<run folder or fingerprint>"
-    reference, overrides = take_override(args.overrides, "reference", refusal)
+    message = "name the reference once: reference=<run folder or fingerprint>"
+    reference, overrides = take_override(args.overrides, "reference", message)
     if not 0 < args.level < 1:
         raise InputError(f"--level {args.level}: must be above 0 and below 1")
     config = factory.compose_config(overrides, any_model=True)
-    settings = read_settings(config)
+    task = str(config.task.name)
     data = factory.build(config.data)
     folder = find_reference(reference, data.root)
-    trained = profile.read(folder)["task"]
-    if trained != settings.task:
-        raise InputError(f"the reference is data of {trained}, this is of {settings.task}")
-    table, description = facts.load_facts(data, settings.task), describe(settings.task)
+    reference_task = profile.read(folder)["task"]
+    if reference_task != task:
+        raise InputError(f"the reference is data for {reference_task}, the new data is for {task}")
+    facts, description = load_facts(data, task), describe(task)
     with tempfile.TemporaryDirectory() as spill:
-        connection = tables.connect(table.path, Path(spill))
+        connection = tables.connect(facts.path, Path(spill))
         profile.write(Path(spill), connection, description)
         connection.close()
-        old, new = _sample(folder / profile.SAMPLE, "train"), _sample(Path(spill) / profile.SAMPLE, args.split)
+        old = _read_sample(folder / profile.SAMPLE, "train")
+        new = _read_sample(Path(spill) / profile.SAMPLE, args.split)
         blocks = [(old, new)]
         if args.model:
-            blocks.append(_looked(reference, args.model, data, table, args.split, Path(spill)))
-    compared = compare_columns(blocks, args.level)
-    drifted = [column.name for column in compared if column.drifted]
+            blocks.append(_model_columns(reference, args.model, data, facts, args.split, Path(spill)))
+    columns = compare_columns(blocks, args.level)
+    drifted = [column["name"] for column in columns if column["drifted"]]
     result = {
         "status": "drifted" if drifted else "stable",
         "reference": reference,
         "split": args.split,
-        "rows": {"reference": _rows(old), "new": _rows(new)},
+        "rows": {"reference": _row_count(old), "new": _row_count(new)},
         "level": args.level,
-        "columns": [asdict(column) for column in compared],
+        "columns": columns,
     }
     report = report_folder(args.folder, "drift")
     try:
@@ -101,17 +72,22 @@ def command(args: argparse.Namespace) -> int:
         drift_report.write(report, result)
     except OSError as error:
         raise InputError(f"the report cannot be written to {report}: {error.strerror or error}") from error
-    worst = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
-    print(f"{len(drifted)} of {len(compared)} columns drifted{': ' + worst if drifted else ''}")
+    names = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
+    print(f"{len(drifted)} of {len(columns)} columns drifted{': ' + names if drifted else ''}")
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
         return 0
-    notify.send_notification(f"data drifted from {reference}: {worst}", report, settings.webhook, settings.summary)
+    message = f"data drifted from {reference}: {names}"
+    notify.send_notification(message, report, config.quality.webhook, config.quality.summary)
     return 4 if args.action == "enforce" else 0
 
 
 def find_reference(name: str, root: Path) -> Path:
-    """The folder with the profile of a run's data, or of the data with a fingerprint.
+    """Find the folder with the profile of a run's data, or of data with a fingerprint.
+
+    Args:
+        name: run folder, or fingerprint (its first 8 characters or more).
+        root: folder of the cache.
 
     Raises:
         InputError: there is none.
@@ -128,162 +104,177 @@ def find_reference(name: str, root: Path) -> Path:
         if len(name) >= 8 and path.parent.suffix != ".tmp" and verdict.read(path).fingerprint.startswith(name):
             return path.parent
     raise InputError(
-        f"reference={name}: neither a run's folder nor the fingerprint of data whose contract was verified here"
+        f"reference={name}: neither a run folder nor the fingerprint of data whose contract was verified on this machine"
     )
 
 
-def _sample(path: Path, split: str) -> dict[str, Column]:
+def _read_sample(path: Path, split: str) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, filters=[("split", "==", split)])
     if not table.num_rows:
         raise InputError(f"{path} has no rows of {split}")
-    found: dict[str, Column] = {}
+    columns: Columns = {}
     for name in table.column_names:
-        values = table.column(name).to_pylist()
-        if pa.types.is_string(table.column(name).type) or pa.types.is_boolean(table.column(name).type):
-            found[name] = np.array([str(value).lower() if isinstance(value, bool) else str(value) for value in values])
+        column = table.column(name)
+        values = column.to_pylist()
+        if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+            columns[name] = np.array(
+                [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+            )
         else:
-            found[name] = np.array([np.nan if value is None else value for value in values], float)
-    del found["split"]
-    return found
+            columns[name] = np.array([np.nan if value is None else value for value in values], float)
+    del columns["split"]
+    return columns
 
 
-def _rows(sample: Mapping[str, Column]) -> int:
-    return len(next(iter(sample.values())))
+def _row_count(columns: Mapping[str, Column]) -> int:
+    return len(next(iter(columns.values())))
 
 
-def _looked(
-    reference: str, model: str, data: Any, table: facts.Facts, split: str, spill: Path
-) -> tuple[dict[str, Column], dict[str, Column]]:
-    """What the model makes of both data sets; the reference's is opened again, as its run had it."""
+def _model_columns(
+    reference: str, model: str, data: Any, facts: Facts, split: str, spill: Path
+) -> tuple[Columns, Columns]:
+    """Return the model's outputs for the training data of the reference, opened as its run did, and for the new data."""
     run = Path(reference)
     if not (run / folders.RECORD).exists():
-        raise InputError("--model needs a run's folder as the reference: what it was trained on is looked at, too")
-    before = factory.build(factory.compose_recorded(folders.read_record(run), table.task), cache_dir=str(data.root))
-    then = facts.load_facts(before, table.task)
-    trained = verdict.read(find_reference(reference, data.root) / verdict.FILE).fingerprint
-    if then.fingerprint != trained:
         raise InputError(
-            f"the data that {reference} was trained on has changed since: --model cannot look at it any more"
+            "--model needs a run folder as the reference, because the model also runs on its training data"
         )
-    model_outputs = tasks.load_member(table.task, "model_outputs", "python -m quality drift --model")
-    old = model_outputs(model, before, "train", features.sample_rows(then, "train", spill))
-    new = model_outputs(model, data, split, features.sample_rows(table, split, spill))
-    components = features.principal_components(old.features, new.features, COMPONENTS)
-    columns: tuple[dict[str, Column], dict[str, Column]] = ({}, {})
-    for block, seen, projected in zip(columns, (old, new), components, strict=True):
-        block["model: prediction"] = seen.predicted
-        block["model: confidence"] = seen.confidence
-        for index in range(projected.shape[1]):
-            block[f"model: feature {index + 1}"] = projected[:, index]
-    return columns
+    old_data = factory.build(factory.compose_recorded(folders.read_record(run), facts.task), cache_dir=str(data.root))
+    old_facts = load_facts(old_data, facts.task)
+    if old_facts.fingerprint != verdict.read(find_reference(reference, data.root) / verdict.FILE).fingerprint:
+        raise InputError(f"the training data of {reference} has changed since: --model cannot run on it")
+    model_outputs = tasks.load_member(facts.task, "model_outputs", "python -m quality drift --model")
+    outputs = (
+        model_outputs(model, old_data, "train", features.sample_rows(old_facts, "train", spill)),
+        model_outputs(model, data, split, features.sample_rows(facts, split, spill)),
+    )
+    components = features.principal_components(outputs[0].features, outputs[1].features, COMPONENTS)
+    old, new = (
+        {
+            "model: prediction": output.predictions,
+            "model: confidence": output.confidence,
+            **{f"model: feature {index + 1}": projected[:, index] for index in range(projected.shape[1])},
+        }
+        for output, projected in zip(outputs, components, strict=True)
+    )
+    return old, new
 
 
 def compare_columns(
     blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], level: float
-) -> list[ColumnDrift]:
-    """Compares columns of a reference and of new data.
+) -> list[dict[str, Any]]:
+    """Compare columns of a reference and of new data.
 
     Args:
         blocks: (reference, new) columns by name; rows of one block belong together.
-        level: false alarms of one comparison of all columns.
+        level: false alarm rate of one comparison of all columns.
+
+    Returns:
+        Rows, the columns that drifted first, then by descending value: name; kind (number or category); the statistic that
+        decides (KS or Jensen-Shannon), its value, and the threshold that samples of the reference stay below; p, corrected
+        for the number of columns; effect (of numbers the difference of means in standard deviations of the reference, of
+        categories Cramér's V); psi; jensen_shannon (of numbers over ten bins); drifted (the value exceeds its threshold and
+        p is below the level); shown (the plot: edges and bars, or counts).
     """
-    prepared = [_prepared(old, new) for old, new in blocks]
+    pairs = [_prepare_block(old, new) for old, new in blocks]
     p: dict[str, float] = {}
-    limits: dict[str, float] = {}
-    for old, new in prepared:
-        statistics = {name: _statistic(old[name], new[name]) for name in old}
-        limits |= distances.null_thresholds(old, statistics, _rows(new), level / len(prepared), DRAWS)
-        p |= {name: _p(old[name], new[name]) for name in old}
+    thresholds: dict[str, float] = {}
+    for old, new in pairs:
+        statistics = {name: _make_statistic(old[name], new[name]) for name in old}
+        thresholds |= distances.null_thresholds(old, statistics, _row_count(new), level / len(pairs), DRAWS)
+        p |= {name: _p_value(old[name], new[name]) for name in old}
     p = holm_correction(p)
-    found = []
-    for old, new in prepared:
-        for name in old:
-            value = _statistic(old[name], new[name])(old[name], new[name])
-            found.append(_compared(name, old[name], new[name], value, limits[name], p[name], level))
-    return sorted(found, key=lambda each: (not each.drifted, -each.value))
+    columns = [
+        _compare_column(name, old[name], new[name], thresholds[name], p[name], level)
+        for old, new in pairs
+        for name in old
+    ]
+    return sorted(columns, key=lambda column: (not column["drifted"], -column["value"]))
 
 
-def _prepared(old: Mapping[str, Column], new: Mapping[str, Column]) -> tuple[dict[str, Column], dict[str, Column]]:
-    """Columns of both; where values are missing, that is a column of its own. One that neither has is left out."""
+def _prepare_block(old: Mapping[str, Column], new: Mapping[str, Column]) -> tuple[Columns, Columns]:
+    """Add a column for missing values where there are any, and remove columns without values on either side."""
     if missing := sorted(set(old) ^ set(new)):
-        raise InputError(
-            f"the reference's profile is of another version: it and the data differ in {', '.join(missing)}"
-        )
+        raise InputError(f"the reference's profile is of another version: its columns differ in {', '.join(missing)}")
     first, second = dict(old), dict(new)
     for name in old:
         if old[name].dtype.kind == "f":
-            gone = [np.isnan(each[name]) for each in (old, new)]
-            if any(each.any() for each in gone):
-                first[f"{name} is missing"], second[f"{name} is missing"] = (each.astype(str) for each in gone)
-            if any(each.all() for each in gone):
+            gaps = [np.isnan(columns[name]) for columns in (old, new)]
+            if any(gap.any() for gap in gaps):
+                first[f"{name} is missing"], second[f"{name} is missing"] = (gap.astype(str) for gap in gaps)
+            if any(gap.all() for gap in gaps):
                 del first[name], second[name]
     return first, second
 
 
-def _statistic(old: Column, new: Column) -> Callable[[Column, Column], float]:
+def _make_statistic(old: Column, new: Column) -> Callable[[Column, Column], float]:
+    """Return the statistic of a column, as a function of two samples."""
     if old.dtype.kind == "f":
-        return lambda one, other: distances.ks_statistic(*_present(one, other))
-    names, _, _ = distances.category_counts(old.tolist(), new.tolist())
-    order = np.array(names)
+        return lambda first, second: distances.ks_statistic(*_drop_missing(first, second))
+    categories = np.array(distances.category_counts(old.tolist(), new.tolist())[0])
 
-    def distance(one: Column, other: Column) -> float:
+    def distance(first: Column, second: Column) -> float:
         counts = [
-            np.bincount(np.searchsorted(order, each), minlength=len(order)).astype(np.float64) for each in (one, other)
+            np.bincount(np.searchsorted(categories, sample), minlength=len(categories)).astype(np.float64)
+            for sample in (first, second)
         ]
         return distances.jensen_shannon(*counts)
 
     return distance
 
 
-def _present(one: Column, other: Column) -> tuple[Any, Any]:
-    kept = [each[~np.isnan(each)] for each in (one, other)]
-    return tuple(each if len(each) else np.zeros(1) for each in kept)  # type: ignore[return-value]
+def _drop_missing(first: Column, second: Column) -> tuple[Any, Any]:
+    samples = [sample[~np.isnan(sample)] for sample in (first, second)]
+    return tuple(sample if len(sample) else np.zeros(1) for sample in samples)  # type: ignore[return-value]
 
 
-def _p(old: Column, new: Column) -> float:
+def _p_value(old: Column, new: Column) -> float:
     if old.dtype.kind == "f":
-        one, other = _present(old, new)
-        if len(np.unique(np.concatenate([one, other]))) > FEW:
-            return distances.ks_p_value(one, other)
-        old, new = one, other  # with few values and many ties, that of KS is far too large
-    _, one, other = distances.category_counts(old.tolist(), new.tolist())
-    return distances.chi_square_test(one, other)[0]
+        old, new = _drop_missing(old, new)
+        if len(np.unique(np.concatenate([old, new]))) > MAX_TIED_VALUES:
+            return distances.ks_p_value(old, new)
+        # With few values and many ties the p-value of KS is far too large: test them as categories.
+    _, old_counts, new_counts = distances.category_counts(old.tolist(), new.tolist())
+    return distances.chi_square_test(old_counts, new_counts)[0]
 
 
-def _compared(
-    name: str, old: Column, new: Column, value: float, threshold: float, p: float, level: float
-) -> ColumnDrift:
-    drifted = value > threshold and p < level
+def _compare_column(name: str, old: Column, new: Column, threshold: float, p: float, level: float) -> dict[str, Any]:
+    value = _make_statistic(old, new)(old, new)
     if old.dtype.kind == "f":
-        one, other = _present(old, new)
-        first, second = distances.bin_counts(one, other)
-        spread = float(one.std()) or 1.0
-        effect = float(other.mean() - one.mean()) / spread
-        shown = _bars(one, other)
         kind, statistic = "number", "KS"
+        old, new = _drop_missing(old, new)
+        old_counts, new_counts = distances.bin_counts(old, new)
+        effect = float(new.mean() - old.mean()) / (float(old.std()) or 1.0)
+        plot = _histogram(old, new)
     else:
-        names, first, second = distances.category_counts(old.tolist(), new.tolist())
-        effect = distances.chi_square_test(first, second)[1]
-        shown = {
-            "counts": {
-                "reference": dict(zip(names, first.tolist(), strict=True)),
-                "new": dict(zip(names, second.tolist(), strict=True)),
-            }
-        }
         kind, statistic = "category", "Jensen-Shannon"
-    psi, distance = distances.psi(first, second), distances.jensen_shannon(first, second)
-    return ColumnDrift(name, kind, statistic, value, threshold, p, effect, psi, distance, drifted, shown)
+        categories, old_counts, new_counts = distances.category_counts(old.tolist(), new.tolist())
+        effect = distances.chi_square_test(old_counts, new_counts)[1]
+        sides = (("reference", old_counts), ("new", new_counts))
+        plot = {"counts": {side: dict(zip(categories, counts.tolist(), strict=True)) for side, counts in sides}}
+    return {
+        "name": name,
+        "kind": kind,
+        "statistic": statistic,
+        "value": value,
+        "threshold": threshold,
+        "p": p,
+        "effect": effect,
+        "psi": distances.psi(old_counts, new_counts),
+        "jensen_shannon": distances.jensen_shannon(old_counts, new_counts),
+        "drifted": value > threshold and p < level,
+        "shown": plot,
+    }
 
 
-def _bars(one: Column, other: Column) -> dict[str, Any]:
-    both = np.concatenate([one, other])
-    low, high = np.quantile(both, [0.005, 0.995])
+def _histogram(old: Column, new: Column) -> dict[str, Any]:
+    low, high = np.quantile(np.concatenate([old, new]), [0.005, 0.995])
     edges = np.linspace(low, high if high > low else low + 1, profile.BINS + 1)
     bars = {
-        name: np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0].tolist()
-        for name, each in (("reference", one), ("new", other))
+        side: np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].tolist()
+        for side, values in (("reference", old), ("new", new))
     }
     return {"edges": edges.tolist(), "bars": bars}

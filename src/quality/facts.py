@@ -1,4 +1,4 @@
-"""The table of facts: what a contract speaks of, one row for each example, made once for each content."""
+"""The table of facts that a contract is verified on: one row per example, cached by the content of the data."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Facts:
-    """A data set's table of facts.
+    """The table of facts of a data set.
 
     Attributes:
-        path: its Parquet file, whose columns SCHEMA describes in the module that the task's `facts()` gives.
-        fingerprint: of what it was made from.
+        path: Parquet file; its columns are described by SCHEMA in the module that the task's `facts()` returns.
+        fingerprint: of the content.
         task: name of the data set's task.
-        classes: [{"id", "name"}, ...]; empty where examples have no classes.
+        classes: [{"id", "name"}, ...]; empty if examples have no classes.
         counts: examples by split and class.
     """
 
@@ -33,23 +33,22 @@ class Facts:
 
 
 def load_facts(data: Any, task: str) -> Facts:
-    """The facts of a data module's content, from the cache or made now.
+    """Return the facts of a data module, from the cache or built.
 
     Args:
-        data: a data module, nothing of it prepared yet.
+        data: a data module, not prepared yet.
         task: name of its task.
 
     Raises:
-        InputError: files that cannot be read as a data set at all.
+        InputError: the files cannot be read as a data set.
     """
     description = describe(task)
-    source = [data.fingerprint(split) for split in SPLITS]
-    # Files that are no examples are not in the examples' fingerprint.
-    problems = [[problem.split, problem.name, problem.what, problem.label] for problem in getattr(data, "problems", [])]
+    # Files that are not examples are not part of the fingerprint of the examples.
+    problems = [[problem.split, problem.name, problem.kind, problem.label] for problem in getattr(data, "problems", [])]
     key = {
         "format": description.format,
         "task": task,
-        "source": source,
+        "source": [data.fingerprint(split) for split in SPLITS],
         "problems": problems,
         "columns": description.schema.names,
     }
@@ -64,11 +63,10 @@ def load_facts(data: Any, task: str) -> Facts:
                     writer.write_table(table)
         description.finish(folder / "rows.parquet", folder / "facts.parquet")
         connection = tables.connect(folder / "facts.parquet", folder / "spill")
-        counts = description.counts(connection)
+        fields = {"classes": description.classes(data), "counts": description.counts(connection)}
         connection.close()
-        about = {"classes": description.classes(data), "counts": counts}
-        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        (folder / "about.json").write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
 
     folder = cache.entry(data.root, "facts", key, build)
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    return Facts(folder / "facts.parquet", fingerprint, task, **about)
+    fields = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    return Facts(folder / "facts.parquet", fingerprint, task, **fields)

@@ -1,6 +1,8 @@
-"""The gate: a report first, then judgement."""
+"""The gate before training: the data contract is verified, the report is written, then the run goes on or ends."""
 
 import logging
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,6 @@ from omegaconf import DictConfig
 
 from config import files, process
 from config.errors import ContractError, InputError
-from quality.settings import read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -16,52 +17,71 @@ FOLDER = "quality"
 
 
 def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
-    """Verifies a run's data before a model sees it.
+    """Verify the data of a run before training.
 
     Args:
         config: the whole configuration.
-        data: the data module, nothing of it prepared yet.
-        folder: of the run; the report goes into its `quality/`, whatever it says.
+        data: the data module, not prepared yet.
+        folder: the run folder; the report is written to its `quality/`, whatever the verdict.
 
     Returns:
-        For run.json: the verdict's status and where it is from.
+        The entry `quality` of run.json: action, status, and name and digest of the contract.
 
     Raises:
-        ContractError: under `quality=enforce`, unless the verdict is good.
-        InputError: a contract that cannot be one, or Soda is not installed.
+        ContractError: under `quality=enforce`, if the verdict is not accepted.
+        InputError: the contract is invalid, or Soda is not installed.
     """
-    settings = read_settings(config)
-    if settings.action == "off":
-        return {"action": settings.action}
-    from quality import notify, verdict
+    settings = config.quality
+    action = str(settings.action)
+    if action == "off":
+        return {"action": action}
+    from quality.notify import send_notification
+    from quality.verdict import summarise_verdict
     from quality.verification import verify_data
 
-    result, report = verify_data(data, settings)
+    verdict, report = verify_data(data, str(config.task.name), str(settings.contract), action)
     target = folder / FOLDER
+    page = target / "report.html"
     if process.rank() == 0:
         copy_report(report, target)
-    message = verdict.summarise_verdict(result)
-    fields = {"action": settings.action, "status": result.status, "contract": result.contract, "digest": result.digest}
-    if result.good:
-        if result.status == "warned":
-            logger.warning("%s; see %s", message, target / "report.html")
-        return fields
-    if process.rank() == 0:
-        notify.send_notification(message, target, settings.webhook, settings.summary)
-    if settings.action == "enforce":
-        raise ContractError(f"{message}; see {target / 'report.html'}; quality=warn trains all the same")
-    logger.warning("%s; see %s", message, target / "report.html")
-    return fields
+    message = summarise_verdict(verdict)
+    if not verdict.accepted:
+        if process.rank() == 0:
+            send_notification(message, target, settings.webhook, settings.summary)
+        if action == "enforce":
+            raise ContractError(f"{message}; see {page}; to train nevertheless, set quality=warn")
+    if verdict.status != "passed":
+        logger.warning("%s; see %s", message, page)
+    return {
+        "action": action,
+        "status": verdict.status,
+        "contract": verdict.contract,
+        "digest": verdict.digest,
+    }
 
 
-def copy_report(written: Path, target: Path) -> None:
-    """Copies a report from the cache to where people look for it, over an older one; whatever else is there stays.
+def report_folder(folder: str | None, name: str) -> Path:
+    """Return the folder that the command line names, or create outputs/<day>/<time>/<name>."""
+    if folder:
+        return Path(folder)
+    while True:
+        path = Path(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}/{name}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another command was started in the same second
+            time.sleep(0.1)
+        else:
+            return path
+
+
+def copy_report(report: Path, target: Path) -> None:
+    """Copy a report from the cache to its folder. Files of an older report are replaced, other files stay.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: the folder cannot be written to.
     """
     try:
-        for file in written.iterdir():
+        for file in report.iterdir():
             if file.name != "key.json" and file.is_file():
                 files.copy_file(file, target / file.name)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Verifies a contract on tables: a verdict, and the rows that break each check."""
+"""Verification of a contract on tables: the verdict, and the rows that violate each check."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,50 +11,47 @@ from quality.contract import Check, Contract
 from quality.facts import Facts
 from quality.verdict import CheckResult, Verdict
 
-SHOWN = 25  # rows of a check that the verdict itself has
+EXAMPLES = 25  # rows of a check in the verdict
 _OUTCOMES = {"PASSED": "passed", "WARN": "warned", "FAILED": "failed"}
 
 
 def judge_contract(
     contract: Contract, facts: Facts, connection: Any, versions: Mapping[str, str], rows: Path
 ) -> Verdict:
-    """Verifies a contract on a connection's tables.
+    """Verify a contract on the tables of a connection.
 
-    A verdict is good only when every check of the contract was evaluated, and none failed: Soda itself says that all is
-    well with one that it could not evaluate.
+    The verdict is accepted only if every check of the contract was evaluated and none failed; Soda itself passes contracts
+    with checks that it could not evaluate.
 
     Args:
-        contract: to verify.
-        facts: what the table `facts` shows.
+        contract: the contract.
+        facts: of the data set, for the verdict.
         connection: of `tables.connect`.
         versions: for the verdict.
-        rows: file for all rows that break a check.
+        rows: file for all rows that violate a check.
     """
-    verified = soda.verify(contract.text, connection)
-    outcomes = {outcome.path: outcome for outcome in verified.outcomes}
-    strangers = sorted(set(outcomes) - {check.path for check in contract.checks})
-    errors = [verified.errors] if verified.errors else []
-    errors += [f"Soda evaluated {path}, which is not in the contract" for path in strangers]
-    checks = []
+    result = soda.verify(contract.text, connection)
+    outcomes = {outcome.path: outcome for outcome in result.outcomes}
+    unknown = sorted(set(outcomes) - {check.path for check in contract.checks})
+    errors = [result.errors] if result.errors else []
+    errors += [f"Soda evaluated {path}, which is not in the contract" for path in unknown]
     with rows.open("w", encoding="utf-8") as file:
-        for check in contract.checks:
-            result = outcomes.get(check.path)
-            outcome = _OUTCOMES.get(result.outcome, "unevaluated") if result else "unevaluated"
-            tested = result.details.get("check_rows_tested") if result else None
-            if check.filtered and tested == 0 and check.type != "row_count":
-                checks.append(_judged(check, "unevaluated", result, said="its filter leaves no rows to look at"))
-                continue
-            broken = {} if outcome == "passed" else _broken(check, connection, file)
-            checks.append(_judged(check, outcome, result, **broken))
-    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    status = _status(verified.status, [check.outcome for check in checks], bool(errors))
+        checks = [_check_result(check, outcomes.get(check.path), connection, file) for check in contract.checks]
     return Verdict(
-        status, contract.name, contract.digest, facts.fingerprint, facts.task, checks, "\n".join(errors), facts.counts,
-        dict(versions), when,
-    )  # fmt: skip
+        status=_overall_status(result.status, [check.outcome for check in checks], bool(errors)),
+        contract=contract.name,
+        digest=contract.digest,
+        fingerprint=facts.fingerprint,
+        task=facts.task,
+        checks=checks,
+        errors="\n".join(errors),
+        counts=facts.counts,
+        versions=dict(versions),
+        when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
 
 
-def _status(soda_status: str, outcomes: Sequence[str], errors: bool) -> str:
+def _overall_status(soda_status: str, outcomes: Sequence[str], errors: bool) -> str:
     if "failed" in outcomes:
         return "failed"
     if errors or "unevaluated" in outcomes or soda_status not in ("PASSED", "WARNED"):
@@ -62,40 +59,42 @@ def _status(soda_status: str, outcomes: Sequence[str], errors: bool) -> str:
     return "warned" if "warned" in outcomes else "passed"
 
 
-def _judged(check: Check, outcome: str, result: soda.SodaOutcome | None, **more: Any) -> CheckResult:
-    return CheckResult(
-        check.name,
-        check.path,
-        check.kind,
-        check.type,
-        outcome,
-        result.value if result else None,
-        result.threshold if result else "",
-        **{"said": "" if result else "Soda did not evaluate it", **more},
-    )
+def _check_result(check: Check, result: soda.SodaOutcome | None, connection: Any, file: Any) -> CheckResult:
+    outcome = "unevaluated"
+    details: dict[str, Any] = {"message": "Soda did not evaluate it"}
+    value, threshold = (result.value, result.threshold) if result else (None, "")
+    if result and check.filtered and result.details.get("check_rows_tested") == 0 and check.type != "row_count":
+        details = {"message": "its filter selects no rows"}
+    else:
+        if result:
+            outcome, details = _OUTCOMES.get(result.outcome, "unevaluated"), {}
+        if outcome != "passed":
+            details = details | _violating_rows(check, connection, file)
+    return CheckResult(check.name, check.path, check.kind, check.type, outcome, value, threshold, **details)
 
 
-def _broken(check: Check, connection: Any, file: Any) -> dict[str, Any]:
-    """The rows that break a check: written to the file, counted, and the first ones returned."""
+def _violating_rows(check: Check, connection: Any, file: Any) -> dict[str, Any]:
+    """Write the rows that violate a check to the file, and return their number, the first ones and their columns."""
     import duckdb
 
     if not check.rows:
         return {}
     try:
-        known = tables.column_types(connection)
-        shown = [name for name in check.columns if name in known]
-        names = dict.fromkeys(["split", "number", "id", *shown])
-        listed = ", ".join(f'"{name}"' for name in names)
-        copies = "".join(f'"{name}", ' for name in shown if name.endswith(("_hash", "_group")))  # copies stand together
-        connection.execute(f"select {listed} from facts where {check.rows} order by {copies}split, number, id")
+        known_columns = tables.column_types(connection)
+        columns = [name for name in check.columns if name in known_columns]
+        names = dict.fromkeys(["split", "number", "id", *columns])
+        selection = ", ".join(f'"{name}"' for name in names)
+        # Sorted by hash, copies are neighbours.
+        order = "".join(f'"{name}", ' for name in columns if name.endswith(("_hash", "_group")))
+        connection.execute(f"select {selection} from facts where {check.rows} order by {order}split, number, id")
         count, examples = 0, []
-        while some := connection.fetchmany(1_000):
-            for values in some:
+        while batch := connection.fetchmany(1_000):
+            for values in batch:
                 row = dict(zip(names, values, strict=True))
-                if count < SHOWN:
+                if count < EXAMPLES:
                     examples.append(row)
                 count += 1
                 file.write(json.dumps({"check": check.name, **row}, ensure_ascii=False, default=str) + "\n")
-        return {"rows": count, "examples": examples, "columns": tuple(shown)}
+        return {"rows": count, "examples": examples, "columns": tuple(columns)}
     except duckdb.Error as error:
-        return {"said": f"its rows cannot be told: {str(error).splitlines()[0]}"}
+        return {"message": f"its rows are unknown: {str(error).splitlines()[0]}"}

@@ -1,4 +1,4 @@
-"""Telling people that a gate failed: Slack-compatible JSON, and a step summary. Never in the way of the run."""
+"""Notifications of failures: Slack-compatible JSON over HTTP, and a summary file. They never delay or end a run."""
 
 import json
 import logging
@@ -9,43 +9,43 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 5.0  # to wait for the address
+SECONDS = 5.0  # timeout of the request
 
 
-def send_notification(said: str, folder: Path, address: str | None, summary: str | None) -> None:
-    """Sends what a gate said to an address, and adds its report to a summary file; what goes wrong is only said.
+def send_notification(message: str, folder: Path, address: str | None, summary: str | None) -> None:
+    """Post a message to an address and append a report to a summary file. Errors are logged as warnings.
 
     Args:
-        said: one line.
-        folder: of the report.
-        address: takes `{"text": ...}`, as Slack's incoming webhooks do.
-        summary: a file that Markdown is appended to, as $GITHUB_STEP_SUMMARY names one.
+        message: one line.
+        folder: folder of the report.
+        address: accepts `{"text": ...}`, as incoming webhooks of Slack do; None for none.
+        summary: file that Markdown is appended to, such as that of $GITHUB_STEP_SUMMARY; None for none.
     """
     if summary:
         try:
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write((folder / "report.md").read_text(encoding="utf-8") + "\n")
         except OSError as error:
-            logger.warning("the summary %s was not written: %s", summary, error.strerror or error)
+            logger.warning("quality.summary: %s was not written: %s", summary, error.strerror or error)
     if address and not address.startswith(("http://", "https://")):
-        logger.warning("quality.webhook: not sent: it is no address that begins with http:// or https://")
+        logger.warning("quality.webhook: not sent: the address must begin with http:// or https://")
     elif address:
-        # In a thread: a name that does not resolve can hang longer than any timeout of a socket.
-        sending = threading.Thread(target=_send, args=(address, f"isotrain: {said}\nReport: {folder}"), daemon=True)
-        sending.start()
-        sending.join(2 * SECONDS)
-        if sending.is_alive():
+        # In a thread: resolving a name can take longer than the timeout of the socket.
+        thread = threading.Thread(target=_post, args=(address, f"isotrain: {message}\nReport: {folder}"), daemon=True)
+        thread.start()
+        thread.join(2 * SECONDS)
+        if thread.is_alive():
             logger.warning("quality.webhook: no answer within %g s", 2 * SECONDS)
 
 
-def _send(address: str, text: str) -> None:
-    body = json.dumps({"text": text}).encode()
+def _post(address: str, text: str) -> None:
+    """Post a text. The address is a secret: no message contains it."""
     try:
-        # The address itself is a secret: it is in no message.
+        body = json.dumps({"text": text}).encode()
         request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            answer.read(1024)
+        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+            response.read(1024)
     except urllib.error.HTTPError as error:
         logger.warning("quality.webhook: the address answered %d", error.code)
-    except Exception as error:  # of whatever kind: an address that is none must not end a run, nor be shown
+    except Exception as error:  # invalid addresses raise many types
         logger.warning("quality.webhook: not sent: %s", type(error).__name__)

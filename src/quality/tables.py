@@ -1,4 +1,4 @@
-"""The tables that contracts speak of, in DuckDB: facts, expected, previous."""
+"""The DuckDB tables that contracts are verified on: facts, expected, previous, classes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,15 @@ from typing import Any
 
 from config import files
 
-MEMORY = "64MB"  # beyond it DuckDB works on the disk
+MEMORY = "64MB"  # DuckDB spills to the disk beyond it
 
 
 def connect(facts: Path, spill: Path) -> Any:
-    """A connection whose view `facts` is a Parquet file; nothing is copied.
+    """Open a connection whose view `facts` is a Parquet file; nothing is copied.
 
     Args:
         facts: the file.
-        spill: folder for what does not fit into memory.
+        spill: folder for data that exceeds the memory limit.
     """
     import duckdb
 
@@ -28,33 +28,37 @@ def connect(facts: Path, spill: Path) -> Any:
 def add_tables(
     connection: Any, facts: Any, expected: Mapping[str, int | None], previous: Sequence[Mapping[str, Any]]
 ) -> None:
-    """The tables beside the facts.
+    """Create the tables `expected(split, rows)`, `previous(split, label, rows)` and `classes(label)`.
 
-    `expected(split, rows)`: how many examples the configuration says there are, where it does. `previous(split, label,
-    rows)`: how many there were when data from the same place was last good, or taken all the same; as now if it never was.
-    `classes(label)`: those of a classification.
+    Args:
+        connection: of `connect`.
+        facts: the facts, with their classes and counts.
+        expected: number of examples of each split by the configuration; None where it has none.
+        previous: counts of the last accepted data of the same source; empty for the counts of the facts themselves.
     """
-    connection.execute("create table expected (split varchar, rows bigint)")
-    connection.execute("create table previous (split varchar, label varchar, rows bigint)")
-    connection.execute("create table classes (label varchar)")
-    for split, rows in expected.items():
-        if rows is not None:
-            connection.execute("insert into expected values (?, ?)", [split, rows])
-    for each in previous or facts.counts:
-        connection.execute("insert into previous values (?, ?, ?)", [each["split"], each["label"], each["rows"]])
-    for each in facts.classes:
-        connection.execute("insert into classes values (?)", [each["id"]])
+    for table, columns, rows in (
+        ("expected", "split varchar, rows bigint", [item for item in expected.items() if item[1] is not None]),
+        (
+            "previous",
+            "split varchar, label varchar, rows bigint",
+            [(row["split"], row["label"], row["rows"]) for row in previous or facts.counts],
+        ),
+        ("classes", "label varchar", [(entry["id"],) for entry in facts.classes]),
+    ):
+        connection.execute(f"create table {table} ({columns})")
+        for row in rows:
+            connection.execute(f"insert into {table} values ({', '.join('?' * len(row))})", list(row))
 
 
 def split_counts(connection: Any) -> list[dict[str, Any]]:
-    """Examples by split."""
+    """Count the rows of each split."""
     return query_rows(
         connection, "select split, null::varchar as label, count(*) as rows from facts group by all order by all"
     )
 
 
 def class_counts(connection: Any) -> list[dict[str, Any]]:
-    """Examples by split and class (column `label`)."""
+    """Count the examples of each split and class (column `label`)."""
     return query_rows(
         connection,
         "select split, label, count(*) as rows from facts where number is not null group by all order by all",
@@ -62,31 +66,31 @@ def class_counts(connection: Any) -> list[dict[str, Any]]:
 
 
 def query_rows(connection: Any, query: str) -> list[dict[str, Any]]:
-    """A query's rows as mappings."""
-    found = connection.execute(query)
-    names = [each[0] for each in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    """Return the rows of a query as mappings."""
+    result = connection.execute(query)
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
 def column_types(connection: Any) -> dict[str, str]:
-    """The columns of the facts and their types, as DuckDB calls them."""
+    """Return DuckDB's types of the columns of the facts."""
     return {name: kind for name, kind, *_ in connection.execute("describe facts").fetchall()}
 
 
 def sql_string(text: str) -> str:
-    """A text as SQL writes it."""
+    """Quote a text for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def write_counts(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
-    """Leaves counts for the next data from the same place."""
-    files.write_json(path, list(found))
+def write_counts(path: Path, counts: Sequence[Mapping[str, Any]]) -> None:
+    """Write counts for the next verification of the same source."""
+    files.write_json(path, list(counts))
 
 
 def read_counts(path: Path) -> list[dict[str, Any]]:
-    """What `remember` left; nothing if there is none that can be read."""
+    """Read the counts of `write_counts`; empty if there are none or the file is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return [{"split": each["split"], "label": each["label"], "rows": int(each["rows"])} for each in found]
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [{"split": row["split"], "label": row["label"], "rows": int(row["rows"])} for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -1,4 +1,4 @@
-"""The table of facts of text classification: one row for each text, read as leniently as can be."""
+"""The table of facts of text classification: one row per text. Invalid texts are rows too, if they can be read."""
 
 import re
 import tempfile
@@ -13,79 +13,75 @@ import pyarrow as pa
 from datamodules.text import records
 from datamodules.text.records import Record
 from datamodules.text_classification import TextClassificationData
-from quality import text_statistics
 from quality.hashes import hash64
 from quality.tables import class_counts, connect, sql_string
+from quality.text_statistics import ARTICLES, count_broken_characters, count_personal_data
 
-FORMAT = 1  # part of the cache's key: raise it when the rows change
+FORMAT = 1  # part of the cache key: raise it when the rows change
 
 SCHEMA = pa.schema(
     [
         ("split", pa.string()),  # train or val
-        ("number", pa.int64()),  # its position in the split
+        ("number", pa.int64()),  # position in the split
         ("id", pa.string()),
-        ("text", pa.string()),  # null if it is none
-        ("text_pair", pa.string()),  # a second text that belongs to it; null if there is none
-        ("label", pa.string()),  # id of its class; null if it has none
-        ("problem", pa.string()),  # why training could not take the row as it is; null if nothing is wrong
-        ("length", pa.int32()),  # characters, blanks at the ends not counted: only they are nothing to read
+        ("text", pa.string()),  # null if it is not a string
+        ("text_pair", pa.string()),  # second text of a pair; null without one
+        ("label", pa.string()),  # id of the class; null without one
+        ("problem", pa.string()),  # why training refuses the row; null if it does not
+        ("length", pa.int32()),  # characters without surrounding white space
         ("pair_length", pa.int32()),  # null without a second text
         ("words", pa.int32()),  # of both texts
-        ("broken_characters", pa.int32()),  # replacement and control characters: text decoded wrongly
-        ("known", pa.bool_()),  # its label is one of training; null without a label
-        ("text_hash", pa.int64()),  # without case, punctuation and articles: near duplicates have the same
-        ("example_hash", pa.int64()),  # of both texts as they are, but for white space
-        ("emails", pa.int32()),  # what looks like one, in both texts
+        ("broken_characters", pa.int32()),  # replacement and control characters: a wrong encoding
+        ("known", pa.bool_()),  # whether training has the label; null without a label
+        ("text_hash", pa.int64()),  # without case, punctuation and articles: equal for near duplicates
+        ("example_hash", pa.int64()),  # of both texts, white space normalised
+        ("emails", pa.int32()),  # likely ones, in both texts
         ("phones", pa.int32()),
-        ("cards", pa.int32()),  # with a right check digit
+        ("cards", pa.int32()),  # with a valid check digit
     ]
 )
 CATEGORIES = ("label",)
-SAID = "text"
+CAPTION = "text"
 TEXTS = ("text", "text_pair", "problem")
-ROWS = 2_048  # written at a time
+ROWS = 2_048  # of one pyarrow table
 _TOKEN = re.compile(r"[:;=]['^-]?[()\[\]dp|/\\]+|\w+|[^\w\s]")  # an emoticon, a word, or a single sign
-_ARTICLES = frozenset(("a", "an", "the"))
-_BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 counts = class_counts
 
 
 def tables(data: TextClassificationData, split: str) -> Iterator[pa.Table]:
-    """The rows of a split, as many as its limit lets a model see.
+    """Yield the rows of a split, up to the limit of the data module.
 
     Raises:
-        InputError: files that cannot be read as texts at all.
+        InputError: a file cannot be read as texts.
     """
-    found = enumerate(records.read(data.files(split), data.columns, data.limit(split)))
-    while rows := [_row(split, number, record) for number, record in islice(found, ROWS)]:
+    texts = enumerate(records.read(data.files(split), data.columns, data.limit(split)))
+    while rows := [_text_row(split, number, record) for number, record in islice(texts, ROWS)]:
         yield pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def classes(data: TextClassificationData) -> list[dict[str, str]]:
-    """The classes that the training files declare, and those that they have."""
+    """Return the classes that the training files declare or contain."""
     return [{"id": name, "name": name} for name in records.survey(data.files("train"), data.columns).classes]
 
 
 def finish(rows: Path, final: Path) -> None:
-    """Writes the rows again, with whether training has their label: that is known when all have been read."""
+    """Write the final file, with the column `known`, which needs all rows."""
     with tempfile.TemporaryDirectory(dir=rows.parent) as spill:
         connection = connect(rows, Path(spill))
-        known = "label in (select label from facts where split = 'train' and label is not null)"
+        known_label = "label in (select label from facts where split = 'train' and label is not null)"
         connection.execute(
-            f"copy (select * replace ({known} as known) from facts) to {sql_string(str(final))} "
+            f"copy (select * replace ({known_label} as known) from facts) to {sql_string(str(final))} "
             "(format parquet, compression zstd)"
         )
         connection.close()
     rows.unlink()
 
 
-def _row(split: str, number: int, record: Record) -> dict[str, Any]:
+def _text_row(split: str, number: int, record: Record) -> dict[str, Any]:
     text, pair = record.text or "", record.pair or None
     parts = [text] if pair is None else [text, pair]
-    emails, phones, cards = (
-        sum(column) for column in zip(*map(text_statistics.count_personal_data, parts), strict=True)
-    )
+    emails, phones, cards = (sum(column) for column in zip(*map(count_personal_data, parts), strict=True))
     return {
         "split": split,
         "number": number,
@@ -97,8 +93,8 @@ def _row(split: str, number: int, record: Record) -> dict[str, Any]:
         "length": len(text.strip()),
         "pair_length": None if pair is None else len(pair.strip()),
         "words": sum(len(part.split()) for part in parts),
-        "broken_characters": sum(len(_BROKEN.findall(part)) for part in parts),
-        "text_hash": hash64("\0".join(map(_normalised, parts))),
+        "broken_characters": sum(map(count_broken_characters, parts)),
+        "text_hash": hash64("\0".join(map(_normalise, parts))),
         "example_hash": hash64("\0".join(" ".join(part.split()) for part in parts)),
         "emails": emails,
         "phones": phones,
@@ -106,10 +102,10 @@ def _row(split: str, number: int, record: Record) -> dict[str, Any]:
     }
 
 
-def _normalised(text: str) -> str:
-    """A text without case, punctuation, articles and the width of its blanks; symbols and emoticons stay, for they can decide."""
+def _normalise(text: str) -> str:
+    """Remove case, punctuation, articles and extra white space; keep symbols and emoticons, which can carry the class."""
     tokens = _TOKEN.findall(text.casefold())
-    return " ".join(token for token in tokens if token not in _ARTICLES and not _is_punctuation(token)) or text
+    return " ".join(token for token in tokens if token not in ARTICLES and not _is_punctuation(token)) or text
 
 
 def _is_punctuation(token: str) -> bool:

@@ -1,4 +1,4 @@
-"""Small pictures of a data set's images, for reports."""
+"""Thumbnails of images, for reports."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -11,33 +11,33 @@ SIDE = 96  # of a thumbnail, in pixels
 
 
 class Thumbnails:
-    """Gives thumbnails of images wherever they are: files, or rows of Parquet files."""
+    """Thumbnails of images in files or in rows of Parquet files."""
 
-    def __init__(self, data: Any, wanted: Iterable[Mapping[str, Any]]) -> None:
-        """Finds them.
+    def __init__(self, data: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Look up the images.
 
         Args:
             data: the data module.
-            wanted: rows with `split`, `number` (None for a file with a problem) and `id`.
+            rows: rows with `split`, `number` (None for a file with a problem) and `id`.
         """
-        rows = {(each["split"], each["number"]) for each in wanted if each["number"] is not None}
-        self._problems = {each.name: each.location for each in data.problems}
-        self._found: dict[tuple[str, int], str | bytes] = {}
-        for split in {split for split, _ in rows}:
-            # Once through them all: of files these are but their paths.
+        keys = {(row["split"], row["number"]) for row in rows if row["number"] is not None}
+        self._problems = {problem.name: problem.location for problem in data.problems}
+        self._images: dict[tuple[str, int], str | bytes] = {}
+        for split in {split for split, _ in keys}:
+            # One pass over the split; for files, these are only the paths.
             for number, image in enumerate(data.survey.splits[split].images()):
-                if (split, number) in rows:
-                    self._found[split, number] = image
+                if (split, number) in keys:
+                    self._images[split, number] = image
 
     def thumbnail(self, row: Mapping[str, Any]) -> bytes | None:
-        """An image as a small JPEG; None if it cannot be shown."""
+        """Return an image as a small JPEG; None if it cannot be decoded."""
         from PIL import Image
 
-        found = self._found.get((row["split"], row["number"])) or self._problems.get(row["id"])
-        if not found:
+        source = self._images.get((row["split"], row["number"])) or self._problems.get(row["id"])
+        if not source:
             return None
         try:
-            with Image.open(io.BytesIO(read_bytes(found) if isinstance(found, str) else found)) as image:
+            with Image.open(io.BytesIO(read_bytes(source) if isinstance(source, str) else source)) as image:
                 rgb = decoder.to_rgb(image)
                 rgb.thumbnail((SIDE, SIDE))
                 small = io.BytesIO()
@@ -45,5 +45,5 @@ class Thumbnails:
                 return small.getvalue()
         except MemoryError:
             raise
-        except Exception:  # Pillow's readers raise of all kinds on broken content
+        except Exception:  # Pillow raises many classes of exceptions for broken content
             return None

@@ -1,7 +1,8 @@
-"""A verdict on a data set: what became of each check of its contract."""
+"""The verdict on a data set: the result of each check of its contract."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ ROWS = "rows.jsonl"
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check and what became of it.
+    """The result of one check.
 
     Attributes:
         name, path, kind, type: of the check, as in `quality.contract.Check`.
         outcome: passed, warned, failed or unevaluated.
-        value: that was compared; None if there is none.
-        threshold: what it had to be.
-        rows: how many rows break it; None where single rows do not.
-        examples: the first of them.
-        columns: of the examples that matter here.
-        said: why it is unevaluated, or its rows cannot be told.
+        value: the value that was compared with the threshold; None if there is none.
+        threshold: the required value, in words.
+        rows: number of rows that violate it; None if single rows do not.
+        examples: the first of these rows.
+        columns: columns of the examples to display.
+        message: why it is unevaluated, or why its rows are unknown; `said` in the file.
     """
 
     name: str
@@ -36,21 +37,21 @@ class CheckResult:
     rows: int | None = None
     examples: list[dict[str, Any]] = field(default_factory=list)
     columns: tuple[str, ...] = ()
-    said: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate decides by.
+    """The verdict of the gate.
 
     Attributes:
-        status: passed, warned, failed, or inconclusive: a check was not evaluated, so that nobody knows.
-        contract: its name.
-        digest: of its text.
+        status: passed, warned, failed, or inconclusive if a check was not evaluated.
+        contract: name of the contract.
+        digest: of the contract's text.
         fingerprint: of the facts.
         task: of the data set.
-        checks: all of them, in the contract's order.
-        errors: Soda's.
+        checks: all results, in the contract's order.
+        errors: Soda's error messages.
         counts: examples by split and class.
         versions: of Soda and DuckDB.
         when: UTC.
@@ -68,45 +69,56 @@ class Verdict:
     when: str
 
     @property
-    def good(self) -> bool:
-        """Whether a model may be trained on it."""
+    def accepted(self) -> bool:
+        """Whether a model may be trained on the data."""
         return self.status in ("passed", "warned")
 
     def by(self, outcome: str) -> list[CheckResult]:
-        """The checks with an outcome."""
+        """Return the checks with an outcome."""
         return [check for check in self.checks if check.outcome == outcome]
 
 
+def write(path: Path, verdict: Verdict) -> None:
+    """Write a verdict to a JSON file."""
+
+    def rename(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return {"said" if name == "message" else name: value for name, value in items}
+
+    text = json.dumps(asdict(verdict, dict_factory=rename), ensure_ascii=False, default=str)
+    path.write_text(text, encoding="utf-8")
+
+
 def read(path: Path) -> Verdict:
-    """A verdict from its file."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    checks = [CheckResult(**{**check, "columns": tuple(check["columns"])}) for check in value.pop("checks")]
-    return Verdict(checks=checks, **value)
+    """Read a verdict from its file."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    checks = [
+        CheckResult(message=check.pop("said"), **{**check, "columns": tuple(check["columns"])})
+        for check in fields.pop("checks")
+    ]
+    return Verdict(checks=checks, **fields)
 
 
 def summarise_verdict(verdict: Verdict) -> str:
-    """A verdict in one line: what is wrong, and how much of it."""
-    if verdict.good:
-        return f"the data contract {verdict.contract}: {verdict.status}, {len(verdict.checks)} checks" + (
-            f", {len(verdict.by('warned'))} warn" if verdict.status == "warned" else ""
-        )
-    failed, unknown = verdict.by("failed"), verdict.by("unevaluated")
+    """Summarise a verdict in one line: its status, and the first checks that failed or could not be evaluated."""
+    head = f"the data contract {verdict.contract}"
+    if verdict.accepted:
+        warnings = f", {len(verdict.by('warned'))} warned" if verdict.status == "warned" else ""
+        return f"{head}: {verdict.status}, {len(verdict.checks)} checks{warnings}"
+    failed, unevaluated = verdict.by("failed"), verdict.by("unevaluated")
     parts = []
     if failed:
-        parts.append(
-            f"{len(failed)} of {len(verdict.checks)} checks failed: " + "; ".join(_short(check) for check in failed[:4])
-        )
-    if len(failed) > 4:
-        parts[-1] += f"; and {len(failed) - 4} more"
-    if unknown or not failed:
-        names = "; ".join(check.name for check in unknown[:3]) or "Soda reports an error"
-        first = verdict.errors.strip().splitlines()[0][:200] if verdict.errors else ""
-        parts.append(f"{len(unknown)} could not be evaluated ({names}{': ' + first if first else ''})")
-    broken = "is broken" if failed else "could not be verified"
-    return f"the data contract {verdict.contract} {broken}: " + "; ".join(parts)
+        more = f"; and {len(failed) - 4} more" if len(failed) > 4 else ""
+        checks = "; ".join(_describe_check(check) for check in failed[:4])
+        parts.append(f"{len(failed)} of {len(verdict.checks)} checks failed: {checks}{more}")
+    if unevaluated or not failed:
+        names = "; ".join(check.name for check in unevaluated[:3]) or "Soda reports an error"
+        error = f": {verdict.errors.strip().splitlines()[0][:200]}" if verdict.errors else ""
+        parts.append(f"{len(unevaluated)} could not be evaluated ({names}{error})")
+    return f"{head} {'is violated' if failed else 'could not be verified'}: " + "; ".join(parts)
 
 
-def _short(check: CheckResult) -> str:
+def _describe_check(check: CheckResult) -> str:
     if check.rows:
-        return f"{check.name} ({check.rows} row{'s' * (check.rows != 1)}, e.g. {terminal.make_printable(check.examples[0]['id'])})"
+        example = terminal.make_printable(check.examples[0]["id"])
+        return f"{check.name} ({check.rows} row{'s' * (check.rows != 1)}, e.g. {example})"
     return f"{check.name} ({'none' if check.value is None else f'{check.value:g}'}, must be {check.threshold})"

@@ -1,4 +1,4 @@
-"""`python -m runs compare`: two or more models on the same evaluation examples, pair by pair."""
+"""`python -m runs compare`: compare two or more models on the same evaluation examples."""
 
 import dataclasses
 import math
@@ -22,39 +22,44 @@ from runs.paired_tests import PairedDifference, paired_difference
 from runs.statistics import decimal_places, holm_correction
 
 LEVEL = 0.05
-UNSHOWN = "no difference shown"
+NO_DIFFERENCE = "no difference shown"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its folder, run.json and predictions."""
+    """A run: its folder, record and predictions."""
 
     folder: Path
     record: Mapping[str, Any]
-    columns: prediction_table.PredictionTable
+    table: prediction_table.PredictionTable
+
+    @property
+    def name(self) -> str:
+        """The folder as printable text."""
+        return make_printable(str(self.folder))
 
 
 @dataclass(frozen=True)
 class Side:
-    """Runs that differ by their seed; most often one."""
+    """The runs of one side of a comparison, which differ only in their seeds; most often a single run."""
 
     name: str
     runs: list[Run]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One side against the first, in one metric.
+class MetricComparison:
+    """One side compared with the first in one metric.
 
     Attributes:
-        side: its name.
-        metric: as in run.json.
-        higher_is_better: whether higher values are better; None where the task's YAML does not declare it.
-        difference: of the side less the first.
-        adjusted: p-value corrected over all of this comparison's (Holm 1979).
-        verdict: better, worse, "no difference shown", or "different" where no direction is declared.
-        non_inferior: whether the interval's worse end lies within the margin; None where the margin is not of this metric.
-        worst: that end, in the metric's unit; None where `non_inferior` is.
+        side: Name of the side.
+        metric: Name of the metric, as in run.json.
+        higher_is_better: Whether higher values are better; None if the task does not declare it.
+        difference: This side minus the first.
+        adjusted: p-value corrected for the number of comparisons (Holm 1979).
+        verdict: "better", "worse", "no difference shown", or "different" without a declared direction.
+        non_inferior: Whether the worse end of the interval lies within the margin; None if the margin is not for this metric.
+        worst: That end; None if `non_inferior` is None.
     """
 
     side: str
@@ -69,17 +74,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """Result of `compare_runs`.
 
     Attributes:
-        sides: names, the first the one that the others are compared with, and their folders.
-        fingerprint: of the evaluation data.
-        examples: that all runs have.
-        task: its name.
-        clustered_by: the task's CLUSTER_NAME (document, class), or example.
-        notes: what a reader must know: missing examples, runs that differ by more than their seed.
-        margin: of non-inferiority, in the metric's unit; None if it was not asked.
-        results: by side and metric.
+        sides: Run folders by name of the side; the others are compared with the first.
+        fingerprint: Fingerprint of the evaluation data.
+        examples: Number of examples that all runs have.
+        task: Name of the task.
+        clustered_by: CLUSTER_NAME of the task (document, class), or example.
+        notes: Restrictions, e.g. missing examples, or runs that differ in more than their seed.
+        margin: Non-inferiority margin in the metric's unit, if there is one.
+        results: By side and metric.
     """
 
     sides: dict[str, list[str]]
@@ -89,200 +94,189 @@ class Comparison:
     clustered_by: str
     notes: list[str]
     margin: float | None
-    results: list[Compared]
+    results: list[MetricComparison]
 
 
 def compare_runs(
     names: Sequence[str], metrics: Sequence[str] = (), margin: float | None = None, seed: int = 0, draws: int = 10_000
 ) -> Comparison:
-    """Compares sides with the first.
+    """Compare sides with the first one.
 
     Args:
-        names: of each side: a run's folder, a folder with several runs, or several with commas between.
-        metrics: those to compare; all that the predictions tell, if none is given.
-        margin: how much worse a side may be and count as no worse, in the metric's unit. It holds for the metrics that are
-            named; if none is, for those of the direction of the task's monitor: a margin of points is none of a loss.
-        seed: of the draws.
-        draws: how many.
+        names: The sides: a run folder, a folder above several runs, or several folders separated by commas.
+        metrics: Metrics to compare; by default all that the predictions of every run have.
+        margin: By how much a side may be worse and still count as non-inferior, in the metric's unit. It applies to
+            `metrics`; by default to the metrics with the direction of the task's monitor, because a margin for an accuracy
+            does not suit a loss.
+        seed: Seed of the draws.
+        draws: Number of draws.
 
     Raises:
-        InputError: fewer than two sides, a folder without predictions, runs of different tasks or evaluation data or of no
-            common example, a task without `scores`, or a metric that is not there.
+        InputError: There are fewer than two sides, a folder has no predictions, the runs have different tasks, different
+            evaluation data or no common example, or a metric does not exist.
     """
     if len(names) < 2:
-        raise InputError("compare takes two runs or more: python -m runs compare outputs/a outputs/b")
-    sides = [side(name) for name in names]
-    _apart(sides)
-    every = [run for each in sides for run in each.runs]
-    task = _task(every)
-    fingerprint = _fingerprint(every)
-    ids, notes = _common(every)
-    known = list(every[0].columns.values)
-    for run in every[1:]:
-        known = [metric for metric in known if metric in run.columns.values]
-    if unknown := [metric for metric in metrics if metric not in known]:
-        raise InputError(f"there is no {unknown[0]} in all of them; there is {', '.join(known)}")
-    wanted = [metric for metric in known if not metrics or metric in metrics]
-    clusters, by = _clusters(every, ids)
-    arrays = [{metric: _values(each.runs, metric, ids) for metric in wanted} for each in sides]
-    found: list[tuple[str, str, PairedDifference]] = []
-    for each, values in zip(sides[1:], arrays[1:], strict=True):
-        found += [
-            (each.name, metric, paired_difference(arrays[0][metric], values[metric], clusters, seed, draws))
-            for metric in wanted
-        ]
-    adjusted = holm_correction({f"{name}\0{metric}": one.p for name, metric, one in found})
-    with_margin = _with_margin(task, wanted, metrics) if margin is not None else []
-    scales = {metric: _scale(task, metric, [values[metric] for values in arrays]) for metric in wanted}
+        raise InputError("compare needs two runs or more: python -m runs compare outputs/a outputs/b")
+    sides = [read_side(name) for name in names]
+    _check_distinct(sides)
+    runs = [run for side in sides for run in side.runs]
+    task, fingerprint = _common_task(runs), _common_fingerprint(runs)
+    ids, notes = _common_ids(runs)
+    available = [metric for metric in runs[0].table.values if all(metric in run.table.values for run in runs)]
+    if unknown := [metric for metric in metrics if metric not in available]:
+        raise InputError(f"not all runs have the metric {unknown[0]}; valid: {', '.join(available)}")
+    selected = [metric for metric in available if not metrics or metric in metrics]
+    clusters, clustered_by = _clusters(runs, ids)
+    values = [{metric: _values(side.runs, metric, ids) for metric in selected} for side in sides]
+    differences = {
+        (side.name, metric): paired_difference(values[0][metric], side_values[metric], clusters, seed, draws)
+        for side, side_values in zip(sides[1:], values[1:], strict=True)
+        for metric in selected
+    }
+    adjusted = holm_correction({"\0".join(key): difference.p for key, difference in differences.items()})
+    with_margin = _metrics_with_margin(task, selected, metrics) if margin is not None else []
+    scales = {metric: _scale(task, metric, [arrays[metric] for arrays in values]) for metric in selected}
     results = [
         _result(
             name,
             metric,
             prediction_table.metric_mode(task, metric),
-            one,
+            difference,
             adjusted[f"{name}\0{metric}"],
             margin if metric in with_margin else None,
             scales[metric],
         )
-        for name, metric, one in found
+        for (name, metric), difference in differences.items()
     ]
-    for each in sides:
-        notes += _beyond_seeds(each)
-    notes += [note for run in every for note in _unlike_record(run, wanted)]
-    runs = {one.runs for _, _, one in found}
-    if (1, 1) in runs:
-        one = "One run a side" if len(runs) == 1 else "Where a side is one run against one"
-        notes.append(f"{one}: this holds for other examples, not for other seeds.")
-    if any(1 in each and each != (1, 1) for each in runs):
-        notes.append("One run against several: its seeds are taken to spread as much as the others'.")
-    about = {each.name: [str(run.folder) for run in each.runs] for each in sides}
-    return Comparison(about, fingerprint, len(ids), task, by, notes, margin, results)
+    notes += [note for side in sides for note in _config_notes(side)]
+    notes += [note for run in runs for note in _metric_notes(run, selected)]
+    notes += _seed_notes({difference.runs for difference in differences.values()})
+    folder_names = {side.name: [str(run.folder) for run in side.runs] for side in sides}
+    return Comparison(folder_names, fingerprint, len(ids), task, clustered_by, notes, margin, results)
 
 
-def side(name: str) -> Side:
-    """The runs that a name stands for.
+def read_side(name: str) -> Side:
+    """Read the runs of a side.
 
     Raises:
-        InputError: there are none, or one has no predictions.
+        InputError: There is no run, or one has no predictions.
     """
-    found: list[Path] = []
-    # Path raises where a name is longer than a file system allows.
+    paths: list[Path] = []
+    # Path raises if a name is longer than the file system allows.
     for part in [name] if os.path.exists(name) else name.split(","):  # noqa: PTH110
-        path = Path(part)
         if not part or not os.path.isdir(part):  # noqa: PTH112
             raise InputError(f"there is no folder {make_printable(part)}")
-        inside = [path] if (path / folders.PREDICTIONS).exists() else sorted(
-            each.parent for each in path.glob(f"*/{folders.PREDICTIONS}")
-        )  # fmt: skip
-        if not inside:
+        path = Path(part)
+        has_predictions = (path / folders.PREDICTIONS).exists()
+        run_paths = [path] if has_predictions else [file.parent for file in path.glob(f"*/{folders.PREDICTIONS}")]
+        if not run_paths:
             raise InputError(
-                f"{make_printable(part)} holds no {folders.PREDICTIONS}: a finished run does, or a folder of such runs"
+                f"{make_printable(part)} has no {folders.PREDICTIONS}: name a finished run, or a folder above such runs"
             )
-        found += inside
-    return Side(name, [_run(path) for path in found])
+        paths += sorted(run_paths)
+    return Side(name, [_read_run(path) for path in paths])
 
 
-def _run(folder: Path) -> Run:
+def _read_run(folder: Path) -> Run:
     record = folders.read_record(folder)
     tasks.load_member(tasks.task_from_record(record), "scores", "python -m runs compare")
     return Run(folder, record, prediction_table.read_table(folder, record))
 
 
-def _task(runs: Sequence[Run]) -> str:
-    """The name of the task, which all must share."""
+def _common_task(runs: Sequence[Run]) -> str:
     first = runs[0]
     for run in runs[1:]:
-        if run.columns.task != first.columns.task:
+        if run.table.task != first.table.task:
             raise InputError(
-                f"{make_printable(str(first.folder))} is of the task {first.columns.task} and {make_printable(str(run.folder))} of "
-                f"{run.columns.task}: compare runs of one task"
+                f"{first.name} has the task {first.table.task} and {run.name} has {run.table.task}: compare runs of one task"
             )
-    return first.columns.task
+    return first.table.task
 
 
-def _fingerprint(runs: Sequence[Run]) -> str:
-    """The evaluation data's, which all must share."""
-    marks = []
+def _common_fingerprint(runs: Sequence[Run]) -> str:
+    """Fingerprint of the evaluation data."""
+    fingerprints = []
     for run in runs:
-        prints = as_mapping(as_mapping(run.record.get("data")).get("fingerprints"))
-        if not isinstance(mark := prints.get("val"), str):
+        fingerprint = as_mapping(as_mapping(run.record.get("data")).get("fingerprints")).get("val")
+        if not isinstance(fingerprint, str):
             raise InputError(
-                f"{run.folder} does not say which data it was evaluated on (data.fingerprints.val in {folders.RECORD})"
+                f"{folders.RECORD} of {run.folder} has no fingerprint of the evaluation data (data.fingerprints.val)"
             )
-        marks.append(mark)
-    for run, mark in zip(runs, marks, strict=True):
-        if mark != marks[0]:
+        fingerprints.append(fingerprint)
+    for run, fingerprint in zip(runs, fingerprints, strict=True):
+        if fingerprint != fingerprints[0]:
             raise InputError(
-                f"{runs[0].folder} and {run.folder} were evaluated on different data ({marks[0][:24]} and {mark[:24]}): "
-                "score one on the other's data first, python -m trainers evaluate run=RUN data=NAME --output FOLDER"
+                f"{runs[0].folder} and {run.folder} were evaluated on different data ({fingerprints[0][:24]} and "
+                f"{fingerprint[:24]}): evaluate one on the other's data first, "
+                "python -m trainers evaluate run=RUN data=NAME --output FOLDER"
             )
-    return marks[0]
+    return fingerprints[0]
 
 
-def _common(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
-    """Ids that all runs have, in the first's order, and what is said of the others."""
-    shared = set(runs[0].columns.ids).intersection(*(run.columns.ids for run in runs[1:]))
-    if not shared:
-        raise InputError(f"{runs[0].folder} and the others have no example in common")
-    every = {each for run in runs for each in run.columns.ids}
+def _common_ids(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    """Ids that all runs have, in the order of the first, and notes about missing ones."""
+    common = set(runs[0].table.ids).intersection(*(run.table.ids for run in runs[1:]))
+    if not common:
+        raise InputError(f"{runs[0].folder} and the other runs have no example in common")
+    union = {name for run in runs for name in run.table.ids}
     notes = []
     for run in runs:
-        if missing := every.difference(run.columns.ids):
-            some = ", ".join(make_printable(each) for each in sorted(missing)[:3])
-            notes.append(f"{run.folder} has not {len(missing)} of {len(every)} examples ({some}{', …' if len(missing) > 3 else ''}); "
-                         "they are left out everywhere.")  # fmt: skip
-    return [each for each in runs[0].columns.ids if each in shared], notes
+        if missing := sorted(union.difference(run.table.ids)):
+            listing = ", ".join(map(make_printable, missing[:3])) + (", …" if len(missing) > 3 else "")
+            notes.append(
+                f"{run.folder} lacks {len(missing)} of {len(union)} examples ({listing}); they are left out of all runs."
+            )
+    return [name for name in runs[0].table.ids if name in common], notes
 
 
-def _apart(sides: Sequence[Side]) -> None:
-    """Refuses a run that is there twice: compared with itself, or counted as two seeds."""
-    seen: dict[Path, str] = {}
-    for each in sides:
-        for run in each.runs:
-            place = run.folder.resolve()
-            if place in seen:
+def _check_distinct(sides: Sequence[Side]) -> None:
+    """Check that no run occurs twice: it would be compared with itself, or count as two seeds."""
+    side_names: dict[Path, str] = {}
+    for side in sides:
+        for run in side.runs:
+            path = run.folder.resolve()
+            if path in side_names:
+                first = make_printable(side_names[path])
                 raise InputError(
-                    f"{make_printable(str(run.folder))} is in {make_printable(seen[place])} and in {make_printable(each.name)}: a run is compared once"
+                    f"{run.name} is in {first} and in {make_printable(side.name)}: a run can only be compared once"
                 )
-            seen[place] = each.name
+            side_names[path] = side.name
 
 
 def _clusters(runs: Sequence[Run], ids: Sequence[str]) -> tuple[list[str] | None, str]:
-    """What is drawn again: clusters of the ids, by the first run that tells them, or None for single examples."""
-    run = next((each for each in runs if each.columns.clusters), runs[0])
-    of = dict(zip(run.columns.ids, run.columns.clusters, strict=False))
-    found = prediction_table.usable_clusters(of[each] for each in ids if each in of)
-    return found, run.columns.by if found else "example"
+    """Clusters of the ids, from the first run that has them, or None to resample examples; and what they are."""
+    table = next((run.table for run in runs if run.table.clusters), runs[0].table)
+    cluster = dict(zip(table.ids, table.clusters, strict=False))
+    clusters = prediction_table.usable_clusters(cluster[name] for name in ids if name in cluster)
+    return clusters, table.by if clusters else "example"
 
 
 def _values(runs: Sequence[Run], metric: str, ids: Sequence[str]) -> npt.NDArray[np.float64]:
-    """[R, N] of the ids."""
-    found = []
+    """Values [R, N] of the ids."""
+    rows = []
     for run in runs:
-        place = {each: number for number, each in enumerate(run.columns.ids)}
-        found.append(run.columns.values[metric][[place[each] for each in ids]])
-    return np.stack(found)
+        index = {name: number for number, name in enumerate(run.table.ids)}
+        rows.append(run.table.values[metric][[index[name] for name in ids]])
+    return np.stack(rows)
 
 
-def _with_margin(task: str, wanted: Sequence[str], named: Sequence[str]) -> list[str]:
-    """Metrics that a margin holds for."""
-    directed = {metric: direction for metric in wanted if (direction := prediction_table.metric_mode(task, metric))}
-    if undirected := [metric for metric in named if metric not in directed]:
+def _metrics_with_margin(task: str, metrics: Sequence[str], requested: Sequence[str]) -> list[str]:
+    modes = {metric: mode for metric in metrics if (mode := prediction_table.metric_mode(task, metric))}
+    if undeclared := [metric for metric in requested if metric not in modes]:
         raise InputError(
-            f"--margin: conf/task/{task}.yaml does not declare whether higher values of {undirected[0]} are better: "
-            f"add {undirected[0]}: {{mode: max}} or {{mode: min}} to its metrics"
+            f"--margin: conf/task/{task}.yaml does not declare whether higher values of {undeclared[0]} are better: "
+            f"add {undeclared[0]}: {{mode: max}} or {{mode: min}} to its metrics"
         )
-    if named:
-        return list(directed)
-    monitored = prediction_table.metric_mode(task, str(tasks.load_settings(task).get("monitor")))
-    return [metric for metric, direction in directed.items() if direction == monitored]
+    if requested:
+        return list(modes)
+    monitor_mode = prediction_table.metric_mode(task, str(tasks.load_settings(task).get("monitor")))
+    return [metric for metric, mode in modes.items() if mode == monitor_mode]
 
 
 def _scale(task: str, metric: str, values: Sequence[npt.NDArray[np.float64]]) -> float:
-    """By how much two values of one example can differ: the range of all [R, N] values.
+    """The largest possible difference of two values of one example: the range of all values [R, N].
 
-    Where all are one value, the distance from the worst one that the task declares, for an example might have had that;
-    infinite where nothing is known.
+    If all values are equal, it is their distance from the worst value that the task declares; infinite without one.
     """
     low, high = min(float(array.min()) for array in values), max(float(array.max()) for array in values)
     if low < high:
@@ -295,143 +289,153 @@ def _result(
     name: str,
     metric: str,
     mode: str | None,
-    found: PairedDifference,
+    difference: PairedDifference,
     adjusted: float,
     margin: float | None,
     scale: float,
-) -> Compared:
-    """A difference with its verdicts.
+) -> MetricComparison:
+    """Judge a difference.
 
     Args:
-        name: of the side.
-        metric: that it is of.
-        mode: the metric's direction, max or min; None if it is not declared.
-        found: the difference.
-        adjusted: its corrected p-value.
-        margin: of non-inferiority; None without one.
-        scale: by how much values of one example can differ.
+        name: Name of the side.
+        metric: Name of the metric.
+        mode: Direction of the metric, max or min; None if it is not declared.
+        difference: The difference.
+        adjusted: Its corrected p-value.
+        margin: Non-inferiority margin, if it applies.
+        scale: The largest possible difference of two values of one example.
     """
     higher = None if mode is None else mode == "max"
-    gain = found.value if higher is not False else -found.value
-    verdict = UNSHOWN
+    gain = difference.value if higher is not False else -difference.value
+    verdict = NO_DIFFERENCE
     if adjusted <= LEVEL and gain:
         verdict = "different" if higher is None else "better" if gain > 0 else "worse"
-    if higher is not True:  # McNemar's counts are of what is right, not of errors
-        found = dataclasses.replace(found, mcnemar=None)
+    if higher is not True:  # McNemar's test counts correct examples, not errors
+        difference = dataclasses.replace(difference, mcnemar=None)
     if margin is None or higher is None:
-        return Compared(name, metric, higher, found, adjusted, verdict, None, None)
-    # Where nothing differs by more or less, three in so many might (the rule of three).
-    unseen = scale * 3 / found.clusters if found.low == found.high else 0.0
-    worst = found.low - unseen if higher else found.high + unseen
+        return MetricComparison(name, metric, higher, difference, adjusted, verdict, None, None)
+    # If no example differs, up to 3 in N may still do (rule of three).
+    unobserved = scale * 3 / difference.clusters if difference.low == difference.high else 0.0
+    worst = difference.low - unobserved if higher else difference.high + unobserved
     non_inferior = worst > -margin if higher else worst < margin
-    return Compared(name, metric, higher, found, adjusted, verdict, non_inferior, worst)
+    return MetricComparison(name, metric, higher, difference, adjusted, verdict, non_inferior, worst)
 
 
-def _unlike_record(run: Run, metrics: Sequence[str]) -> list[str]:
-    """Metrics whose mean over the predictions is not what run.json says: then the task's `scores` is another metric."""
+def _metric_notes(run: Run, metrics: Sequence[str]) -> list[str]:
+    """Notes on metrics that differ between run.json and the predictions: then `scores` computes another metric."""
     recorded = as_mapping(run.record.get("metrics"))
     notes = []
     for metric in metrics:
-        mean, value = float(run.columns.values[metric].mean()), recorded.get(metric)
+        mean, value = float(run.table.values[metric].mean()), recorded.get(metric)
         if isinstance(value, int | float) and not math.isclose(mean, value, rel_tol=1e-3, abs_tol=1e-3):
             notes.append(
-                f"{metric} of {run.folder} is {value:.6g} in {folders.RECORD} and {mean:.6g} over its predictions, which are "
-                "compared here."
+                f"{metric} of {run.folder} is {value:.6g} in {folders.RECORD} but {mean:.6g} over its predictions, which "
+                "are compared here."
             )
     return notes
 
 
-def _beyond_seeds(one: Side) -> list[str]:
-    """What runs of one side differ by, beside their seed."""
+def _config_notes(side: Side) -> list[str]:
+    """A note if the runs of a side differ in more than their seed."""
     keys: set[str] = set()
-    first = as_mapping(one.runs[0].record.get("config"))
-    for run in one.runs[1:]:
-        found = folders.config_differences(first, as_mapping(run.record.get("config")))
-        keys |= {key for key, _, _ in found if key.rpartition(".")[2] != "seed"}
-    if not keys:
-        return []
-    return [f"The runs of {one.name} differ by more than their seed: {', '.join(sorted(keys)[:5])}."]
+    first = as_mapping(side.runs[0].record.get("config"))
+    for run in side.runs[1:]:
+        differences = folders.config_differences(first, as_mapping(run.record.get("config")))
+        keys |= {key for key, _, _ in differences if key.rpartition(".")[2] != "seed"}
+    return [f"The runs of {side.name} differ by more than their seed: {', '.join(sorted(keys)[:5])}."] if keys else []
 
 
-def comparison_to_json(found: Comparison) -> dict[str, Any]:
-    """For machines; numbers that are not finite are null."""
+def _seed_notes(runs: set[tuple[int, int]]) -> list[str]:
+    """What the numbers of runs on the two sides mean for the intervals."""
+    notes = []
+    if (1, 1) in runs:
+        subject = "One run per side" if len(runs) == 1 else "Comparisons of one run with one"
+        notes.append(f"{subject}: the result holds for other examples, not for other seeds.")
+    if any(1 in counts and counts != (1, 1) for counts in runs):
+        notes.append("One run against several: its seeds are assumed to have the same variance.")
+    return notes
 
-    def plain(value: Any) -> Any:
+
+def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
+    """Convert a comparison for JSON; numbers that are not finite become null."""
+
+    def finite(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: plain(each) for name, each in value.items()}
+            return {name: finite(child) for name, child in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(each) for each in value]
+            return [finite(child) for child in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return dict(plain(dataclasses.asdict(found)))
+    return dict(finite(dataclasses.asdict(comparison)))
 
 
-def format_comparison(found: Comparison, room: int) -> str:
-    """For people.
+def format_comparison(comparison: Comparison, width: int) -> str:
+    """Format a comparison: the sides, notes, and for each side a table and details.
 
     Args:
-        found: of `compare`.
-        room: columns of the terminal.
+        comparison: Result of `compare_runs`.
+        width: Columns of the terminal.
     """
-    names = list(found.sides)
-    first = _named(found, names[0])
-    lines = [_wrapped(f"A is {first}.", room)]
-    for place, name in enumerate(names[1:]):
-        lines.append(_wrapped(f"{_letter(place)} is {_named(found, name)}.", room))
-    of = "each on its own" if found.clustered_by == "example" else f"drawn by {found.clustered_by}"
-    lines.append(_wrapped(f"{found.examples:,} examples that all have, {of}; data {found.fingerprint[:24]}.", room))
-    lines += [_wrapped(note, room) for note in found.notes]
-    cells = []
-    for each in found.results:
-        one, letter = each.difference, _letter(names.index(each.side) - 1)
-        digits = decimal_places(one.a, one.b)
-        cells.append([
-            each.metric, letter, f"{one.a:.{digits}f}", f"{one.b:.{digits}f}", f"{one.value:+.{digits}f}",
-            f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", _p(each.adjusted), each.verdict.replace(UNSHOWN, "not shown"),
-        ])  # fmt: skip
-    header = ["metric", "", "A", "it", "it - A", "95 % interval", "p", "verdict"]
-    lines += ["", format_table(header, cells, room, limit=24), ""]
-    for each in found.results:
-        lines.append(
-            _wrapped(f"{each.metric}, {_letter(names.index(each.side) - 1)}: {_said(each, found.margin)}", room)
+    letters = {
+        name: chr(ord("A") + index) if index < 26 else f"side {index + 1}"
+        for index, name in enumerate(comparison.sides)
+    }
+    texts = [
+        *(f"{letter}: {_describe_side(comparison, name)}" for name, letter in letters.items()),
+        f"{comparison.examples:,} common examples, resampled by {comparison.clustered_by}; data {comparison.fingerprint[:24]}",
+        *comparison.notes,
+    ]
+    lines = [_wrap(text, width) for text in texts]
+    for name in list(letters)[1:]:
+        results = [result for result in comparison.results if result.side == name]
+        header = ["metric", "A", letters[name], f"{letters[name]} − A", "95 % CI", "p", "verdict"]
+        lines += ["", format_table(header, [_cells(result) for result in results], width, limit=24), ""]
+        lines += [_wrap(_describe_result(result, letters[name], comparison.margin), width) for result in results]
+    legend = "CI: confidence interval"
+    if len(comparison.results) > 1:
+        legend += f"; p: corrected for {len(comparison.results)} comparisons (Holm)"
+    return "\n".join([*lines, "", legend])
+
+
+def _describe_side(comparison: Comparison, name: str) -> str:
+    count = len(comparison.sides[name])
+    return make_printable(name) + (f" ({count} runs)" if count > 1 else "")
+
+
+def _cells(result: MetricComparison) -> list[str]:
+    difference = result.difference
+    digits = decimal_places(difference.a, difference.b)
+    return [
+        result.metric,
+        f"{difference.a:.{digits}f}",
+        f"{difference.b:.{digits}f}",
+        f"{difference.value:+.{digits}f}",
+        f"{difference.low:+.{digits}f} to {difference.high:+.{digits}f}",
+        _format_p(result.adjusted),
+        "inconclusive" if result.verdict == NO_DIFFERENCE else result.verdict,
+    ]
+
+
+def _describe_result(result: MetricComparison, letter: str, margin: float | None) -> str:
+    difference = result.difference
+    digits = decimal_places(difference.a, difference.b)
+    parts = [f"effect size {difference.effect:+.3f}"]
+    if 0 < difference.detectable < math.inf:
+        parts.append(f"minimum detectable difference (80 % power) {difference.detectable:.{digits}f}")
+    if counts := difference.mcnemar:
+        parts.append(
+            f"only {letter} correct: {counts.only_b:,}, only A: {counts.only_a:,} (McNemar p {_format_p(counts.p)})"
         )
-    lines.append(
-        _wrapped(f"p is corrected for {len(found.results)} comparisons (Holm)." if len(found.results) > 1 else "", room)
-    )
-    return "\n".join(lines).rstrip()
+    if result.worst is not None:
+        worst = f", worst case {result.worst:+.{digits}f}" if math.isfinite(result.worst) else ""
+        verdict = "non-inferior" if result.non_inferior else "non-inferiority not shown"
+        parts.append(f"{verdict} (margin {margin:g}{worst})")
+    return f"{result.metric}: {'; '.join(parts)}"
 
 
-def _letter(place: int) -> str:
-    return "BCDEFGHIJKLMNOPQRSTUVWXYZ"[place] if place < 25 else f"side {place + 2}"
+def _wrap(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False)
 
 
-def _named(found: Comparison, name: str) -> str:
-    runs = found.sides[name]
-    return f"{make_printable(name)}" + (f" ({len(runs)} runs)" if len(runs) > 1 else "")
-
-
-def _wrapped(text: str, room: int) -> str:
-    return textwrap.fill(text, room, break_on_hyphens=False, break_long_words=False)
-
-
-def _p(value: float) -> str:
+def _format_p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _said(each: Compared, margin: float | None) -> str:
-    one = each.difference
-    digits = decimal_places(one.a, one.b)
-    parts = [f"effect size {one.effect:+.3f}"]
-    if 0 < one.detectable < math.inf:
-        parts.append(f"a difference of {one.detectable:.{digits}f} would have been shown four times in five")
-    if one.mcnemar is not None:
-        parts.append(
-            f"it alone is right on {one.mcnemar.only_b:,}, A alone on {one.mcnemar.only_a:,} (McNemar p {_p(one.mcnemar.p)}, each example on its own)"
-        )
-    if each.worst is not None:
-        at_worst = f" (at worst {each.worst:+.{digits}f})" if math.isfinite(each.worst) else ""
-        parts.append(
-            f"{'no worse than A' if each.non_inferior else 'not shown to be no worse than A'} by a margin of {margin:g}"
-            f"{at_worst}"
-        )
-    return "; ".join(parts) + "."

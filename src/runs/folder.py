@@ -1,4 +1,4 @@
-"""A run's folder: names, atomic writes, state, lock, and which settings may change on resuming."""
+"""The run folder: file names, state, lock, and the settings that may change when a run is resumed."""
 
 import contextlib
 import fnmatch
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config import files
-from config.errors import InputError
-from config.flatten import flatten
+from config.errors import InputError, InUseError
+from runs.fields import flatten
 from runs.masking import mask_command, mask_override, mask_secrets, mask_text
 
 RECORD = "run.json"
@@ -29,25 +29,29 @@ HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
 LOCK = ".lock"
 OWNER = ".lock.json"
+WAIT_VARIABLE = "ISOTRAIN_WAIT"
 
 State = Literal["absent", "new", "unfinished", "finished", "foreign"]
 
-# What may already lie in a folder that no run has begun in: Hydra's own, ours from before the first record,
-# the system's.
-_HARMLESS = (HYDRA, LOCK, OWNER, "*.log", "*.tmp", "lost+found", ".DS_Store", ".nfs*")
+# Files that may exist in a folder before a run starts there: Hydra's, those of the run before its first record, and the
+# system's.
+_IGNORED = (HYDRA, LOCK, OWNER, "*.log", "*.tmp", "lost+found", ".DS_Store", ".nfs*")
+_MAX_LINES = 20  # of a message about differences
+
+_Allows = Callable[[Any, Any, Mapping[str, Any]], bool]
 
 
 def _always(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def _renamed(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
-    """A class that had another name when the run was made."""
+def _if_renamed_class(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
+    """Whether the new class is the old one under its present name."""
     return old == "trainers.baselines.Majority" and str(new).startswith(f"{old}")
 
 
-def _longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
-    """More steps or epochs are the same run, only if the schedule does not stretch with them."""
+def _if_longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
+    """Whether training becomes longer and the schedule does not depend on its length."""
     optim = config.get("optim") or {}
     warmup = optim.get("warmup") or 0
     fixed = optim.get("horizon") or (optim.get("schedule") == "constant" and (warmup == 0 or warmup >= 1))
@@ -58,13 +62,12 @@ def _limit(count: Any) -> float:
     return float("inf") if count is None or count == -1 else float(count)
 
 
-# The one list of settings that may differ when a run goes on: they change nothing that training computes.
-# Keys are dotted, `*` stands for anything; each is asked with the old and the new value and the new
-# configuration.
-ALLOWED_CHANGES: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
-    "trainer.max_steps": _longer,
-    "trainer.max_epochs": _longer,
-    "data.epochs": _longer,
+# The settings that may differ when a run is resumed, because the result of training does not depend on them. Keys are
+# dotted, with `*` as a wildcard; the function gets the old value, the new value and the new configuration.
+ALLOWED_CHANGES: Mapping[str, _Allows] = {
+    "trainer.max_steps": _if_longer,
+    "trainer.max_epochs": _if_longer,
+    "data.epochs": _if_longer,
     "trainer.enable_progress_bar": _always,
     "trainer.enable_model_summary": _always,
     "trainer.log_every_n_steps": _always,
@@ -83,67 +86,67 @@ ALLOWED_CHANGES: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = {
     "push_metrics": _always,
     "population_dir": _always,
     "task.module": _always,
-    "model._target_": _renamed,
+    "model._target_": _if_renamed_class,
     "task.majority": _always,
 }
 
 
 def config_differences(
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    allowed: Mapping[str, Callable[[Any, Any, Mapping[str, Any]], bool]] = ALLOWED_CHANGES,
+    old: Mapping[str, Any], new: Mapping[str, Any], allowed: Mapping[str, _Allows] = ALLOWED_CHANGES
 ) -> list[tuple[str, Any, Any]]:
-    """What keeps a run from going on under a new configuration.
+    """Return the differences of two configurations that prevent resuming.
 
     Args:
-        old: the resolved configuration in run.json.
-        new: the resolved configuration of the command that wants to go on.
-        allowed: what may differ; see MAY_DIFFER.
+        old: The resolved configuration in run.json.
+        new: The resolved configuration of the command that resumes the run.
+        allowed: Differences that are ignored.
 
     Returns:
-        (dotted key, old value, new value) for each difference that is not allowed, by key. A key that is
-        missing counts as null. Secrets are compared as they are recorded: not at all.
+        (dotted key, old value, new value), sorted by key. A missing key counts as null. Secrets are not compared, because
+        they are not recorded.
     """
-    before, after = flatten(to_plain(mask_secrets(old))), flatten(to_plain(mask_secrets(new)))
-    found = []
-    for key in sorted(before.keys() | after.keys()):
-        was, now = before.get(key), after.get(key)
+    old_values, new_values = flatten(to_plain(mask_secrets(old))), flatten(to_plain(mask_secrets(new)))
+    differences = []
+    for key in sorted(old_values.keys() | new_values.keys()):
+        old_value, new_value = old_values.get(key), new_values.get(key)
         # 1 and 1.0 are one value, as in YAML; 1 and true are two.
-        if was == now and isinstance(was, bool) == isinstance(now, bool):
+        if old_value == new_value and isinstance(old_value, bool) == isinstance(new_value, bool):
             continue
-        if any(fnmatch.fnmatchcase(key, pattern) and may(was, now, new) for pattern, may in allowed.items()):
-            continue
-        found.append((key, was, now))
-    return found
+        if not any(
+            fnmatch.fnmatchcase(key, pattern) and allows(old_value, new_value, new)
+            for pattern, allows in allowed.items()
+        ):
+            differences.append((key, old_value, new_value))
+    return differences
 
 
-def describe_differences(folder: str | os.PathLike[str], found: list[tuple[str, Any, Any]]) -> str:
-    """The message for a person whose command cannot go on with the run in a folder.
+def describe_differences(folder: str | os.PathLike[str], differences: list[tuple[str, Any, Any]]) -> str:
+    """Return the message for a command that cannot resume the run in a folder.
 
     Args:
-        folder: the run's folder.
-        found: what `differences` returned; not empty.
+        folder: The run folder.
+        differences: Result of `config_differences`; not empty.
     """
-    lines = [f"  {key}: {_short(old)} in the folder, {_short(new)} now" for key, old, new in found[:20]]
-    if len(found) > len(lines):
-        lines.append(f"  and {len(found) - len(lines)} more")
-    keys = [key for key, _, _ in found]
-    advice = "Give the same settings to go on with that run, or another hydra.run.dir for a new one."
-    if all(allowed is _longer for allowed in map(ALLOWED_CHANGES.get, keys)):
+    lines = [
+        f"  {key}: {_shorten(old)} in the folder, now {_shorten(new)}" for key, old, new in differences[:_MAX_LINES]
+    ]
+    if len(differences) > len(lines):
+        lines.append(f"  and {len(differences) - len(lines)} more")
+    advice = "Use the same settings to resume that run, or another hydra.run.dir for a new one."
+    if all(ALLOWED_CHANGES.get(key) is _if_longer for key, _, _ in differences):
         advice += (
-            " To train longer, the run needs from its start a schedule that does not end with it: optim.horizon, or "
-            "optim.schedule=constant with optim.warmup=0 or in steps."
+            " A run can only be trained for longer if its schedule does not depend on its length from the start: set "
+            "optim.horizon, or optim.schedule=constant with optim.warmup=0 or in steps."
         )
-    return "\n".join([f"{folder} holds a run with another configuration:", *lines, advice])
+    return "\n".join([f"{folder} contains a run with another configuration:", *lines, advice])
 
 
 def folder_state(folder: str | os.PathLike[str]) -> State:
-    """What a folder is to a command that wants to train in it. Nothing is touched.
+    """Return the state of a folder for a command that would train in it. Nothing is written.
 
     Returns:
-        absent: there is no such folder. new: empty, or nothing but what Hydra puts there. unfinished: a run
-        that can go on. finished: a run that is done. foreign: something else, or a run.json that cannot be
-        read.
+        absent: There is no such folder. new: It is empty, or has only files of Hydra. unfinished: A run that can be resumed.
+        finished: A finished run. foreign: Anything else, or a run.json that cannot be read.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -155,57 +158,55 @@ def folder_state(folder: str | os.PathLike[str]) -> State:
             status = read_record(folder).get("status")
         except InputError:
             return "foreign"
-        if status == "evaluated":  # of `python -m trainers evaluate`: there is nothing to go on with
+        if status == "evaluated":  # by `python -m trainers evaluate`, which cannot be resumed
             return "foreign"
         return "finished" if status == "finished" else "unfinished"
     for entry in folder.iterdir():
-        if not any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _HARMLESS):
+        if not any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _IGNORED):
             return "foreign"
     return "new"
 
 
 def check_folder(folder: str | os.PathLike[str]) -> State:
-    """The state of a folder that a run is to use.
+    """Return the state of a folder that a run is going to use.
 
     Raises:
-        InputError: it is foreign; the message says what is in it.
+        InputError: It is foreign.
     """
-    found = folder_state(folder)
-    if found != "foreign":
-        return found
+    state = folder_state(folder)
+    if state != "foreign":
+        return state
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; hydra.run.dir must name a folder")
     if (folder / RECORD).exists():
         read_record(folder)
     names = sorted(entry.name for entry in folder.iterdir())
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise InputError(
-        f"{folder} is not empty and holds no run of ours ({shown}); give another hydra.run.dir, or empty it"
-    )
+    listing = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise InputError(f"{folder} is not empty and not a run folder ({listing}); set another hydra.run.dir, or empty it")
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a folder's run.json.
+    """Return the record (run.json) of a run folder.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: There is none, or it is damaged.
     """
     path = Path(folder) / RECORD
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
-        what = "no such folder" if not Path(folder).is_dir() else f"there is no {RECORD} in it"
-        raise InputError(f"{folder} is not a run: {what}") from None
+        reason = "no such folder" if not Path(folder).is_dir() else f"it has no {RECORD}"
+        raise InputError(f"{folder} is not a run folder: {reason}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}); move the folder away, or give another hydra.run.dir") from None
+        raise InputError(f"{path} is damaged ({error}); move the folder away, or set another hydra.run.dir") from None
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-        raise InputError(f"{path} is not a record of ours: it has no status; give another folder")
+        raise InputError(f"{path} is not a record of isotrain: it has no status; use another folder")
     return record
 
 
 def to_plain(value: Any) -> Any:
-    """A value as JSON can hold it: tuples are lists, numpy and torch scalars numbers, inf and nan text."""
+    """Convert a value for JSON: tuples to lists, numpy and torch scalars to numbers, inf and nan to text."""
     if isinstance(value, Mapping):
         return {str(name): to_plain(child) for name, child in value.items()}
     if isinstance(value, list | tuple):
@@ -221,65 +222,70 @@ def to_plain(value: Any) -> Any:
 
 
 def write_hydra(folder: str | os.PathLike[str], *, config: str, hydra: str, overrides: str) -> None:
-    """Writes `.hydra/`, as Hydra would have at its start, but only once the folder is ours to write to.
+    """Write `.hydra/` with secrets masked. Hydra itself would write it before the folder is locked.
 
     Args:
-        folder: the run's folder.
-        config: the composed configuration as YAML.
+        folder: The run folder.
+        config: The composed configuration as YAML.
         hydra: Hydra's own configuration as YAML.
-        overrides: the task overrides as a YAML list.
+        overrides: The overrides as a YAML list.
     """
     for name, text in (("config", config), ("hydra", hydra)):
         files.write_text(Path(folder) / HYDRA / f"{name}.yaml", mask_text(text))
     import yaml
 
-    # One by one: in the text of the list quotes and blanks would hide a secret's end.
-    words = [mask_override(str(each)) for each in yaml.safe_load(overrides) or []]
+    # Masked one by one: in the text of the list, quotes and blanks could hide the end of a secret.
+    words = [mask_override(str(word)) for word in yaml.safe_load(overrides) or []]
     files.write_text(Path(folder) / HYDRA / "overrides.yaml", yaml.safe_dump(words, width=10**6, allow_unicode=True))
 
 
 @contextlib.contextmanager
 def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterator[None]:
-    """Keeps a folder for this process while it trains there. Made if absent. Only rank zero takes it.
+    """Lock a run folder for this process; the folder is created if it does not exist. Only rank zero calls this.
+
+    With ISOTRAIN_WAIT=1 in the environment, this waits until the folder is free.
 
     Args:
-        folder: the run's folder.
-        timeout: seconds to wait; data-loading workers of a killed run may hold on for a moment.
+        folder: The run folder.
+        timeout: Seconds to wait in any case: the data-loading workers of a killed run hold the lock for a moment.
 
     Raises:
-        InputError: another process trains there; the message says which.
+        InUseError: Another process uses the folder.
     """
     import filelock
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(folder / LOCK)
+    lock = filelock.FileLock(folder / LOCK)
     try:
-        held.acquire(timeout=timeout)
+        lock.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise InputError(
-            f"{folder} is in use by {_owner(folder)}; wait for it, or give another hydra.run.dir"
-        ) from None
+        message = f"{folder} is in use by {_owner(folder)}"
+        if os.environ.get(WAIT_VARIABLE, "0") in ("", "0"):
+            advice = f"wait for it (e.g. with {WAIT_VARIABLE}=1), or set another hydra.run.dir"
+            raise InUseError(f"{message}; {advice}") from None
+        print(f"isotrain: {message}: waiting", file=sys.stderr, flush=True)
+        lock.acquire(poll_interval=1)
     except NotImplementedError:
         warnings.warn(
-            f"the file system of {folder} has no locks: see to it that one process trains there", stacklevel=3
+            f"the file system of {folder} has no locks: make sure that only one process trains there", stacklevel=3
         )
         yield
         return
     try:
-        for left in folder.glob(f".{RECORD}.*.tmp"):  # by a writer that was killed
-            left.unlink(missing_ok=True)
+        for temporary in folder.glob(f".{RECORD}.*.tmp"):  # of a process that was killed
+            temporary.unlink(missing_ok=True)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": mask_command(sys.orig_argv)}
         files.write_json(folder / OWNER, owner)
         yield
     finally:
         with contextlib.suppress(OSError):
             (folder / OWNER).unlink()
-        held.release()
+        lock.release()
 
 
 def is_locked(folder: str | os.PathLike[str]) -> bool:
-    """Whether a process trains in the folder now. True where that cannot be told. Nothing is touched."""
+    """Return whether a process uses the folder, or whether that is unknown. Nothing is written."""
     try:
         import fcntl
 
@@ -295,11 +301,14 @@ def is_locked(folder: str | os.PathLike[str]) -> bool:
 def _owner(folder: Path) -> str:
     try:
         owner = json.loads((folder / OWNER).read_bytes())
-        return f"process {owner['pid']} on {owner['host']} ({_short(shlex.join(owner['command']), 120)})"
+        command = shlex.join(owner["command"])
+        return (
+            f"process {owner['pid']} on {owner['host']} ({command if len(command) <= 120 else command[:117] + '...'})"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 
-def _short(value: Any, width: int = 60) -> str:
-    text = value if isinstance(value, str) and width > 60 else json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _shorten(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""A registered version in a Kubeflow Model Registry, too: its name, where its files are, and its lineage."""
+"""Registration of a model version in a Kubeflow Model Registry: name, URI of the files, and lineage."""
 
 import getpass
 import logging
@@ -10,23 +10,20 @@ from config.errors import InputError, UnreachableError
 FORMAT = "safetensors"
 
 
-def register_version(address: str, name: str, version: str, uri: str, tags: Mapping[str, str], card: str) -> bool:
-    """Tells a Kubeflow Model Registry of a version; one that it knows stays as it is.
+def register_version(address: str, name: str, version: str, uri: str, tags: Mapping[str, str], card: str) -> None:
+    """Register a version in a Kubeflow Model Registry, unless it is registered already.
 
     Args:
-        address: http://host:8080, or https:// with a token where Kubeflow mounts it (KF_PIPELINES_SA_TOKEN_PATH).
-        name: of the registered model.
-        version: of it.
-        uri: of its files.
-        tags: become custom properties.
-        card: becomes the version's description.
-
-    Returns:
-        Whether the version is new there.
+        address: http://host:8080, or https:// with the token that Kubeflow mounts (KF_PIPELINES_SA_TOKEN_PATH).
+        name: Name of the registered model.
+        version: Its version.
+        uri: URI of its files.
+        tags: Custom properties of the version.
+        card: Description of the version.
 
     Raises:
-        InputError: the package is not installed, or the registry refused.
-        UnreachableError: it does not answer.
+        InputError: The client is not installed, or the registry rejects the request.
+        UnreachableError: The registry does not answer.
     """
     try:
         with warnings.catch_warnings():
@@ -36,14 +33,16 @@ def register_version(address: str, name: str, version: str, uri: str, tags: Mapp
             from model_registry.exceptions import StoreError
             from mr_openapi.exceptions import ApiException
     except ModuleNotFoundError:
-        raise InputError("--kubeflow needs its client: pip install 'isotrain[kubeflow]'") from None
+        raise InputError(
+            "--kubeflow needs the registry's client: pip install -e '.[kubeflow]' in isotrain's checkout"
+        ) from None
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():  # "user access token is missing", where none is needed
+        with warnings.catch_warnings():  # "user access token is missing", even if none is needed
             warnings.simplefilter("ignore")
             registry = ModelRegistry(address, author=_author(), log_level=logging.ERROR)
         if registry.get_registered_model(name) is not None and registry.get_model_version(name, version) is not None:
-            return False
+            return
         registry.register_model(
             name,
             uri,
@@ -57,13 +56,12 @@ def register_version(address: str, name: str, version: str, uri: str, tags: Mapp
         raise UnreachableError(f"the Kubeflow Model Registry at {address} does not answer: {error}") from None
     except (ApiException, StoreError) as error:
         raise InputError(
-            f"the Kubeflow Model Registry at {address} refused it: {str(error).strip().splitlines()[0]}"
+            f"the Kubeflow Model Registry at {address} rejects the request: {str(error).strip().splitlines()[0]}"
         ) from None
-    return True
 
 
 def _author() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
+    except (OSError, KeyError):  # the user of a container may have no name
         return "isotrain"

@@ -1,4 +1,4 @@
-"""Where a model comes from: data, code, environment and parent, each with its hash."""
+"""Lineage of a model: data, code, packages, configuration and parent, with their hashes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,42 +9,41 @@ from runs import folder as folders
 from runs.fields import as_mapping
 
 
-def collect_lineage(folder: Path, record: Mapping[str, Any], model: str | None = None) -> list[tuple[str, str, str]]:
-    """What a run was made from and what it made: kind, name, hash; what is not known is left out.
+def collect_lineage(
+    folder: Path, record: Mapping[str, Any], model_digest: str | None = None
+) -> list[tuple[str, str, str]]:
+    """Return what a run was made from, and its model, as (kind, name, hash). Unknown parts are left out.
 
     Args:
-        folder: the run's.
-        record: its run.json.
-        model: digest of its model folder, where it is known already: a large one takes seconds.
+        folder: The run folder.
+        record: Its record.
+        model_digest: Digest of its model folder, if it is known already; a large one takes seconds.
     """
-    found: list[tuple[str, str, str]] = []
-    prints = as_mapping(as_mapping(record.get("data")).get("fingerprints"))
-    found += [("data", str(split), str(mark)) for split, mark in prints.items()]
-    git = as_mapping(record.get("git"))
+    git, custom, parent = as_mapping(record.get("git")), as_mapping(record.get("own_code")), record.get("parent")
+    fingerprints = as_mapping(as_mapping(record.get("data")).get("fingerprints"))
+    rows = [("data", str(split), str(fingerprint)) for split, fingerprint in fingerprints.items()]
     if git.get("revision"):
-        found.append(("code", "with uncommitted changes" if git.get("dirty") else "as committed", str(git["revision"])))
-    own = as_mapping(record.get("own_code"))
-    if own.get("digest"):
-        found.append(("task's code", ", ".join(map(str, own.get("folders") or [])), str(own["digest"])))
+        rows.append(("code", "with uncommitted changes" if git.get("dirty") else "as committed", str(git["revision"])))
+    if custom.get("digest"):
+        rows.append(("task's code", ", ".join(map(str, custom.get("folders") or [])), str(custom["digest"])))
     if record.get("lock_hash"):
-        found.append(("packages", "requirements.lock", str(record["lock_hash"])))
+        rows.append(("packages", "requirements.lock", str(record["lock_hash"])))
     if record.get("config_hash"):
-        found.append(("configuration", "as resolved", str(record["config_hash"])))
-    parent = record.get("parent")
+        rows.append(("configuration", "as resolved", str(record["config_hash"])))
     if isinstance(parent, dict):
-        found.append(("parent", str(parent.get("init_from")), str(parent.get("config_hash") or "")))
-    if model is None and (folder / folders.MODEL).is_dir():
-        model = folder_digest(folder / folders.MODEL)
-    if model is not None:
-        found.append(("model", folders.MODEL, model))
-    return found
+        rows.append(("parent", str(parent.get("init_from")), str(parent.get("config_hash") or "")))
+    if model_digest is None and (folder / folders.MODEL).is_dir():
+        model_digest = folder_digest(folder / folders.MODEL)
+    if model_digest is not None:
+        rows.append(("model", folders.MODEL, model_digest))
+    return rows
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) of a folder's files: of their names and contents, by name."""
-    whole = hashlib.sha256()
-    for path in sorted(each for each in folder.iterdir() if each.is_file()):
-        whole.update(path.name.encode())
+    """Return the SHA-256 (hexadecimal digits) of the names and contents of the files of a folder, sorted by name."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(path.name.encode())
         with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
-"""A model's card: what it is for, what it was made from, how good it is and how well that is known, and what it cannot do."""
+"""The model card: use, metrics with their intervals, data, verdicts of the gates, limits, licence and lineage."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 from config import tasks
 from config.errors import InputError
+from config.files import read_json
+from config.numbers import format_number
 from runs import folder as folders
 from runs import prediction_table
 from runs.fields import as_mapping, is_number
 from runs.lineage import collect_lineage
 from runs.listing import choice_name
-from runs.page import exact
 from runs.rerun import rerun_command
 from runs.statistics import MeanEstimate, format_interval
 
@@ -21,13 +21,10 @@ GATES = (("quality", "Data contract"), ("explain", "Explanations"))
 
 
 def gate_verdict(folder: Path, record: Mapping[str, Any], gate: str) -> str:
-    """What a gate said of a run: its verdict's status, that it was off, or that it was not asked."""
-    try:
-        found = as_mapping(json.loads((folder / gate / "verdict.json").read_text(encoding="utf-8"))).get("status")
-    except (OSError, ValueError):
-        found = None
-    own = as_mapping(record.get(gate))
-    return str(found or own.get("status") or own.get("action") or "not asked")
+    """Return the verdict of a gate on a run: its status, its action (off), or "not asked"."""
+    verdict = read_json(folder / gate / "verdict.json")
+    recorded = as_mapping(record.get(gate))
+    return str(verdict.get("status") or recorded.get("status") or recorded.get("action") or "not asked")
 
 
 def format_card(
@@ -35,43 +32,42 @@ def format_card(
     record: Mapping[str, Any],
     use: str | None = None,
     licence: str | None = None,
-    digest: str | None = None,
+    model_digest: str | None = None,
 ) -> str:
-    """The card.
+    """Return the model card in Markdown.
 
     Args:
-        folder: the run's.
-        record: its run.json.
-        use: what it is meant for, in words; None: what its task is.
-        licence: of the model; None: it is said that none is stated.
-        digest: of its model folder, where it is known already.
+        folder: The run folder.
+        record: Its record.
+        use: Intended use of the model; that of its task by default.
+        licence: Licence of the model.
+        model_digest: Digest of the model folder, if it is known already.
     """
     try:
         task = tasks.load_module(tasks.task_from_record(record))
-    except InputError:  # a task that this machine does not know: what it would say is left out
+    except InputError:  # a task that is not configured here: the card has less
         task = None
-    examples = getattr(task, "EXAMPLES", "examples")
+    unit = getattr(task, "EXAMPLES", "examples")
     model, data = choice_name(record, "model") or "a model", choice_name(record, "data") or "its data"
-    counts = [
-        f"{split}: {number:,} {what}"
-        for split in ("train", "val")
-        for what, number in as_mapping(as_mapping(record.get("data")).get(split)).items()
-        if what == examples and isinstance(number, int)
-    ]
-    known = _intervals(folder, record)
+    splits = {split: as_mapping(as_mapping(record.get("data")).get(split)).get(unit) for split in ("train", "val")}
+    counts = [f"{split}: {count:,} {unit}" for split, count in splits.items() if isinstance(count, int)]
+    intervals = _intervals(folder, record)
     metrics = {name: value for name, value in as_mapping(record.get("metrics")).items() if is_number(value)}
     lines = [
         f"# {model} on {data}",
         "",
-        use or getattr(task, "USE", "Its use is not stated."),
+        use or getattr(task, "USE", "The intended use is not stated."),
         "",
         "## Metrics",
         "",
-        "| metric | value | 95 % interval |",
+        "| metric | value | 95 % confidence interval |",
         "|---|---:|---|",
-        *(f"| {name} | {exact(value)} | {format_interval(known.get(name))} |" for name, value in metrics.items()),
+        *(
+            f"| {name} | {format_number(value, grouped=True)} | {format_interval(intervals.get(name))} |"
+            for name, value in metrics.items()
+        ),
         "",
-        "Intervals are for other examples of the same kind, not for other seeds.",
+        "The intervals are for other examples of the same kind, not for other seeds.",
         "",
         "## Data",
         "",
@@ -79,7 +75,7 @@ def format_card(
         "",
         "## Gates",
         "",
-        *(f"- {what}: {gate_verdict(folder, record, gate)}" for gate, what in GATES),
+        *(f"- {title}: {gate_verdict(folder, record, gate)}" for gate, title in GATES),
         "",
         "## Limits",
         "",
@@ -89,11 +85,11 @@ def format_card(
         "",
         licence or "None is stated.",
         "",
-        "## Where it comes from",
+        "## Provenance",
         "",
-        "| | what | SHA-256 or revision |",
+        "| kind | name | SHA-256 or revision |",
         "|---|---|---|",
-        *(f"| {what} | {name} | `{mark}` |" for what, name, mark in collect_lineage(folder, record, digest)),
+        *(f"| {kind} | {name} | `{digest}` |" for kind, name, digest in collect_lineage(folder, record, model_digest)),
         "",
         "```bash",
         shlex.join(rerun_command(folder, record).command),
@@ -106,7 +102,6 @@ def _intervals(folder: Path, record: Mapping[str, Any]) -> dict[str, MeanEstimat
     if not (folder / folders.PREDICTIONS).exists():
         return {}
     try:
-        columns = prediction_table.read_table(folder, record)
+        return prediction_table.metric_means(prediction_table.read_table(folder, record))
     except InputError:
         return {}
-    return prediction_table.metric_means(columns)

@@ -1,4 +1,4 @@
-"""Where a run comes from: the code, the packages and the machine. What cannot be told is null."""
+"""Provenance of a run: code, packages and machine. Unknown values are null."""
 
 import hashlib
 import importlib.metadata
@@ -13,28 +13,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[2]
+from config.files import PROJECT
+
 LOCK_FILE = PROJECT / "requirements.lock"
-# An image holds no .git; whoever builds it says what is in it.
+# An image has no .git; its build sets this.
 REVISION_VARIABLE = "ISOTRAIN_REVISION"
 
 
 def git_state(project: Path = PROJECT) -> dict[str, Any]:
-    """The state of the code.
+    """Return the state of the code.
 
     Returns:
-        revision (40 hex digits or null), dirty (bool or null), untracked (names) and diff (text against the
-        revision).
+        revision (40 hex digits or null), dirty (bool or null), untracked (names) and diff (text, relative to the revision).
     """
-    nothing: dict[str, Any] = {
+    unknown: dict[str, Any] = {
         "revision": os.environ.get(REVISION_VARIABLE) or None,
         "dirty": None,
         "untracked": [],
         "diff": "",
     }
-    # A copy installed into an environment inside somebody's repository is not a part of that repository.
+    # A copy that is installed in an environment inside another repository is not a part of that repository.
     if _git(project, "rev-parse", "--git-dir") is None or _git(project, "check-ignore", "-q", __file__) is not None:
-        return nothing
+        return unknown
     status = _git(project, "status", "--porcelain", "--untracked-files=normal", "-z") or ""
     revision = (_git(project, "rev-parse", "--verify", "-q", "HEAD") or "").strip() or None
     untracked = [line[3:] for line in status.split("\0") if line.startswith("?? ")]
@@ -43,7 +43,7 @@ def git_state(project: Path = PROJECT) -> dict[str, Any]:
 
 
 def lock_hash(project: Path = PROJECT) -> str | None:
-    """SHA-256 of requirements.lock, null if there is none."""
+    """Return the SHA-256 of requirements.lock; None if there is none."""
     try:
         return hashlib.sha256((project / "requirements.lock").read_bytes()).hexdigest()
     except OSError:
@@ -51,18 +51,18 @@ def lock_hash(project: Path = PROJECT) -> str | None:
 
 
 def package_versions(project: Path = PROJECT) -> dict[str, str]:
-    """Versions of python and of the direct dependencies that are installed."""
+    """Return the versions of Python and of the direct dependencies that are installed."""
     try:
         declared = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
         extras = declared.get("optional-dependencies", {}).values()
-        wanted = [*declared["dependencies"], *(name for extra in extras for name in extra)]
+        requirements = [*declared["dependencies"], *(name for extra in extras for name in extra)]
     except (OSError, ValueError, KeyError):
         try:
-            wanted = importlib.metadata.requires("isotrain") or []
+            requirements = importlib.metadata.requires("isotrain") or []
         except importlib.metadata.PackageNotFoundError:
-            wanted = ["torch", "lightning", "transformers", "timm", "hydra-core"]
+            requirements = ["torch", "lightning", "transformers", "timm", "hydra-core"]
     versions = {"python": platform.python_version()}
-    for name in sorted({match[0] for text in wanted if (match := re.match(r"[A-Za-z0-9._-]+", text))}):
+    for name in sorted({match[0] for text in requirements if (match := re.match(r"[A-Za-z0-9._-]+", text))}):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -71,7 +71,7 @@ def package_versions(project: Path = PROJECT) -> dict[str, str]:
 
 
 def hardware_info() -> dict[str, Any]:
-    """The machine: processor, cores this process may use, memory, and GPUs if torch is imported already."""
+    """Return processor, usable cores, memory, and GPUs (if torch is imported already)."""
     import psutil
 
     affinity = getattr(os, "sched_getaffinity", None)
@@ -88,7 +88,7 @@ def hardware_info() -> dict[str, Any]:
 
 
 def environment_info(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Who started this: the Katib trial and pipeline run, by the environment. Nothing else of it is read."""
+    """Return the Katib trial, the pipeline run and the number of processes, from environment variables."""
     pipeline = {
         key.removeprefix("KFP_").lower(): environment[key]
         for key in ("KFP_RUN_ID", "KFP_RUN_NAME", "KFP_POD_NAME", "KFP_POD_UID")
@@ -102,9 +102,9 @@ def environment_info(environment: Mapping[str, str] = os.environ) -> dict[str, A
 
 
 def _git(project: Path, *arguments: str) -> str | None:
-    """What git says, or null where it says no, is not there, or takes long."""
+    """Output of git; None if it fails, is not installed, or takes too long."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(project), *arguments],
             capture_output=True,
             timeout=20,
@@ -113,7 +113,7 @@ def _git(project: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return result.stdout.decode("utf-8", "replace") if result.returncode == 0 else None
 
 
 def _cpu_model() -> str | None:
@@ -127,7 +127,7 @@ def _cpu_model() -> str | None:
 
 
 def _cpu_limit() -> float | None:
-    """Cores that a container may use on average (cgroup v2), null if it may use all."""
+    """Cores that a container may use on average (cgroup v2); None without a limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         return None if quota == "max" else int(quota) / int(period)

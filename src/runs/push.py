@@ -1,7 +1,7 @@
-"""Metric lines to Katib's database, for Experiments whose collector is Push.
+"""Metric lines sent to Katib's database, for Experiments with the Push collector.
 
-Through the messages of Katib's SDK; its own `report_metrics` knows the time to the second only, and sends a value that
-is not finite.
+The messages are built with Katib's SDK. Its own `report_metrics` rounds times to seconds and sends values that are not
+finite.
 """
 
 import contextlib
@@ -13,45 +13,45 @@ from config.errors import InputError, UnreachableError
 from runs import metric_lines
 from runs.metric_lines import MetricLine
 
-SECONDS = 10.0  # for the DB manager to answer
+TIMEOUT = 10.0  # seconds
 
 
 @contextlib.contextmanager
 def push_metric_lines(address: str | None) -> Iterator[None]:
-    """Sends every metric line that is written inside to Katib's DB manager.
+    """Send every metric line that is written within the block to Katib's DB manager.
 
-    A line that cannot be sent waits for the next one; at the end all must have arrived.
+    A line that cannot be sent is sent with the next one, at the latest at the end.
 
     Args:
         address: host:port; None sends nothing.
 
     Raises:
-        InputError: not inside a Katib trial, or without Katib's SDK.
-        UnreachableError: the DB manager does not answer: at once, before hours of training, or at the end.
+        InputError: This is not a Katib trial, or Katib's SDK is not installed.
+        UnreachableError: The DB manager does not answer, at the start or at the end.
     """
     if address is None:
         yield
         return
     trial = os.environ.get("KATIB_TRIAL_NAME")
     if not trial:
-        raise InputError("push_metrics: there is no KATIB_TRIAL_NAME: Katib sets it in the trials of an Experiment")
+        raise InputError("push_metrics works only in a trial of a Katib Experiment: KATIB_TRIAL_NAME is not set")
     try:
         import grpc
         from kubeflow.katib import katib_api_pb2 as messages
         from kubeflow.katib import katib_api_pb2_grpc as services
     except ImportError as error:
-        raise InputError("push_metrics needs Katib's SDK: pip install 'isotrain[katib]'") from error
-    waiting: list[Any] = []
+        raise InputError("push_metrics needs Katib's SDK: pip install -e '.[katib]' in isotrain's checkout") from error
+    pending: list[Any] = []
     with grpc.insecure_channel(address) as channel:
         try:
-            grpc.channel_ready_future(channel).result(timeout=SECONDS)
+            grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
         except grpc.FutureTimeoutError as error:
-            raise UnreachableError(f"push_metrics={address}: no answer in {SECONDS:g} s") from error
+            raise UnreachableError(f"push_metrics={address}: no answer in {TIMEOUT:g} s") from error
         stub = services.DBManagerStub(channel)
 
         def send(line: MetricLine) -> None:
-            time = line.time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            waiting.extend(
+            time = metric_lines.format_time(line.time)
+            pending.extend(
                 messages.MetricLog(time_stamp=time, metric=messages.Metric(name=name, value=repr(value)))
                 for name, value in line.values.items()
             )
@@ -59,11 +59,11 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
                 flush()
 
         def flush() -> None:
-            if waiting:
-                log = messages.ObservationLog(metric_logs=waiting)
+            if pending:
+                log = messages.ObservationLog(metric_logs=pending)
                 request = messages.ReportObservationLogRequest(trial_name=trial, observation_log=log)
-                stub.ReportObservationLog(request, timeout=SECONDS)
-                waiting.clear()
+                stub.ReportObservationLog(request, timeout=TIMEOUT)
+                pending.clear()
 
         metric_lines.listeners.append(send)
         try:
@@ -77,5 +77,6 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
         try:
             flush()
         except grpc.RpcError as error:
-            said = f"push_metrics={address}: {len(waiting)} values did not arrive: {error.code().name}"
-            raise UnreachableError(said) from error
+            raise UnreachableError(
+                f"push_metrics={address}: {len(pending)} values could not be sent: {error.code().name}"
+            ) from error

@@ -1,10 +1,12 @@
-"""Kinds of questions, which reports slice by."""
+"""Question words, by which reports group questions."""
 
-ASKED = ("what", "who", "when", "where", "why", "which", "how")
+_WORDS = {word: word for word in ("what", "who", "when", "where", "why", "which", "how")} | {
+    "whom": "who",
+    "whose": "who",
+}
 
 
 def question_word(question: str) -> str:
-    """The first question word of a question, or "other"."""
-    words = [word.strip("\"'“,.?!").lower() for word in question.split()]
-    found = next((word for word in words if word in ASKED or word in ("whom", "whose")), "other")
-    return "who" if found in ("whom", "whose") else found
+    """Return the first question word of a question ("who" for whom and whose), or "other"."""
+    words = (word.strip("\"'“,.?!").lower() for word in question.split())
+    return next((_WORDS[word] for word in words if word in _WORDS), "other")

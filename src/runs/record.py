@@ -1,4 +1,4 @@
-"""run.json: what a run is, where it comes from and how it ended. Written at its start and at each change."""
+"""The record of a run, run.json: configuration, provenance, progress and result, written at the start and at each change."""
 
 import contextlib
 import hashlib
@@ -16,49 +16,50 @@ from config import files
 from runs import folder as folders
 from runs import provenance
 from runs.masking import mask_command, mask_secrets
-from runs.metric_lines import to_finite_metrics
+from runs.metric_lines import format_time, to_finite_metrics
 from runs.utilisation import UtilisationMonitor, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
-# Where a run happens and who is told is no part of what it computes, so it is no part of its hash either.
-OUTSIDE_HASH = ("logger", "quality", "explain", "metrics_file", "push_metrics", "hydra", "debug", "verbosity")
-_LONGEST_DIFF = 200_000  # bytes; more goes into a file of its own
+# Keys that do not change what a run computes, and so are not a part of its hash.
+UNHASHED_KEYS = ("logger", "quality", "explain", "metrics_file", "push_metrics")
+_MAX_DIFF = 200_000  # bytes; a larger diff is written to a file of its own
 
 
 class Record:
-    """A run.json being written, by rank zero of the process that trains.
+    """A run.json that is being written, by rank zero of the process that trains.
 
     Attributes:
-        folder: the run's folder.
-        fields: the contents; change them through `update`.
+        folder: The run folder.
+        fields: The contents; `update` changes them.
     """
 
     def __init__(self, folder: Path, fields: dict[str, Any]) -> None:
         self.folder = folder
         self.fields = fields
-        self._begun = time.monotonic()
-        self._before = float(fields.get("duration_seconds") or 0.0)
+        self._start = time.monotonic() - float(
+            fields.get("duration_seconds") or 0.0
+        )  # with the time of former sessions
         self._utilisation = UtilisationMonitor()
         self.update()
 
     def update(self, **fields: Any) -> None:
-        """Sets fields and writes the file. A mapping replaces the one that was there."""
+        """Set fields and write the file. Mappings are replaced, not merged."""
         self.fields |= {name: folders.to_plain(value) for name, value in fields.items()}
-        self.fields["duration_seconds"] = round(self._before + time.monotonic() - self._begun, 3)
-        self.fields["utilisation"] = self._utilisation.so_far()
+        self.fields["duration_seconds"] = round(time.monotonic() - self._start, 3)
+        self.fields["utilisation"] = self._utilisation.summary()
         self.fields["peak_memory"] = peak_memory()
         files.write_json(self.folder / folders.RECORD, self.fields)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Adds the seconds spent inside to timings[name], also when the inside fails; resumed runs add up."""
-        begun = time.monotonic()
+        """Add the seconds of the block to timings[name], even if it fails. Those of resumed runs are summed."""
+        start = time.monotonic()
         try:
             yield
         finally:
             timings = self.fields.setdefault("timings", {})
-            timings[name] = round(timings.get(name, 0.0) + time.monotonic() - begun, 3)
-            # A full disk must not hide what failed inside.
+            timings[name] = round(timings.get(name, 0.0) + time.monotonic() - start, 3)
+            # A full disk must not hide the error of the block.
             with contextlib.suppress(OSError) if sys.exc_info()[0] else contextlib.nullcontext():
                 self.update()
 
@@ -70,26 +71,26 @@ class Record:
         reason: str | None = None,
         metrics: Mapping[str, SupportsFloat] | None = None,
     ) -> None:
-        """Says how the run ended, and writes the file for the last time.
+        """Record how the run ended, and write the file for the last time.
 
         Args:
             status: finished, diverged, interrupted or failed.
-            exit_code: of the command; docs/exit_codes.md.
-            reason: one line for a person, unless it finished.
-            metrics: the final metrics; those of before stay if none are given.
+            exit_code: Exit code of the command (docs/exit_codes.md).
+            reason: One line about the end, unless the run finished.
+            metrics: The final metrics; None keeps those of a former session.
 
         Raises:
-            ValueError: a metric that is not finite, or that has no proper name.
+            ValueError: A metric is not finite, or has an invalid name.
         """
         final = {} if metrics is None else {"metrics": to_finite_metrics(metrics)}
         self._utilisation.stop()
-        now = _now()
-        session = {**self.fields["sessions"][-1], "ended": now, "exit_code": exit_code}
+        ended = format_time(datetime.now(UTC))
+        session = {**self.fields["sessions"][-1], "ended": ended, "exit_code": exit_code}
         self.update(
             status=status,
             reason=reason,
             exit_code=exit_code,
-            ended=now,
+            ended=ended,
             hardware=provenance.hardware_info(),
             sessions=[*self.fields["sessions"][:-1], session],
             **final,
@@ -105,51 +106,60 @@ def start_record(
     parent: Mapping[str, Any] | str | None = None,
     choices: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
-    project: Path = provenance.PROJECT,
+    project: Path = files.PROJECT,
 ) -> Record:
-    """Begins a record, or goes on with the one that is there: a restart, whose timings add up.
+    """Start the record of a run, or continue that of a resumed one.
 
     Args:
-        folder: the run's folder; made if absent. Lock it first (`runs.folder.lock_folder`).
-        config: the resolved configuration, plain mappings and lists. Secrets in it are masked.
-        seeds: seed by what it is for.
-        data: `fingerprints` by split and whatever describes the data; may come later by `update(data=...)`.
-        parent: where the weights come from (`init_from`).
-        choices: Hydra's choice by group (`model`, `data`, ...), the names a person knows the run by.
-        command: the command line; this process's own if not given.
-        project: the folder of the code.
+        folder: The run folder; created if absent. It must be locked (`runs.folder.lock_folder`).
+        config: The resolved configuration as plain mappings and lists. Secrets in it are masked.
+        seeds: Seeds by purpose.
+        data: `fingerprints` by split, and whatever describes the data; may be set later by `update(data=...)`.
+        parent: Origin of the initial weights (`init_from`).
+        choices: Choice of each Hydra group (`model`, `data`, ...), by which a run is named in tables.
+        command: The command line; that of this process by default.
+        project: The folder of the code.
 
     Returns:
         The record, written with the status "running".
 
     Raises:
-        InputError: there is a run.json that cannot be read.
+        InputError: There is a run.json that cannot be read.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    before = folders.read_record(path) if (path / folders.RECORD).exists() else {}
-    now, code = _now(), provenance.git_state(project)
-    if len(code["diff"].encode()) > _LONGEST_DIFF:
+    previous = folders.read_record(path) if (path / folders.RECORD).exists() else {}
+    started, code = format_time(datetime.now(UTC)), provenance.git_state(project)
+    if len(code["diff"].encode()) > _MAX_DIFF:
         files.write_text(path / folders.DIFF, code["diff"])
         code["diff"] = f"see {folders.DIFF}"
-    sessions = [*before.get("sessions", []), _session(now, code)]
+    session = {
+        "started": started,
+        "ended": None,
+        "exit_code": None,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "revision": code["revision"],
+        "dirty": code["dirty"],
+    }
+    sessions = [*previous.get("sessions", []), session]
     fields: dict[str, Any] = {
         "status": "running",
         "reason": None,
         "exit_code": None,
         "command": mask_command(command if command is not None else sys.orig_argv),
         "directory": str(Path.cwd()),
-        "started": before.get("started", now),
+        "started": previous.get("started", started),
         "ended": None,
-        "duration_seconds": before.get("duration_seconds", 0.0),
+        "duration_seconds": previous.get("duration_seconds", 0.0),
         "restarts": len(sessions) - 1,
-        "metrics": before.get("metrics", {}),
-        "data": data if data is not None else before.get("data"),
-        "choices": choices if choices is not None else before.get("choices"),
-        "parent": parent if parent is not None else before.get("parent"),
+        "metrics": previous.get("metrics", {}),
+        "data": data if data is not None else previous.get("data"),
+        "choices": choices if choices is not None else previous.get("choices"),
+        "parent": parent if parent is not None else previous.get("parent"),
         **provenance.environment_info(),
         "seeds": seeds,
-        "timings": before.get("timings", {}),
+        "timings": previous.get("timings", {}),
         "utilisation": None,
         "peak_memory": None,
         "hardware": provenance.hardware_info(),
@@ -160,40 +170,17 @@ def start_record(
         "config_hash": config_hash(config),
         "config": mask_secrets(folders.to_plain(config)),
     }
-    extra = {name: value for name, value in before.items() if name not in fields}
+    extra = {name: value for name, value in previous.items() if name not in fields}
     return Record(path, folders.to_plain(fields | extra))
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the configuration as canonical JSON, in hex: equal for runs that were asked for the same.
+    """Return the SHA-256 (hexadecimal digits) of the configuration as canonical JSON: equal for equal requests.
 
-    Secrets are masked first, and the keys of OUTSIDE_HASH left out.
+    Secrets are masked, and UNHASHED_KEYS left out.
     """
-    inside = {name: value for name, value in mask_secrets(folders.to_plain(config)).items() if name not in OUTSIDE_HASH}
-    canonical = json.dumps(inside, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record in a run's folder.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    return folders.read_record(folder)
-
-
-def _session(now: str, code: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "started": now,
-        "ended": None,
-        "exit_code": None,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "revision": code["revision"],
-        "dirty": code["dirty"],
+    hashed = {
+        name: value for name, value in mask_secrets(folders.to_plain(config)).items() if name not in UNHASHED_KEYS
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    canonical = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

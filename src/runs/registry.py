@@ -1,4 +1,4 @@
-"""`python -m runs register`: a run's model in MLflow's registry, with its card, lineage and aliases."""
+"""Models in MLflow's registry, with card, lineage and aliases (`python -m runs register` and `champion`)."""
 
 import contextlib
 import logging
@@ -21,21 +21,22 @@ from runs.listing import choice_name
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SERVER = "sqlite:///outputs/mlflow/mlflow.db"
 EXPERIMENT = "isotrain-registry"
-_DIGEST = "model_sha256"
-_ROLLED_BACK = "rolled_back"
-_REFERENCE = ("profile.json", "sample.parquet")  # in quality/: what `quality drift reference=` looks at
-_STOP = ("failed", "inconclusive", "unevaluated")
+_DIGEST_TAG = "model_sha256"
+_ROLLED_BACK_TAG = "rolled_back"
+# Files of a gate: its report, and the reference data of `quality drift reference=`.
+_GATE_FILES = ("verdict.json", "report.html", "profile.json", "sample.parquet")
+_FAILED = ("failed", "inconclusive", "unevaluated")
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version in the registry.
 
     Attributes:
-        name: of the model.
-        version: its number.
-        aliases: that it has now.
-        new: whether it was not there before.
+        name: Name of the registered model.
+        version: Its number.
+        aliases: Its present aliases.
+        new: Whether this call created it.
     """
 
     name: str
@@ -51,136 +52,140 @@ def register_run(
     champion: bool = False,
     use: str | None = None,
     licence: str | None = None,
-    despite: bool = False,
+    despite_gates: bool = False,
     kubeflow: str | None = None,
     instead_of: str | None = None,
-) -> Registered:
-    """Registers a run's model as a candidate, or as the champion.
+) -> RegisteredVersion:
+    """Register the model of a run as a candidate, or as the champion.
 
-    A model that is there already, file by file, is not put there twice; it gets the alias.
+    A model whose files are registered already is not uploaded again, but gets the alias.
 
     Args:
-        folder: a finished run's.
-        name: of the registered model; None: its task and data.
-        server: of MLflow, an address or sqlite:///FILE; None: MLFLOW_TRACKING_URI, or the file that logger=mlflow uses.
-        champion: take the champion's place; who had it becomes the previous one.
-        use: what the model is meant for, for its card.
-        licence: of the model, for its card.
-        despite: register a model that a gate failed.
-        kubeflow: address of a Kubeflow Model Registry that is told of the version.
-        instead_of: with `champion`: the version that it was compared with, or "none". If another one is champion by now, or
-            the model was champion and was rolled back, it becomes a candidate instead.
+        folder: Folder of a finished run.
+        name: Name of the registered model; by default its task and data.
+        server: MLflow's address or sqlite:///FILE; by default MLFLOW_TRACKING_URI, or the file that logger=mlflow uses.
+        champion: Whether it becomes the champion, and the present champion the previous one.
+        use: Intended use, for the model card.
+        licence: Licence of the model, for the model card.
+        despite_gates: Whether a model that failed a gate is registered.
+        kubeflow: Address of a Kubeflow Model Registry, where the version is registered, too.
+        instead_of: With `champion`: the version that it was compared with, or "none". If there is another champion by now, or
+            the model was rolled back, it becomes a candidate instead.
 
     Raises:
-        InputError: the run is not finished, has no model, is of a task that this machine does not know, or a gate failed it.
-        UnreachableError: the server does not answer.
+        InputError: The run is not finished, has no model, failed a gate, or its task is not configured.
+        UnreachableError: The server does not answer.
     """
     record = folders.read_record(folder)
-    # A gate may have ended a run whose model is whole: what it said is looked at below.
+    # Exit code 5: the explanation gate ended a run whose model is complete. The verdicts are checked below.
     if record["status"] != "finished" and record.get("exit_code") != 5:
-        raise InputError(f"{folder} is {record['status']}, not finished: there is no final model to register")
+        raise InputError(f"{folder} is {record['status']}, not finished: it has no final model to register")
     model = folder / folders.MODEL
     if not model.is_dir():
-        raise InputError(f"{folder} has no {folders.MODEL}/ to register (a baseline has none)")
-    for gate, what in model_card.GATES:
-        said = model_card.gate_verdict(folder, record, gate)
-        if said in _STOP and not despite:
+        raise InputError(f"{folder} has no {folders.MODEL}/ to register (baselines have none)")
+    for gate, title in model_card.GATES:
+        verdict = model_card.gate_verdict(folder, record, gate)
+        if verdict in _FAILED and not despite_gates:
             raise InputError(
-                f"{what.lower()} of {folder}: {said}; see {folder / gate / 'report.html'}. --despite-gates registers it all the same"
+                f"{title.lower()} of {folder}: {verdict}; see {folder / gate / 'report.html'}. --despite-gates registers the "
+                "model nevertheless"
             )
     task = tasks.task_from_record(record)
-    tasks.load_module(task)  # the card is made of what it says
+    tasks.load_module(task)  # the card needs it
     name = name or f"{task}-{choice_name(record, 'data') or 'data'}"
-    mark = folder_digest(model)
-    text = model_card.format_card(folder, record, use, licence, mark)
+    digest = folder_digest(model)
+    card = model_card.format_card(folder, record, use, licence, digest)
     with _client(server) as client:
-        _named(client, name, task)
-        found = next((each for each in _versions(client, name) if each.tags.get(_DIGEST) == mark), None)
-        version = str(found.version) if found is not None else _put(client, name, folder, record, mark, text)
-        now = _alias(client, name, CHAMPION)
-        back = found is not None and _ROLLED_BACK in found.tags
-        if champion and (instead_of is None or now == version or (instead_of == (now or "none") and not back)):
+        _create_model(client, name, task)
+        existing = next((item for item in _versions(client, name) if item.tags.get(_DIGEST_TAG) == digest), None)
+        version = str(existing.version) if existing else _create_version(client, name, folder, record, digest, card)
+        current = _version_of_alias(client, name, CHAMPION)
+        rolled_back = existing is not None and _ROLLED_BACK_TAG in existing.tags
+        unchanged = instead_of is None or (instead_of == (current or "none") and not rolled_back)
+        if champion and (current == version or unchanged):
             _promote(client, name, version)
-        elif now != version:
+        elif current != version:
             client.set_registered_model_alias(name, CANDIDATE, version)
         if kubeflow is not None:
-            made = client.get_model_version(name, version)
-            uri = f"{client.get_run(made.run_id).info.artifact_uri}/{folders.MODEL}"  # the version's own is runs:/…, known to MLflow alone
-            kubeflow_registry.register_version(kubeflow, name, version, uri, made.tags, text)
-        return Registered(name, version, _aliases(client, name, version), found is None)
+            registered = client.get_model_version(name, version)
+            # The URI of the version itself is runs:/…, which only MLflow can resolve.
+            uri = f"{client.get_run(registered.run_id).info.artifact_uri}/{folders.MODEL}"
+            kubeflow_registry.register_version(kubeflow, name, version, uri, registered.tags, card)
+        return RegisteredVersion(name, version, _aliases_of_version(client, name, version), existing is None)
 
 
-def rollback_champion(name: str, server: str | None = None) -> Registered:
-    """Puts the previous champion back; who was champion becomes the previous one.
+def rollback_champion(name: str, server: str | None = None) -> RegisteredVersion:
+    """Make the previous champion the champion again, and the champion the previous one.
 
     Raises:
-        InputError: there is no previous champion.
-        UnreachableError: the server does not answer.
+        InputError: There is no previous champion.
+        UnreachableError: The server does not answer.
     """
     with _client(server) as client:
-        back = _alias(client, name, PREVIOUS)
-        now = _alias(client, name, CHAMPION)
-        if back is None or back == now:
-            raise InputError(f"{name} has no previous champion to go back to")
-        # The new champion first: killed in between, one is in place, and the other is still there by its number.
-        client.set_registered_model_alias(name, CHAMPION, back)
-        if now is not None:
-            client.set_registered_model_alias(name, PREVIOUS, now)
-            client.set_model_version_tag(name, now, _ROLLED_BACK, "true")
-        return Registered(name, back, _aliases(client, name, back), False)
+        previous = _version_of_alias(client, name, PREVIOUS)
+        current = _version_of_alias(client, name, CHAMPION)
+        if previous is None or previous == current:
+            raise InputError(f"{name} has no previous champion to roll back to")
+        # The new champion first, so that there is one if the process is killed in between.
+        client.set_registered_model_alias(name, CHAMPION, previous)
+        if current is not None:
+            client.set_registered_model_alias(name, PREVIOUS, current)
+            client.set_model_version_tag(name, current, _ROLLED_BACK_TAG, "true")
+        return RegisteredVersion(name, previous, _aliases_of_version(client, name, previous), False)
 
 
 def find_champion(name: str, server: str | None = None, folder: Path | None = None) -> dict[str, Any] | None:
-    """Who is champion, and, if a folder is given, what its run left: run.json, model/, predictions.jsonl, quality/.
+    """Return the champion, and optionally download its run: run.json, model/, predictions.jsonl, quality/.
 
-    That is enough for `trainers evaluate run=`, `runs compare` and `quality drift reference=`, wherever it was trained.
+    That is enough for `trainers evaluate run=`, `runs compare` and `quality drift reference=` on any machine.
 
     Args:
-        name: of the registered model.
-        server: of MLflow, as for `register`.
-        folder: where its files go; an older champion's in it are replaced.
+        name: Name of the registered model.
+        server: MLflow, as for `register_run`.
+        folder: Target folder of the files; it is replaced.
 
     Returns:
-        name, version, digest, run (the folder it was registered from) and data (fingerprint by split); None if there is
-        no champion.
+        name, version, digest, run (the folder that was registered) and data (fingerprint by split); None without champion.
 
     Raises:
-        InputError: its files cannot be had.
-        UnreachableError: the server does not answer.
+        InputError: The files cannot be downloaded.
+        UnreachableError: The server does not answer.
     """
     with _client(server) as client:
-        version = _alias(client, name, CHAMPION)
+        version = _version_of_alias(client, name, CHAMPION)
         if version is None:
             return None
-        made = client.get_model_version(name, version)
-        found = {
-            "name": name,
-            "version": version,
-            "digest": made.tags.get(_DIGEST, ""),
-            "run": made.tags.get("run", ""),
-            "data": {tag.removeprefix("data_"): mark for tag, mark in made.tags.items() if tag.startswith("data_")},
-        }
+        registered = client.get_model_version(name, version)
+        tags = registered.tags
         if folder is not None:
             with files.atomic_folder(folder) as temporary:
-                client.download_artifacts(made.run_id, "", str(temporary))
+                client.download_artifacts(registered.run_id, "", str(temporary))
                 if not (temporary / folders.RECORD).exists():
-                    raise InputError(f"{name} version {version} has no {folders.RECORD}: isotrain did not register it")
-        return found
+                    raise InputError(
+                        f"{name} version {version} has no {folders.RECORD}: it was not registered by isotrain"
+                    )
+        return {
+            "name": name,
+            "version": version,
+            "digest": tags.get(_DIGEST_TAG, ""),
+            "run": tags.get("run", ""),
+            "data": {tag.removeprefix("data_"): value for tag, value in tags.items() if tag.startswith("data_")},
+        }
 
 
 def _promote(client: Any, name: str, version: str) -> None:
-    before = _alias(client, name, CHAMPION)
-    if _alias(client, name, CANDIDATE) == version:
+    current = _version_of_alias(client, name, CHAMPION)
+    if _version_of_alias(client, name, CANDIDATE) == version:
         client.delete_registered_model_alias(name, CANDIDATE)
-    if before == version:
+    if current == version:
         return
-    # The old champion gets its name first: killed in between, none is lost.
-    if before is not None:
-        client.set_registered_model_alias(name, PREVIOUS, before)
+    # The old champion gets its alias first, so that none is lost if the process is killed in between.
+    if current is not None:
+        client.set_registered_model_alias(name, PREVIOUS, current)
     client.set_registered_model_alias(name, CHAMPION, version)
 
 
-def _alias(client: Any, name: str, alias: str) -> str | None:
+def _version_of_alias(client: Any, name: str, alias: str) -> str | None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -191,11 +196,12 @@ def _alias(client: Any, name: str, alias: str) -> str | None:
         raise
 
 
-def _aliases(client: Any, name: str, version: str) -> tuple[str, ...]:
-    return tuple(each for each in (CHAMPION, PREVIOUS, CANDIDATE) if _alias(client, name, each) == version)
+def _aliases_of_version(client: Any, name: str, version: str) -> tuple[str, ...]:
+    aliases = (CHAMPION, PREVIOUS, CANDIDATE)
+    return tuple(alias for alias in aliases if _version_of_alias(client, name, alias) == version)
 
 
-def _named(client: Any, name: str, task: str) -> None:
+def _create_model(client: Any, name: str, task: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -206,59 +212,60 @@ def _named(client: Any, name: str, task: str) -> None:
 
 
 def _versions(client: Any, name: str) -> list[Any]:
-    quote = '"' if "'" in name else "'"  # MLflow's filters know no escapes
+    quote = '"' if "'" in name else "'"  # MLflow's filters have no escapes
     if quote in name:
         raise InputError(f"--name={name}: MLflow cannot find a name with both kinds of quotes")
     return list(client.search_model_versions(f"name={quote}{name}{quote}", max_results=1000))
 
 
-def _put(client: Any, name: str, folder: Path, record: Mapping[str, Any], mark: str, text: str) -> str:
-    """Uploads what belongs to a version, and makes it."""
-    tags = {_DIGEST: mark, "run": str(folder.resolve())}
-    for what, which, value in collect_lineage(folder, record, mark):
-        if what == "parent":
-            tags["parent"] = f"{which} {value}".strip()[:4000]
-        elif what != "model":
-            tags[re.sub(r"[^\w.-]", "_", f"{what}_{which}")] = value
+def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, Any], digest: str, card: str) -> str:
+    """Upload the files of a version and create it; returns its number."""
+    tags = {_DIGEST_TAG: digest, "run": str(folder.resolve())}
+    for kind, part, value in collect_lineage(folder, record, digest):
+        if kind == "parent":
+            tags["parent"] = f"{part} {value}".strip()[:4000]
+        elif kind != "model":
+            tags[re.sub(r"[^\w.-]", "_", f"{kind}_{part}")] = value
     tags |= {gate: model_card.gate_verdict(folder, record, gate) for gate, _ in model_card.GATES}
-    run = client.create_run(_experiment(client), run_name=folder.resolve().name, tags=tags).info.run_id
+    run = client.create_run(_experiment_id(client), run_name=folder.resolve().name, tags=tags).info.run_id
     for metric, value in as_mapping(record.get("metrics")).items():
         if is_number(value):
             client.log_metric(run, metric, float(value))
     client.log_artifacts(run, str(folder / folders.MODEL), folders.MODEL)
-    for part in (folders.RECORD, folders.PREDICTIONS, folders.METRICS):
+    parts: list[tuple[str, str | None]] = [
+        (part, None) for part in (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
+    ]
+    parts += [(f"{gate}/{part}", gate) for gate, _ in model_card.GATES for part in _GATE_FILES]
+    for part, target in parts:
         if (folder / part).exists():
-            client.log_artifact(run, str(folder / part))
-    for gate, _ in model_card.GATES:
-        for part in ("verdict.json", "report.html", *_REFERENCE):
-            if (folder / gate / part).exists():
-                client.log_artifact(run, str(folder / gate / part), gate)
+            client.log_artifact(run, str(folder / part), target)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "README.md"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(card, encoding="utf-8")
         client.log_artifact(run, str(path), folders.MODEL)
     client.set_terminated(run, "FINISHED")
-    made = client.create_model_version(name, f"runs:/{run}/{folders.MODEL}", run, tags=tags, description=text)
-    return str(made.version)
+    version = client.create_model_version(name, f"runs:/{run}/{folders.MODEL}", run, tags=tags, description=card)
+    return str(version.version)
 
 
-def _experiment(client: Any) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    store = str(client.tracking_uri)
-    # MLflow would put files into ./mlruns of whoever comes first: they belong beside the store.
-    beside = (
-        Path(store.removeprefix("sqlite:///")).absolute().parent / "artifacts"
-        if store.startswith("sqlite:///")
-        else None
-    )
-    return str(client.create_experiment(EXPERIMENT, artifact_location=beside.as_uri() if beside else None))
+def _experiment_id(client: Any) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = None
+    if (store := str(client.tracking_uri)).startswith("sqlite:///"):
+        # Beside the store; MLflow would write into ./mlruns of the first caller.
+        location = (_database_folder(store) / "artifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _database_folder(address: str) -> Path:
+    return Path(address.removeprefix("sqlite:///")).absolute().parent
 
 
 @contextlib.contextmanager
 def _client(server: str | None) -> Iterator[Any]:
-    """A client; what the server does wrong becomes a message for people."""
+    """An MLflow client, whose exceptions become messages."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -269,21 +276,18 @@ def _client(server: str | None) -> Iterator[Any]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ModuleNotFoundError:
-        raise InputError("the registry needs MLflow: pip install 'isotrain[mlflow]'") from None
+        raise InputError("the registry needs MLflow: pip install -e '.[mlflow]' in isotrain's checkout") from None
     if address.startswith("sqlite:///"):
-        Path(address.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+        _database_folder(address).mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         yield MlflowClient(tracking_uri=address, registry_uri=address)
     except MlflowException as error:
         message = str(error).splitlines()[0]
-        if (
-            "Max retries" in str(error)
-            or "failed with exception" in str(error)
-            or error.error_code == "TEMPORARILY_UNAVAILABLE"
-        ):
+        unreachable = "Max retries" in str(error) or "failed with exception" in str(error)
+        if unreachable or error.error_code == "TEMPORARILY_UNAVAILABLE":
             raise UnreachableError(f"MLflow at {address} does not answer: {message}") from None
-        raise InputError(f"MLflow at {address} refused it: {message}") from None
+        raise InputError(f"MLflow at {address} rejects the request: {message}") from None
     except OSError as error:
         raise UnreachableError(f"MLflow at {address} cannot be used: {error}") from None

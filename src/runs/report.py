@@ -1,4 +1,4 @@
-"""A run's report: one page that needs nothing else."""
+"""A run's report: one self-contained page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 from config.errors import InputError
 from config.terminal import format_duration, format_timestamp
+from reports import page
+from reports.page import Cell, format_rounded
 from runs import folder as folders
-from runs import page, prediction_table, report_metrics, report_mistakes, report_record
+from runs import prediction_table, report_metrics, report_mistakes, report_record
 from runs.fields import as_mapping, is_number
 from runs.listing import choice_name, run_status
-from runs.page import badge, escaped
 from runs.prediction_table import PredictionTable
 from runs.statistics import MeanEstimate, format_interval
 
@@ -18,38 +19,45 @@ FILE = "report.html"
 
 
 def write(folder: Path, against: Path | None = None) -> Path:
-    """Writes a run's report into its folder.
+    """Write a run's report into its folder.
 
     Args:
-        folder: the run's.
-        against: another run; the page says what their configurations differ by.
+        folder: the run's folder.
+        against: another run, whose configuration is compared with this one's.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        InputError: there is no run, or its record cannot be read.
+        InputError: a record is missing or cannot be read.
     """
     record = folders.read_record(folder)
-    columns, trouble = _columns(folder, record)
+    columns, error = _read_columns(folder, record)
     means = prediction_table.metric_means(columns) if columns is not None else {}
-    name = f"{choice_name(record, 'model') or 'a model'} on {choice_name(record, 'data') or 'its data'}"
-    parts = [
-        f"<h1>{escaped(name)} {badge(run_status(folder, record))}</h1>",
-        *_summary(folder, record, means, trouble),
-        *report_metrics.metrics(record, columns, means),
-        *report_metrics.curves(folder),
-        *report_metrics.confusion(record),
-        *report_mistakes.mistakes(folder, columns),
-        *report_metrics.confidence(columns),
-        *report_record.work(record),
-        *report_record.gates(folder, record),
-        *report_record.configuration(record, against),
-        *report_record.origin(folder, record),
-    ]
-    page.write(folder / FILE, name, parts, page.SCRIPT)
+    page.write(
+        folder / FILE,
+        "run.html.jinja",
+        title=f"{choice_name(record, 'model') or 'a model'} on {choice_name(record, 'data') or 'its data'}",
+        status=run_status(folder, record),
+        reason=record.get("reason"),
+        predictions_error=error,
+        summary=_summary(folder, record, means),
+        metrics=report_metrics.metrics(record, columns, means),
+        curves=report_metrics.curves(folder),
+        confusion=report_metrics.confusion(record),
+        mistakes=report_mistakes.mistakes(folder, columns),
+        calibration=report_metrics.reliability(columns),
+        timings=report_record.timings(record),
+        machine=report_record.machine(record),
+        gates=report_record.gates(folder, record),
+        changes=report_record.changes(record, against) if against is not None else None,
+        **report_record.origin(folder, record),
+    )
     return folder / FILE
 
 
-def _columns(folder: Path, record: Mapping[str, Any]) -> tuple[PredictionTable | None, str]:
-    """The predictions, or why there are none."""
+def _read_columns(folder: Path, record: Mapping[str, Any]) -> tuple[PredictionTable | None, str]:
+    """Return the predictions, or None and the reason for it; a run without predictions has no reason."""
     if not (folder / folders.PREDICTIONS).exists():
         return None, ""
     try:
@@ -58,35 +66,26 @@ def _columns(folder: Path, record: Mapping[str, Any]) -> tuple[PredictionTable |
         return None, str(error)
 
 
-def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, MeanEstimate], trouble: str) -> list[str]:
+def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, MeanEstimate]) -> list[tuple[str, Any]]:
+    """Return the terms and values at the head of the page."""
     config = as_mapping(record.get("config"))
-    task = as_mapping(config.get("task"))
-    monitor = config.get("monitor") or task.get("monitor") or ""
+    monitor = config.get("monitor") or as_mapping(config.get("task")).get("monitor")
     metrics = as_mapping(record.get("metrics"))
-    said = []
+    pairs: list[tuple[str, Any]] = []
     if isinstance(monitor, str) and is_number(metrics.get(monitor)):
-        interval = ""
-        if ends := format_interval(means.get(monitor)):
-            interval = f" (95 % interval {ends}, over {means[monitor].examples:,} examples)"
-        best = as_mapping(record.get("best"))
-        at = f" after epoch {best.get('epoch')} and {best['step']:,} steps" if isinstance(best.get("step"), int) else ""
-        said.append(f"it reached {monitor} {page.exact(metrics[monitor])}{interval}{at}")
+        note = ""
+        if interval := format_interval(means.get(monitor)):
+            note = f"95 % interval {interval}, {means[monitor].examples:,} examples"
+        pairs.append((monitor, Cell(format_rounded(metrics[monitor], 5), note=note)))
+    best = as_mapping(record.get("best"))
+    if isinstance(best.get("step"), int):
+        pairs.append(("Best checkpoint", f"epoch {best.get('epoch')}, step {best['step']:,}"))
     hardware = as_mapping(record.get("hardware"))
     gpus = hardware.get("gpus") if isinstance(hardware.get("gpus"), list) else []
-    what, of = ("GPU", len(gpus)) if gpus else ("core", hardware.get("cores"))
-    on = f"{of or '?'} {what}{'s' if of != 1 else ''}"
-    said.append(f"it took {format_duration(record.get('duration_seconds'))} on {on}")
+    unit, count = ("GPU", len(gpus)) if gpus else ("core", hardware.get("cores"))
+    machine = f"{count or '?'} {unit}{'s' if count != 1 else ''}"
+    pairs.append(("Duration", f"{format_duration(record.get('duration_seconds'))} on {machine}"))
     if record.get("restarts"):
-        said.append(f"it was restarted {record['restarts']} times")
-    for gate in ("quality", "explain"):
-        verdict = as_mapping(record.get(gate)).get("status")
-        if isinstance(verdict, str):
-            said.append(f"{'its data' if gate == 'quality' else 'its explanations'}: {verdict}")
-    text = "; ".join(said)
-    lines = [f"<p>{escaped(text[:1].upper() + text[1:])}.</p>"]
-    if record.get("reason"):
-        lines.append(f"<p><b>{escaped(record['reason'])}</b></p>")
-    if trouble:
-        lines.append(f"<p><b>Its predictions cannot be read: {escaped(trouble)}.</b></p>")
-    stamps = f"{format_timestamp(record.get('started'))} · {'/'.join(folder.resolve().parts[-2:])}"
-    return [*lines, f"<p class='small'>{escaped(stamps)}</p>"]
+        pairs.append(("Restarts", record["restarts"]))
+    pairs.append(("Started", format_timestamp(record.get("started"))))
+    return [*pairs, ("Run folder", "/".join(folder.resolve().parts[-2:]))]

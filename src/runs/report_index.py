@@ -1,118 +1,118 @@
-"""A page for many runs: a table to sort and filter, and how they compare, without any server."""
+"""The page of several runs: a table to sort and filter, and how runs on the same data compare."""
 
-import os
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from config.errors import InputError
 from config.terminal import format_duration, format_timestamp
-from runs import charts, metric_lines, page, prediction_table, report, report_metrics
-from runs import folder as folders
-from runs.page import badge, escaped, number
+from reports import page
+from reports.charts import Series
+from reports.page import Cell, format_rounded
+from runs import prediction_table, report, report_metrics
 
-BEST = 8  # runs whose curves are drawn
+CURVES = 8  # runs at most whose curves are drawn
+COLUMNS = [
+    ("run", "id"), ("status", "badge"), ("model", "id"), ("data", "id"), ("metric", "nowrap"), ("value", "number"),
+    ("time", "number"), ("started", "nowrap"),
+]  # fmt: skip
+
+Summary = Mapping[str, Any]
 
 
-def write(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the page.
+def write(path: Path, summaries: Sequence[Summary]) -> None:
+    """Write the page.
 
     Args:
-        path: the page; it links to each run's own, if that is there.
+        path: of the page; it links to each run's report, if that exists.
         summaries: of `runs.listing.find_runs`.
     """
-    fine = [each for each in summaries if each["value"] is not None]
-    words = [f"{len(summaries)} runs" if len(summaries) != 1 else "1 run", *_counts(summaries)]
-    parts = [
-        "<h1>Runs</h1>",
-        f"<p>{escaped(', '.join(words))}. A click on a column sorts by it.</p>",
-        _table(path, summaries),
-        *_groups(path, fine),
+    count = len(summaries)
+    statuses = sorted(Counter(row["status"] for row in summaries).items())
+    page.write(
+        path,
+        "runs.html.jinja",
+        title="Runs",
+        summary=", ".join(
+            [f"{count} run{'s' if count != 1 else ''}", *(f"{number} {status}" for status, number in statuses)]
+        ),
+        columns=COLUMNS,
+        rows=[_row(path, row) for row in summaries],
+        data_names=[row["data"] or row["status"] for row in summaries],
+        comparisons=_comparisons(path, [row for row in summaries if row["value"] is not None]),
+    )
+
+
+def _row(path: Path, summary: Summary) -> list[Any]:
+    report_path = Path(summary["folder"]) / report.FILE
+    address = page.relative_url(report_path, path.parent) if report_path.exists() else ""
+    return [
+        Cell(_name(path, summary), href=address, note=summary["problem"] or ""),
+        summary["status"],
+        summary["model"],
+        summary["data"],
+        summary["monitor"],
+        None if summary["value"] is None else format_rounded(summary["value"], 5),
+        Cell(format_duration(summary["duration_seconds"]), sort=summary["duration_seconds"] or 0),
+        format_timestamp(summary["started"]),
     ]
-    page.write(path, "Runs", parts, page.SCRIPT)
 
 
-def _counts(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    found: dict[str, int] = defaultdict(int)
-    for each in summaries:
-        found[each["status"]] += 1
-    return [f"{count} {status}" for status, count in sorted(found.items())]
-
-
-def _table(path: Path, summaries: Sequence[Mapping[str, Any]]) -> str:
-    cells, slices = [], []
-    for each in summaries:
-        folder = Path(each["folder"])
-        name = escaped(_name(path, folder))
-        own = folder / report.FILE
-        shown = (
-            f"<a href='{escaped(page.address(os.path.relpath(own, path.parent)))}'>{name}</a>" if own.exists() else name
-        )
-        problem = f"<br><span class='small'>{escaped(each['problem'])}</span>" if each["problem"] else ""
-        cells.append([
-            f"{shown}{problem}", badge(each["status"]), escaped(each["model"] or "-"), escaped(each["data"] or "-"),
-            escaped(each["monitor"] or "-"), page.exact(each["value"]) if each["value"] is not None else "-",
-            f"<span data-v='{each['duration_seconds'] or 0}'>{format_duration(each['duration_seconds'])}</span>",
-            f"<span class='small'>{escaped(format_timestamp(each['started']))}</span>",
-        ])  # fmt: skip
-        slices.append(each["data"] or each["status"])
-    header = ["run", "status", "model", "data", "metric", "value", "time", "started"]
-    return page.table(header, cells, ["i", "", "i", "i", "w", "n", "n", "w"], slices=slices)
-
-
-def _name(path: Path, folder: Path) -> str:
+def _name(path: Path, summary: Summary) -> str:
+    folder = Path(summary["folder"])
     try:
         return str(folder.resolve().relative_to(path.parent.resolve()))
     except ValueError:
         return str(folder)
 
 
-def _groups(path: Path, fine: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Runs of one task on the same data, by the same metric."""
-    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for each in fine:
-        groups[each["data"] or "?", each["monitor"], str(each["task"]), str(each["fingerprint"])].append(each)
-    parts = []
-    for (data, monitor, task, _), of in sorted(groups.items()):
-        if len(of) < 2 or of[0]["fingerprint"] is None:
-            continue
-        mode = _mode(task, monitor)
-        best = sorted(of, key=lambda each: each["value"] if mode == "min" else -each["value"]) if mode else of
-        curves = {_name(path, Path(each["folder"])): _curve(Path(each["folder"]), monitor) for each in best[:BEST]}
-        points = [(each["duration_seconds"] or 0.0, each["value"], _name(path, Path(each["folder"]))) for each in of]
-        first, last = (_name(path, Path(each["folder"])) for each in (best[0], best[-1]))
-        shown = f"{monitor} of {'the best ' if mode else ''}{min(BEST, len(of))}" if len(of) > BEST else monitor
-        text = (
-            f"<p>Of {number(len(of))} runs the best is {escaped(first)} ({page.exact(best[0]['value'])}). Whether that is more than chance: "
-            f"<code>{escaped(shlex.join(['python', '-m', 'runs', 'compare', last, first]))}</code> from this page's folder.</p>"
-        )
-        if mode is None:
-            text = f"<p>Which of {number(len(of))} runs is best is not known: conf/task/{escaped(task)}.yaml does not declare {escaped(monitor)} here.</p>"
-        parts += [
-            f"<h2>{escaped(data)}: {escaped(monitor)}</h2>", text, "<div class='grid'>",
-            f"<div class='card'><h3>{escaped(shown)}</h3>{charts.curves(curves, 'step')}</div>",
-            f"<div class='card'><h3>{escaped(monitor)} and time</h3>{charts.scatter(points, 'seconds')}</div>", "</div>",
-        ]  # fmt: skip
-    return parts
+def _comparisons(path: Path, summaries: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Return the runs of each task on the same data, by the same metric."""
+    groups: dict[tuple[str, str, str, str], list[Summary]] = defaultdict(list)
+    for row in summaries:
+        if row["fingerprint"] is not None:
+            groups[row["data"] or "?", row["monitor"], str(row["task"]), str(row["fingerprint"])].append(row)
+    return [
+        _comparison(path, data, metric, task, group)
+        for (data, metric, task, _), group in sorted(groups.items(), key=lambda item: item[0])
+        if len(group) > 1
+    ]
+
+
+def _comparison(path: Path, data: str, metric: str, task: str, group: list[Summary]) -> dict[str, Any]:
+    mode = _mode(task, metric)
+    ranked = sorted(group, key=lambda row: row["value"], reverse=mode == "max") if mode else group
+    names = [_name(path, row) for row in ranked]
+    curves = []
+    for row, name in zip(ranked[:CURVES], names, strict=False):
+        series = report_metrics.read_curves(Path(row["folder"])).get(metric)
+        curves += [Series(name, series.points)] if series else []
+    times = [(row["duration_seconds"] or 0.0, row["value"]) for row in ranked]
+    titles = [
+        f"{name}: {format_rounded(value, 3)} after {format_duration(seconds)}"
+        for name, (seconds, value) in zip(names, times, strict=True)
+    ]
+    selection = f" of {'the best ' if mode else ''}{CURVES} runs" if len(group) > CURVES else ""
+    return {
+        "data": data,
+        "metric": metric,
+        "task": task,
+        "mode": mode,
+        "count": len(group),
+        "best": names[0],
+        "value": ranked[0]["value"],
+        "command": shlex.join(["python", "-m", "runs", "compare", names[-1], names[0]]),
+        "curves_title": f"{metric}{selection}",
+        "curves": curves,
+        "times": Series("runs", times, titles, style="dots"),
+    }
 
 
 def _mode(task: str, metric: str) -> str | None:
-    """Direction of a metric, max or min; None where this machine does not know it."""
+    """Return a metric's direction, max or min; None if this machine does not know the task."""
     try:
         return prediction_table.metric_mode(task, metric)
     except InputError:
         return None
-
-
-def _curve(folder: Path, monitor: str) -> list[tuple[float, float]]:
-    try:
-        lines = metric_lines.read(folder / folders.METRICS)
-    except (InputError, OSError, ValueError):
-        return []
-    return [
-        (float(line.step), float(line.values[monitor]))
-        for line in report_metrics.increasing_steps(lines)
-        if monitor in line.values
-    ]

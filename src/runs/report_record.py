@@ -1,4 +1,4 @@
-"""The report's part about the run itself: time, gates, configuration, origin."""
+"""The report's times, gates, configuration and origin, as plain data."""
 
 import json
 import shlex
@@ -6,93 +6,72 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config.files import read_json
 from config.terminal import format_duration
+from reports.page import Cell, format_percent
 from runs import folder as folders
-from runs import page
 from runs.fields import as_mapping, is_number
 from runs.lineage import collect_lineage
-from runs.page import badge, escaped
 from runs.rerun import rerun_command
 
+GATES = {"quality": "data contract", "explain": "explanations"}
 
-def work(record: Mapping[str, Any]) -> list[str]:
-    """Seconds by phase, and how busy the machine was."""
-    timings = {name: each for name, each in as_mapping(record.get("timings")).items() if is_number(each)}
-    if not timings:
-        return []
-    total = sum(timings.values()) or 1.0
-    cells = [
-        [escaped(name), format_duration(each), f"{each / total:.0%}", page.bar(each / total)]
-        for name, each in timings.items()
-    ]
-    use, peak = as_mapping(record.get("utilisation")), as_mapping(record.get("peak_memory"))
-    facts = {
-        "cores in use": f"{use['cpu_percent']} %" if is_number(use.get("cpu_percent")) else None,
-        "GPU in use": f"{use['gpu_percent']} %" if is_number(use.get("gpu_percent")) else None,
-        "peak memory": f"{peak['process_mib']:,.0f} MiB" if is_number(peak.get("process_mib")) else None,
-        "peak GPU memory": f"{peak['gpu_mib']:,.0f} MiB" if is_number(peak.get("gpu_mib")) else None,
-    }
-    said = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
+
+def timings(record: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the seconds of each phase, and their share."""
+    seconds = {name: value for name, value in as_mapping(record.get("timings")).items() if is_number(value)}
+    total = sum(seconds.values()) or 1.0
     return [
-        "<h2>Time and machine</h2>",
-        page.table(["phase", "time", "", ""], cells, ["", "n", "n", ""]),
-        f"<p class='small'>{escaped(said)}</p>",
+        [name, format_duration(value), format_percent(value / total), value / total] for name, value in seconds.items()
     ]
 
 
-def gates(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    """Verdicts of the gates, with links to their reports."""
-    cells = []
-    for name, what in (("quality", "data contract"), ("explain", "explanations")):
-        found = as_mapping(record.get(name))
-        verdict = _json(folder / name / "verdict.json")
-        said = verdict.get("status") or found.get("status")
-        if not isinstance(said, str):
-            cells.append([what, escaped(found.get("action") or "not asked"), "", ""])
+def machine(record: Mapping[str, Any]) -> str:
+    """Return the utilisation and peak memory as text."""
+    use, peak = as_mapping(record.get("utilisation")), as_mapping(record.get("peak_memory"))
+    facts = (
+        (use.get("cpu_percent"), "CPU utilisation {} %"),
+        (use.get("gpu_percent"), "GPU utilisation {} %"),
+        (peak.get("process_mib"), "peak memory {:,.0f} MiB"),
+        (peak.get("gpu_mib"), "peak GPU memory {:,.0f} MiB"),
+    )
+    text = "; ".join(form.format(value) for value, form in facts if is_number(value))
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def gates(folder: Path, record: Mapping[str, Any]) -> list[list[Any]]:
+    """Return each gate's verdict with its reasons and a link to its report."""
+    table: list[list[Any]] = []
+    for name, title in GATES.items():
+        gate, verdict = as_mapping(record.get(name)), read_json(folder / name / "verdict.json")
+        status = verdict.get("status") or gate.get("status")
+        if not isinstance(status, str):
+            table.append([title, str(gate.get("action") or "not run"), "", ""])
             continue
-        why = verdict.get("why")
-        text = "; ".join(map(str, why)) if isinstance(why, list) else str(why or "")
-        link = f"<a href='{name}/report.html'>report</a>" if (folder / name / "report.html").exists() else ""
-        cells.append([what, badge(said), escaped(text), link])
-    return ["<h2>Gates</h2>", page.table(["", "verdict", "why", ""], cells, ["", "", "t", ""])]
+        reasons = verdict.get("why")
+        text = "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons or "")
+        path = f"{name}/report.html"
+        table.append([title, status, text, Cell("report", href=path) if (folder / path).exists() else ""])
+    return table
 
 
-def configuration(record: Mapping[str, Any], against: Path | None) -> list[str]:
-    """The resolved configuration, and what it differs from another run's by.
+def changes(record: Mapping[str, Any], against: Path) -> dict[str, Any]:
+    """Return the settings that differ from another run's.
 
     Raises:
-        InputError: the other run has no record to read.
+        InputError: the other run has no record, or it cannot be read.
     """
-    config = as_mapping(record.get("config"))
-    found = ["<h2>Configuration</h2>"]
-    if against is not None:
-        other = as_mapping(folders.read_record(against).get("config"))
-        changed = folders.config_differences(other, config, {})
-        cells = [[escaped(key), escaped(was), escaped(now)] for key, was, now in changed]
-        found.append(f"<p>It differs from {escaped(against)} by {len(changed)} settings.</p>")
-        if cells:
-            found.append(page.table(["setting", "there", "here"], cells, ["w", "i", "i"]))
-    text = json.dumps(config, indent=1, ensure_ascii=False)
-    return [*found, f"<details><summary>all of it</summary><pre>{escaped(text)}</pre></details>"]
+    config, reference = (as_mapping(source.get("config")) for source in (record, folders.read_record(against)))
+    differences = folders.config_differences(reference, config, {})
+    return {"run": str(against), "rows": [[key, str(old), str(new)] for key, old, new in differences]}
 
 
-def origin(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    """What the run was made from, with hashes, and the command that does it again."""
-    cells = [
-        [what, escaped(name), f"<code>{escaped(mark)}</code>"] for what, name, mark in collect_lineage(folder, record)
-    ]
-    found = rerun_command(folder, record)
-    notes = "".join(f"<p class='small'>{escaped(note)}</p>" for note in found.notes)
-    return [
-        "<h2>Where it comes from</h2>",
-        page.table(["", "what", "SHA-256 or revision"], cells, ["", "i", "i"]),
-        "<h3>To do it again</h3>",
-        f"<pre>{escaped(shlex.join(found.command))}</pre>{notes}",
-    ]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+def origin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resolved configuration, the origin with its hashes, and the command that repeats the run."""
+    repeat = rerun_command(folder, record)
+    return {
+        "configuration": json.dumps(as_mapping(record.get("config")), indent=1, ensure_ascii=False),
+        "lineage": collect_lineage(folder, record),
+        "command": shlex.join(repeat.command),
+        "command_notes": repeat.notes,
+    }

@@ -1,4 +1,4 @@
-"""How busy a run kept its machine, and how much memory it took at most."""
+"""CPU and GPU utilisation of a run, and its peak memory."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class UtilisationMonitor:
-    """Watches this process and its children from a thread, one short look every few seconds.
+    """Measures the utilisation of this process and its children; a thread samples that of GPUs.
 
     Attributes:
-        interval: seconds between looks.
+        interval: Seconds between samples.
     """
 
     def __init__(self, interval: float = 5.0) -> None:
@@ -21,48 +21,47 @@ class UtilisationMonitor:
         self._done = threading.Event()
         self._gpu: list[float] = []
         self._started, self._cpu = time.monotonic(), _cpu_seconds()
-        self._thread = threading.Thread(target=self._watch, name="utilisation", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="utilisation", daemon=True)
         self._thread.start()
 
-    def so_far(self) -> dict[str, Any]:
-        """Mean shares since the start, in percent.
+    def summary(self) -> dict[str, Any]:
+        """Return the mean utilisation since the start.
 
         Returns:
-            cpu_percent: of all cores this process may use. gpu_percent: mean over GPUs and looks, null
-            without them.
+            cpu_percent: Percentage of all cores that this process may use. gpu_percent: Mean over samples; null without GPU.
         """
         wall = max(time.monotonic() - self._started, 1e-9)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         cpu = 100 * (_cpu_seconds() - self._cpu) / wall / cores
-        looks = list(self._gpu)
+        samples = list(self._gpu)
         return {
             "cpu_percent": round(max(cpu, 0.0), 1),
-            "gpu_percent": round(sum(looks) / len(looks), 1) if looks else None,
+            "gpu_percent": round(sum(samples) / len(samples), 1) if samples else None,
         }
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._done.set()
         self._thread.join(timeout=2)
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while not self._done.wait(self.interval):
             torch = sys.modules.get("torch")
-            # Only once training has started the GPU: to ask before would start it on the wrong device.
+            # A call before training has initialised CUDA would initialise it on the wrong device.
             cuda = getattr(torch, "cuda", None)
             if cuda is None or not hasattr(cuda, "is_initialized") or not cuda.is_initialized():
                 continue
             try:
                 self._gpu.append(float(cuda.utilization()))
-            except Exception:  # no NVML library, or a driver without the counter: nothing to learn by asking again
+            except Exception:  # no NVML library, or a driver without the counter
                 return
 
 
 def peak_memory() -> dict[str, float | None]:
-    """The most memory this process has held.
+    """Return the peak memory of this process in MiB.
 
     Returns:
-        process_mib: resident memory. gpu_mib: allocated by torch on the fullest GPU, null without one.
+        process_mib: Resident memory. gpu_mib: Maximum over GPUs of what torch allocated; null without GPU.
     """
     gpu = None
     torch = sys.modules.get("torch")
@@ -75,7 +74,7 @@ def peak_memory() -> dict[str, float | None]:
 
 
 def _peak_resident() -> int:
-    # getrusage would also count what the parent held before it started us.
+    # getrusage would include the memory of the parent before the fork.
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
@@ -86,15 +85,15 @@ def _peak_resident() -> int:
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of all its children, those that are done too."""
+    """Processor time of this process and of all its children, ended ones included."""
     import psutil
 
-    me = psutil.Process()
-    own = me.cpu_times()
-    total = own.user + own.system + getattr(own, "children_user", 0.0) + getattr(own, "children_system", 0.0)
+    process = psutil.Process()
+    times = process.cpu_times()
+    total = times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     with contextlib.suppress(psutil.Error):
-        for child in me.children(recursive=True):
+        for child in process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                times = child.cpu_times()
-                total += times.user + times.system
+                child_times = child.cpu_times()
+                total += child_times.user + child_times.system
     return float(total)

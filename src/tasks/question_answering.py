@@ -21,7 +21,7 @@ LIMITS = (
     "of its evaluation data; its performance on others is unknown."
 )
 # Classes of the settings in its section of conf/explain; their annotations have the types and ranges.
-EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.question_views.ExtraSettings")
+EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.tokens.ExtraSettings")
 # Settings of a saved model, by group of conf, with defaults for model folders without them.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},

@@ -21,7 +21,7 @@ LIMITS = (
     "performance on others is unknown."
 )
 # Classes of the settings in its section of conf/explain; their annotations have the types and ranges.
-EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.text_values.ExtraSettings")
+EXPLAIN_SETTINGS = ("explain.text_values.Settings", "explain.tokens.ExtraSettings")
 # Settings of a saved model, by group of conf, with defaults for model folders without them.
 SETTINGS: dict[str, dict[str, Any]] = {"model": {}, "data": {"max_length": 256, "columns": None}}
 

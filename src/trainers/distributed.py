@@ -82,9 +82,7 @@ def decide_on_rank_zero(decide: Callable[[], T]) -> T:
             result = decide()
         except Exception as raised:
             error = raised
-    error_class: Any = None
-    if error is not None:
-        error_class = type(error) if hasattr(error, "exit_code") else RuntimeError
+    error_class = None if error is None else type(error) if hasattr(error, "exit_code") else RuntimeError
     message = [(result, error_class, str(error))]
     dist.broadcast_object_list(message, src=0)
     if error is not None:

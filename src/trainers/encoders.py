@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from config.errors import InputError
-from datamodules.imports import quick_transformers
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,6 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _transformers() -> Any:
     """Import transformers without its warnings of new heads, and without progress bars unless on a terminal."""
-    quick_transformers()
     import transformers
     from transformers.utils import logging as transformers_logging
 

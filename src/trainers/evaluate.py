@@ -35,11 +35,9 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     Raises:
         InputError: the model cannot be loaded, the data is of another task or has other classes, or `output` is a run.
     """
-    from datamodules.imports import quick
-
     if output is not None and folders.folder_state(output) in ("unfinished", "finished"):
         raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
-    quick()
+
     from trainers import distributed, fit, hardware
 
     model = saved_model.open_model(name)

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from config import process
 from config.errors import ContractError
+from config.rules import RENAMED_KEYS
 from runs import folder as folders
 from runs import metric_lines
 from runs.masking import mask_secrets
@@ -72,6 +73,9 @@ def _needs_judgement(run: Run, gate: str) -> bool:
     if gate == "explain" and "diverged" in run.fields:
         return False  # there is no model, and a search continues
     recorded = (run.fields.get("config") or {}).get(gate) or {}
+    recorded = {
+        RENAMED_KEYS.get(f"{gate}.{key}", key).removeprefix(f"{gate}."): value for key, value in recorded.items()
+    }
     current = _settings(run, gate)
     same = all(recorded[key] == current[key] for key in recorded.keys() & current.keys() if key not in _NEUTRAL_KEYS)
     return not (same and (run.fields.get(gate) or {}).get("status"))

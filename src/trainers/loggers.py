@@ -29,9 +29,9 @@ from omegaconf import DictConfig
 
 from config import files
 from config.errors import InputError
-from config.flatten import flatten
 from runs import folder as folders
 from runs import predictions, provenance
+from runs.fields import flatten
 
 log = logging.getLogger(__name__)
 

@@ -72,5 +72,5 @@ def read_texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterat
         path = str(predict.input_path(name))
         for record in records.read([path], columns, labelled=False):
             if record.text is None:
-                raise InputError(f"{record.place}: {record.problem}")
+                raise InputError(f"{record.location}: {record.problem}")
             yield {"id": record.id, "text": record.text, "pair": record.pair}

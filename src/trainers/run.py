@@ -168,9 +168,6 @@ def open_run(config: DictConfig) -> Run:
             from datamodules.sources.hub_requirements import check_hub_requirements
 
             check_hub_requirements(config.data, config.model)
-        from datamodules.imports import quick
-
-        quick()
         from trainers import distributed, hardware
 
         run.store = distributed.start()

@@ -1,4 +1,4 @@
-"""Images decoded once: a uint8 memory map of square RGB pixels, with labels, boxes and names beside it."""
+"""Images decoded once: a uint8 memory map of square RGB pixels, with labels, boxes and names."""
 
 import io
 import json
@@ -16,15 +16,16 @@ import numpy.typing as npt
 from config.errors import InputError
 from datamodules.images.image_splits import Boxes, Split
 from datamodules.sources.files import read_bytes
-from datamodules.storage.arrays import Texts, TextWriter, load
+from datamodules.storage.arrays import TextArray, TextWriter, load
 from datamodules.storage.parallel import map_ordered
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What `decode` does with an image, as part of the cache's key: change it when the pixels change.
+# Part of the cache key: change it when `decode` returns other pixels.
 POLICY = "shorter side to size, centre crop, bicubic with antialiasing, RGB; 2"
-CHUNK = 64  # images a thread decodes before it hands them over
+CHUNK = 64  # images that a thread decodes at a time
+_SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG"}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,14 +36,14 @@ class Images:
     Attributes:
         pixels: uint8 [N, H, W, 3], read only.
         labels: int64 [N].
-        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels inside, in stored pixels; NaN where there
-            is none.
+        boxes: float32 [N, 4] x0, y0, x1, y1, the outermost pixels inside, in stored pixels; NaN without a box.
         classes: [{"id", "name"}, ...] in the order of the labels.
         names: [N] the images' ids: paths in the data set.
-        about: counts from decoding: "images", "greyscale", "resized".
+        counts: of the decoding: "images", "greyscale", "resized".
     """
 
     def __init__(self, folder: Path) -> None:
+        """Open what `write` wrote into a folder."""
         self.folder = folder
         self.pixels: Pixels = load(folder / "pixels.npy")
         self._file = (folder / "pixels.npy").open("rb")
@@ -51,8 +52,8 @@ class Images:
         self.labels: npt.NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
         self.boxes: Boxes = np.load(folder / "boxes.npy", allow_pickle=False)
         self.classes: list[dict[str, str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-        self.about: dict[str, int] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        self.names = Texts(folder, "names")
+        self.counts: dict[str, int] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.names = TextArray(folder, "names")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,35 +62,35 @@ class Images:
         return Images, (self.folder,)  # a worker process opens its own map
 
     def batch(self, indices: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
-        """pixels uint8 [B, H, W, 3], labels int64 [B], index int64 [B] of the images with these positions."""
+        """Return pixels uint8 [B, H, W, 3], labels int64 [B] and index int64 [B] of the images at these positions."""
         index = np.asarray(indices, np.int64)
         return {"pixels": self.gather(index), "labels": self.labels[index], "index": index}
 
     def gather(self, index: npt.NDArray[np.int64]) -> Pixels:
-        """uint8 [B, H, W, 3], a copy of the images with these positions.
+        """Return a copy of the images at these positions, uint8 [B, H, W, 3].
 
-        Read as a file: pages of a map that were once touched count as this process's memory, and so many are
-        touched with each that in an epoch it would grow by the whole data set.
+        The images are read from the file, because pages of a map count as this process's memory once they were read,
+        which in an epoch would be the whole data set.
         """
         batch = np.empty((len(index), *self.pixels.shape[1:]), np.uint8)
         file = self._file.fileno()
-        read = sum(
-            os.preadv(file, [image], self._start + at * self._size)
-            for image, at in zip(batch, index.tolist(), strict=True)
+        size = sum(
+            os.preadv(file, [image], self._start + position * self._size)
+            for image, position in zip(batch, index.tolist(), strict=True)
         )
-        if read != batch.nbytes:
-            raise InputError(f"{self.folder} is damaged: its pixels are cut short; remove the folder")
+        if size != batch.nbytes:
+            raise InputError(f"{self.folder} is damaged: its pixels are truncated; remove the folder")
         return batch
 
 
 def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder: Path) -> None:
-    """Decodes a split into a folder that `Images` opens.
+    """Decode a split into a folder that `Images` opens.
 
-    All cores decode; a few chunks are in memory at a time, however many images there are.
+    All cores decode; only a few chunks are in memory at a time.
 
     Args:
-        split: what to decode.
-        classes: the ordered classes, written beside the pixels.
+        split: the images.
+        classes: [{"id", "name"}, ...] in the order of the labels.
         size: side of the stored images, in pixels.
         folder: an existing, empty folder.
 
@@ -99,46 +100,46 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     sizes = np.empty((len(split), 2), np.int64)
     counts = {"images": len(split), "greyscale": 0, "resized": 0}
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(split), size, size, 3)}
-    with (folder / "pixels.npy").open("wb") as file, _progress(len(split), split.place) as progress:
+    with (folder / "pixels.npy").open("wb") as file, _progress(len(split), split.location) as progress:
         np.lib.format.write_array_header_1_0(file, header)
-        at = 0
-        for pixels, originals, greyscale in _decoded(split, size):
+        done = 0
+        for pixels, originals, greyscale in _decode_split(split, size):
             # A plain write: pages of a writable map would count as this process's memory.
             file.write(pixels.data)
-            sizes[at : at + len(pixels)] = originals
+            sizes[done : done + len(pixels)] = originals
             counts["greyscale"] += greyscale
-            at += len(pixels)
+            done += len(pixels)
             progress.update(len(pixels))
-    if at != len(split):
-        raise InputError(f"{split.place} changed while it was read: {at} images instead of {len(split)}")
+    if done != len(split):
+        raise InputError(f"{split.location} changed while it was read: {done} images instead of {len(split)}")
     counts["resized"] = int((sizes != size).any(axis=1).sum())
     np.save(folder / "labels.npy", split.labels)
     np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
     names = TextWriter(folder, "names")
     for name in split.names:
-        names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # a name of any bytes
+        names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # may be any bytes
     names.close()
     (folder / "classes.json").write_text(json.dumps(list(classes), ensure_ascii=False, indent=0), encoding="utf-8")
     (folder / "about.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
 def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
-    """One image as square RGB pixels, as training and evaluation see it.
+    """Decode an image to square RGB pixels, as training and evaluation use it.
 
-    Greyscale, palette and CMYK become RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits.
+    Greyscale, palette and CMYK are converted to RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits.
     An image of another size is resized so that its shorter side fits (bicubic, with antialiasing) and cropped
-    at the centre, as torchvision's `Resize` and `CenterCrop` do; a JPEG at least four times larger is decoded at a
-    fraction of its size first.
+    at the centre, as by torchvision's `Resize` and `CenterCrop`; a JPEG at least four times larger is first decoded at
+    a fraction of its size.
 
     Args:
         content: the encoded image.
         size: side of the result, in pixels.
 
     Returns:
-        uint8 [size, size, 3]; the (width, height) it had; whether it was greyscale.
+        uint8 [size, size, 3]; the original (width, height); whether the image was greyscale.
 
     Raises:
-        Exception: whatever Pillow raises for content it cannot decode; `reason` puts it into words.
+        Exception: of Pillow, for content that it cannot decode; `describe_error` explains it.
     """
     from PIL import Image
 
@@ -150,60 +151,58 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
         rgb = to_rgb(image)
         if rgb.size != (size, size):
             # As torchvision's Resize and CenterCrop, which timm prepares images with: model/ works without isotrain.
-            fitted, corner = _fit(np.array(rgb.size), size)
-            (width, height), (left, top) = fitted.tolist(), corner.tolist()
+            resized, corner = _resized_geometry(np.array(rgb.size), size)
+            (width, height), (left, top) = resized.tolist(), corner.tolist()
             rgb = rgb.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
         return np.asarray(rgb), original, greyscale
 
 
 def open_image(content: bytes) -> "Image":
-    """An encoded image; nothing is decoded yet.
+    """Open an encoded image without decoding it.
 
-    Pillow tries formats one after another, and sets an image up for each: where the first bytes tell, only that one.
+    Pillow tries all formats in turn, and sets up an image for each; where the first bytes identify the format, only
+    that one is tried.
     """
     from PIL import Image
 
-    form = next((name for start, name in _STARTS.items() if content.startswith(start)), None)
-    return Image.open(io.BytesIO(content), formats=None if form is None else (form,))
-
-
-_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG"}
+    image_format = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
+    return Image.open(io.BytesIO(content), formats=None if image_format is None else (image_format,))
 
 
 def describe_error(error: Exception) -> str:
-    """Why an image cannot be decoded, in words."""
+    """Explain why an image cannot be decoded."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "it is no image, or of a format that Pillow does not read"
+        return "it is not an image, or of a format that Pillow does not read"
     return str(error) or type(error).__name__
 
 
 def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
-    """Boxes after the resizing and cropping of `decode`.
+    """Transform boxes as `decode` resizes and crops their images.
 
     Args:
-        boxes: [N, 4] x0, y0, x1, y1, the outermost pixels inside, in the images' own pixels; NaN for none.
+        boxes: [N, 4] x0, y0, x1, y1, the outermost pixels inside, in the images' own pixels; NaN without a box.
         sizes: [N, 2] width and height of each image.
         size: side of the stored images, in pixels.
 
     Returns:
-        float32 [N, 4] in stored pixels, clipped to the image; NaN for none, and where nothing of it is left.
+        float32 [N, 4] in stored pixels, clipped to the image; NaN without a box, and where it was cropped off.
     """
-    fitted_sizes, corners = _fit(sizes, size)
-    # Pixel x reaches from x to x + 1: the far edges are one further than the far pixels.
-    edges = np.add(boxes, [0, 0, 1, 1], dtype=np.float64) * np.tile(fitted_sizes / sizes, 2) - np.tile(corners, 2)
-    kept = np.clip(edges, 0, size)
-    gone = (kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1])
-    near = np.minimum(kept[:, :2], size - 1)
-    far = np.maximum(kept[:, 2:] - 1, near)  # a box narrower than a pixel keeps one
-    fitted = np.concatenate([near, far], axis=1)
-    fitted[gone] = np.nan
-    return np.asarray(fitted, np.float32)
+    resized, corners = _resized_geometry(sizes, size)
+    # Pixel x reaches from x to x + 1: the far edges are one pixel further than the far pixels.
+    edges = np.add(boxes, [0, 0, 1, 1], dtype=np.float64) * np.tile(resized / sizes, 2) - np.tile(corners, 2)
+    clipped = np.clip(edges, 0, size)
+    empty = (clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1])
+    near = np.minimum(clipped[:, :2], size - 1)
+    far = np.maximum(clipped[:, 2:] - 1, near)  # at least one pixel
+    result = np.concatenate([near, far], axis=1)
+    result[empty] = np.nan
+    return np.asarray(result, np.float32)
 
 
-def _fit(sizes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What images are resized to, and the left and upper edge of their centre crops.
+def _resized_geometry(sizes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Sizes of resized images, and the corners of their centre crops.
 
     Args:
         sizes: [..., 2] width and height.
@@ -212,11 +211,16 @@ def _fit(sizes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64]
     Returns:
         [..., 2] width and height with a shorter side of `size`; [..., 2] left and top.
     """
-    fitted = size * sizes // sizes.min(axis=-1, keepdims=True)
-    return fitted, np.round((fitted - size) / 2).astype(np.int64)
+    resized = size * sizes // sizes.min(axis=-1, keepdims=True)
+    return resized, np.round((resized - size) / 2).astype(np.int64)
 
 
 def to_rgb(image: "Image") -> "Image":
+    """Convert an image of any mode to RGB.
+
+    Raises:
+        ValueError: a mode of more than 16 bits per channel.
+    """
     from PIL import Image
 
     if image.mode == "RGB":
@@ -224,13 +228,13 @@ def to_rgb(image: "Image") -> "Image":
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"its mode {image.mode} is not 8 or 16 bits for each channel")
+        raise ValueError(f"its mode {image.mode} does not have 8 or 16 bits per channel")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _decoded(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, int]], int]]:
+def _decode_split(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, int]], int]]:
     """Decoded chunks in order. Pillow decodes without the interpreter lock, so threads are enough."""
     from PIL import Image
 
@@ -241,26 +245,27 @@ def _decoded(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, 
 
 
 def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixels, list[tuple[int, int]], int]:
+    """Pixels of some images, their original sizes, and how many of them are greyscale."""
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     originals: list[tuple[int, int]] = []
-    greyscale = 0
+    count = 0
     for row, (name, image) in enumerate(chunk):
         content = read_bytes(image) if isinstance(image, str) else image
         try:
-            pixels[row], original, grey = decode(content, size)
+            pixels[row], original, greyscale = decode(content, size)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's readers raise of all kinds on broken content
-            where = image if isinstance(image, str) else name
+        except Exception as error:  # Pillow raises many kinds on broken content
+            location = image if isinstance(image, str) else name
             raise InputError(
-                f"cannot decode the image {where}: {describe_error(error)}; replace or remove it"
+                f"cannot decode the image {location}: {describe_error(error)}; replace or remove it"
             ) from error
         originals.append(original)
-        greyscale += grey
-    return pixels, originals, greyscale
+        count += greyscale
+    return pixels, originals, count
 
 
-def _progress(total: int, place: str) -> Any:
+def _progress(total: int, location: str) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=f"decoding {place}", unit="image", disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(total=total, desc=f"decoding {location}", unit="image", disable=not sys.stderr.isatty(), leave=False)

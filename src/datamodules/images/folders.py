@@ -1,105 +1,94 @@
-"""Reads folders of images: class folders, or Tiny ImageNet's flat folder beside a file of annotations."""
+"""Reader of image folders: class folders, or Tiny ImageNet's flat folder with a file of annotations."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from config.errors import InputError
 from datamodules.images.listing import Listing, Problem
-from datamodules.sources.files import entries, file_system, read_bytes, walk
+from datamodules.sources.files import file_system, full_path, list_folder, read_bytes, walk_files
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-def read_folder(split: str, place: str) -> Listing:
-    """Reads which images a folder holds.
+def read_folder(split: str, location: str) -> Listing:
+    """List the images of a folder.
 
     Args:
         split: "train" or "val".
-        place: the folder.
+        location: path or URL of the folder.
 
     Raises:
-        InputError: it holds neither class folders nor an annotations file.
+        InputError: the folder holds neither class folders nor an annotations file.
     """
-    folders, files = entries(place)
+    folders, files = list_folder(location)
     annotations = [file for file in files if file.endswith("_annotations.txt")]
     if annotations:
-        return _annotated(split, place, annotations[0])
-    listing = Listing(place, [], [], {}, [], [], [], [], [])
-    boxes: dict[str, tuple[float, ...]] = {}
-    root = PurePosixPath(place).name
-    problems = [Problem(split, f"{root}/{file}", f"{place}/{file}", "not an image", "", "") for file in files]
+        return _read_annotated(split, location, annotations[0])
+    if not folders:
+        raise InputError(
+            f"{location} holds no class folders; the {split} split needs one folder per class, "
+            "or images/ beside an annotations file"
+        )
+    root = PurePosixPath(location).name
+    listing = Listing(location, declared=folders)
+    listing.problems += [Problem(split, f"{root}/{file}", f"{location}/{file}", "not an image") for file in files]
     for identity in folders:
-        for inner in walk(f"{place}/{identity}"):
-            name = f"{root}/{identity}/{inner}"
+        for inner in walk_files(f"{location}/{identity}"):
+            name, path = f"{root}/{identity}/{inner}", f"{location}/{identity}/{inner}"
             if inner.lower().endswith(SUFFIXES):
                 listing.names.append(name)
                 listing.classes.append(identity)
-                listing.locations.append(f"{place}/{identity}/{inner}")
+                listing.paths.append(path)
             elif inner == f"{identity}_boxes.txt":
-                listing.others.append(f"{place}/{identity}/{inner}")
-                _read_boxes(f"{place}/{identity}/{inner}", f"{root}/{identity}/images", boxes)
+                listing.other_files.append(path)
+                for line, fields in _rows(path):
+                    if len(fields) != 5:
+                        raise InputError(f"{path}, line {line}: expected image and the box's four numbers, by tabs")
+                    listing.boxes[f"{root}/{identity}/images/{fields[0]}"] = _parse_box(fields[1:], path, line)
             else:
-                problems.append(Problem(split, name, f"{place}/{identity}/{inner}", "not an image", identity, ""))
-    if not folders:
-        raise InputError(
-            f"{place} holds no class folders; the {split} split needs one folder per class, "
-            "or images/ beside an annotations file"
-        )
-    others = listing.others
-    return Listing(place, listing.names, listing.classes, boxes, folders, listing.locations, [], others, problems)
+                listing.problems.append(Problem(split, name, path, "not an image", identity))
+    return listing
 
 
-def _annotated(split: str, place: str, annotations: str) -> Listing:
-    """A flat folder of images; one file has classes and boxes: name, class, x0 y0 x1 y1, by tabs."""
-    file = f"{place}/{annotations}"
-    images = set(walk(f"{place}/images"))
-    unnamed = set(images)
-    problems: list[Problem] = []
-    names: list[str] = []
-    classes: list[str] = []
-    locations: list[str] = []
-    boxes: dict[str, tuple[float, ...]] = {}
-    root = PurePosixPath(place).name
+def _read_annotated(split: str, location: str, annotations: str) -> Listing:
+    """List a flat folder of images, whose annotations have columns name, class, x0, y0, x1, y1, separated by tabs."""
+    file, folder = f"{location}/{annotations}", f"{location}/images"
+    root = f"{PurePosixPath(location).name}/images"
+    images = set(walk_files(folder))
+    unlisted = set(images)
+    listing = Listing(location, other_files=[file])
     for line, fields in _rows(file):
         if len(fields) not in (2, 6):
             raise InputError(f"{file}, line {line}: expected image, class and the box's four numbers, by tabs")
         image, identity, *box = fields
-        if image not in unnamed:
-            what = "named twice" if image in images else "not there"
-            said = (
-                f"{place}/images/{image} is named twice" if image in images else f"there is no {place}/images/{image}"
-            )
-            message = f"{file}, line {line}: {said}"
-            location = f"{place}/images/{image}" if image in images else ""
-            problems.append(Problem(split, f"{root}/images/{image}", location, what, identity, message))
-            continue
-        unnamed.remove(image)
-        names.append(f"{root}/images/{image}")
-        locations.append(f"{place}/images/{image}")
-        classes.append(identity)
-        if box:
-            boxes[names[-1]] = _box(box, file, line)
-    unlabelled = sorted(image for image in unnamed if image.lower().endswith(SUFFIXES))
-    for image in sorted(unnamed):
-        name, location = f"{root}/images/{image}", f"{place}/images/{image}"
-        if image in unlabelled:
-            message = f"{file} names no class for {len(unlabelled)} image(s), such as {unlabelled[0]}"
-            problems.append(Problem(split, name, location, "no label", "", message))
+        name, path = f"{root}/{image}", f"{folder}/{image}"
+        if image in unlisted:
+            unlisted.remove(image)
+            listing.names.append(name)
+            listing.paths.append(path)
+            listing.classes.append(identity)
+            if box:
+                listing.boxes[name] = _parse_box(box, file, line)
+        elif image in images:
+            message = f"{file}, line {line}: {path} is named twice"
+            listing.problems.append(Problem(split, name, path, "named twice", identity, message))
         else:
-            problems.append(Problem(split, name, location, "not an image", "", ""))
-    return Listing(place, names, classes, boxes, sorted(set(classes)), locations, [], [file], problems)
+            message = f"{file}, line {line}: there is no {path}"
+            listing.problems.append(Problem(split, name, "", "not there", identity, message))
+    listing.declared += sorted(set(listing.classes))
+    unlabelled = sorted(image for image in unlisted if image.lower().endswith(SUFFIXES))
+    for image in sorted(unlisted):
+        kind, message = "not an image", ""
+        if image in unlabelled:
+            kind = "no label"
+            message = f"{file} has no class for {len(unlabelled)} image(s), such as {unlabelled[0]}"
+        listing.problems.append(Problem(split, f"{root}/{image}", f"{folder}/{image}", kind, "", message))
+    return listing
 
 
-def _read_boxes(file: str, folder: str, boxes: dict[str, tuple[float, ...]]) -> None:
-    for line, fields in _rows(file):
-        if len(fields) != 5:
-            raise InputError(f"{file}, line {line}: expected image and the box's four numbers, by tabs")
-        boxes[f"{folder}/{fields[0]}"] = _box(fields[1:], file, line)
-
-
-def _box(fields: Sequence[str], file: str, line: int) -> tuple[float, ...]:
+def _parse_box(fields: Sequence[str], file: str, line: int) -> tuple[float, ...]:
     try:
         box = tuple(float(field) for field in fields)
     except ValueError:
@@ -110,6 +99,7 @@ def _box(fields: Sequence[str], file: str, line: int) -> tuple[float, ...]:
 
 
 def _rows(file: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each line that is not empty."""
     try:
         text = read_bytes(file).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -119,12 +109,20 @@ def _rows(file: str) -> Iterator[tuple[int, list[str]]]:
             yield line, row.split("\t")
 
 
-def class_names(path: str | None, wanted: Mapping[str, int]) -> dict[str, str]:
-    """Readable class names from words.txt, where the data set has one."""
+def read_class_names(path: str | None, classes: Collection[str]) -> dict[str, str]:
+    """Read the names of classes from words.txt.
+
+    Args:
+        path: the data set's folder; None: it has none.
+        classes: ids of the classes to look for.
+
+    Returns:
+        Names by id; empty without a words.txt.
+    """
     if path is None:
         return {}
     system, folder = file_system(path)
-    if not system.isfile(f"{folder}/words.txt"):
+    file = f"{folder}/words.txt"
+    if not system.isfile(file):
         return {}
-    rows = _rows(f"{path.rstrip('/')}/words.txt")
-    return {row[0]: row[1] for _, row in rows if len(row) == 2 and row[0] in wanted}
+    return {row[0]: row[1] for _, row in _rows(full_path(system, file)) if len(row) == 2 and row[0] in classes}

@@ -1,40 +1,51 @@
-"""What stands in a split's folder or tables, before the classes of both splits are known."""
+"""Content of a split's folder or tables, before the classes of both splits are known."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with the files of a split.
+    """A defect of a split's files.
 
     Attributes:
         split: "train" or "val".
         name: the file's, as an image's id.
-        location: the file, "" where there is none.
-        what: "not an image", "not there", "no label", "named twice" or "no training images".
-        label: the class it should have, "" if unknown.
-        message: the whole of it, for people; "" if the file may well be left out.
+        location: path or URL of the file, "" if it does not exist.
+        kind: "not an image", "not there", "no label", "named twice" or "no training images".
+        label: the class the file should have, "" if unknown.
+        message: of the error that the problem raises; "" if the file can be skipped.
     """
 
     split: str
     name: str
     location: str
-    what: str
-    label: str
-    message: str
+    kind: str
+    label: str = ""
+    message: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Listing:
-    """What stands in a split's place before the classes of all splits are known."""
+    """Images of a split, with the ids of their classes.
 
-    place: str
-    names: list[str]
-    classes: list[str]  # [N] class id of each image
-    boxes: Mapping[str, tuple[float, ...]]  # by name
-    declared: list[str]  # classes it says there are, in the order of their labels
-    locations: list[str]  # [N] where each image is; for Parquet "": in `tables`
-    tables: list[str]
-    others: list[str]  # files that are not images but matter: annotations, boxes
-    problems: list[Problem]
+    Attributes:
+        location: the folder or the first table, for messages.
+        names: [N] the images' ids.
+        classes: [N] class id of each image.
+        boxes: by name.
+        declared: ids of the classes that the split declares, in the order of their labels.
+        paths: [N] path or URL of each image; empty for tables.
+        tables: Parquet files that contain the images.
+        other_files: files that are not images but matter: annotations, boxes.
+        problems: of files that are not images with a label.
+    """
+
+    location: str
+    names: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    boxes: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    declared: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    other_files: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Reads images from Parquet files in the Hub's layout: the columns `image` and `label`."""
+"""Reader of images in Parquet files of the Hub's layout: the columns `image` and `label`."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -10,74 +10,72 @@ import numpy.typing as npt
 from config.errors import InputError
 from datamodules.classes import declared_names
 from datamodules.images.listing import Listing
-from datamodules.sources.files import file_system
+from datamodules.sources.files import open_parquet
 
-ROWS = 64  # read at a time
+BATCH = 64  # rows read at a time
 
 
-def read_tables(tables: list[str]) -> Listing:
-    """Reads the labels of all rows, in order."""
-    names: list[str] = []
-    classes: list[str] = []
-    declared: list[str] | None = None
-    for table in tables:
-        with _open_parquet(table) as parquet:
-            schema = parquet.schema_arrow
+def read_labels(tables: list[str]) -> Listing:
+    """List the rows of all tables with their labels, in order.
+
+    Raises:
+        InputError: a table that cannot be read, lacks a column, or has a label out of range.
+    """
+    listing = Listing(tables[0], tables=tables)
+    class_names: list[str] | None = None
+    for file in tables:
+        with open_parquet(file) as table:
+            schema = table.schema_arrow
             if "image" not in schema.names or "label" not in schema.names:
-                raise InputError(f"{table}: expected the columns image and label, found {', '.join(schema.names)}")
-            declared = declared_names(schema) or declared
-            first = len(classes)
-            for batch in parquet.iter_batches(columns=["label"]):
-                classes.extend(_class_ids(batch.column(0).to_pylist(), declared, table, len(classes) - first))
-            stem = PurePosixPath(table).stem.split("-of-")[0]
-            names.extend(f"{stem}/{row}" for row in range(len(classes) - first))
-    everything = declared or sorted(set(classes))
-    return Listing(tables[0], names, classes, {}, list(everything), [""] * len(names), tables, [], [])
+                raise InputError(f"{file}: expected the columns image and label, found {', '.join(schema.names)}")
+            class_names = declared_names(schema) or class_names
+            first = len(listing.classes)
+            for batch in table.iter_batches(columns=["label"]):
+                start = len(listing.classes) - first
+                listing.classes += _class_ids(batch.column(0).to_pylist(), class_names, file, start)
+            stem = PurePosixPath(file).stem.split("-of-")[0]
+            listing.names += [f"{stem}/{row}" for row in range(len(listing.classes) - first)]
+    listing.declared = list(class_names or sorted(set(listing.classes)))
+    return listing
 
 
-def _class_ids(labels: list[Any], declared: list[str] | None, table: str, before: int) -> list[str]:
-    for row, label in enumerate(labels, start=before):
-        if label is None or (isinstance(label, int) and not 0 <= label < (len(declared) if declared else np.inf)):
-            expected = f"0 to {len(declared) - 1}" if declared else "0 or more"
-            raise InputError(f"{table}, row {row}: the label {label} is out of range ({expected})")
-    return [declared[label] if declared and isinstance(label, int) else str(label) for label in labels]
+def _class_ids(labels: list[Any], class_names: list[str] | None, file: str, start: int) -> list[str]:
+    count = len(class_names) if class_names else np.inf
+    for row, label in enumerate(labels, start):
+        if label is None or (isinstance(label, int) and not 0 <= label < count):
+            allowed = f"0 to {len(class_names) - 1}" if class_names else "0 or more"
+            raise InputError(f"{file}, row {row}: the label {label} is out of range ({allowed})")
+    return [class_names[label] if class_names and isinstance(label, int) else str(label) for label in labels]
 
 
 def read_images(tables: list[str], rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
-    """The encoded images of the (ascending) rows of all tables. Row groups without any are not read."""
+    """Yield encoded images. Row groups without a requested row are not read.
+
+    Args:
+        tables: Parquet files.
+        rows: positions in all tables together, ascending.
+
+    Raises:
+        InputError: a row without image bytes.
+    """
     first = 0
-    for table in tables:
-        with _open_parquet(table) as parquet:
-            for group in range(parquet.num_row_groups):
-                size = parquet.metadata.row_group(group).num_rows
-                wanted = rows[(rows >= first) & (rows < first + size)]
-                if len(wanted):
-                    kept = set((wanted - first).tolist())
-                    at = 0
-                    for batch in parquet.iter_batches(ROWS, row_groups=[group], columns=["image"]):
-                        column = batch.column(0)
-                        for inner in range(len(column)):
-                            if at + inner in kept:
-                                yield _image_bytes(column[inner].as_py(), table, first + at + inner)
-                        at += len(column)
+    for file in tables:
+        with open_parquet(file) as table:
+            for group in range(table.num_row_groups):
+                size = table.metadata.row_group(group).num_rows
+                requested = set(rows[(rows >= first) & (rows < first + size)].tolist())
+                row = first
+                if requested:
+                    for batch in table.iter_batches(BATCH, row_groups=[group], columns=["image"]):
+                        for value in batch.column(0):
+                            if row in requested:
+                                yield _image_bytes(value.as_py(), file, row)
+                            row += 1
                 first += size
 
 
-def _image_bytes(value: Any, table: str, row: int) -> bytes:
+def _image_bytes(value: Any, file: str, row: int) -> bytes:
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise InputError(f"{table}, row {row} (counted through all files): the image has no bytes")
+        raise InputError(f"{file}, row {row} (counted over all files): the image has no bytes")
     return content
-
-
-def _open_parquet(table: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if "://" not in table:
-            return pq.ParquetFile(table)
-        system, file = file_system(table)
-        return pq.ParquetFile(system.open(file, "rb"))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{table} is not a Parquet file that can be read: {error}") from error

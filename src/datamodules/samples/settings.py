@@ -1,7 +1,4 @@
-"""What `data.sample` may say: types and ranges of the generators' settings.
-
-They stand beside the generators, not in them: a generator's text is part of its data's fingerprint.
-"""
+"""Types and ranges of the generators' settings in `data.sample`, read without importing a generator."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +8,7 @@ from config.ranges import Range
 
 @dataclass(frozen=True)
 class Sizes:
-    """What every generator takes."""
+    """Settings of every generator."""
 
     seed: Annotated[int, Range(low=0)]
     train: Annotated[int, Range(low=1)]
@@ -20,14 +17,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Questions(Sizes):
-    """Of `squad_sample`."""
+    """Settings of `squad_sample`."""
 
     unanswerable: Annotated[float, Range(low=0, below=1)] = 0.0
 
 
 @dataclass(frozen=True)
 class Shapes(Sizes):
-    """Of `shapes`."""
+    """Settings of `shapes`."""
 
     classes: Annotated[int, Range(low=2)] = 12
     size: Annotated[int, Range(low=16)] = 64
@@ -35,6 +32,6 @@ class Shapes(Sizes):
 
 @dataclass(frozen=True)
 class Topics(Sizes):
-    """Of `topics`."""
+    """Settings of `topics`."""
 
     classes: Annotated[int, Range(low=2)] = 6

@@ -1,11 +1,11 @@
 """Generated images of shapes, in Tiny ImageNet's official layout: to see an image classifier learn in minutes.
 
-A shape of random colour, size, angle and place lies over a textured background with clutter. Neither colour nor
-place nor size says which shape it is, and the validation images have textures in hues that training never shows them in.
+A shape of random colour, size, angle and position lies over a textured background with clutter. Neither colour nor
+position nor size identifies the shape, and validation images combine textures and hues that never occur in training.
 """
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +17,29 @@ from config.errors import InputError
 Points = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float64]
 
-_SUPER = 4  # shapes are drawn so many times larger, for smooth edges
+# Part of the fingerprints of generated data. Replace it, by any new value, with every change of what is generated
+# (tests/test_samples.py pins the output), and never otherwise: caches and comparable runs depend on it.
+FINGERPRINT = "8bda4dcc5965d4dcdf4e972f6ea19c62270f77eddd4726a0bbb9a0099d9cd7d0"
+
+_SUPERSAMPLING = 4  # shapes are drawn larger by this factor, for smooth edges
 _HUES = 8
 _DISTRACTORS = 4
 _TILT = 0.5  # radians, to either side
 
 
 def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size: int = 64) -> None:
-    """Writes train/, val/, wnids.txt and words.txt.
+    """Write train/, val/, wnids.txt and words.txt.
 
     Args:
-        folder: empty.
-        seed: another seed, other images.
-        train: images to learn from, spread evenly over the classes.
-        val: images to validate on.
-        classes: the first so many of the shapes, 2 to 12.
+        folder: an empty folder.
+        seed: of all random numbers.
+        train: number of training images, spread evenly over the classes.
+        val: number of validation images.
+        classes: number of shapes, 2 to 12: the first of `SHAPES`.
         size: side of the images in pixels.
 
     Raises:
-        InputError: numbers that cannot be.
+        InputError: a number out of range.
     """
     if not 2 <= classes <= len(SHAPES):
         raise InputError(f"data.sample.classes={classes}: there are 2 to {len(SHAPES)} shapes")
@@ -45,54 +49,68 @@ def write(folder: Path, seed: int, train: int, val: int, classes: int = 12, size
             "at least 16"
         )
     names = sorted(list(SHAPES)[:classes])
-    (folder / "wnids.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    (folder / "words.txt").write_text("".join(f"{name}\t{name}\n" for name in names), encoding="utf-8")
-    (folder / "val" / "images").mkdir(parents=True)
+    _write_lines(folder / "wnids.txt", names)
+    _write_lines(folder / "words.txt", [f"{name}\t{name}" for name in names])
+    boxes: dict[str, list[str]] = {name: [] for name in names}
     for name in names:
         (folder / "train" / name / "images").mkdir(parents=True)
-
-    def one(job: tuple[int, int]) -> tuple[int, str, str, tuple[int, int, int, int]]:
-        split, index = job
-        random = np.random.default_rng([seed, split, index])
-        name = names[index % classes]
-        image, box = picture(name, random, size, held_out=bool(split))
-        file = f"val_{index}.JPEG" if split else f"{name}_{index // classes}.JPEG"
-        place = folder / "val" / "images" if split else folder / "train" / name / "images"
-        image.save(place / file, "JPEG", quality=90)
-        return split, name, file, box
-
-    jobs = [(split, index) for split, count in ((0, train), (1, val)) for index in range(count)]
-    done = [one(job) for job in jobs]
-    annotations = [f"{file}\t{name}\t" + "\t".join(map(str, box)) for split, name, file, box in done if split]
-    (folder / "val" / "val_annotations.txt").write_text("\n".join(annotations) + "\n", encoding="utf-8")
+    for index in range(train):
+        name, file = names[index % classes], f"{names[index % classes]}_{index // classes}.JPEG"
+        box = _save(folder / "train" / name / "images" / file, name, [seed, 0, index], size, held_out=False)
+        boxes[name].append(f"{file}\t{box}")
     for name in names:
-        boxes = [
-            f"{file}\t" + "\t".join(map(str, box)) for split, other, file, box in done if not split and other == name
-        ]
-        (folder / "train" / name / f"{name}_boxes.txt").write_text("\n".join(boxes) + "\n", encoding="utf-8")
+        _write_lines(folder / "train" / name / f"{name}_boxes.txt", boxes[name])
+    (folder / "val" / "images").mkdir(parents=True)
+    annotations = []
+    for index in range(val):
+        name, file = names[index % classes], f"val_{index}.JPEG"
+        box = _save(folder / "val" / "images" / file, name, [seed, 1, index], size, held_out=True)
+        annotations.append(f"{file}\t{name}\t{box}")
+    _write_lines(folder / "val" / "val_annotations.txt", annotations)
 
 
-def picture(
+def _save(path: Path, name: str, seed: list[int], size: int, held_out: bool) -> str:
+    """Draw and save an image; return its box as text."""
+    image, box = draw(name, np.random.default_rng(seed), size, held_out)
+    image.save(path, "JPEG", quality=90)
+    return "\t".join(map(str, box))
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def draw(
     name: str, random: np.random.Generator, size: int, held_out: bool
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """One image and the box of its shape (x0, y0, x1, y1; the last pixels are inside, as in Tiny ImageNet)."""
+    """Draw an image of a shape.
+
+    Args:
+        name: of the shape.
+        random: source of all random numbers.
+        size: side of the image in pixels.
+        held_out: whether to use the combinations of texture and hue that are reserved for validation.
+
+    Returns:
+        The image, and the box of its shape: x0, y0, x1, y1, the outermost pixels inside it (as in Tiny ImageNet).
+    """
     texture, hue = _background(random, held_out)
     ground = _colour(random, hue)
     pixels = _TEXTURES[texture](random, size, ground, 0.6 * ground + 0.4 * _colour(random, hue))
     for _ in range(random.integers(2, _DISTRACTORS + 1)):
         speck = _mask(_ellipse(random.uniform(0.4, 1.0)), random, size, random.uniform(0.03, 0.08))
-        pixels = _laid_over(pixels, speck, _colour(random, random.random()))
+        pixels = _overlay(pixels, speck, _colour(random, random.random()))
     line = Image.new("L", (size, size))
     ends = random.uniform(0, size, 4).tolist()
     ImageDraw.Draw(line).line(ends, fill=200, width=1)
-    pixels = _laid_over(pixels, np.asarray(line) / 255, _colour(random, random.random()))
+    pixels = _overlay(pixels, np.asarray(line) / 255, _colour(random, random.random()))
     mask = _mask(SHAPES[name](), random, size, random.uniform(0.24, 0.38))
-    around = float((pixels.mean(2) * mask).sum() / max(mask.sum(), 1e-9))
+    surroundings = float((pixels.mean(2) * mask).sum() / max(mask.sum(), 1e-9))
     colour = _colour(random, random.random())
-    while abs(colour.mean() - around) < 0.35:  # it can be told from what is behind it
+    while abs(colour.mean() - surroundings) < 0.35:  # enough contrast with the background
         colour = _colour(random, random.random())
     shading = 1 + 0.12 * _smooth(random, size)[..., None]
-    pixels = pixels * (1 - mask[..., None]) + np.clip(colour * shading, 0, 1) * mask[..., None]
+    pixels = _overlay(pixels, mask, np.clip(colour * shading, 0, 1))
     pixels = pixels + random.normal(0, 0.02, pixels.shape)
     rows, columns = np.flatnonzero((mask > 0.5).any(1)), np.flatnonzero((mask > 0.5).any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
@@ -100,7 +118,7 @@ def picture(
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
-# Each gives polygons around the origin, within about the unit circle: what is filled, then what is cut out.
+# Polygons around the origin, within about the unit circle: the filled one, then the one cut out of it.
 
 
 def _regular(corners: int, inner: float | None = None) -> Points:
@@ -151,24 +169,24 @@ SHAPES: dict[str, Callable[[], list[Points]]] = {
 
 
 def _mask(polygons: list[Points], random: np.random.Generator, size: int, scale: float) -> Pixels:
-    """[size, size] from 0 to 1: the polygons turned, scaled (to a share of the size) and put somewhere inside."""
+    """[size, size] from 0 to 1: the polygons rotated, scaled to a share of the size, at a random position inside."""
     angle, radius = random.uniform(-_TILT, _TILT), scale * size
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    turned = [polygon @ turn.T * radius for polygon in polygons]
-    low, high = turned[0].min(0), turned[0].max(0)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    rotated = [polygon @ rotation.T * radius for polygon in polygons]
+    low, high = rotated[0].min(0), rotated[0].max(0)
     corner = random.uniform(1 - low, np.maximum(size - 2 - high, 2 - low))
-    # Drawn in a window of its own, which for a speck is small.
+    # Drawn in its bounding window, which for a speck is small.
     first = np.floor(corner + low).astype(int)
     extent = np.ceil(high - low).astype(int) + 2
-    image = Image.new("L", tuple((extent * _SUPER).tolist()))
-    draw = ImageDraw.Draw(image)
-    for fill, polygon in zip((255, 0), turned, strict=False):
-        draw.polygon([tuple(point) for point in (polygon + corner - first) * _SUPER], fill=fill)
-    drawn = np.asarray(image.resize(tuple(extent.tolist()), Image.Resampling.BOX)) / 255
+    image = Image.new("L", tuple((extent * _SUPERSAMPLING).tolist()))
+    canvas = ImageDraw.Draw(image)
+    for fill, polygon in zip((255, 0), rotated, strict=False):
+        canvas.polygon([tuple(point) for point in (polygon + corner - first) * _SUPERSAMPLING], fill=fill)
+    window = np.asarray(image.resize(tuple(extent.tolist()), Image.Resampling.BOX)) / 255
     mask = np.zeros((size, size))
     columns, rows = (slice(start, start + length) for start, length in zip(first, extent, strict=True))
     part = mask[rows, columns]
-    part[:] = drawn[: part.shape[0], : part.shape[1]]
+    part[:] = window[: part.shape[0], : part.shape[1]]
     return mask
 
 
@@ -176,7 +194,7 @@ def _mask(polygons: list[Points], random: np.random.Generator, size: int, scale:
 
 
 def _background(random: np.random.Generator, held_out: bool) -> tuple[int, float]:
-    """A texture and a hue. A quarter of their combinations is kept for validation, and it has no others."""
+    """A texture and a hue. A quarter of their combinations is reserved for validation, which has no others."""
     while True:
         texture, hue = int(random.integers(len(_TEXTURES))), int(random.integers(_HUES))
         if ((texture + hue) % 4 == 0) == held_out:
@@ -200,8 +218,12 @@ def _waves(random: np.random.Generator, size: int) -> Pixels:
     return wave
 
 
-def _blend(share: Pixels, one: Pixels, other: Pixels) -> Pixels:
-    return one + (other - one) * np.clip(share, 0, 1)[..., None]
+def _blend(weight: Pixels, first: Pixels, second: Pixels) -> Pixels:
+    return first + (second - first) * np.clip(weight, 0, 1)[..., None]
+
+
+def _overlay(pixels: Pixels, mask: Pixels, colour: Pixels) -> Pixels:
+    return pixels * (1 - mask[..., None]) + colour * mask[..., None]
 
 
 _TEXTURES: list[Callable[[np.random.Generator, int, Pixels, Pixels], Pixels]] = [
@@ -210,7 +232,3 @@ _TEXTURES: list[Callable[[np.random.Generator, int, Pixels, Pixels], Pixels]] = 
     lambda random, size, a, b: _blend(0.5 + 3 * _waves(random, size) * _waves(random, size), a, b),
     lambda random, size, a, b: _blend(random.random((size, size)), a, b),
 ]
-
-
-def _laid_over(pixels: Pixels, mask: Pixels, colour: Pixels) -> Pixels:
-    return pixels * (1 - mask[..., None]) + colour * mask[..., None]

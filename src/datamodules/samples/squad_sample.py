@@ -1,42 +1,49 @@
 """A generated question answering data set in SQuAD's official layout: seeded, no network, thousands of questions in seconds.
 
-A paragraph tells six facts about one invented place, or three about each of two. Every question asks for one fact.
-What makes it a reading task:
+A paragraph states six facts about one invented building or site (an entity), or three about each of two. Every
+question asks for one fact. Three properties make it a reading task:
 
-- the facts are of two types only, so that the answer has rivals of its own type: two persons beside the one who
-  founded the place ran it and visited it; in a paragraph about two places the same is told of both;
-- the question words an attribute otherwise than the text does, and every sentence names the place, so that counting
-  common words does not find the sentence;
-- sentences come in any order, and most of them hold two facts.
+- the facts are of two types only, so that every answer has distractors of its type: besides the person who founded the
+  entity, the paragraph names those who manage it and visited it; a paragraph about two entities states the same
+  attributes of both;
+- questions use other words for an attribute than the text, and every sentence names the entity, so that word overlap
+  does not find the sentence;
+- sentences are shuffled, and most of them hold two facts.
 
-The development split is made of combinations that training never has: of name pieces, of question and statement
+The development split consists of combinations that never occur in training: of name parts, of question and statement
 wordings, of attributes in one paragraph. Which combinations are held out does not depend on the seed.
 """
 
 import itertools
 import json
-import os
 import random
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FACTS = 6  # told in one paragraph
-TWO_PLACES = 0.2  # share of paragraphs about two places
-QUESTIONS = 4  # asked at most about one paragraph
-PARAGRAPHS = 20  # in one article
-HELD_OUT = 5  # one combination in so many is kept for the development split
+# Part of the fingerprints of generated data. Replace it, by any new value, with every change of what is generated
+# (tests/test_samples.py pins the output), and never otherwise: caches and comparable runs depend on it.
+FINGERPRINT = "cf6b312df49ffe2c3f10c37dc13787acbf706a12c6c81f27ce54e15f1ffbdc56"
+
+FACTS = 6  # in a paragraph
+TWO_ENTITIES = 0.2  # share of paragraphs about two entities
+QUESTIONS = 4  # at most, about one paragraph
+PARAGRAPHS = 20  # in an article
+HELD_OUT = 5  # one combination in HELD_OUT is reserved for the development split
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """One thing that can be told of a place.
+    """A property of an entity.
 
-    `statements` have {e} for the place and {v} for the value; one that begins with {e} can share its subject
-    with another. `questions` have {e}, and follow any of their type's openings. The two share no content word.
+    Attributes:
+        name: identifies the attribute.
+        type: of its values, a key of `OPENINGS`.
+        statements: sentences with {e} for the entity and {v} for the value; those that begin with {e} can share
+            their subject with another.
+        questions: with {e}, to follow any of the type's openings; they share no content word with the statements.
     """
 
     name: str
@@ -54,7 +61,7 @@ OPENINGS = {
     "thing": ("What", "Do you know what", "Can you say what", "What sort of thing"),
 }
 
-ATTRIBUTES_OF = tuple(
+ATTRIBUTES = tuple(
     Attribute(*row)
     for row in (
         ("founder", "person", ("{e} was founded by {v}", "{e} owes its start to {v}", "{v} founded {e}"),
@@ -108,8 +115,8 @@ ATTRIBUTES_OF = tuple(
     )
 )  # fmt: skip
 
-# Sentences that name a place and tell nothing: they share as many words with a question as the answer's sentence.
-LURES = (
+# Sentences that name an entity and state no fact: they share as many words with a question as the answer's sentence.
+DISTRACTORS = (
     "Many people have heard of {a}.",
     "Maps of the area show {a}.",
     "It takes a day to get to {a}.",
@@ -137,11 +144,11 @@ TOWN_FIRST = _words("""
 TOWN_SECOND = _words("""
     ano ara edo elia emi ena ia iko ima ira isa oka ola oma ona oria uma una ura uta
 """)
-GIVEN = _words("""
+GIVEN_NAMES = _words("""
     Ada Alma Anton Bella Boris Carl Clara David Edith Elsa Emil Eva Felix Frida Greta Hanna Hugo Ida Igor Ivan Jonas
     Julia Karl Laura Leo Lena Lukas Maria Max Nina Oskar Otto Paula Peter Rosa Rudolf Simon Stella Tom Vera
 """)
-FAMILY = _words("""
+FAMILY_NAMES = _words("""
     Adler Bauer Becker Berger Braun Fischer Fuchs Graf Gruber Haas Hahn Hofer Huber Kaiser Keller Klein Koch Kraus
     Lang Lehner Maier Moser Neumann Pichler Pohl Reiter Richter Roth Sauer Schmid Stein Vogel Wagner Weber Winkler
     Wolf
@@ -157,189 +164,175 @@ THINGS = _words("""
 
 
 def write(folder: Path, seed: int, train: int, val: int, unanswerable: float = 0.0) -> None:
-    """Writes `train-v1.1.json` and `dev-v1.1.json` (`-v2.0` with unanswerable questions) into a folder.
+    """Write `train-v1.1.json` and `dev-v1.1.json`, or `-v2.0` with unanswerable questions, into a folder.
 
     Args:
-        folder: Made when it is not there.
-        seed: The same seed, counts and share give the same bytes.
-        train: Number of questions to train on.
-        val: Number of questions in the development split.
-        unanswerable: Share of questions, in [0, 1), that the paragraph does not answer; above 0 the layout is 2.0's.
+        folder: created if it does not exist.
+        seed: equal seeds, counts and shares give equal bytes.
+        train: number of training questions.
+        val: number of questions in the development split.
+        unanswerable: share of questions, in [0, 1), that the paragraph does not answer; above 0 the layout is 2.0's.
 
     Raises:
-        ValueError: for a count below 1 or a share outside [0, 1).
+        ValueError: a count below 1 or a share outside [0, 1).
     """
     if train < 1 or val < 1 or not 0 <= unanswerable < 1:
         raise ValueError(f"train={train} and val={val} must be at least 1, unanswerable={unanswerable} in [0, 1)")
     folder.mkdir(parents=True, exist_ok=True)
-    version = "v2.0" if unanswerable else "1.1"
+    version, suffix = ("v2.0", "v2.0") if unanswerable else ("1.1", "v1.1")
     for split, count in (("train", train), ("dev", val)):
         data = list(_articles(split, random.Random(f"{seed} {split}"), count, unanswerable))
-        _write_json(folder / f"{split}-{version if unanswerable else 'v1.1'}.json", {"data": data, "version": version})
+        content = json.dumps({"data": data, "version": version})
+        (folder / f"{split}-{suffix}.json").write_text(content, encoding="utf-8")
 
 
-def _write_json(path: Path, content: Any) -> None:
-    """A file is whole or not there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content))
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
-
-
-def _held_out(*parts: str) -> bool:
-    return zlib.crc32("|".join(parts).encode()) % HELD_OUT == 0
-
-
-class _Split:
-    """What one split may put together."""
+class _Vocabulary:
+    """Names, values and wordings that a split may combine."""
 
     def __init__(self, split: str) -> None:
-        def mine(*parts: str) -> bool:
-            return _held_out(*parts) == (split == "dev")
+        def allowed(*parts: str) -> bool:
+            held_out = zlib.crc32("|".join(parts).encode()) % HELD_OUT == 0
+            return held_out == (split == "dev")
 
-        self.names = {a: [(a + b).capitalize() for b in SECOND if mine("name", a, b)] for a in FIRST}
-        self.towns = [(a + b).capitalize() for a in TOWN_FIRST for b in TOWN_SECOND if mine("town", a, b)]
-        self.people = [f"{a} {b}" for a in GIVEN for b in FAMILY if mine("person", a, b)]
-        self.years = [str(y) for y in range(1500, 1980)]
-        self.numbers = [str(n) for n in range(10, 100)]
-        # (attribute, statement) -> whole questions
+        self.names = {a: [(a + b).capitalize() for b in SECOND if allowed("name", a, b)] for a in FIRST}
+        self.values = {
+            "person": [f"{a} {b}" for a in GIVEN_NAMES for b in FAMILY_NAMES if allowed("person", a, b)],
+            "year": [str(year) for year in range(1500, 1980)],
+            "number": [str(number) for number in range(10, 100)],
+            "town": [(a + b).capitalize() for a in TOWN_FIRST for b in TOWN_SECOND if allowed("town", a, b)],
+            "colour": COLOURS,
+            "thing": THINGS,
+        }
+        # (attribute, statement) -> complete questions
         self.questions: dict[tuple[str, str], list[str]] = {}
-        for attribute in ATTRIBUTES_OF:
+        for attribute in ATTRIBUTES:
             for statement in attribute.statements:
                 self.questions[attribute.name, statement] = [
                     f"{opening} {question}"
                     for opening in OPENINGS[attribute.type]
                     for question in attribute.questions
-                    if mine("wording", statement, opening, question)
+                    if allowed("wording", statement, opening, question)
                 ]
-        # Statements that this split has questions about.
+        # Statements for which the split has questions.
         self.statements = {
-            attribute.name: [each for each in attribute.statements if self.questions[attribute.name, each]]
-            for attribute in ATTRIBUTES_OF
+            attribute.name: [text for text in attribute.statements if self.questions[attribute.name, text]]
+            for attribute in ATTRIBUTES
         }
-        told = [attribute for attribute in ATTRIBUTES_OF if self.statements[attribute.name]]
-        # By the number of places: what one paragraph tells of each of them, always of two types.
+        self.attributes = [attribute for attribute in ATTRIBUTES if self.statements[attribute.name]]
+        triples = list(itertools.combinations(self.attributes, FACTS // 2))
+        same_type = [triple for triple in triples if _type_count(triple) == 1]
+        # By number of entities: the attributes of each of them in one paragraph, always of two types.
         self.sets = {
             1: [
                 a + b
-                for a, b in itertools.combinations(_threes(told), 2)
-                if a[0].type != b[0].type and mine("attributes", *(each.name for each in a + b))
+                for a, b in itertools.combinations(same_type, 2)
+                if _type_count(a + b) == 2 and allowed("attributes", *(attribute.name for attribute in a + b))
             ],
             2: [
-                three
-                for three in itertools.combinations(told, FACTS // 2)
-                if len({each.type for each in three}) == 2 and mine("attributes", *(each.name for each in three))
+                triple
+                for triple in triples
+                if _type_count(triple) == 2 and allowed("attributes", *(attribute.name for attribute in triple))
             ],
         }
 
-    def untold(self, facts: list["_Fact"]) -> list[Attribute]:
-        """Attributes that a paragraph does not tell, of the types that it does."""
-        types, told = {fact.attribute.type for fact in facts}, {fact.attribute.name for fact in facts}
-        return [a for a in ATTRIBUTES_OF if a.type in types and a.name not in told and self.statements[a.name]]
-
-    def values(self, kind: str) -> list[str]:
-        return {"person": self.people, "year": self.years, "number": self.numbers, "town": self.towns,
-                "colour": COLOURS, "thing": THINGS}[kind]  # fmt: skip
+    def absent_attributes(self, facts: list["_Fact"]) -> list[Attribute]:
+        """Return the attributes that a paragraph does not state, of the types that it states."""
+        types, names = {fact.attribute.type for fact in facts}, {fact.attribute.name for fact in facts}
+        return [attribute for attribute in self.attributes if attribute.type in types and attribute.name not in names]
 
 
-def _threes(attributes: list[Attribute]) -> list[tuple[Attribute, ...]]:
-    """Three attributes of one type, in all ways."""
-    threes = itertools.combinations(attributes, FACTS // 2)
-    return [three for three in threes if len({each.type for each in three}) == 1]
+def _type_count(attributes: tuple[Attribute, ...]) -> int:
+    return len({attribute.type for attribute in attributes})
 
 
 @dataclass
 class _Fact:
-    place: str
+    entity: str
     attribute: Attribute
     value: str
     statement: str
     start: int = -1  # of the value in the paragraph
 
 
-def _facts(words: _Split, rng: random.Random, names: list[str], attributes: tuple[Attribute, ...]) -> list[_Fact]:
+def _facts(
+    vocabulary: _Vocabulary, rng: random.Random, entities: list[str], attributes: tuple[Attribute, ...]
+) -> list[_Fact]:
     values = {
-        kind: iter(rng.sample(words.values(kind), FACTS))
+        kind: iter(rng.sample(vocabulary.values[kind], FACTS))
         for kind in dict.fromkeys(attribute.type for attribute in attributes)
     }
     return [
-        _Fact(name, attribute, next(values[attribute.type]), rng.choice(words.statements[attribute.name]))
+        _Fact(entity, attribute, next(values[attribute.type]), rng.choice(vocabulary.statements[attribute.name]))
         for attribute in attributes
-        for name in names
+        for entity in entities
     ]
 
 
 def _sentences(facts: list[_Fact], rng: random.Random) -> list[list[_Fact]]:
-    """Puts facts together in ones and twos, in any order."""
-    left = facts[:]
-    rng.shuffle(left)
+    """Group facts into sentences of one or two, shuffled."""
+    remaining = facts[:]
+    rng.shuffle(remaining)
     sentences = []
-    while left:
-        fact = left.pop()
-        if left and rng.random() < 0.75:
-            sentences.append([fact, left.pop()])
+    while remaining:
+        fact = remaining.pop()
+        if remaining and rng.random() < 0.75:
+            sentences.append([fact, remaining.pop()])
         else:
             sentences.append([fact])
     rng.shuffle(sentences)
     return sentences
 
 
-def _tell(sentences: list[list[_Fact]], lure: str, rng: random.Random) -> str:
-    """The paragraph; notes in every fact where its value stands."""
-    at = rng.randrange(len(sentences) + 1)
+def _compose(sentences: list[list[_Fact]], distractor: str, rng: random.Random) -> str:
+    """Return the paragraph, and record in every fact where its value begins."""
+    position = rng.randrange(len(sentences) + 1)
     text = ""
     for index, sentence in enumerate(sentences):
-        if index == at:
-            text += lure + " "
+        if index == position:
+            text += distractor + " "
         previous: _Fact | None = None
         for fact in sentence:
-            clause = fact.statement.replace("{e}", fact.place)
-            if previous is not None:
-                if previous.place == fact.place and previous.statement[:3] == fact.statement[:3] == "{e}":
-                    clause = " and" + clause[len(fact.place) :]
-                else:
-                    clause = rng.choice(JOINS) + clause
-            else:
+            clause = fact.statement.replace("{e}", fact.entity)
+            if previous is None:
                 clause = clause[0].upper() + clause[1:]
+            elif previous.entity == fact.entity and previous.statement[:3] == fact.statement[:3] == "{e}":
+                clause = " and" + clause[len(fact.entity) :]
+            else:
+                clause = rng.choice(JOINS) + clause
             fact.start = len(text) + clause.index("{v}")
             text += clause.replace("{v}", fact.value)
             previous = fact
         text += ". "
-    return text + lure if at == len(sentences) else text[:-1]
+    return text + distractor if position == len(sentences) else text[:-1]
 
 
-def _paragraph(words: _Split, rng: random.Random) -> tuple[str, list[_Fact]]:
-    places = 2 if rng.random() < TWO_PLACES else 1
-    names = [rng.choice(words.names[first]) for first in rng.sample(FIRST, places)]
-    facts = _facts(words, rng, names, rng.choice(words.sets[places]))
-    lure = rng.choice(LURES).format(a=rng.choice(names))
-    return _tell(_sentences(facts, rng), lure, rng), facts
+def _paragraph(vocabulary: _Vocabulary, rng: random.Random) -> tuple[str, list[_Fact]]:
+    count = 2 if rng.random() < TWO_ENTITIES else 1
+    entities = [rng.choice(vocabulary.names[first]) for first in rng.sample(FIRST, count)]
+    facts = _facts(vocabulary, rng, entities, rng.choice(vocabulary.sets[count]))
+    distractor = rng.choice(DISTRACTORS).format(a=rng.choice(entities))
+    return _compose(_sentences(facts, rng), distractor, rng), facts
 
 
 def _articles(split: str, rng: random.Random, count: int, unanswerable: float) -> Iterator[dict[str, Any]]:
-    words = _Split(split)
-    made = 0
+    vocabulary = _Vocabulary(split)
+    written = 0
     for number in itertools.count():
         paragraphs: list[dict[str, object]] = []
-        while made < count and len(paragraphs) < PARAGRAPHS:
-            context, facts = _paragraph(words, rng)
+        while written < count and len(paragraphs) < PARAGRAPHS:
+            context, facts = _paragraph(vocabulary, rng)
             qas: list[dict[str, object]] = []
-            for fact in rng.sample(facts, min(QUESTIONS, count - made)):
-                asked, statement = fact.attribute, fact.statement
+            for fact in rng.sample(facts, min(QUESTIONS, count - written)):
+                attribute, statement = fact.attribute, fact.statement
                 answers = [{"text": fact.value, "answer_start": fact.start}]
                 if unanswerable and rng.random() < unanswerable:
-                    # What is not told, of a type that is.
-                    asked, answers = rng.choice(words.untold(facts)), []
-                    statement = rng.choice(words.statements[asked.name])
-                question = rng.choice(words.questions[asked.name, statement]).replace("{e}", fact.place)
-                row: dict[str, object] = {"id": f"{split}-{made:07d}", "question": question, "answers": answers}
+                    attribute, answers = rng.choice(vocabulary.absent_attributes(facts)), []
+                    statement = rng.choice(vocabulary.statements[attribute.name])
+                question = rng.choice(vocabulary.questions[attribute.name, statement]).replace("{e}", fact.entity)
+                row: dict[str, object] = {"id": f"{split}-{written:07d}", "question": question, "answers": answers}
                 qas.append(row | {"is_impossible": not answers} if unanswerable else row)
-                made += 1
+                written += 1
             paragraphs.append({"context": context, "qas": qas})
         yield {"title": f"Region_{number}", "paragraphs": paragraphs}
-        if made >= count:
+        if written >= count:
             return

@@ -1,9 +1,9 @@
-"""Files of the Hugging Face Hub on this machine."""
+"""Downloaded files of the Hugging Face Hub."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-from datamodules.sources.hub_errors import INSTEAD_OF_DATA, hub_access
+from datamodules.sources.hub_errors import DATA_ALTERNATIVES, hub_access
 
 
 def download(
@@ -11,36 +11,36 @@ def download(
     revision: str,
     files: str | Sequence[str],
     repo_type: Literal["dataset", "model"] = "dataset",
-    instead: str = INSTEAD_OF_DATA,
+    alternatives: str = DATA_ALTERNATIVES,
 ) -> list[str]:
-    """Local paths of a Hub repository's files, downloaded unless the Hub's cache has them.
+    """Return local paths of a Hub repository's files, downloaded unless the Hub's cache has them.
 
     Honours HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE. The fingerprint of such data is `repo@revision`.
 
     Args:
         repo: "owner/name".
-        revision: a commit hash, a tag or a branch; what the cache has of it is not asked for again.
+        revision: a commit hash, a tag or a branch; cached files of it are not requested again.
         files: one path in the repository, or several.
         repo_type: "dataset" or "model".
-        instead: what the message proposes when there is no network.
+        alternatives: proposed by the message when there is no network.
 
     Raises:
-        InputError: no network, no such repository, revision or file, no access. Within seconds, in one line.
+        InputError: no network, no such repository, revision or file, or no access; within seconds, in one line.
     """
     names = [files] if isinstance(files, str) else list(files)
-    here = [cached_path(repo, revision, name, repo_type) for name in names]
-    if all(here):
-        return [str(path) for path in here]
+    paths = [cached_path(repo, revision, name, repo_type) for name in names]
+    if all(paths):
+        return [str(path) for path in paths]
 
     from huggingface_hub import hf_hub_download
 
-    with hub_access(f"{'the data set' if repo_type == 'dataset' else 'the model'} {repo}", instead):
+    with hub_access(f"{'the data set' if repo_type == 'dataset' else 'the model'} {repo}", alternatives):
         return [hf_hub_download(repo, name, revision=revision, repo_type=repo_type) for name in names]
 
 
 def cached_path(repo: str, revision: str, name: str, repo_type: str) -> str | None:
-    """The path of a file in the Hub's cache, if it is there."""
+    """Return the path of a file in the Hub's cache; None: not cached."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, name, revision=revision, repo_type=repo_type)
-    return found if isinstance(found, str) else None
+    path = try_to_load_from_cache(repo, name, revision=revision, repo_type=repo_type)
+    return path if isinstance(path, str) else None

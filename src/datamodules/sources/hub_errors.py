@@ -1,8 +1,8 @@
-"""The Hugging Face Hub, asked with little patience: a missing network is told in one line, within seconds.
+"""Errors of the Hugging Face Hub in one line, within seconds.
 
-Left alone, the Hub's client tries each file for 23 seconds when there is no network, and for minutes or for
-ever when a server takes the call and says nothing. So the Hub is asked once, before anything else. If it is
-silent, its client is put into offline mode: what is in its cache is used, and anything else fails at once.
+Without a network, the Hub's client tries each file for 23 seconds, and for minutes or without end when a server accepts
+the connection and does not answer. Therefore the Hub is probed once, before anything else. If it does not answer, its
+client is set to offline mode: cached files are used, and any other request fails at once.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ from typing import NamedTuple
 
 from config.errors import InputError, ResourceError
 
-INSTEAD_OF_DATA = (
+DATA_ALTERNATIVES = (
     "data.path=<folder of your files>, or generated data (data=squad_sample, data=topics_sample, data=shapes)"
 )
-INSTEAD_OF_MODEL = "model.pretrained=<checkpoint folder>, or model.pretrained=null for random weights"
-INSTEAD = f"{INSTEAD_OF_DATA}; {INSTEAD_OF_MODEL}"
-# Seconds until a Hub that does not answer counts as out of reach.
+MODEL_ALTERNATIVES = "model.pretrained=<checkpoint folder>, or model.pretrained=null for random weights"
+ALTERNATIVES = f"{DATA_ALTERNATIVES}; {MODEL_ALTERNATIVES}"
+# Seconds until a Hub that does not answer counts as unreachable.
 PATIENCE = 4.0
 
 
 @contextlib.contextmanager
-def hub_access(what: str, instead: str = INSTEAD) -> Iterator[None]:
-    """Around every use of the Hub: huggingface_hub, transformers' from_pretrained, timm's create_model.
+def hub_access(subject: str, alternatives: str = ALTERNATIVES) -> Iterator[None]:
+    """Context of every use of the Hub: huggingface_hub, transformers' from_pretrained, timm's create_model.
 
     Args:
-        what: what is fetched, for the message: "the data set rajpurkar/squad".
-        instead: what to type instead when the Hub is out of reach, for the message.
+        subject: of the download, for the message: "the data set rajpurkar/squad".
+        alternatives: proposed by the message when the Hub cannot be reached.
 
     Raises:
         InputError: no network, or no such repository, revision or file; one line, within seconds.
@@ -42,128 +42,134 @@ def hub_access(what: str, instead: str = INSTEAD) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if any(getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error)):
+        if any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in _causes(error)):
             raise ResourceError(
-                f"no space left on the disk while downloading {what} to {_cache()}; "
-                "HF_HOME=<folder> puts the Hub's cache elsewhere"
+                f"no space left on the disk while downloading {subject} to {_cache_folder()}; free some, or set "
+                "HF_HOME=<folder> to move the Hub's cache"
             ) from error
-        message = explain_hub_error(error, what, instead)
+        message = explain_hub_error(error, subject, alternatives)
         if message is None:
             raise
         raise InputError(message) from error
 
 
-def explain_hub_error(error: BaseException, what: str, instead: str = INSTEAD) -> str | None:
-    """One line for people about why the Hub did not give something; None when the error has another cause.
+def explain_hub_error(error: BaseException, subject: str, alternatives: str = ALTERNATIVES) -> str | None:
+    """Explain in one line why the Hub did not deliver something; None: the error has another cause.
 
-    Error classes are told by name along the chain of causes: transformers and timm wrap them, and the HTTP
-    library beneath is another one in each version of the client.
+    Error classes are recognised by name along the chain of causes: transformers and timm wrap them, and the client's
+    HTTP library depends on its version.
+
+    Args:
+        error: the exception.
+        subject: of the download, for the message.
+        alternatives: proposed by the message when the Hub cannot be reached.
     """
-    chain = _chain(error)
-    named = {c.__name__: e for e in reversed(chain) for c in type(e).__mro__}
-    if "GatedRepoError" in named:
-        return f"{what} is gated: ask for access on its page of the Hub, then log in with `hf auth login`"
-    if "RepositoryNotFoundError" in named:
-        return f"{what}: the Hub has nothing of that name, or it is private (log in with `hf auth login`)"
-    if "RevisionNotFoundError" in named:
-        return f"{what}: the Hub does not have this revision"
-    if "RemoteEntryNotFoundError" in named:
-        return f"{what}: the Hub lacks a file ({_line(named['RemoteEntryNotFoundError'])})"
-    if "HFValidationError" in named:
-        return f"{what}: this is neither a folder that exists nor a name on the Hub (owner/name)"
-    if named.keys() & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TransportError"}:
-        return out_of_reach(what, instead, why_offline() or f"no connection ({_line(chain[-1])})")
-    if "HfHubHTTPError" in named:
-        return f"cannot get {what}: the Hub answered: {_line(named['HfHubHTTPError'])}"
+    causes = _causes(error)
+    by_class = {cls.__name__: cause for cause in reversed(causes) for cls in type(cause).__mro__}
+    if "GatedRepoError" in by_class:
+        return f"{subject} is gated: request access on its page of the Hub, then log in with `hf auth login`"
+    if "RepositoryNotFoundError" in by_class:
+        return f"{subject}: the Hub has no repository of that name, or it is private (log in with `hf auth login`)"
+    if "RevisionNotFoundError" in by_class:
+        return f"{subject}: the Hub does not have this revision"
+    if "RemoteEntryNotFoundError" in by_class:
+        return f"{subject}: the Hub lacks a file ({_line(by_class['RemoteEntryNotFoundError'])})"
+    if "HFValidationError" in by_class:
+        return f"{subject}: neither an existing folder nor a name on the Hub (owner/name)"
+    if by_class.keys() & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TransportError"}:
+        reason = offline_reason() or f"no connection ({_line(causes[-1])})"
+        return unreachable_message(subject, alternatives, reason)
+    if "HfHubHTTPError" in by_class:
+        return f"cannot get {subject}: the Hub answered: {_line(by_class['HfHubHTTPError'])}"
     # transformers, about a folder or repository without weights or without a config.json
     if isinstance(error, OSError | ValueError) and re.search("does not appear to have|^Unrecognized model", str(error)):
-        return f"{what}: {_line(error)}"
+        return f"{subject}: {_line(error)}"
     return None
 
 
-def out_of_reach(what: str, instead: str, why: str) -> str:
-    """The message for something that is neither on this machine nor to be had."""
+def unreachable_message(subject: str, alternatives: str, reason: str) -> str:
+    """Format the message for something that is neither in the cache nor can be downloaded."""
     return (
-        f"cannot get {what}: {why}, and the Hub's cache ({_cache()}) does not have it. "
-        f"Without a network: {instead}; or HF_HOME=<a filled cache>"
+        f"cannot get {subject}: {reason}, and the Hub's cache ({_cache_folder()}) does not have it. "
+        f"Without a network: {alternatives}; or HF_HOME=<a filled cache>"
     )
 
 
-def begin_asking() -> None:
-    """Asks the Hub whether it answers, in the background."""
+def start_probe() -> None:
+    """Start to probe the Hub in the background."""
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE:
-        _ask(constants.ENDPOINT)
+        _probe(constants.ENDPOINT)
 
 
 def work_offline_if_unreachable() -> bool:
-    """Asks the Hub once per process whether it answers; if not, puts its client into offline mode.
+    """Probe the Hub once per process; if it does not answer, set its client to offline mode.
 
     Returns:
-        Whether the client is offline now (also because HF_HUB_OFFLINE=1 says so).
+        Whether the client is offline (also when HF_HUB_OFFLINE=1 is set).
     """
     from huggingface_hub import constants
 
-    if not constants.HF_HUB_OFFLINE and _silence(constants.ENDPOINT) is not None:
+    if not constants.HF_HUB_OFFLINE and _probe_error(constants.ENDPOINT) is not None:
         constants.HF_HUB_OFFLINE = True
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def why_offline() -> str | None:
-    """Why the client is in offline mode, in a few words; None when it is not."""
+def offline_reason() -> str | None:
+    """Return why the client is in offline mode, in a few words; None: it is not."""
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE:
         return None
-    why = _silence(constants.ENDPOINT) if _ask.cache_info().currsize else None
-    return f"{constants.ENDPOINT} cannot be reached ({why})" if why else "HF_HUB_OFFLINE forbids to ask the Hub"
+    reason = _probe_error(constants.ENDPOINT) if _probe.cache_info().currsize else None
+    return f"{constants.ENDPOINT} cannot be reached ({reason})" if reason else "HF_HUB_OFFLINE is set"
 
 
-def _silence(endpoint: str) -> str | None:
-    """Why the endpoint does not answer within PATIENCE seconds; None when it does, with whatever status."""
-    answer = _ask(endpoint)
-    answer.thread.join(max(answer.began + PATIENCE + 0.5 - time.monotonic(), 0))
-    return answer.outcome[0] if answer.outcome else f"no answer in {PATIENCE:g} seconds"
+def _probe_error(endpoint: str) -> str | None:
+    """Why the endpoint does not answer within PATIENCE seconds; None: it answers, with any status."""
+    probe = _probe(endpoint)
+    probe.thread.join(max(probe.start + PATIENCE + 0.5 - time.monotonic(), 0))
+    return probe.outcome[0] if probe.outcome else f"no answer in {PATIENCE:g} seconds"
 
 
-class _Answer(NamedTuple):
+class _Probe(NamedTuple):
     thread: threading.Thread
-    began: float  # time.monotonic(), s
-    outcome: list[str | None]  # empty until known: why there is no answer, None when there is one
+    start: float  # time.monotonic(), s
+    outcome: list[str | None]  # empty until known: the error, None for an answer
 
 
 @functools.cache
-def _ask(endpoint: str) -> _Answer:
-    """Asks in a thread, because looking up a name has no time limit of its own."""
+def _probe(endpoint: str) -> _Probe:
+    """Send a request in a thread, because name resolution has no timeout of its own."""
     outcome: list[str | None] = []
 
-    def ask() -> None:
+    def request() -> None:
         from huggingface_hub import get_session
 
         try:
-            # The client's session knows about proxies and certificates.
+            # The client's session knows proxies and certificates.
             status = get_session().head(endpoint, timeout=PATIENCE, follow_redirects=False).status_code
-            outcome.append("the proxy asks for a password" if status == 407 else None)
-        except Exception as error:  # whatever goes wrong on the way to the Hub is the same to the user
-            outcome.append(_line(_chain(error)[-1]) or type(error).__name__)
+            outcome.append("the proxy requires a password" if status == 407 else None)
+        except Exception as error:  # any failure means that the Hub cannot be reached
+            outcome.append(_line(_causes(error)[-1]) or type(error).__name__)
 
-    # One line per request otherwise, wherever logging shows INFO.
+    # Otherwise one line per request, wherever logging shows INFO.
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    thread = threading.Thread(target=ask, name="is-the-hub-there", daemon=True)
+    thread = threading.Thread(target=request, name="hub-probe", daemon=True)
     thread.start()
-    return _Answer(thread, time.monotonic(), outcome)
+    return _Probe(thread, time.monotonic(), outcome)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error, what caused it, what caused that, and so on."""
-    chain: list[BaseException] = []
-    step: BaseException | None = error
-    while step is not None and step not in chain:
-        chain.append(step)
-        step = step.__cause__ or step.__context__
-    return chain
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and its chain of causes, outermost first."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return causes
 
 
 def _line(error: BaseException) -> str:
@@ -171,7 +177,7 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _cache() -> str:
+def _cache_folder() -> str:
     from huggingface_hub import constants
 
     return str(constants.HF_HUB_CACHE)

@@ -1,4 +1,4 @@
-"""A data set's source: files of yours, files on the Hugging Face Hub, or generated ones."""
+"""Source of a data set: local or remote files, files on the Hugging Face Hub, or generated ones."""
 
 import importlib
 import inspect
@@ -21,25 +21,25 @@ Layout = Callable[[str | None, str | None, str | None, Sequence[str]], Mapping[s
 
 @dataclass(frozen=True)
 class Source:
-    """Where both splits of a data set come from, and how much of them counts.
+    """Source of both splits of a data set, with a limit on their examples.
 
-    Of several settings the first counts: files of yours, a sample, the Hub.
+    The first of these settings counts: files (`path`, `train_file`, `val_file`), a sample, the Hub.
 
     Attributes:
         path: folder with both splits, local or an fsspec URL.
-        train_file: the training file, by name in `path` or outright.
-        val_file: the validation file, the same way.
-        hub: `repo`, `revision`, and the files of `train` and `val` there.
+        train_file: the training file, relative to `path` or by its own path.
+        val_file: the validation file, likewise.
+        hub: `repo`, `revision`, and the files of `train` and `val` in it.
         sample: settings of the generator.
-        generator: module of `datamodules.samples` with `write(folder, **settings)`.
-        limits: examples that count of a split; None: all.
-        selection: how a limit chooses; part of fingerprints: "first", or "balanced" over classes.
+        generator: module of `datamodules.samples` with `write(folder, **settings)` and `FINGERPRINT`.
+        limits: maximum number of examples by split; None: all.
+        selection: how a limit selects: "first", or "balanced" over classes. Part of fingerprints.
         layout: finds the files of a split in a folder.
-        root: of the cache.
+        root: folder of the cache.
         verify: "full" reads local files again even if they look unchanged.
-        content: fingerprint of a split of your files; None: of its files' names and contents.
-        variant: part of fingerprints: what else the examples depend on; "" for nothing.
-        choice: of conf/data that needs no files, for messages; "": as the generator is called.
+        content: computes the fingerprint of a split of files; None: from the files' names and contents.
+        variant: anything else the examples depend on, as part of fingerprints; "" for nothing.
+        choice: of conf/data, for a message: one that needs no files; "": the generator's name.
     """
 
     path: str | None
@@ -62,7 +62,7 @@ class Source:
         """Which of the settings counts.
 
         Raises:
-            InputError: there is none.
+            InputError: none is set.
         """
         if any(value is not None for value in (self.path, self.train_file, self.val_file)):
             return "path"
@@ -76,86 +76,85 @@ class Source:
         )
 
     @property
-    def place(self) -> str:
-        """Where the data comes from, whatever it is today: runs on the same place are runs on versions of one data set."""
+    def origin(self) -> str:
+        """Where the data comes from, independent of its present content: the same for all versions of a data set."""
         if self.kind == "path":
             names = (self.path, self.train_file, self.val_file)
             return json.dumps([name and (name if "://" in name else str(Path(name).absolute())) for name in names])
-        return (
-            str((self.hub or {})["repo"]) if self.kind == "hub" else json.dumps(dict(self.sample or {}), sort_keys=True)
-        )
+        if self.kind == "sample":
+            return json.dumps(dict(self.sample or {}), sort_keys=True)
+        return str((self.hub or {})["repo"])
 
     @property
     def folder(self) -> str | None:
-        """The folder of your files, or the cached one of generated files; None for the Hub."""
-        return {"path": self.path, "hub": None}[self.kind] if self.kind != "sample" else str(self.sample_folder)
+        """The folder of the files, or the cached one of generated files; None for the Hub."""
+        if self.kind == "sample":
+            return str(self.sample_folder)
+        return self.path if self.kind == "path" else None
 
     def files(self, split: str) -> list[str]:
-        """The files of a split, downloaded or generated if need be.
+        """Return the files of a split, downloaded or generated if necessary.
 
         Raises:
-            InputError: there are none, or the Hub is out of reach.
+            InputError: there are none, or the Hub cannot be reached.
         """
         if self.kind == "hub":
             settings = dict(self.hub or {})
             return hub.download(settings["repo"], settings["revision"], settings[split])
-        named = (self.train_file, self.val_file) if self.kind == "path" else (None, None)
-        return self.layout(self.folder, *named, (split,))[split]
-
-    def limit(self, split: str) -> int | None:
-        """How many examples of a split count; None: all."""
-        return self.limits[split]
+        names = (self.train_file, self.val_file) if self.kind == "path" else (None, None)
+        return self.layout(self.folder, *names, (split,))[split]
 
     def expected(self, split: str) -> int | None:
-        """How many examples a split must have, as far as the configuration says it."""
+        """Return the number of examples that the configuration requires of a split, if it does."""
         count = (self.sample or {}).get(split) if self.kind == "sample" else None
         return None if count is None else min(int(count), self.limits[split] or int(count))
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """By split."""
+        """Fingerprint of each split."""
         return {split: self.fingerprint(split) for split in SPLITS}
 
     def fingerprint(self, split: str) -> str:
-        """Of a split's content: of your files, `repo@revision:file`, or of the generator and its settings; with the limit."""
+        """Return the fingerprint of a split's content, variant and limit.
+
+        The content of files is a hash, that of Hub data `repo@revision:file`, that of generated data a hash of the
+        generator and its settings.
+        """
         if self.kind == "path":
-            base = self._content(split)
+            content = self._file_content(split)
         elif self.kind == "sample":
-            base = f"{self.generator}-{self.sample_folder.name}:{split}"
+            content = f"{self.generator}-{self.sample_folder.name}:{split}"
         else:
             settings = self.hub or {}
-            base = f"{settings['repo']}@{settings['revision']}:{settings[split]}"
+            content = f"{settings['repo']}@{settings['revision']}:{settings[split]}"
         limit = self.limits[split]
-        parts = [base, self.variant, "" if limit is None else f"{self.selection}-{limit}"]
+        parts = [content, self.variant, "" if limit is None else f"{self.selection}-{limit}"]
         return ":".join(part for part in parts if part)
 
-    def _content(self, split: str) -> str:
-        known = self._contents
-        if split not in known:
-            known[split] = (
+    def _file_content(self, split: str) -> str:
+        if split not in self._file_contents:
+            self._file_contents[split] = (
                 fingerprint.hash_files(self.files(split), self.root, self.verify)
                 if self.content is None
                 else self.content(split)
             )
-        return known[split]
+        return self._file_contents[split]
 
     @cached_property
-    def _contents(self) -> dict[str, str]:
+    def _file_contents(self) -> dict[str, str]:
         return {}
 
     @cached_property
     def sample_folder(self) -> Path:
-        """The cached folder of generated files, generated if need be.
+        """The cached folder of generated files, generated if necessary.
 
         Raises:
             InputError: a setting that the generator does not have.
         """
         generator = importlib.import_module(f"datamodules.samples.{self.generator}")
         settings = dict(self.sample or {})
-        known = list(inspect.signature(generator.write).parameters)[1:]
-        if unknown := sorted(set(settings) - set(known)):
-            raise InputError(f"data.sample has no key {unknown[0]}; it has {', '.join(known)}")
-        # The generator's text is part of the key: another generator, other data.
-        text = fingerprint.hash_files([str(generator.__file__)], self.root, "full")
-        key = {**settings, "generator": text}
+        names = list(inspect.signature(generator.write).parameters)[1:]
+        if unknown := sorted(set(settings) - set(names)):
+            raise InputError(f"data.sample has no key {unknown[0]}; it has {', '.join(names)}")
+        key = {**settings, "generator": generator.FINGERPRINT}
         return cache.entry(self.root, self.generator, key, lambda folder: generator.write(folder, **settings))

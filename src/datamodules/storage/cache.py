@@ -1,8 +1,7 @@
-"""Folders of preprocessed data, keyed by what they were made from.
+"""Cache of folders of preprocessed data, keyed by everything their content depends on.
 
-An entry is built once, in a temporary folder under a file lock, and then renamed into place: who reads sees
-all of it or nothing, two processes that start at once do the work once, and what a killed builder leaves is
-never read.
+An entry is built once, in a temporary folder under a file lock, and then renamed: readers see a complete entry or none,
+two processes that start at the same time do the work once, and an incomplete entry of a killed process is never read.
 """
 
 import contextlib
@@ -23,30 +22,30 @@ from config.errors import InputError, ResourceError
 
 logger = logging.getLogger(__name__)
 
-MOVE_IT = "set data.cache_dir=<folder> or the environment variable ISOTRAIN_CACHE to keep it elsewhere"
+MOVE_HINT = "set data.cache_dir=<folder> or the environment variable ISOTRAIN_CACHE to move it"
 
 
 def root(configured: str | None = None) -> Path:
-    """The folder of all entries: what is configured, else $ISOTRAIN_CACHE, else ~/.cache/isotrain."""
-    chosen = configured or os.environ.get("ISOTRAIN_CACHE") or "~/.cache/isotrain"
-    return Path(chosen).expanduser().absolute()
+    """Return the folder of all entries: the configured one, else $ISOTRAIN_CACHE, else ~/.cache/isotrain."""
+    folder = configured or os.environ.get("ISOTRAIN_CACHE") or "~/.cache/isotrain"
+    return Path(folder).expanduser().absolute()
 
 
 def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-    """The folder of the entry with this key, built if it is not there.
+    """Return the folder of the entry with a key, built if it does not exist.
 
     Args:
         root: the folder of all entries, see `root()`.
-        kind: a subfolder for entries of one sort, such as "windows".
+        kind: subfolder of entries of one kind, such as "windows".
         key: everything the content depends on, as JSON values; also written to `key.json` in the entry.
-        build: writes the content into the (empty) folder it is given.
+        build: writes the content into an empty folder.
 
     Returns:
-        `root/kind/<first 24 hex digits of the key's SHA-256>`. Nothing in it changes any more.
+        `root/kind/<first 24 hex digits of the key's SHA-256>`, whose content never changes.
 
     Raises:
-        ResourceError: the disk is full. What was written is removed.
-        InputError: the folder cannot be made or written.
+        ResourceError: the disk is full. The incomplete entry is removed.
+        InputError: the folder cannot be created or written.
     """
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     name = hashlib.sha256(canonical.encode()).hexdigest()[:24]
@@ -57,14 +56,14 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the data cache {folder} cannot be made ({error.strerror}); {MOVE_IT}") from error
+        raise InputError(f"the data cache {folder} cannot be created ({error.strerror}); {MOVE_HINT}") from error
     temporary = folder / f"{name}.tmp"
     message = f"waiting for another process to build {final}"
     with _disk_errors(folder), _locked(folder / f"{name}.lock", message):
         if final.is_dir():
             return final
-        _remove_leftovers(folder, except_for=name)
-        _remove(temporary)
+        _remove_abandoned(folder, keep=name)
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             build(temporary)
@@ -73,37 +72,30 @@ def entry(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path],
             files.sync_folder(temporary)
             temporary.replace(final)
         finally:
-            _remove(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
         files.sync_directory(folder)
     return final
 
 
 @contextlib.contextmanager
 def _locked(path: Path, message: str) -> Iterator[None]:
-    # An operating-system lock: it ends with the process that holds it, even one that was killed.
+    # A lock of the operating system: it ends with its process, even if that is killed.
     lock: BaseFileLock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        acquired = lock.acquire(timeout=0)
     except Timeout:
         logger.info(message)
-        lock.acquire()
-    try:
+        acquired = lock.acquire()
+    with acquired:
         yield
-    finally:
-        lock.release()
 
 
-def _remove_leftovers(folder: Path, except_for: str) -> None:
-    """Removes temporary folders whose builder is gone: those whose lock is free."""
-    for leftover in folder.glob("*.tmp"):
-        if leftover.stem != except_for:
-            with contextlib.suppress(Timeout), FileLock(leftover.with_suffix(".lock")).acquire(timeout=0):
-                _remove(leftover)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove_abandoned(folder: Path, keep: str) -> None:
+    """Remove the temporary folders of processes that ended: those whose lock is free."""
+    for temporary in folder.glob("*.tmp"):
+        if temporary.stem != keep:
+            with contextlib.suppress(Timeout), FileLock(temporary.with_suffix(".lock")).acquire(timeout=0):
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -113,9 +105,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         # numpy reports a short write without an errno: "4096 requested and 512 written".
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
-            raise ResourceError(f"no space left for the data cache in {folder}; free some, or {MOVE_IT}") from error
+            raise ResourceError(f"no space left for the data cache in {folder}; free some, or {MOVE_HINT}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename or "").startswith(
             str(folder)
         ):
-            raise InputError(f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_IT}") from error
+            raise InputError(f"the data cache {folder} cannot be written ({error.strerror}); {MOVE_HINT}") from error
         raise

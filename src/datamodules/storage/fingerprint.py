@@ -1,8 +1,7 @@
-"""Fingerprints of source files: what the caches are keyed by.
+"""Fingerprints of source files, which are part of the keys of cache entries.
 
-A file's SHA-256 is remembered by its path, size, modification time and inode, so that a warm start reads
-nothing. A whole listing that has not changed is one row, so that 110,000 images cost 110,000 calls of stat
-and no more.
+A file's SHA-256 is stored with its path, size, modification time and inode, so that a warm start reads no file. The
+fingerprint of an unchanged list of files is one row, so that 110,000 images cost 110,000 calls of stat only.
 """
 
 import contextlib
@@ -20,10 +19,9 @@ from config.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# A file changed this recently (in seconds) may change again within the clock's tick: its digest is not
-# remembered.
-UNSETTLED = 2.0
-# Only names of remote files tell their content without reading it.
+# Seconds. A file modified more recently may change again within the clock's resolution: its digest is not stored.
+SETTLING_TIME = 2.0
+# Metadata of remote files that identifies their content.
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "sha256")
 
 Verify = Literal["fast", "full"]
@@ -31,14 +29,15 @@ Stat = tuple[int, int, int]  # size, mtime_ns, inode
 
 
 def hash_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str:
-    """SHA-256 (hex) over the files' names, relative to their common folder, and contents; their order is no
-    matter.
+    """Hash the files' contents and their names relative to their common folder, independent of their order.
 
     Args:
-        files: local paths or fsspec URLs. A remote file counts by the checksum its store tells, else by its
-            content.
-        root: the cache folder; digests are remembered in `digests.sqlite` there.
-        verify: "full" reads every byte again, whatever is remembered.
+        files: local paths or fsspec URLs. A remote file counts by the checksum of its store, else by its content.
+        root: the cache folder, in which `digests.sqlite` stores digests.
+        verify: "full" reads all files again.
+
+    Returns:
+        SHA-256 in hex digits.
 
     Raises:
         InputError: no files, or one that cannot be read.
@@ -50,9 +49,9 @@ def hash_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str
     stats = [_stat(file) for file in local]
     with _Index(root) as index:
         signature = hashlib.sha256(repr(list(zip(local, stats, strict=True))).encode()).hexdigest()
-        known = index.listing(signature) if verify == "fast" and not remote else None
-        if known:
-            return known
+        stored = index.listing(signature) if verify == "fast" and not remote else None
+        if stored:
+            return stored
         digests = _local_digests(local, stats, index, verify)
         digests |= {file: _remote_digest(file, verify) for file in remote}
         total = hashlib.sha256()
@@ -60,7 +59,7 @@ def hash_files(files: Sequence[str], root: Path, verify: Verify = "fast") -> str
         for name, digest in sorted((os.path.relpath(file, folder), digest) for file, digest in digests.items()):
             total.update(f"{name}\0{digest}\n".encode())
         if not remote and not any(_unsettled(stat) for stat in stats):
-            index.remember_listing(signature, total.hexdigest())
+            index.store_listing(signature, total.hexdigest())
     return total.hexdigest()
 
 
@@ -71,24 +70,23 @@ def _common_folder(files: list[str]) -> str:
 
 def _stat(file: str) -> Stat:
     try:
-        found = os.stat(file)  # noqa: PTH116 -- a Path for each of 110,000 files doubles the time
+        stat = os.stat(file)  # noqa: PTH116 -- a Path for each of 110,000 files doubles the time
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _unsettled(stat: Stat) -> bool:
-    return abs(time.time() - stat[1] / 1e9) < UNSETTLED
+    return abs(time.time() - stat[1] / 1e9) < SETTLING_TIME
 
 
 def _local_digests(files: list[str], stats: list[Stat], index: "_Index", verify: str) -> dict[str, str]:
-    known = index.digests(files, stats) if verify == "fast" else {}
-    missing = [(file, stat) for file, stat in zip(files, stats, strict=True) if file not in known]
+    digests = index.digests(files, stats) if verify == "fast" else {}
+    missing = [(file, stat) for file, stat in zip(files, stats, strict=True) if file not in digests]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read = list(pool.map(lambda item: _digest(item[0]), missing, chunksize=64))
-    fresh = {file: digest for (file, _), digest in zip(missing, read, strict=True)}
-    index.remember([(file, stat, fresh[file]) for file, stat in missing if not _unsettled(stat)])
-    return known | fresh
+        digests |= pool.map(lambda item: (item[0], _digest(item[0])), missing, chunksize=64)
+    index.store([(file, stat, digests[file]) for file, stat in missing if not _unsettled(stat)])
+    return digests
 
 
 def _digest(file: str) -> str:
@@ -104,10 +102,10 @@ def _remote_digest(url: str, verify: str) -> str:
 
     try:
         system, path = fsspec.core.url_to_fs(url)
-        about = system.info(path)
+        info = system.info(path)
         for key in CHECKSUMS:
-            if verify == "fast" and about.get(key):
-                return f"{key}:{about[key]}:{about.get('size')}"
+            if verify == "fast" and info.get(key):
+                return f"{key}:{info[key]}:{info.get('size')}"
         with system.open(path, "rb") as stream:
             total = hashlib.sha256()
             while block := stream.read(1 << 20):
@@ -118,7 +116,7 @@ def _remote_digest(url: str, verify: str) -> str:
 
 
 class _Index:
-    """The remembered digests. A memory and no more: without it everything works, only slower."""
+    """Database of digests. Without it fingerprints are the same, only slower."""
 
     def __init__(self, root: Path) -> None:
         self.path = root / "digests.sqlite"
@@ -126,23 +124,24 @@ class _Index:
 
     def __enter__(self) -> "_Index":
         try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                return self._forget(error)
-            # Not a database, or a damaged one: start again.
-            self._close()
-            self.path.unlink(missing_ok=True)
             try:
                 self._open()
-            except (sqlite3.Error, OSError) as second:
-                return self._forget(second)
-        except OSError as error:
-            return self._forget(error)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                # Not a database, or a damaged one: create it anew.
+                self.__exit__()
+                self.path.unlink(missing_ok=True)
+                self._open()
+        except (sqlite3.Error, OSError) as error:
+            logger.warning("file digests are not stored in %s: %s", self.path, error)
+            self.__exit__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,45 +155,35 @@ class _Index:
                 "create table if not exists listings (signature text primary key, fingerprint text) without rowid"
             )
 
-    def _close(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
-
-    def _forget(self, error: Exception) -> "_Index":
-        logger.warning("file digests are not remembered in %s: %s", self.path, error)
-        self._close()
-        return self
-
     def listing(self, signature: str) -> str | None:
         rows = self._rows("select fingerprint from listings where signature = ?", (signature,))
         return str(rows[0][0]) if rows else None
 
     def digests(self, files: list[str], stats: list[Stat]) -> dict[str, str]:
-        known: dict[str, str] = {}
-        wanted = dict(zip(files, stats, strict=True))
+        digests: dict[str, str] = {}
+        current = dict(zip(files, stats, strict=True))
         for start in range(0, len(files), 500):
-            some = files[start : start + 500]
-            marks = ",".join("?" * len(some))
-            query = f"select path, size, mtime_ns, inode, sha256 from files where path in ({marks})"
-            for path, size, mtime_ns, inode, sha256 in self._rows(query, tuple(some)):
-                if wanted[path] == (size, mtime_ns, int(inode)):
-                    known[path] = sha256
-        return known
+            chunk = files[start : start + 500]
+            placeholders = ",".join("?" * len(chunk))
+            query = f"select path, size, mtime_ns, inode, sha256 from files where path in ({placeholders})"
+            for path, size, mtime_ns, inode, sha256 in self._rows(query, tuple(chunk)):
+                if current[path] == (size, mtime_ns, int(inode)):
+                    digests[path] = sha256
+        return digests
 
-    def remember(self, rows: list[tuple[str, Stat, str]]) -> None:
-        # An inode can be larger than SQLite's signed 64 bits: as text.
+    def store(self, rows: list[tuple[str, Stat, str]]) -> None:
+        # As text: an inode can be larger than SQLite's signed 64 bits.
         self._write(
             "insert or replace into files values (?, ?, ?, ?, ?)",
             [(path, size, mtime_ns, str(inode), digest) for path, (size, mtime_ns, inode), digest in rows],
         )
 
-    def remember_listing(self, signature: str, fingerprint: str) -> None:
+    def store_listing(self, signature: str, fingerprint: str) -> None:
         self._write("insert or replace into listings values (?, ?)", [(signature, fingerprint)])
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         if self.connection is not None:
-            with contextlib.suppress(sqlite3.Error, UnicodeEncodeError):  # a name of any bytes is not remembered
+            with contextlib.suppress(sqlite3.Error, UnicodeEncodeError):  # names that are not UTF-8 are not stored
                 return self.connection.execute(query, values).fetchall()
         return []
 
@@ -204,4 +193,4 @@ class _Index:
                 with self.connection as connection:
                     connection.executemany(query, rows)
             except (sqlite3.Error, UnicodeEncodeError) as error:
-                logger.warning("file digests are not remembered in %s: %s", self.path, error)
+                logger.warning("file digests are not stored in %s: %s", self.path, error)

@@ -1,4 +1,4 @@
-"""Work on all cores, its results in order."""
+"""Parallel map over all cores, with results in order."""
 
 import os
 from collections import deque
@@ -11,33 +11,32 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def cores() -> int:
-    """That this process may use."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], processes: bool = False, ahead: int = 4
 ) -> Iterator[Result]:
-    """The results of a function, one item after another.
+    """Yield the results of a function in the order of its items.
 
-    The caller's own thread works too where it would only wait, and so from the first moment on, while processes start.
+    The calling thread works too while it would wait, also during the start of processes.
 
     Args:
-        function: of one item; a module's own, if processes are to find it.
+        function: of one item; for processes, one of a module.
         items: read as they are needed.
-        processes: instead of threads, for a function that holds the interpreter's lock for much of its time.
-        ahead: results of the caller's own work that may wait for their turn; memory is that of these and of two for each
-            core.
+        processes: use processes instead of threads, for a function that holds the interpreter lock most of the time.
+        ahead: results of the calling thread that may be held back until their turn, besides two per core.
 
     Raises:
-        Exception: the function's.
+        Exception: of the function.
     """
-    workers = cores()
+    workers = available_cores()
     if workers == 1:
         yield from map(function, items)
         return
-    waiting: deque[Future[Result]] = deque()
+    queue: deque[Future[Result]] = deque()
     pool = (
         ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn"))
         if processes
@@ -46,16 +45,16 @@ def map_ordered(
     with pool:
         try:
             for item in items:
-                if sum(not each.done() for each in waiting) < 2 * workers:
-                    waiting.append(pool.submit(function, item))
+                if sum(not future.done() for future in queue) < 2 * workers:
+                    queue.append(pool.submit(function, item))
                 else:
-                    mine: Future[Result] = Future()
-                    mine.set_result(function(item))
-                    waiting.append(mine)
-                while waiting and (waiting[0].done() or len(waiting) >= 2 * workers + ahead):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                    finished: Future[Result] = Future()
+                    finished.set_result(function(item))
+                    queue.append(finished)
+                while queue and (queue[0].done() or len(queue) >= 2 * workers + ahead):
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
         finally:
-            for future in waiting:
+            for future in queue:
                 future.cancel()

@@ -1,4 +1,4 @@
-"""Streams JSON: the elements of a list, or JSON Lines, value by value, so that memory does not grow with the file."""
+"""Streaming JSON: the elements of a list, or JSON Lines, value by value, in memory independent of the file's size."""
 
 import codecs
 import json
@@ -12,36 +12,39 @@ _DECODER = json.JSONDecoder()
 
 
 class Scanner:
-    """Decodes a JSON text value by value, holding little more than the value at hand."""
+    """Decoder of a JSON text, value by value, which keeps little more than the current value in memory."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
+        """Start at the beginning of a stream.
+
+        Args:
+            stream: UTF-8, with or without a byte order mark.
+            name: of the file, for messages.
+        """
         self.stream, self.name = stream, name
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.text, self.at, self.ended = "", 0, False
-        # Of what was dropped: bytes and lines, and the length of its last line.
+        self.text, self.position, self.ended = "", 0, False
+        # Bytes read; line and column at which `text` begins.
         self.bytes, self.line, self.column = 0, 1, 1
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """The elements of the list that is the whole file, or that is its key "data"."""
+        """Yield number and value of the elements of a list: the file, or its key "data"."""
         if self.peek() == "[":
             yield from self._list()
         else:
-            found = False
+            has_data = False
             self._expect("{")
             while self.peek() != "}":
                 key = self.value()
                 self._expect(":")
                 if key == "data" and self.peek() == "[":
-                    found = True
+                    has_data = True
                     yield from self._list()
                 else:
                     self.value()
-                if self.peek() != "}":
-                    self._expect(",")
-                    if self.peek() == "}":
-                        raise self._broken("a comma before the end")
+                self._skip_comma("}")
             self._expect("}")
-            if not found:
+            if not has_data:
                 raise InputError(
                     f'{self.name}: there is no list "data"; expected SQuAD\'s layout, a list, or JSON Lines'
                 )
@@ -49,10 +52,10 @@ class Scanner:
             raise self._broken("text after the end")
 
     def lines(self) -> Iterator[tuple[str, Any]]:
-        """The values of a file of JSON Lines."""
+        """Yield line and value of the values of a file of JSON Lines."""
         while self.peek():
-            place = f"line {self._position()[0]}"
-            yield place, self.value()
+            location = f"line {self._line_and_column()[0]}"
+            yield location, self.value()
 
     def _list(self) -> Iterator[tuple[str, Any]]:
         self._expect("[")
@@ -60,56 +63,56 @@ class Scanner:
         while self.peek() != "]":
             number += 1
             yield f"item {number}", self.value()
-            if self.peek() != "]":
-                self._expect(",")
-                if self.peek() == "]":
-                    raise self._broken("a comma before the end")
+            self._skip_comma("]")
         self._expect("]")
 
+    def _skip_comma(self, end: str) -> None:
+        if self.peek() != end:
+            self._expect(",")
+            if self.peek() == end:
+                raise self._broken("a comma before the end")
+
     def peek(self) -> str:
-        """The next character that is not white space; "" at the end."""
+        """Return the next character that is not white space; "" at the end."""
         while True:
-            while self.at < len(self.text):
-                if self.text[self.at] not in " \t\r\n":
-                    return self.text[self.at]
-                self.at += 1
+            while self.position < len(self.text):
+                if self.text[self.position] not in " \t\r\n":
+                    return self.text[self.position]
+                self.position += 1
             if self.ended:
                 return ""
-            self.more()
+            self.read_more()
 
     def value(self) -> Any:
-        """The next value."""
+        """Return the next value."""
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
-                # Cut off by the end of what was read so far, or wrong wherever it ends?
-                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - 16
-                if self.ended or not cut:
+                # Truncated by the end of `text`, or invalid in any case?
+                truncated = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - 16
+                if self.ended or not truncated:
                     raise self._broken(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self._broken("nested too deeply") from error
             else:
-                # A number that ends where the text does may go on.
+                # A number that ends with `text` may continue.
                 if end < len(self.text) or self.ended:
-                    self.at = end
+                    self.position = end
                     return value
-            self.more()
+            self.read_more()
 
     def _expect(self, character: str) -> None:
-        found = self.peek()
-        if found != character:
-            raise self._broken(
-                f"expected {character!r}, found {found!r}" if found else f"expected {character!r}, found the end"
-            )
-        self.at += 1
+        next_character = self.peek()
+        if next_character != character:
+            raise self._broken(f"expected {character!r}, found {repr(next_character) if next_character else 'the end'}")
+        self.position += 1
 
-    def more(self) -> None:
-        """Drops what is used up and reads on: twice as much each time, so that a large value costs no more
-        than twice."""
-        self.line, self.column = self._position()
-        self.text, self.at = self.text[self.at :], 0
+    def read_more(self) -> None:
+        """Drop the decoded text and read another block: at least as much as is left, so that large values cost little."""
+        self.line, self.column = self._line_and_column()
+        self.text, self.position = self.text[self.position :], 0
         block = self.stream.read(max(BLOCK, len(self.text)))
         try:
             self.text += self.decoder.decode(block, final=not block)
@@ -118,11 +121,12 @@ class Scanner:
         self.bytes += len(block)
         self.ended = not block
 
-    def _position(self, at: int | None = None) -> tuple[int, int]:
-        at = self.at if at is None else at
-        newlines = self.text.count("\n", 0, at)
-        return self.line + newlines, at - self.text.rfind("\n", 0, at) if newlines else self.column + at
+    def _line_and_column(self, position: int | None = None) -> tuple[int, int]:
+        position = self.position if position is None else position
+        newlines = self.text.count("\n", 0, position)
+        column = position - self.text.rfind("\n", 0, position) if newlines else self.column + position
+        return self.line + newlines, column
 
-    def _broken(self, reason: str, at: int | None = None) -> InputError:
-        line, column = self._position(at)
+    def _broken(self, reason: str, position: int | None = None) -> InputError:
+        line, column = self._line_and_column(position)
         return InputError(f"{self.name}: broken JSON at line {line}, column {column}: {reason}")

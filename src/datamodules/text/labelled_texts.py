@@ -1,4 +1,4 @@
-"""Labelled texts on disk: written once, read one at a time, so that memory does not grow with them."""
+"""Labelled texts on disk: written once and read one at a time, in memory independent of their number."""
 
 import json
 import logging
@@ -9,127 +9,117 @@ from pathlib import Path
 import numpy as np
 
 from config.errors import InputError
-from datamodules.classes import listed
+from datamodules.classes import format_names
 from datamodules.storage import arrays
 from datamodules.text import records
 from datamodules.text.records import Columns
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # part of the cache key: raise it when what `write` writes changes
+FORMAT = 1  # part of the cache key: increment it when `write` writes anything else
 
 
 def write(folder: Path, files: Sequence[str], columns: Columns, limit: int | None) -> None:
-    """Writes a split.
+    """Write a split.
 
     Args:
         folder: a cache entry that is being built.
         files: of the split.
-        columns: which column is what.
-        limit: at most so many texts, evenly over the classes.
+        columns: names of the columns.
+        limit: maximum number of texts, spread evenly over the classes; None: all.
 
     Raises:
-        InputError: no texts, a row that is no example, or an id that occurs twice. The message names file and row.
+        InputError: no texts, an invalid row, or an id that occurs twice. The message names file and row.
     """
-    listing = records.survey(files, columns)
+    survey = records.survey(files, columns)
     ids, texts, pairs = (arrays.TextWriter(folder, name) for name in ("ids", "texts", "pairs"))
     labels = arrays.ArrayWriter(folder / "labels.npy", np.int32)
-    position = {name: index for index, name in enumerate(listing.classes)}
+    position = {name: index for index, name in enumerate(survey.classes)}
     hashes = array("q")
-    with arrays.Writers((ids, texts, pairs, labels)):
-        for record in records.read(files, columns, limit, listing=listing):
+    with arrays.completing((ids, texts, pairs, labels)):
+        for record in records.read(files, columns, limit, labels=survey):
             if record.problem or record.text is None or record.label is None:
-                raise InputError(f"{record.place}: {record.problem}")
+                raise InputError(f"{record.location}: {record.problem}")
             ids.append(record.id)
             texts.append(record.text)
             pairs.append(record.pair)
             labels.append([position[record.label]])
             hashes.append(hash(record.id))
-    if not len(hashes):
-        raise InputError(f"{', '.join(files)}: there are no texts")
-    duplicate = arrays.duplicate(np.frombuffer(hashes, np.int64), arrays.Texts(folder, "ids"))
-    if duplicate:
-        name, first, second = duplicate
-        raise InputError(
-            f"{', '.join(files)}: the id {name!r} occurs twice, at texts {first + 1} and {second + 1}; ids must be unique in "
-            "a split (data.columns.id names their column)"
-        )
-    about = {"classes": listing.classes, "present": listing.present, "declared": listing.declared}
-    (folder / "classes.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    arrays.check_ids(arrays.TextArray(folder, "ids"), hashes, ", ".join(files), "texts", " (see data.columns.id)")
+    content = {"classes": survey.classes, "present": survey.present, "declared": survey.declared}
+    (folder / "classes.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 class LabelledTexts:
-    """The texts of a split, read from disk as they are asked for.
+    """The texts of a split, read from disk on access.
 
     Attributes:
         ids: [N] unique in the split.
         labels: int64 [N] positions in the list of classes.
-        classes: ids of the split's own classes, or those that were given.
-        present: ids of the classes that occur in the split, whatever its limit.
-        declared: whether the files declare their classes.
+        classes: ids, in the order of the labels.
+        present: ids of the classes that occur in the split's files, beyond its limit too.
     """
 
     def __init__(self, folder: Path, classes: Sequence[str] | None = None) -> None:
-        """Opens what `write` wrote.
+        """Open what `write` wrote.
 
         Args:
             folder: the cache entry.
-            classes: ids of all classes, in the order of labels; None: the split's own.
+            classes: ids of all classes, in the order of labels; None: those of the split's files.
         """
-        about = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-        own: list[str] = about["classes"]
-        self.classes = list(own if classes is None else classes)
-        self.present: list[str] = about["present"]
-        self.declared: bool = about["declared"]
+        content = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        split_classes: list[str] = content["classes"]
+        self.classes = list(split_classes if classes is None else classes)
+        self.present: list[str] = content["present"]
         position = {name: index for index, name in enumerate(self.classes)}
-        mapping = np.array([position.get(name, -1) for name in own], np.int64)
+        mapping = np.array([position.get(name, -1) for name in split_classes], np.int64)
         self.labels = mapping[np.load(folder / "labels.npy", allow_pickle=False)]
-        self.ids, self._texts, self._pairs = (arrays.Texts(folder, name) for name in ("ids", "texts", "pairs"))
+        self.ids, self._texts, self._pairs = (arrays.TextArray(folder, name) for name in ("ids", "texts", "pairs"))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def id(self, index: int) -> str:
-        """Its id."""
+        """Return the text's id."""
         return self.ids[index]
 
     def text(self, index: int) -> str:
-        """The text."""
+        """Return the text."""
         return self._texts[index]
 
     def pair(self, index: int) -> str:
-        """The second text; "" if there is none."""
+        """Return the second text; "" without one."""
         return self._pairs[index]
 
     def label(self, index: int) -> int:
-        """Position in the list of classes."""
+        """Return the position of the text's class in the list of classes."""
         return int(self.labels[index])
 
     def corpus(self) -> Iterator[str]:
-        """All texts, to learn a vocabulary from."""
+        """Yield all texts, to train a vocabulary on."""
         for texts in (self._texts, self._pairs):
             for index in range(len(texts)):
                 yield texts[index]
 
 
-def classes(train: LabelledTexts, val: LabelledTexts) -> list[str]:
-    """The classes of a data set, in the order of labels: as the training split has them.
+def resolve_classes(train: LabelledTexts, val: LabelledTexts) -> list[str]:
+    """Return the classes of a data set, in the order of the labels: those of the training split.
 
     Raises:
-        InputError: fewer than two, or texts of a class to validate on that training has none of.
+        InputError: fewer than two, or validation texts of a class without training texts.
     """
     if len(train.classes) < 2:
         raise InputError(
-            f"the training split has one class only ({', '.join(train.classes)}); classification needs two or more"
+            f"the training split has only one class ({', '.join(train.classes)}); classification needs at least two"
         )
     unseen = [name for name in val.present if name not in set(train.present)]
     if unseen:
         raise InputError(
-            f"the validation split has texts of {listed(unseen)}, of which the training split has none; "
+            f"the validation split has texts of {format_names(unseen)}, of which the training split has none; "
             "both splits must have the same classes"
         )
     for split, texts in (("training", train), ("validation", val)):
         missing = [name for name in train.classes if name not in set(texts.present)]
         if missing:
-            logger.warning("no %s texts of %s", split, listed(missing))
+            logger.warning("no %s texts of %s", split, format_names(missing))
     return train.classes

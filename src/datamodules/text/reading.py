@@ -1,14 +1,13 @@
-"""Reads rows of CSV and Parquet files, local ones and fsspec URLs; errors name the file and the place in it."""
+"""Reader of rows of CSV and Parquet files, local ones and fsspec URLs; errors name the file and the line or row."""
 
 import csv
 import io
 import re
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 from config.errors import InputError
+from datamodules.sources.files import open_file, open_parquet
 
 BATCH = 512  # rows of Parquet read at a time
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -24,60 +23,38 @@ TYPE_NAMES: dict[type, str] = {
 
 
 def type_name(value: Any) -> str:
-    """What a value of JSON is called in messages."""
+    """Return the name of a JSON value's type for messages."""
     return TYPE_NAMES.get(type(value), type(value).__name__)
 
 
-def clean(text: str) -> str:
-    """A text that UTF-8 can hold: half of a surrogate pair is no character. One for one, so that offsets stay."""
+def replace_surrogates(text: str) -> str:
+    """Replace each unpaired surrogate, which UTF-8 cannot encode, by one character, so that offsets stay valid."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-@contextmanager
-def opened(file: str, compression: str | None = "infer") -> Iterator[IO[bytes]]:
-    """A file as a stream of bytes.
-
-    Args:
-        file: local path or fsspec URL.
-        compression: "infer" decompresses `.gz`; None leaves bytes as they are.
-
-    Raises:
-        InputError: it cannot be opened, or not read to its end.
-    """
-    import fsspec
-
-    try:
-        with fsspec.open(file, "rb", compression=compression) as stream:
-            yield stream
-    except (OSError, EOFError, zlib.error, ImportError) as error:
-        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file with a header, in UTF-8.
+    """Yield the rows of a CSV file with a header, in UTF-8.
 
     Args:
         file: local path or fsspec URL.
-        columns: that must be there.
+        columns: required columns.
 
     Yields:
-        The row's place ("data.csv: line 3") and the row, all of its columns.
+        The row's location ("data.csv: line 3") and the row, with all of its columns.
 
     Raises:
-        InputError: a column is missing, or the file is no CSV.
+        InputError: a column is missing, or the file is not CSV.
     """
-    csv.field_size_limit(2**31 - 1)  # else no field may have more than 131,072 characters
-    with opened(file) as stream:
+    csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters
+    with open_file(file) as stream:
         try:
             rows = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), strict=True)
-            require(file, columns, rows.fieldnames or ())
+            require_columns(file, columns, rows.fieldnames or ())
             for row in rows:
-                place = f"{file}: line {rows.line_num}"
+                location = f"{file}: line {rows.line_num}"
                 if None in row or None in row.values():
-                    raise InputError(
-                        f"{place}: it has {'more' if None in row else 'fewer'} columns than the first line"
-                    )
-                yield place, row
+                    raise InputError(f"{location}: {'more' if None in row else 'fewer'} columns than in the first line")
+                yield location, row
         except csv.Error as error:
             raise InputError(f"{file}: not readable as CSV near line {rows.line_num}: {error}") from error
         except UnicodeDecodeError as error:
@@ -87,7 +64,7 @@ def csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str,
 def parquet_rows(
     file: str, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a Parquet file, batch by batch.
+    """Yield the rows of a Parquet file, batch by batch.
 
     Args:
         file: local path or fsspec URL.
@@ -95,14 +72,14 @@ def parquet_rows(
         optional: those of them that may be missing.
 
     Yields:
-        The row's place ("data.parquet: row 3") and the row.
+        The row's location ("data.parquet: row 3") and the row.
 
     Raises:
-        InputError: a column is missing, or the file is no Parquet.
+        InputError: a column is missing, or the file is not Parquet.
     """
-    with parquet(file) as table:
+    with open_parquet(file) as table:
         names = table.schema_arrow.names
-        require(file, [name for name in columns if name not in optional], names)
+        require_columns(file, [name for name in columns if name not in optional], names)
         number = 0
         for batch in table.iter_batches(batch_size=BATCH, columns=[name for name in columns if name in names]):
             for row in batch.to_pylist():
@@ -110,33 +87,16 @@ def parquet_rows(
                 yield f"{file}: row {number}", row
 
 
-@contextmanager
-def parquet(file: str) -> Iterator[Any]:
-    """A Parquet file, opened with pyarrow.
-
-    Raises:
-        InputError: it cannot be read as one.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    with opened(file, compression=None) as stream:
-        try:
-            yield pyarrow.parquet.ParquetFile(stream)
-        except pyarrow.ArrowException as error:
-            raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-
-
-def require(file: str, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Refuses a file that lacks a column.
+def require_columns(file: str, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a file that lacks a column.
 
     Args:
         file: for the message.
-        columns: that must be there.
-        names: of the columns that are.
+        columns: required columns.
+        names: the file's columns.
 
     Raises:
-        InputError: the message lists those that are.
+        InputError: a column is missing; the message lists the file's columns.
     """
     for column in columns:
         if column not in names:

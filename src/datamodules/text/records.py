@@ -1,35 +1,38 @@
-"""Reads texts with their labels from CSV, JSON Lines and Parquet files, row by row, as leniently as can be.
+"""Reader of texts with labels from CSV, JSON Lines and Parquet files, row by row.
 
-What is wrong with a row stands in the record: a data contract counts it, `datamodules.text.labelled_texts` refuses it.
+A defect of a row is noted in its record: a data contract counts it, `datamodules.text.labelled_texts` refuses it.
 """
 
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from config import check
 from config.errors import InputError
-from datamodules.classes import balanced, class_order, declared_names
-from datamodules.text import reading
+from config.ranges import Keys
+from datamodules.classes import class_sort_key, declared_names, select_balanced
+from datamodules.sources.files import open_file, open_parquet
 from datamodules.text.json_stream import Scanner
+from datamodules.text.reading import csv_rows, parquet_rows, replace_surrogates, require_columns, type_name
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is what.
+    """Names of the columns.
 
     Attributes:
-        text: the text.
-        text_pair: a second text that belongs to it; None: there is none.
-        label: the class: text, a whole number, or true or false.
-        id: unique in a split; None: the column `id` if there is one, else file and row.
+        text: of the text.
+        text_pair: of a second text that belongs to it; None: there is none.
+        label: of the class: text, a whole number, or true or false.
+        id: of ids that are unique in a split; None: the column `id` if there is one, else file and row.
     """
 
     text: str = "text"
@@ -42,29 +45,29 @@ class Record(NamedTuple):
     """One row.
 
     Attributes:
-        id: as its column says, else file and row.
-        text: None where there is none.
-        pair: the second text, "" where there is none.
-        label: id of its class; None where there is none, or none that can be.
-        place: file and line or row, for messages.
-        problem: what keeps it from being an example; "" for nothing.
+        id: from its column, else file and row.
+        text: None if missing.
+        pair: the second text; "" without one.
+        label: id of its class; None if missing or invalid.
+        location: file and line or row, for messages.
+        problem: why the row is not a valid example; "" if it is.
     """
 
     id: str
     text: str | None
     pair: str
     label: str | None
-    place: str
+    location: str
     problem: str
 
 
 @dataclass(frozen=True)
-class Listing:
+class LabelSurvey:
     """The labels of all rows.
 
     Attributes:
-        classes: ids, in the order of labels: as declared, else sorted (numbers in their own order).
-        labels: int64 [N] positions in `classes`; len(classes) where a row has no label.
+        classes: ids, in the order of labels: as declared, else sorted (numbers by value).
+        labels: int64 [N] positions in `classes`; len(classes) for a row without a label.
         declared: whether the files declare their classes, as Parquet files of the Hub do.
     """
 
@@ -73,57 +76,53 @@ class Listing:
     declared: bool
 
     def rows(self, limit: int | None) -> npt.NDArray[np.int64]:
-        """Positions of the rows that count: at most `limit`, evenly over the classes, ascending."""
-        return balanced(self.labels, limit)
+        """Return the positions of at most `limit` rows, spread evenly over the classes, ascending."""
+        return select_balanced(self.labels, limit)
 
     @property
     def present(self) -> list[str]:
-        """The classes that occur."""
+        """The classes that occur in the rows."""
         return [self.classes[position] for position in np.unique(self.labels) if position < len(self.classes)]
 
 
 def parse_columns(settings: Mapping[str, Any] | None) -> Columns:
-    """The columns of a configuration.
+    """Make `Columns` of a configuration.
 
     Args:
-        settings: those that are named otherwise than by default.
+        settings: names that differ from the defaults.
 
     Raises:
-        InputError: an unknown key, or a name that is no text.
+        InputError: an unknown key, or a name that is not text.
     """
-    names = [field.name for field in fields(Columns)]
-    for key, value in (settings or {}).items():
-        if key not in names:
-            raise InputError(f"data.columns has no key {key}; it has {', '.join(names)}")
-        optional = key in ("text_pair", "id")
-        if not (isinstance(value, str) and value) and not (optional and value is None):
-            raise InputError(f"data.columns.{key}={value} must be the name of a column{' or null' if optional else ''}")
-    return Columns(**(settings or {}))
+    values = dict(settings or {})
+    if problems := check.check_settings("data.columns", values, Keys("datamodules.text.records.Columns")):
+        raise InputError("; ".join(problems))
+    return Columns(**values)
 
 
-def survey(files: Sequence[str], columns: Columns) -> Listing:
-    """Reads the labels of all rows.
+def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:
+    """Read the labels of all rows.
 
     Args:
         files: local paths or fsspec URLs.
-        columns: which column is what.
+        columns: names of the columns.
 
     Raises:
         InputError: files that cannot be read, or that lack the column.
     """
     numbers: dict[str, int] = {}
-    found = array("q")
+    label_numbers = array("q")
     declared: list[str] | None = None
     for file in files:
         names = _declared(file, columns.label)
         declared = names or declared
         for _, row in _rows(file, [columns.label], [columns.label]):
             label, _ = _label(row.get(columns.label), names)
-            found.append(-1 if label is None else numbers.setdefault(label, len(numbers)))
-    classes = [*(declared or []), *sorted(set(numbers) - set(declared or []), key=class_order)]
+            label_numbers.append(-1 if label is None else numbers.setdefault(label, len(numbers)))
+    classes = [*(declared or []), *sorted(set(numbers) - set(declared or []), key=class_sort_key)]
     position = {name: index for index, name in enumerate(classes)}
     mapping = np.array([*(position[name] for name in numbers), len(classes)], np.int64)  # the last is "no label"
-    return Listing(classes, mapping[np.frombuffer(found, np.int64)], declared is not None)
+    return LabelSurvey(classes, mapping[np.frombuffer(label_numbers, np.int64)], declared is not None)
 
 
 def read(
@@ -131,42 +130,42 @@ def read(
     columns: Columns,
     limit: int | None = None,
     labelled: bool = True,
-    listing: Listing | None = None,
+    labels: LabelSurvey | None = None,
 ) -> Iterator[Record]:
-    """Yields the rows of some files, in order, whatever is wrong with them.
+    """Yield the rows of some files, in order, valid or not.
 
     Args:
         files: local paths or fsspec URLs.
-        columns: which column is what.
-        limit: at most so many rows, evenly over the classes.
-        labelled: whether there must be labels; texts to predict need none.
-        listing: of these files, if it is known already.
+        columns: names of the columns.
+        limit: maximum number of rows, spread evenly over the classes; None: all.
+        labelled: whether labels are required; texts to predict need none.
+        labels: of these files, if they were surveyed before.
 
     Raises:
         InputError: files that cannot be read at all, or that lack a column.
     """
-    chosen = None
+    selection = None
     if limit is not None:
-        chosen = set((listing or survey(files, columns)).rows(limit).tolist())
+        selection = set((labels or survey(files, columns)).rows(limit).tolist())
     required = [columns.text, *([columns.label] if labelled else [])]
     required += [name for name in (columns.text_pair, columns.id) if name is not None]
-    wanted = list(dict.fromkeys([*required, columns.label, *([] if columns.id else ["id"])]))
+    requested = list(dict.fromkeys([*required, columns.label, *([] if columns.id else ["id"])]))
     number = 0
     for file in files:
         names = _declared(file, columns.label)
         stem = PurePosixPath(file).name.split(".")[0].split("-of-")[0]
-        for row, (place, values) in enumerate(_rows(file, required, wanted)):
-            if chosen is None or number in chosen:
-                yield _record(values, columns, names, f"{stem}/{row}", place, labelled)
+        for row, (location, values) in enumerate(_rows(file, required, requested)):
+            if selection is None or number in selection:
+                yield _record(values, columns, names, f"{stem}/{row}", location, labelled)
             number += 1
 
 
 def _record(
-    values: Mapping[str, Any], columns: Columns, names: list[str] | None, default: str, place: str, labelled: bool
+    values: Mapping[str, Any], columns: Columns, names: list[str] | None, default: str, location: str, labelled: bool
 ) -> Record:
-    identity, problems = _identity(values, columns, default)
+    identity, id_problem = _identity(values, columns, default)
     text, problem = _text(values, columns.text)
-    problems.append(problem)
+    problems = [id_problem, problem]
     pair: str | None = ""
     if columns.text_pair is not None and values.get(columns.text_pair) is not None:
         pair, problem = _text(values, columns.text_pair)
@@ -174,31 +173,31 @@ def _record(
     label, problem = _label(values.get(columns.label), names)
     if labelled:
         problems.append(problem)
-    return Record(identity, text, pair or "", label, place, next(filter(None, problems), ""))
+    return Record(identity, text, pair or "", label, location, next(filter(None, problems), ""))
 
 
-def _identity(values: Mapping[str, Any], columns: Columns, default: str) -> tuple[str, list[str]]:
-    """The id, and what is wrong with it."""
+def _identity(values: Mapping[str, Any], columns: Columns, default: str) -> tuple[str, str]:
+    """The id, and its problem."""
     value = values.get(columns.id or "id")
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-        return reading.clean(str(value)), []
+        return replace_surrogates(str(value)), ""
     if columns.id is None:
-        return default, []
-    return default, [f"the id ({columns.id!r}) must be text or a whole number, not {reading.type_name(value)}"]
+        return default, ""
+    return default, f"the id ({columns.id!r}) must be text or a whole number, not {type_name(value)}"
 
 
 def _text(values: Mapping[str, Any], column: str) -> tuple[str | None, str]:
-    """A text, and what is wrong with it."""
+    """A text, and its problem."""
     value = values.get(column)
     if isinstance(value, str):
-        return reading.clean(value), ""
+        return replace_surrogates(value), ""
     if column not in values:
         return None, f"the key {column!r} is missing; found {', '.join(map(str, values)) or 'none'}"
-    return None, f"{column!r} must be text, not {reading.type_name(value)}"
+    return None, f"{column!r} must be text, not {type_name(value)}"
 
 
 def _label(value: Any, names: list[str] | None) -> tuple[str | None, str]:
-    """The id of a class, and what is wrong with it."""
+    """The id of a class, and its problem."""
     if value is None or value == "":
         return None, "it has no label"
     if isinstance(value, bool):
@@ -208,37 +207,37 @@ def _label(value: Any, names: list[str] | None) -> tuple[str | None, str]:
             return names[value], ""
         return None, f"the label {value} is out of range (0 to {len(names) - 1})"
     if isinstance(value, str | int):
-        return reading.clean(str(value)), ""
-    return None, f"the label must be text, a whole number, or true or false, not {reading.type_name(value)}"
+        return replace_surrogates(str(value)), ""
+    return None, f"the label must be text, a whole number, or true or false, not {type_name(value)}"
 
 
 def _declared(file: str, column: str) -> list[str] | None:
     """The classes that a Parquet file declares."""
     if not file.endswith(".parquet"):
         return None
-    with reading.parquet(file) as table:
+    with open_parquet(file) as table:
         return declared_names(table.schema_arrow, column)
 
 
-def _rows(file: str, required: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a file, of any layout, each with its place."""
+def _rows(file: str, required: Sequence[str], requested: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Location and values of the rows of a file, of any layout."""
     if file.endswith(".parquet"):
-        optional = [name for name in wanted if name not in required]
-        return reading.parquet_rows(file, wanted, optional)
+        optional = [name for name in requested if name not in required]
+        return parquet_rows(file, requested, optional)
     if re.search(r"\.(jsonl|ndjson)(\.gz)?$", file):
         return _json_lines(file, required)
     if re.search(r"\.csv(\.gz)?$", file):
-        return reading.csv_rows(file, required)
-    raise InputError(f"{file}: not a file of texts; its name must end with {', '.join(SUFFIXES)}")
+        return csv_rows(file, required)
+    raise InputError(f"{file}: not a supported file of texts; its name must end with {', '.join(SUFFIXES)}")
 
 
 def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with reading.opened(file) as stream:
+    with open_file(file) as stream:
         for number, (line, value) in enumerate(Scanner(stream, file).lines()):
-            place = f"{file}: {line}"
+            location = f"{file}: {line}"
             if not isinstance(value, dict):
                 keys = " and ".join(map(repr, required))
-                raise InputError(f"{place}: expected an object with {keys}, found {reading.type_name(value)}")
-            if number == 0:  # a column is misnamed in the configuration; in a later row, the row is wrong
-                reading.require(file, required, list(value))
-            yield place, value
+                raise InputError(f"{location}: expected an object with {keys}, found {type_name(value)}")
+            if number == 0:  # the configuration has a wrong column name; in a later row, the row is defective
+                require_columns(file, required, list(value))
+            yield location, value

@@ -1,8 +1,8 @@
-"""Questions and contexts as windows of tokens, with the answer's place in each.
+"""Questions and contexts as windows of tokens, with the span of the answer in each.
 
-A window is `[CLS] question [SEP] part of the context [SEP]` (or what the tokenizer makes of a pair). Contexts
-longer than a window give several, which overlap by `stride` tokens. Every context is tokenised once, whatever
-the number of its questions, and all arithmetic is on whole arrays.
+A window is `[CLS] question [SEP] part of the context [SEP]`, or the tokenizer's format of a pair. Contexts longer than a
+window give several, which overlap by `stride` tokens. Every context is tokenised once for all its questions, and all
+arithmetic is vectorised.
 """
 
 import json
@@ -12,22 +12,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text.examples import Examples
-from datamodules.text.padding import pad_batch
+from datamodules.text.token_arrays import Array, TokenArrays, open_writers
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # part of the cache key: raise it when what `write` writes changes
+FORMAT = 1  # part of the cache key: increment it when `write` writes anything else
 CHUNK = 2048  # questions at a time
-FIELDS = ("tokens", "types", "chars", "offsets", "example", "start", "end")
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,8 @@ class Limits:
 
     Attributes:
         max_length: of a window.
-        stride: by which the windows of one context overlap.
-        max_query_length: of a question; the rest of a longer one is cut off.
+        stride: overlap of the windows of a context.
+        max_query_length: of a question; longer ones are truncated.
     """
 
     max_length: int = 384
@@ -46,16 +43,26 @@ class Limits:
 
 
 class PairEncoder:
-    """A tokenizer, and how it joins a question and a context."""
+    """A tokenizer, with the special tokens by which it joins a question and a context.
+
+    Attributes:
+        tokenizer: of the tokenizers library, without truncation and padding.
+        before: ids of the special tokens before the question.
+        between: ids of those between the question and the context.
+        after: ids of those after the context.
+        types_before: token type ids of `before`; likewise `types_between` and `types_after`.
+        question_type: token type id of questions.
+        context_type: token type id of contexts.
+    """
 
     def __init__(self, file: Path) -> None:
-        """Loads a tokenizer.
+        """Load a tokenizer.
 
         Args:
             file: a `tokenizer.json`.
 
         Raises:
-            InputError: if its pairs do not begin with a special token, where "no answer" could point to.
+            InputError: pairs do not begin with a special token, which "no answer" would point to.
         """
         from tokenizers import Tokenizer
 
@@ -63,13 +70,13 @@ class PairEncoder:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         pair = self.tokenizer.encode("a", "b")
-        of = np.array([-1 if each is None else each for each in pair.sequence_ids])
-        first, second = np.flatnonzero(of == 0), np.flatnonzero(of == 1)
+        sequence = np.array([-1 if number is None else number for number in pair.sequence_ids])
+        first, second = np.flatnonzero(sequence == 0), np.flatnonzero(sequence == 1)
         ids, types = np.array(pair.ids), np.array(pair.type_ids)
         if not len(first) or not len(second) or first[0] == 0 or first[0] > second[0]:
             raise InputError(
-                "this tokenizer puts no special token before a question and its context; one as BERT's or "
-                "RoBERTa's is needed"
+                "this tokenizer puts no special token before a question and its context; use one like BERT's or "
+                "RoBERTa's"
             )
         parts = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
         self.before, self.between, self.after = (ids[part] for part in parts)
@@ -78,26 +85,30 @@ class PairEncoder:
 
     @property
     def special(self) -> int:
-        """Number of special tokens in a window."""
+        """Number of special tokens of a window."""
         return len(self.before) + len(self.between) + len(self.after)
 
     def encode(self, texts: Sequence[str]) -> tuple[Array, Array, Array]:
-        """Tokens of many texts, on all cores.
+        """Tokenise texts without special tokens, on all cores.
 
         Returns:
-            ids [T], characters [T, 2] (first, last + 1) of each token in its text, offsets [len(texts) + 1]
-            into both.
+            ids [T], characters [T, 2] (first, last + 1) of each token in its text, offsets [len(texts) + 1] of the texts
+            in both.
         """
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         offsets = np.zeros(len(encodings) + 1, np.int64)
-        np.cumsum([len(each) for each in encodings], out=offsets[1:])
+        np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
         total = int(offsets[-1])
-        ids = np.fromiter(chain.from_iterable(each.ids for each in encodings), np.int64, total)
-        flat = chain.from_iterable(chain.from_iterable(each.offsets for each in encodings))
+        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, total)
+        flat = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
         return ids, np.fromiter(flat, np.int64, 2 * total).reshape(-1, 2), offsets
 
     def check(self, limits: Limits) -> None:
-        """Refuses limits that leave no room for the context beside the longest question."""
+        """Check that limits leave room for the context beside the longest question.
+
+        Raises:
+            InputError: they do not, or are out of range.
+        """
         room = limits.max_length - self.special - limits.max_query_length
         if room <= limits.stride or limits.stride < 0 or limits.max_query_length < 1:
             raise InputError(
@@ -115,83 +126,83 @@ def make_windows(
     spans: Array,
     limits: Limits,
 ) -> dict[str, Array]:
-    """Windows of some questions.
+    """Make the windows of some questions.
 
     Args:
         encoder: the tokenizer.
         questions: [N] texts.
         contexts: [C] texts.
         context_of: [N] index of each question's context.
-        spans: [N, 2] characters (first, last + 1) of each question's answer in its context; -1 where there is
-            none.
-        limits: sizes; see `Encoder.check`.
+        spans: [N, 2] characters (first, last + 1) of each question's answer in its context; -1 without one.
+        limits: sizes; see `PairEncoder.check`.
 
     Returns:
-        The arrays of `Windows` by name, `example` counting from 0; and `cut` [N]: whether the question was
-        too long.
+        The arrays of `Windows` by name, `example` counting from 0; and `cut` [N]: whether the question was truncated.
     """
-    asked, _, asked_at = encoder.encode(questions)
-    tokens, chars, tokens_at = encoder.encode(contexts)
+    question_tokens, _, question_offsets = encoder.encode(questions)
+    context_tokens, context_chars, context_offsets = encoder.encode(contexts)
     context_of = np.asarray(context_of, np.int64)
     before, between, after = len(encoder.before), len(encoder.between), len(encoder.after)
 
-    # How many windows, and which part of which context each holds.
-    asked_length = np.minimum(np.diff(asked_at), limits.max_query_length)
-    room = limits.max_length - encoder.special - asked_length
-    length = np.diff(tokens_at)[context_of]
+    # The number of windows of each question, and the part of its context in each window.
+    question_length = np.minimum(np.diff(question_offsets), limits.max_query_length)
+    room = limits.max_length - encoder.special - question_length
+    context_length = np.diff(context_offsets)[context_of]
     step = room - limits.stride
-    count = 1 + -(np.minimum(room - length, 0) // step)
+    count = 1 + -(np.minimum(room - context_length, 0) // step)
     example = np.repeat(np.arange(len(questions)), count)
-    begin = (arrays.ragged(np.zeros(len(count)), count)) * step[example]
-    part = np.minimum(room[example], length[example] - begin)
-    first = tokens_at[context_of[example]] + begin  # the window's first context token, among all of `tokens`
+    begin = (arrays.ragged_indices(np.zeros(len(count)), count)) * step[example]
+    part = np.minimum(room[example], context_length[example] - begin)
+    first = context_offsets[context_of[example]] + begin  # the window's first token in `context_tokens`
 
-    # Filled kind by kind: each line is one assignment for all windows.
-    question_length = asked_length[example]
+    # Each assignment fills one kind of token in all windows.
+    question_length = question_length[example]
     size = encoder.special + question_length + part
     offsets = np.concatenate(([0], np.cumsum(size)))
-    at = offsets[:-1]
+    window_start = offsets[:-1]
     total = int(offsets[-1])
-    out = np.empty(total, np.int64)
-    kinds = np.empty(total, np.uint8)
-    where = np.full((total, 2), -1, np.int32)
-    for position, ids, types in (
-        (at, encoder.before, encoder.types_before),
-        (at + before + question_length, encoder.between, encoder.types_between),
+    tokens = np.empty(total, np.int64)
+    types = np.empty(total, np.uint8)
+    chars = np.full((total, 2), -1, np.int32)
+    for position, special_ids, special_types in (
+        (window_start, encoder.before, encoder.types_before),
+        (window_start + before + question_length, encoder.between, encoder.types_between),
         (offsets[1:] - after, encoder.after, encoder.types_after),
     ):
-        for shift, (token, kind) in enumerate(zip(ids, types, strict=True)):
-            out[position + shift], kinds[position + shift] = token, kind
-    there = arrays.ragged(at + before, question_length)
-    out[there] = asked[arrays.ragged(asked_at[example], question_length)]
-    kinds[there] = encoder.question_type
+        for shift, (token, token_type) in enumerate(zip(special_ids, special_types, strict=True)):
+            tokens[position + shift], types[position + shift] = token, token_type
+    target = arrays.ragged_indices(window_start + before, question_length)
+    tokens[target] = question_tokens[arrays.ragged_indices(question_offsets[example], question_length)]
+    types[target] = encoder.question_type
     head = before + question_length + between
-    there, here = arrays.ragged(at + head, part), arrays.ragged(first, part)
-    out[there], where[there] = tokens[here], chars[here]
-    kinds[there] = encoder.context_type
+    target, source = arrays.ragged_indices(window_start + head, part), arrays.ragged_indices(first, part)
+    tokens[target], chars[target] = context_tokens[source], context_chars[source]
+    types[target] = encoder.context_type
 
-    start, end = _targets(chars, tokens_at, context_of[example], np.asarray(spans)[example], first, part)
+    start, end = _answer_tokens(
+        context_chars, context_offsets, context_of[example], np.asarray(spans)[example], first, part
+    )
     inside = start >= 0
     return {
-        "tokens": out,
-        "types": kinds,
-        "chars": where,
+        "tokens": tokens,
+        "types": types,
+        "chars": chars,
         "offsets": offsets,
         "example": example,
         "start": np.where(inside, start - first + head, 0),
         "end": np.where(inside, end - first + head, 0),
-        "cut": np.diff(asked_at) > limits.max_query_length,
+        "cut": np.diff(question_offsets) > limits.max_query_length,
     }
 
 
-def _targets(
-    chars: Array, tokens_at: Array, context: Array, spans: Array, first: Array, part: Array
+def _answer_tokens(
+    chars: Array, offsets: Array, context: Array, spans: Array, first: Array, part: Array
 ) -> tuple[Array, Array]:
-    """First and last token of each window's answer, among all context tokens; -1 where it is not inside.
+    """First and last token of each window's answer, among all context tokens; -1 for an answer that is not inside.
 
-    As the Hugging Face question-answering recipe: the last token that begins no later than the answer, and
-    the first that ends no earlier. Unlike its loops, this does not run past the window where the answer is
-    its last token, and does not end before it starts where the answer is one character of several tokens.
+    As in the question-answering recipe of Hugging Face: the last token that begins no later than the answer, and
+    the first that ends no earlier. Unlike the recipe's loops, the result is never outside of the window if the answer is
+    its last token, and does not end before it starts if the answer is one character of several tokens.
     """
     start = np.full(len(first), -1, np.int64)
     end = start.copy()
@@ -199,11 +210,10 @@ def _targets(
     if not len(w):
         return start, end
     low, high, last = spans[w, 0].astype(np.int64), spans[w, 1].astype(np.int64), (first + part - 1)[w]
-    # One sorted array for all contexts: the context in the upper half of the number, the character in the
-    # lower.
-    of = np.repeat(np.arange(len(tokens_at) - 1), np.diff(tokens_at)) << 32
-    begins = np.maximum.accumulate(of + chars[:, 0])
-    ends = np.minimum.accumulate((of + chars[:, 1])[::-1])[::-1]
+    # One sorted array for all contexts: the upper half of a number is the context, the lower half the character.
+    token_base = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) << 32
+    begins = np.maximum.accumulate(token_base + chars[:, 0])
+    ends = np.minimum.accumulate((token_base + chars[:, 1])[::-1])[::-1]
     base = context[w] << 32
     from_token = np.searchsorted(begins, base + low, side="right") - 1
     to_token = np.searchsorted(ends, base + high, side="left")
@@ -215,116 +225,76 @@ def _targets(
 
 
 def write(folder: Path, examples: Examples, tokenizer: Path, vocab_size: int, limits: Limits, training: bool) -> None:
-    """Writes the windows of a split into a cache entry, chunk by chunk.
+    """Write the windows of a split into a cache entry, chunk by chunk.
 
     Args:
         folder: the entry that is being built.
         examples: the split.
-        tokenizer: its `tokenizer.json`.
-        vocab_size: decides whether token ids take two bytes or four.
+        tokenizer: a `tokenizer.json`.
+        vocab_size: determines whether token ids take two bytes or four.
         limits: sizes.
-        training: leave out questions whose answers are not where they are said to be.
+        training: exclude questions of which no answer has a correct offset.
+
+    Raises:
+        InputError: limits out of range, or no question to train on.
     """
     from tqdm import tqdm
 
     encoder = PairEncoder(tokenizer)
     encoder.check(limits)
-    types = {
-        "tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32,
-        "types": np.uint8,
-        "chars": np.int32,
-        "offsets": np.int64,
-        "example": np.int32,
-        "start": np.int32,
-        "end": np.int32,
-    }
-    files = {
-        name: arrays.ArrayWriter(folder / f"{name}.npy", kind, 2 if name == "chars" else None)
-        for name, kind in types.items()
-    }
-    files["offsets"].append([0])
-    counts = {
-        "questions": 0,
-        "left_out": 0,
-        "cut_questions": 0,
-        "windows": 0,
-        "windows_with_answer": 0,
-        "tokens": 0,
-    }
+    files = open_writers(folder, vocab_size, chars=np.int32, example=np.int32, start=np.int32, end=np.int32)
+    names = ("questions", "left_out", "cut_questions", "windows", "windows_with_answer", "tokens")
+    counts = dict.fromkeys(names, 0)
     progress = tqdm(total=len(examples), desc="tokenising", unit=" questions", disable=None, file=sys.stderr)
-    with arrays.Writers(files.values()), progress:
+    with arrays.completing(files.values()), progress:
         for begin in range(0, len(examples), CHUNK):
-            chosen = np.arange(begin, min(begin + CHUNK, len(examples)))
-            spans = examples.spans[chosen]
-            progress.update(len(chosen))
+            chunk = np.arange(begin, min(begin + CHUNK, len(examples)))
+            spans = examples.spans[chunk]
+            progress.update(len(chunk))
             if training:
-                usable = (spans[:, 0] >= 0) | ~examples.answerable[chosen]
+                usable = (spans[:, 0] >= 0) | ~examples.answerable[chunk]
                 counts["left_out"] += int((~usable).sum())
-                chosen, spans = chosen[usable], spans[usable]
-            if not len(chosen):
+                chunk, spans = chunk[usable], spans[usable]
+            if not len(chunk):
                 continue
-            needed, context_of = np.unique(examples.context_of[chosen], return_inverse=True)
-            made = make_windows(
+            contexts, context_of = np.unique(examples.context_of[chunk], return_inverse=True)
+            fields = make_windows(
                 encoder,
-                [examples.question(int(i)) for i in chosen],
-                [examples.contexts[int(c)] for c in needed],
+                [examples.question(int(index)) for index in chunk],
+                [examples.contexts[int(index)] for index in contexts],
                 context_of,
                 spans,
                 limits,
             )
-            made["example"] = chosen[made["example"]]
-            made["offsets"] = made["offsets"][1:] + files["tokens"].rows
+            fields["example"] = chunk[fields["example"]]
+            fields["offsets"] = fields["offsets"][1:] + files["tokens"].rows
             for name, file in files.items():
-                file.append(made[name])
-            counts["questions"] += len(chosen)
-            counts["cut_questions"] += int(made["cut"].sum())
-            counts["windows_with_answer"] += int((made["end"] > 0).sum())
+                file.append(fields[name])
+            counts["questions"] += len(chunk)
+            counts["cut_questions"] += int(fields["cut"].sum())
+            counts["windows_with_answer"] += int((fields["end"] > 0).sum())
     counts["windows"], counts["tokens"] = files["example"].rows, files["tokens"].rows
     if not counts["windows"]:
-        raise InputError(f"no question to train on: none of {counts['left_out']} has an answer where it is said to be")
-    about = {**counts, "limits": asdict(limits)}
-    (folder / "counts.json").write_text(json.dumps(about), encoding="utf-8")
+        raise InputError(f"no question to train on: none of {counts['left_out']} has an answer at its answer_start")
+    (folder / "counts.json").write_text(json.dumps({**counts, "limits": asdict(limits)}), encoding="utf-8")
 
 
-class Windows:
-    """Windows in memory or on disk; makes batches of them.
+class Windows(TokenArrays):
+    """Windows in memory or on disk, in batches.
 
     Attributes:
-        tokens: [T] ids of all windows, special tokens included, no padding.
-        types: [T] token type ids.
         chars: [T, 2] characters (first, last + 1) of each token in its context; -1 for others.
-        offsets: [W + 1] window w is tokens[offsets[w]:offsets[w + 1]].
-        example: [W] index of its question.
-        start, end: [W] first and last token of the answer in the window; 0, 0 (the first token) where it is
+        example: [W] index of the window's question.
+        start, end: [W] first and last token of the answer in the window; 0, 0 (the first token) for an answer that is
             not inside.
-        lengths: [W] tokens of each.
-        counts: what was counted when they were written.
     """
 
-    tokens: Array
-    types: Array
+    FIELDS = ("tokens", "types", "chars", "offsets", "example", "start", "end")
+
     chars: Array
-    offsets: Array
     example: Array
     start: Array
     end: Array
-
-    def __init__(self, fields: dict[str, Array], pad_id: int, uses_types: bool, folder: Path | None = None) -> None:
-        """Takes the arrays of `make` or of a folder."""
-        self.pad_id, self.uses_types, self.folder = pad_id, uses_types, folder
-        for name in FIELDS:
-            setattr(self, name, fields[name])
-        self.lengths = np.diff(self.offsets).astype(np.int32)
-        # No batch is wider: the model may have no positions for it.
-        self.longest = int(self.lengths.max(initial=0))
-        self.counts: dict[str, Any] = {}
-
-    @classmethod
-    def open(cls, folder: Path, pad_id: int, uses_types: bool) -> Self:
-        """Memory-maps what `write` wrote."""
-        windows = cls({name: arrays.load(folder / f"{name}.npy") for name in FIELDS}, pad_id, uses_types, folder)
-        windows.counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-        return windows
 
     @classmethod
     def of_records(
@@ -335,40 +305,30 @@ class Windows:
         pad_id: int,
         uses_types: bool,
     ) -> Self:
-        """Windows, in memory, of (question, context) pairs without answers, such as those to predict."""
+        """Make the windows of (question, context) pairs without answers, such as those to predict, in memory."""
         encoder.check(limits)
-        number: dict[str, int] = {}
-        context_of = np.array([number.setdefault(context, len(number)) for _, context in records], np.int64)
+        position: dict[str, int] = {}
+        context_of = np.array([position.setdefault(context, len(position)) for _, context in records], np.int64)
         spans = np.full((len(records), 2), -1)
-        made = make_windows(encoder, [question for question, _ in records], list(number), context_of, spans, limits)
-        if made["cut"].any():
+        fields = make_windows(encoder, [question for question, _ in records], list(position), context_of, spans, limits)
+        if fields["cut"].any():
             logger.warning(
-                "%d question(s) are longer than %d tokens and were cut",
-                int(made["cut"].sum()),
+                "%d question(s) are longer than %d tokens and are truncated",
+                int(fields["cut"].sum()),
                 limits.max_query_length,
             )
-        return cls(made, pad_id, uses_types)
-
-    def __len__(self) -> int:
-        return len(self.example)
-
-    def __reduce__(self) -> Any:
-        # To the workers of a loader goes the folder, not a copy of what is mapped.
-        if self.folder is None:
-            return type(self), ({name: getattr(self, name) for name in FIELDS}, self.pad_id, self.uses_types)
-        return type(self).open, (self.folder, self.pad_id, self.uses_types)
+        return cls(fields, pad_id, uses_types)
 
     def batch(self, windows: Sequence[int]) -> dict[str, Array]:
-        """Some windows, padded to the longest of them, rounded up to a multiple of 16.
+        """Return a batch of windows, padded to the longest of them, rounded up to a multiple of 16.
 
         Returns:
             input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
             end_positions, window [B]; all int64.
         """
-        chosen = np.asarray(windows, np.int64)
-        types = self.types if self.uses_types else None
-        batch = pad_batch(chosen, self.tokens, types, self.offsets, self.longest, self.pad_id)
-        batch["start_positions"] = self.start[chosen].astype(np.int64)
-        batch["end_positions"] = self.end[chosen].astype(np.int64)
-        batch["window"] = chosen
+        index = np.asarray(windows, np.int64)
+        batch = self.pad(index)
+        batch["start_positions"] = self.start[index].astype(np.int64)
+        batch["end_positions"] = self.end[index].astype(np.int64)
+        batch["window"] = index
         return batch

@@ -1,0 +1,176 @@
+"""Pages: self-contained HTML from the jinja2 templates in `reports/templates`.
+
+A room gives plain data, the template has the HTML. A page is written in three parts:
+
+1. `templates/<page>.html.jinja` extends the base, which brings the style, and imports the macros:
+
+       {% extends "base.html.jinja" %}
+       {% import "macros.html.jinja" as m %}
+       {% import "charts.html.jinja" as charts %}
+       {% block content %}
+       <h1>{{ title }} {{ m.badge(status) }}</h1>
+       {{ m.table([("phase", ""), ("time", "number"), ("share", "bar")], phases) }}
+       {{ charts.xy(curves, "step") }}
+       {% endblock %}
+
+2. The room builds the values from numbers, strings, lists and the dataclasses `Cell`, `Piece` and `charts.Series`:
+
+       page.write(folder / "report.html", "run.html.jinja", title=…, status=…, phases=[["fit", "3:20", 0.8]], curves=[…])
+
+3. Nothing else: values are escaped always (also control characters, which show as `\\x07`), a name that is missing is an
+   error, and the file appears atomically.
+
+Kinds of a table's columns: "" (as it is), "number" (right-aligned; numbers get 4 significant digits), "text" (long),
+"id" (breaks anywhere), "nowrap", "code", "badge" (a status), "image" (a data URI), "bar" (a share, 0 to 1), "pieces"
+(a list of `Piece`), "interval" (the arguments of `charts.interval`). Any cell may be a `Cell`, or None, which shows as "-".
+"""
+
+import base64
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from config.files import write_text
+from config.numbers import format_number
+from reports import charts
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell that is more than its value.
+
+    Attributes:
+        value: what a plain cell of the column would be.
+        href: address that it links to.
+        note: small text below it.
+        badge: status beside it.
+        sort: what the column sorts by in place of the text.
+    """
+
+    value: Any
+    href: str = ""
+    note: str = ""
+    badge: str = ""
+    sort: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a text that is highlighted.
+
+    Attributes:
+        text: the piece.
+        mark: whether it is marked, as with a pen.
+        underline: whether it is underlined.
+        value: shade, from -1 (blue) to 1 (red); None for none.
+        title: shows when the pointer is over it.
+    """
+
+    text: str
+    mark: bool = False
+    underline: bool = False
+    value: float | None = None
+    title: str = ""
+
+
+def write(path: Path, template: str, **values: Any) -> None:
+    """Write a page atomically.
+
+    Args:
+        path: HTML file.
+        template: name of a file in `reports/templates`.
+        values: what the template shows.
+
+    Raises:
+        jinja2.UndefinedError: the template uses a value that is missing.
+    """
+    write_text(path, render(template, **values))
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page, or a part of one, as text; the arguments are those of `write`."""
+    return escape_controls(environment().get_template(template).render(**values))
+
+
+@functools.cache
+def environment() -> "Environment":
+    """Return the environment of all templates: autoescape is on, undefined names are errors."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    templates = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"number": format_rounded, "percent": format_percent}
+    templates.tests["cell"] = lambda value: isinstance(value, Cell)
+    templates.globals |= {
+        "geometry": charts,
+        "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "script": Markup((_TEMPLATES / "tables.js").read_text(encoding="utf-8")),
+    }
+    return templates
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text whose control characters, and others without a shape, are shown as escapes such as `\x07`."""
+
+    def escape(line: str) -> str:
+        # Most lines have none, and pages with images are megabytes long.
+        if line.replace("\t", "").isprintable():
+            return line
+        return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in line)
+
+    return "\n".join(map(escape, text.split("\n")))
+
+
+def format_rounded(value: Any, digits: int = 4) -> str:
+    """Return a number as text: significant digits at most, and a comma between thousands; "-" for None."""
+    return "-" if value is None else format_number(value, digits, grouped=True)
+
+
+def format_percent(share: float) -> str:
+    """Return a share, 0 to 1, as a whole percentage."""
+    return f"{share:.0%}"
+
+
+def relative_url(path: str | os.PathLike[str], start: str | os.PathLike[str]) -> str:
+    """Return the relative address of a file.
+
+    Args:
+        path: the file.
+        start: folder of the page that links to it.
+    """
+    return quote(os.fsencode(os.path.relpath(path, start).replace(os.sep, "/")))
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Return a file's content as an address that needs no file, such as an image in the page."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def mark_excerpt(text: str, start: int, stop: int, around: int) -> list[Piece]:
+    """Return a part of a text, marked, between the characters around it.
+
+    Args:
+        text: the text.
+        start, stop: of the part; an empty part shows as ∅.
+        around: characters on each side.
+    """
+    before, after = text[max(0, start - around) : start], text[stop : stop + around]
+    return [
+        Piece(f"{'... ' if start > around else ''}{before}"),
+        Piece(text[start:stop] or "∅", mark=True),
+        Piece(f"{after}{' ...' if len(text) > stop + around else ''}"),
+    ]
