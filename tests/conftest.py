@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,10 +58,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of tests/warm.py."""
-    path = tmp_path_factory.mktemp("warm") / "socket"
+    """The socket of a tests/warm.py for what trains and explains."""
+    yield from serve_warm(tmp_path_factory.mktemp("warm") / "socket", "hydra", "torch", "lightning.pytorch")
+
+
+@pytest.fixture(scope="session")
+def warm_kfp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a tests/warm.py for clients of Kubeflow Pipelines."""
+    yield from serve_warm(tmp_path_factory.mktemp("warm-kfp") / "socket", "hydra", "kfp", "kfp_server_api")
+
+
+def serve_warm(path: Path, *modules: str) -> Iterator[Path]:
+    """Runs tests/warm.py at a socket, with modules imported, for as long as the generator lives."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, str(ROOT / "tests" / "warm.py"), str(path)]
+    command = [sys.executable, str(ROOT / "tests" / "warm.py"), str(path), *modules]
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     while not path.exists():
         assert server.poll() is None
@@ -70,8 +81,25 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.wait()
 
 
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Puts an empty MLflow store at a path and returns its address: to make one from nothing takes MLflow many seconds."""
+    template = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def put(path: Path) -> str:
+        if not template.exists():
+            from mlflow import MlflowClient
+
+            MlflowClient(f"sqlite:///{template}").search_experiments()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(template, path)
+        return f"sqlite:///{path}"
+
+    return put
+
+
 @pytest.fixture
-def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
+def run(cache: Path, tmp_path: Path, warm: Path, request: pytest.FixtureRequest) -> Run:
     """Runs a command line of ours, as a user does: run("train.py", "model=bert_tiny") or run("-m", "runs", "list").
 
     It is forked from a process that has imported torch, unless it is to be cold: a sitecustomize is read at the start.
@@ -92,6 +120,8 @@ def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
         command = [*head, *arguments[1:]]
         if not cold and needs_torch(arguments):
             return forked(warm, command, tmp_path, env, timeout)
+        if not cold and arguments[:2] == ("-m", "pipelines"):
+            return forked(request.getfixturevalue("warm_kfp"), command, tmp_path, env, timeout)
         return subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,
@@ -107,11 +137,8 @@ def run(cache: Path, tmp_path: Path, warm: Path) -> Run:
 
 def needs_torch(arguments: Sequence[str]) -> bool:
     """Whether a command line of ours imports torch."""
-    return arguments[0].endswith("train.py") or tuple(arguments[:2]) in (
-        ("-m", "quality"),
-        ("-m", "explain"),
-        ("-m", "trainers"),
-    )
+    rooms = ("datamodules", "quality", "explain", "trainers")
+    return arguments[0].endswith("train.py") or (arguments[0] == "-m" and arguments[1] in rooms)
 
 
 def forked(

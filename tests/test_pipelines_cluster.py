@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import forked
 from tests.kfp_api_double import Api
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,22 +25,23 @@ def api() -> Iterator[Api]:
 class Pipelines:
     """`python -m pipelines` with an environment of its own."""
 
-    def __init__(self, api: Api, folder: Path) -> None:
-        self.folder, self.environment = folder, {**os.environ, "KFP_HOST": api.host, "HOME": str(folder)}
+    def __init__(self, api: Api, folder: Path, warm: Path) -> None:
+        self.folder, self.warm = folder, warm
+        self.environment = {**os.environ, "KFP_HOST": api.host, "HOME": str(folder)}
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         # Polling every five seconds is for clusters.
         code = f"import sys; from pipelines import remote, __main__ as m; remote.POLL = 0.05; remote.PATIENCE = 2; sys.exit(m.main({[str(each) for each in arguments]!r}))"
         code = f"from config.error_handling import report_errors\nwith report_errors():\n    {code.replace('; ', chr(10) + '    ')}"
-        return subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, cwd=self.folder, check=False, timeout=120,
-            env={**self.environment, **environment},
-        )  # fmt: skip
+        (self.folder / "command.py").write_text(code)
+        return forked(
+            self.warm, [str(self.folder / "command.py")], self.folder, {**self.environment, **environment}, 120
+        )
 
 
 @pytest.fixture
-def pipelines(api: Api, tmp_path: Path) -> Pipelines:
-    return Pipelines(api, tmp_path)
+def pipelines(api: Api, tmp_path: Path, warm_kfp: Path) -> Pipelines:
+    return Pipelines(api, tmp_path, warm_kfp)
 
 
 def test_submit_uploads_runs_and_waits(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:

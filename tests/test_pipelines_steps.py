@@ -409,7 +409,7 @@ def test_the_report_of_a_run_begins_with_the_decision(
 
 def test_every_parameter_is_documented() -> None:
     text = (ROOT / "docs" / "pipelines.md").read_text()
-    table = text[text.index("## Parameters") : text.index("## When something fails")]
+    table = text[text.index("## Parameters") : text.index("## Failures")]
     spec = compilation.read_documents(str(ROOT / "pipelines" / "train.yaml"))[0]
     missing = [name for name in compilation.spec_parameters(spec) if f"`{name}`" not in table]
     assert missing == ["data", "model", "overrides"]

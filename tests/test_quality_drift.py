@@ -125,22 +125,22 @@ def test_principal_components_keep_distances(matrix: Any) -> None:
 
 def test_questions_against_the_run_that_was_trained_on_them(run: Any, tmp_path: Path) -> None:
     trained = run(
-        "train.py", "data.sample.train=400", "data.sample.val=100", "trainer.max_steps=1",
+        "train.py", "data.sample.train=200", "data.sample.val=60", "trainer.max_steps=1", "trainer.threads=1",
         f"hydra.run.dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     command = ("-m", "quality", "drift", f"reference={tmp_path / 'run'}")
     same = run(
         *command,
-        "data.sample.train=400",
-        "data.sample.val=100",
+        "data.sample.train=200",
+        "data.sample.val=60",
         "data.sample.seed=5",
         "--folder",
         str(tmp_path / "one"),
     )
     assert same.returncode == 0, same.stdout + same.stderr
     assert "0 of " in same.stdout
-    other = ("data.sample.train=400", "data.sample.val=100", "data.sample.unanswerable=0.5")
+    other = ("data.sample.train=200", "data.sample.val=60", "data.sample.unanswerable=0.5")
     done = run(*command, *other, "--folder", str(tmp_path / "two"), "--model", str(tmp_path / "run"))
     assert done.returncode == 4, done.stdout + done.stderr
     found = json.loads((tmp_path / "two" / "drift.json").read_text())

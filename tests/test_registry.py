@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from runs import folder as folders
 from runs import lineage, model_card
 
 mlflow = pytest.importorskip("mlflow")
+
+Store = Callable[[Path], str]
 
 
 def made(folder: Path, seed: int = 1, **verdicts: str) -> Path:
@@ -72,8 +75,8 @@ def test_a_model_is_registered_with_its_card_and_lineage(run: Run, tmp_path: Pat
     assert logged == pytest.approx(metrics)
 
 
-def test_aliases_move_and_go_back(run: Run, tmp_path: Path) -> None:
-    server = ["--server", f"sqlite:///{tmp_path}/mlflow.db", "--name", "it's mine"]
+def test_aliases_move_and_go_back(run: Run, tmp_path: Path, mlflow_store: Store) -> None:
+    server = ["--server", mlflow_store(tmp_path / "mlflow.db"), "--name", "it's mine"]
     one, two, three = (made(tmp_path / name, seed) for seed, name in enumerate("abc", 1))
     assert registered(run, one, "--champion", *server)["aliases"] == ["champion"]
     assert registered(run, two, *server)["aliases"] == ["candidate"]
@@ -99,16 +102,19 @@ def test_aliases_move_and_go_back(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gate", "status"), [("quality", "failed"), ("quality", "unevaluated"), ("explain", "inconclusive")]
 )
-def test_what_a_gate_failed_is_not_registered(gate: str, status: str, run: Run, tmp_path: Path) -> None:
+def test_what_a_gate_failed_is_not_registered(
+    gate: str, status: str, run: Run, tmp_path: Path, mlflow_store: Store
+) -> None:
     folder, server = made(tmp_path / "a", **{gate: status}), f"sqlite:///{tmp_path}/mlflow.db"
     done = run("-m", "runs", "register", str(folder), "--server", server)
     assert (done.returncode, status in done.stderr, "report.html" in done.stderr) == (2, True, True)
     assert not (tmp_path / "mlflow.db").exists()
+    mlflow_store(tmp_path / "mlflow.db")
     assert registered(run, folder, "--server", server, "--despite-gates")["version"] == "1"
 
 
-def test_what_cannot_be_registered(run: Run, tmp_path: Path) -> None:
-    server = ("--server", f"sqlite:///{tmp_path}/mlflow.db")
+def test_what_cannot_be_registered(run: Run, tmp_path: Path, mlflow_store: Store) -> None:
+    server = ("--server", mlflow_store(tmp_path / "mlflow.db"))
     bare = made_runs.write(tmp_path / "bare", made_runs.questions(10, 0.5, 1))
     running = made(tmp_path / "running")
     files.write_json(running / "run.json", folders.read_record(running) | {"status": "failed"})

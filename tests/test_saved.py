@@ -88,11 +88,17 @@ def rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def trained(run: Run, *overrides: str) -> Path:
-    """A run's folder."""
+_TRAINED: dict[tuple[str, ...], Path] = {}  # folders of runs by their overrides: what two tests train is trained once
+
+
+def trained(run: Run, folder: Path, *overrides: str) -> None:
+    """Makes a finished run in the folder's run/."""
+    if overrides in _TRAINED:
+        shutil.copytree(_TRAINED[overrides], folder / "run")
+        return
     done = run("train.py", *COMMON, *overrides, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    return Path("run")
+    _TRAINED[overrides] = folder / "run"
 
 
 def predicted(run: Run, folder: str, *args: str) -> list[dict[str, Any]]:
@@ -125,7 +131,7 @@ def assert_same(predictions: list[dict[str, Any]], validation: list[dict[str, An
 def test_predict_answers_what_validation_answered(
     model: str, settings: str, run: Run, tmp_path: Path, cache: Path
 ) -> None:
-    trained(run, *QUESTIONS, *ENCODERS[model], *ANSWERING[settings])
+    trained(run, tmp_path, *QUESTIONS, *ENCODERS[model], *ANSWERING[settings])
     validation = rows((tmp_path / "run" / "predictions.jsonl").read_text())
     val = source(cache, tmp_path / "run") / "dev-v2.0.json"
     val = val if val.exists() else val.with_name("dev-v1.1.json")
@@ -165,7 +171,7 @@ def source(cache: Path, folder: Path) -> Path:
 
 
 def test_predict_uses_the_threshold_that_the_run_measured(run: Run, tmp_path: Path, cache: Path) -> None:
-    trained(run, *QUESTIONS, *ENCODERS["bert_tiny"], *ANSWERING["no answers"])
+    trained(run, tmp_path, *QUESTIONS, *ENCODERS["bert_tiny"], *ANSWERING["no answers"])
     details = json.loads((tmp_path / "run" / "run.json").read_text())["details"]
     val = source(cache, tmp_path / "run")
     val = next(path for name in ("dev-v2.0.json", "dev-v1.1.json") if (path := val / name).exists())
@@ -189,7 +195,7 @@ def test_a_plain_transformers_user_gets_the_same_answers(run: Run, tmp_path: Pat
     import torch
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    trained(run, *QUESTIONS, *ENCODERS["bert"], "trainer.precision=32-true")
+    trained(run, tmp_path, *QUESTIONS, *ENCODERS["bert"], "trainer.precision=32-true")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     network = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run" / "model").eval()
     val = json.loads((source(cache, tmp_path / "run") / "dev-v1.1.json").read_text())
@@ -207,7 +213,7 @@ def test_a_plain_transformers_user_gets_the_same_answers(run: Run, tmp_path: Pat
 
 
 def test_the_runs_own_decoding_is_used(run: Run, tmp_path: Path) -> None:
-    trained(run, *QUESTIONS, *ENCODERS["bert_tiny"], "model.max_answer_tokens=1", "model.n_best=3")
+    trained(run, tmp_path, *QUESTIONS, *ENCODERS["bert_tiny"], "model.max_answer_tokens=1", "model.n_best=3")
     shutil.copytree(tmp_path / "run" / "model", tmp_path / "alone")
     said = json.loads((tmp_path / "alone" / "isotrain.json").read_text())
     assert (said["task"], said["model"]) == ("question_answering", {"n_best": 3, "max_answer_tokens": 1})
@@ -274,7 +280,7 @@ CLASSIFIERS = {
 def test_predict_classifies_what_validation_classified(
     model: str, overrides: tuple[str, ...], run: Run, tmp_path: Path, cache: Path
 ) -> None:
-    trained(run, *TEXTS, *CLASSIFIERS[model], *overrides)
+    trained(run, tmp_path, *TEXTS, *CLASSIFIERS[model], *overrides)
     validation = rows((tmp_path / "run" / "predictions.jsonl").read_text())
     val = source(cache, tmp_path / "run") / "val.jsonl"
     tolerance = 0.06 if coarse() and "trainer.precision=32-true" not in overrides else 2e-4
@@ -291,7 +297,7 @@ def test_a_plain_transformers_user_gets_the_same_classes(run: Run, tmp_path: Pat
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    trained(run, *TEXTS, *CLASSIFIERS["bert_classifier"], "trainer.precision=32-true", "data.max_length=24")
+    trained(run, tmp_path, *TEXTS, *CLASSIFIERS["bert_classifier"], "trainer.precision=32-true", "data.max_length=24")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model").eval()
     texts = {row["id"]: row["text"] for row in rows((source(cache, tmp_path / "run") / "val.jsonl").read_text())}
@@ -346,7 +352,7 @@ def images(tmp_path: Path) -> Path:
 def test_predict_labels_what_validation_labelled(
     model: str, settings: str, run: Run, tmp_path: Path, images: Path
 ) -> None:
-    trained(run, *IMAGES, *NETWORKS[model], *CLASSIFYING[settings])
+    trained(run, tmp_path, *IMAGES, *NETWORKS[model], *CLASSIFYING[settings])
     validation = rows((tmp_path / "run" / "predictions.jsonl").read_text())
     tolerance = 0.02 if settings == "coarse" or coarse() else 2e-4
     for folder in folders(settings):
@@ -368,7 +374,7 @@ def test_a_plain_timm_user_gets_the_same_labels(model: str, run: Run, tmp_path: 
     import timm
     import torch
 
-    trained(run, *IMAGES, *NETWORKS[model], "trainer.precision=32-true")
+    trained(run, tmp_path, *IMAGES, *NETWORKS[model], "trainer.precision=32-true")
     network = timm.create_model(f"local-dir:{tmp_path / 'run' / 'model'}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
     for row in rows((tmp_path / "run" / "predictions.jsonl").read_text()):
@@ -381,7 +387,7 @@ def test_a_plain_timm_user_gets_the_same_labels(model: str, run: Run, tmp_path: 
 
 
 def test_files_that_are_no_images_are_left_out_aloud(run: Run, tmp_path: Path, images: Path) -> None:
-    trained(run, *IMAGES, *NETWORKS["resnet18"])
+    trained(run, tmp_path, *IMAGES, *NETWORKS["resnet18"])
     (images / "val" / "notes.txt").write_text("")
     done = run("-m", "trainers", "predict", "run=run", "images/val")
     assert done.returncode == 0, done.stderr

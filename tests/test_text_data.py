@@ -7,10 +7,9 @@ import math
 import os
 import pickle
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import forked
 
 from config.errors import InputError
 from datamodules.samples import topics
@@ -414,16 +414,17 @@ print(json.dumps(data.describe()))
 """
 
 
-def test_two_processes_prepare_once(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_prepare_once(folder: Path, tmp_path: Path, warm: Path) -> None:
     write_json_lines(folder / "train.jsonl", rows(4000))
-    command = [sys.executable, "-c", TWO, str(folder), str(tmp_path / "cache")]
-    environment = {**os.environ, "PYTHONPATH": SRC}
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    processes = [subprocess.Popen(command, **options) for _ in range(2)]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert outputs[0][0] == outputs[1][0]
-    assert sum(errors.count("reading ") for _, errors in outputs) == 2, "each split by one of them"
+    (tmp_path / "two.py").write_text(TWO)
+    command = [str(tmp_path / "two.py"), str(folder), str(tmp_path / "cache")]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(
+            pool.map(lambda _: forked(warm, command, tmp_path, {**os.environ, "PYTHONPATH": SRC}, 300), range(2))
+        )
+    assert [done.returncode for done in both] == [0, 0], both
+    assert both[0].stdout == both[1].stdout
+    assert sum(done.stderr.count("reading ") for done in both) == 2, "each split by one of them"
 
 
 def test_prepare_and_fingerprint_from_the_command_line(run: Any, folder: Path, tmp_path: Path) -> None:

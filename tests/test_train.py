@@ -313,7 +313,7 @@ def test_baselines_go_through_the_same_command(model: str, data: str, run: Run, 
 def test_generated_data_gives_baselines_nothing(
     model: str, data: str, metric: str, bound: float, run: Run, tmp_path: Path
 ) -> None:
-    size = ["data.sample.train=6000", "data.sample.val=1000"] if data == "squad_sample" else ["data.sample.train=480"]
+    size = ["data.sample.train=1500", "data.sample.val=1000"] if data == "squad_sample" else ["data.sample.train=480"]
     done = run("train.py", f"model={model}", f"data={data}", *size, "hydra.run.dir=b")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "b" / "run.json").read_text())["metrics"][metric] < bound

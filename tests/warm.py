@@ -1,9 +1,10 @@
-"""A process that has imported what takes seconds, and forks one for each command line: `python tests/warm.py SOCKET`.
+"""A process that has imported what takes seconds, and forks one for each command line: `python tests/warm.py SOCKET MODULE ...`.
 
 A command runs in a process of its own, from its first line (runpy), with its own folder, environment, PYTHONPATH and output.
-What it spares is importing torch and Lightning, of which nothing depends on the environment, and which starts no threads.
+What it spares is importing modules, of which nothing may depend on the environment, and which may start no threads.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -13,13 +14,10 @@ import traceback
 from typing import Any
 
 
-def serve(path: str) -> None:
+def serve(path: str, modules: list[str]) -> None:
     """Takes one request a connection: a line of JSON; answers with the process's id, then with its exit code."""
-    import hydra
-    import lightning.pytorch
-    import torch  # noqa: F401
-
-    del hydra, lightning
+    for module in modules:
+        importlib.import_module(module)
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen()
@@ -80,4 +78,4 @@ def command(asked: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])

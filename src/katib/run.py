@@ -102,7 +102,7 @@ def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
         search.interrupt()
     finally:
         importer.cancel()
-        importer.join()  # a partly imported matplotlib does not work
+        importer.join()  # an import in progress ends first
     _write_report(search, "", folder)
     raise SignalInterrupt(signal_number, f"interrupted; the same command resumes {running} trial(s)")
 

@@ -12,7 +12,8 @@ from reports import page
 from reports.page import Cell
 
 FILE = "report.html"
-STATUSES = ("passed", "warned", "failed", "inconclusive", "unevaluated", "off", "none")
+UNACCEPTABLE = ("failed", "inconclusive", "unevaluated")
+STATUSES = ("passed", "warned", *UNACCEPTABLE, "off", "none")
 _STATES = {"SUCCEEDED": "finished", "FAILED": "failed"}  # words of other pages; all others are interruptions
 _TONES = {"done": "good", "failed": "bad", "interrupted": "fair"}
 _NODE, _GAP = (148, 36), (16, 14)  # width and height of a node, and of the space between nodes, in pixels
@@ -66,7 +67,8 @@ def _decide(record: Mapping[str, Any], steps: Mapping[str, Step]) -> tuple[str, 
     if failed and failed["state"] == "running":
         return f"Not registered: the step {failed['step']} was interrupted.", "bad"
     if failed and failed["step"].endswith(" gate"):
-        return f"Not registered: {failed.get('message')}.", "bad"
+        reason = str(failed.get("message")).partition("; ")[0]  # the table has all reasons, and the link
+        return f"Not registered: {reason}.", "bad"
     if failed:
         reason = f"the step {failed['step']} failed with exit code {failed.get('code')}: {failed.get('message')}"
         return f"Not registered: {reason}.", "bad"
@@ -101,18 +103,22 @@ def _ancestors(name: str) -> set[str]:
 
 def _row(name: str, steps: Mapping[str, Step], folder: Path) -> list[Any]:
     step = steps.get(name, {})
-    text = str(step.get("verdict") or "")
-    status, _, reason = text.partition(": ")
-    if status not in STATUSES:
-        status, reason = "", text
+    status, reason = _split_verdict(step)
     return [
         name,
-        Cell("", badge=_state(name, steps)),
+        _state(name, steps),
         format_duration(step.get("seconds")),
         status,
-        step.get("message") or reason,
+        "" if name.endswith(" gate") else step.get("message") or reason,  # a gate has the reason of its check
         _report_cell(step.get("report"), folder),
     ]
+
+
+def _split_verdict(step: Step) -> tuple[str, str]:
+    """Status and reason of a verdict; the status of a result that is not a verdict is ""."""
+    text = str(step.get("verdict") or "")
+    status, _, reason = text.partition(": ")
+    return (status, reason) if status in STATUSES else ("", text)
 
 
 def _report_cell(report: str | None, folder: Path) -> Cell | str | None:
@@ -151,7 +157,8 @@ def _graph(steps: Mapping[str, Step]) -> dict[str, Any]:
     for name in columns:
         state, seconds = _state(name, steps), steps.get(name, {}).get("seconds")
         text = f"{state}, {format_duration(seconds)}" if seconds is not None else state
-        nodes.append((left[name], top[name], name, _TONES.get(state, "plain"), text))
+        unacceptable = state == "done" and _split_verdict(steps[name])[0] in UNACCEPTABLE
+        nodes.append((left[name], top[name], name, "fair" if unacceptable else _TONES.get(state, "plain"), text))
     return {
         "width": max(left.values()) + width + 1,
         "height": max(top.values()) + height + 1,
