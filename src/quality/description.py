@@ -63,7 +63,7 @@ def describe(task: str) -> Description:
     module = tasks.load_member(task, "facts", "a data contract (quality=off trains without one)")()
     if missing := [name for name in REQUIRED if not hasattr(module, name)]:
         raise InputError(
-            f"the facts of the task {task} need {missing[0]}, which {module.__name__} lacks; docs/quality.md describes it"
+            f"the facts of the task {task} need {missing[0]}, but {module.__name__} does not define it (see docs/quality.md)"
         )
     if renamed := [name for name in RENAMED if hasattr(module, name)]:
         raise InputError(f"{module.__name__}: {renamed[0]} is now {RENAMED[renamed[0]]} (docs/quality.md)")
