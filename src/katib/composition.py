@@ -217,10 +217,7 @@ _added: list[str] = []
 
 @functools.cache
 def _cache() -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(_cache_file().read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return files.read_json(_cache_file())
 
 
 def save_cache() -> None:
