@@ -130,17 +130,6 @@ class Cluster:
             raise
         return dict(value)
 
-    def get_experiment(self, name: str) -> dict[str, Any]:
-        """Return an Experiment's object.
-
-        Raises:
-            InputError: it does not exist.
-        """
-        value = self.find_experiment(name)
-        if value is None:
-            raise self.missing_experiment(name)
-        return value
-
     def missing_experiment(self, name: str) -> InputError:
         """Return the exception for an Experiment that does not exist."""
         return InputError(f"the namespace {self.namespace} has no Experiment {name}; choose another --namespace")
@@ -253,11 +242,9 @@ def parse_trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
 def experiment_condition(value: Mapping[str, Any]) -> tuple[str, str]:
     """Return the latest true condition of an Experiment's object, and its message."""
     rows = [row for row in (value.get("status") or {}).get("conditions") or [] if row.get("status") == "True"]
-    for name in ("Failed", "Succeeded"):
-        for row in rows:
-            if row["type"] == name:
-                return name, str(row.get("message", ""))
-    return (rows[-1]["type"], str(rows[-1].get("message", ""))) if rows else ("Created", "")
+    messages = {row["type"]: str(row.get("message", "")) for row in rows}
+    name = next((name for name in ("Failed", "Succeeded", *reversed(messages)) if name in messages), "Created")
+    return name, messages.get(name, "")
 
 
 def _status_error(action: str, error: Any) -> Exception:

@@ -169,7 +169,9 @@ def delete(args: argparse.Namespace) -> int:
 
 
 def _load_experiment(cluster: Cluster, name: str) -> tuple[dict[str, Any], Experiment]:
-    value = cluster.get_experiment(name)
+    value = cluster.find_experiment(name)
+    if value is None:
+        raise cluster.missing_experiment(name)
     return value, Experiment(Document(name, value, {}))
 
 

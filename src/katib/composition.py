@@ -16,10 +16,10 @@ from config.errors import InputError
 from config.tasks import CONF_VARIABLE
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, trial_command
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter
 from katib.findings import Finding, Level, build_finding
 from katib.rules_runtime import metric_path
-from katib.search_space import probe_points
+from katib.search_space import probe_commands
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
 
@@ -47,7 +47,7 @@ def _problems(experiment: Experiment) -> Iterator[_Problem]:
     if experiment.get(*TRIAL, "configMap") is not None:
         yield "K400", "note", (*TRIAL, "configMap"), "the command was not checked: the template is in a ConfigMap", ""
         return
-    commands = _commands(experiment)
+    commands = [(point, words) for point, words in probe_commands(experiment, TRIAL_NAME) if words]
     if not commands:
         return
     path: YamlPath = (*experiment.primary[0], "command") if experiment.primary else TRIAL
@@ -145,19 +145,6 @@ def _filter_matches(experiment: Experiment, metric: str) -> bool:
     except re.error:
         return True  # reported by K209
     return any(isinstance(match, tuple) and match[0].strip() == metric for match in matches)
-
-
-def _commands(experiment: Experiment) -> list[tuple[dict[str, str], list[str]]]:
-    """Return the probe points, and the trial's command at each."""
-    commands = []
-    for point in probe_points(experiment.parameters):
-        try:
-            words = trial_command(experiment, TRIAL_NAME, point)
-        except ValueError:
-            continue
-        if words:
-            commands.append((point, words))
-    return commands
 
 
 # --- composing, cached by content

@@ -277,9 +277,8 @@ class Experiment:
 
 def default_condition(kind: str, succeeded: bool) -> str:
     """Return the default successCondition or failureCondition of a kind of workload; "" if Katib has none."""
-    if kind in ("Job", "TrainJob"):
-        return _JOB_CONDITION.format("Complete" if succeeded else "Failed")
-    return _JOB_CONDITION.format("Succeeded" if succeeded else "Failed") if kind in KUBEFLOW_JOBS else ""
+    success = "Complete" if kind in ("Job", "TrainJob") else "Succeeded"
+    return _JOB_CONDITION.format(success if succeeded else "Failed") if kind in ("Job", *KUBEFLOW_JOBS) else ""
 
 
 def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str], namespace: str) -> dict[str, Any]:
@@ -297,10 +296,8 @@ def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str
     template = experiment.mapping(*TEMPLATE)
     text = json.dumps(template, ensure_ascii=False)
     for name, reference, _ in experiment.trial_parameters:
-        if META.search(reference):
-            value = resolve_meta(template, reference, trial, namespace)
-        else:
-            value = assignments.get(reference)
+        is_trial = META.search(reference)
+        value = resolve_meta(template, reference, trial, namespace) if is_trial else assignments.get(reference)
         if value is None:
             raise ValueError(f"the trial parameter {name} refers to {reference}, which has no value")
         text = text.replace(PLACEHOLDER.format(name=name), value)
@@ -348,10 +345,9 @@ def resolve_meta(template: Mapping[str, Any], reference: str, trial: str, namesp
 
 def is_meta(reference: str) -> bool:
     """Return whether the webhook takes a reference for one to the trial itself."""
-    if not (match := META.search(reference)):
-        return False
-    indexed = META_INDEXED.search(match[1])
-    return match[1] in META_KEYS or bool(indexed and indexed[1] in META_KEYS)
+    match = META.search(reference)
+    indexed = META_INDEXED.search(match[1]) if match else None
+    return bool((match and match[1] in META_KEYS) or (indexed and indexed[1] in META_KEYS))
 
 
 def parse_number(value: Any) -> float | None:

@@ -1,6 +1,7 @@
 """Changes of an Experiment on the command line: `python -m katib submit FILE OVERRIDE ... --name NAME`."""
 
 import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,20 +82,9 @@ def _fix_parameters(value: dict[str, Any], fixed: Mapping[str, str], experiment:
     spec["parameters"] = [parameter for parameter in spec["parameters"] if parameter["name"] not in fixed]
     if not spec["parameters"]:
         raise InputError(f"the overrides fix all parameters of {experiment.document.file}; remove one of them")
-    values = {
-        PLACEHOLDER.format(name=name): fixed[reference]
-        for name, reference, _ in experiment.trial_parameters
-        if reference in fixed
-    }
     template["trialParameters"] = [row for row in template["trialParameters"] if row["reference"] not in fixed]
-
-    def replace(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: replace(child) for key, child in part.items()}
-        if isinstance(part, list):
-            return [replace(child) for child in part]
-        for placeholder, text in values.items() if isinstance(part, str) else ():
-            part = part.replace(placeholder, text)
-        return part
-
-    template["trialSpec"] = replace(template["trialSpec"])
+    text = json.dumps(template["trialSpec"], ensure_ascii=False)
+    for name, reference, _ in experiment.trial_parameters:
+        if reference in fixed:
+            text = text.replace(PLACEHOLDER.format(name=name), json.dumps(fixed[reference], ensure_ascii=False)[1:-1])
+    template["trialSpec"] = json.loads(text)

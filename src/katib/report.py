@@ -181,17 +181,13 @@ def importances(valued: Sequence[Trial], parameters: Sequence[Parameter], maximi
         return {}
     study = optuna.create_study(direction="maximize" if maximize else "minimize")
     for trial in valued:
-        values = {
-            name: trial.assignments[name]
-            if isinstance(kind, CategoricalDistribution)
-            else float(trial.assignments[name])
-            for name, kind in distributions.items()
-        }
+        values: dict[str, Any] = {name: trial.assignments[name] for name in distributions}
+        for name, kind in distributions.items():
+            if isinstance(kind, FloatDistribution):
+                values[name] = float(values[name])
         study.add_trial(optuna.trial.create_trial(params=values, distributions=distributions, value=trial.value))
     try:
-        from optuna.importance import PedAnovaImportanceEvaluator
-
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, 2 / len(valued)))
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, 2 / len(valued)))
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}

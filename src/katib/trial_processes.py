@@ -20,7 +20,9 @@ from config.errors import InputError
 from config.tasks import CONF, CONF_VARIABLE
 from katib import shell_command
 from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, iter_lists, substitute, trial_view
+from katib.trials import Trial
 
+Slot = tuple[int, int]  # index of a trial among those that run, and their number
 KINDS = ("Job", "PyTorchJob", "TrainJob")
 OWN_VARIABLES = (CONF_VARIABLE, "PYTHONPATH")  # the caller's; a container's are paths in its image
 _CONDITION = re.compile(r'status\.conditions\.#\(type=="(\w+)"\)#\|#\(status=="(\w+)"\)#')
@@ -89,40 +91,31 @@ def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
 
 
 def prepare_launch(
-    experiment: Experiment,
-    trial: str,
-    assignments: Mapping[str, str],
-    folder: Path,
-    mounts: Mapping[str, Path],
-    stops_early: bool,
-    overrides: Sequence[str],
-    slot: tuple[int, int],
+    experiment: Experiment, trial: Trial, folder: Path, mounts: Mapping[str, Path], overrides: Sequence[str], slot: Slot
 ) -> Launch:
     """Prepare all that a trial needs to start.
 
     Args:
         experiment: a checked Experiment.
-        trial: name of the trial.
-        assignments: value of each parameter.
+        trial: the trial.
         folder: folder for its logs.
         mounts: local folder of each mount path.
-        stops_early: whether it has early-stopping rules.
         overrides: overrides to append to train.py's command line.
         slot: index of the trial among those that run, and their number.
 
     Raises:
         ValueError: the assignments break the template.
     """
-    view = trial_view(experiment, substitute(experiment, trial, assignments, "local"))
+    view = trial_view(experiment, substitute(experiment, trial.name, trial.assignments, "local"))
     collector_folder = folder / "katib"
     collector_folder.mkdir(parents=True, exist_ok=True)
     metrics_path = Path(experiment.metrics_path)
     metrics_file = collector_folder / metrics_path.name
-    environment = _environment(view.primary[1] if view.primary else {}, trial, mounts, slot)
+    environment = _environment(view.primary[1] if view.primary else {}, trial.name, mounts, slot)
     words = [_localize(word, {**mounts, str(metrics_path.parent): collector_folder}) for word in view.command]
     if overrides:
         words = shell_command.append_overrides(words, overrides)
-    wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), stops_early)
+    wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), trial.rule is not None)
     commands = [[*wrapped[:2], shell_command.expand(wrapped[2], environment)]]
     environments = [environment]
     processes = _process_count(view)
@@ -134,19 +127,10 @@ def prepare_launch(
     if view.kind == "TrainJob":
         torchrun = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(processes), "PET_MASTER_PORT": str(_free_port())}
         environments = [{**environment, **torchrun}]
-    deadlines = (
-        view.get(*TEMPLATE, "spec", "activeDeadlineSeconds"),
-        view.get(*TEMPLATE, "spec", "runPolicy", "activeDeadlineSeconds"),
-        view.pod.get("activeDeadlineSeconds"),
-    )
-    return Launch(
-        commands,
-        environments,
-        metrics_file,
-        folder / "output.log",
-        min((float(seconds) for seconds in deadlines if isinstance(seconds, int)), default=None),
-        float(view.pod.get("terminationGracePeriodSeconds", 30)),
-    )
+    specs = (view.mapping(*TEMPLATE, "spec"), view.mapping(*TEMPLATE, "spec", "runPolicy"), view.pod)
+    deadlines = [float(row) for spec in specs if isinstance(row := spec.get("activeDeadlineSeconds"), int)]
+    grace = float(view.pod.get("terminationGracePeriodSeconds", 30))
+    return Launch(commands, environments, metrics_file, folder / "output.log", min(deadlines, default=None), grace)
 
 
 def mount_paths(experiment: Experiment) -> list[str]:
@@ -161,9 +145,7 @@ def mount_paths(experiment: Experiment) -> list[str]:
     return [path.rstrip("/") for path in paths]
 
 
-def _environment(
-    container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: tuple[int, int]
-) -> dict[str, str]:
+def _environment(container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: Slot) -> dict[str, str]:
     """Return this process's environment with the container's variables that are valid here, and the trial's name."""
     environment = dict(os.environ)
     environment |= {name: _absolute_paths(value) for name in OWN_VARIABLES if (value := environment.get(name))}
@@ -189,11 +171,6 @@ def _absolute_paths(paths: str) -> str:
     if "://" in paths:  # file:// and pkg://, which Hydra resolves
         return paths
     return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep))
-
-
-def _working_folder() -> Path:
-    """Return the folder in which trials run: the current one if it has train.py, else that of the repository."""
-    return Path.cwd() if (Path.cwd() / "train.py").exists() else CONF.parent
 
 
 def _available_cores() -> int:
@@ -237,7 +214,7 @@ class TrialProcesses:
         self.main, self.workers, self.launch = main, list(workers), launch
 
     @classmethod
-    def start(cls, launch: Launch, slot: tuple[int, int]) -> "TrialProcesses":
+    def start(cls, launch: Launch, slot: Slot) -> "TrialProcesses":
         """Start a trial's processes, each in its own session, on their share of the cores.
 
         Args:
@@ -257,7 +234,7 @@ class TrialProcesses:
                         psutil.Popen(
                             command,
                             env=environment,
-                            cwd=_working_folder(),
+                            cwd=Path.cwd() if Path("train.py").exists() else CONF.parent,
                             stdin=subprocess.DEVNULL,
                             stdout=output,
                             stderr=subprocess.STDOUT,
@@ -367,21 +344,13 @@ class TrialProcesses:
 
     def is_alive(self) -> bool:
         """Return whether any process of the trial's sessions runs."""
-        for process in () if isinstance(self.main, _EndedProcess) else (self.main, *self.workers):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, 0)
-                if _has_living_member(process.pid):
+        groups = [] if isinstance(self.main, _EndedProcess) else [process.pid for process in (self.main, *self.workers)]
+        for process in psutil.process_iter() if groups else ():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                # A zombie stays where nothing reaps orphans.
+                if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
                     return True
         return False
-
-
-def _has_living_member(group: int) -> bool:
-    """Return whether a process group has a member that is not a zombie (those stay where nothing reaps orphans)."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
 
 
 def kill_stray_processes(trial: str) -> None:
