@@ -53,9 +53,8 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
             findings += check_experiment(experiment)
     if experiments and importlib.util.find_spec("kubernetes") is None:
         message = "fields of Jobs and containers were not checked: the package kubernetes is not installed"
-        findings.append(
-            Finding("K003", "note", files[0], 1, "", message, "pip install -e '.[katib]' in isotrain's checkout")
-        )
+        fix = "pip install -e '.[katib]' in isotrain's checkout"
+        findings.append(Finding("K003", "note", files[0], 1, "", message, fix))
     composition.save_cache()
     return experiments, findings
 

@@ -54,9 +54,8 @@ class Cluster:
             from kubernetes import config
             from kubernetes.config.config_exception import ConfigException
         except ImportError as error:
-            raise InputError(
-                "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
-            ) from error
+            message = "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
+            raise InputError(message) from error
         fix = "set KUBECONFIG, or write ~/.kube/config as your cluster's documentation describes"
         self.timeout = timeout
         self.request_timeout = (timeout, timeout)  # to connect and to read; the client ignores a single float
@@ -121,14 +120,13 @@ class Cluster:
 
     def find_experiment(self, name: str) -> dict[str, Any] | None:
         """Return an Experiment's object; None if it does not exist."""
+        get = self.custom_api.get_namespaced_custom_object
         try:
-            get = self.custom_api.get_namespaced_custom_object
-            value = self._call_objects(f"read the Experiment {name}", get, "experiments", name)
+            return dict(self._call_objects(f"read the Experiment {name}", get, "experiments", name))
         except ApiStatusError as status:
             if status.code == 404:
                 return None
             raise
-        return dict(value)
 
     def missing_experiment(self, name: str) -> InputError:
         """Return the exception for an Experiment that does not exist."""

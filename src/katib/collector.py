@@ -196,13 +196,10 @@ class EarlyStopper:
             value = parse_go_float(text)
             if value is None:
                 raise UnreadableMetrics(f"{self.rule.metric} is not a number: {text!r}")
-            better = self.best is None or (value > self.best if self.maximize else value < self.best)
-            self.best = value if better or self.best is None else self.best
-            if self.remaining:
-                self.remaining -= 1
-                if self.remaining:
-                    continue
-            if self.best < self.rule.value if self.rule.comparison == "less" else self.best > self.rule.value:
+            self.best = value if self.best is None else (max if self.maximize else min)(self.best, value)
+            self.remaining = max(0, self.remaining - 1)
+            worse = self.best < self.rule.value if self.rule.comparison == "less" else self.best > self.rule.value
+            if worse and not self.remaining:
                 return True
         return False
 

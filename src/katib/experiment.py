@@ -180,18 +180,11 @@ class Experiment:
             path: YamlPath = (SPEC, "parameters", index)
             space = self.mapping(*path, "feasibleSpace")
             if isinstance(value, dict):
-                parameters.append(
-                    Parameter(
-                        name=_to_text(value.get("name")),
-                        type=_to_text(value.get("parameterType")),
-                        low=_to_text(space.get("min")),
-                        high=_to_text(space.get("max")),
-                        step=_to_text(space.get("step")),
-                        choices=tuple(_to_text(choice) for choice in self.items(*path, "feasibleSpace", "list")),
-                        distribution=_to_text(space.get("distribution")) or "uniform",
-                        path=path,
-                    )
-                )
+                name, kind = _to_text(value.get("name")), _to_text(value.get("parameterType"))
+                low, high, step = (_to_text(space.get(key)) for key in ("min", "max", "step"))
+                choices = tuple(_to_text(choice) for choice in self.items(*path, "feasibleSpace", "list"))
+                distribution = _to_text(space.get("distribution")) or "uniform"
+                parameters.append(Parameter(name, kind, low, high, step, choices, distribution, path))
         return parameters
 
     # --- the trial
@@ -228,18 +221,13 @@ class Experiment:
     @property
     def primary(self) -> tuple[YamlPath, dict[str, Any]] | None:
         """The container whose metrics count: the first of that name; a PyTorchJob's Master, never its Workers."""
-        for path, container in self.containers():
-            if container.get("name") == self.primary_name and "Worker" not in path:
-                return path, container
-        return None
+        rows = (row for row in self.containers() if row[1].get("name") == self.primary_name and "Worker" not in row[0])
+        return next(rows, None)
 
     @property
     def pod(self) -> dict[str, Any]:
         """Spec of the primary container's pod; empty for a TrainJob, whose pod comes from the runtime."""
-        primary = self.primary
-        if primary is None or self.kind == "TrainJob":
-            return {}
-        return self.mapping(*primary[0][:-2])
+        return self.mapping(*self.primary[0][:-2]) if self.primary and self.kind != "TrainJob" else {}
 
     @property
     def command(self) -> list[str]:
@@ -264,9 +252,7 @@ class Experiment:
 
     @property
     def metrics_format(self) -> str:
-        if self.collector != "File":
-            return "TEXT"
-        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT")
+        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT") if self.collector == "File" else "TEXT"
 
     @property
     def filters(self) -> list[str]:
@@ -393,8 +379,6 @@ def _settings(rows: list[Any]) -> dict[str, str]:
 
 def _to_text(value: Any) -> str:
     """Return a value as the string that Kubernetes would pass on."""
-    if value is None:
-        return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+        return str(value).lower()
+    return "" if value is None else str(value)

@@ -177,9 +177,8 @@ def _trial_parameter(name: str) -> str:
 
 def _trial_words(request: ExperimentRequest) -> list[str]:
     """Return the trial's shell line in words: train.py with overrides, parameters and the run folder."""
-    overrides = list(request.overrides)
-    for parameter in request.parameters:
-        overrides.append(f"{parameter.name}=${{trialParameters.{_trial_parameter(parameter.name)}}}")
+    names = [parameter.name for parameter in request.parameters]
+    overrides = [*request.overrides, *(f"{name}=${{trialParameters.{_trial_parameter(name)}}}" for name in names)]
     if request.algorithm == "hyperband":  # which waits forever for a failed trial
         overrides.append("trainer.on_divergence=report_worst")
     if request.algorithm == "pbt":

@@ -118,11 +118,7 @@ def load_checked(
     Raises:
         InputError: the file does not have exactly one Experiment, or it has errors.
     """
-    experiments = [
-        Experiment(document)
-        for document in read(file)
-        if isinstance(document.value, dict) and document.value.get("kind") == "Experiment"
-    ]
+    experiments = [row for document in read(file) if (row := Experiment(document)).get("kind") == "Experiment"]
     if len(experiments) != 1:
         raise InputError(f"{file} must have exactly one Experiment, got {len(experiments)}")
     experiment = change(experiments[0])

@@ -90,10 +90,10 @@ class Search:
             InputError: the Experiment needs a cluster, or the folder belongs to another search.
         """
         if re.search(r"[^\w./@%+,:=-]", str(folder)):
-            raise InputError(
-                f"the search folder {folder} has blanks or symbols in its path, and Katib passes paths to the shell "
-                "without quotes; choose another --folder"
+            message = (
+                f"the search folder {folder} has blanks or symbols in its path, and Katib passes paths to the shell"
             )
+            raise InputError(f"{message} without quotes; choose another --folder")
         trial_processes.check_local_support(experiment)
         suggestion.check_search_support(experiment)
         self.experiment, self.folder, self.overrides = experiment, folder, list(overrides)
@@ -110,9 +110,8 @@ class Search:
         }
         self.store = Store(folder, experiment, self.overrides, wait)
         mounts = mounts or {}
-        self.mounts = {
-            path: mounts.get(path, folder / path.strip("/")) for path in trial_processes.mount_paths(experiment)
-        }
+        paths = trial_processes.mount_paths(experiment)
+        self.mounts = {path: mounts.get(path, folder / path.strip("/")) for path in paths}
         for local_folder in self.mounts.values():
             local_folder.mkdir(parents=True, exist_ok=True)
         self.study = self.store.study(suggestion.build_sampler(experiment, len(self.store.trials)))
@@ -234,14 +233,11 @@ class Search:
     def _early_stopping_rule(self) -> dict[str, Any] | None:
         if self.experiment.early_stopping != "medianstop":
             return None
-        settings = self.experiment.stopping_settings
-        rule = collector.medianstop_rule(
-            [trial.history for trial in self.store.trials if trial.status == "Succeeded"],
-            self.experiment.objective,
-            self.experiment.maximize,
-            int(settings.get("min_trials_required", "3")),
-            int(settings.get("start_step", "4")),
-        )
+        experiment, settings = self.experiment, self.experiment.stopping_settings
+        histories = [trial.history for trial in self.store.trials if trial.status == "Succeeded"]
+        min_trials, start_step = int(settings.get("min_trials_required", "3")), int(settings.get("start_step", "4"))
+        objective, maximize = experiment.objective, experiment.maximize
+        rule = collector.medianstop_rule(histories, objective, maximize, min_trials, start_step)
         return None if rule is None else vars(rule)
 
     def _prepare(self, trial: Trial, slot: int) -> Launch:

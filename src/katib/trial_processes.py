@@ -222,25 +222,17 @@ class TrialProcesses:
             slot: index of the trial among those that run, and their number.
         """
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        if cores:
-            index, slots = slot
-            os.sched_setaffinity(0, cores[index::slots] if slots <= len(cores) else cores)
+        index, slots = slot
+        if slots <= len(cores):
+            os.sched_setaffinity(0, cores[index::slots])
         try:
             processes: list[Any] = []
+            options: dict[str, Any] = {"cwd": Path.cwd() if Path("train.py").exists() else CONF.parent}
+            options |= {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
             for command, environment in zip(launch.commands, launch.environments, strict=True):
                 path = launch.output if not processes else launch.output.with_suffix(f".{len(processes)}.log")
                 with path.open("ab") as output:
-                    processes.append(
-                        psutil.Popen(
-                            command,
-                            env=environment,
-                            cwd=Path.cwd() if Path("train.py").exists() else CONF.parent,
-                            stdin=subprocess.DEVNULL,
-                            stdout=output,
-                            stderr=subprocess.STDOUT,
-                            start_new_session=True,
-                        )
-                    )
+                    processes.append(psutil.Popen(command, env=environment, stdout=output, **options))
         finally:
             if cores:
                 os.sched_setaffinity(0, cores)
