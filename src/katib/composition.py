@@ -17,7 +17,7 @@ from config.tasks import CONF_VARIABLE
 from katib import shell_command
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter
-from katib.findings import Finding, Level, build_finding
+from katib.findings import Level
 from katib.rules_runtime import metric_path
 from katib.search_space import probe_commands
 from runs import metric_lines
@@ -37,13 +37,8 @@ TRIAL_NAME = "the-trials-name"
 _Problem = tuple[str, Level, YamlPath, str, str]  # code, level, path, message, fix
 
 
-def check_commands(experiment: Experiment) -> Iterator[Finding]:
-    """Compose the trial's command at each of `probe_points`, and return the findings of K4xx."""
-    for problem in _problems(experiment):
-        yield build_finding(experiment, *problem)
-
-
-def _problems(experiment: Experiment) -> Iterator[_Problem]:
+def command_problems(experiment: Experiment) -> Iterator[_Problem]:
+    """Compose the trial's command at each of `probe_points`, and return the problems of K4xx."""
     if experiment.get(*TRIAL, "configMap") is not None:
         yield "K400", "note", (*TRIAL, "configMap"), "the command was not checked: the template is in a ConfigMap", ""
         return

@@ -261,10 +261,11 @@ class Experiment:
         return [str(expression) for expression in filters] or [KATIB_FILTER]
 
 
-def default_condition(kind: str, succeeded: bool) -> str:
-    """Return the default successCondition or failureCondition of a kind of workload; "" if Katib has none."""
+def default_condition(kind: str, key: str) -> str:
+    """Return the default successCondition or failureCondition (the key) of a workload; "" if Katib has none."""
     success = "Complete" if kind in ("Job", "TrainJob") else "Succeeded"
-    return _JOB_CONDITION.format(success if succeeded else "Failed") if kind in ("Job", *KUBEFLOW_JOBS) else ""
+    state = success if key == "successCondition" else "Failed"
+    return _JOB_CONDITION.format(state) if kind in ("Job", *KUBEFLOW_JOBS) else ""
 
 
 def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str], namespace: str) -> dict[str, Any]:

@@ -131,8 +131,8 @@ def _template(experiment: Experiment) -> Iterator[Problem]:
         return
     if not template.get("primaryContainerName"):
         yield (*TRIAL, "primaryContainerName"), "the name is missing", "name the container that trains"
-    for key, succeeded in (("successCondition", True), ("failureCondition", False)):
-        if not template.get(key) and not default_condition(experiment.kind, succeeded):
+    for key in ("successCondition", "failureCondition"):
+        if not template.get(key) and not default_condition(experiment.kind, key):
             message = f"the condition is missing, and {experiment.kind or 'this kind'} has no default"
             yield (*TRIAL, key), message, "add successCondition and failureCondition"
     if not isinstance(template.get("trialParameters"), list):

@@ -43,17 +43,9 @@ def run(args: argparse.Namespace) -> int:
     live_table = table.LiveTable(experiment, max_trials)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupt)
-    search = Search(
-        experiment,
-        folder.absolute(),
-        overrides=args.overrides,
-        mounts=_parse_mounts(args.mount),
-        max_trials=args.max_trials,
-        parallel=args.parallel,
-        deadline=args.deadline,
-        wait=args.wait,
-        on_change=live_table.show,
-    )
+    options = {name: getattr(args, name) for name in ("overrides", "max_trials", "parallel", "deadline", "wait")}
+    mounts = _parse_mounts(args.mount)
+    search = Search(experiment, folder.absolute(), mounts=mounts, on_change=live_table.show, **options)
     try:
         live_table.skip_ended(search.store.trials)
         for path, local_folder in search.mounts.items():

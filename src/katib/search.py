@@ -90,10 +90,8 @@ class Search:
             InputError: the Experiment needs a cluster, or the folder belongs to another search.
         """
         if re.search(r"[^\w./@%+,:=-]", str(folder)):
-            message = (
-                f"the search folder {folder} has blanks or symbols in its path, and Katib passes paths to the shell"
-            )
-            raise InputError(f"{message} without quotes; choose another --folder")
+            message = f"the search folder {folder} has blanks or symbols in its path"
+            raise InputError(f"{message}, and Katib passes paths to the shell without quotes; choose another --folder")
         trial_processes.check_local_support(experiment)
         suggestion.check_search_support(experiment)
         self.experiment, self.folder, self.overrides = experiment, folder, list(overrides)
@@ -134,7 +132,10 @@ class Search:
             if verdict is not None and not self.active:
                 return verdict
             if verdict is not None:
-                self._terminate_rest()
+                for active in self.active:  # they end as Killed
+                    if active.terminated is None:
+                        active.terminated, self.completed = time.monotonic(), True
+                        active.processes.terminate()
             else:
                 ended = sum(trial.status in ENDED for trial in self.store.trials)
                 target = min(self.parallel, (self.max_trials or math.inf) - ended)
@@ -304,13 +305,6 @@ class Search:
                 active.collector_error, active.terminated = str(error), time.monotonic()
                 active.processes.terminate()
                 return
-
-    def _terminate_rest(self) -> None:
-        """Terminate the trials that run when the Experiment is completed; they end as Killed."""
-        for active in self.active:
-            if active.terminated is None:
-                active.terminated, self.completed = time.monotonic(), True
-                active.processes.terminate()
 
     def _end(self, active: ActiveTrial, code: int) -> None:
         self.active.remove(active)

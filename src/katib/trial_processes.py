@@ -67,15 +67,14 @@ def check_local_support(experiment: Experiment) -> None:
         raise InputError(f"the {experiment.collector} collector works only on a cluster; use StdOut or File")
     if not experiment.command:
         raise InputError("the command of the image cannot run without a cluster; write a command in the template")
-    for key, succeeded in (("successCondition", True), ("failureCondition", False)):
-        condition = _condition(experiment, succeeded)
+    for key in ("successCondition", "failureCondition"):
+        condition = _condition(experiment, key)
         if not _CONDITION.fullmatch(condition):
             raise InputError(f"{key} {condition!r} cannot be evaluated here; remove it, or use the form of its default")
 
 
-def _condition(experiment: Experiment, succeeded: bool) -> str:
-    key = "successCondition" if succeeded else "failureCondition"
-    return experiment.text(*TRIAL, key) or default_condition(experiment.kind, succeeded)
+def _condition(experiment: Experiment, key: str) -> str:
+    return experiment.text(*TRIAL, key) or default_condition(experiment.kind, key)
 
 
 def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
@@ -85,7 +84,7 @@ def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
         experiment: an Experiment that `check_local_support` accepts.
         succeeded: whether the trial's command succeeded.
     """
-    match = _CONDITION.fullmatch(_condition(experiment, True))
+    match = _CONDITION.fullmatch(_condition(experiment, "successCondition"))
     conditions = _CONDITIONS[experiment.kind][0 if succeeded else 1]
     return match is not None and conditions.get(match[1], "Unknown") == match[2]
 
