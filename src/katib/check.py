@@ -53,9 +53,8 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
             findings += check_experiment(experiment)
     if experiments and importlib.util.find_spec("kubernetes") is None:
         message = "fields of Jobs and containers were not checked: the package kubernetes is not installed"
-        findings.append(
-            Finding("K003", "note", files[0], 1, "", message, "pip install -e '.[katib]' in isotrain's checkout")
-        )
+        fix = "pip install -e '.[katib]' in isotrain's checkout"
+        findings.append(Finding("K003", "note", files[0], 1, "", message, fix))
     composition.save_cache()
     return experiments, findings
 
@@ -75,5 +74,5 @@ def check_experiment(experiment: Experiment) -> list[Finding]:
         message = f"Katib 0.19 does not have the version {version}"
         fix = "use kubeflow.org/v1beta1"
         findings.append(build_finding(experiment, "K002", "error", ("apiVersion",), message, fix))
-    findings += composition.check_commands(experiment)
+    findings += (build_finding(experiment, *problem) for problem in composition.command_problems(experiment))
     return sorted(findings, key=lambda finding: (finding.line, finding.code))

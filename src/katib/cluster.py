@@ -54,9 +54,8 @@ class Cluster:
             from kubernetes import config
             from kubernetes.config.config_exception import ConfigException
         except ImportError as error:
-            raise InputError(
-                "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
-            ) from error
+            message = "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
+            raise InputError(message) from error
         fix = "set KUBECONFIG, or write ~/.kube/config as your cluster's documentation describes"
         self.timeout = timeout
         self.request_timeout = (timeout, timeout)  # to connect and to read; the client ignores a single float
@@ -121,25 +120,13 @@ class Cluster:
 
     def find_experiment(self, name: str) -> dict[str, Any] | None:
         """Return an Experiment's object; None if it does not exist."""
+        get = self.custom_api.get_namespaced_custom_object
         try:
-            get = self.custom_api.get_namespaced_custom_object
-            value = self._call_objects(f"read the Experiment {name}", get, "experiments", name)
+            return dict(self._call_objects(f"read the Experiment {name}", get, "experiments", name))
         except ApiStatusError as status:
             if status.code == 404:
                 return None
             raise
-        return dict(value)
-
-    def get_experiment(self, name: str) -> dict[str, Any]:
-        """Return an Experiment's object.
-
-        Raises:
-            InputError: it does not exist.
-        """
-        value = self.find_experiment(name)
-        if value is None:
-            raise self.missing_experiment(name)
-        return value
 
     def missing_experiment(self, name: str) -> InputError:
         """Return the exception for an Experiment that does not exist."""
@@ -253,11 +240,9 @@ def parse_trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
 def experiment_condition(value: Mapping[str, Any]) -> tuple[str, str]:
     """Return the latest true condition of an Experiment's object, and its message."""
     rows = [row for row in (value.get("status") or {}).get("conditions") or [] if row.get("status") == "True"]
-    for name in ("Failed", "Succeeded"):
-        for row in rows:
-            if row["type"] == name:
-                return name, str(row.get("message", ""))
-    return (rows[-1]["type"], str(rows[-1].get("message", ""))) if rows else ("Created", "")
+    messages = {row["type"]: str(row.get("message", "")) for row in rows}
+    name = next((name for name in ("Failed", "Succeeded", *reversed(messages)) if name in messages), "Created")
+    return name, messages.get(name, "")
 
 
 def _status_error(action: str, error: Any) -> Exception:

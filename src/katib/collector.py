@@ -140,7 +140,7 @@ def parse_go_float(text: str) -> float | None:
     return float(text) if _GO_FLOAT.fullmatch(text) else None
 
 
-def aggregate(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, dict[str, str]]:
+def aggregate(entries: Sequence[Entry], names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Aggregate reported values to a trial's observation.
 
     Args:
@@ -151,23 +151,16 @@ def aggregate(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, dict[
         min, max and latest of each metric as text; `unavailable` without a value. The latest is by time, and the last
         one reported among equal times.
     """
-    observation = {name: {"min": UNAVAILABLE, "max": UNAVAILABLE, "latest": UNAVAILABLE} for name in names}
-    times: dict[str, tuple[float, int]] = {}
-    for entry in entries:
-        if (metric := observation.get(entry.name)) is None:
-            continue
-        value = parse_go_float(entry.value)
-        if value is not None:
-            if metric["min"] == UNAVAILABLE:
-                metric["min"] = metric["max"] = entry.value
-            elif value < float(metric["min"]):
-                metric["min"] = entry.value
-            elif value > float(metric["max"]):
-                metric["max"] = entry.value
-        time = parse_go_time(entry.time) or (-math.inf, 0)
-        if entry.name not in times or not times[entry.name] > time:
-            times[entry.name] = time
-            metric["latest"] = entry.value
+    observation = {}
+    for name in names:
+        reported = [entry for entry in entries if entry.name == name]
+        numbers = [entry.value for entry in reported if parse_go_float(entry.value) is not None]
+        by_time = sorted(reported, key=lambda entry: parse_go_time(entry.time) or (-math.inf, 0))
+        observation[name] = {
+            "min": min(numbers, key=float, default=UNAVAILABLE),
+            "max": max(numbers, key=float, default=UNAVAILABLE),
+            "latest": by_time[-1].value if by_time else UNAVAILABLE,
+        }
     return observation
 
 
@@ -203,13 +196,10 @@ class EarlyStopper:
             value = parse_go_float(text)
             if value is None:
                 raise UnreadableMetrics(f"{self.rule.metric} is not a number: {text!r}")
-            better = self.best is None or (value > self.best if self.maximize else value < self.best)
-            self.best = value if better or self.best is None else self.best
-            if self.remaining:
-                self.remaining -= 1
-                if self.remaining:
-                    continue
-            if self.best < self.rule.value if self.rule.comparison == "less" else self.best > self.rule.value:
+            self.best = value if self.best is None else (max if self.maximize else min)(self.best, value)
+            self.remaining = max(0, self.remaining - 1)
+            worse = self.best < self.rule.value if self.rule.comparison == "less" else self.best > self.rule.value
+            if worse and not self.remaining:
                 return True
         return False
 

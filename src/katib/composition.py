@@ -16,10 +16,10 @@ from config.errors import InputError
 from config.tasks import CONF_VARIABLE
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, trial_command
-from katib.findings import Finding, Level, build_finding
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter
+from katib.findings import Level
 from katib.rules_runtime import metric_path
-from katib.search_space import probe_points
+from katib.search_space import probe_commands
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
 
@@ -37,17 +37,12 @@ TRIAL_NAME = "the-trials-name"
 _Problem = tuple[str, Level, YamlPath, str, str]  # code, level, path, message, fix
 
 
-def check_commands(experiment: Experiment) -> Iterator[Finding]:
-    """Compose the trial's command at each of `probe_points`, and return the findings of K4xx."""
-    for problem in _problems(experiment):
-        yield build_finding(experiment, *problem)
-
-
-def _problems(experiment: Experiment) -> Iterator[_Problem]:
+def command_problems(experiment: Experiment) -> Iterator[_Problem]:
+    """Compose the trial's command at each of `probe_points`, and return the problems of K4xx."""
     if experiment.get(*TRIAL, "configMap") is not None:
         yield "K400", "note", (*TRIAL, "configMap"), "the command was not checked: the template is in a ConfigMap", ""
         return
-    commands = _commands(experiment)
+    commands = [(point, words) for point, words in probe_commands(experiment, TRIAL_NAME) if words]
     if not commands:
         return
     path: YamlPath = (*experiment.primary[0], "command") if experiment.primary else TRIAL
@@ -147,19 +142,6 @@ def _filter_matches(experiment: Experiment, metric: str) -> bool:
     return any(isinstance(match, tuple) and match[0].strip() == metric for match in matches)
 
 
-def _commands(experiment: Experiment) -> list[tuple[dict[str, str], list[str]]]:
-    """Return the probe points, and the trial's command at each."""
-    commands = []
-    for point in probe_points(experiment.parameters):
-        try:
-            words = trial_command(experiment, TRIAL_NAME, point)
-        except ValueError:
-            continue
-        if words:
-            commands.append((point, words))
-    return commands
-
-
 # --- composing, cached by content
 
 
@@ -217,10 +199,7 @@ _added: list[str] = []
 
 @functools.cache
 def _cache() -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(_cache_file().read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return files.read_json(_cache_file())
 
 
 def save_cache() -> None:

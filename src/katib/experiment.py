@@ -180,18 +180,11 @@ class Experiment:
             path: YamlPath = (SPEC, "parameters", index)
             space = self.mapping(*path, "feasibleSpace")
             if isinstance(value, dict):
-                parameters.append(
-                    Parameter(
-                        name=_to_text(value.get("name")),
-                        type=_to_text(value.get("parameterType")),
-                        low=_to_text(space.get("min")),
-                        high=_to_text(space.get("max")),
-                        step=_to_text(space.get("step")),
-                        choices=tuple(_to_text(choice) for choice in self.items(*path, "feasibleSpace", "list")),
-                        distribution=_to_text(space.get("distribution")) or "uniform",
-                        path=path,
-                    )
-                )
+                name, kind = _to_text(value.get("name")), _to_text(value.get("parameterType"))
+                low, high, step = (_to_text(space.get(key)) for key in ("min", "max", "step"))
+                choices = tuple(_to_text(choice) for choice in self.items(*path, "feasibleSpace", "list"))
+                distribution = _to_text(space.get("distribution")) or "uniform"
+                parameters.append(Parameter(name, kind, low, high, step, choices, distribution, path))
         return parameters
 
     # --- the trial
@@ -228,18 +221,13 @@ class Experiment:
     @property
     def primary(self) -> tuple[YamlPath, dict[str, Any]] | None:
         """The container whose metrics count: the first of that name; a PyTorchJob's Master, never its Workers."""
-        for path, container in self.containers():
-            if container.get("name") == self.primary_name and "Worker" not in path:
-                return path, container
-        return None
+        rows = (row for row in self.containers() if row[1].get("name") == self.primary_name and "Worker" not in row[0])
+        return next(rows, None)
 
     @property
     def pod(self) -> dict[str, Any]:
         """Spec of the primary container's pod; empty for a TrainJob, whose pod comes from the runtime."""
-        primary = self.primary
-        if primary is None or self.kind == "TrainJob":
-            return {}
-        return self.mapping(*primary[0][:-2])
+        return self.mapping(*self.primary[0][:-2]) if self.primary and self.kind != "TrainJob" else {}
 
     @property
     def command(self) -> list[str]:
@@ -264,9 +252,7 @@ class Experiment:
 
     @property
     def metrics_format(self) -> str:
-        if self.collector != "File":
-            return "TEXT"
-        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT")
+        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT") if self.collector == "File" else "TEXT"
 
     @property
     def filters(self) -> list[str]:
@@ -275,11 +261,11 @@ class Experiment:
         return [str(expression) for expression in filters] or [KATIB_FILTER]
 
 
-def default_condition(kind: str, succeeded: bool) -> str:
-    """Return the default successCondition or failureCondition of a kind of workload; "" if Katib has none."""
-    if kind in ("Job", "TrainJob"):
-        return _JOB_CONDITION.format("Complete" if succeeded else "Failed")
-    return _JOB_CONDITION.format("Succeeded" if succeeded else "Failed") if kind in KUBEFLOW_JOBS else ""
+def default_condition(kind: str, key: str) -> str:
+    """Return the default successCondition or failureCondition (the key) of a workload; "" if Katib has none."""
+    success = "Complete" if kind in ("Job", "TrainJob") else "Succeeded"
+    state = success if key == "successCondition" else "Failed"
+    return _JOB_CONDITION.format(state) if kind in ("Job", *KUBEFLOW_JOBS) else ""
 
 
 def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str], namespace: str) -> dict[str, Any]:
@@ -297,10 +283,8 @@ def substitute(experiment: Experiment, trial: str, assignments: Mapping[str, str
     template = experiment.mapping(*TEMPLATE)
     text = json.dumps(template, ensure_ascii=False)
     for name, reference, _ in experiment.trial_parameters:
-        if META.search(reference):
-            value = resolve_meta(template, reference, trial, namespace)
-        else:
-            value = assignments.get(reference)
+        is_trial = META.search(reference)
+        value = resolve_meta(template, reference, trial, namespace) if is_trial else assignments.get(reference)
         if value is None:
             raise ValueError(f"the trial parameter {name} refers to {reference}, which has no value")
         text = text.replace(PLACEHOLDER.format(name=name), value)
@@ -348,10 +332,9 @@ def resolve_meta(template: Mapping[str, Any], reference: str, trial: str, namesp
 
 def is_meta(reference: str) -> bool:
     """Return whether the webhook takes a reference for one to the trial itself."""
-    if not (match := META.search(reference)):
-        return False
-    indexed = META_INDEXED.search(match[1])
-    return match[1] in META_KEYS or bool(indexed and indexed[1] in META_KEYS)
+    match = META.search(reference)
+    indexed = META_INDEXED.search(match[1]) if match else None
+    return bool((match and match[1] in META_KEYS) or (indexed and indexed[1] in META_KEYS))
 
 
 def parse_number(value: Any) -> float | None:
@@ -397,8 +380,6 @@ def _settings(rows: list[Any]) -> dict[str, str]:
 
 def _to_text(value: Any) -> str:
     """Return a value as the string that Kubernetes would pass on."""
-    if value is None:
-        return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+        return str(value).lower()
+    return "" if value is None else str(value)

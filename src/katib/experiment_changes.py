@@ -1,9 +1,9 @@
 """Changes of an Experiment on the command line: `python -m katib submit FILE OVERRIDE ... --name NAME`."""
 
 import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from config.errors import InputError
 from katib.documents import Document
@@ -46,9 +46,9 @@ def change_experiment(
         InputError: nothing is left to search, the command does not call train.py, or there is no primary container.
     """
     document, value = experiment.document, copy.deepcopy(experiment.value)
+    experiment = Experiment(Document(document.file, value, document.lines))
     if fixed := fixed_parameters(experiment, overrides):
-        _fix_parameters(value, fixed, experiment)
-        experiment = Experiment(Document(document.file, value, document.lines))
+        _fix_parameters(experiment, fixed)
     if name:
         value.setdefault("metadata", {})["name"] = name
     if max_trials is not None:
@@ -61,40 +61,26 @@ def change_experiment(
     if overrides or image:
         primary = experiment.primary
         if primary is None:
-            raise InputError(
-                f"{document.file} has no primary container; add it, or set primaryContainerName to its name"
-            )
-        container: Any = value
-        for part in primary[0]:
-            container = container[part]
+            message = f"{document.file} has no primary container"
+            raise InputError(f"{message}; add it, or set primaryContainerName to its name")
+        container = experiment.get(*primary[0])
         if overrides:
             container["command"] = append_overrides(experiment.command, overrides)
             container.pop("args", None)
         if image:
             container["image"] = image
-    return Experiment(Document(document.file, value, document.lines))
+    return experiment
 
 
-def _fix_parameters(value: dict[str, Any], fixed: Mapping[str, str], experiment: Experiment) -> None:
+def _fix_parameters(experiment: Experiment, fixed: Mapping[str, str]) -> None:
     """Remove parameters from the search space, and replace their placeholders by values."""
-    spec, template = value["spec"], value["spec"]["trialTemplate"]
+    spec, template = experiment.value["spec"], experiment.value["spec"]["trialTemplate"]
     spec["parameters"] = [parameter for parameter in spec["parameters"] if parameter["name"] not in fixed]
     if not spec["parameters"]:
         raise InputError(f"the overrides fix all parameters of {experiment.document.file}; remove one of them")
-    values = {
-        PLACEHOLDER.format(name=name): fixed[reference]
-        for name, reference, _ in experiment.trial_parameters
-        if reference in fixed
-    }
+    text = json.dumps(template["trialSpec"], ensure_ascii=False)
+    for name, reference, _ in experiment.trial_parameters:
+        if reference in fixed:
+            text = text.replace(PLACEHOLDER.format(name=name), json.dumps(fixed[reference], ensure_ascii=False)[1:-1])
+    template["trialSpec"] = json.loads(text)
     template["trialParameters"] = [row for row in template["trialParameters"] if row["reference"] not in fixed]
-
-    def replace(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: replace(child) for key, child in part.items()}
-        if isinstance(part, list):
-            return [replace(child) for child in part]
-        for placeholder, text in values.items() if isinstance(part, str) else ():
-            part = part.replace(placeholder, text)
-        return part
-
-    template["trialSpec"] = replace(template["trialSpec"])

@@ -1,5 +1,6 @@
 """Rules of `check` and their findings, formatted as text for people and as JSON or SARIF for machines."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -97,10 +98,9 @@ def format_sarif(findings: Sequence[Finding], titles: dict[str, str]) -> str:
         findings: of all files.
         titles: title of each rule, by code.
     """
-    try:
+    package_version = "0"
+    with contextlib.suppress(PackageNotFoundError):
         package_version = version("isotrain")
-    except PackageNotFoundError:
-        package_version = "0"
     results = [
         {
             "ruleId": finding.code,

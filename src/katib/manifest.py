@@ -19,11 +19,7 @@ METRICS_FILE = "/var/log/katib/metrics.jsonl"
 CONTAINERS = {"Job": "training", "PyTorchJob": "pytorch", "TrainJob": "node"}
 # Settings that an algorithm requires, and seeds that make its search reproducible.
 DEFAULT_SETTINGS: Mapping[str, Mapping[str, str]] = {
-    "random": {"random_state": "0"},
-    "tpe": {"random_state": "0"},
-    "multivariate-tpe": {"random_state": "0"},
-    "bayesianoptimization": {"random_state": "0"},
-    "cmaes": {"random_state": "0"},
+    **{name: {"random_state": "0"} for name in ("random", "tpe", "multivariate-tpe", "bayesianoptimization", "cmaes")},
     "hyperband": {"eta": "2", "r_l": "4", "resource_name": "trainer.max_epochs"},
     "pbt": {"suggestion_trial_dir": "/population", "n_population": "8", "truncation_threshold": "0.25"},
 }
@@ -175,16 +171,14 @@ def _fold(words: Sequence[str], indent: str = "") -> list[str]:
 
 def _trial_parameter(name: str) -> str:
     """Return a trial parameter's name: the key without dots, `optim.lr` as optimLr."""
-    words: list[str] = re.findall(r"[A-Za-z0-9]+", name)
-    first, *rest = words
-    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+    first, *rest = re.findall(r"[A-Za-z0-9]+", name)
+    return str(first) + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 def _trial_words(request: ExperimentRequest) -> list[str]:
     """Return the trial's shell line in words: train.py with overrides, parameters and the run folder."""
-    overrides = list(request.overrides)
-    for parameter in request.parameters:
-        overrides.append(f"{parameter.name}=${{trialParameters.{_trial_parameter(parameter.name)}}}")
+    names = [parameter.name for parameter in request.parameters]
+    overrides = [*request.overrides, *(f"{name}=${{trialParameters.{_trial_parameter(name)}}}" for name in names)]
     if request.algorithm == "hyperband":  # which waits forever for a failed trial
         overrides.append("trainer.on_divergence=report_worst")
     if request.algorithm == "pbt":

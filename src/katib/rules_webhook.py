@@ -49,22 +49,15 @@ def _name(experiment: Experiment) -> Iterator[Problem]:
 def _counts(experiment: Experiment) -> Iterator[Problem]:
     maximum, failed = experiment.count("maxTrialCount"), experiment.count("maxFailedTrialCount")
     parallel = experiment.count("parallelTrialCount", 3)
-    if failed is not None and failed < 0:
-        yield (SPEC, "maxFailedTrialCount"), f"must be 0 or more, got {failed}", "use 0 or more"
-    if parallel is not None and parallel <= 0:
-        yield (SPEC, "parallelTrialCount"), f"must be 1 or more, got {parallel}", "use 1 or more"
-    if maximum is None:
-        return
-    if maximum <= 0:
-        yield (SPEC, "maxTrialCount"), f"must be 1 or more, got {maximum}", "use 1 or more"
-        return
-    if failed is not None and failed > maximum:
-        message = f"{failed} is more than maxTrialCount, which is {maximum}"
-        yield (SPEC, "maxFailedTrialCount"), message, f"use at most {maximum}"
-    if parallel is not None and parallel > maximum:
-        source = "" if experiment.count("parallelTrialCount") else " (the default)"
-        message = f"{parallel}{source} is more than maxTrialCount, which is {maximum}"
-        yield (SPEC, "parallelTrialCount"), message, f"use at most {maximum}"
+    source = "" if experiment.count("parallelTrialCount") else " (the default)"
+    counts = (("maxFailedTrialCount", failed, 0, ""), ("parallelTrialCount", parallel, 1, source))
+    for name, count, minimum, _ in (*counts, ("maxTrialCount", maximum, 1, "")):
+        if count is not None and count < minimum:
+            yield (SPEC, name), f"must be {minimum} or more, got {count}", f"use {minimum} or more"
+    for name, count, _, suffix in counts if maximum is not None and maximum > 0 else ():
+        if count is not None and maximum is not None and count > maximum:
+            message = f"{count}{suffix} is more than maxTrialCount, which is {maximum}"
+            yield (SPEC, name), message, f"use at most {maximum}"
 
 
 def _objective(experiment: Experiment) -> Iterator[Problem]:
@@ -138,8 +131,8 @@ def _template(experiment: Experiment) -> Iterator[Problem]:
         return
     if not template.get("primaryContainerName"):
         yield (*TRIAL, "primaryContainerName"), "the name is missing", "name the container that trains"
-    for key, succeeded in (("successCondition", True), ("failureCondition", False)):
-        if not template.get(key) and not default_condition(experiment.kind, succeeded):
+    for key in ("successCondition", "failureCondition"):
+        if not template.get(key) and not default_condition(experiment.kind, key):
             message = f"the condition is missing, and {experiment.kind or 'this kind'} has no default"
             yield (*TRIAL, key), message, "add successCondition and failureCondition"
     if not isinstance(template.get("trialParameters"), list):
@@ -227,20 +220,17 @@ def _collector(experiment: Experiment) -> Iterator[Problem]:
 def _source(experiment: Experiment) -> Iterator[Problem]:
     kind, path = experiment.collector, (*SOURCE, "fileSystemPath")
     source, absolute = experiment.mapping(*path), posixpath.isabs(experiment.metrics_path)
+    path_kind = {"File": "File", "TensorFlowEvent": "Directory"}.get(kind)
+    if path_kind and (source.get("kind", path_kind) != path_kind or not absolute):
+        message = f"the {kind} collector needs the absolute path of a {path_kind.lower()}"
+        yield (*path, "path"), message, f"use kind: {path_kind} and an absolute path"
     if kind == "File":
-        if source.get("kind", "File") != "File" or not absolute:
-            message = "the File collector needs the absolute path of a file"
-            yield (*path, "path"), message, "use kind: File and an absolute path"
         if experiment.metrics_format not in ("TEXT", "JSON"):
             yield (*path, "format"), f"{experiment.metrics_format!r} is not a format", "use TEXT or JSON"
         if experiment.metrics_format == "JSON" and experiment.get(*SOURCE, "filter") is not None:
             yield (*SOURCE, "filter"), "the format JSON does not take a filter", "remove the filter"
-    elif kind == "TensorFlowEvent":
-        if source.get("kind", "Directory") != "Directory" or not absolute:
-            message = "the TensorFlowEvent collector needs the absolute path of a directory"
-            yield (*path, "path"), message, "use kind: Directory and an absolute path"
-        if source.get("format"):
-            yield (*path, "format"), "event files do not take a format", "remove the format"
+    elif kind == "TensorFlowEvent" and source.get("format"):
+        yield (*path, "format"), "event files do not take a format", "remove the format"
     elif kind == "Custom" and source and not (source.get("kind") in ("File", "Directory") and absolute):
         message = "the Custom collector needs kind File or Directory, and an absolute path"
         yield path, message, "add kind and path"

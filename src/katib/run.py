@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from config import terminal
 from config.errors import InputError, SignalInterrupt
 from config.numbers import format_number
 from katib import findings, report, table
@@ -41,28 +40,19 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
     folder = Path(args.folder or Path("searches") / experiment.name)
     max_trials = args.max_trials or experiment.count("maxTrialCount")
-    live_table = table.LiveTable(experiment.objective, experiment.maximize, max_trials)
+    live_table = table.LiveTable(experiment, max_trials)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupt)
-    search = Search(
-        experiment,
-        folder.absolute(),
-        overrides=args.overrides,
-        mounts=_parse_mounts(args.mount),
-        max_trials=args.max_trials,
-        parallel=args.parallel,
-        deadline=args.deadline,
-        wait=args.wait,
-        on_change=live_table.show,
-    )
+    options = {name: getattr(args, name) for name in ("overrides", "max_trials", "parallel", "deadline", "wait")}
+    mounts = _parse_mounts(args.mount)
+    search = Search(experiment, folder.absolute(), mounts=mounts, on_change=live_table.show, **options)
     try:
         live_table.skip_ended(search.store.trials)
         for path, local_folder in search.mounts.items():
             print(f"isotrain: {path} is {local_folder} on this machine", file=sys.stderr)
         condition, reason = _run_interruptibly(search, folder)
         trials = search.store.trials
-        width = terminal.terminal_width()
-        print("\n".join(table.trial_lines(trials, experiment.objective, experiment.maximize, width)))
+        print("\n".join(table.trial_lines(trials, experiment)))
         best = search.store.best()
         if best is not None and best.value is not None:
             print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
@@ -103,7 +93,7 @@ def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
     finally:
         importer.cancel()
         importer.join()  # an import in progress ends first
-    _write_report(search, "", folder)
+    _write_report(search, "Unfinished: the same command resumes it", folder)
     raise SignalInterrupt(signal_number, f"interrupted; the same command resumes {running} trial(s)")
 
 
@@ -120,11 +110,7 @@ def load_checked(
     Raises:
         InputError: the file does not have exactly one Experiment, or it has errors.
     """
-    experiments = [
-        Experiment(document)
-        for document in read(file)
-        if isinstance(document.value, dict) and document.value.get("kind") == "Experiment"
-    ]
+    experiments = [row for document in read(file) if (row := Experiment(document)).get("kind") == "Experiment"]
     if len(experiments) != 1:
         raise InputError(f"{file} must have exactly one Experiment, got {len(experiments)}")
     experiment = change(experiments[0])
@@ -157,17 +143,8 @@ def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]
 
 def _write_report(search: Search, verdict: str, folder: Path) -> None:
     experiment, best = search.experiment, search.store.best()
-    report.write(
-        folder / "report.html",
-        name=experiment.name,
-        objective=experiment.objective,
-        maximize=experiment.maximize,
-        algorithm=experiment.algorithm,
-        parameters=experiment.parameters,
-        trials=search.store.trials,
-        verdict=verdict or "Unfinished: the same command resumes it",
-        command=train_command(experiment, best, search.overrides) if best else "",
-    )
+    command = train_command(experiment, best, search.overrides) if best else ""
+    report.write(folder / "report.html", experiment, search.store.trials, verdict, command)
 
 
 def _raise_interrupt(number: int, _: FrameType | None) -> None:

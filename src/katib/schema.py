@@ -58,6 +58,8 @@ EXPERIMENT: dict[str, Any] = {
     },
 }
 _TYPE_NAMES = {"str": "a string", "int": "an integer", "number": "a number", "bool": "true or false"}
+_NOT_A_LIST = ("the value must be a list", "write each entry after a dash")
+_NOT_A_MAPPING = ("the value must be a mapping", "write it as key: value")
 
 
 def unknown_fields(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Problem]:
@@ -91,7 +93,7 @@ def type_problems(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Prob
         return
     if isinstance(schema, list):
         if not isinstance(value, list):
-            yield _not_a_list(path)
+            yield path, *_NOT_A_LIST
             return
         for index, child in enumerate(value):
             yield from type_problems(child, schema[0], (*path, index))
@@ -106,7 +108,7 @@ def type_problems(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Prob
         yield _wrong_type(path, value, schema)
 
 
-def job_problems(value: Any, path: YamlPath, model: str) -> Iterator[Problem]:
+def job_problems(value: Any, path: YamlPath, kind: str) -> Iterator[Problem]:
     """Return fields that a kind of Kubernetes object does not have, and values of the wrong type.
 
     Limits and requests of resources are skipped, as the webhook does.
@@ -114,30 +116,26 @@ def job_problems(value: Any, path: YamlPath, model: str) -> Iterator[Problem]:
     Args:
         value: the object.
         path: path of the object.
-        model: name of its class in `kubernetes.client.models`, e.g. V1Job.
+        kind: type as `kubernetes.client.models` names it, e.g. V1Job.
     """
     try:
         from kubernetes.client import models
     except ImportError:
         return  # `check` reports it
-    yield from _model_problems(value, path, model, models)
-
-
-def _model_problems(value: Any, path: YamlPath, kind: str, models: Any) -> Iterator[Problem]:
     if value is None or kind == "object":
         return
     if match := re.fullmatch(r"[lL]ist\[(.+)\]", kind):
         if not isinstance(value, list):
-            yield _not_a_list(path)
+            yield path, *_NOT_A_LIST
             return
         for index, child in enumerate(value):
-            yield from _model_problems(child, (*path, index), match[1], models)
+            yield from job_problems(child, (*path, index), match[1])
     elif match := re.fullmatch(r"[dD]ict[(\[](\w+), (.+)[)\]]", kind):
         if not isinstance(value, dict):
-            yield _not_a_mapping(path)
+            yield path, *_NOT_A_MAPPING
         elif path[-1] not in ("limits", "requests"):
             for key, child in value.items():
-                yield from _model_problems(child, (*path, key), match[2], models)
+                yield from job_problems(child, (*path, key), match[2])
     elif kind in ("str", "int", "bool", "float", "datetime", "date"):
         type_name = {"int": "int", "bool": "bool", "float": "number"}.get(kind, "str")
         is_quantity = path[-1] in ("sizeLimit", "divisor") and _has_type(value, "number")  # the API takes numbers
@@ -148,14 +146,14 @@ def _model_problems(value: Any, path: YamlPath, kind: str, models: Any) -> Itera
         if model is None:
             return
         if not isinstance(value, dict):
-            yield _not_a_mapping(path)
+            yield path, *_NOT_A_MAPPING
             return
         attributes = {key: attribute for attribute, key in model.attribute_map.items()}
         for key, child in value.items():
             if key not in attributes:
                 yield _unknown_field((*path, str(key)), kind[2:], attributes)
             else:
-                yield from _model_problems(child, (*path, key), model.openapi_types[attributes[key]], models)
+                yield from job_problems(child, (*path, key), model.openapi_types[attributes[key]])
 
 
 def _has_type(value: Any, type_name: str) -> bool:
@@ -175,11 +173,3 @@ def _unknown_field(path: YamlPath, owner: str, names: Iterable[str]) -> Problem:
     similar = difflib.get_close_matches(str(path[-1]), list(names), n=1)
     fix = f"use {similar[0]}" if similar else f"remove it, or use one of {', '.join(sorted(names))}"
     return path, f"{owner} has no field {path[-1]}", fix
-
-
-def _not_a_list(path: YamlPath) -> Problem:
-    return path, "the value must be a list", "write each entry after a dash"
-
-
-def _not_a_mapping(path: YamlPath) -> Problem:
-    return path, "the value must be a mapping", "write it as key: value"

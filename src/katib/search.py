@@ -1,6 +1,7 @@
 """An Experiment on this machine: trials as processes, points from Optuna, decisions as Katib makes them."""
 
 import dataclasses
+import math
 import random
 import re
 import shutil
@@ -18,7 +19,7 @@ from katib import collector, hyperband, suggestion, trial_processes
 from katib.collector import EarlyStopper, Entry, StopRule, UnreadableMetrics
 from katib.experiment import Experiment, parse_number
 from katib.experiment_changes import fixed_parameters
-from katib.trial_processes import Launch, TrialProcesses
+from katib.trial_processes import Launch, TrialProcesses, prepare_launch
 from katib.trials import ENDED, FAILED, Store, Trial
 
 # Seconds between polls: QUICK while a trial is younger than YOUNG, so that short trials do not wait.
@@ -89,10 +90,8 @@ class Search:
             InputError: the Experiment needs a cluster, or the folder belongs to another search.
         """
         if re.search(r"[^\w./@%+,:=-]", str(folder)):
-            raise InputError(
-                f"the search folder {folder} has blanks or symbols in its path, and Katib passes paths to the shell "
-                "without quotes; choose another --folder"
-            )
+            message = f"the search folder {folder} has blanks or symbols in its path"
+            raise InputError(f"{message}, and Katib passes paths to the shell without quotes; choose another --folder")
         trial_processes.check_local_support(experiment)
         suggestion.check_search_support(experiment)
         self.experiment, self.folder, self.overrides = experiment, folder, list(overrides)
@@ -109,9 +108,8 @@ class Search:
         }
         self.store = Store(folder, experiment, self.overrides, wait)
         mounts = mounts or {}
-        self.mounts = {
-            path: mounts.get(path, folder / path.strip("/")) for path in trial_processes.mount_paths(experiment)
-        }
+        paths = trial_processes.mount_paths(experiment)
+        self.mounts = {path: mounts.get(path, folder / path.strip("/")) for path in paths}
         for local_folder in self.mounts.values():
             local_folder.mkdir(parents=True, exist_ok=True)
         self.study = self.store.study(suggestion.build_sampler(experiment, len(self.store.trials)))
@@ -134,9 +132,14 @@ class Search:
             if verdict is not None and not self.active:
                 return verdict
             if verdict is not None:
-                self._terminate_rest()
+                for active in self.active:  # they end as Killed
+                    if active.terminated is None:
+                        active.terminated, self.completed = time.monotonic(), True
+                        active.processes.terminate()
             else:
-                while len(self.active) < self._target_count() and self._start_next():
+                ended = sum(trial.status in ENDED for trial in self.store.trials)
+                target = min(self.parallel, (self.max_trials or math.inf) - ended)
+                while len(self.active) < target and self._start_next():
                     pass
                 if not self.active and self.verdict() is None:
                     return "Succeeded", "ExperimentSuggestionEndReached"
@@ -168,13 +171,6 @@ class Search:
             if not active.processes.wait(max(0.1, end - time.monotonic())):
                 active.processes.kill()
         self.active.clear()
-
-    def _target_count(self) -> int:
-        """Return how many trials should run."""
-        if self.max_trials is None:
-            return self.parallel
-        ended = sum(trial.status in ENDED for trial in self.store.trials)
-        return min(self.parallel, self.max_trials - ended)
 
     # --- starting trials
 
@@ -225,40 +221,30 @@ class Search:
             fixed: assignments that the algorithm sets.
         """
         fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
-        if fixed:
-            parameters = [parameter for parameter in self.experiment.parameters if parameter.name in fixed]
-            values = {row.name: suggestion.parse_assignment(row, fixed[row.name]) for row in parameters}
+        parsers: dict[str, Callable[[str], Any]] = {"int": lambda text: int(float(text)), "double": float}
+        parameters = [parameter for parameter in self.experiment.parameters if parameter.name in fixed]
+        values = {row.name: parsers.get(row.type, str)(fixed[row.name]) for row in parameters}
+        if values:
             self.study.enqueue_trial(values)
-        row = self.study.ask({**self.distributions, **suggestion.widen_distributions(self.distributions, fixed)})
-        assignments = {name: suggestion.format_assignment(value) for name, value in row.params.items()}
+        row = self.study.ask({**self.distributions, **suggestion.widen_distributions(self.distributions, values)})
+        assignments = {name: value if isinstance(value, str) else repr(value) for name, value in row.params.items()}
         assignments |= fixed | self.fixed
         return row.number, {parameter.name: assignments[parameter.name] for parameter in self.experiment.parameters}
 
     def _early_stopping_rule(self) -> dict[str, Any] | None:
         if self.experiment.early_stopping != "medianstop":
             return None
-        settings = self.experiment.stopping_settings
-        rule = collector.medianstop_rule(
-            [trial.history for trial in self.store.trials if trial.status == "Succeeded"],
-            self.experiment.objective,
-            self.experiment.maximize,
-            int(settings.get("min_trials_required", "3")),
-            int(settings.get("start_step", "4")),
-        )
+        experiment, settings = self.experiment, self.experiment.stopping_settings
+        histories = [trial.history for trial in self.store.trials if trial.status == "Succeeded"]
+        min_trials, start_step = int(settings.get("min_trials_required", "3")), int(settings.get("start_step", "4"))
+        objective, maximize = experiment.objective, experiment.maximize
+        rule = collector.medianstop_rule(histories, objective, maximize, min_trials, start_step)
         return None if rule is None else vars(rule)
 
     def _prepare(self, trial: Trial, slot: int) -> Launch:
         try:
-            return trial_processes.prepare_launch(
-                self.experiment,
-                trial.name,
-                trial.assignments,
-                self.folder / "trials" / trial.name,
-                self.mounts,
-                self.experiment.early_stopping != "" and trial.rule is not None,
-                self.overrides,
-                (slot, self.parallel),
-            )
+            folder, mounts = self.folder / "trials" / trial.name, self.mounts
+            return prepare_launch(self.experiment, trial, folder, mounts, self.overrides, (slot, self.parallel))
         except ValueError as error:
             raise InputError(f"cannot start a trial: {error}") from error
 
@@ -302,8 +288,6 @@ class Search:
         """Process new lines of the metrics file, and stop the trial if its rule says so."""
         path = active.processes.launch.metrics_file
         try:
-            if path.stat().st_size <= active.offset:
-                return
             with path.open("rb") as file:
                 file.seek(active.offset)
                 data = file.read()
@@ -322,18 +306,19 @@ class Search:
                 active.processes.terminate()
                 return
 
-    def _terminate_rest(self) -> None:
-        """Terminate the trials that run when the Experiment is completed; they end as Killed."""
-        for active in self.active:
-            if active.terminated is None:
-                active.terminated, self.completed = time.monotonic(), True
-                active.processes.terminate()
-
     def _end(self, active: ActiveTrial, code: int) -> None:
         self.active.remove(active)
         active.processes.kill()  # processes that its shell left
         experiment = self.experiment
-        entries, unreadable = self._read_metrics(active)
+        entries: list[Entry] = []
+        unreadable = ""
+        try:
+            text = active.processes.launch.metrics_file.read_bytes().decode(errors="replace")  # \r is not a line break
+            entries = collector.parse_metrics(text, experiment.metrics, experiment.metrics_format, experiment.filters)
+        except OSError:
+            unreadable = "the metrics file is missing"
+        except UnreadableMetrics as error:
+            unreadable = str(error)
         status, reason = self._status(active, code, entries, unreadable)
         metrics: dict[str, dict[str, str]] = {}
         value: float | None = None
@@ -362,19 +347,6 @@ class Search:
         )
         self.store.end(trial, self.study)
         self.on_change(self.store.trials)
-
-    def _read_metrics(self, active: ActiveTrial) -> tuple[list[Entry], str]:
-        """Return the reported values, and why the metrics file cannot be read."""
-        experiment = self.experiment
-        try:
-            text = active.processes.launch.metrics_file.read_bytes().decode(errors="replace")  # \r is not a line break
-        except OSError:
-            return [], "the metrics file is missing"
-        try:
-            entries = collector.parse_metrics(text, experiment.metrics, experiment.metrics_format, experiment.filters)
-        except UnreadableMetrics as error:
-            return [], str(error)
-        return entries, ""
 
     def _status(self, active: ActiveTrial, code: int, entries: list[Entry], unreadable: str) -> tuple[str, str]:
         """Return status and reason as Katib's trial controller would."""

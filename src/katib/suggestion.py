@@ -90,18 +90,6 @@ def build_sampler(experiment: Experiment, started: int) -> Any:
     )
 
 
-def format_assignment(value: Any) -> str:
-    """Return a value of Optuna's as the text that Katib passes to a trial."""
-    return value if isinstance(value, str) else repr(value)
-
-
-def parse_assignment(parameter: Parameter, text: str) -> Any:
-    """Return an assignment as the value that Optuna stores."""
-    if parameter.type == "int":
-        return int(float(text))
-    return float(text) if parameter.type == "double" else text
-
-
 def grid_points(experiment: Experiment) -> Iterator[dict[str, str]]:
     """Return all points of the grid; the last parameter changes fastest."""
     names = [parameter.name for parameter in experiment.parameters]
@@ -109,16 +97,10 @@ def grid_points(experiment: Experiment) -> Iterator[dict[str, str]]:
         yield dict(zip(names, values, strict=True))
 
 
-def widen_distributions(distributions: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[str, Any]:
+def widen_distributions(distributions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return distributions that include fixed values: hyperband's resource can exceed its parameter's bounds."""
-    from optuna.distributions import FloatDistribution, IntDistribution
-
-    widened: dict[str, Any] = {}
-    for name, text in assignments.items():
-        distribution = distributions[name]
-        if isinstance(distribution, IntDistribution):
-            value = int(float(text))
-            widened[name] = IntDistribution(min(distribution.low, value), max(distribution.high, value))
-        elif isinstance(distribution, FloatDistribution):
-            widened[name] = FloatDistribution(min(distribution.low, float(text)), max(distribution.high, float(text)))
-    return widened
+    ranges = {name: distributions[name] for name, value in values.items() if not isinstance(value, str)}
+    return {
+        name: type(distribution)(min(distribution.low, values[name]), max(distribution.high, values[name]))
+        for name, distribution in ranges.items()
+    }

@@ -20,7 +20,9 @@ from config.errors import InputError
 from config.tasks import CONF, CONF_VARIABLE
 from katib import shell_command
 from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, iter_lists, substitute, trial_view
+from katib.trials import Trial
 
+Slot = tuple[int, int]  # index of a trial among those that run, and their number
 KINDS = ("Job", "PyTorchJob", "TrainJob")
 OWN_VARIABLES = (CONF_VARIABLE, "PYTHONPATH")  # the caller's; a container's are paths in its image
 _CONDITION = re.compile(r'status\.conditions\.#\(type=="(\w+)"\)#\|#\(status=="(\w+)"\)#')
@@ -65,15 +67,14 @@ def check_local_support(experiment: Experiment) -> None:
         raise InputError(f"the {experiment.collector} collector works only on a cluster; use StdOut or File")
     if not experiment.command:
         raise InputError("the command of the image cannot run without a cluster; write a command in the template")
-    for key, succeeded in (("successCondition", True), ("failureCondition", False)):
-        condition = _condition(experiment, succeeded)
+    for key in ("successCondition", "failureCondition"):
+        condition = _condition(experiment, key)
         if not _CONDITION.fullmatch(condition):
             raise InputError(f"{key} {condition!r} cannot be evaluated here; remove it, or use the form of its default")
 
 
-def _condition(experiment: Experiment, succeeded: bool) -> str:
-    key = "successCondition" if succeeded else "failureCondition"
-    return experiment.text(*TRIAL, key) or default_condition(experiment.kind, succeeded)
+def _condition(experiment: Experiment, key: str) -> str:
+    return experiment.text(*TRIAL, key) or default_condition(experiment.kind, key)
 
 
 def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
@@ -83,46 +84,37 @@ def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
         experiment: an Experiment that `check_local_support` accepts.
         succeeded: whether the trial's command succeeded.
     """
-    match = _CONDITION.fullmatch(_condition(experiment, True))
+    match = _CONDITION.fullmatch(_condition(experiment, "successCondition"))
     conditions = _CONDITIONS[experiment.kind][0 if succeeded else 1]
     return match is not None and conditions.get(match[1], "Unknown") == match[2]
 
 
 def prepare_launch(
-    experiment: Experiment,
-    trial: str,
-    assignments: Mapping[str, str],
-    folder: Path,
-    mounts: Mapping[str, Path],
-    stops_early: bool,
-    overrides: Sequence[str],
-    slot: tuple[int, int],
+    experiment: Experiment, trial: Trial, folder: Path, mounts: Mapping[str, Path], overrides: Sequence[str], slot: Slot
 ) -> Launch:
     """Prepare all that a trial needs to start.
 
     Args:
         experiment: a checked Experiment.
-        trial: name of the trial.
-        assignments: value of each parameter.
+        trial: the trial.
         folder: folder for its logs.
         mounts: local folder of each mount path.
-        stops_early: whether it has early-stopping rules.
         overrides: overrides to append to train.py's command line.
         slot: index of the trial among those that run, and their number.
 
     Raises:
         ValueError: the assignments break the template.
     """
-    view = trial_view(experiment, substitute(experiment, trial, assignments, "local"))
+    view = trial_view(experiment, substitute(experiment, trial.name, trial.assignments, "local"))
     collector_folder = folder / "katib"
     collector_folder.mkdir(parents=True, exist_ok=True)
     metrics_path = Path(experiment.metrics_path)
     metrics_file = collector_folder / metrics_path.name
-    environment = _environment(view.primary[1] if view.primary else {}, trial, mounts, slot)
+    environment = _environment(view.primary[1] if view.primary else {}, trial.name, mounts, slot)
     words = [_localize(word, {**mounts, str(metrics_path.parent): collector_folder}) for word in view.command]
     if overrides:
         words = shell_command.append_overrides(words, overrides)
-    wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), stops_early)
+    wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), trial.rule is not None)
     commands = [[*wrapped[:2], shell_command.expand(wrapped[2], environment)]]
     environments = [environment]
     processes = _process_count(view)
@@ -134,19 +126,10 @@ def prepare_launch(
     if view.kind == "TrainJob":
         torchrun = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(processes), "PET_MASTER_PORT": str(_free_port())}
         environments = [{**environment, **torchrun}]
-    deadlines = (
-        view.get(*TEMPLATE, "spec", "activeDeadlineSeconds"),
-        view.get(*TEMPLATE, "spec", "runPolicy", "activeDeadlineSeconds"),
-        view.pod.get("activeDeadlineSeconds"),
-    )
-    return Launch(
-        commands,
-        environments,
-        metrics_file,
-        folder / "output.log",
-        min((float(seconds) for seconds in deadlines if isinstance(seconds, int)), default=None),
-        float(view.pod.get("terminationGracePeriodSeconds", 30)),
-    )
+    specs = (view.mapping(*TEMPLATE, "spec"), view.mapping(*TEMPLATE, "spec", "runPolicy"), view.pod)
+    deadlines = [float(row) for spec in specs if isinstance(row := spec.get("activeDeadlineSeconds"), int)]
+    grace = float(view.pod.get("terminationGracePeriodSeconds", 30))
+    return Launch(commands, environments, metrics_file, folder / "output.log", min(deadlines, default=None), grace)
 
 
 def mount_paths(experiment: Experiment) -> list[str]:
@@ -161,9 +144,7 @@ def mount_paths(experiment: Experiment) -> list[str]:
     return [path.rstrip("/") for path in paths]
 
 
-def _environment(
-    container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: tuple[int, int]
-) -> dict[str, str]:
+def _environment(container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: Slot) -> dict[str, str]:
     """Return this process's environment with the container's variables that are valid here, and the trial's name."""
     environment = dict(os.environ)
     environment |= {name: _absolute_paths(value) for name in OWN_VARIABLES if (value := environment.get(name))}
@@ -189,11 +170,6 @@ def _absolute_paths(paths: str) -> str:
     if "://" in paths:  # file:// and pkg://, which Hydra resolves
         return paths
     return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep))
-
-
-def _working_folder() -> Path:
-    """Return the folder in which trials run: the current one if it has train.py, else that of the repository."""
-    return Path.cwd() if (Path.cwd() / "train.py").exists() else CONF.parent
 
 
 def _available_cores() -> int:
@@ -237,7 +213,7 @@ class TrialProcesses:
         self.main, self.workers, self.launch = main, list(workers), launch
 
     @classmethod
-    def start(cls, launch: Launch, slot: tuple[int, int]) -> "TrialProcesses":
+    def start(cls, launch: Launch, slot: Slot) -> "TrialProcesses":
         """Start a trial's processes, each in its own session, on their share of the cores.
 
         Args:
@@ -245,25 +221,17 @@ class TrialProcesses:
             slot: index of the trial among those that run, and their number.
         """
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        if cores:
-            index, slots = slot
-            os.sched_setaffinity(0, cores[index::slots] if slots <= len(cores) else cores)
+        index, slots = slot
+        if slots <= len(cores):
+            os.sched_setaffinity(0, cores[index::slots])
         try:
             processes: list[Any] = []
+            options: dict[str, Any] = {"cwd": Path.cwd() if Path("train.py").exists() else CONF.parent}
+            options |= {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
             for command, environment in zip(launch.commands, launch.environments, strict=True):
                 path = launch.output if not processes else launch.output.with_suffix(f".{len(processes)}.log")
                 with path.open("ab") as output:
-                    processes.append(
-                        psutil.Popen(
-                            command,
-                            env=environment,
-                            cwd=_working_folder(),
-                            stdin=subprocess.DEVNULL,
-                            stdout=output,
-                            stderr=subprocess.STDOUT,
-                            start_new_session=True,
-                        )
-                    )
+                    processes.append(psutil.Popen(command, env=environment, stdout=output, **options))
         finally:
             if cores:
                 os.sched_setaffinity(0, cores)
@@ -367,21 +335,13 @@ class TrialProcesses:
 
     def is_alive(self) -> bool:
         """Return whether any process of the trial's sessions runs."""
-        for process in () if isinstance(self.main, _EndedProcess) else (self.main, *self.workers):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, 0)
-                if _has_living_member(process.pid):
+        groups = [] if isinstance(self.main, _EndedProcess) else [process.pid for process in (self.main, *self.workers)]
+        for process in psutil.process_iter() if groups else ():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                # A zombie stays where nothing reaps orphans.
+                if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
                     return True
         return False
-
-
-def _has_living_member(group: int) -> bool:
-    """Return whether a process group has a member that is not a zombie (those stay where nothing reaps orphans)."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
 
 
 def kill_stray_processes(trial: str) -> None:

@@ -106,10 +106,8 @@ class Store:
             self.lock.acquire(timeout=0)
         except Timeout as error:
             if not wait:
-                message = (
-                    f"search folder {folder} is in use by {_owner(folder)}; wait (--wait), or choose another --folder"
-                )
-                raise InUseError(message) from error
+                message = f"search folder {folder} is in use by {_owner(folder)}"
+                raise InUseError(f"{message}; wait (--wait), or choose another --folder") from error
             print(f"isotrain: waiting for {_owner(folder)}, which uses {folder}", file=sys.stderr, flush=True)
             self.lock.acquire(poll_interval=0.5)
         files.write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
@@ -251,19 +249,16 @@ def best_trial(trials: Sequence[Trial], maximize: bool) -> Trial | None:
 def read_experiment(folder: Path) -> Experiment | None:
     """Read the Experiment of a search's folder, without counts; None if it is not the folder of a search."""
     try:
-        content = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+        content = files.read_json(folder / SPEC_FILE)
         value = {"metadata": {"name": content["name"]}, "spec": content["spec"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except KeyError:
         return None
     return Experiment(Document(str(folder), value, {}))
 
 
 def _owner(folder: Path) -> str:
-    try:
-        owner = json.loads((folder / OWNER).read_bytes())
-        return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    owner = files.read_json(folder / OWNER)
+    return f"process {owner['pid']} on {owner['host']}" if owner else "another process"
 
 
 def _tell(study: Any, trial: Trial) -> None:
