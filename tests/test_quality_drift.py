@@ -183,7 +183,7 @@ def test_images_with_a_model(run: Any, tmp_path: Path) -> None:
         (("reference=nowhere",), "neither a run folder nor the fingerprint"),
         (("reference=.",), "has no quality/sample.parquet"),
         (("reference=nowhere", "--level", "2"), "--level 2.0"),
-        (("reference=nowhere", "data=nothing"), "data can be"),
+        (("reference=nowhere", "data=nothing"), "data=nothing: no such choice"),
     ],
 )
 def test_what_cannot_be_compared(run: Any, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

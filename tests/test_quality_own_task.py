@@ -92,7 +92,9 @@ def test_contracts_among_the_configuration_are_refused(own: Path, tmp_path: Path
 
 def test_what_is_missing_is_told(own: Path, tmp_path: Path) -> None:
     (own / "facts.py").write_text("FORMAT = 1\nSCHEMA = None\n")
-    with pytest.raises(InputError, match=r"the facts of the task weather need tables, but weather\.facts does not define it"):
+    with pytest.raises(
+        InputError, match=r"the facts of the task weather need tables, but weather\.facts does not define it"
+    ):
         verify_data(data(tmp_path / "cache", train=[], val=[]), "weather", "weather")
     (own / "task.py").write_text("")
     sys.modules.pop("weather.task")

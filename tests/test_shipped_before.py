@@ -73,7 +73,9 @@ def test_compiled_steps_call_functions_of_today(path: Path) -> None:
         for parameter, value in bound.arguments.items():
             # In another order it would bind, and do something else. `given`: model, data and overrides in one list.
             if isinstance(value, ast.Name) and value.id != "given":
-                assert RENAMED_PARAMETERS.get(value.id, value.id) == parameter, f"{name}: {value.id} would be taken for {parameter}"
+                assert RENAMED_PARAMETERS.get(value.id, value.id) == parameter, (
+                    f"{name}: {value.id} would be taken for {parameter}"
+                )
 
 
 RENAMED = {"level": ("alpha", 0.1), "stable": ("min_agreement", 0.5), "minimum": ("min_correct", 3)}
