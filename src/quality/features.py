@@ -45,14 +45,13 @@ def sample_rows(facts: Facts, split: str, spill: Path) -> list[dict[str, Any]]:
         InputError: there are none.
     """
     description = describe(facts.task)
-    connection = tables.connect(facts.path, spill)
-    rows = tables.query_rows(
-        connection,
+    query = (
         f"select * from facts where split = '{split}' and number is not null and ({description.usable}) "
         f"qualify row_number() over (partition by {description.group} order by hash(id), id) = 1 "
-        f"order by hash(id), id limit {EXAMPLES}",
+        f"order by hash(id), id limit {EXAMPLES}"
     )
-    connection.close()
+    with tables.connect(facts.path, spill) as connection:
+        rows = tables.query_rows(connection, query)
     if not rows:
         raise InputError(f"the split {split} has no example for the model")
     return rows
