@@ -75,5 +75,5 @@ def check_experiment(experiment: Experiment) -> list[Finding]:
         message = f"Katib 0.19 does not have the version {version}"
         fix = "use kubeflow.org/v1beta1"
         findings.append(build_finding(experiment, "K002", "error", ("apiVersion",), message, fix))
-    findings += composition.check_commands(experiment)
+    findings += (build_finding(experiment, *problem) for problem in composition.command_problems(experiment))
     return sorted(findings, key=lambda finding: (finding.line, finding.code))

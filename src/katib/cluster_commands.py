@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config import terminal
 from config.errors import InputError, UnreachableError
 from config.numbers import format_number
 from katib import report, table
@@ -75,8 +74,7 @@ def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
     while True:
         value, experiment = _load_experiment(cluster, name)
         if live_table is None:
-            max_trials = experiment.count("maxTrialCount")
-            live_table = table.LiveTable(experiment.objective, experiment.maximize, max_trials)
+            live_table = table.LiveTable(experiment, experiment.count("maxTrialCount"))
         objects, version = cluster.list_trials(name)
         rows = [parse_trial(item, experiment) for item in objects]
         condition, message = experiment_condition(value)
@@ -85,7 +83,7 @@ def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
             previous_line, live_table.drawn_lines = line, 0
         live_table.show(rows)
         if condition in COMPLETED:
-            print("\n".join(_table_lines(rows, experiment)))
+            print("\n".join(table.trial_lines(rows, experiment)))
             return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
         seconds = WATCH_SECONDS if end is None else int(min(WATCH_SECONDS, end - time.monotonic()))
         if seconds <= 0:
@@ -137,20 +135,11 @@ def trials(args: argparse.Namespace) -> int:
         for row in rows:
             print(json.dumps(row.to_row()))
     else:
-        print("\n".join(_table_lines(rows, experiment)) or "no trials yet")
+        print("\n".join(table.trial_lines(rows, experiment)) or "no trials yet")
     if args.report:
         optimal = _optimal_trial(value, experiment)
-        report.write(
-            Path(args.report),
-            name=args.name,
-            objective=experiment.objective,
-            maximize=experiment.maximize,
-            algorithm=experiment.algorithm,
-            parameters=experiment.parameters,
-            trials=rows,
-            verdict=": ".join(experiment_condition(value)),
-            command=train_command(experiment, optimal, []) if optimal else "",
-        )
+        command = train_command(experiment, optimal, []) if optimal else ""
+        report.write(Path(args.report), experiment, rows, ": ".join(experiment_condition(value)), command)
         print(f"isotrain: wrote {args.report}", file=sys.stderr)
     return 0
 
@@ -182,10 +171,6 @@ def delete(args: argparse.Namespace) -> int:
 def _load_experiment(cluster: Cluster, name: str) -> tuple[dict[str, Any], Experiment]:
     value = cluster.get_experiment(name)
     return value, Experiment(Document(name, value, {}))
-
-
-def _table_lines(rows: list[Trial], experiment: Experiment) -> list[str]:
-    return table.trial_lines(rows, experiment.objective, experiment.maximize, terminal.terminal_width())
 
 
 def _optimal_trial(value: dict[str, Any], experiment: Experiment) -> Trial | None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from config import files, source_code
-from config.errors import InputError
+from config.errors import InputError, is_hydra_error
 from config.tasks import CONF_VARIABLE
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, trial_command
-from katib.findings import Finding, Level, build_finding
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter
+from katib.findings import Level
 from katib.rules_runtime import metric_path
-from katib.search_space import probe_points
+from katib.search_space import probe_commands
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
 
@@ -34,20 +34,15 @@ TITLES = {
     "K407": "the trainer pushes its metrics if the collector is Push",
 }
 TRIAL_NAME = "the-trials-name"
-_Problem = tuple[str, Level, YamlPath, str, str]  # code, level, path, message, fix
+Problem = tuple[str, Level, YamlPath, str, str]  # code, level, path, message, fix
 
 
-def check_commands(experiment: Experiment) -> Iterator[Finding]:
-    """Compose the trial's command at each of `probe_points`, and return the findings of K4xx."""
-    for problem in _problems(experiment):
-        yield build_finding(experiment, *problem)
-
-
-def _problems(experiment: Experiment) -> Iterator[_Problem]:
+def command_problems(experiment: Experiment) -> Iterator[Problem]:
+    """Compose the trial's command at each of `probe_points`, and return the problems of K4xx."""
     if experiment.get(*TRIAL, "configMap") is not None:
         yield "K400", "note", (*TRIAL, "configMap"), "the command was not checked: the template is in a ConfigMap", ""
         return
-    commands = _commands(experiment)
+    commands = [(point, words) for point, words in probe_commands(experiment, TRIAL_NAME) if words]
     if not commands:
         return
     path: YamlPath = (*experiment.primary[0], "command") if experiment.primary else TRIAL
@@ -89,7 +84,7 @@ def _cause(
 
 def _trainer_problems(
     experiment: Experiment, result: Mapping[str, Any], overrides: Sequence[str], path: YamlPath
-) -> Iterator[_Problem]:
+) -> Iterator[Problem]:
     """Differences between what the Experiment expects and what the composed train.py would do."""
     objective, collector = experiment.objective, experiment.collector
     reported = [*result["metrics"], *TRAINING_METRICS]
@@ -147,19 +142,6 @@ def _filter_matches(experiment: Experiment, metric: str) -> bool:
     return any(isinstance(match, tuple) and match[0].strip() == metric for match in matches)
 
 
-def _commands(experiment: Experiment) -> list[tuple[dict[str, str], list[str]]]:
-    """Return the probe points, and the trial's command at each."""
-    commands = []
-    for point in probe_points(experiment.parameters):
-        try:
-            words = trial_command(experiment, TRIAL_NAME, point)
-        except ValueError:
-            continue
-        if words:
-            commands.append((point, words))
-    return commands
-
-
 # --- composing, cached by content
 
 
@@ -200,7 +182,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     except InputError as error:
         return {"message": str(error)}
     except Exception as error:
-        if not type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
+        if not is_hydra_error(error):
             raise
         return {"message": explain_error(error)}
 

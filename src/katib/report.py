@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config.numbers import format_number
-from katib.experiment import Parameter, parse_number
+from katib.experiment import Experiment, Parameter, parse_number
 from katib.table import status_counts
 from katib.trials import Trial, best_trial
 from reports import page
@@ -19,31 +19,17 @@ FEW_TRIALS = 30  # below which importances are a hint at most
 _COLOURS = {"Succeeded": "c0", "EarlyStopped": "fair", "Failed": "bad", "MetricsUnavailable": "bad"}
 
 
-def write(
-    path: Path,
-    *,
-    name: str,
-    objective: str,
-    maximize: bool,
-    algorithm: str,
-    parameters: Sequence[Parameter],
-    trials: Sequence[Trial],
-    verdict: str,
-    command: str,
-) -> None:
+def write(path: Path, experiment: Experiment, trials: Sequence[Trial], verdict: str, command: str) -> None:
     """Write the page.
 
     Args:
         path: the page.
-        name: of the Experiment.
-        objective: the metric that the search optimizes.
-        maximize: whether a higher objective is better.
-        algorithm: Katib's name of it.
-        parameters: of the search space.
+        experiment: the Experiment.
         trials: all trials, in the order of their start.
         verdict: how the search ended, or that it is unfinished.
         command: command that trains with the best overrides; "" without a best trial.
     """
+    objective, maximize, parameters = experiment.objective, experiment.maximize, experiment.parameters
     best = best_trial(trials, maximize)
     valued = [trial for trial in trials if trial.value is not None]
     shares = importances(valued, parameters, maximize)
@@ -51,11 +37,11 @@ def write(
     page.write(
         path,
         "search.html.jinja",
-        title=name,
+        title=experiment.name,
         summary=[
             ("Status", verdict),
             ("Trials", status_counts(trials)),
-            ("Algorithm", f"{algorithm}, {'highest' if maximize else 'lowest'} {objective}"),
+            ("Algorithm", f"{experiment.algorithm}, {'highest' if maximize else 'lowest'} {objective}"),
             *([("Best", f"{objective} {_value_text(best)}, {best.name}")] if best else []),
         ],
         objective=objective,

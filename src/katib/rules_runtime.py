@@ -15,29 +15,20 @@ from katib.experiment import (
     iter_strings,
     parse_number,
     resolve_meta,
-    trial_command,
 )
 from katib.findings import Problem, Rule
 from katib.rules_webhook import filter_problems
 from katib.schema import EXPERIMENT, job_problems, type_problems, unknown_fields
-from katib.search_space import probe_points
+from katib.search_space import probe_commands
 from katib.shell_command import SimpleCommand
 
 MARK = "TRIALPARAMETER"  # in place of a placeholder while a shell line is parsed
 NAME_FIX = "use letters, digits, _ and -"
 
 
-def _types(experiment: Experiment) -> Iterator[Problem]:
-    yield from type_problems(experiment.value, EXPERIMENT)
-
-
 def _repeated_keys(experiment: Experiment) -> Iterator[Problem]:
     for path in experiment.document.repeated:
         yield path, "the key occurs twice, and the first value is lost", "remove one of them"
-
-
-def _unknown_fields(experiment: Experiment) -> Iterator[Problem]:
-    yield from unknown_fields(experiment.value, EXPERIMENT)
 
 
 def _unused_parameters(experiment: Experiment) -> Iterator[Problem]:
@@ -133,7 +124,8 @@ def _command(experiment: Experiment) -> Iterator[Problem]:
         yield path, "the comment hides what Katib appends to the command", "remove the comment"
     try:
         commands = shell_command.split_commands(_mask_placeholders(line))
-        filled = [(script, len(shell_command.split_commands(script))) for script in _scripts(experiment)]
+        scripts = [shell_command.script(words) for _, words in probe_commands(experiment, "trial")]
+        filled = [(script, len(shell_command.split_commands(script))) for script in scripts]
     except ValueError:
         return  # an open quote, which K401 reports
     if any(command.program == "exec" for command in commands):
@@ -170,17 +162,6 @@ def _order_problems(experiment: Experiment, commands: Sequence[SimpleCommand]) -
     elif operators and experiment.collector == "StdOut":
         message = "Katib collects only the output of the last command, which is not the one with the trial parameters"
         yield message, "move the training to the end"
-
-
-def _scripts(experiment: Experiment) -> list[str]:
-    """Return the trial's script at each probe point."""
-    scripts = []
-    for assignments in probe_points(experiment.parameters):
-        try:
-            scripts.append(shell_command.script(trial_command(experiment, "trial", assignments)))
-        except ValueError:
-            continue
-    return scripts
 
 
 def _metrics(experiment: Experiment) -> Iterator[Problem]:
@@ -267,9 +248,14 @@ def _pod_fields(experiment: Experiment) -> Iterator[Problem]:
 
 
 RULES = (
-    Rule("K118", "error", "values have the types that Go decodes", _types),
+    Rule(
+        "K118",
+        "error",
+        "values have the types that Go decodes",
+        lambda experiment: type_problems(experiment.value, EXPERIMENT),
+    ),
     Rule("K201", "error", "no key occurs twice", _repeated_keys),
-    Rule("K202", "error", "Katib has all fields", _unknown_fields),
+    Rule("K202", "error", "Katib has all fields", lambda experiment: unknown_fields(experiment.value, EXPERIMENT)),
     Rule("K203", "error", "every parameter is referenced by a trial parameter", _unused_parameters),
     Rule("K204", "error", "feasible spaces contain valid values", _feasible_space),
     Rule("K205", "error", "the template has the primary container", _primary_container),

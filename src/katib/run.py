@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from config import terminal
 from config.errors import InputError, SignalInterrupt
 from config.numbers import format_number
 from katib import findings, report, table
@@ -40,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
     folder = Path(args.folder or Path("searches") / experiment.name)
-    max_trials = args.max_trials or experiment.count("maxTrialCount")
-    live_table = table.LiveTable(experiment.objective, experiment.maximize, max_trials)
+    live_table = table.LiveTable(experiment, args.max_trials or experiment.count("maxTrialCount"))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupt)
     search = Search(
@@ -60,9 +58,7 @@ def run(args: argparse.Namespace) -> int:
         for path, local_folder in search.mounts.items():
             print(f"isotrain: {path} is {local_folder} on this machine", file=sys.stderr)
         condition, reason = _run_interruptibly(search, folder)
-        trials = search.store.trials
-        width = terminal.terminal_width()
-        print("\n".join(table.trial_lines(trials, experiment.objective, experiment.maximize, width)))
+        print("\n".join(table.trial_lines(search.store.trials, experiment)))
         best = search.store.best()
         if best is not None and best.value is not None:
             print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
@@ -156,18 +152,10 @@ def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]
 
 
 def _write_report(search: Search, verdict: str, folder: Path) -> None:
-    experiment, best = search.experiment, search.store.best()
-    report.write(
-        folder / "report.html",
-        name=experiment.name,
-        objective=experiment.objective,
-        maximize=experiment.maximize,
-        algorithm=experiment.algorithm,
-        parameters=experiment.parameters,
-        trials=search.store.trials,
-        verdict=verdict or "Unfinished: the same command resumes it",
-        command=train_command(experiment, best, search.overrides) if best else "",
-    )
+    best = search.store.best()
+    command = train_command(search.experiment, best, search.overrides) if best else ""
+    verdict = verdict or "Unfinished: the same command resumes it"
+    report.write(folder / "report.html", search.experiment, search.store.trials, verdict, command)
 
 
 def _raise_interrupt(number: int, _: FrameType | None) -> None:

@@ -1,11 +1,12 @@
 """Search spaces: distributions on the command line (`optim.lr=loguniform(1e-5,1e-4)`), and points to probe."""
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
 
 from config.errors import InputError
-from katib.experiment import Parameter, parse_number
+from katib.experiment import Experiment, Parameter, parse_number, trial_command
 
 DISTRIBUTIONS = {
     "uniform": ("double", "uniform"),
@@ -84,6 +85,15 @@ def probe_points(parameters: Sequence[Parameter]) -> list[dict[str, str]]:
         points += [{**middle, name: value} for value in row]
     points += [{name: row[end] for name, row in values.items()} for end in (0, -1)]
     return list({tuple(sorted(point.items())): point for point in points}.values())
+
+
+def probe_commands(experiment: Experiment, trial: str) -> list[tuple[dict[str, str], list[str]]]:
+    """Return the probe points of an Experiment, and a trial's command at each; without those that break the template."""
+    commands = []
+    for point in probe_points(experiment.parameters):
+        with contextlib.suppress(ValueError):
+            commands.append((point, trial_command(experiment, trial, point)))
+    return commands
 
 
 def _probe_values(parameter: Parameter) -> list[str]:

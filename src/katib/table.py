@@ -4,28 +4,27 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TextIO
 
 from config import terminal
 from config.numbers import format_number
+from katib.experiment import Experiment
 from katib.trials import ENDED, Trial, best_trial
 
 
 def trial_lines(
-    trials: Sequence[Trial], objective: str, maximize: bool, width: int, max_rows: int | None = None
+    trials: Sequence[Trial], experiment: Experiment, width: int | None = None, max_rows: int | None = None
 ) -> list[str]:
     """Return a header and a line for each trial, the best value marked with *.
 
     Args:
         trials: in the order of their start.
-        objective: the metric that the search optimizes.
-        maximize: whether a higher objective is better.
-        width: columns of the terminal.
+        experiment: their Experiment.
+        width: columns of the terminal; None takes its own.
         max_rows: number of rows to show: running trials and the best first, then the latest.
     """
     if not trials:
         return []
-    best, rows = best_trial(trials, maximize), list(trials)
+    best, rows = best_trial(trials, experiment.maximize), list(trials)
     if max_rows is not None and len(rows) > max_rows:
         important = [trial for trial in rows if trial.status not in ENDED or trial is best]
         rest = [trial for trial in rows if trial not in important]
@@ -45,7 +44,8 @@ def trial_lines(
         ]
         for trial in rows
     ]
-    return terminal.format_table(["trial", "status", objective, *header], cells, width).split("\n")
+    header = ["trial", "status", experiment.objective, *header]
+    return terminal.format_table(header, cells, width or terminal.terminal_width()).split("\n")
 
 
 def status_counts(trials: Sequence[Trial]) -> str:
@@ -65,23 +65,22 @@ def _format_assignment(value: str) -> str:
 class LiveTable:
     """Progress of a search: a table that is redrawn on a terminal, a line for each ended trial elsewhere."""
 
-    def __init__(self, objective: str, maximize: bool, total: int | None, stream: TextIO = sys.stderr) -> None:
-        self.objective, self.maximize, self.total, self.stream = objective, maximize, total, stream
+    def __init__(self, experiment: Experiment, total: int | None) -> None:
+        self.experiment, self.total = experiment, total
         self.drawn_lines = 0
         self.reported: set[str] = set()
-        self.is_terminal = stream.isatty()
 
     def show(self, trials: Sequence[Trial]) -> None:
         """Show all trials so far."""
-        if self.is_terminal:
+        if sys.stderr.isatty():
             return self._draw(trials)
         for trial in trials:
             if trial.status in ENDED and trial.name not in self.reported:
                 self.reported.add(trial.name)
-                value = "" if trial.value is None else f" {self.objective}={format_number(trial.value, 6)}"
+                value = "" if trial.value is None else f" {self.experiment.objective}={format_number(trial.value, 6)}"
                 reason = f" ({trial.reason})" if trial.reason else ""
                 point = " ".join(f"{name}={_format_assignment(text)}" for name, text in trial.assignments.items())
-                print(f"{trial.name} {trial.status}{value} {point}{reason}", file=self.stream, flush=True)
+                print(f"{trial.name} {trial.status}{value} {point}{reason}", file=sys.stderr, flush=True)
 
     def skip_ended(self, trials: Sequence[Trial]) -> None:
         """Skip the trials that have already ended."""
@@ -92,8 +91,7 @@ class LiveTable:
         total = f" of {self.total}" if self.total else ""
         ended = sum(trial.status in ENDED for trial in trials)
         lines = [f"{ended}{total} trials: {status_counts(trials)}"]
-        lines += trial_lines(trials, self.objective, self.maximize, max(width, 40), max(4, height - 4))
+        lines += trial_lines(trials, self.experiment, max(width, 40), max(4, height - 4))
         erase = f"\x1b[{self.drawn_lines}F\x1b[J" if self.drawn_lines else ""
-        self.stream.write(erase + "\n".join(lines) + "\n")
-        self.stream.flush()
+        print(erase + "\n".join(lines), file=sys.stderr, flush=True)
         self.drawn_lines = len(lines)

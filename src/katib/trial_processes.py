@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from config.errors import InputError
+from config.process import available_cores
 from config.tasks import CONF, CONF_VARIABLE
 from katib import shell_command
 from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, iter_lists, substitute, trial_view
@@ -177,7 +178,7 @@ def _environment(
             environment[str(variable.get("name"))] = shell_command.expand(value, environment)
     environment["KATIB_TRIAL_NAME"] = trial
     index, slots = slot
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, _available_cores() // slots)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // slots)))
     gpus = sorted(path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*"))
     if len(gpus) > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
@@ -194,10 +195,6 @@ def _absolute_paths(paths: str) -> str:
 def _working_folder() -> Path:
     """Return the folder in which trials run: the current one if it has train.py, else that of the repository."""
     return Path.cwd() if (Path.cwd() / "train.py").exists() else CONF.parent
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _localize(text: str, folders: Mapping[str, Path]) -> str:
