@@ -1,6 +1,6 @@
 """Outputs of a model for the drift comparison: predictions, confidences and features.
 
-The task's own `look` runs the network; this module selects its rows and reduces its features.
+The task's `model_outputs` runs the network; this module selects its rows and reduces its features.
 """
 
 from dataclasses import dataclass
