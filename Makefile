@@ -1,5 +1,5 @@
-# make train   a model, from nothing          make test   the whole suite
-# make lint    style, types, imports          make bench  measurements against peers
+# make train   set up and train a model       make test   run the test suite
+# make lint    style, types, imports          make bench  compare with other libraries
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ DEV := $(VENV)/.installed-dev
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-more lint pipeline studies bench lock clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 train: $(BASE)  ## set up, and train bert_tiny on generated questions; ARGS="..." are Hydra overrides
@@ -22,13 +22,13 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 test: $(DEV)  ## set up, and run the test suite (minutes); ARGS="..." go to pytest
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: $(DEV)  ## the tests that take longer
+test-slow: $(DEV)  ## run the slow tests
 	$(PYTEST) -m slow $(ARGS)
 
 # Of those, what CI runs, too; the others train for long, search for long, or build an image as root.
 MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real \
   own_task saved shipped_before
-test-more: $(DEV)  ## those of them that CI runs, too
+test-more: $(DEV)  ## run the slow tests that CI runs
 	$(PYTEST) -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 
 # actionlint has no wheel: Go builds it where there is Go, with its checksum database as the lock.
@@ -41,20 +41,20 @@ lint: $(DEV)  ## ruff, mypy, import-linter; zizmor and actionlint for workflows,
 	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	$(BIN)/hadolint Dockerfile
 	@if command -v go >/dev/null; then echo actionlint; go run $(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml; \
-	  else echo "there is no Go: actionlint is not run" >&2; fi
+	  else echo "Go is not installed: actionlint is skipped" >&2; fi
 
 # Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
 PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
-pipeline: $(BASE)  ## the whole pipeline on this machine, for both tasks: ends with two registered models
+pipeline: $(BASE)  ## run the whole pipeline on this machine for two tasks; registers two models
 	$(PIPELINE) model=resnet18 model.name=resnet10t model.stem=standard data=shapes data.image_size=32 data.augment.crop_padding=2 \
 	  data.augment.flip=false data.batch_size=32 data.sample.train=1600 data.sample.val=400 trainer.max_epochs=8 \
 	  explain.image_classification.grid=4 -p tune=katib/images-random.yaml -p trials=2 $(ARGS)
 	$(PIPELINE) model=bert_tiny data=squad_sample $(ARGS)
 
-studies: $(DEV)  ## the project's five questions, with data (half an hour); ARGS="search" for one; writes docs/studies.md
+studies: $(DEV)  ## repeat the five studies (half an hour); ARGS="search" for one; writes docs/studies.md
 	$(BIN)/python -m studies $(ARGS)
 
-bench: $(DEV)  ## measure against peers, side by side; DATA=../shared/data for real data
+bench: $(DEV)  ## compare with other libraries; DATA=../shared/data for real data
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # What the default set-up has; the image leaves out what only a client of Kubeflow Pipelines needs.
@@ -64,17 +64,17 @@ CLIENT := click-option-group docstring-parser google-api-core google-cloud-core 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-lock: $(DEV)  ## resolve the dependencies anew (needs uv)
+lock: $(DEV)  ## update the lock files (needs uv)
 	$(COMPILE) --all-extras --group dev -o requirements-dev.lock
 	$(COMPILE) $(EXTRAS) -c requirements-dev.lock -o requirements.lock
 	$(COMPILE) $(EXTRAS) $(addprefix --no-emit-package ,$(CLIENT)) -c requirements-dev.lock -o requirements-image.lock
 
-clean:  ## remove the environment and what tools cached
+clean:  ## remove the environment and the caches of tools
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BASE): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "isotrain needs Python 3.11, 3.12 or 3.13; say which: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	  { echo "isotrain needs Python 3.11, 3.12 or 3.13; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked dependencies into $(VENV) (minutes, once)" >&2
 	$(PIP) install --require-hashes --no-deps -r requirements.lock

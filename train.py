@@ -2,7 +2,7 @@
 
 python train.py                                   bert_tiny on generated questions
 python train.py model=bert data=squad             any choice of any group of conf/
-python train.py hydra.run.dir=runs/a              a named folder: the same command again resumes, or prints the result
+python train.py hydra.run.dir=runs/a              the same command again resumes the run, or prints its result
 """
 
 import sys
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    """Open the run folder, train or print the result of a finished run, and end on all ranks alike."""
+    """Open the run folder, train or print the result of a finished run, and end all ranks with one exit code."""
     from trainers import run_end
     from trainers.run import open_run
 
@@ -69,7 +69,7 @@ def train(run: "Run") -> None:
 
 
 def print_again(run: "Run") -> None:
-    """Print the result of a finished run, after the gates that are enforced have judged it."""
+    """Check the enforced gates of a finished run, then print its result."""
     from explain import gate as explanations
     from quality import gate as contract
     from trainers import finished_run

@@ -24,8 +24,7 @@ STUDIES: dict[str, ModuleType] = {
 HEAD = """# Studies
 
 `make studies` repeats these five studies in small sizes on this machine; `studies/cluster.yaml` has sizes for a cluster. The hypotheses were
-written before the measurements (wording edited since). Sizes, arms and seeds are in the configuration. Each answer states what the data cannot show.
-"""
+written before the measurements (wording edited since). Sizes, arms (the compared variants) and seeds are in the configuration. Each answer states what the data cannot show."""
 
 
 def main() -> int:
@@ -48,7 +47,7 @@ def main() -> int:
         return 2
     settings: dict[str, Any] = yaml.safe_load(options.config.read_text())
     chosen = options.names or list(STUDIES)
-    parts = [HEAD, f"{measure.machine()}."]
+    parts = [HEAD, f"Machine: {measure.machine()}."]
     for name, study in STUDIES.items():
         folder = options.keep.resolve() / name / _sizes(name, settings)
         if name in chosen and not options.only_report:

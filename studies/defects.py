@@ -20,7 +20,7 @@ TITLE = "How are data checks best included?"
 HYPOTHESIS = (
     "A contract finds malformed data and copies between splits, whether it is verified before the pipeline, as a step, or inside the "
     "trainer; inside the trainer it cannot be forgotten and costs little more. Drift alone finds changed distributions and nothing else. "
-    "Training without checks succeeds on nearly all of it. Wrong labels in the correct format are found by no check."
+    "Training without checks succeeds on nearly all defective data. Wrong labels in the correct format are found by no check."
 )
 ARMS = ("before", "inside the trainer", "drift alone", "training alone")
 Defect = Callable[[Path, random.Random, float], None]

@@ -134,7 +134,13 @@ def report(rows: list[Row], figures: Path) -> str:
             )
             if arm != "default":
                 values[f"{task}, {arm}"] = (mean, low, high)
-        head = [task, "mean best", "difference from the default", "trials to reach the default", "seconds"]
+        head = [
+            task,
+            "mean best",
+            "difference from the default",
+            "trials to reach the default (seeds that do)",
+            "seconds",
+        ]
         parts.append(common.table(head, cells))
     parts.append(
         common.bars(

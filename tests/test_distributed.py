@@ -143,7 +143,8 @@ def _evaluate(processes: int, cache: Path, folder: Path) -> subprocess.Completed
 def test_a_batch_that_does_not_divide_is_refused(cache: Path, tmp_path: Path) -> None:
     done = launch(2, cache, tmp_path, str(ROOT / "train.py"), *QUESTIONS, *COMMON, "data.batch_size=7")
     assert done.returncode != 0
-    assert "data.batch_size=7 is for all processes and does not divide by their number, 2; use 8" in done.stderr
+    message = "data.batch_size=7 is the total of all processes and must be a multiple of their number, 2; use 8"
+    assert message in done.stderr
     assert list((tmp_path / "outputs").rglob("best.ckpt")) == []
 
 

@@ -7,50 +7,12 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src"
-BANNED = frozenset(
-    [
-        "each",
-        "found",
-        "asked",
-        "said",
-        "mine",
-        "told",
-        "place",
-        "places",
-        "sure",
-        "given",
-        "wanted",
-        "known",
-        "mend",
-        "chosen",
-        "shown",
-        "kept",
-        "seen",
-        "tried",
-        "gone",
-        "begun",
-        "what",
-        "why",
-        "where",
-        "there",
-        "here",
-        "about",
-        "one",
-        "whole",
-        "now",
-        "ours",
-        "own",
-        "alike",
-        "beside",
-        "behind",
-        "good",
-        "bad",
-        "wrong",
-        "of",
-        "again",
-        "others",
-    ]
-)
+BANNED = {
+    "each", "found", "asked", "said", "mine", "told", "place", "places", "sure", "given", "wanted", "known",
+    "mend", "chosen", "shown", "kept", "seen", "tried", "gone", "begun", "what", "why", "where", "there",
+    "here", "about", "one", "whole", "now", "ours", "own", "alike", "beside", "behind", "good", "bad", "wrong",
+    "of", "again", "others",
+}  # fmt: skip
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:

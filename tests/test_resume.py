@@ -221,7 +221,7 @@ def test_a_finished_folder_prints_its_result_again_and_a_changed_command_is_refu
     assert again.stdout.split(" ", 1)[1] == first.stdout.splitlines()[-1].split(" ", 1)[1] + "\n"
     refused = run(*overrides, "optim.lr=5e-4")
     assert refused.returncode == 2
-    assert "optim.lr: 0.001 in the folder, 0.0005 now" in refused.stderr
+    assert "optim.lr: 0.001 in the folder, now 0.0005" in refused.stderr
     assert "Traceback" not in refused.stderr
     after = {path: path.read_bytes() for path in sorted((tmp_path / "here").rglob("*")) if path.is_file()}
     assert after == before

@@ -207,7 +207,7 @@ def test_a_report_shows_what_the_task_has(run: Run, tmp_path: Path) -> None:
     wrong = sorted((abs(row["prediction"] - row["age"]), row["id"]) for row in rows)[::-1]
     wrong = [row for row in wrong if row[0] > 5]
     assert f"{len(wrong)} of 60 predictions are wrong, the furthest off first" in shown
-    assert re.findall(r"<td class='i'>(face \d+)</td>", shown) == [name for _, name in wrong]
+    assert re.findall(r'<td class="id">(face \d+)</td>', shown) == [name for _, name in wrong]
     assert "No intervals" not in shown
     assert "has no is_correct" in text(whole.replace("def is_correct(", "def other(").replace("* is_correct(row)", ""))
     assert "has no MISTAKE_COLUMNS" in text(whole.replace("MISTAKE_COLUMNS", "OTHER"))
@@ -257,7 +257,7 @@ def test_a_task_that_this_machine_does_not_know(name: str | None, run: Run, tmp_
     done = run("-m", "runs", "report", *sides)
     assert done.returncode == 0, done.stderr
     page = (Path(sides[0]) / "report.html").read_text()
-    assert "Its predictions cannot be read" in page
+    assert "The predictions cannot be read" in page
     assert "<h2>Mistakes</h2>" not in page
     assert "best is not known" in (tmp_path / "report.html").read_text()
 
@@ -267,7 +267,7 @@ def test_the_best_of_many_runs_follows_the_metrics_direction(run: Run, tmp_path:
         made_runs.write(tmp_path / name, made_runs.ages(60, spread, 1))
     done = run("-m", "runs", "report", str(tmp_path), **made_runs.own_task())
     assert done.returncode == 0, done.stderr
-    assert "Of 3 runs the best is best (" in (tmp_path / "report.html").read_text()
+    assert "The best of 3 runs is best (" in (tmp_path / "report.html").read_text()
 
 
 def test_a_records_data_is_opened_with_this_machines_class() -> None:

@@ -118,7 +118,7 @@ def test_columns_are_named_by_configuration_and_ids_are_file_and_row_where_there
     assert (second.id, second.pair, second.problem) == ("train-00000/1", "", "")
     first, second = read(path, records.parse_columns({"text": "body", "label": "topic", "id": "key"}))
     assert (first.id, second.problem) == ("7", "the id ('key') must be text or a whole number, not null")
-    with pytest.raises(InputError, match=r"data\.columns has no key lable; it has text, text_pair, label, id"):
+    with pytest.raises(InputError, match=r"data\.columns has no key lable; valid keys: text, text_pair, label, id"):
         records.parse_columns({"lable": "topic"})
     with pytest.raises(InputError, match=r"data\.columns\.text=null: must be text$"):
         records.parse_columns({"text": None})
@@ -226,7 +226,7 @@ def test_missing_files_and_other_suffixes_are_refused(tmp_path: Path) -> None:
         module(tmp_path, tmp_path / "cache", train_file="train.txt", val_file="train.txt").prepare_data()
     with pytest.raises(InputError, match=r"no data: .*choose data=topics_sample"):
         module(None, tmp_path / "cache").prepare_data()
-    with pytest.raises(InputError, match=r"data\.sample has no key sed; it has seed, train, val, classes"):
+    with pytest.raises(InputError, match=r"data\.sample has no key sed; valid keys: seed, train, val, classes"):
         module(None, tmp_path / "cache", sample={"sed": 1}).prepare_data()
 
 

@@ -162,7 +162,6 @@ def test_transformers_loads_the_model_folder_and_gives_the_same_answers(finished
             for paragraph in article["paragraphs"]:
                 for qa in paragraph["qas"]:
                     questions[qa["id"]] = (qa["question"], paragraph["context"])
-    same = 0
     for key, row in rows.items():
         question, context = questions[key]
         inputs = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
@@ -171,9 +170,9 @@ def test_transformers_loads_the_model_folder_and_gives_the_same_answers(finished
         with torch.inference_mode():
             output = model(**inputs)
         starts, ends = output.start_logits[0].tolist(), output.end_logits[0].tolist()
-        best = max((starts[i] + ends[j], i, j) for i in inside for j in inside if i <= j < i + 30)
-        same += context[offsets[best[1]][0] : offsets[best[2]][1]] == row["prediction"]
-    assert same >= len(rows) - 1  # of answers that are nearly as likely, the last digit chooses
+        spans = [(starts[i] + ends[j], i, j) for i in inside for j in inside if i <= j < i + 30]
+        best = max(spans)[0] - 1e-4  # the last digits choose among spans that are equally likely
+        assert row["prediction"] in {context[offsets[i][0] : offsets[j][1]] for score, i, j in spans if score >= best}
 
 
 def generated(cache: Path, run_folder: Path) -> Path:

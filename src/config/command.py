@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from config.error_handling import report_errors
 from config.errors import InputError
@@ -27,8 +27,17 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         sys.exit(code)
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps descriptions; texts with line breaks keep them, so that examples can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return "\n".join(indent + line for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
 def make_parser(
-    command: str, description: str, example: str = "", usage: str | None = None, verbatim: bool = False
+    command: str, description: str, example: str = "", usage: str | None = None, commands: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
     """Return a parser in the style of all commands.
 
@@ -37,15 +46,44 @@ def make_parser(
         description: Description of the command.
         example: A command line that works, printed at the end of the help.
         usage: Replaces the usage line of argparse.
-        verbatim: Whether the description keeps its line breaks.
+        commands: Lines about subcommands that the parser itself does not know.
     """
     return argparse.ArgumentParser(
         prog=f"python -m {command}",
         usage=usage,
         description=description,
-        epilog=f"e.g. {example}" if example else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter if verbatim else argparse.HelpFormatter,
+        epilog=_format_epilog(commands, example),
+        formatter_class=HelpFormatter,
     )
+
+
+def add_command(
+    commands: Any, name: str, summary: str, details: str = "", example: str = "", usage: str | None = None
+) -> argparse.ArgumentParser:
+    """Add a subcommand in the style of all commands.
+
+    Args:
+        commands: What `add_subparsers` returned.
+        name: Name of the subcommand.
+        summary: What it does, as a phrase in the imperative; also the first sentence of its description.
+        details: Further sentences of the description.
+        example: A command line that works, printed at the end of the help.
+        usage: Replaces the usage line of argparse.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        usage=usage,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {details}".strip(),
+        epilog=_format_epilog((), example),
+        formatter_class=HelpFormatter,
+    )
+    return parser
+
+
+def _format_epilog(commands: Sequence[str], example: str) -> str | None:
+    parts = [("commands:", list(commands)), ("example:", example.splitlines())]
+    return "\n\n".join("\n  ".join([title, *lines]) for title, lines in parts if lines) or None
 
 
 def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,12 +1,4 @@
-"""python -m datamodules prepare|fingerprint [OVERRIDES]: build the caches of a configuration, without training.
-
-  prepare       builds what `python train.py OVERRIDES` would build before training, and prints one line of JSON
-  fingerprint   prints what identifies the data's content, as one line of JSON
-
-OVERRIDES are those of train.py, such as data=squad model=bert data.max_train=1000. The cache is in
-data.cache_dir, else in $ISOTRAIN_CACHE, else in ~/.cache/isotrain; all runs and all trials of a search on
-this machine share it.
-"""
+"""Data without training: `python -m datamodules prepare|fingerprint [OVERRIDE ...]`."""
 
 import json
 from collections.abc import Sequence
@@ -23,9 +15,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    parser = command.make_parser("datamodules", str(__doc__), verbatim=True)
-    parser.add_argument("command", choices=("prepare", "fingerprint"))
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
+    parser = command.make_parser(
+        "datamodules",
+        "Prepare or identify the data of a configuration, without training.",
+        "python -m datamodules prepare model=bert data=squad",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    cache = "The cache is data.cache_dir, else $ISOTRAIN_CACHE, else ~/.cache/isotrain."
+    for name, summary, details in (
+        ("prepare", "build the cache that train.py would build", f"Print counts and fingerprints as JSON. {cache}"),
+        ("fingerprint", "print the fingerprint of the data's content as JSON", ""),
+    ):
+        subparser = command.add_command(commands, name, summary, details)
+        subparser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py, e.g. data=squad")
     args = command.parse_arguments(parser, arguments)
     command.log_progress()
     print(json.dumps(_run(args.command, args.overrides), ensure_ascii=False))

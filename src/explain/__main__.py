@@ -32,18 +32,21 @@ def _explain_parser() -> argparse.ArgumentParser:
         usage="python -m explain [-h] [--folder DIR] run=FOLDER [OVERRIDE ...]\n"
         "       python -m explain calibrate --help",
         description="Explain the predictions of a trained model, compare the explanations with chance, and write a report: "
-        "verdict.json, values.npz, explanations.jsonl, report.md, report.html. Exit code 5 if the verdict is failed or "
+        "report.html, report.md, verdict.json, explanations.jsonl, values.npz. Exit code 5 if the verdict is failed or "
         "inconclusive.",
-        example="python -m explain run=outputs/2026-11-20/23-28-01 explain.examples=64",
+        example="python -m explain run=outputs/a explain.examples=64",
+        commands=("calibrate  compute the bounds of the gate from accepted runs",),
     )
     parser.add_argument(
         "overrides",
         nargs="+",
         metavar="OVERRIDE",
-        help="run=FOLDER: a run folder or model folder; others as of train.py: data=... for a data set other than the "
-        "run's, explain=warn, explain.examples=64",
+        help="run=FOLDER: a run or model folder; others as for train.py: data=... (default: the run's), explain=warn, "
+        "explain.examples=64",
     )
-    parser.add_argument("--folder", metavar="DIR", help="folder of the report; default: explain/ in the run's folder")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="folder of the report (default: explain/ in the run or model folder)"
+    )
     return parser
 
 
@@ -52,11 +55,13 @@ def _calibrate_parser() -> argparse.ArgumentParser:
         "explain calibrate",
         usage="python -m explain calibrate [-h] -o FILE RUN RUN RUN ...",
         description="Compute the bounds of the gate from accepted runs with explanations: the mean of each measure over the "
-        "runs, less two standard deviations. explain.thresholds=FILE uses them.",
+        "runs minus two standard deviations. Use the file with explain.thresholds=FILE.",
         example="python -m explain calibrate -o bounds.json runs/seed0 runs/seed1 runs/seed2",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders: one training with several seeds")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="file of the bounds")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders: one configuration with at least three seeds"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="file to write")
     return parser
 
 

@@ -120,7 +120,10 @@ def _summary(verdict: Verdict, examples: str) -> list[tuple[str, Any]]:
 
 def _measure_rows(verdict: Verdict, meanings: Mapping[str, str]) -> list[list[Any]]:
     means = [(measure.mean, measure.bound) for measure in verdict.measures if measure.mean.examples]
-    ends = [0.0, *(end for mean, bound in means for end in (mean.low, mean.high, bound) if np.isfinite(end))]
+    ends = [
+        0.0,
+        *(end for mean, bound in means for end in (mean.value, mean.low, mean.high, bound) if np.isfinite(end)),
+    ]
     return [
         [
             measure.outcome,

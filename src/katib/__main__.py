@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    description = "Check Experiments, run them on this machine, and send them to a cluster."
+    description = "Write, check and run Katib Experiments, on this machine or on a cluster."
     parser = command.make_parser("katib", description, "python -m katib check katib/*.yaml")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_check(commands)
@@ -37,14 +37,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_check(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "check",
-        help="find errors of an Experiment without a cluster",
-        description="Finds what Katib would refuse, what it would accept but cannot work, and what works badly; "
-        "composes the trial's Hydra command line over the search space. Exit code 2 if there are errors.",
+        "find errors in Experiments, without a cluster",
+        "Report what Katib would refuse, what it would accept but cannot work, and what works badly. Compose the trials' "
+        "train.py command line over the search space. Exit code 2 if there are errors.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="YAML with one or more Experiments; - reads stdin")
-    parser.add_argument("--format", choices=("text", "json", "sarif"), default="text", help="default: text")
+    parser.add_argument(
+        "--format", choices=("text", "json", "sarif"), default="text", help="output format (default: text)"
+    )
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.set_defaults(function=_check)
 
@@ -71,29 +74,31 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _add_run(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "run",
-        help="run an Experiment on this machine, without a cluster",
-        usage="python -m katib run [OPTIONS] FILE [OVERRIDE ...]",
-        description="Runs an Experiment on this machine with Katib's substitution, command wrapper, metrics collector, "
-        "strategies, early stopping and statuses, and points from Optuna. The same command resumes a search that was "
-        "interrupted or killed, without repeating ended trials.",
-        epilog="e.g. python -m katib run katib/questions-tpe.yaml model=bert_tiny data=squad_sample",
+        "run an Experiment on this machine, without a cluster",
+        "Optuna suggests the parameters; substitution, command wrapper, metrics collector, early stopping and statuses are "
+        "Katib's. The same command resumes an interrupted search without repeating finished trials.",
+        "python -m katib run katib/questions-tpe.yaml model=bert_tiny data=squad_sample",
+        "python -m katib run [OPTIONS] FILE [OVERRIDE ...]",
     )
     parser.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to the trials' train.py command line")
-    parser.add_argument("--folder", metavar="DIR", help="search folder; default: searches/<name of the Experiment>")
-    parser.add_argument("--max-trials", type=int, metavar="N", help="in place of maxTrialCount")
-    parser.add_argument("--parallel", type=int, metavar="N", help="in place of parallelTrialCount")
-    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="time limit of a trial; default: the Job's")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="added to the train.py command line of all trials"
+    )
+    parser.add_argument("--folder", metavar="DIR", help="search folder (default: searches/<name of the Experiment>)")
+    parser.add_argument("--max-trials", type=int, metavar="N", help="replaces maxTrialCount")
+    parser.add_argument("--parallel", type=int, metavar="N", help="replaces parallelTrialCount")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="time limit of a trial (default: the Job's)")
     parser.add_argument(
         "--mount",
         action="append",
         default=[],
         metavar="PATH=DIR",
-        help="local folder of a volume's mount path; default: a folder inside the search folder",
+        help="local folder for a volume's mount path (default: in the search folder; repeatable)",
     )
-    parser.add_argument("--no-check", action="store_true", help="run it even if `check` finds errors")
+    parser.add_argument("--no-check", action="store_true", help="run even if `check` finds errors")
     parser.add_argument("--wait", action="store_true", help="wait while another process uses the search folder")
     parser.set_defaults(function=_run)
 
@@ -105,41 +110,50 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _add_new(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "new",
-        help="write an Experiment from overrides and a search space",
-        usage="python -m katib new [OPTIONS] OVERRIDE [OVERRIDE ...]",
-        description="Writes a checked Experiment. Overrides are train.py's; a key to search has a distribution in place "
-        "of a value: uniform(low,high), uniform(low,high,step), loguniform(low,high), normal(low,high), "
-        "lognormal(low,high), int(low,high), logint(low,high) or choice(a,b,...).",
-        epilog="e.g. python -m katib new model=bert data=squad 'optim.lr=loguniform(1e-5,1e-4)' "
-        "'data.batch_size=choice(8,16,32)' --algorithm multivariate-tpe --max-trials 20 -o search.yaml",
+        "write an Experiment from overrides and a search space",
+        "Overrides are those of train.py. To search a key, give it a distribution instead of a value: uniform(low,high), "
+        "uniform(low,high,step), loguniform(low,high), normal(low,high), lognormal(low,high), int(low,high), "
+        "logint(low,high) or choice(a,b,...). The Experiment is checked before it is written.",
+        "python -m katib new model=bert data=squad 'optim.lr=loguniform(1e-5,1e-4)' \\\n"
+        "  'data.batch_size=choice(8,16,32)' --algorithm tpe -o search.yaml",
+        "python -m katib new [OPTIONS] OVERRIDE [OVERRIDE ...]\n       python -m katib new --again FILE [FILE ...]",
     )
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="key=value or key=distribution")
-    parser.add_argument("--name", help="name of the Experiment; default: task and algorithm")
-    parser.add_argument("--algorithm", default="random", help="Katib's algorithm; default: random")
-    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="setting of the algorithm")
-    parser.add_argument("--objective", metavar="METRIC", help="default: the metric that selects checkpoints")
-    parser.add_argument("--goal", type=float, help="value of the objective at which the search ends")
-    parser.add_argument("--max-trials", type=int, default=12, metavar="N", help="default: 12")
-    parser.add_argument("--parallel", type=int, default=3, metavar="N", help="trials at a time; default: 3")
+    parser.add_argument("--name", metavar="NAME", help="name of the Experiment (default: task and algorithm)")
     parser.add_argument(
-        "--max-failed", type=int, default=3, metavar="N", help="failed trials that end the search; default: 3"
+        "--algorithm", default="random", metavar="NAME", help="algorithm, as Katib names it (default: random)"
     )
-    parser.add_argument("--stop-early", action="store_true", help="medianstop: stop trials worse than the average")
-    parser.add_argument("--collector", choices=("StdOut", "File", "Push"), default="StdOut", help="default: StdOut")
-    parser.add_argument("--kind", choices=("Job", "PyTorchJob", "TrainJob"), default="Job", help="default: Job")
     parser.add_argument(
-        "--processes", type=int, default=2, metavar="N", help="processes of a PyTorchJob or TrainJob; default: 2"
+        "--setting", action="append", default=[], metavar="NAME=VALUE", help="algorithm setting (repeatable)"
     )
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of each process; default: 0")
-    parser.add_argument("--image", default=None, help="image with train.py")
-    parser.add_argument("--title", default="", help="first line of the file")
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout")
+    parser.add_argument("--objective", metavar="METRIC", help="metric to optimise (default: the task's monitor)")
+    parser.add_argument("--goal", type=float, metavar="X", help="value of the objective at which the search ends")
+    parser.add_argument("--max-trials", type=int, default=12, metavar="N", help="number of trials (default: 12)")
+    parser.add_argument("--parallel", type=int, default=3, metavar="N", help="trials at a time (default: 3)")
+    parser.add_argument(
+        "--max-failed", type=int, default=3, metavar="N", help="failed trials that end the search (default: 3)"
+    )
+    parser.add_argument("--stop-early", action="store_true", help="use medianstop: stop trials worse than the average")
+    parser.add_argument(
+        "--collector", choices=("StdOut", "File", "Push"), default="StdOut", help="metrics collector (default: StdOut)"
+    )
+    parser.add_argument(
+        "--kind", choices=("Job", "PyTorchJob", "TrainJob"), default="Job", help="kind of trial (default: Job)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=2, metavar="N", help="processes of a PyTorchJob or TrainJob (default: 2)"
+    )
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs per process (default: 0)")
+    parser.add_argument("--image", help="image of the trials (default: isotrain's)")
+    parser.add_argument("--title", default="", metavar="TEXT", help="comment in the first line of the file")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
     parser.add_argument(
         "--again",
         action="store_true",
-        help="the OVERRIDEs are files: generate each with the command in its first lines",
+        help="regenerate files with the commands in their first lines",
     )
     parser.set_defaults(function=_new)
 
@@ -206,38 +220,39 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 def _add_cluster_commands(commands: Any) -> None:
     def add(name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
-        description = f"{summary[0].upper()}{summary[1:]}. {details}".strip()
-        parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
-        parser.add_argument("-n", "--namespace", help="default: the context's")
-        parser.add_argument("--context", help="context of the kubeconfig; default: the current one")
+        parser = command.add_command(commands, name, summary, details)
+        parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace (default: the context's)")
+        parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (default: the current one)")
         parser.set_defaults(function=lambda args: _call_cluster_command(name, args))
         return parser
 
-    submit = add(
-        "submit", "check an Experiment and create it on a cluster", "Attaches to it if the same one exists already."
-    )
+    submit = add("submit", "check an Experiment and create it on a cluster", "If the same one exists, attach to it.")
     submit.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
-    submit.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to the trials' train.py command line")
-    submit.add_argument("--name", help="in place of the file's")
-    submit.add_argument("--max-trials", type=int, metavar="N", help="in place of maxTrialCount")
-    submit.add_argument("--image", help="in place of the file's")
-    submit.add_argument("--watch", action="store_true", help="watch it until it is completed")
-    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of --watch; default: none")
+    submit.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="added to the train.py command line of all trials"
+    )
+    submit.add_argument("--name", metavar="NAME", help="name of the Experiment (default: the file's)")
+    submit.add_argument("--max-trials", type=int, metavar="N", help="replaces maxTrialCount")
+    submit.add_argument("--image", help="image of the trials (default: the file's)")
+    submit.add_argument("--watch", action="store_true", help="watch it until it ends")
+    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of --watch (default: none)")
     submit.add_argument("--no-check", action="store_true", help="create it even if `check` finds errors")
     watch = add("watch", "show a live table of an Experiment's trials", "Exit code 6 if the Experiment fails.")
     watch.add_argument("name", metavar="NAME", help="name of the Experiment")
-    watch.add_argument("--timeout", type=float, metavar="SECONDS", help="then exit with code 7; default: none")
+    watch.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit; exit code 7 (default: none)")
     best = add("best", "print an Experiment's best assignments as Hydra overrides")
     best.add_argument("name", metavar="NAME", help="name of the Experiment, or a search folder of `run`")
     best.add_argument("--json", action="store_true", help="print value, overrides and the train.py command as JSON")
-    trials = add("trials", "list an Experiment's trials")
+    trials = add("trials", "list the trials of an Experiment on a cluster")
     trials.add_argument("name", metavar="NAME", help="name of the Experiment")
     trials.add_argument("--json", action="store_true", help="print one JSON object per line")
     trials.add_argument("--report", metavar="FILE", help="also write the HTML report that `run` writes")
     delete = add("delete", "delete an Experiment with its trials, and wait for the deletion")
     delete.add_argument("name", metavar="NAME", help="name of the Experiment")
-    delete.add_argument("--unfinished", action="store_true", help="only if it is not completed")
-    delete.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="default: 120")
+    delete.add_argument("--unfinished", action="store_true", help="only if it has not ended")
+    delete.add_argument(
+        "--timeout", type=float, default=120, metavar="SECONDS", help="maximum time to wait (default: 120)"
+    )
 
 
 def _call_cluster_command(name: str, args: argparse.Namespace) -> int:
@@ -247,13 +262,16 @@ def _call_cluster_command(name: str, args: argparse.Namespace) -> int:
 
 
 def _add_stop(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "stop",
-        help="stop the training in this pod with a checkpoint (for preStop hooks)",
-        description="Sends SIGTERM to every train.py that this process can see, and waits until they have ended. A "
-        "pod's own SIGTERM reaches only the shell that Katib wraps around the command.",
+        "stop the training in this pod with a checkpoint (for preStop hooks)",
+        "Send SIGTERM to every visible train.py process and wait until they have ended. The pod's own SIGTERM reaches only the "
+        "shell that Katib wraps around the command.",
     )
-    parser.add_argument("--wait", type=float, default=110, metavar="SECONDS", help="default: 110")
+    parser.add_argument(
+        "--wait", type=float, default=110, metavar="SECONDS", help="maximum time to wait (default: 110)"
+    )
     parser.set_defaults(function=_stop)
 
 

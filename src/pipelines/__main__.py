@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser(
         "pipelines",
-        "The pipeline data, quality, tune, train, evaluate, explain, gates, register: on this machine and on Kubeflow.",
+        "Compile, check, run and schedule the training pipeline, on this machine or on Kubeflow.",
         "python -m pipelines run model=bert_tiny data=squad_sample",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -35,18 +35,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_compile(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "compile",
-        help="compile the pipeline to a file",
-        usage="python -m pipelines compile [-o FILE] [SETTING=VALUE ...]\n"
-        "       python -m pipelines compile --again FILE ...",
-        description="Compile the pipeline. The same settings (conf/pipeline.yaml) always give the same file.",
-        epilog="e.g. python -m pipelines compile large.gpus=1 -o my.yaml",
+        "compile the pipeline to a file",
+        "The same settings always give the same file.",
+        "python -m pipelines compile large.gpus=1 -o my.yaml",
+        "python -m pipelines compile [-o FILE] [SETTING=VALUE ...]\n       python -m pipelines compile --again FILE [FILE ...]",
     )
     parser.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="overrides of conf/pipeline.yaml")
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
     parser.add_argument(
-        "--again", dest="recompile", action="store_true", help="recompile files with the command in their first line"
+        "--again", dest="recompile", action="store_true", help="recompile files with the commands in their first lines"
     )
     parser.set_defaults(call=_compile)
 
@@ -75,15 +75,16 @@ def _compile(args: argparse.Namespace) -> int:
 
 
 def _add_check(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "check",
-        help="check compiled pipelines",
-        description="Check compiled pipelines: unresolved references, cycles, missing inputs, several images, wrong caching. "
-        "Exit code 2 with any finding.",
+        "check compiled pipelines",
+        "Find unresolved references, cycles, missing inputs, different images and wrong caching. Exit code 2 if there are "
+        "findings.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a compiled pipeline")
-    parser.add_argument("--pinned", action="store_true", help="also require that the image is named by its digest")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="compiled pipeline")
+    parser.add_argument("--pinned", action="store_true", help="also require an image named by digest")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
     parser.set_defaults(call=_check)
 
 
@@ -105,18 +106,20 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _add_run(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = command.add_command(
+        commands,
         "run",
-        help="run the pipeline on this machine, without a cluster",
-        usage="python -m pipelines run [OPTIONS] [OVERRIDE ...]",
-        description="Run the compiled pipeline, each step in a process. The same command resumes an interrupted run. Exit code 6 "
-        "if a step fails.",
-        epilog="e.g. python -m pipelines run model=resnet18 data=shapes -p tune=katib/images-tpe.yaml -p trials=4",
+        "run the pipeline on this machine, without a cluster",
+        "Each step is a process. The same command resumes an interrupted run. Exit code 6 if a step fails.",
+        "python -m pipelines run model=resnet18 data=shapes \\\n  -p tune=katib/images-tpe.yaml -p trials=4",
+        "python -m pipelines run [OPTIONS] [OVERRIDE ...]",
     )
     _add_parameters(parser)
-    parser.add_argument("--root", metavar="DIR", default="outputs", help="folder of runs and records; default: outputs")
-    parser.add_argument("--name", help="name of this run; default: its time")
-    parser.add_argument("--file", metavar="FILE", help="a compiled pipeline; default: compile it now")
+    parser.add_argument(
+        "--root", metavar="DIR", default="outputs", help="folder of runs and records (default: outputs)"
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of this run (default: its time)")
+    parser.add_argument("--file", metavar="FILE", help="compiled pipeline (default: compile it now)")
     parser.set_defaults(call=_run)
 
 
@@ -128,41 +131,49 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _add_parameters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of train.py: model=... data=... optim.lr=...")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: model=..., data=..., optim.lr=..."
+    )
     parser.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-        help="a parameter of the pipeline: quality, drift, explain, benchmark, tune, trials, baseline, margin, when, ...",
+        help="parameter of the pipeline, such as quality=warn or tune=FILE (docs/pipelines.md; repeatable)",
     )  # fmt: skip
 
 
 def _add_cluster_commands(commands: Any) -> None:
     def add(name: str, text: str, details: str = "") -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}. {details}".strip()
+        parser = command.add_command(commands, name, text, details)
+        parser.add_argument("--host", metavar="URL", help="address of the Kubeflow Pipelines API (default: $KFP_HOST)")
+        parser.add_argument(
+            "-n", "--namespace", metavar="NAME", help="namespace, if multi-user (default: $KFP_NAMESPACE)"
         )
-        parser.add_argument("--host", metavar="URL", help="address of Kubeflow Pipelines' API; default: $KFP_HOST")
-        parser.add_argument("-n", "--namespace", help="for a multi-user Kubeflow; default: $KFP_NAMESPACE, or none")
         parser.set_defaults(call=lambda args: _call_remote(name, args))
         return parser
 
-    submit = add("submit", "upload a version, run it, and wait", "Exit code 6 if the run fails or is cancelled.")
-    schedule = add("schedule", "create a recurring run", "A schedule of the same name is replaced.")
+    submit = add(
+        "submit", "upload a version of the pipeline, run it, and wait", "Exit code 6 if the run fails or is cancelled."
+    )
+    schedule = add("schedule", "create a recurring run", "Replace a schedule of the same name.")
     for parser in (submit, schedule):
-        parser.add_argument("file", metavar="FILE", help="a compiled pipeline")
+        parser.add_argument("file", metavar="FILE", help="compiled pipeline")
         _add_parameters(parser)
         parser.add_argument("--image", help="image of every step, by digest: name@sha256:…")
-        parser.add_argument("--version", help="name of the uploaded version; default: the commit")
-        parser.add_argument("--experiment", default="isotrain", help="default: isotrain")
+        parser.add_argument("--version", metavar="NAME", help="name of the uploaded version (default: the commit)")
         parser.add_argument(
-            "--service-account", metavar="NAME", help="for the pods of the steps; default: Kubeflow's own"
+            "--experiment", default="isotrain", metavar="NAME", help="KFP experiment (default: isotrain)"
         )
-    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="then exit with code 7; default: none")
-    submit.add_argument("--no-wait", action="store_true", help="do not wait for the end of the run")
-    submit.add_argument("--summary", metavar="FILE", help="append a summary in Markdown to this file")
-    schedule.add_argument("--cron", required=True, help="six fields, seconds first: '0 0 3 * * *' is 3 o'clock")
-    schedule.add_argument("--name", default="isotrain", help="name of the schedule; default: isotrain")
-    status = add("status", "show the steps of a run", "Of a run on a cluster, or of a folder that `run` made.")
-    status.add_argument("run", metavar="RUN", nargs="?", help="id, or folder; default: list the latest runs")
+        parser.add_argument(
+            "--service-account", metavar="NAME", help="service account of the step pods (default: Kubeflow's)"
+        )
+    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit; exit code 7 (default: none)")
+    submit.add_argument("--no-wait", action="store_true", help="do not wait for the run to end")
+    submit.add_argument("--summary", metavar="FILE", help="append a Markdown summary to this file")
+    schedule.add_argument(
+        "--cron", required=True, metavar="CRON", help="six fields, seconds first: '0 0 3 * * *' is daily at 3:00"
+    )
+    schedule.add_argument("--name", default="isotrain", metavar="NAME", help="name of the schedule (default: isotrain)")
+    status = add("status", "show the steps of a run", "Without RUN, list the latest runs.")
+    status.add_argument("run", metavar="RUN", nargs="?", help="id of a run on a cluster, or folder of a local run")
     status.add_argument("--terminate", action="store_true", help="terminate the run")
 
 

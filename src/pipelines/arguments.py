@@ -24,7 +24,7 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "LIST": (list, "a list, as [a,b]"),
     "STRUCT": (dict, "a mapping"),
 }
-_ALIASES = {"again": "refresh"}  # former names
+_ALIASES = {"again": "refresh"}  # former names; files compiled with them keep them
 
 
 def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], assignments: Sequence[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], assignmen
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        name = _ALIASES.get(name, name)
+        name = name if name in parameters else _ALIASES.get(name, name)
         if not equals or name not in parameters:
             raise InputError(f"-p {assignment}: must be NAME=VALUE with a name of {', '.join(parameters)}")
         values[name] = _parse_value(assignment, text, str(parameters[name]["parameterType"]))

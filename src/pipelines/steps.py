@@ -2,6 +2,11 @@
 
 A step is recorded on the volume (`pipelines.record`), so that its results survive a failure. A check writes its report and
 succeeds whatever its verdict is; the gate after it fails.
+
+Arguments of several steps: `overrides` of train.py; `root`, folder of runs and records; `policy`, enforce, warn or off;
+`registered`, name of the registered model ("": of the data set); `server`, MLflow's URI; `run`, folder of the run;
+`fingerprint` of the data step and `image`, on which caching depends; `dataset`, `trained`, `report`, `summary`, `metrics`
+and `confusion`, output artifacts.
 """
 
 import filecmp

@@ -37,50 +37,58 @@ def _make_parser(name: str) -> argparse.ArgumentParser:
     if name == "verify":
         parser = command.make_parser(
             "quality",
-            usage="python -m quality [-h] [--folder DIR] [OVERRIDE ...]\n       python -m quality drift|init --help",
-            description="Verify the contract of a data set and write a report: verdict.json, rows.jsonl (every row that "
-            "violates a check), report.md, report.html. Exit code 4 if the contract is violated or could not be verified.",
+            usage="python -m quality [-h] [--folder DIR] [OVERRIDE ...]\n       python -m quality init|drift --help",
+            description="Verify the contract of a data set and write a report: report.html, report.md, verdict.json, "
+            "and rows.jsonl with every row that violates a check. Exit code 4 if the contract is violated or could not "
+            "be verified.",
             example="python -m quality data=squad data.path=my/questions",
+            commands=(
+                "init   write a first contract from existing data",
+                "drift  compare data with the training data of a run",
+            ),
         )
     elif name == "drift":
         parser = command.make_parser(
             "quality drift",
             usage="python -m quality drift [OPTIONS] reference=RUN [OVERRIDE ...]",
-            description="Compare data with the training data of a run. The reference is a run folder, or the "
-            "fingerprint in a report. Exit code 4 if the data has drifted.",
-            example="python -m quality drift reference=outputs/2026-11-20/23-28-01 data=squad data.path=new/questions",
+            description="Compare data with the training data of a run and write a report. Exit code 4 if the data has drifted.",
+            example="python -m quality drift reference=outputs/a data=squad data.path=new/questions",
         )
         parser.add_argument(
             "--split",
             choices=("train", "val"),
             default="train",
-            help="split of the new data; that of the reference is train; default: train",
+            help="split of the new data, compared with the reference's train split (default: train)",
         )
         parser.add_argument(
-            "--model", metavar="DIR", help="run folder or model folder: compare its predictions and features as well"
+            "--model", metavar="DIR", help="run or model folder: also compare its predictions and features"
         )
-        parser.add_argument("--action", choices=("enforce", "warn"), default="enforce", help="default: enforce")
         parser.add_argument(
-            "--level", type=float, default=0.01, help="false alarm rate of one comparison; default: 0.01"
+            "--action", choices=("enforce", "warn"), default="enforce", help="warn: only report (default: enforce)"
+        )
+        parser.add_argument(
+            "--level",
+            type=float,
+            default=0.01,
+            metavar="P",
+            help="false positive rate of the comparison (default: 0.01)",
         )
     else:
         parser = command.make_parser(
             "quality init",
             usage="python -m quality init [-o FILE] [OVERRIDE ...]",
-            description="Write a first contract from existing data: the shipped checks, and warnings for values outside "
-            "the ranges of this data.",
+            description="Write a first contract from existing data: the checks of the shipped contract, and warnings for values "
+            "outside the ranges of this data.",
             example="python -m quality init data=image_folder data.path=my/images -o my-images.yaml",
         )
-        parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help="as of train.py: data=..., data.path=..., quality.contract=FILE",
-    )
+        parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
+    words = "as for train.py: data=..., data.path=..., quality.contract=FILE"
+    if name == "drift":
+        words = f"reference=RUN: a run folder, or the fingerprint in a report; others {words}"
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=words)
     if name != "init":
         default = f"outputs/<day>/<time>/{'drift' if name == 'drift' else 'quality'}"
-        parser.add_argument("--folder", metavar="DIR", help=f"folder of the report; default: {default}")
+        parser.add_argument("--folder", metavar="DIR", help=f"folder of the report (default: {default})")
     return parser
 
 

@@ -1,6 +1,6 @@
 """Outputs of a model for the drift comparison: predictions, confidences and features.
 
-The task's `model_outputs` runs the network; this module selects its rows and reduces its features.
+The task's own `model_outputs` runs the network; this module selects its rows and reduces its features.
 """
 
 from dataclasses import dataclass
@@ -45,13 +45,14 @@ def sample_rows(facts: Facts, split: str, spill: Path) -> list[dict[str, Any]]:
         InputError: there are none.
     """
     description = describe(facts.task)
-    query = (
+    connection = tables.connect(facts.path, spill)
+    rows = tables.query_rows(
+        connection,
         f"select * from facts where split = '{split}' and number is not null and ({description.usable}) "
         f"qualify row_number() over (partition by {description.group} order by hash(id), id) = 1 "
-        f"order by hash(id), id limit {EXAMPLES}"
+        f"order by hash(id), id limit {EXAMPLES}",
     )
-    with tables.connect(facts.path, spill) as connection:
-        rows = tables.query_rows(connection, query)
+    connection.close()
     if not rows:
         raise InputError(f"the split {split} has no example for the model")
     return rows

@@ -51,7 +51,7 @@ class Axis:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.start + share * (self.stop - self.start), 1)
 
-    def ticks(self, count: int = 4) -> list[tuple[float, str]]:
+    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
         """Return pixel and text of at most `count` + 1 round values; those of the ends where fewer than two are round."""
         extent = self.high - self.low
         if extent == 0:

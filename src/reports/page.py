@@ -1,6 +1,6 @@
 """Pages: self-contained HTML from the jinja2 templates in `reports/templates`.
 
-A room gives plain data, the template has the HTML. A page is written in three parts:
+A package gives plain data, the template has the HTML. A page is written in three parts:
 
 1. `templates/<page>.html.jinja` extends the base, which brings the style, and imports the macros:
 
@@ -13,7 +13,7 @@ A room gives plain data, the template has the HTML. A page is written in three p
        {{ charts.xy(curves, "step") }}
        {% endblock %}
 
-2. The room builds the values from numbers, strings, lists and the dataclasses `Cell`, `Piece` and `charts.Series`:
+2. The package builds the values from numbers, strings, lists and the dataclasses `Cell`, `Piece` and `charts.Series`:
 
        page.write(folder / "report.html", "run.html.jinja", title=…, status=…, phases=[["fit", "3:20", 0.8]], curves=[…])
 

@@ -140,43 +140,48 @@ def _show_progress(number: int, total: int) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("runs", "Show, compare and register runs.", "python -m runs list")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, call: Callable[[argparse.Namespace], str], text: str, description: str) -> Any:
-        subparser = commands.add_parser(name, help=text, description=description)
+    def add(name: str, call: Callable[[argparse.Namespace], str], summary: str, details: str = "") -> Any:
+        subparser = command.add_command(commands, name, summary, details)
         subparser.set_defaults(call=call)
         return subparser
 
-    _add_show(add("show", _show, "one run", "Print one run."))
-    _add_list(add("list", _list, "a table of runs", "Print a table of runs, newest first."))
-    text = "Compare models with the first one, on the same evaluation examples."
-    _add_compare(add("compare", _compare, "models on the same examples", text))
-    text = "Write report.html into each run folder and, for several runs, a page above them."
-    _add_report(add("report", _report, "HTML pages of runs", text))
-    text = "Register the model of a run, with its card and lineage, as a candidate or as the champion."
-    _add_register(add("register", _register, "add the model of a run to MLflow's registry", text))
-    text = "Print which version is the champion; optionally download its run."
-    _add_champion(add("champion", _champion, "the champion of a registered model", text))
+    _add_show(add("show", _show, "show one run"))
+    _add_list(add("list", _list, "list runs, newest first"))
+    text = "Each side is compared with the first one."
+    _add_compare(add("compare", _compare, "compare runs on the same evaluation examples", text))
+    text = "For several runs, also write a page about all of them."
+    _add_report(add("report", _report, "write report.html into run folders", text))
+    text = "It becomes a candidate, or with --champion the champion. Its card and lineage are registered with it."
+    _add_register(add("register", _register, "register the model of a run in MLflow", text))
+    text = "Optionally download its run."
+    _add_champion(add("champion", _champion, "print the champion of a registered model", text))
     return parser
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="run folder (its hydra.run.dir)")
+    parser.add_argument("folder", metavar="RUN", help="run folder")
     parser.add_argument("--command", dest="rerun", action="store_true", help="print the command that repeats the run")
     parser.add_argument("--json", action="store_true", help="print run.json")
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="*", help="run folders, or folders above them (default: outputs and multirun)")
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        metavar="RUN",
+        help="run folders, or folders that contain some (default: outputs and multirun)",
+    )
     parser.add_argument(
         "--where",
         dest="conditions",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="filter: model=bert, status=finished, 'val_f1>80' (repeatable)",
+        help="show matching runs only: model=bert, status=finished, 'val_f1>80' (repeatable)",
     )
-    parser.add_argument("--sort", metavar="NAME", help="sort by a metric or field, descending; --sort=-NAME ascending")
+    parser.add_argument("--sort", metavar="NAME", help="sort by a metric or field, descending; ascending: --sort=-NAME")
     parser.add_argument("-n", dest="limit", type=int, metavar="N", help="maximum number of runs")
     parser.add_argument("--json", action="store_true", help="print a JSON list with all metrics of each run")
 
@@ -186,53 +191,62 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "sides",
         nargs="+",
         metavar="SIDE",
-        help="run folder; or runs with several seeds: a folder above them (--multirun makes one), or a,b,c",
+        help="run folder; or runs with several seeds: a folder that contains them, or RUN,RUN,...",
     )
-    parser.add_argument("--metric", action="append", default=[], help="compare this metric only (repeatable)")
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="NAME", help="compare this metric only (repeatable)"
+    )
     parser.add_argument(
         "--margin",
         type=_margin,
-        help="non-inferiority margin in the unit of the metric; without --metric, for the metrics with the direction of the "
-        "task's monitor",
+        metavar="X",
+        help="non-inferiority margin in the unit of the metric; applies to --metric, or to the metrics with the direction "
+        "of the task's monitor",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of the resampling (default: 0)")
-    parser.add_argument("--resamples", type=_resamples, default=10_000, help="number of resamples (default: 10000)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the resampling (default: 0)")
+    parser.add_argument(
+        "--resamples", type=_resamples, default=10_000, metavar="N", help="number of resamples (default: 10000)"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", metavar="RUN", help="run folders, or folders above them")
-    parser.add_argument("--against", metavar="RUN", help="show the differences of the configuration to this run")
-    parser.add_argument("-o", "--output", metavar="FILE", help="page of several runs (default: report.html above them)")
+    parser.add_argument("folders", nargs="+", metavar="RUN", help="run folders, or folders that contain some")
+    parser.add_argument("--against", metavar="RUN", help="show configuration differences from this run")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="page about several runs (default: report.html in their common folder)"
+    )
 
 
 def _add_register(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="folder of a finished run")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--name", help="name of the registered model (default: task and data)")
     parser.add_argument(
-        "--server", metavar="URI", help="MLflow (default: MLFLOW_TRACKING_URI, or outputs/mlflow/mlflow.db)"
+        "--server", metavar="URI", help="address of MLflow (default: $MLFLOW_TRACKING_URI, or outputs/mlflow/mlflow.db)"
     )
     parser.add_argument(
-        "--champion", action="store_true", help="make it the champion; the present one becomes the previous champion"
+        "--champion", action="store_true", help="make it the champion; the current one becomes the previous champion"
     )
     parser.add_argument(
         "--instead-of",
         metavar="VERSION",
-        help="with --champion: only if this version (or none) is still the champion and the model was never rolled back",
+        help="with --champion: only if VERSION (none: no version) is still the champion, and the model was never rolled back",
     )
     parser.add_argument("--rollback", action="store_true", help="make the previous champion the champion again")
-    parser.add_argument("--use", help="intended use of the model, for its card")
-    parser.add_argument("--licence", help="licence of the model, for its card")
-    parser.add_argument("--kubeflow", metavar="ADDRESS", help="also register the version in a Kubeflow Model Registry")
+    parser.add_argument("--use", metavar="TEXT", help="intended use of the model, for its card")
+    parser.add_argument("--licence", metavar="NAME", help="licence of the model, for its card")
+    parser.add_argument(
+        "--kubeflow", metavar="ADDRESS", help="also register it in the Kubeflow Model Registry at this address"
+    )
     parser.add_argument("--despite-gates", action="store_true", help="also register a model that failed a gate")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def _add_champion(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="name of the registered model")
+    parser.add_argument("name", metavar="NAME", help="name of the registered model")
     parser.add_argument("--folder", metavar="DIR", help="download its run.json, model, predictions and reports to DIR")
-    parser.add_argument("--server", metavar="URI", help="MLflow, as for register")
-    parser.add_argument("--json", action="store_true", help="print a JSON object; null without a champion")
+    parser.add_argument("--server", metavar="URI", help="address of MLflow (default: as for register)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object; null if there is no champion")
 
 
 def _margin(text: str) -> float:

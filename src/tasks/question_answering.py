@@ -102,7 +102,7 @@ def mistake_group(row: Mapping[str, Any]) -> str:
 
 PREDICT_OPTIONS = ("no_answer_threshold",)  # further options of `python -m trainers predict`
 
-# -- parts in other rooms ---------------------------------------------------------------------------------------------
+# -- parts in other packages ------------------------------------------------------------------------------------------
 
 
 def predict(

@@ -103,7 +103,7 @@ def mistake_group(row: Mapping[str, Any]) -> str:
     return str(row["label"])
 
 
-# -- parts in other rooms ---------------------------------------------------------------------------------------------
+# -- parts in other packages ------------------------------------------------------------------------------------------
 
 
 def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: int) -> Iterator[dict[str, Any]]:

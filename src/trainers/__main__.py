@@ -1,13 +1,6 @@
-"""python -m trainers evaluate|predict: a saved model on other data.
+"""Saved models on other data: `python -m trainers evaluate|predict run=FOLDER ...`."""
 
-evaluate run=FOLDER [OVERRIDES] [--output FOLDER]
-    evaluates a run's best weights, or a transformers or timm model folder, on the validation split of any data set
-    (data=squad data.path=...); the default is the run's own. Prints a metric line.
-predict run=FOLDER [FILE ...] [--batch-size N]
-    questions: JSON lines {"id", "question", "context"}, or SQuAD files; texts: JSON Lines, CSV or Parquet; images: files
-    or folders. Without files it reads standard input: JSON lines, or one image path a line. Prints a JSON line for each.
-"""
-
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -26,22 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (docs/exit_codes.md).
     """
-    parser = command.make_parser("trainers", str(__doc__), verbatim=True)
-    commands = parser.add_subparsers(dest="command", required=True)
-    evaluate_parser = commands.add_parser("evaluate", help="evaluate a model on a data set")
-    evaluate_parser.add_argument("overrides", nargs="+", metavar="run=FOLDER | OVERRIDE")
-    evaluate_parser.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
-    predict_parser = commands.add_parser("predict", help="answer questions, or label texts or images")
-    predict_parser.add_argument("run", metavar="run=FOLDER")
-    predict_parser.add_argument("files", nargs="*", metavar="FILE")
-    predict_parser.add_argument("--batch-size", type=int, default=32)
-    predict_parser.add_argument(
-        "--no-answer-threshold",
-        type=float,
-        metavar="SCORE",
-        help="SQuAD 2.0: no-answer score above which a question has no answer; default: the run's best threshold",
-    )
-    args = command.parse_arguments(parser, arguments)
+    args = command.parse_arguments(_make_parser(), arguments)
     command.log_progress()
     if args.command == "evaluate":
         folder, overrides = command.take_override(args.overrides, "run", _NO_MODEL)
@@ -57,6 +35,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = {"no_answer_threshold": args.no_answer_threshold}
     predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options)
     return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = command.make_parser(
+        "trainers",
+        "Evaluate a saved model on other data, or predict with it.",
+        "python -m trainers predict run=outputs/a questions.jsonl",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    evaluate = command.add_command(
+        commands,
+        "evaluate",
+        "evaluate a model on a validation split and print a metric line",
+        "The model is the best of a run, or a transformers or timm model folder. Overrides such as data=squad select the "
+        "data; the default is the data of the run.",
+        "python -m trainers evaluate run=outputs/a data=squad data.path=my/questions",
+        "python -m trainers evaluate [OPTIONS] run=FOLDER [OVERRIDE ...]",
+    )
+    evaluate.add_argument(
+        "overrides", nargs="+", metavar="OVERRIDE", help="run=FOLDER: a run or model folder; others as for train.py"
+    )
+    evaluate.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
+    predict = command.add_command(
+        commands,
+        "predict",
+        "print a JSON line with the prediction for each input",
+        "Inputs are, by the task of the model: questions as JSON Lines of id, question and context, or SQuAD files; texts as JSON "
+        "Lines, CSV or Parquet; images as files or folders.",
+        "python -m trainers predict run=outputs/a questions.jsonl",
+    )
+    predict.add_argument("run", metavar="run=FOLDER", help="run folder or model folder")
+    predict.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="input files (default: stdin, with JSON Lines, or one image path per line)",
+    )
+    predict.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)")
+    predict.add_argument(
+        "--no-answer-threshold",
+        type=float,
+        metavar="SCORE",
+        help="SQuAD 2.0: score above which a question has no answer (default: the run's best threshold)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def score_answers(
         no_answer=no_answer,
     )
     scores = list(_iter_scores(data.examples, answers, no_answer))
-    rows = _iter_rows(data.examples, answers, scores, no_answer)
+    rows: Iterator[dict[str, Any]] = (
+        answer_row(data.examples, i, score, answer_fields(answers, i, no_answer)) for i, score in enumerate(scores)
+    )
     if len(missing):
         complete = ~np.isin(np.arange(count), data.windows.example[missing])
         scores, rows = list(compress(scores, complete)), compress(rows, complete)
@@ -78,36 +80,40 @@ def answer_metrics(scores: Sequence[Score], no_answer: bool) -> dict[str, float]
     return {"val_exact_match": total.exact_match, "val_f1": total.f1}
 
 
-def answer_fields(answers: Answers, i: int, no_answer: bool) -> tuple[tuple[int, int] | None, dict[str, Any]]:
-    """Return the answer to question i.
+def answer_fields(answers: Answers, i: int, no_answer: bool) -> dict[str, Any]:
+    """Return the answer to question i, as fields of a row.
 
     Returns:
-        The answer's characters in the context, None for no answer; and `start`, `end`, `score` (of the answer),
-        `no_answer_score` (SQuAD 2.0: the higher, the less likely an answer), `probability` (of the answer among the n
-        best; 0 if it is not one of them).
+        `start` and `end`, characters of the answer in the context, None for no answer; `score` of the answer;
+        `no_answer_score` (SQuAD 2.0: the higher, the less likely an answer); `probability` of the answer among the n best,
+        0 if it is not one of them.
     """
     answered = answers.answered[i]
     span = answers.span(i) if answered else None
     start, end = (None, None) if span is None else span
     null = float(answers.null[i]) if no_answer else 0.0
     score = null if span is None else float(answers.score[i, answers.best[i]])
-    fields = {"start": start, "end": end, "score": score}
-    if no_answer:
-        fields["no_answer_score"] = float(answers.no_answer_score[i])
     entries = [answers.best[i]] if answered else np.flatnonzero(answers.start[i, : answers.count[i]] < 0)
-    probability = float(answers.probability[i, entries[0]]) if len(entries) else 0.0
-    return span, {**fields, "probability": probability}
+    return {
+        "start": start,
+        "end": end,
+        "score": score,
+        **({"no_answer_score": float(answers.no_answer_score[i])} if no_answer else {}),
+        "probability": float(answers.probability[i, entries[0]]) if len(entries) else 0.0,
+    }
 
 
-def answer_row(
-    examples: Examples, i: int, span: tuple[int, int] | None, score: Score, fields: dict[str, Any]
-) -> dict[str, Any]:
+def answer_text(context: str, fields: dict[str, Any]) -> str:
+    """Return the text of an answer with `start` and `end`; empty for no answer."""
+    return "" if fields["start"] is None else context[fields["start"] : fields["end"]]
+
+
+def answer_row(examples: Examples, i: int, score: Score, fields: dict[str, Any]) -> dict[str, Any]:
     """Return a row of predictions.jsonl.
 
     Args:
         examples: the split.
         i: the question.
-        span: characters of the answer in the context; None for no answer.
         score: the answer's exact match and F1.
         fields: `start`, `end`, `score` and, if available, `no_answer_score` and `probability`.
     """
@@ -115,7 +121,7 @@ def answer_row(
         "id": examples.id(i),
         "document": examples.document(i),
         "question": examples.question(i),
-        "prediction": "" if span is None else examples.context(i)[slice(*span)],
+        "prediction": answer_text(examples.context(i), fields),
         "score": fields["score"],
         "answers": gold_texts(examples, i),
         "exact_match": score.exact_match,
@@ -164,11 +170,3 @@ def _iter_scores(examples: Examples, answers: Answers, no_answer: bool, always: 
         span = answers.span(i) if always or answers.answered[i] else None
         text = "" if span is None else examples.context(i)[slice(*span)]
         yield squad_metrics.score(text, gold_texts(examples, i), no_answer=no_answer)
-
-
-def _iter_rows(
-    examples: Examples, answers: Answers, scores: Sequence[Score], no_answer: bool
-) -> Iterator[dict[str, Any]]:
-    for i, score in enumerate(scores):
-        span, fields = answer_fields(answers, i, no_answer)
-        yield answer_row(examples, i, span, score, fields)

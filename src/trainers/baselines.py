@@ -304,18 +304,17 @@ def _answer_result(data: Any, guess: Callable[[str, str], Guess | None], learned
         context = examples.context(i)
         answer = guess(examples.question(i), context)
         no_answer_score = 0.0 if answer is None else -answer.score
-        span = None if answer is None or (no_answer and no_answer_score > learned["threshold"]) else answer.span
-        text = "" if span is None else context[slice(*span)]
-        score = squad_metrics.score(text, answer_scores.gold_texts(examples, i), no_answer=no_answer)
-        start, end = (None, None) if span is None else span
+        skipped = answer is None or (no_answer and no_answer_score > learned["threshold"])
+        start, end = (None, None) if answer is None or skipped else answer.span
         fields = {
             "start": start,
             "end": end,
             "score": 0.0 if answer is None else answer.score,
             "no_answer_score": no_answer_score if no_answer else None,
         }
-        scores.append(score)
-        rows.append(answer_scores.answer_row(examples, i, span, score, fields))
+        text = answer_scores.answer_text(context, fields)
+        scores.append(squad_metrics.score(text, answer_scores.gold_texts(examples, i), no_answer=no_answer))
+        rows.append(answer_scores.answer_row(examples, i, scores[-1], fields))
         if (loss := _loss(examples, i, answer, learned)) is not None:
             losses.append(loss)
     loss = float(np.mean(losses)) if losses else 0.0

@@ -59,8 +59,8 @@ def answer_features(model: SavedModel, pairs: Sequence[tuple[str, str]]) -> Feat
     positions, confidence, features = [], [], []
     for pair in pairs:  # one question at a time: its windows belong together
         answers = predictor.answer([pair], _BATCH_SIZE)
-        span, fields = answer_scores.answer_fields(answers, 0, predictor.no_answer)
-        positions.append(np.nan if span is None else span[0] / max(1, len(pair[1])))
+        fields = answer_scores.answer_fields(answers, 0, predictor.no_answer)
+        positions.append(np.nan if fields["start"] is None else fields["start"] / max(1, len(pair[1])))
         confidence.append(fields["probability"])
         features.append(np.concatenate(means).mean(axis=0))
         means.clear()

@@ -91,8 +91,8 @@ def predict_answers(
     for chunk in predict.chunks(read_questions(files, stdin), batch_size * predict.CHUNK_BATCHES):
         answers = predictor.answer([(row["question"], row["context"]) for row in chunk], batch_size)
         for index, row in enumerate(chunk):
-            span, fields = answer_scores.answer_fields(answers, index, predictor.no_answer)
-            text = "" if span is None else row["context"][slice(*span)]
+            fields = answer_scores.answer_fields(answers, index, predictor.no_answer)
+            text = answer_scores.answer_text(row["context"], fields)
             yield {"id": row["id"], "prediction": text, **fields}
 
 

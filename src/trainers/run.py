@@ -179,6 +179,8 @@ def open_run(config: DictConfig) -> Run:
             run.record.update(**machine)
         _seed(config.seed)
     except BaseException:
+        if run.store is not None:
+            distributed.stop()
         run.folder_lock.close()
         run.metric_push.close()
         _remove_if_empty(hydra_folder)

@@ -155,6 +155,6 @@ class Source:
         settings = dict(self.sample or {})
         names = list(inspect.signature(generator.write).parameters)[1:]
         if unknown := sorted(set(settings) - set(names)):
-            raise InputError(f"data.sample has no key {unknown[0]}; it has {', '.join(names)}")
+            raise InputError(f"data.sample has no key {unknown[0]}; valid keys: {', '.join(names)}")
         key = {**settings, "generator": generator.FINGERPRINT}
         return cache.entry(self.root, self.generator, key, lambda folder: generator.write(folder, **settings))
