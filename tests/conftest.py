@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from runs import metric_lines
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,6 +141,13 @@ def needs_torch(arguments: Sequence[str]) -> bool:
     """Whether a command line of ours imports torch."""
     rooms = ("datamodules", "quality", "explain", "trainers")
     return arguments[0].endswith("train.py") or (arguments[0] == "-m" and arguments[1] in rooms)
+
+
+def parse_metric_line(text: str) -> metric_lines.MetricLine:
+    """Parses what `metric_lines.format_line` wrote, and nothing else."""
+    time_stamp, *words = text.split(" ")
+    fields = dict(word.split("=") for word in words)
+    return metric_lines.from_json(json.dumps({"timestamp": time_stamp, **fields}))
 
 
 def forked(

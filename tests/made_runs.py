@@ -101,15 +101,15 @@ def write(folder: Path, rows: list[dict[str, Any]], mark: str = MARK, **config: 
         folder,
         config={"seed": 0, "monitor": MONITORS[task], "task": {"name": task}, "optim": {"lr": 1e-3}, **config},
         seeds={"seed": 0},
-        choices=CHOICES[task],
-        data={"fingerprints": {"train": "cd" * 32, "val": mark}},
         command=["python", "train.py", f"hydra.run.dir={folder}"],
     )
+    data = {"fingerprints": {"train": "cd" * 32, "val": mark}}
+    run.update(choices=CHOICES[task], data=data, metrics=metrics)
     for epoch in (1, 2, 3):
         values = {name: value * epoch / 3 for name, value in metrics.items()}
         metric_lines.write(values, epoch, epoch * 10, stream=io.StringIO(), jsonl_path=folder / folders.METRICS)
     predictions.write(folder / folders.PREDICTIONS, rows)
-    run.end("finished", metrics=metrics)
+    run.end("finished")
     return folder
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import ROOT, forked
+from tests.conftest import ROOT, forked, parse_metric_line
 
-from runs import metric_lines
 from trainers import checkpoints
 
 QUESTIONS = [
@@ -94,7 +93,7 @@ def test_two_processes_agree_with_one(overrides: list[str], cache: Path, tmp_pat
         else:
             done = launch(processes, cache, tmp_path, *command)
         assert done.returncode == 0, done.stderr
-        lines[processes] = [metric_lines.parse_line(line) for line in done.stdout.splitlines()]
+        lines[processes] = [parse_metric_line(line) for line in done.stdout.splitlines()]
         weights[processes] = checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
         ids = [json.loads(row)["id"] for row in (folder / "predictions.jsonl").read_text().splitlines()]
         assert len(set(ids)) == len(ids) == (24 if overrides is IMAGES else 13)
@@ -121,9 +120,7 @@ def test_one_checkpoint_scores_the_same_by_one_and_by_two(
         done = _evaluate(processes, cache, tmp_path)
         assert done.returncode == 0, done.stderr
         (line,) = done.stdout.splitlines()
-        outputs.append(
-            (metric_lines.parse_line(line).values, (tmp_path / str(processes) / "predictions.jsonl").read_text())
-        )
+        outputs.append((parse_metric_line(line).values, (tmp_path / str(processes) / "predictions.jsonl").read_text()))
     assert outputs[0] == outputs[1]
     trained = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
     assert outputs[0][0] == {name: value for name, value in trained.items() if name.startswith("val")}

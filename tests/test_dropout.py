@@ -302,8 +302,9 @@ BATCH = {
 def test_models(kind: str, tmp_path: pytest.TempPathFactory) -> None:
     model = tiny(kind)
     quick = copy.deepcopy(model)
-    assert fast_dropout.enable(quick) > 0
-    assert fast_dropout.enable(quick) == 0
+    fast_dropout.enable(quick)
+    assert any(type(module) is fast_dropout.Dropout for module in quick.modules())
+    fast_dropout.enable(quick)
     assert not any(type(m) is nn.Dropout for m in quick.modules())
     assert list(quick.state_dict()) == list(model.state_dict())
     model.eval(), quick.eval()
@@ -399,7 +400,7 @@ def test_quick_float32_gives_way_to_bfloat16_units(monkeypatch: pytest.MonkeyPat
         ({"avx512f"}, "AuthenticAMD", False),
     ):
         monkeypatch.setattr(hardware, "cpu_flags", lambda flags=flags: frozenset(flags))
-        monkeypatch.setattr(hardware, "_cpuinfo", lambda key, vendor=vendor: vendor)
+        monkeypatch.setattr(hardware, "read_cpuinfo", lambda key, vendor=vendor: vendor)
         monkeypatch.setattr(hardware, "_float32_is_exact", lambda exact=exact: exact)
         assert not hardware.enable_onednn_float32()
         assert torch.backends.mkldnn.matmul.fp32_precision == before

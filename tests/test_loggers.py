@@ -99,13 +99,13 @@ def configuration(choice: str, folder: Path, *overrides: str) -> Any:
 
 
 def begin(folder: Path) -> record.Record:
-    return record.start_record(
+    run = record.start_record(
         folder,
         config={"model": {"name": "slope", "hf_token": "hush"}, "optim": {"lr": 0.1}, "epochs": 2},
         seeds={"seed": 3},
-        data={"fingerprints": FINGERPRINTS, "path": "made up"},
-        parent="runs/before",
     )
+    run.update(data={"fingerprints": FINGERPRINTS, "path": "made up"}, parent="runs/before")
+    return run
 
 
 def train(logger: Any, folder: Path) -> None:
@@ -126,8 +126,8 @@ def leave(folder: Path, run: record.Record) -> dict[str, Any]:
         folder / folders.PREDICTIONS, [{"id": "1", "prediction": "x|y\nz"}, {"id": "2", "prediction": "ü"}]
     )
     metric_lines.write({"val_loss": 0.5}, 1, 8, io.StringIO(), folder / folders.METRICS)
-    run.update(best={"epoch": 1, "step": 8})
-    run.end("finished", metrics={"val_loss": 0.5})
+    run.update(best={"epoch": 1, "step": 8}, metrics={"val_loss": 0.5})
+    run.end("finished")
     return run.fields
 
 

@@ -10,10 +10,8 @@ import sys
 import termios
 from pathlib import Path
 
-from tests.conftest import ROOT, Run
+from tests.conftest import ROOT, Run, parse_metric_line
 from tests.test_train import QUESTIONS
-
-from runs import metric_lines
 
 
 def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_path: Path) -> None:
@@ -42,7 +40,7 @@ def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_p
     assert process.returncode == 0, shown
     text = shown.decode()
     assert re.search(r"training:\s+\d+%\|.*\d+/20 \[[\d:]+<[\d:]+", text), text
-    *epochs, best = [metric_lines.parse_line(line).step for line in stdout.splitlines()]
+    *epochs, best = [parse_metric_line(line).step for line in stdout.splitlines()]
     assert epochs == [10, 20]
     assert best in epochs
     assert "\r" not in stdout

@@ -50,13 +50,16 @@ def changed(**values: Any) -> dict[str, Any]:
 
 def finished(folder: Path, **metrics: float) -> record.Record:
     run = record.start_record(
-        folder, config=CONFIG, seeds={"seed": 3}, choices={"model": "bert_tiny", "data": "squad_sample"},
+        folder, config=CONFIG, seeds={"seed": 3}, command=["python", "train.py", f"hydra.run.dir={folder}"]
+    )
+    run.update(
+        choices={"model": "bert_tiny", "data": "squad_sample"},
         data={"fingerprints": {"train": "ab" * 32, "val": "cd" * 32}, "train": {"questions": 4000}},
-        command=["python", "train.py", f"hydra.run.dir={folder}"],
-    )  # fmt: skip
+        metrics=metrics or {"val_f1": 81.25, "val_loss": 1.5},
+    )
     with run.phase("fit"):
         pass
-    run.end("finished", metrics=metrics or {"val_f1": 81.25, "val_loss": 1.5})
+    run.end("finished")
     return run
 
 
@@ -76,7 +79,9 @@ def test_states_of_a_folder(tmp_path: Path) -> None:
     assert folders.check_folder(folder) == "unfinished"
     run.end("failed", exit_code=3, reason="diverged")
     assert folders.check_folder(folder) == "unfinished"
-    record.start_record(folder, config=CONFIG, seeds={}).end("finished", metrics={"val_f1": 1.0})
+    run = record.start_record(folder, config=CONFIG, seeds={})
+    run.update(metrics={"val_f1": 1.0})
+    run.end("finished")
     assert folders.check_folder(folder) == "finished"
 
 
@@ -286,10 +291,10 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         model__hf_token="hush-config", model__url="https://me:hush-address@host/x", model__tokenizer="bert"
     )
     run = record.start_record(
-        tmp_path, config=config, seeds={"seed": 3}, parent="runs/before",
+        tmp_path, config=config, seeds={"seed": 3},
         command=["python", "train.py", "model.hf_token=hush-command", "--api-key", "hush-flag"],
     )  # fmt: skip
-    run.update(data={"fingerprints": {"train": "ab"}})
+    run.update(data={"fingerprints": {"train": "ab"}}, parent="runs/before", metrics={"val_f1": 80.0})
     with run.phase("fit"):
         time.sleep(0.02)
     with pytest.raises(KeyError), run.phase("export"):
@@ -297,7 +302,7 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     begun = json.loads((tmp_path / "run.json").read_text())
     assert begun["status"] == "running"
     assert set(begun["timings"]) == {"fit", "export"}
-    run.end("finished", metrics={"val_f1": 80.0})
+    run.end("finished")
     text = (tmp_path / "run.json").read_text()
     assert "hush" not in text
     got = folders.read_record(tmp_path)
@@ -328,10 +333,10 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
-    first = record.start_record(tmp_path, config=CONFIG, seeds={}, parent="x", choices={"model": "m"})
+    first = record.start_record(tmp_path, config=CONFIG, seeds={})
     with first.phase("fit"):
         time.sleep(0.02)
-    first.update(threads=2, data={"fingerprints": {}})
+    first.update(threads=2, data={"fingerprints": {}}, parent="x", choices={"model": "m"})
     first.end("interrupted", exit_code=143, reason="SIGTERM")
     before = folders.read_record(tmp_path)
     second = record.start_record(tmp_path, config=CONFIG, seeds={})
@@ -345,18 +350,11 @@ def test_a_restart_is_counted_and_adds_up(tmp_path: Path) -> None:
     assert again["ended"] is again["reason"] is again["exit_code"] is None
     with second.phase("fit"):
         time.sleep(0.02)
-    second.end("finished", metrics={"val_f1": 1})
+    second.end("finished")
     got = folders.read_record(tmp_path)
     assert got["timings"]["fit"] >= before["timings"]["fit"] + 0.02
     assert got["duration_seconds"] >= before["duration_seconds"] + 0.02
     assert [session["exit_code"] for session in got["sessions"]] == [143, 0]
-
-
-def test_metrics_that_are_not_finite_are_not_recorded(tmp_path: Path) -> None:
-    run = record.start_record(tmp_path, config=CONFIG, seeds={})
-    with pytest.raises(ValueError, match="val_loss"):
-        run.end("finished", metrics={"val_loss": float("nan")})
-    assert folders.read_record(tmp_path)["status"] == "running"
 
 
 def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
@@ -367,7 +365,7 @@ def test_odd_values_do_not_break_a_record(tmp_path: Path) -> None:
         "type": int,
         7: "seven",
     }
-    record.start_record(tmp_path, config=config, seeds={}).end("finished", metrics={"val_f1": 1})
+    record.start_record(tmp_path, config=config, seeds={}).end("finished")
     got = folders.read_record(tmp_path)["config"]
     assert got["path"] == "/a"
     assert got["inf"] == "inf"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import ROOT, Run, forked
+from tests.conftest import ROOT, Run, forked, parse_metric_line
 
 from runs import metric_lines
 
@@ -48,7 +48,7 @@ IMAGES = [
 
 def lines(stdout: str) -> list[metric_lines.MetricLine]:
     """Stdout holds metric lines and nothing else."""
-    return [metric_lines.parse_line(line) for line in stdout.splitlines()]
+    return [parse_metric_line(line) for line in stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from config.errors import InputError, ResourceError
+from config.errors import InputError, ResourceError, is_hydra_error
 from config.files import PROJECT
 
 
@@ -39,7 +39,7 @@ def report_errors() -> Iterator[None]:
         expected = _expected_error(error)
         if expected is not None:
             _exit(str(expected), expected.exit_code)
-        if type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
+        if is_hydra_error(error):
             from config.messages import explain_error
 
             try:

@@ -63,3 +63,17 @@ class SignalInterrupt(BaseException):
     def __init__(self, signum: int, message: str = "") -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+def exception_chain(error: BaseException | None) -> list[BaseException]:
+    """Return an exception and its causes, the outermost first."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def is_hydra_error(error: BaseException) -> bool:
+    """Return whether an exception is one of Hydra or OmegaConf, which `config.messages.explain_error` explains."""
+    return type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4."))

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from config.compose import compose_cached, group_choices, is_group_choice
+from config.errors import exception_chain
 from config.rules import RENAMED_KEYS
 from config.tasks import conf_folders
 
@@ -23,7 +24,7 @@ def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
         overrides: Overrides of the command line, if the error does not carry them itself (`compose` attaches them). The
             keys and choices in the message are those of the configuration that they compose to.
     """
-    chain = list(_exception_chain(error))
+    chain = exception_chain(error)
     overrides = next((link.overrides for link in chain if hasattr(link, "overrides")), overrides)
     text = "\n".join(str(link) for link in chain)
     if match := re.search(r"(?:Could not find|In '[^']*': Could not find) '([\w/]+)/([^'/]+)'", text):
@@ -151,12 +152,6 @@ def _select(config: DictConfig, key: str) -> Any:
         return OmegaConf.select(config, key)
     except OmegaConfBaseException:
         return None
-
-
-def _exception_chain(error: BaseException | None) -> Iterable[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _first_line(text: str) -> str:

@@ -1,4 +1,7 @@
-"""The format of numbers in messages, tables and pages."""
+"""Numbers in messages, tables, pages and JSON."""
+
+import math
+from typing import Any
 
 
 def format_number(value: float, digits: int = 5, grouped: bool = False) -> str:
@@ -15,3 +18,12 @@ def format_number(value: float, digits: int = 5, grouped: bool = False) -> str:
     if isinstance(value, int) or value.is_integer():
         return f"{int(value):{comma}d}" if abs(value) < 1e15 else f"{value:.3g}"
     return f"{value:{comma}.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:{comma}.{digits}g}"
+
+
+def replace_non_finite(value: Any) -> Any:
+    """Return a copy of nested mappings and lists with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: replace_non_finite(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_non_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Rank and number of processes, as torchrun, PyTorchJob and TrainJob set them in the environment."""
+"""This process among others: its rank as torchrun, PyTorchJob and TrainJob set it, and the cores it may use."""
 
 import os
 
@@ -16,3 +16,8 @@ def rank() -> int:
 def local_rank() -> int:
     """Return the index of this process on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

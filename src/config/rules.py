@@ -17,14 +17,8 @@ def _integer(low: float | None = None, high: float | None = None, also: tuple[in
     return Rule(("int",), Range(low=low, high=high, also=also), **kwargs)
 
 
-def _number(
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    optional: bool = False,
-) -> Rule:
-    return Rule(("float",), Range(low=low, high=high, above=above, below=below), optional=optional)
+def _number(low: float | None = None, high: float | None = None, optional: bool = False, **bounds: Any) -> Rule:
+    return Rule(("float",), Range(low=low, high=high, **bounds), optional=optional)
 
 
 def _text(*choices: str, **kwargs: Any) -> Rule:

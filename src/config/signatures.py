@@ -162,9 +162,9 @@ def _read(target: str, search: tuple[str, ...]) -> Signature | None:
     return None
 
 
-def _member(module: _Module, names: list[str], search: tuple[str, ...], depth: int = 0) -> Signature | None:
+def _member(module: _Module, names: list[str], search: tuple[str, ...]) -> Signature | None:
     """The signature of a member of a module, or of a class in it."""
-    definition = _definition(module, names[0], search, depth)
+    definition = _definition(module, names[0], search)
     if definition is None:
         return None
     module, node = definition

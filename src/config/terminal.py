@@ -8,6 +8,8 @@ from datetime import datetime
 
 from config.numbers import format_number
 
+INDENT = 11  # columns before the text of an entry
+
 
 def terminal_width() -> int:
     """Return the number of columns of the terminal, at least 40; 80 without a terminal."""
@@ -71,17 +73,16 @@ def format_table(
     return "\n".join(lines)
 
 
-def format_entry(name: str, text: str, width: int, indent: int = 11) -> str:
-    """Format `name  text`, with the text wrapped and indented.
+def format_entry(name: str, text: str, width: int) -> str:
+    """Format `name  text`, with the text wrapped and indented by `INDENT` columns.
 
     Args:
         name: Name in front of the text.
         text: Printable text.
         width: Columns of the terminal.
-        indent: Columns before the text.
     """
-    head = f"{name:<{indent - 1}} "
-    lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
+    head = f"{name:<{INDENT - 1}} "
+    lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * INDENT, break_on_hyphens=False)
     return "\n".join(lines) or head.rstrip()
 
 

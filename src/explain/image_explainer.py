@@ -47,7 +47,7 @@ def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
 
 def examples(data: Any) -> tuple[list[str], list[Any]]:
     """Return ids and strata (classes) of the validation split."""
-    return [data.names[position] for position in range(len(data.val))], data.val.labels.tolist()
+    return list(data.names), data.val.labels.tolist()
 
 
 def preprocessing(data: Any) -> list[Any]:

@@ -5,7 +5,6 @@ of none. Measures of curves are compared with those of a random order: alone the
 explanation (Tomsett et al. 2020, arXiv 1912.01451).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,9 @@ COMMON = {
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the parts, removed or kept: the bins of ERASER
 
 
-def share_counts(cells: int, shares: Sequence[float] = SHARES) -> list[int]:
-    """Return the number of cells of each share, at least one."""
-    return [min(cells, max(1, round(share * cells))) for share in shares]
+def share_counts(cells: int) -> list[int]:
+    """Return the number of cells of each of `SHARES`, at least one."""
+    return [min(cells, max(1, round(share * cells))) for share in SHARES]
 
 
 def curve_area(curve: Any, counts: Any) -> Floats:
@@ -39,36 +38,32 @@ def curve_area(curve: Any, counts: Any) -> Floats:
     return np.asarray(((array[..., :-1] + array[..., 1:]) / 2 @ np.diff(widths)) / widths[-1])
 
 
-def comprehensiveness(deletion: Any, counts: Any, shares: Sequence[float] = SHARES) -> Floats:
-    """Return p(x) - p(x without the top r), averaged over shares (DeYoung et al. 2020, arXiv 1911.03429).
+def comprehensiveness(deletion: Any, counts: Any) -> Floats:
+    """Return p(x) - p(x without the top r), averaged over `SHARES` (DeYoung et al. 2020, arXiv 1911.03429).
 
     Args:
         deletion: [..., M] probabilities as the top cells are hidden, the highest first.
         counts: [M] numbers of hidden cells, among them those of the shares.
-        shares: of the cells.
     """
     array = np.asarray(deletion, np.float64)
-    return np.asarray(array[..., 0] - array[..., _share_indices(counts, shares)].mean(axis=-1))
+    return np.asarray(array[..., 0] - array[..., _share_indices(counts)].mean(axis=-1))
 
 
-def sufficiency(deletion: Any, insertion: Any, counts: Any, shares: Sequence[float] = SHARES) -> Floats:
-    """Return p(x) - p(only the top r), averaged over shares; low is good (DeYoung et al. 2020).
+def sufficiency(deletion: Any, insertion: Any, counts: Any) -> Floats:
+    """Return p(x) - p(only the top r), averaged over `SHARES`; low is good (DeYoung et al. 2020).
 
     Args:
         deletion: its first value is p(x).
         insertion: [..., M] probabilities as the top cells become visible, the highest first.
         counts: [M] numbers of visible cells, among them those of the shares.
-        shares: of the cells.
     """
     array = np.asarray(insertion, np.float64)
-    return np.asarray(
-        np.asarray(deletion, np.float64)[..., 0] - array[..., _share_indices(counts, shares)].mean(axis=-1)
-    )
+    return np.asarray(np.asarray(deletion, np.float64)[..., 0] - array[..., _share_indices(counts)].mean(axis=-1))
 
 
-def _share_indices(counts: Any, shares: Sequence[float]) -> npt.NDArray[np.int64]:
+def _share_indices(counts: Any) -> npt.NDArray[np.int64]:
     array = np.asarray(counts)
-    return np.array([int(np.flatnonzero(array == count)[0]) for count in share_counts(int(array[-1]), shares)])
+    return np.array([int(np.flatnonzero(array == count)[0]) for count in share_counts(int(array[-1]))])
 
 
 def pointing_game(values: Any, inside: Any) -> Floats:
@@ -99,16 +94,11 @@ def relevance_mass(values: Any, inside: Any) -> Floats:
         return np.asarray((positive * np.asarray(inside, np.float64)).sum(axis=-1) / np.where(total > 0, total, np.nan))
 
 
-def share(values: Any, player: int = 0) -> Floats:
-    """Return the share of one player, phi_i over the sum of |phi|, -1 to 1; 0 where all are 0.
-
-    Args:
-        values: [..., K].
-        player: number of the player.
-    """
+def first_share(values: Any) -> Floats:
+    """Return the share of the first player, phi_0 over the sum of |phi|, -1 to 1; 0 where all values [..., K] are 0."""
     array = np.asarray(values, np.float64)
     total = np.abs(array).sum(axis=-1)
-    return np.asarray(np.divide(array[..., player], total, out=np.zeros_like(total), where=total > 0))
+    return np.asarray(np.divide(array[..., 0], total, out=np.zeros_like(total), where=total > 0))
 
 
 def rank_correlation(first: Any, second: Any) -> Floats:

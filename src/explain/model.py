@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from config import tasks
 from explain.options import Options, read_options
 from runs.lineage import folder_digest
-from trainers import evaluate, fast_dropout, hardware, saved_model
+from trainers import evaluate, hardware, predict, saved_model
 from trainers.build import check_targets
 from trainers.saved_model import SavedModel
 
@@ -79,10 +79,7 @@ def _open_subject(model: SavedModel, config: DictConfig) -> tuple[Subject, Optio
 
 def prepare_network(network: Any, device: torch.device) -> Any:
     """Move a network to its device and prepare it for inference."""
-    network = network.to(device).eval().requires_grad_(False)
-    if device.type == "cpu":
-        fast_dropout.enable(network)  # its attention is faster
-    return network
+    return predict.prepare_network(network.requires_grad_(False), device)
 
 
 def random_transformer(subject: Subject, auto_class: Any, seed: int) -> Any:

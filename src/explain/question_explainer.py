@@ -94,7 +94,7 @@ def _measure_row(question: Mapping[str, Any]) -> dict[str, Any]:
     null = question.get("null", np.full(len(values), np.nan))
     return {
         **tables.exact_measures(question),
-        "question_share": float(measures.share(values) - measures.share(null)),
+        "question_share": float(measures.first_share(values) - measures.first_share(null)),
         "question_permutation": tables.permutation_drop(question),
     }
 
@@ -127,7 +127,7 @@ def _line(rows: Any, position: int, question: Mapping[str, Any]) -> dict[str, An
         "answers": [gold["text"] for gold in rows.answers(position)],
         "correct": bool(question["correct"]),
         "confidence": float(question["confidence"]),
-        "question_share": float(measures.share(values)),
+        "question_share": float(measures.first_share(values)),
         "question_value": float(values[0]),
         "begin": sentences[0]["begin"],
         "parts": [

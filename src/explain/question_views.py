@@ -13,7 +13,7 @@ from datamodules.text.windows import Limits, PairEncoder, Windows
 from explain import tokens
 from explain.model import Subject, inference_context
 from explain.tokens import Bools, Ints, Span
-from trainers import inference
+from trainers import answer_scores, inference
 from trainers.spans import best_spans, merge_candidates
 
 Logits = tuple[Tensor, Tensor]  # of starts and of ends
@@ -133,9 +133,7 @@ def find_window(subject: Subject, encoder: InputEncoder, question: str, context:
         max_answer_tokens=settings.max_answer_tokens,
         no_answer=encoder.no_answer,
     )
-    span = answers.span(0) if answers.answered[0] else None
-    entries = answers.n_best(0, context)
-    entry = next((entry for entry in entries if (entry["start"], entry["end"]) == (span or (None, None))), None)
+    span, fields = answer_scores.answer_fields(answers, 0, encoder.no_answer)
     number, start, end = locate_span(windows, logits, span)
     inside = slice(windows.offsets[number], windows.offsets[number + 1])
     chars = np.asarray(windows.chars[inside], np.int64)
@@ -144,8 +142,7 @@ def find_window(subject: Subject, encoder: InputEncoder, question: str, context:
     position, paragraph = np.arange(len(ids)), int(np.flatnonzero(chars[:, 0] >= 0)[0])
     question_mask = (position >= before) & (position < paragraph - between)
     types = np.asarray(windows.types[inside], np.int64) if encoder.uses_types else None
-    confidence = float(entry["probability"]) if entry else 0.0
-    return Window(ids, types, chars, question_mask, start, end, span, confidence)
+    return Window(ids, types, chars, question_mask, start, end, span, fields["probability"])
 
 
 def window_logits(subject: Subject, windows: Windows, settings: Settings) -> list[Logits]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from config import files, tasks
+from config.numbers import replace_non_finite
 from explain import chunks, judgement, report, sample, slices
 from explain.judgement import Verdict
 from explain.model import Subject
@@ -50,7 +51,7 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
         file.write(text.encode("utf-8", "backslashreplace"))
     report.write(folder / "report.html", verdict, sections, explainer, examples)
     files.write_text(folder / "report.md", report.markdown(verdict, examples))
-    fields = _replace_non_finite(judgement.verdict_fields(verdict))
+    fields = replace_non_finite(judgement.verdict_fields(verdict))
     files.write_text(folder / FILE, json.dumps(fields, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     return verdict
 
@@ -93,15 +94,6 @@ def _provenance(subject: Subject, positions: Sequence[int], settings: Any) -> di
         "versions": {name: version(name) for name in ("torch", "shap", "captum")},
         "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-
-
-def _replace_non_finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by null."""
-    if isinstance(value, dict):
-        return {name: _replace_non_finite(child) for name, child in value.items()}
-    if isinstance(value, list):
-        return [_replace_non_finite(child) for child in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _save_values(path: Path, ids: Sequence[str], explanations: chunks.Explanations) -> None:

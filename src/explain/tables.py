@@ -70,24 +70,14 @@ def exact_curves(values: Any, coalitions: Any) -> tuple[Any, Any, Any]:
 
     Args:
         values: [k] of the parts.
-        coalitions: [2**k] of a log-probability.
+        coalitions: [2**k] of a log-probability, in the order of `shapley.all_coalitions`.
     """
     probability = np.exp(coalitions)
     random = shapley.mean_by_size(probability)
-    curves = np.stack(coalition_curves(values, probability))
+    order = np.argsort(-np.asarray(values), kind="stable")  # the highest first
+    visible = np.concatenate([[0], np.cumsum(1 << order)])  # coalitions, as in `shapley.all_coalitions`
+    curves = probability[np.stack([visible, len(probability) - 1 - visible])]
     return np.arange(len(values) + 1), curves, np.stack([random, random[::-1]])
-
-
-def coalition_curves(values: Any, coalitions: Any) -> tuple[Any, Any]:
-    """Return the insertion and deletion curves [k + 1] of a function of all coalitions, the highest groups first.
-
-    Args:
-        values: [k] of the groups.
-        coalitions: [2**k] in the order of `shapley.all_coalitions`.
-    """
-    order = np.argsort(-np.asarray(values), kind="stable")
-    visible = np.concatenate([[0], np.cumsum(1 << order)])
-    return coalitions[visible], coalitions[len(coalitions) - 1 - visible]
 
 
 def additivity_error(values: Any, empty: float, full: float) -> float:

@@ -40,7 +40,7 @@ def settings(options: Options, decoding: Mapping[str, Any]) -> Settings:
 def examples(data: Any) -> tuple[list[str], list[Any]]:
     """Return ids and strata (classes) of the validation split."""
     rows = data.texts("val")
-    return [rows.id(index) for index in range(len(rows))], [rows.label(index) for index in range(len(rows))]
+    return list(rows.ids), rows.labels.tolist()
 
 
 def preprocessing(data: Any) -> list[Any]:

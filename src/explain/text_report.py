@@ -33,20 +33,17 @@ def _card(row: Row) -> Card:
     for number, part in enumerate(row["parts"], 1):
         start, end = part["begin"], part["begin"] + len(part["text"])
         words = [word for word in row["words"] if word["of"] == part["of"] and start <= word["begin"] < end]
-        label = "second text" if part["of"] == "pair" else f"part {number}"
+        title = "second text" if part["of"] == "pair" else f"part {number}"
         pieces = highlights.shade_words(part["text"], start, words, largest_word)
-        parts.append(Part(label, part["value"], part["value"] / largest, pieces))
+        parts.append(Part(title, part["value"], part["value"] / largest, pieces))
+    label = "" if row["correct"] else f", true class {row['label']}"
     smallest = highlights.describe_smallest(row["smallest"], "class", "it is another class")
     return Card(
-        f"{row['prediction']} ({format_percent(row['confidence'])})" + _true_label(row),
+        f"{row['prediction']} ({format_percent(row['confidence'])}){label}",
         row["correct"],
         f"{smallest} {row['id']}",
         parts,
     )
-
-
-def _true_label(row: Row) -> str:
-    return "" if row["correct"] else f", true class {row['label']}"
 
 
 def _class_section(rows: Sequence[Row]) -> Section:

@@ -66,7 +66,7 @@ def check_experiment(experiment: Experiment) -> list[Finding]:
         try:
             findings += rule.apply(experiment)
         except (TypeError, AttributeError, ValueError, KeyError, OverflowError):
-            # The value has another type than the rule expects, which a type rule has reported; else it is our bug.
+            # The value has another type than the rule expects, which a type rule has reported; else the rule has a bug.
             if not any(finding.code in TYPE_RULES for finding in findings):
                 raise
     version = experiment.get("apiVersion")

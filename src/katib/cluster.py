@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from config.errors import InputError, UnreachableError
+from config.errors import InputError, UnreachableError, exception_chain
 from katib.collector import UNAVAILABLE, apply_strategy
 from katib.experiment import Experiment, parse_number
 from katib.trials import Trial
@@ -18,6 +18,8 @@ GROUP, VERSION = "kubeflow.org", "v1beta1"
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 COLLECTOR_LABEL = "katib.kubeflow.org/metrics-collector-injection"
 ATTEMPTS = 6
+TIMEOUT = 30.0  # seconds to wait for a response
+REQUEST_TIMEOUT = (TIMEOUT, TIMEOUT)  # to connect and to read; the client ignores a single float
 RETRIED_CODES = (429, 500, 502, 503, 504)
 # In the order in which Katib's controller evaluates a trial's conditions.
 _CONDITIONS = ("Killed", "Failed", "Succeeded", "EarlyStopped", "Running", "MetricsUnavailable")
@@ -38,13 +40,12 @@ class ApiStatusError(UnreachableError):
 class Cluster:
     """Experiments and trials of one namespace."""
 
-    def __init__(self, context: str | None = None, namespace: str | None = None, timeout: float = 30.0) -> None:
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         """Read the kubeconfig as kubectl does, or the service account inside a pod.
 
         Args:
             context: context of the kubeconfig; None takes the current one.
             namespace: None takes the context's, else `default`.
-            timeout: seconds to wait for each response.
 
         Raises:
             InputError: there is no usable kubeconfig, context or SDK.
@@ -57,8 +58,6 @@ class Cluster:
             message = "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
             raise InputError(message) from error
         fix = "set KUBECONFIG, or write ~/.kube/config as your cluster's documentation describes"
-        self.timeout = timeout
-        self.request_timeout = (timeout, timeout)  # to connect and to read; the client ignores a single float
         try:
             self.client = KatibClient(context=context, namespace=namespace or "default")
             if namespace is None and not self.client.in_cluster:
@@ -95,7 +94,9 @@ class Cluster:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                cause = _find_cause(error, (ApiException, HTTPError, OSError))
+                # The SDK wraps them in RuntimeErrors.
+                kinds = (ApiException, HTTPError, OSError)
+                cause: Any = next((link for link in exception_chain(error) if isinstance(link, kinds)), None)
                 if cause is None:
                     raise
                 if isinstance(cause, ApiException) and cause.status not in (0, None):
@@ -113,8 +114,8 @@ class Cluster:
 
     def _call_objects(self, action: str, function: Callable[..., Any], *path: str, **kwargs: Any) -> Any:
         """Call a function of the custom objects API on a path of this namespace: plural, then name."""
-        timeout = self.request_timeout
-        return self.call(action, function, GROUP, VERSION, self.namespace, *path, _request_timeout=timeout, **kwargs)
+        path = (GROUP, VERSION, self.namespace, *path)
+        return self.call(action, function, *path, _request_timeout=REQUEST_TIMEOUT, **kwargs)
 
     # --- objects
 
@@ -154,8 +155,8 @@ class Cluster:
     def has_collector_label(self) -> bool | None:
         """Return whether the namespace has the label that Katib requires; None without permission to read it."""
         try:
-            read, timeout = self.core_api.read_namespace, self.request_timeout
-            value = self.call(f"read the namespace {self.namespace}", read, self.namespace, _request_timeout=timeout)
+            action, read = f"read the namespace {self.namespace}", self.core_api.read_namespace
+            value = self.call(action, read, self.namespace, _request_timeout=REQUEST_TIMEOUT)
         except ApiStatusError as status:
             if status.code != 404:
                 raise
@@ -195,7 +196,7 @@ class Cluster:
                 label_selector=f"{EXPERIMENT_LABEL}={name}",
                 resource_version=version,
                 timeout_seconds=seconds,
-                _request_timeout=(self.timeout, seconds + self.timeout),
+                _request_timeout=(TIMEOUT, seconds + TIMEOUT),
             )
             next(iter(events), None)
         except ApiException as error:
@@ -264,15 +265,6 @@ def _status_error(action: str, error: Any) -> Exception:
     if error.status in (400, 422):
         return InputError(f"the cluster refused to {action}: {message}")
     return ApiStatusError(f"cannot {action}: {error.status} {message}", error.status)
-
-
-def _find_cause(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> Any:
-    """Return the first exception of some kinds in a chain: the SDK wraps them in RuntimeErrors."""
-    while error is not None:
-        if isinstance(error, kinds):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _pod_namespace() -> str:

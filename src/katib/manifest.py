@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import tasks
-from config.errors import InputError
+from config.errors import InputError, is_hydra_error
 from katib.experiment import Parameter
 from katib.search_space import USAGE, probe_points, split_overrides
 
@@ -106,7 +106,7 @@ def build_request(
     try:
         config = compose([*fixed, *point])
     except Exception as error:
-        if not type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
+        if not is_hydra_error(error):
             raise
         raise InputError(explain_error(error)) from error
     task_name = str(config.task.name)

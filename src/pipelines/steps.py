@@ -301,13 +301,8 @@ def _compare(
     record = _read_run(run)
     monitor = str(dict(record["config"])["monitor"])
     folder = run_folder(root) / "baseline"
-    words = [
-        f"run={reference}",
-        *_example_overrides(overrides, tasks.task_from_record(record)),
-        "--output",
-        str(folder),
-    ]
-    run_command(step, "-m", "trainers", "evaluate", *words, valid_codes=(0, 2))
+    words = [f"run={reference}", *_example_overrides(overrides, tasks.task_from_record(record))]
+    run_command(step, "-m", "trainers", "evaluate", *words, "--output", folder, valid_codes=(0, 2))
     if step["exit"] == 2:  # other classes, or another task
         return Verdict("inconclusive", f"the baseline cannot be evaluated on these examples: {step['said']}"), ""
     options = ["--metric", monitor, "--margin", str(margin), "--json"]
@@ -321,13 +316,12 @@ def _compare(
     )
     values = {"difference": difference["value"], "low": difference["low"], "high": difference["high"]}
     artifacts.metrics(metrics, values | {"examples": examples})
-    direction = {"higher_is_better": result.get("higher_is_better")}
     step["comparison"] = {
         "metric": monitor,
         "margin": margin,
         "examples": examples,
         "difference": difference,
-        **direction,
+        "higher_is_better": result.get("higher_is_better"),
     }
     if examples < minimum:
         verdict = Verdict("inconclusive", f"{text}; fewer than {minimum}")

@@ -15,7 +15,6 @@ from datamodules.storage import cache
 from quality import soda
 
 FORMAT = 1  # part of the cache key: raise it when checks are read differently
-SHIPPED = tasks.CONF.parent / "contracts"
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
 TABLE = "data/main/facts"

@@ -1,15 +1,19 @@
 """The description of a task's table of facts: the module that its `facts()` returns, with defaults for optional names."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from config import tasks
 from config.errors import InputError
-from quality import tables
+from quality.tables import split_counts
 
 REQUIRED = ("FORMAT", "SCHEMA", "tables")
+OPTIONAL = (
+    *("finish", "classes", "counts", "pictures"),
+    *("GROUP", "USABLE", "CATEGORIES", "CAPTION", "TEXTS", "SPANS", "PICTURED"),
+)
 RENAMED = {"ALIKE": "GROUP", "SAID": "CAPTION"}
 
 
@@ -41,17 +45,17 @@ class Description:
     format: int
     schema: Any
     tables: Callable[[Any, str], Iterator[Any]]
-    finish: Callable[[Path, Path], Any]
-    classes: Callable[[Any], list[dict[str, str]]]
-    counts: Callable[[Any], list[dict[str, Any]]]
-    group: str
-    usable: str
-    categories: tuple[str, ...]
-    caption: str | None
-    texts: tuple[str, ...]
-    spans: Mapping[str, tuple[str, str]]
-    pictured: tuple[str, ...]
-    pictures: Callable[[Any, Iterable[Mapping[str, Any]]], Any] | None
+    finish: Callable[[Path, Path], Any] = Path.replace
+    classes: Callable[[Any], list[dict[str, str]]] = lambda data: []
+    counts: Callable[[Any], list[dict[str, Any]]] = split_counts
+    group: str = "number"
+    usable: str = "true"
+    categories: Sequence[str] = ()
+    caption: str | None = None
+    texts: Sequence[str] = ()
+    spans: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    pictured: Sequence[str] = ()
+    pictures: Callable[[Any, Iterable[Mapping[str, Any]]], Any] | None = None
 
 
 def describe(task: str) -> Description:
@@ -67,21 +71,5 @@ def describe(task: str) -> Description:
         )
     if renamed := [name for name in RENAMED if hasattr(module, name)]:
         raise InputError(f"{module.__name__}: {renamed[0]} is now {RENAMED[renamed[0]]} (docs/quality.md)")
-    return Description(
-        task=task,
-        examples=str(getattr(tasks.load_module(task), "EXAMPLES", "examples")),
-        format=module.FORMAT,
-        schema=module.SCHEMA,
-        tables=module.tables,
-        finish=getattr(module, "finish", Path.replace),
-        classes=getattr(module, "classes", lambda data: []),
-        counts=getattr(module, "counts", tables.split_counts),
-        group=getattr(module, "GROUP", "number"),
-        usable=getattr(module, "USABLE", "true"),
-        categories=tuple(getattr(module, "CATEGORIES", ())),
-        caption=getattr(module, "CAPTION", None),
-        texts=tuple(getattr(module, "TEXTS", ())),
-        spans=getattr(module, "SPANS", {}),
-        pictured=tuple(getattr(module, "PICTURED", ())),
-        pictures=getattr(module, "pictures", None),
-    )
+    values = {name.lower(): getattr(module, name) for name in (*REQUIRED, *OPTIONAL) if hasattr(module, name)}
+    return Description(task, str(getattr(tasks.load_module(task), "EXAMPLES", "examples")), **values)

@@ -14,6 +14,7 @@ from config import files, tasks
 from config.command import take_override
 from config.errors import InputError
 from datamodules import factory
+from datamodules.classes import format_names
 from quality import distances, drift_report, features, notify, profile, tables, verdict
 from quality.description import describe
 from quality.facts import Facts, load_facts
@@ -45,11 +46,10 @@ def command(args: argparse.Namespace) -> int:
     reference_task = profile.read(folder)["task"]
     if reference_task != task:
         raise InputError(f"the reference is data for {reference_task}, the new data is for {task}")
-    facts, description = load_facts(data, task), describe(task)
+    facts = load_facts(data, task)
     with tempfile.TemporaryDirectory() as spill:
-        connection = tables.connect(facts.path, Path(spill))
-        profile.write(Path(spill), connection, description)
-        connection.close()
+        with tables.connect(facts.path, Path(spill)) as connection:
+            profile.write(Path(spill), connection, describe(task))
         old = _read_sample(folder / profile.SAMPLE, "train")
         new = _read_sample(Path(spill) / profile.SAMPLE, args.split)
         blocks = [(old, new)]
@@ -72,7 +72,7 @@ def command(args: argparse.Namespace) -> int:
         drift_report.write(report, result)
     except OSError as error:
         raise InputError(f"the report cannot be written to {report}: {error.strerror or error}") from error
-    names = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
+    names = format_names(drifted)
     print(f"{len(drifted)} of {len(columns)} columns drifted{': ' + names if drifted else ''}")
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:

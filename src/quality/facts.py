@@ -62,9 +62,8 @@ def load_facts(data: Any, task: str) -> Facts:
                 for table in description.tables(data, split):
                     writer.write_table(table)
         description.finish(folder / "rows.parquet", folder / "facts.parquet")
-        connection = tables.connect(folder / "facts.parquet", folder / "spill")
-        fields = {"classes": description.classes(data), "counts": description.counts(connection)}
-        connection.close()
+        with tables.connect(folder / "facts.parquet", folder / "spill") as connection:
+            fields = {"classes": description.classes(data), "counts": description.counts(connection)}
         (folder / "about.json").write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
 
     folder = cache.entry(data.root, "facts", key, build)

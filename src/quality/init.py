@@ -35,10 +35,8 @@ def command(args: argparse.Namespace) -> int:
     data = factory.build(config.data)
     base = contract.read(str(config.quality.contract), data.root)
     facts = load_facts(data, task)
-    with tempfile.TemporaryDirectory() as spill:
-        connection = tables.connect(facts.path, Path(spill))
+    with tempfile.TemporaryDirectory() as spill, tables.connect(facts.path, Path(spill)) as connection:
         statistics = profile.write(Path(spill), connection, describe(task))
-        connection.close()
     text = draft_contract(base.text, statistics, args.overrides)
     contract.parse(text, "new", args.output or "the new contract")
     if path is None:

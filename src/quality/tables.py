@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import files
-
 MEMORY = "64MB"  # DuckDB spills to the disk beyond it
 
 
@@ -82,13 +80,8 @@ def sql_string(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def write_counts(path: Path, counts: Sequence[Mapping[str, Any]]) -> None:
-    """Write counts for the next verification of the same source."""
-    files.write_json(path, list(counts))
-
-
 def read_counts(path: Path) -> list[dict[str, Any]]:
-    """Read the counts of `write_counts`; empty if there are none or the file is damaged."""
+    """Read the counts of an earlier verification of the same source; empty if there are none or the file is damaged."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [{"split": row["split"], "label": row["label"], "rows": int(row["rows"])} for row in rows]

@@ -67,14 +67,12 @@ def classes(data: TextClassificationData) -> list[dict[str, str]]:
 
 def finish(rows: Path, final: Path) -> None:
     """Write the final file, with the column `known`, which needs all rows."""
-    with tempfile.TemporaryDirectory(dir=rows.parent) as spill:
-        connection = connect(rows, Path(spill))
+    with tempfile.TemporaryDirectory(dir=rows.parent) as spill, connect(rows, Path(spill)) as connection:
         known_label = "label in (select label from facts where split = 'train' and label is not null)"
         connection.execute(
             f"copy (select * replace ({known_label} as known) from facts) to {sql_string(str(final))} "
             "(format parquet, compression zstd)"
         )
-        connection.close()
     rows.unlink()
 
 

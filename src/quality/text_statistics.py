@@ -1,4 +1,4 @@
-"""Statistics of texts in the tables of facts: personal data, broken characters, normalised hashes."""
+"""Statistics of texts in the tables of facts: personal data and broken characters."""
 
 import re
 

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from config import files
 from datamodules.storage import cache
 from quality import contract as contracts
 from quality import profile, report, soda, tables
@@ -59,18 +60,15 @@ def verify_data(data: Any, task: str, contract_name: str, action: str = "enforce
 
     def build(folder: Path) -> None:
         logger.info("verifying the data contract %s", contract.name)
-        connection = tables.connect(facts.path, folder / "spill")
-        try:
+        with tables.connect(facts.path, folder / "spill") as connection:
             tables.add_tables(connection, facts, expected, previous)
             verdict = judge_contract(contract, facts, connection, versions, folder / verdicts.ROWS)
             verdicts.write(folder / verdicts.FILE, verdict)
             statistics = profile.write(folder, connection, description)
             report.write(folder, verdict, statistics, description, data)
-        finally:
-            connection.close()
 
     folder = cache.entry(data.root, "verdicts", key, build)
     verdict = verdicts.read(folder / verdicts.FILE)
     if (verdict.accepted or action == "warn") and previous != verdict.counts:
-        tables.write_counts(counts_file, verdict.counts)
+        files.write_json(counts_file, verdict.counts)
     return verdict, folder

@@ -109,17 +109,8 @@ def _register(args: argparse.Namespace) -> str:
     elif not args.run:
         raise InputError("name a run to register: python -m runs register outputs/…")
     else:
-        version = registry.register_run(
-            Path(args.run),
-            args.name,
-            args.server,
-            args.champion,
-            args.use,
-            args.licence,
-            args.despite_gates,
-            args.kubeflow,
-            args.instead_of,
-        )
+        names = ("name", "server", "champion", "use", "licence", "despite_gates", "kubeflow", "instead_of")
+        version = registry.register_run(Path(args.run), **{name: getattr(args, name) for name in names})
     if args.json:
         return json.dumps(asdict(version))
     note = "" if version.new or args.rollback else ", already registered"

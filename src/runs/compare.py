@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from config import tasks
 from config.errors import InputError
+from config.numbers import replace_non_finite
 from config.terminal import format_table, make_printable
 from runs import folder as folders
 from runs import prediction_table
@@ -312,12 +313,12 @@ def _result(
         verdict = "different" if higher is None else "better" if gain > 0 else "worse"
     if higher is not True:  # McNemar's test counts correct examples, not errors
         difference = dataclasses.replace(difference, mcnemar=None)
-    if margin is None or higher is None:
-        return MetricComparison(name, metric, higher, difference, adjusted, verdict, None, None)
-    # If no example differs, up to 3 in N may still do (rule of three).
-    unobserved = scale * 3 / difference.clusters if difference.low == difference.high else 0.0
-    worst = difference.low - unobserved if higher else difference.high + unobserved
-    non_inferior = worst > -margin if higher else worst < margin
+    non_inferior = worst = None
+    if margin is not None and higher is not None:
+        # If no example differs, up to 3 in N may still do (rule of three).
+        unobserved = scale * 3 / difference.clusters if difference.low == difference.high else 0.0
+        worst = difference.low - unobserved if higher else difference.high + unobserved
+        non_inferior = worst > -margin if higher else worst < margin
     return MetricComparison(name, metric, higher, difference, adjusted, verdict, non_inferior, worst)
 
 
@@ -358,15 +359,7 @@ def _seed_notes(runs: set[tuple[int, int]]) -> list[str]:
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """Convert a comparison for JSON; numbers that are not finite become null."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: finite(child) for name, child in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(child) for child in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return dict(finite(dataclasses.asdict(comparison)))
+    return dict(replace_non_finite(dataclasses.asdict(comparison)))
 
 
 def format_comparison(comparison: Comparison, width: int) -> str:

@@ -47,7 +47,7 @@ def _always(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
 
 def _if_renamed_class(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     """Whether the new class is the old one under its present name."""
-    return old == "trainers.baselines.Majority" and str(new).startswith(f"{old}")
+    return old == "trainers.baselines.Majority" and str(new).startswith(old)
 
 
 def _if_longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:

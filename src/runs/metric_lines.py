@@ -25,10 +25,6 @@ NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 KATIB_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 # Metrics of every run, in addition to those of its task.
 TRAINING_METRICS = ("train_loss", "train_examples_per_second", "peak_memory_mib")
-_LINE = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) epoch=(?P<epoch>\d+) step=(?P<step>\d+)"
-    r"(?P<values>( [^ ]+=[^ ]+)*)"
-)
 
 # Functions that are called with each line that is written; `runs.push` adds one.
 listeners: "list[Callable[[MetricLine], None]]" = []
@@ -70,26 +66,12 @@ def to_finite_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
 
 
 def format_line(line: MetricLine) -> str:
-    """Format a metric line, without a line break. Parsing it gives exactly the same floats.
+    """Format a metric line, without a line break. Its numbers are exactly the same floats.
 
     Raises:
         ValueError: A metric is not valid; see `to_finite_metrics`.
     """
     return " ".join([format_time(line.time), *(f"{name}={text}" for name, text in _fields(line).items())])
-
-
-def parse_line(text: str) -> MetricLine:
-    """Parse the text of `format_line`.
-
-    Raises:
-        ValueError: The text is not a metric line.
-    """
-    match = _LINE.fullmatch(text.rstrip("\r\n"))
-    if match is None:
-        raise ValueError(f"not a metric line: {text[:200]!r}")
-    words = [word.rpartition("=") for word in match["values"].split()]
-    values = to_finite_metrics({name: float(number) for name, _, number in words})
-    return MetricLine(_parse_time(match["time"]), int(match["epoch"]), int(match["step"]), values)
 
 
 def to_json(line: MetricLine) -> str:

@@ -9,13 +9,12 @@ from config import tasks
 from config.errors import InputError
 from config.files import read_json
 from config.numbers import format_number
-from runs import folder as folders
 from runs import prediction_table
 from runs.fields import as_mapping, is_number
 from runs.lineage import collect_lineage
 from runs.listing import choice_name
 from runs.rerun import rerun_command
-from runs.statistics import MeanEstimate, format_interval
+from runs.statistics import format_interval
 
 GATES = (("quality", "Data contract"), ("explain", "Explanations"))
 
@@ -51,7 +50,8 @@ def format_card(
     model, data = choice_name(record, "model") or "a model", choice_name(record, "data") or "its data"
     splits = {split: as_mapping(as_mapping(record.get("data")).get(split)).get(unit) for split in ("train", "val")}
     counts = [f"{split}: {count:,} {unit}" for split, count in splits.items() if isinstance(count, int)]
-    intervals = _intervals(folder, record)
+    table, _ = prediction_table.read_if_valid(folder, record)
+    intervals = prediction_table.metric_means(table) if table is not None else {}
     metrics = {name: value for name, value in as_mapping(record.get("metrics")).items() if is_number(value)}
     lines = [
         f"# {model} on {data}",
@@ -96,12 +96,3 @@ def format_card(
         "```",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _intervals(folder: Path, record: Mapping[str, Any]) -> dict[str, MeanEstimate]:
-    if not (folder / folders.PREDICTIONS).exists():
-        return {}
-    try:
-        return prediction_table.metric_means(prediction_table.read_table(folder, record))
-    except InputError:
-        return {}

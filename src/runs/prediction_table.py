@@ -83,6 +83,16 @@ def read_table(folder: Path, record: Mapping[str, Any] | None = None) -> Predict
     )
 
 
+def read_if_valid(folder: Path, record: Mapping[str, Any]) -> tuple[PredictionTable | None, str]:
+    """Return the predictions of a run, or None and why they cannot be read; a run without predictions has no reason."""
+    if not (folder / folders.PREDICTIONS).exists():
+        return None, ""
+    try:
+        return read_table(folder, record), ""
+    except InputError as error:
+        return None, str(error)
+
+
 def usable_clusters(clusters: Iterable[str]) -> list[str] | None:
     """Return the clusters to resample; None if they are too few, so that single examples are resampled."""
     names = list(clusters)

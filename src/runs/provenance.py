@@ -1,5 +1,6 @@
 """Provenance of a run: code, packages and machine. Unknown values are null."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -9,11 +10,11 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from config.files import PROJECT
+from config.process import available_cores
 
 LOCK_FILE = PROJECT / "requirements.lock"
 # An image has no .git; its build sets this.
@@ -74,30 +75,28 @@ def hardware_info() -> dict[str, Any]:
     """Return processor, usable cores, memory, and GPUs (if torch is imported already)."""
     import psutil
 
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return {
         "host": socket.gethostname(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": cores,
+        "cpu": read_cpuinfo("model name") or platform.processor() or None,
+        "cores": available_cores(),
         "cpu_limit": _cpu_limit(),
         "memory_mib": min(psutil.virtual_memory().total, _memory_limit()) // 2**20,
         "gpus": _gpus(),
     }
 
 
-def environment_info(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def environment_info() -> dict[str, Any]:
     """Return the Katib trial, the pipeline run and the number of processes, from environment variables."""
     pipeline = {
-        key.removeprefix("KFP_").lower(): environment[key]
+        key.removeprefix("KFP_").lower(): os.environ[key]
         for key in ("KFP_RUN_ID", "KFP_RUN_NAME", "KFP_POD_NAME", "KFP_POD_UID")
-        if environment.get(key)
+        if os.environ.get(key)
     }
     return {
-        "trial": environment.get("KATIB_TRIAL_NAME") or None,
+        "trial": os.environ.get("KATIB_TRIAL_NAME") or None,
         "pipeline": pipeline or None,
-        "world_size": int(environment.get("WORLD_SIZE") or 1),
+        "world_size": int(os.environ.get("WORLD_SIZE") or 1),
     }
 
 
@@ -116,14 +115,14 @@ def _git(project: Path, *arguments: str) -> str | None:
     return result.stdout.decode("utf-8", "replace") if result.returncode == 0 else None
 
 
-def _cpu_model() -> str | None:
-    try:
+def read_cpuinfo(key: str) -> str:
+    """Return a field of Linux's /proc/cpuinfo, such as "model name"; "" if there is none."""
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or None
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return ""
 
 
 def _cpu_limit() -> float | None:

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal
 
 from config import files
 from runs import folder as folders
 from runs import provenance
 from runs.masking import mask_command, mask_secrets
-from runs.metric_lines import format_time, to_finite_metrics
+from runs.metric_lines import format_time
 from runs.utilisation import UtilisationMonitor, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
@@ -63,26 +63,14 @@ class Record:
             with contextlib.suppress(OSError) if sys.exc_info()[0] else contextlib.nullcontext():
                 self.update()
 
-    def end(
-        self,
-        status: Status,
-        *,
-        exit_code: int = 0,
-        reason: str | None = None,
-        metrics: Mapping[str, SupportsFloat] | None = None,
-    ) -> None:
+    def end(self, status: Status, *, exit_code: int = 0, reason: str | None = None) -> None:
         """Record how the run ended, and write the file for the last time.
 
         Args:
             status: finished, diverged, interrupted or failed.
             exit_code: Exit code of the command (docs/exit_codes.md).
             reason: One line about the end, unless the run finished.
-            metrics: The final metrics; None keeps those of a former session.
-
-        Raises:
-            ValueError: A metric is not finite, or has an invalid name.
         """
-        final = {} if metrics is None else {"metrics": to_finite_metrics(metrics)}
         self._utilisation.stop()
         ended = format_time(datetime.now(UTC))
         session = {**self.fields["sessions"][-1], "ended": ended, "exit_code": exit_code}
@@ -93,7 +81,6 @@ class Record:
             ended=ended,
             hardware=provenance.hardware_info(),
             sessions=[*self.fields["sessions"][:-1], session],
-            **final,
         )
 
 
@@ -102,9 +89,6 @@ def start_record(
     *,
     config: Mapping[str, Any],
     seeds: Mapping[str, int],
-    data: Mapping[str, Any] | None = None,
-    parent: Mapping[str, Any] | str | None = None,
-    choices: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
     project: Path = files.PROJECT,
 ) -> Record:
@@ -114,9 +98,6 @@ def start_record(
         folder: The run folder; created if absent. It must be locked (`runs.folder.lock_folder`).
         config: The resolved configuration as plain mappings and lists. Secrets in it are masked.
         seeds: Seeds by purpose.
-        data: `fingerprints` by split, and whatever describes the data; may be set later by `update(data=...)`.
-        parent: Origin of the initial weights (`init_from`).
-        choices: Choice of each Hydra group (`model`, `data`, ...), by which a run is named in tables.
         command: The command line; that of this process by default.
         project: The folder of the code.
 
@@ -154,9 +135,8 @@ def start_record(
         "duration_seconds": previous.get("duration_seconds", 0.0),
         "restarts": len(sessions) - 1,
         "metrics": previous.get("metrics", {}),
-        "data": data if data is not None else previous.get("data"),
-        "choices": choices if choices is not None else previous.get("choices"),
-        "parent": parent if parent is not None else previous.get("parent"),
+        # Set later: what describes the data, the choice of each Hydra group, the origin of the initial weights.
+        **{name: previous.get(name) for name in ("data", "choices", "parent")},
         **provenance.environment_info(),
         "seeds": seeds,
         "timings": previous.get("timings", {}),

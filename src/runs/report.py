@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config.errors import InputError
 from config.terminal import format_duration, format_timestamp
 from reports import page
 from reports.page import Cell, format_rounded
@@ -12,7 +11,6 @@ from runs import folder as folders
 from runs import prediction_table, report_metrics, report_mistakes, report_record
 from runs.fields import as_mapping, is_number
 from runs.listing import choice_name, run_status
-from runs.prediction_table import PredictionTable
 from runs.statistics import MeanEstimate, format_interval
 
 FILE = "report.html"
@@ -32,7 +30,7 @@ def write(folder: Path, against: Path | None = None) -> Path:
         InputError: a record is missing or cannot be read.
     """
     record = folders.read_record(folder)
-    columns, error = _read_columns(folder, record)
+    columns, error = prediction_table.read_if_valid(folder, record)
     means = prediction_table.metric_means(columns) if columns is not None else {}
     page.write(
         folder / FILE,
@@ -54,16 +52,6 @@ def write(folder: Path, against: Path | None = None) -> Path:
         **report_record.origin(folder, record),
     )
     return folder / FILE
-
-
-def _read_columns(folder: Path, record: Mapping[str, Any]) -> tuple[PredictionTable | None, str]:
-    """Return the predictions, or None and the reason for it; a run without predictions has no reason."""
-    if not (folder / folders.PREDICTIONS).exists():
-        return None, ""
-    try:
-        return prediction_table.read_table(folder, record), ""
-    except InputError as error:
-        return None, str(error)
 
 
 def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, MeanEstimate]) -> list[tuple[str, Any]]:

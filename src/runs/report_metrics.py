@@ -63,7 +63,7 @@ def curves(folder: Path) -> list[tuple[str, list[Series]]]:
     validation = [row for name, row in series.items() if name.startswith("val_") and not name.endswith("loss")]
     speed = [series[_SPEED]] if len(series[_SPEED].points if _SPEED in series else ()) > 1 else []
     titled = [("Losses", losses), ("Metrics", validation), ("Training examples per second", speed)]
-    return [(title, rows_) for title, rows_ in titled if rows_]
+    return [(title, group) for title, group in titled if group]
 
 
 def read_curves(folder: Path) -> dict[str, Series]:

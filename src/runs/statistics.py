@@ -72,40 +72,36 @@ def bootstrap_mean(
     return _estimate(value, means, bound, len(array), count)
 
 
-def bootstrap_difference(
-    values: Any, selected: Any, clusters: Any = None, seed: int = 0, draws: int = DRAWS
-) -> MeanEstimate:
-    """Estimate how far the mean of some examples lies below that of the rest, with the bootstrap of `bootstrap_mean`.
+def bootstrap_difference(values: Any, selected: Any, seed: int = 0) -> MeanEstimate:
+    """Estimate how far the mean of some examples lies below that of the rest, by a bootstrap of the examples.
+
+    Draws in which either side is empty are left out.
 
     Args:
         values: [N].
         selected: bool [N], the examples that may have the lower mean.
-        clusters: [N].
         seed: Seed of the draws.
-        draws: Number of draws; those in which either side is empty are left out.
     """
     array, mask = np.asarray(values, np.float64), np.asarray(selected, bool)
-    index, count = _cluster_index(clusters, np.ones(len(array), bool))
+    count = len(array)
     if not mask.any() or mask.all():
-        return MeanEstimate(np.nan, np.nan, np.nan, 1.0, len(array), count)
+        return MeanEstimate(np.nan, np.nan, np.nan, 1.0, count, count)
     value = float(array[~mask].mean() - array[mask].mean())
-    if count < 2:  # nothing to resample
-        return MeanEstimate(value, -np.inf, np.inf, 1.0, len(array), count)
     generator = np.random.default_rng(seed)
-    sums = np.stack([np.bincount(index, np.where(side, array, 0), count) for side in (~mask, mask)], axis=1)
-    sizes = np.stack([np.bincount(index, side, count) for side in (~mask, mask)], axis=1)
+    sides = np.stack([~mask, mask], axis=1)
+    sums, sizes = np.where(sides, array[:, None], 0), sides.astype(np.float64)
     parts = []
-    for start in range(0, draws, step := max(1, 2**22 // count)):
-        size = min(step, draws - start)
+    for start in range(0, DRAWS, step := max(1, 2**22 // count)):
+        size = min(step, DRAWS - start)
         weights = generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
         totals, counts = weights @ sums, weights @ sizes
         means = np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
         parts.append(means[:, 0] - means[:, 1])
     gaps = np.concatenate(parts)
     gaps = gaps[~np.isnan(gaps)]
-    if len(gaps) < draws / 2:
-        return MeanEstimate(value, -np.inf, np.inf, 1.0, len(array), count)
-    return _estimate(value, gaps, 0.0, len(array), count)
+    if len(gaps) < DRAWS / 2:
+        return MeanEstimate(value, -np.inf, np.inf, 1.0, count, count)
+    return _estimate(value, gaps, 0.0, count, count)
 
 
 def _cluster_index(clusters: Any, valid: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], int]:

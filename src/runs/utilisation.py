@@ -1,23 +1,21 @@
 """CPU and GPU utilisation of a run, and its peak memory."""
 
 import contextlib
-import os
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from config.process import available_cores
+
+INTERVAL = 5.0  # seconds between samples
+
 
 class UtilisationMonitor:
-    """Measures the utilisation of this process and its children; a thread samples that of GPUs.
+    """Measures the utilisation of this process and its children; a thread samples that of GPUs."""
 
-    Attributes:
-        interval: Seconds between samples.
-    """
-
-    def __init__(self, interval: float = 5.0) -> None:
-        self.interval = interval
+    def __init__(self) -> None:
         self._done = threading.Event()
         self._gpu: list[float] = []
         self._started, self._cpu = time.monotonic(), _cpu_seconds()
@@ -31,8 +29,7 @@ class UtilisationMonitor:
             cpu_percent: Percentage of all cores that this process may use. gpu_percent: Mean over samples; null without GPU.
         """
         wall = max(time.monotonic() - self._started, 1e-9)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        cpu = 100 * (_cpu_seconds() - self._cpu) / wall / cores
+        cpu = 100 * (_cpu_seconds() - self._cpu) / wall / available_cores()
         samples = list(self._gpu)
         return {
             "cpu_percent": round(max(cpu, 0.0), 1),
@@ -45,7 +42,7 @@ class UtilisationMonitor:
         self._thread.join(timeout=2)
 
     def _sample(self) -> None:
-        while not self._done.wait(self.interval):
+        while not self._done.wait(INTERVAL):
             torch = sys.modules.get("torch")
             # A call before training has initialised CUDA would initialise it on the wrong device.
             cuda = getattr(torch, "cuda", None)

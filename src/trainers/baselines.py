@@ -126,8 +126,8 @@ class Lexical(_Baseline):
         """
         contexts = data.train_examples.contexts
         counts: Counter[str] = Counter()
-        for i in range(len(contexts)):
-            counts.update({word.lower() for word in _WORD.findall(contexts[i])})
+        for context in contexts:
+            counts.update({word.lower() for word in _WORD.findall(context)})
         rarest = math.log(1 + len(contexts))
         weights = {word: rarest - math.log(1 + count) for word, count in counts.items()}
         self.learned = {"weights": weights, "unknown": rarest}

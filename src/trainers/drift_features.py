@@ -112,14 +112,11 @@ def _collect_token_means(network: Any) -> list[npt.NDArray[np.float64]]:
     means: list[npt.NDArray[np.float64]] = []
     masks: list[Tensor] = []
 
-    def store_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        masks.append(kwargs["attention_mask"])
-
     def store_means(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         weights = masks.pop().unsqueeze(2).double()
         means.append(((output[0].double() * weights).sum(1) / weights.sum(1)).cpu().numpy())
 
-    network.register_forward_pre_hook(store_mask, with_kwargs=True)
+    network.register_forward_pre_hook(lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True)
     network.base_model.register_forward_hook(store_means)
     return means
 
@@ -129,9 +126,5 @@ def _collect_head_inputs(network: Any) -> list[npt.NDArray[np.float64]]:
     inputs: list[npt.NDArray[np.float64]] = []
     classifier = network.get_classifier()
     head = classifier[0] if isinstance(classifier, tuple | nn.ModuleList) else classifier
-
-    def store(module: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs.append(args[0].flatten(1).double().cpu().numpy())
-
-    head.register_forward_pre_hook(store)
+    head.register_forward_pre_hook(lambda _, args: inputs.append(args[0].flatten(1).double().cpu().numpy()))
     return inputs

@@ -127,16 +127,10 @@ def _update_config(
     config: Any, dropout: float | None, attention_dropout: float | None, settings: dict[str, Any]
 ) -> None:
     """Set dropout, under the names that the configuration has for it, and further settings."""
-    names = {
-        "hidden_dropout_prob": dropout,
-        "dropout": dropout,
-        "hidden_dropout": dropout,
-        "embedding_dropout": dropout,
-        "mlp_dropout": dropout,
-        "attention_probs_dropout_prob": attention_dropout,
-        "attention_dropout": attention_dropout,
-    }
-    config.update({name: value for name, value in names.items() if value is not None and hasattr(config, name)})
+    hidden = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
+    for names, value in ((hidden, dropout), (("attention_probs_dropout_prob", "attention_dropout"), attention_dropout)):
+        if value is not None:
+            config.update({name: value for name in names if hasattr(config, name)})
     config.update(settings)
 
 

@@ -34,23 +34,18 @@ NOISE_LEVELS = 1 << 16
 STREAM_WORDS = 1 << 17
 
 
-def enable(model: nn.Module) -> int:
+def enable(model: nn.Module) -> None:
     """Replace dropout and attention of a model by those of this module, which apply on CPUs.
 
     Every `nn.Dropout` becomes a `Dropout`, and transformers models with plain SDPA use `attention`. Weights, their names
     and the model's saved configuration are unchanged. Calling it twice is harmless.
-
-    Returns:
-        Number of replaced modules.
     """
-    replaced = 0
     for parent in model.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 fast = Dropout(child.p, child.inplace)
                 fast.train(child.training)
                 setattr(parent, name, fast)
-                replaced += 1
     if getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa":
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
@@ -58,7 +53,6 @@ def enable(model: nn.Module) -> int:
         AttentionInterface.register(ATTENTION_NAME, attention)
         AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
         model.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
-    return replaced
 
 
 class Dropout(nn.Dropout):

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 
 from config import process
@@ -80,9 +81,10 @@ def fit(
     )
     log_steps = config.trainer.log_every_n_steps or 50
     reporting = Reporting(metrics_file, folder, writer, log_steps, list(config.task.metrics))
-    trainer = build_trainer(
-        config, loggers, folder, [StepSeeds(config.seed), reporting, Progress(), _SignalHandlers(signals), writer]
-    )
+    # The first hook after Lightning installs its signal handlers, which communicate with other processes.
+    signal_handlers = LambdaCallback(on_train_start=lambda *_: signals.install())
+    callbacks = [StepSeeds(config.seed), reporting, Progress(), signal_handlers, writer]
+    trainer = build_trainer(config, loggers, folder, callbacks)
     start = checkpoints.prepare_resume(folder, metrics_file)
     if config.trainer.compile:
         module.model.compile()  # type: ignore[union-attr]
@@ -199,17 +201,6 @@ def _distributed_arguments(arguments: dict[str, Any], world: int) -> dict[str, A
 def _plugins(arguments: dict[str, Any]) -> list[Any]:
     plugins = arguments["plugins"] or []
     return plugins if isinstance(plugins, list) else [plugins]
-
-
-class _SignalHandlers(pl.Callback):
-    """Callback that installs our signal handlers over Lightning's, which communicate with other processes."""
-
-    def __init__(self, signals: Signals) -> None:
-        self.signals = signals
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The first hook after Lightning installs its handlers.
-        self.signals.install()
 
 
 def _silence_lightning() -> None:

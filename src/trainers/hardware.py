@@ -3,13 +3,12 @@
 import functools
 import os
 import platform
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from config import process
+from runs.provenance import read_cpuinfo
 
 
 def configure_cpu(threads: int | None) -> dict[str, Any]:
@@ -22,10 +21,9 @@ def configure_cpu(threads: int | None) -> dict[str, Any]:
         Fields of run.json: `threads`, and as `cpu` what `tune_cpu` returns.
     """
     if threads is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if process.world_size() > 1 else 1
         # torchrun sets OMP_NUM_THREADS=1 by default, which is too few for training on CPUs.
-        threads = max(1, cores // processes)
+        threads = max(1, process.available_cores() // processes)
     tuning = tune_cpu()
     torch.set_num_threads(threads)
     return {"threads": threads, "cpu": tuning}
@@ -90,7 +88,7 @@ def enable_onednn_float32() -> bool:
         Whether oneDNN computes matrix products.
     """
     flags = cpu_flags()
-    if "avx512f" not in flags or "amx_bf16" in flags or _cpuinfo("vendor_id") == "GenuineIntel":
+    if "avx512f" not in flags or "amx_bf16" in flags or read_cpuinfo("vendor_id") == "GenuineIntel":
         return False
     if not torch.backends.mkldnn.is_available():
         return False
@@ -119,14 +117,4 @@ def _float32_is_exact() -> bool:
 @functools.cache
 def cpu_flags() -> frozenset[str]:
     """Return the processor's feature flags as Linux names them; empty on other systems."""
-    return frozenset(_cpuinfo("flags").split())
-
-
-def _cpuinfo(key: str) -> str:
-    if sys.platform != "linux":
-        return ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""
+    return frozenset(read_cpuinfo("flags").split())

@@ -26,8 +26,7 @@ def save_pictures(module: Any, folder: Path) -> None:
         return
     errors = sorted((row for row in predictions.read(path) if not row["correct"]), key=lambda row: -row["loss"])
     ids = [row["id"] for row in errors[:MAX_PICTURES]]
-    names = data.names
-    positions = {names[index]: index for index in range(len(names))}
+    positions = {name: position for position, name in enumerate(data.names)}
     pixels = data.val.gather(np.array([positions[name] for name in ids], np.int64))
     step = -(-max(pixels.shape[1:3], default=1) // MAX_SIDE)
     with files.atomic_write(folder / folders.MISTAKE_IMAGES) as file:

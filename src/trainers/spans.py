@@ -82,22 +82,6 @@ class Answers:
         best = self.best[i]
         return None if best < 0 else (int(self.start[i, best]), int(self.end[i, best]))
 
-    def n_best(self, i: int, context: str) -> list[dict[str, Any]]:
-        """Return the n-best list of question i: text (empty for "no answer"), start, end, score and probability."""
-        columns = (self.start, self.end, self.score, self.probability)
-        return [
-            {
-                "text": context[start:end] if start >= 0 else "",
-                "start": start if start >= 0 else None,
-                "end": end if start >= 0 else None,
-                "score": score,
-                "probability": probability,
-            }
-            for start, end, score, probability in zip(
-                *(column[i, : self.count[i]].tolist() for column in columns), strict=True
-            )
-        ]
-
 
 def merge_candidates(parts: Iterable[tuple[Ints, Candidates]]) -> tuple[Ints, Candidates]:
     """Merge the candidates of batches, and of processes, in the order of their windows.

@@ -114,11 +114,7 @@ def configure_randaugment(
 
 
 def augment_batch(
-    pixels: "Tensor",
-    labels: "Tensor",
-    num_classes: int,
-    settings: Settings,
-    dtype: torch.dtype = torch.float32,
+    pixels: "Tensor", labels: "Tensor", num_classes: int, settings: Settings
 ) -> tuple["Tensor", "Tensor"]:
     """Augment and normalise a batch.
 
@@ -127,10 +123,9 @@ def augment_batch(
         labels: int64 [B].
         num_classes: number of classes of the data.
         settings: of augmentation and normalisation.
-        dtype: of the returned images; the arithmetic is in float32.
 
     Returns:
-        Images [B, 3, H, W] in channels_last. Targets: the labels; with Mixup, CutMix or label smoothing
+        Images float32 [B, 3, H, W] in channels_last. Targets: the labels; with Mixup, CutMix or label smoothing
         float32 [B, num_classes] that sum to one. `torch.nn.functional.cross_entropy` takes both.
     """
     with _single_thread(pixels):
@@ -140,7 +135,7 @@ def augment_batch(
         if settings.randaugment is not None:
             # On the full batch: images with the same operation are processed together.
             pixels = randaugment(_flip_and_crop(pixels, settings), *settings.randaugment)
-        images, rows = _empty_images(pixels, torch.float32 if mixing else dtype)
+        images, rows = _empty_images(pixels)
         for part in _parts(pixels):
             inputs = pixels[part] if settings.randaugment is not None else _flip_and_crop(pixels[part], settings)
             _normalise(inputs, rows[part], settings)
@@ -151,12 +146,12 @@ def augment_batch(
             images, targets = _mix(images, targets, settings)
         if settings.label_smoothing:
             targets = targets.mul_(1 - settings.label_smoothing).add_(settings.label_smoothing / num_classes)
-        return images.to(dtype), targets
+        return images, targets
 
 
-def normalise_batch(pixels: "Tensor", settings: Settings, dtype: torch.dtype = torch.float32) -> "Tensor":
-    """Normalise a batch for evaluation, uint8 [B, H, W, 3] to [B, 3, H, W] in channels_last."""
-    images, rows = _empty_images(pixels, dtype)
+def normalise_batch(pixels: "Tensor", settings: Settings) -> "Tensor":
+    """Normalise a batch for evaluation, uint8 [B, H, W, 3] to float32 [B, 3, H, W] in channels_last."""
+    images, rows = _empty_images(pixels)
     with _single_thread(pixels):
         for part in _parts(pixels):
             _normalise(pixels[part], rows[part], settings)
@@ -374,20 +369,17 @@ def _single_thread(pixels: "Tensor") -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _empty_images(pixels: "Tensor", dtype: torch.dtype) -> tuple["Tensor", "Tensor"]:
-    """Uninitialised images [B, 3, H, W] in channels_last, and the same memory as rows [B, H, W * 3]."""
-    images = torch.empty(pixels.shape, dtype=dtype, device=pixels.device)
+def _empty_images(pixels: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Uninitialised images, float32 [B, 3, H, W] in channels_last, and the same memory as rows [B, H, W * 3]."""
+    images = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
     return images.permute(0, 3, 1, 2), images.flatten(2)
 
 
 def _normalise(pixels: "Tensor", rows: "Tensor", settings: Settings) -> None:
-    """Write (pixels / 255 - mean) / std of each channel, of uint8 [B, H, W, 3], into rows [B, H, W * 3]."""
+    """Write (pixels / 255 - mean) / std of each channel, of uint8 [B, H, W, 3], into rows, float32 [B, H, W * 3]."""
     scale, shift = _scale_and_shift(settings.mean, settings.std, pixels.shape[2], pixels.device)
     # The channels' factors are repeated: one vectorised multiply-add over long rows.
-    if rows.dtype == torch.float32:
-        torch.addcmul(shift, rows.copy_(pixels.flatten(2)), scale, out=rows)
-    else:
-        rows.copy_(torch.addcmul(shift, pixels.flatten(2).float(), scale))
+    torch.addcmul(shift, rows.copy_(pixels.flatten(2)), scale, out=rows)
 
 
 def _mix(images: "Tensor", targets: "Tensor", settings: Settings) -> tuple["Tensor", "Tensor"]:

@@ -97,10 +97,14 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     Raises:
         InputError: an image that cannot be decoded, by name.
     """
+    from tqdm import tqdm
+
     sizes = np.empty((len(split), 2), np.int64)
     counts = {"images": len(split), "greyscale": 0, "resized": 0}
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(split), size, size, 3)}
-    with (folder / "pixels.npy").open("wb") as file, _progress(len(split), split.location) as progress:
+    options = {"unit": "image", "disable": not sys.stderr.isatty(), "leave": False}
+    progress = tqdm(total=len(split), desc=f"decoding {split.location}", **options)
+    with (folder / "pixels.npy").open("wb") as file, progress:
         np.lib.format.write_array_header_1_0(file, header)
         done = 0
         for pixels, originals, greyscale in _decode_split(split, size):
@@ -263,9 +267,3 @@ def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixe
         originals.append(original)
         count += greyscale
     return pixels, originals, count
-
-
-def _progress(total: int, location: str) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=f"decoding {location}", unit="image", disable=not sys.stderr.isatty(), leave=False)

@@ -138,8 +138,7 @@ def _heart() -> Points:
     return np.stack([16 * np.sin(t) ** 3, -y], 1) / 17
 
 
-def _plus(width: float) -> Points:
-    w = width
+def _plus(w: float) -> Points:
     return np.array(
         [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)]
     )

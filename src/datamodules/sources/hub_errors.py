@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from config.errors import InputError, ResourceError
+from config.errors import InputError, ResourceError, exception_chain
 
 DATA_ALTERNATIVES = (
     "data.path=<folder of your files>, or generated data (data=squad_sample, data=topics_sample, data=shapes)"
@@ -42,7 +42,7 @@ def hub_access(subject: str, alternatives: str = ALTERNATIVES) -> Iterator[None]
     try:
         yield
     except Exception as error:
-        if any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in _causes(error)):
+        if any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in exception_chain(error)):
             raise ResourceError(
                 f"no space left on the disk while downloading {subject} to {_cache_folder()}; free some, or set "
                 "HF_HOME=<folder> to move the Hub's cache"
@@ -64,7 +64,7 @@ def explain_hub_error(error: BaseException, subject: str, alternatives: str = AL
         subject: of the download, for the message.
         alternatives: proposed by the message when the Hub cannot be reached.
     """
-    causes = _causes(error)
+    causes = exception_chain(error)
     by_class = {cls.__name__: cause for cause in reversed(causes) for cls in type(cause).__mro__}
     if "GatedRepoError" in by_class:
         return f"{subject} is gated: request access on its page of the Hub, then log in with `hf auth login`"
@@ -152,7 +152,7 @@ def _probe(endpoint: str) -> _Probe:
             status = get_session().head(endpoint, timeout=PATIENCE, follow_redirects=False).status_code
             outcome.append("the proxy requires a password" if status == 407 else None)
         except Exception as error:  # any failure means that the Hub cannot be reached
-            outcome.append(_line(_causes(error)[-1]) or type(error).__name__)
+            outcome.append(_line(exception_chain(error)[-1]) or type(error).__name__)
 
     # Otherwise one line per request, wherever logging shows INFO.
     for name in ("httpx", "httpx2"):
@@ -160,16 +160,6 @@ def _probe(endpoint: str) -> _Probe:
     thread = threading.Thread(target=request, name="hub-probe", daemon=True)
     thread.start()
     return _Probe(thread, time.monotonic(), outcome)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error and its chain of causes, outermost first."""
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in causes:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return causes
 
 
 def _line(error: BaseException) -> str:

@@ -116,6 +116,9 @@ class TextArray:
     def __getitem__(self, index: int) -> str:
         return self.bytes[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
 
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
 
 def check_ids(ids: TextArray, hashes: "array[int]", source: str, kind: str, hint: str = "") -> None:
     """Check that there are examples, and that their ids are unique.

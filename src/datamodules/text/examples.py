@@ -4,7 +4,7 @@ import json
 import logging
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -157,9 +157,7 @@ class Examples:
 
     def texts(self) -> Iterator[str]:
         """Yield all contexts and questions, to train a vocabulary on."""
-        for texts in (self._texts["contexts"], self._texts["questions"]):
-            for index in range(len(texts)):
-                yield texts[index]
+        return chain(self._texts["contexts"], self._texts["questions"])
 
     def warn(self, split: str) -> None:
         """Log a warning if the context does not have some answers at their offsets."""

@@ -4,6 +4,7 @@ import json
 import logging
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,7 @@ class LabelledTexts:
 
     def corpus(self) -> Iterator[str]:
         """Yield all texts, to train a vocabulary on."""
-        for texts in (self._texts, self._pairs):
-            for index in range(len(texts)):
-                yield texts[index]
+        return chain(self._texts, self._pairs)
 
 
 def resolve_classes(train: LabelledTexts, val: LabelledTexts) -> list[str]:
