@@ -133,7 +133,8 @@ def find_window(subject: Subject, encoder: InputEncoder, question: str, context:
         max_answer_tokens=settings.max_answer_tokens,
         no_answer=encoder.no_answer,
     )
-    span, fields = answer_scores.answer_fields(answers, 0, encoder.no_answer)
+    span = answers.span(0) if answers.answered[0] else None
+    confidence = answer_scores.answer_fields(answers, 0, encoder.no_answer)["probability"]
     number, start, end = locate_span(windows, logits, span)
     inside = slice(windows.offsets[number], windows.offsets[number + 1])
     chars = np.asarray(windows.chars[inside], np.int64)
@@ -142,7 +143,7 @@ def find_window(subject: Subject, encoder: InputEncoder, question: str, context:
     position, paragraph = np.arange(len(ids)), int(np.flatnonzero(chars[:, 0] >= 0)[0])
     question_mask = (position >= before) & (position < paragraph - between)
     types = np.asarray(windows.types[inside], np.int64) if encoder.uses_types else None
-    return Window(ids, types, chars, question_mask, start, end, span, fields["probability"])
+    return Window(ids, types, chars, question_mask, start, end, span, confidence)
 
 
 def window_logits(subject: Subject, windows: Windows, settings: Settings) -> list[Logits]:
