@@ -72,7 +72,9 @@ def warm_kfp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def serve_warm(path: Path, *modules: str) -> Iterator[Path]:
     """Runs tests/warm.py at a socket, with modules imported, for as long as the generator lives."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    # huggingface_hub reads its settings when it is imported: those of `run`.
+    hub = {"HF_HOME": os.environ["ISOTRAIN_CACHE"] + "/hf", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **hub}
     command = [sys.executable, str(ROOT / "tests" / "warm.py"), str(path), *modules]
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     while not path.exists():
@@ -118,6 +120,8 @@ def run(cache: Path, tmp_path: Path, warm: Path, request: pytest.FixtureRequest)
             "HF_HUB_OFFLINE": "1",
             **environment,
         }
+        # Other settings of huggingface_hub than those of the warm process need a new one.
+        cold = cold or any(name.startswith("HF_") for name in environment)
         head = [str(ROOT / "train.py")] if arguments[0] == "train.py" else [arguments[0]]
         command = [*head, *arguments[1:]]
         if not cold and needs_torch(arguments):
