@@ -349,29 +349,28 @@ def parse_number(value: Any) -> float | None:
 
 
 def iter_strings(value: Any, path: YamlPath) -> Iterator[tuple[YamlPath, str]]:
-    """Return every string in a value, keys included, with its path."""
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield (*path, str(key)), str(key)
-            yield from iter_strings(child, (*path, str(key)))
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from iter_strings(child, (*path, index))
-    elif isinstance(value, str):
-        yield path, value
+    """Return every string in a mapping or list, keys included, with its path."""
+    for child_path, child in _iter_values(value, path):
+        for text in (child_path[-1], child):
+            if isinstance(text, str):
+                yield child_path, text
 
 
 def iter_lists(value: Any, path: YamlPath, key: str) -> Iterator[tuple[YamlPath, list[Any]]]:
     """Return every list of a key, at any depth, with its path."""
-    if isinstance(value, dict):
-        for name, child in value.items():
-            if name == key and isinstance(child, list):
-                yield (*path, name), child
-            else:
-                yield from iter_lists(child, (*path, name), key)
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from iter_lists(child, (*path, index), key)
+    for child_path, child in _iter_values(value, path):
+        if child_path[-1] == key and isinstance(child, list):
+            yield child_path, child
+
+
+def _iter_values(value: Any, path: YamlPath) -> Iterator[tuple[YamlPath, Any]]:
+    """Return every value inside a mapping or list, at any depth, with its path."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in pairs:
+        name = str(key) if isinstance(value, dict) else key
+        yield (*path, name), child
+        if isinstance(child, dict | list):
+            yield from _iter_values(child, (*path, name))
 
 
 def _settings(rows: list[Any]) -> dict[str, str]:

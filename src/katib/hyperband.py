@@ -30,10 +30,8 @@ def plan_brackets(settings: Mapping[str, str]) -> list[list[tuple[int, int]]]:
     for s in range(largest, -1, -1):
         count = math.ceil((largest + 1) * (eta**s / (s + 1)))
         first = int(resource * eta ** (-s))  # the service passes integers between rungs
-        rungs = [(count, first)]
-        for i in range(s):
-            rungs.append((math.ceil(math.ceil(count * eta ** (-i)) / eta), int(first * eta ** (i + 1))))
-        brackets.append(rungs)
+        rungs = [(math.ceil(math.ceil(count * eta ** (-i)) / eta), int(first * eta ** (i + 1))) for i in range(s)]
+        brackets.append([(count, first), *rungs])
     return brackets
 
 

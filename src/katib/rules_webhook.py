@@ -19,13 +19,11 @@ from katib.experiment import (
     iter_strings,
 )
 from katib.findings import Problem, Rule
+from katib.rules_algorithm import ALLOWED_SETTINGS
 from katib.schema import job_problems
 
 # Algorithms with a service in the katib-config that Katib ships.
-ALGORITHMS = (
-    *("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband", "pbt"),
-    *("enas", "darts"),
-)
+ALGORITHMS = (*ALLOWED_SETTINGS, "enas", "darts")
 EARLY_STOPPING = ("medianstop",)
 COLLECTORS = ("StdOut", "File", "TensorFlowEvent", "Push", "Custom")
 POLICIES = ("Never", "LongRunning", "FromVolume")

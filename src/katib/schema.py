@@ -91,16 +91,14 @@ def type_problems(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Prob
     """
     if value is None:
         return
-    if isinstance(schema, list):
-        if not isinstance(value, list):
-            yield path, *_NOT_A_LIST
-            return
+    if isinstance(schema, list) and not isinstance(value, list):
+        yield path, *_NOT_A_LIST
+    elif isinstance(schema, list):
         for index, child in enumerate(value):
             yield from type_problems(child, schema[0], (*path, index))
+    elif isinstance(schema, dict) and not isinstance(value, dict):
+        yield path, "the value must be a mapping", f"use the fields {', '.join(schema)}"
     elif isinstance(schema, dict):
-        if not isinstance(value, dict):
-            yield path, "the value must be a mapping", f"use the fields {', '.join(schema)}"
-            return
         for key, child in value.items():
             if key in schema:
                 yield from type_problems(child, schema[key], (*path, key))
@@ -124,10 +122,9 @@ def job_problems(value: Any, path: YamlPath, kind: str) -> Iterator[Problem]:
         return  # `check` reports it
     if value is None or kind == "object":
         return
-    if match := re.fullmatch(r"[lL]ist\[(.+)\]", kind):
-        if not isinstance(value, list):
-            yield path, *_NOT_A_LIST
-            return
+    if (match := re.fullmatch(r"[lL]ist\[(.+)\]", kind)) and not isinstance(value, list):
+        yield path, *_NOT_A_LIST
+    elif match:
         for index, child in enumerate(value):
             yield from job_problems(child, (*path, index), match[1])
     elif match := re.fullmatch(r"[dD]ict[(\[](\w+), (.+)[)\]]", kind):
@@ -141,13 +138,9 @@ def job_problems(value: Any, path: YamlPath, kind: str) -> Iterator[Problem]:
         is_quantity = path[-1] in ("sizeLimit", "divisor") and _has_type(value, "number")  # the API takes numbers
         if not is_quantity and not _has_type(value, type_name):
             yield _wrong_type(path, value, type_name)
-    else:
-        model = getattr(models, kind, None)
-        if model is None:
-            return
-        if not isinstance(value, dict):
-            yield path, *_NOT_A_MAPPING
-            return
+    elif (model := getattr(models, kind, None)) and not isinstance(value, dict):
+        yield path, *_NOT_A_MAPPING
+    elif model:
         attributes = {key: attribute for attribute, key in model.attribute_map.items()}
         for key, child in value.items():
             if key not in attributes:

@@ -101,10 +101,8 @@ class SimpleCommand:
     @property
     def program(self) -> str:
         """Its first word that is neither an assignment nor a keyword."""
-        for word in self.words:
-            if not re.fullmatch(r"\w+=.*|then|do|else|if|while|until|time|!|\{", word, re.DOTALL):
-                return word
-        return ""
+        prefix = re.compile(r"\w+=.*|then|do|else|if|while|until|time|!|\{", re.DOTALL)
+        return next((word for word in self.words if not prefix.fullmatch(word)), "")
 
     @property
     def overrides(self) -> list[str] | None:
