@@ -15,7 +15,7 @@ from explain.text_values import PAIR, Settings
 from explain.text_values import explain as explain
 
 FORMAT = 1  # part of the cache key: raise it when values change
-EXAMPLES = 128  # of a sample
+EXAMPLES = 128  # size of a sample
 CHUNK = 16
 STABILITY = "they are exact, whatever the seed"
 MEASURES = {
@@ -58,7 +58,7 @@ def random_network(subject: Subject, seed: int) -> Any:
 def replacements(
     data: Any, ids: Sequence[str], positions: Sequence[int], part: Sequence[int], text_settings: Settings
 ) -> list[list[int]]:
-    """Choose for each text of a part of the sample others of another class, to put in its place.
+    """Choose, for each text of a part of the sample, texts of another class that replace it.
 
     Args:
         data: the data module.

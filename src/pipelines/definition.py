@@ -1,4 +1,4 @@
-"""The pipeline: data, quality, tune, train, evaluate, explain, gates, register; the same for every task."""
+"""The pipeline: data, quality, drift, tune, train, evaluate, explain, benchmark, register, and gates; for every task."""
 
 from collections.abc import Mapping
 from typing import Any, List  # noqa: UP035 - as KFP reads annotations

@@ -1,4 +1,4 @@
-"""Notifications of failures: Slack-compatible JSON over HTTP, and a summary file. They never delay or end a run."""
+"""Notifications of failures: Slack-compatible JSON over HTTP, and a summary file. They never end a run."""
 
 import json
 import logging
@@ -14,6 +14,8 @@ SECONDS = 5.0  # timeout of the request
 
 def send_notification(message: str, folder: Path, address: str | None, summary: str | None) -> None:
     """Post a message to an address and append a report to a summary file. Errors are logged as warnings.
+
+    An address that does not answer delays the run by `2 * SECONDS` at most.
 
     Args:
         message: one line.

@@ -1,6 +1,6 @@
 """Pages: self-contained HTML from the jinja2 templates in `reports/templates`.
 
-A package gives plain data, the template has the HTML. A page is written in three parts:
+A package gives plain data, the template has the HTML. A page is written in two parts:
 
 1. `templates/<page>.html.jinja` extends the base, which brings the style, and imports the macros:
 
@@ -17,8 +17,8 @@ A package gives plain data, the template has the HTML. A page is written in thre
 
        page.write(folder / "report.html", "run.html.jinja", title=…, status=…, phases=[["fit", "3:20", 0.8]], curves=[…])
 
-3. Nothing else: values are escaped always (also control characters, which show as `\\x07`), a name that is missing is an
-   error, and the file appears atomically.
+Values are always escaped (also control characters, which show as `\\x07`), a name that is missing is an error, and the
+file appears atomically.
 
 Kinds of a table's columns: "" (as it is), "number" (right-aligned; numbers get 4 significant digits), "text" (long),
 "id" (breaks anywhere), "nowrap", "code", "badge" (a status), "image" (a data URI), "bar" (a share, 0 to 1), "pieces"

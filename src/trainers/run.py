@@ -31,7 +31,7 @@ class Run:
     Attributes:
         config: the composed configuration.
         folder: the run folder.
-        record: run.json being written; on rank zero of a run that trains.
+        record: run.json being written, on rank zero of a run that trains; otherwise None.
         finished_fields: content of run.json of a run that was finished before; empty for a run that trains.
         loggers: experiment trackers, after `open_loggers`.
         reported: whether `report` wrote the result.
@@ -130,7 +130,7 @@ class Run:
             metrics=metric_lines.to_finite_metrics(best["metrics"]),
         )
         model = self.folder / folders.MODEL
-        if (model / "config.json").exists():  # not of a baseline
+        if (model / "config.json").exists():  # a baseline has none
             saved_model.write_settings(model, self.record.fields)
         self.reported = True
 
