@@ -27,7 +27,7 @@ MEASURES = {
     "pointing": "how often the highest cell lies in the object's box, less the box's share of the image",
     "mass": "share of the positive values in the object's box, less the box's share of the image",
     "faithfulness": "areas of insertion and deletion, compared with those of a random order",
-    "learned": "faithfulness, less that of the same architecture with random weights",
+    "learned": "faithfulness, minus that of the same architecture with random weights",
     **measures.COMMON,
 }
 MAX_BOX = 0.8  # share of the image; larger boxes are not measured

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 # The measures of every task, with their meanings.
 COMMON = {
-    "comprehensiveness": "fall of the probability without the highest parts, less the fall in a random order",
+    "comprehensiveness": "decrease of the probability without the highest parts, minus that in a random order",
     "sufficiency": "share of the probability that the highest parts alone keep, more than in a random order",
     "unlike_random": "1 less the rank correlation with the values of the same architecture with random weights",
     "agreement": "rank correlation with integrated gradients",

@@ -22,7 +22,7 @@ CHUNK = 8
 STABILITY = "they are exact, whatever the seed"
 MEASURES = {
     "question_share": "the question's share of the absolute values, less its share with random weights",
-    "question_permutation": "fall of the answer's probability with another question about the paragraph",
+    "question_permutation": "decrease of the answer's probability with another question about the paragraph",
     **measures.COMMON,
 }
 

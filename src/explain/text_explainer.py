@@ -19,8 +19,8 @@ EXAMPLES = 128  # size of a sample
 CHUNK = 16
 STABILITY = "they are exact, whatever the seed"
 MEASURES = {
-    "text_permutation": "fall of the class's probability with a text of another class in the place of this one",
-    "learned": "areas of insertion and deletion, compared with those of a random order, less the same with random weights",
+    "text_permutation": "decrease of the class's probability with a text of another class in the place of this one",
+    "learned": "areas of insertion and deletion, compared with those of a random order, minus the same with random weights",
     **measures.COMMON,
 }
 
