@@ -21,7 +21,7 @@ EXAMPLES = 128  # of a sample
 CHUNK = 8
 STABILITY = "they are exact, whatever the seed"
 MEASURES = {
-    "question_share": "the question's share of the absolute values, less its share with random weights",
+    "question_share": "the question's share of the absolute values, minus its share with random weights",
     "question_permutation": "decrease of the answer's probability with another question about the paragraph",
     **measures.COMMON,
 }
