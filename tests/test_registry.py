@@ -19,7 +19,7 @@ from tests.conftest import Run
 
 from config import files
 from runs import folder as folders
-from runs import lineage, model_card
+from runs import lineage, model_card, registry
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -282,3 +282,11 @@ def test_a_champions_run_can_be_had_from_anywhere(run: Run, tmp_path: Path) -> N
             assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
     assert f"version 2, from {tmp_path / '2'}" in run(*asked).stdout
     assert not list(tmp_path.glob(".back*"))
+
+
+def test_keys_of_tags_keep_to_mlflows_limit():
+    assert registry.tag_key("task's code", "a b") == "task_s_code_a_b"
+    key = registry.tag_key("task's code", "/x" * 200 + "/weather")
+    assert len(key) == 250
+    assert key.startswith("task_s_code_")
+    assert key.endswith("_x_weather")

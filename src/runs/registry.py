@@ -218,6 +218,11 @@ def _versions(client: Any, name: str) -> list[Any]:
     return list(client.search_model_versions(f"name={quote}{name}{quote}", max_results=1000))
 
 
+def tag_key(kind: str, part: str) -> str:
+    """Return the key of a tag of lineage, of at most 250 characters, MLflow's limit: of a long path its end."""
+    return re.sub(r"[^\w.-]", "_", f"{kind}_{part[len(kind) + 1 - 250 :]}")
+
+
 def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, Any], digest: str, card: str) -> str:
     """Upload the files of a version and create it; returns its number."""
     tags = {_DIGEST_TAG: digest, "run": str(folder.resolve())}
@@ -225,7 +230,7 @@ def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, A
         if kind == "parent":
             tags["parent"] = f"{part} {value}".strip()[:4000]
         elif kind != "model":
-            tags[re.sub(r"[^\w.-]", "_", f"{kind}_{part}")] = value
+            tags[tag_key(kind, part)] = value
     tags |= {gate: model_card.gate_verdict(folder, record, gate) for gate, _ in model_card.GATES}
     run = client.create_run(_experiment_id(client), run_name=folder.resolve().name, tags=tags).info.run_id
     for metric, value in as_mapping(record.get("metrics")).items():
