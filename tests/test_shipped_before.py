@@ -51,23 +51,27 @@ def test_compiled_pipelines_still_check(tmp_path: Path) -> None:
     assert "2 pipelines checked: 0 findings" in done.stderr
 
 
-def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """The calls of pipelines.steps in the bodies of a compiled pipeline's steps, by executor."""
+def calls(path: Path) -> Iterator[tuple[str, ast.Call, bool]]:
+    """The calls of pipelines.steps in the bodies of a compiled pipeline's steps, by executor, and whether it returns the result."""
     spec = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     for name, executor in spec["deploymentSpec"]["executors"].items():
         (source,) = [word for word in executor["container"]["command"] if "\nfrom kfp import dsl" in word]
-        for node in ast.walk(ast.parse(source)):
+        nodes = list(ast.walk(ast.parse(source)))
+        returned = [node.value for node in nodes if isinstance(node, ast.Return)]
+        for node in nodes:
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("steps."):
-                yield name, node
+                yield name, node, node in returned
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
 def test_compiled_steps_call_functions_of_today(path: Path) -> None:
     found = list(calls(path))
-    assert len({name for name, _ in found}) == len(found) == 15  # one call for each executor
-    for name, call in found:
+    assert len({name for name, *_ in found}) == len(found) == 15  # one call for each executor
+    for name, call, returned in found:
         function = getattr(steps, ast.unparse(call.func).removeprefix("steps."))
         assert not [word for word in call.keywords if word.arg is None]
+        # Without an output that the step declares, KFP ends the step as failed.
+        assert (inspect.signature(function).return_annotation is None) is not returned, name
         keywords = {str(word.arg): word.value for word in call.keywords}
         bound = inspect.signature(function).bind(*call.args, **keywords)  # TypeError: it would fail on the cluster
         for parameter, value in bound.arguments.items():

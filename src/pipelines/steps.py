@@ -131,7 +131,7 @@ def drift(
         return verdict.to_json()
 
 
-def gate(subject: str, policy: str, verdict: str, root: str) -> None:
+def gate(subject: str, policy: str, verdict: str, root: str) -> str:
     """Fail under the policy `enforce` if a verdict is not acceptable.
 
     Args:
@@ -139,6 +139,9 @@ def gate(subject: str, policy: str, verdict: str, root: str) -> None:
         policy: enforce, warn or off.
         verdict: The verdict as JSON.
         root: Folder of runs and records.
+
+    Returns:
+        The verdict: gates in pipelines compiled before December 2026 have it as an output.
     """
     with record_step(root, f"{subject} gate") as step:
         _check_policy(f"{subject} gate", policy)
@@ -150,6 +153,7 @@ def gate(subject: str, policy: str, verdict: str, root: str) -> None:
             errors = {"quality": ContractError, "drift": ContractError, "explanation": ExplanationError}
             location = f"; see {result.report}" if result.report else ""
             raise errors.get(subject, ExecutionError)(f"the {subject} gate stops the pipeline: {result}{location}")
+        return verdict
 
 
 def tune(
