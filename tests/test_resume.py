@@ -100,26 +100,39 @@ def same(one: Path, other: Path) -> None:
     assert all(torch.equal(best[0]["state_dict"][name], best[1]["state_dict"][name]) for name in best[0]["state_dict"])
 
 
+ACCUMULATED = ["trainer.val_check_interval=0.4", "trainer.accumulate_grad_batches=2"]
+AVERAGED = ["trainer.ema_decay=0.9"]
+
+
 @pytest.mark.parametrize(
-    ("task", "extra"),
+    ("task", "extra", "every"),
     [
-        pytest.param("questions", [], marks=pytest.mark.slow),
-        ("questions", ["trainer.val_check_interval=0.4", "trainer.accumulate_grad_batches=2"]),
-        pytest.param(
-            "questions",
-            ["trainer.max_epochs=-1", "trainer.max_steps=17", "trainer.early_stopping=5"],
-            marks=pytest.mark.slow,
-        ),
-        ("images", ["trainer.ema_decay=0.9"]),
-        pytest.param(
-            "images",
-            ["trainer.early_stopping=1", "optim=sgd", "optim.lr=1e-9", "trainer.max_epochs=5", "monitor=val_loss"],
-            marks=pytest.mark.slow,
+        ("questions", ACCUMULATED, 4),
+        ("images", AVERAGED, 4),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("questions", [], 3),
+                ("questions", ACCUMULATED, 1),
+                ("questions", ["trainer.max_epochs=-1", "trainer.max_steps=17", "trainer.early_stopping=5"], 1),
+                ("images", AVERAGED, 1),
+                (
+                    "images",
+                    [
+                        "trainer.early_stopping=1",
+                        "optim=sgd",
+                        "optim.lr=1e-9",
+                        "trainer.max_epochs=5",
+                        "monitor=val_loss",
+                    ],
+                    1,
+                ),
+            )
         ),
     ],
 )
 def test_stopped_at_any_checkpoint_it_ends_the_same(
-    task: str, extra: list[str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, extra: list[str], every: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
     overrides = [*VARIED[task], *extra, "trainer.checkpoint_steps=1"]
@@ -127,7 +140,7 @@ def test_stopped_at_any_checkpoint_it_ends_the_same(
     train(overrides, whole)
     saves = _count(overrides, tmp_path, monkeypatch)
     assert saves >= 8
-    for k in range(1, saves, 4):
+    for k in range(1, saves, every):
         folder = tmp_path / f"stopped-{k}"
         with monkeypatch.context() as patch:
             _kill_after(k, patch)

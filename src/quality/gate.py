@@ -1,4 +1,4 @@
-"""The gate before training: the data contract is verified, the report is written, then the run goes on or ends."""
+"""The gate before training: the data contract is verified, the report is written, then the run continues or ends."""
 
 import logging
 import time
