@@ -10,7 +10,7 @@ __all__ = ["build_editable", "get_requires_for_build_editable", "prepare_metadat
 def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
     """End the command: a wheel or an sdist would lack train.py and conf/, and install packages under generic names."""
     raise SystemExit(
-        "isotrain is not a library: it runs from its checkout. There, `make train` or `pip install -e .` sets it up."
+        "isotrain is not a library: it runs from its checkout. There, `make train` or `pip install -e '.[quality]'` sets it up."
     )
 
 
