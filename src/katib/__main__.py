@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import command
+from config import command, files
 from config.errors import InputError
 
 
@@ -183,6 +183,9 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from katib.documents import parse
     from katib.experiment import Experiment
 
+    if args.output:
+        is_own = lambda path: bool(manifest.recorded_arguments(path.read_text(encoding="utf-8")))  # noqa: E731
+        files.check_replaceable(args.output, is_own, "an Experiment of `python -m katib new`")
     settings = {}
     for setting in args.setting:
         name, equals, value = setting.partition("=")
@@ -266,8 +269,11 @@ def _add_stop(commands: Any) -> None:
         commands,
         "stop",
         "stop the training in this pod with a checkpoint (for preStop hooks)",
-        "Send SIGTERM to every visible train.py process and wait until they have ended. The pod's own SIGTERM reaches only the "
-        "shell that Katib wraps around the command.",
+        "Send SIGTERM to the trainings of this installation in this container, or to the one in a run folder, and wait until "
+        "they have ended. The pod's own SIGTERM reaches only the shell that Katib wraps around the command.",
+    )
+    parser.add_argument(
+        "folder", nargs="?", metavar="RUN", help="run folder (default: all trainings of this container)"
     )
     parser.add_argument(
         "--wait", type=float, default=110, metavar="SECONDS", help="maximum time to wait (default: 110)"
@@ -278,7 +284,7 @@ def _add_stop(commands: Any) -> None:
 def _stop(args: argparse.Namespace) -> int:
     from katib.stop import stop_trainings
 
-    return 0 if stop_trainings(args.wait) else 7
+    return 0 if stop_trainings(args.wait, Path(args.folder) if args.folder else None) else 7
 
 
 if __name__ == "__main__":

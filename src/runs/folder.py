@@ -155,16 +155,27 @@ def folder_state(folder: str | os.PathLike[str]) -> State:
         return "foreign"
     if (folder / RECORD).exists():
         try:
-            status = read_record(folder).get("status")
+            record = read_record(folder)
         except InputError:
             return "foreign"
-        if status == "evaluated":  # by `python -m trainers evaluate`, which cannot be resumed
+        status = record["status"]
+        # Of another program, or of `python -m trainers evaluate`, which cannot be resumed.
+        if status == "evaluated" or not isinstance(record.get("config"), dict):
             return "foreign"
         return "finished" if status == "finished" else "unfinished"
     for entry in folder.iterdir():
         if not any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _IGNORED):
             return "foreign"
+        if entry.name == HYDRA and not _is_own_hydra(entry):
+            return "foreign"
     return "new"
+
+
+def _is_own_hydra(folder: Path) -> bool:
+    """Return whether Hydra's folder is empty or of train.py, and not of another program that uses Hydra."""
+    with contextlib.suppress(OSError, ValueError):
+        return not any(folder.iterdir()) or files.has_line(folder / "config.yaml", "monitor: ", 10_000)
+    return False
 
 
 def check_folder(folder: str | os.PathLike[str]) -> State:
@@ -203,6 +214,21 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
         raise InputError(f"{path} is not a record of isotrain: it has no status; use another folder")
     return record
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder holds a run of train.py."""
+    return folder_state(folder) in ("unfinished", "finished")
+
+
+def is_evaluation(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is an output of `python -m trainers evaluate`.
+
+    Raises:
+        InputError: It has no readable record.
+    """
+    record = read_record(folder)
+    return record["status"] == "evaluated" and isinstance(record.get("config"), dict)
 
 
 def to_plain(value: Any) -> Any:
@@ -273,8 +299,7 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
         yield
         return
     try:
-        for temporary in folder.glob(f".{RECORD}.*.tmp"):  # of a process that was killed
-            temporary.unlink(missing_ok=True)
+        files.remove_temporary_files(folder, RECORD)  # of a process that was killed
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": mask_command(sys.orig_argv)}
         files.write_json(folder / OWNER, owner)
         yield
