@@ -1,5 +1,6 @@
 """Drift: distances against their definitions and scipy's, no alarm without a cause, and one with it."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from config.errors import InputError
-from quality import distances, drift
+from quality import distances, drift, drift_report, profile
 from runs.statistics import holm_correction
 
 floats = st.floats(-1e6, 1e6, width=32)
@@ -106,6 +107,87 @@ def test_what_changed_is_named() -> None:
     assert not drifted(columns(0, 1500), new)
 
 
+def categories(seed: int, names: list[str], rows: int) -> dict[str, Any]:
+    """Seventeen columns of noise and a balanced category."""
+    random = np.random.default_rng(seed)
+    noise: dict[str, Any] = {f"noise {number}": random.normal(size=rows) for number in range(17)}
+    return noise | {"label": np.array([names[row % len(names)] for row in range(rows)])}
+
+
+def test_unseen_and_vanished_categories_are_named_and_judged() -> None:
+    """Twelve classes, of which two are gone and two others are new: 18 of 108 rows."""
+    names = [f"class {number:02}" for number in range(14)]
+    old, new = categories(0, names[:12], 108), categories(1, [*names[:10], *names[12:]], 108)
+    rows = drift.compare_columns([(old, new)], 0.01)
+    (label,) = [row for row in rows if row["name"] == "label"]
+    assert label["drifted"]
+    assert label["p"] > 0.01  # the other tests do not see it
+    assert label["unseen"] == {"class 12": 9, "class 13": 9}
+    assert label["vanished"] == {"class 10": 9, "class 11": 9}
+    assert [row["name"] for row in rows if row["drifted"]] == ["label"]
+    assert all(row["unseen"] == row["vanished"] == {} for row in rows if row["name"] != "label")
+    text = "not in the reference: class 12 (9 rows), class 13 (9 rows); not in the new data: class 10 (9 rows), class 11 (9 rows)"
+    assert drift_report.describe_categories(label) == text
+    # One row proves nothing, and is named.
+    new = categories(1, names[:12], 108)
+    new["label"][0] = "class 99"
+    (label,) = [row for row in drift.compare_columns([(old, new)], 0.01) if row["name"] == "label"]
+    assert (label["drifted"], label["unseen"], label["vanished"]) == (False, {"class 99": 1}, {})
+
+
+def test_categories_of_all_rows_are_named() -> None:
+    """The compared rows are a sample: a category that only the sample lacks is not unseen."""
+    old, new = categories(0, ["a", "b"], 100), categories(1, ["a", "b", "c"], 100)
+    for counts, unseen in (
+        (({"a": 50, "b": 50, "c": 1}, {"a": 40, "c": 60}), {}),
+        (({"a": 100}, {"a": 1, "d": 2}), {"d": 2}),
+    ):
+        rows = drift.compare_columns([(old, new)], 0.01, {"label": counts})
+        assert next(row["unseen"] for row in rows if row["name"] == "label") == unseen
+
+
+def test_categories_that_a_profile_leaves_out_are_not_called_unseen() -> None:
+    many = {f"class {number}": 1 for number in range(profile.MAX_CATEGORIES)} | {"other": 9}
+    for counts, expected in (({"a": 1}, ({"a": 1}, {"b": 2})), (many, ({}, {}))):
+        old = {"columns": {"label": {"counts": {"train": counts}}, "length": {"numbers": {}}}}
+        new = {"columns": {"label": {"counts": {"val": {"b": 2}}}, "length": {"numbers": {}}}}
+        assert drift._all_categories(old, new, "val") == {"label": expected}
+
+
+def test_rare_categories_of_the_same_make_few_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At level 0.05; 40 comparisons have 2 alarms on average. Nearly all have unseen and vanished categories."""
+    monkeypatch.setattr(drift, "DRAWS", 100)
+    shares = 1 / np.arange(1, 61)
+
+    def sample(seed: int, rows: int) -> dict[str, Any]:
+        random = np.random.default_rng(seed)
+        names = random.choice(60, p=shares / shares.sum(), size=rows)
+        return {"label": names.astype(str), "rare": random.integers(0, 3000, rows).astype(str)}
+
+    columns = [drift.compare_columns([(sample(2 * seed, 400), sample(2 * seed + 1, 150))], 0.05) for seed in range(40)]
+    assert sum(any(row["drifted"] for row in rows) for rows in columns) <= 6
+    assert sum(any(row["name"] == "label" and row["vanished"] for row in rows) for rows in columns) > 30
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=6))
+def test_the_test_of_exclusive_rows_is_exact(table: list[tuple[int, int]]) -> None:
+    """Against all divisions of the rows, for small samples."""
+    old, new = (np.array(side, float) for side in zip(*table, strict=True))
+    if not 0 < new.sum() <= 6 or not 0 < old.sum() <= 8:
+        return
+    rows = np.repeat(np.arange(len(table)), (old + new).astype(int))
+    divisions = list(itertools.combinations(range(len(rows)), int(new.sum())))
+
+    def exclusive(chosen: tuple[int, ...]) -> int:
+        inside = np.bincount(rows[list(chosen)], minlength=len(table))
+        total = (old + new).astype(int)
+        return int(total[(inside == 0) | (inside == total)].sum())
+
+    observed = int((old + new)[(old == 0) | (new == 0)].sum())
+    exact = np.mean([exclusive(chosen) >= observed for chosen in divisions]) if observed else 1.0
+    assert distances.exclusive_p_value(old, new, 4000) == pytest.approx(exact, abs=0.04)
+
+
 def test_other_columns_are_refused() -> None:
     with pytest.raises(InputError, match="flag"):
         drift.compare_columns(
@@ -161,6 +243,35 @@ def test_questions_against_the_run_that_was_trained_on_them(run: Any, tmp_path: 
         *other, "--folder", str(tmp_path / "four"),
     )  # fmt: skip
     assert by_fingerprint.returncode == 4
+
+
+def test_classes_of_texts_are_named(run: Any, tmp_path: Path) -> None:
+    """Of all rows, not of the sample that is compared."""
+
+    def write(folder: str, classes: list[int]) -> tuple[str, ...]:
+        (tmp_path / folder).mkdir()
+        for split, words in (("train", "a"), ("val", "b")):
+            texts = [f"text {words} {number} of class {name},class {name}" for name in classes for number in range(9)]
+            (tmp_path / folder / f"{split}.csv").write_text("text,label\n" + "\n".join(texts) + "\n")
+        return ("data=text_folder", f"data.path={folder}", f"data.cache_dir={tmp_path / 'cache'}")
+
+    verified = run("-m", "quality", *write("old", [*range(12)]), "--folder", "one", "quality=warn")
+    assert verified.returncode == 0, verified.stderr
+    fingerprint = json.loads((tmp_path / "one" / "verdict.json").read_text())["fingerprint"]
+    done = run(
+        "-m", "quality", "drift", f"reference={fingerprint}", *write("new", [*range(10), 12, 13]), "--folder", "two"
+    )
+    assert done.returncode == 4, done.stdout + done.stderr
+    text = "label: not in the reference: class 12 (9 rows), class 13 (9 rows); not in the new data: class 10 (9 rows)"
+    assert text in done.stdout
+    assert "columns drifted: label" in done.stdout.splitlines()[-1]
+    for name in ("report.md", "report.html"):
+        assert text.removeprefix("label: ") in (tmp_path / "two" / name).read_text()
+    # Its own report is replaced.
+    again = run("-m", "quality", "drift", f"reference={fingerprint}", "data=text_folder", "data.path=old",
+                f"data.cache_dir={tmp_path / 'cache'}", "--folder", "two")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "not in the" not in again.stdout
 
 
 @pytest.mark.slow

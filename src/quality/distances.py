@@ -65,6 +65,33 @@ def chi_square_test(first: Counts, second: Counts) -> tuple[float, float]:
     return float(result.pvalue), float(np.sqrt(result.statistic / table.sum()))
 
 
+def exclusive_p_value(first: Counts, second: Counts, draws: int) -> float:
+    """Return the p-value of a permutation test on the rows in categories that only one of two samples has.
+
+    The rows of both samples are divided at random into samples of the same sizes; the p-value is the share of divisions,
+    the observed one among them, with at least as many such rows (Phipson & Smyth 2010). 1 without such rows.
+
+    Args:
+        first, second: [K] counts of the same categories.
+        draws: number of divisions; the p-value is at least 1 / (draws + 1).
+    """
+    total = (first + second).astype(np.int64)
+
+    def exclusive_rows(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        exclusive: npt.NDArray[Any] = np.where((counts == 0) | (counts == total), total, 0).sum(axis=-1)
+        return exclusive
+
+    observed = int(exclusive_rows(second))
+    if not observed:
+        return 1.0
+    random, extreme, done = np.random.default_rng(0), 0, 0
+    while done < draws:
+        size = min(draws - done, max(1, 2_000_000 // len(total)))
+        samples = random.multivariate_hypergeometric(total, int(second.sum()), size, method="marginals")
+        extreme, done = extreme + int((exclusive_rows(samples) >= observed).sum()), done + size
+    return (1 + extreme) / (draws + 1)
+
+
 def bin_counts(reference: Numbers, new: Numbers) -> tuple[Counts, Counts]:
     """Count the values of both samples in the quantile bins of the reference; ties make bins unequal."""
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))

@@ -1,6 +1,7 @@
 """`python -m quality drift`: new data compared with the training data of a model."""
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config import files, tasks
+from config import files, tasks, terminal
 from config.command import take_override
 from config.errors import InputError
 from datamodules import factory
@@ -23,10 +24,12 @@ from runs import folder as folders
 from runs.statistics import holm_correction
 
 DRAWS = 300  # comparisons of the reference with itself
+EXCLUSIVE_SHARE = 0.2  # of the level, for the test of unseen and vanished categories
 COMPONENTS = 8  # principal components of the features
 MAX_TIED_VALUES = 20  # distinct numbers up to which a column is tested as a category
 Column = npt.NDArray[Any]
 Columns = dict[str, Column]
+Categories = Mapping[str, int]  # number of rows by category
 
 
 def command(args: argparse.Namespace) -> int:
@@ -39,6 +42,9 @@ def command(args: argparse.Namespace) -> int:
     reference, overrides = take_override(args.overrides, "reference", message)
     if not 0 < args.level < 1:
         raise InputError(f"--level {args.level}: must be above 0 and below 1")
+    if args.folder is not None:
+        folder = report_folder(args.folder, "drift")
+        files.check_output_folder(folder, ("drift.json", "report.html", "report.md"), _is_report, "a drift report")
     config = factory.compose_config(overrides, any_model=True)
     task = str(config.task.name)
     data = factory.build(config.data)
@@ -49,13 +55,14 @@ def command(args: argparse.Namespace) -> int:
     facts = load_facts(data, task)
     with tempfile.TemporaryDirectory() as spill:
         with tables.connect(facts.path, Path(spill)) as connection:
-            profile.write(Path(spill), connection, describe(task))
+            new_profile = profile.write(Path(spill), connection, describe(task))
         old = _read_sample(folder / profile.SAMPLE, "train")
         new = _read_sample(Path(spill) / profile.SAMPLE, args.split)
         blocks = [(old, new)]
         if args.model:
             blocks.append(_model_columns(reference, args.model, data, facts, args.split, Path(spill)))
-    columns = compare_columns(blocks, args.level)
+    all_rows = _all_categories(profile.read(folder), new_profile, args.split)
+    columns = compare_columns(blocks, args.level, all_rows)
     drifted = [column["name"] for column in columns if column["drifted"]]
     result = {
         "status": "drifted" if drifted else "stable",
@@ -73,6 +80,9 @@ def command(args: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"the report cannot be written to {report}: {error.strerror or error}") from error
     names = format_names(drifted)
+    changes = {column["name"]: text for column in columns if (text := drift_report.describe_categories(column))}
+    for name, text in changes.items():
+        print(terminal.make_printable(f"{name}: {text}"))
     print(f"{len(drifted)} of {len(columns)} columns drifted{': ' + names if drifted else ''}")
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
@@ -80,6 +90,10 @@ def command(args: argparse.Namespace) -> int:
     message = f"data drifted from {reference}: {names}"
     notify.send_notification(message, report, config.quality.webhook, config.quality.summary)
     return 4 if args.action == "enforce" else 0
+
+
+def _is_report(folder: Path) -> bool:
+    return {"status", "reference", "columns"} <= files.read_json(folder / "drift.json").keys()
 
 
 def find_reference(name: str, root: Path) -> Path:
@@ -106,6 +120,19 @@ def find_reference(name: str, root: Path) -> Path:
     raise InputError(
         f"reference={name}: neither a run folder nor the fingerprint of data whose contract was verified on this machine"
     )
+
+
+def _all_categories(
+    old: Mapping[str, Any], new: Mapping[str, Any], split: str
+) -> dict[str, tuple[Categories, Categories]]:
+    """Return the counts of each categorical column in all rows; none of columns whose profile leaves out categories."""
+    columns: dict[str, tuple[Categories, Categories]] = {}
+    for name in old["columns"].keys() & new["columns"].keys():
+        sides = [row["columns"][name].get("counts", {}).get(part) for row, part in ((old, "train"), (new, split))]
+        if None not in sides:
+            whole = all(len(side) <= profile.MAX_CATEGORIES for side in sides)
+            columns[name] = (sides[0], sides[1]) if whole else ({}, {})
+    return columns
 
 
 def _read_sample(path: Path, split: str) -> Columns:
@@ -164,20 +191,25 @@ def _model_columns(
 
 
 def compare_columns(
-    blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], level: float
+    blocks: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]],
+    level: float,
+    all_rows: Mapping[str, tuple[Categories, Categories]] | None = None,
 ) -> list[dict[str, Any]]:
     """Compare columns of a reference and of new data.
 
     Args:
         blocks: (reference, new) columns by name; rows of one block belong together.
         level: false alarm rate of one comparison of all columns.
+        all_rows: (reference, new) categories in all rows, by column, if the blocks have a sample of them.
 
     Returns:
         Rows, the columns that drifted first, then by descending value: name; kind (number or category); the statistic that
         decides (KS or Jensen-Shannon), its value, and the threshold that samples of the reference stay below; p, corrected
         for the number of columns; effect (of numbers the difference of means in standard deviations of the reference, of
-        categories Cramér's V); psi; jensen_shannon (of numbers over ten bins); drifted (the value exceeds its threshold and
-        p is below the level); shown (the plot: edges and bars, or counts).
+        categories Cramér's V); psi; jensen_shannon (of numbers over ten bins); unseen and vanished (categories that the
+        reference or the new data lacks, with their numbers of rows) and exclusive_p (p-value of these rows, corrected for the
+        number of columns); drifted (the value exceeds its threshold and p is below the level, or exclusive_p is below its
+        share of the level); shown (the plot: edges and bars, or counts).
     """
     pairs = [_prepare_block(old, new) for old, new in blocks]
     p: dict[str, float] = {}
@@ -187,11 +219,19 @@ def compare_columns(
         thresholds |= distances.null_thresholds(old, statistics, _row_count(new), level / len(pairs), DRAWS)
         p |= {name: _p_value(old[name], new[name]) for name in old}
     p = holm_correction(p)
-    columns = [
-        _compare_column(name, old[name], new[name], thresholds[name], p[name], level)
-        for old, new in pairs
-        for name in old
-    ]
+    exclusive_level = EXCLUSIVE_SHARE * level
+    categorical = [(name, old[name], new[name]) for old, new in pairs for name in old if old[name].dtype.kind != "f"]
+    draws = math.ceil(2 * len(categorical) / exclusive_level)
+    exclusive_p = holm_correction({name: _exclusive_p_value(old, new, draws) for name, old, new in categorical})
+    columns = []
+    for old, new in pairs:
+        for name in old:
+            column = _compare_column(name, old[name], new[name], thresholds[name], p[name], level)
+            counts = (all_rows or {}).get(name) or tuple(column["shown"].get("counts", {}).values())
+            column |= _exclusive_categories(*counts) if counts else {"unseen": {}, "vanished": {}}
+            column["exclusive_p"] = exclusive_p.get(name, 1.0)
+            column["drifted"] = column["drifted"] or column["exclusive_p"] < exclusive_level
+            columns.append(column)
     return sorted(columns, key=lambda column: (not column["drifted"], -column["value"]))
 
 
@@ -239,6 +279,21 @@ def _p_value(old: Column, new: Column) -> float:
         # With few values and many ties the p-value of KS is far too large: test them as categories.
     _, old_counts, new_counts = distances.category_counts(old.tolist(), new.tolist())
     return distances.chi_square_test(old_counts, new_counts)[0]
+
+
+def _exclusive_p_value(old: Column, new: Column, draws: int) -> float:
+    _, old_counts, new_counts = distances.category_counts(old.tolist(), new.tolist())
+    return distances.exclusive_p_value(old_counts, new_counts, draws)
+
+
+def _exclusive_categories(old: Categories, new: Categories) -> dict[str, dict[str, int]]:
+    """Return the categories of one side only, the most frequent first."""
+
+    def only(first: Categories, second: Categories) -> dict[str, int]:
+        rows = [(name, int(count)) for name, count in first.items() if count and not second.get(name)]
+        return dict(sorted(rows, key=lambda row: (-row[1], row[0])))
+
+    return {"unseen": only(new, old), "vanished": only(old, new)}
 
 
 def _compare_column(name: str, old: Column, new: Column, threshold: float, p: float, level: float) -> dict[str, Any]:

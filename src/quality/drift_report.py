@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datamodules.classes import format_names
 from reports import page
 from reports.page import Cell, format_rounded
 
@@ -27,10 +28,12 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
     )
     method = (
         "A column has drifted if its statistic exceeds the threshold and its p-value, corrected for the number of columns "
-        f"(Holm), is below {result['level']:g}. Parts of the reference, compared with each other, stay below the "
+        f"(Holm), is below {result['level']:g}, or if it has so many rows in categories that only one side has that such a "
+        "division of all rows is improbable. Parts of the reference, compared with each other, stay below the "
         f"thresholds of all columns in {1 - result['level']:.0%} of cases. Effect: for numbers the difference of the means "
         "in standard deviations of the reference, for categories Cramér's V."
     )
+    changes = [(column["name"], text) for column in result["columns"] if (text := describe_categories(column))]
     page.write(
         folder / "report.html",
         "drift.html.jinja",
@@ -39,6 +42,7 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
         summary=summary,
         method=method,
         drifted=[column for column in result["columns"] if column["drifted"]],
+        changes=changes,
         columns=COLUMNS,
         rows=[
             [Cell(column["name"], badge="drifted" if column["drifted"] else ""), *_values(column)]
@@ -53,7 +57,19 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
     for column in result["columns"]:
         drifted = "yes" if column["drifted"] else ""
         lines.append(f"| {' | '.join([column['name'], *_values(column), drifted])} |")
+    if changes:
+        lines += ["", "## Categories of one side only", "", *(f"- {name}: {text}" for name, text in changes)]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def describe_categories(column: Mapping[str, Any]) -> str:
+    """Return in words which categories of a column only one side has; "" if there are none."""
+    parts = []
+    for key, phrase in (("unseen", "not in the reference"), ("vanished", "not in the new data")):
+        if counts := column[key]:
+            names = [f"{name} ({format_rounded(count)} row{'s' * (count != 1)})" for name, count in counts.items()]
+            parts.append(f"{phrase}: {format_names(names)}")
+    return "; ".join(parts)
 
 
 def _values(column: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from config.errors import ContractError, InputError
 logger = logging.getLogger(__name__)
 
 FOLDER = "quality"
+REPORT_FILES = ("verdict.json", "rows.jsonl", "report.md", "report.html", "profile.json", "sample.parquet")
 
 
 def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any
 
     verdict, report = verify_data(data, str(config.task.name), str(settings.contract), action)
     target = folder / FOLDER
+    check_report_folder(target)
     page = target / "report.html"
     if process.rank() == 0:
         copy_report(report, target)
@@ -60,8 +62,27 @@ def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any
     }
 
 
+def check_report_folder(folder: Path) -> None:
+    """Check that writing the report of a contract into a folder replaces no file of another program.
+
+    Raises:
+        InputError: the folder has such files, and no verdict of isotrain.
+    """
+    files.check_output_folder(folder, REPORT_FILES, _is_report, "a contract's report")
+
+
+def _is_report(folder: Path) -> bool:
+    return {"contract", "digest", "checks"} <= files.read_json(folder / "verdict.json").keys()
+
+
 def report_folder(folder: str | None, name: str) -> Path:
-    """Return the folder that the command line names, or create outputs/<day>/<time>/<name>."""
+    """Return the folder that the command line names, or create outputs/<day>/<time>/<name>.
+
+    Raises:
+        InputError: the name is empty.
+    """
+    if folder is not None and not folder.strip():
+        raise InputError("--folder is empty, perhaps from a variable that is not set: name a folder")
     if folder:
         return Path(folder)
     while True:
@@ -81,7 +102,8 @@ def copy_report(report: Path, target: Path) -> None:
         InputError: the folder cannot be written to.
     """
     try:
-        for file in report.iterdir():
+        # The verdict first, by which `check_report_folder` knows the folder of a process that was killed.
+        for file in sorted(report.iterdir(), key=lambda file: file.name != REPORT_FILES[0]):
             if file.name != "key.json" and file.is_file():
                 files.copy_file(file, target / file.name)
     except OSError as error:
