@@ -666,6 +666,25 @@ def test_list_filters_and_sorts(tmp_path: Path, runs: Runs) -> None:
     assert "no such runs" in runs("list", str(tmp_path), "--where", "model=other").stdout
 
 
+def test_list_beside_a_database_of_mlflow(tmp_path: Path, runs: Runs) -> None:
+    """`mlflow ui` and a registry put mlflow.db where it is started; copies of records in MLflow's folders are no runs."""
+    finished(tmp_path / "outputs" / "a", val_f1=1.0)
+    finished(tmp_path / "outputs" / "artifacts" / "b", val_f1=2.0)
+    for store in ("outputs", "outputs/mlflow"):
+        finished(tmp_path / store / "artifacts" / ("0123456789abcdef" * 2) / "artifacts", val_f1=3.0)
+        (tmp_path / store / "mlflow").mkdir(exist_ok=True)
+        (tmp_path / store / "mlflow.db").touch()
+    for folder, names in (
+        (".", ["a", "b"]),
+        ("outputs", ["a", "b"]),
+        ("outputs/mlflow", []),
+        ("outputs/artifacts", ["b"]),
+    ):
+        done = runs("list", folder, "--json")
+        assert sorted(Path(row["folder"]).name for row in json.loads(done.stdout)) == names, folder
+    assert "no runs in outputs/mlflow" in runs("list", "outputs/mlflow").stdout
+
+
 def test_list_where_there_is_nothing(tmp_path: Path, runs: Runs) -> None:
     done = runs("list")
     assert done.returncode == 0

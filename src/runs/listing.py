@@ -15,6 +15,7 @@ from runs.fields import as_mapping, is_number
 
 # A folder with one of these and no run.json is an incomplete run.
 _TRACES = (folders.HYDRA, folders.METRICS, folders.CHECKPOINTS, folders.LOCK)
+_MLFLOW_ID = re.compile("[0-9a-f]{32}")
 _ORDERS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 _EMPTY_ROW = dict.fromkeys(
     ("task", "model", "data", "fingerprint", "monitor", "value", "started", "duration_seconds", "restarts", "trial")
@@ -171,10 +172,12 @@ def _walk(folder: Path) -> Iterator[dict[str, Any]]:
     if folders.RECORD in names or names & set(_TRACES):
         yield summarise_run(folder)
         return
-    if "mlflow.db" in names:  # the store of logger=mlflow, with copies of records
+    if _MLFLOW_ID.fullmatch(folder.name) and "artifacts" in names:  # MLflow's, with a copy of a record
         return
     rows = [row for entry in entries if entry.is_dir(follow_symlinks=False) for row in _walk(Path(entry.path))]
-    if any(row["status"] != "foreign" for row in rows):
+    if "mlflow.db" in names:  # the store of logger=mlflow; its other folders are MLflow's
+        yield from (row for row in rows if row["status"] != "foreign")
+    elif any(row["status"] != "foreign" for row in rows):
         yield from rows
     elif rows or any(not name.startswith(".") for name in names):
         yield summarise_run(folder)
