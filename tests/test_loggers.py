@@ -231,6 +231,44 @@ def test_mlflow(tmp_path: Path, no_warnings: None) -> None:
     assert again.experiment.get_run(again.version).data.params["epochs"] == "2"
 
 
+class Parameters:
+    """What the configuration's values are logged with: MLflow's client, whose server may have a limit."""
+
+    run_id = "run"
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.values, self.experiment = limit, {}, self
+
+    def log_param(self, run: str, name: str, value: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        if len(value) > self.limit:
+            raise MlflowException("too long")
+        self.values[name] = value
+
+    def log_batch(self, run: str, params: Any) -> None:
+        assert len(params) <= 100
+        self.values |= {row.key: row.value for row in params}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(6000, 6000), (500, 500), (250, 250)])
+def test_mlflow_has_whole_parameters_or_says_which_are_cut(
+    limit: int, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {f"name{number}": number for number in range(150)}
+    config = {"model": {"text": "x" * 251, "long": "y" * 7000, "short": "z" * 250, "empty": {}}, **values}
+    server = Parameters(limit)
+    loggers._log_mlflow_parameters(server, config)  # type: ignore[arg-type]
+    lengths = {name: len(value) for name, value in server.values.items() if name.startswith("model")}
+    assert lengths == {"model/text": min(251, kept), "model/long": kept, "model/short": 250}
+    assert len(server.values) == 153
+    assert f"model/long (the first {kept:,} of 7,000 characters)" in caplog.text
+    assert ("model/text" in caplog.text) == (kept < 251)
+    caplog.clear()
+    loggers._log_mlflow_parameters(Parameters(limit), {"a": {"b": "x" * 250}})  # type: ignore[arg-type]
+    assert caplog.text == ""
+
+
 @pytest.mark.slow
 def test_two_runs_can_make_one_mlflow_store_at_once(tmp_path: Path) -> None:
     """A search's first trials do; without a lock SQLAlchemy says that a table exists already."""

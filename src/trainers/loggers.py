@@ -49,6 +49,7 @@ _IDENTITY_ARGUMENTS = {
     "WandbLogger": ("name", "id"),
     "ClearMLLogger": ("name", "task_id"),
 }
+_SERVER_LIMITS = (500, 250)  # characters of a parameter, of older MLflow servers
 _SAMPLE_ROWS = 50  # predictions in TensorBoard
 
 
@@ -171,10 +172,17 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
 
     with _input_errors(kind), _lock_store(config.logger):
         logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder))
+        if isinstance(logger, CSVLogger):
+            files.check_output_folder(logger.log_dir, ("metrics.csv", "hparams.yaml"), _is_csv_log, "the log of a run")
         _log_start(logger, record)
     if kind in _IDENTITY_ARGUMENTS:
         files.write_json(folder / _STATE, {"logger": kind, "id": str(logger.version)})
     return logger
+
+
+def _is_csv_log(folder: Path) -> bool:
+    """Return whether a CSV logger of isotrain wrote into a folder: Lightning's removes an existing metrics.csv."""
+    return files.has_line(folder / "hparams.yaml", "monitor: ", 1000)
 
 
 def log_run(logger: Logger, folder: Path, record: Mapping[str, Any]) -> None:
@@ -233,7 +241,7 @@ def _log_start(logger: Logger, record: Mapping[str, Any]) -> None:
         run = logger.experiment.get_run(logger.run_id)
         # MLflow refuses to change parameters: a resumed run that trains longer has those of its start.
         if not run.data.params:
-            logger.log_hyperparams(config)
+            _log_mlflow_parameters(logger, config)
         for name, value in _mlflow_tags(record).items():
             logger.experiment.set_tag(logger.run_id, name, value)
     elif isinstance(logger, WandbLogger):
@@ -245,6 +253,38 @@ def _log_start(logger: Logger, record: Mapping[str, Any]) -> None:
         logger.experiment.add_text("lineage", _markdown([lineage_tags(record)]), 0)
     elif isinstance(logger, ClearMLLogger):
         logger.experiment.update_parameters({f"lineage/{key}": value for key, value in lineage_tags(record).items()})
+
+
+def _log_mlflow_parameters(logger: MLFlowLogger, config: Mapping[str, Any]) -> None:
+    """Log the configuration as parameters. Lightning's logger would cut each value to 250 characters.
+
+    Values that MLflow or its server refuses for their length are cut, with a warning.
+    """
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+    values = {name: str(value) for name, value in flatten(config).items() if not isinstance(value, Mapping)}
+    parameters = {name.replace(".", "/"): value for name, value in values.items()}
+    cut = []
+    for name, value in parameters.items():
+        if len(value) <= _SERVER_LIMITS[-1]:
+            continue
+        for limit in (MAX_PARAM_VAL_LENGTH, *_SERVER_LIMITS):
+            try:
+                logger.experiment.log_param(logger.run_id, name, value[:limit])
+            except MlflowException:
+                if limit == _SERVER_LIMITS[-1]:
+                    raise
+            else:
+                break
+        if len(value) > limit:
+            cut.append(f"{name} (the first {limit:,} of {len(value):,} characters)")
+    if cut:
+        log.warning("MLflow has only a part of %s; run.json, an artifact of the run, has whole values", ", ".join(cut))
+    short = [Param(name, value) for name, value in parameters.items() if len(value) <= _SERVER_LIMITS[-1]]
+    for start in range(0, len(short), 100):  # of a request, at most
+        logger.experiment.log_batch(logger.run_id, params=short[start : start + 100])
 
 
 def _log_to_tensorboard(logger: TensorBoardLogger, folder: Path, record: Mapping[str, Any]) -> None:
