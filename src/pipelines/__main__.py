@@ -54,12 +54,15 @@ def _add_compile(commands: Any) -> None:
 def _compile(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from config import files
     from config.errors import InputError
     from pipelines import compilation
 
     if args.recompile:
         texts = {Path(name): compilation.recompile(Path(name)) for name in args.overrides}
     else:
+        if args.output:
+            files.check_replaceable(args.output, compilation.is_compiled, "a compiled pipeline")
         text = compilation.compile_text(args.overrides, args.output or "")
         if not args.output:
             print(text, end="")

@@ -1,12 +1,20 @@
 """Arguments of a pipeline run, checked before anything starts: train.py's overrides and `-p NAME=VALUE`."""
 
+import contextlib
+import math
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from config import tasks
 from config.errors import InputError
+from config.files import PROJECT
 from pipelines.commands import experiment_path
 from pipelines.compilation import spec_parameters
 from pipelines.verdict import POLICIES
@@ -24,19 +32,24 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "LIST": (list, "a list, as [a,b]"),
     "STRUCT": (dict, "a mapping"),
 }
+_MAY_BE_EMPTY = ("baseline",)  # no comparison
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+|databricks")  # of MLflow
 _ALIASES = {"again": "refresh"}  # former names; files compiled with them keep them
 
 
-def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], assignments: Sequence[str]) -> dict[str, Any]:
+def bind_parameters(
+    spec: Mapping[str, Any], overrides: Sequence[str], assignments: Sequence[str], local: bool = False
+) -> dict[str, Any]:
     """Return the values of the pipeline's parameters for a run.
 
     Args:
         spec: Specification of the pipeline.
         overrides: Overrides of train.py. `model=` and `data=` are parameters of the pipeline, the rest is one list.
         assignments: NAME=VALUE of other parameters.
+        local: Whether the run is on this machine, whose folders can be checked.
 
     Raises:
-        InputError: A parameter is unknown, a value has another type, or the configuration is invalid.
+        InputError: A parameter is unknown, a value has another type or is out of range, or the configuration is invalid.
     """
     parameters = spec_parameters(spec)
     if missing := [name for name in ("model", "data", "overrides", *CHOICES, "tune") if name not in parameters]:
@@ -47,9 +60,11 @@ def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], assignmen
         name = name if name in parameters else _ALIASES.get(name, name)
         if not equals or name not in parameters:
             raise InputError(f"-p {assignment}: must be NAME=VALUE with a name of {', '.join(parameters)}")
+        if not text.strip() and name not in _MAY_BE_EMPTY:
+            raise InputError(f"-p {assignment}: has no value, perhaps from a variable that is not set; leave it out")
         values[name] = _parse_value(assignment, text, str(parameters[name]["parameterType"]))
     rest = []
-    for override in overrides:
+    for override in [*values.get("overrides", []), *overrides]:
         name, _, text = override.partition("=")
         if name in ("model", "data"):
             values[name] = text
@@ -61,8 +76,42 @@ def bind_parameters(spec: Mapping[str, Any], overrides: Sequence[str], assignmen
             rest.append(override)
     if rest:
         values["overrides"] = rest
-    _check_values({name: values.get(name, item.get("defaultValue")) for name, item in parameters.items()})
+    defaults = {name: item.get("defaultValue") for name, item in parameters.items()}
+    _check_ranges(values, local)
+    _check_values({**defaults, **values})
     return values
+
+
+def _check_ranges(values: Mapping[str, Any], local: bool) -> None:
+    """Check numbers, names and addresses, which steps would refuse hours after the start."""
+    for name in ("margin", "minimum", "trials"):
+        value = values.get(name, 0)
+        if not (value >= 0 and math.isfinite(value)):
+            raise InputError(f"-p {name}={value}: must be 0 or more")
+    if values.get("trials") and not values.get("tune"):
+        raise InputError(
+            f"-p trials={values['trials']}: has no effect without -p tune=FILE, the Experiment that it limits"
+        )
+    name = values.get("registered", "")
+    if re.search(r"[/:]", name) or ("'" in name and '"' in name):
+        raise InputError(f"-p registered={name}: MLflow takes no name with / or :, nor with both kinds of quotes")
+    if not _ADDRESS.fullmatch(values.get("server", "databricks")):
+        raise InputError(
+            f"-p server={values['server']}: must be an address, as http://HOST:PORT or sqlite:////FOLDER/FILE"
+        )
+    if re.search(r"\s", values.get("image", "")):
+        raise InputError(f"-p image={values['image']}: the name of an image has no blanks")
+    root, baseline = values.get("root", "/"), values.get("baseline", "champion")
+    if local:
+        if "root" in values:
+            raise InputError(f"-p root={root}: use --root {root} on this machine")
+        if baseline not in ("champion", "") and not Path(baseline).is_dir():
+            raise InputError(
+                f"-p baseline={baseline}: must be champion, empty, or a run folder; there is no such folder"
+            )
+    for name, folder in (("root", root), ("baseline", baseline)):
+        if not local and folder not in ("champion", "") and not folder.startswith("/"):
+            raise InputError(f"-p {name}={folder}: must be an absolute path on the volume of the steps")
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
@@ -80,16 +129,37 @@ def _check_values(values: Mapping[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if values[name] not in choices:
             raise InputError(f"-p {name}={values[name]}: must be one of {', '.join(choices)}")
-    if values["tune"] and not experiment_path(values["tune"]).exists():
-        raise InputError(f"-p tune={values['tune']}: there is no such file; those of the image are in katib/")
+    if values["tune"]:
+        _check_experiment(values["tune"])
     for name, value in values.items():
         if "{{$" in str(value):
             raise InputError(f"{name}: a value cannot contain {{{{$, which KFP would try to replace")
 
 
+def _check_experiment(file: str) -> None:
+    path = experiment_path(file)
+    if not path.is_file():
+        raise InputError(f"-p tune={file}: there is no such file; those of the image are in katib/")
+    search_path = os.pathsep.join(filter(None, [str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")]))
+    command, environment = (
+        [sys.executable, "-m", "katib", "check", str(path)],
+        {**os.environ, "PYTHONPATH": search_path},
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        problem = next(iter([*done.stdout.splitlines(), *done.stderr.splitlines()]), f"exit code {done.returncode}")
+        raise InputError(f"-p tune={file}: {problem}; python -m katib check lists all findings")
+
+
 def _parse_value(assignment: str, text: str, kind: str) -> Any:
-    value: Any = text if kind == "STRING" else yaml.safe_load(text)
     types, description = _TYPES[kind]
+    value: Any = text
+    if kind in ("NUMBER_INTEGER", "NUMBER_DOUBLE"):
+        with contextlib.suppress(ValueError):  # in YAML, 1e-3 is text
+            value = int(text) if kind == "NUMBER_INTEGER" else float(text)
+    elif kind != "STRING":
+        with contextlib.suppress(yaml.YAMLError):
+            value = yaml.safe_load(text)
     valid = isinstance(value, types) and not (isinstance(value, bool) and kind != "BOOLEAN")
     if not valid:
         raise InputError(f"-p {assignment}: must be {description}")

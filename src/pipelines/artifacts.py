@@ -61,8 +61,7 @@ def model(artifact: Any, run: Path, metadata: Mapping[str, Any]) -> None:
     """Copy the saved model of a run into the artifact, and set metadata that are not empty."""
     target = Path(artifact.path)
     if (run / "model").is_dir():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(run / "model", target)
+        shutil.copytree(run / "model", target, dirs_exist_ok=True)  # it exists if KFP repeats the step
     else:  # a baseline has none
         target.mkdir(parents=True, exist_ok=True)
     artifact.metadata |= {name: value for name, value in metadata.items() if value not in (None, "", [], {})}

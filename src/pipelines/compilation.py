@@ -13,6 +13,8 @@ from config.errors import InputError
 from config.tasks import CONF
 
 _COMMAND = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # names of claims and configuration maps
+_MEMORY = re.compile(r"\d+([EPTGMK]i?)?")
 SIZES = ("small", "large")
 
 
@@ -45,9 +47,35 @@ def load_settings(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError(f"name={settings['name']}: must be lower-case letters, digits and hyphens")
     if not str(settings["root"]).startswith("/"):
         raise InputError(f"root={settings['root']}: must be an absolute path, where the volume is mounted")
-    if not isinstance(settings["large"]["gpus"], int) or settings["large"]["gpus"] < 0:
-        raise InputError(f"large.gpus={settings['large']['gpus']}: must be a whole number, 0 or more")
+    _check_settings(settings)
     return dict(settings)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Check what KFP compiles without a word, and the cluster refuses when a step starts."""
+    for name, value in (("retries", settings["retries"]), ("large.gpus", settings["large"]["gpus"])):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"{name}={value}: must be a whole number, 0 or more")
+    large = settings["large"]
+    for name, value in (("image", settings["image"]), ("large.gpu", large["gpu"])):
+        if not re.fullmatch(r"[^\s]+", str(value)):
+            raise InputError(f"{name}={value}: must be a name without blanks, not empty")
+    for name in ("root", "cache"):
+        if not re.fullmatch(r"/[^\s]*", str(settings[name])):
+            raise InputError(f"{name}={settings[name]}: must be an absolute path without blanks")
+    for name in ("volume", "cache_volume", "config_map"):
+        if settings[name] is not None and not _OBJECT.fullmatch(str(settings[name])):
+            raise InputError(f"{name}={settings[name]}: must be the name of an object of Kubernetes, or null")
+    if large["shared_memory"] is not None and not _MEMORY.fullmatch(str(large["shared_memory"])):
+        raise InputError(f"large.shared_memory={large['shared_memory']}: must be an amount such as 2Gi, or null")
+    for name in ("secrets", "node_selector"):
+        values = settings[name] or {}
+        if not isinstance(values, dict) or not all(isinstance(value, str) and value for value in values.values()):
+            raise InputError(f"{name}={values}: must be a mapping of names to texts that are not empty")
+    if not all(isinstance(toleration, dict) for toleration in settings["tolerations"] or []):
+        raise InputError(
+            f"tolerations={settings['tolerations']}: must be a list of mappings, as [{{key: gpu, operator: Exists}}]"
+        )
 
 
 def compile_text(overrides: Sequence[str] = (), output: str = "") -> str:
@@ -74,6 +102,11 @@ def compile_text(overrides: Sequence[str] = (), output: str = "") -> str:
         text = path.read_text(encoding="utf-8")
     command = shlex.join(["compile", *overrides, *(["-o", output] if output else [])])
     return f"# python -m pipelines {command}\n{text}"
+
+
+def is_compiled(path: Path) -> bool:
+    """Return whether a file has the line of the command that compiled it."""
+    return _COMMAND.search(path.read_text(encoding="utf-8")) is not None
 
 
 def recompile(path: Path) -> str:

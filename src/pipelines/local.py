@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import signal
 import sys
 import warnings
@@ -42,11 +41,13 @@ def run(
         ExecutionError: The pipeline failed.
         SignalInterrupt: A signal; trainings have written their checkpoints.
     """
+    if name is not None:
+        _check_name(name)
     if file:
         spec, *platform = compilation.read_documents(file)
     else:
         spec, *platform = yaml.safe_load_all(compilation.compile_text())
-    arguments = bind_parameters(spec, overrides, assignments)
+    arguments = bind_parameters(spec, overrides, assignments, local=True)
     folder_root = str(Path(root).absolute())
     # The digest of the code takes the place of the image's: results of other code are not reused.
     defaults = {"root": folder_root, "image": f"this-machine:{source_code.code_digest()[:12]}"}
@@ -57,7 +58,10 @@ def run(
     os.environ[record.RUN_ID] = name or datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     os.environ.setdefault("ISOTRAIN_CACHE", str(Path.home() / ".cache" / "isotrain"))
     folder = record.run_folder(folder_root)
-    shutil.rmtree(folder / "steps", ignore_errors=True)  # of a former run of this name
+    _check_run_folder(folder)
+    for path in (folder / "steps").glob("*.json"):  # of a former run of this name
+        if "step" in files.read_json(path):
+            path.unlink()
     files.write_json(folder / "parameters.json", arguments)
     error_text = ""
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
@@ -78,6 +82,31 @@ def run(
         error_text = f"{failed['step']}: {failed.get('message', failed['state'])}"
     if error_text:
         raise ExecutionError(f"the pipeline failed: {error_text}; the full log is {folder / 'log.txt'}")
+
+
+def _check_name(name: str) -> None:
+    """Check the name of a run, which is a folder's name.
+
+    Raises:
+        InputError: It is empty, or not a single name.
+    """
+    if not name.strip() or name in (".", "..") or "/" in name or "\0" in name:
+        raise InputError(f"--name={name}: must be the name of a folder below DIR/pipelines, not empty and without /")
+
+
+def _check_run_folder(folder: Path) -> None:
+    """Check that the folder of a run is new, or that of a former run of this name.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; set another --name or --root")
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if names and not {"root", "image"} <= files.read_json(folder / "parameters.json").keys():
+        raise InputError(
+            f"{folder} is not the folder of a pipeline run (it contains {', '.join(names[:3])}); set another --name or --root"
+        )
 
 
 def _without_backoff(value: Any) -> Any:
