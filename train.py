@@ -15,6 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from config.error_handling import report_errors
+from config.terminal import disable_progress_bars
 
 if TYPE_CHECKING:
     from trainers.run import Run
@@ -82,5 +83,6 @@ def print_again(run: "Run") -> None:
 
 
 if __name__ == "__main__":
+    disable_progress_bars()
     with report_errors():
         main()

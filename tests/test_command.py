@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT, Run
 
-from config import command
+from config import command, terminal
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
 
@@ -71,6 +71,85 @@ def test_words_that_no_option_takes_are_refused(arguments: list[str], run: Run) 
     done = run("-m", *arguments)
     assert done.returncode == 2
     assert "unrecognized arguments: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "register", "a", "--name="],
+        ["runs", "register", "a", "--name", ""],
+        ["runs", "register", "a", "--name", " "],
+        ["runs", "champion", ""],
+        ["runs", "champion", "a", "--folder="],
+        ["runs", "show", ""],
+        ["runs", "list", ""],
+        ["runs", "report", "a", "-o", ""],
+        ["katib", "run", "a.yaml", "--folder="],
+        ["katib", "new", "optim.lr=", "-o", "a.yaml"],
+        ["katib", "stop", ""],
+        ["pipelines", "run", "--root="],
+        ["pipelines", "run", "model="],
+        ["quality", "--folder="],
+        ["quality", "drift", "reference=", "data=squad"],
+        ["quality", "data.path="],
+        ["explain", "run=", "--folder", "a"],
+        ["explain", "run=a", "explain.thresholds="],
+        ["explain", "calibrate", "-o", "", "a", "b", "c"],
+        ["trainers", "evaluate", "run=a", "--output="],
+        ["trainers", "predict", "run="],
+        ["datamodules", "prepare", "data.path="],
+    ],
+)
+def test_a_variable_that_is_not_set_is_no_name(arguments: list[str], run: Run, tmp_path: Path) -> None:
+    done = run("-m", *arguments)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "perhaps from a variable that is not set" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("override", ["init_from=", "hydra.run.dir="])
+def test_an_override_without_a_value_is_refused(override: str, run: Run, tmp_path: Path) -> None:
+    folder = [] if override.startswith("hydra") else ["hydra.run.dir=run"]
+    done = run("train.py", override, *folder)
+    assert done.returncode == 2, done.stderr
+    assert f"{override} has no value, perhaps from a variable that is not set" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+BARS = """
+from config import command
+def main():
+    import datasets.utils, huggingface_hub.utils, tqdm.auto
+    from transformers.utils import logging
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+    for bar in (tqdm.tqdm, tqdm.auto.tqdm, huggingface_hub.utils.tqdm, datasets.utils.tqdm, logging.tqdm):
+        list(bar(range(3)))
+    print(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get())
+    return 0
+command.run_main(main)
+"""
+
+
+def test_libraries_draw_no_progress_bars_into_files() -> None:
+    done = subprocess.run([sys.executable, "-c", BARS], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+
+
+def test_a_terminal_has_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in terminal._NO_PROGRESS_BARS:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    terminal.disable_progress_bars()
+    assert not set(terminal._NO_PROGRESS_BARS) & set(os.environ)
+
+
+def test_empty_texts_can_be_written() -> None:
+    for word in ("init_from=", "+model.x= ", "++a/b@c="):
+        assert command.describe_empty_override(word)
+    for word in ("a=''", 'a=""', "a=null", "a", "--a", "=", "a=b", "~a"):
+        assert command.describe_empty_override(word) is None
+    args = command.make_parser("x", "y").parse_known_args(["-p", "a=", "b=c"])[1]
+    assert args == ["-p", "a=", "b=c"]
 
 
 PRINTS = "import sys; from config import command\ndef main():\n    print({})\n    return {}\ncommand.run_main(main)"

@@ -2,12 +2,15 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from config.error_handling import report_errors
 from config.errors import InputError
+from config.terminal import disable_progress_bars
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
@@ -19,6 +22,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     Args:
         main: Returns the exit code.
     """
+    disable_progress_bars()
     with report_errors():
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -36,6 +40,30 @@ class HelpFormatter(argparse.HelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
+def describe_empty_override(word: str) -> str | None:
+    """Return the message for an override without a value; None for other words."""
+    if not re.fullmatch(r"\+{0,2}[\w./@-]+=\s*", word):
+        return None
+    key = word.strip()
+    return f"{key} has no value, perhaps from a variable that is not set; leave it out, or write {key}null or {key}''"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that refuses empty words, which a shell makes of a variable that is not set: `--name="$NAME"`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; an empty argument, or an option with an empty value, is an error."""
+        words = list(sys.argv[1:] if args is None else args)
+        for previous, word in pairwise(["", *words]):
+            if not word.strip():
+                self.error("an argument is empty, perhaps from a variable that is not set; leave it out")
+            if re.fullmatch(r"--[\w-]+=\s*", word):
+                self.error(f"{word.strip()} has no value, perhaps from a variable that is not set; leave it out")
+            if not previous.startswith("-") and (message := describe_empty_override(word)):
+                self.error(message)
+        return super().parse_known_args(args, namespace)
+
+
 def make_parser(
     command: str, description: str, example: str = "", usage: str | None = None, commands: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
@@ -48,7 +76,7 @@ def make_parser(
         usage: Replaces the usage line of argparse.
         commands: Lines about subcommands that the parser itself does not know.
     """
-    return argparse.ArgumentParser(
+    return CommandParser(
         prog=f"python -m {command}",
         usage=usage,
         description=description,

@@ -1,6 +1,8 @@
 """Text for a terminal: tables, wrapped entries, numbers, durations, and names with unprintable characters."""
 
+import os
 import shutil
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
@@ -9,6 +11,22 @@ from datetime import datetime
 from config.numbers import format_number
 
 INDENT = 11  # columns before the text of an entry
+
+
+# Of tqdm, the Hugging Face libraries (transformers reads the Hub's) and MLflow, read when these are imported.
+_NO_PROGRESS_BARS = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def disable_progress_bars() -> None:
+    """Switch off the progress bars of libraries unless stderr is a terminal. A command calls this before it imports them."""
+    if not sys.stderr.isatty():
+        for variable, value in _NO_PROGRESS_BARS.items():
+            os.environ.setdefault(variable, value)
 
 
 def terminal_width() -> int:

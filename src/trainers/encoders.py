@@ -1,6 +1,5 @@
 """Transformers encoders with a task's head: from a checkpoint, or from an architecture with random weights."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,13 +112,11 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _transformers() -> Any:
-    """Import transformers without its warnings of new heads, and without progress bars unless on a terminal."""
+    """Import transformers without its warnings of new heads."""
     import transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
     return transformers
 
 
