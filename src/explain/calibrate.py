@@ -27,6 +27,7 @@ def command(runs: Sequence[str], output: str) -> int:
     Raises:
         InputError: too few runs, or runs that are not comparable.
     """
+    files.check_replaceable(output, _is_bounds, "a file of bounds")
     if len(runs) < MIN_RUNS:
         raise InputError(
             f"calibrate needs {MIN_RUNS} accepted runs or more, one training with several seeds; it got {len(runs)}"
@@ -56,6 +57,10 @@ def command(runs: Sequence[str], output: str) -> int:
     for name, bound in bounds.items():
         print(f"{name:<24}{bound:>8.3f}")
     return 0
+
+
+def _is_bounds(path: Path) -> bool:
+    return {"task", "runs", "bounds"} <= files.read_json(path).keys()
 
 
 def _read_verdict(run: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from explain.judgement import Verdict
 from explain.model import Subject
 from explain.options import Options
 from explain.tables import Table
+from runs import folder as folders
 
 FILE = "verdict.json"
 VALUES = "values.npz"
@@ -35,8 +36,10 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
         folder: folder of the report; other files in it stay.
 
     Raises:
-        InputError: the options are not possible for the model.
+        InputError: the options are not possible for the model, or the folder has such files of another program.
     """
+    names = (VALUES, LINES, "report.html", "report.md", FILE)
+    files.check_output_folder(folder, names, _is_report, "an explanation report")
     task, explainer = subject.saved.task, subject.explainer
     examples = str(tasks.load_member(task, "EXAMPLES", "explain"))
     positions, settings, explanations = _explain_sample(subject, options)
@@ -54,6 +57,12 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
     fields = replace_non_finite(judgement.verdict_fields(verdict))
     files.write_text(folder / FILE, json.dumps(fields, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     return verdict
+
+
+def _is_report(folder: Path) -> bool:
+    """Return whether the folder has a verdict of isotrain, or is in a run folder, where a killed process left it without."""
+    verdict = files.read_json(folder / FILE)
+    return {"task", "measures", "about"} <= verdict.keys() or (not verdict and folders.is_run(folder.parent))
 
 
 def _explain_sample(subject: Subject, options: Options) -> tuple[list[int], Any, chunks.Explanations]:

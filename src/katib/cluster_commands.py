@@ -19,6 +19,7 @@ from katib.experiment import Experiment
 from katib.experiment_changes import change_experiment
 from katib.run import FAILED_EXIT_CODE, load_checked, train_command
 from katib.trials import Trial, best_trial, read_experiment, read_trials
+from reports.page import check_page
 
 WATCH_SECONDS = 20  # after which the Experiment is read again even without a change
 COMPLETED = ("Succeeded", "Failed")
@@ -128,6 +129,8 @@ def best(args: argparse.Namespace) -> int:
 
 def trials(args: argparse.Namespace) -> int:
     """List the trials as a table, as JSON lines, or as a report."""
+    if args.report:
+        check_page(args.report)
     cluster = Cluster(args.context, args.namespace)
     value, experiment = _load_experiment(cluster, args.name)
     rows = [parse_trial(item, experiment) for item in cluster.list_trials(args.name)[0]]

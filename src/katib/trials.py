@@ -100,6 +100,7 @@ class Store:
             InputError: the folder belongs to another search.
         """
         self.folder, self.experiment, self.overrides = folder, experiment, list(overrides)
+        _check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(folder / LOCK)
         try:
@@ -132,17 +133,9 @@ class Store:
         current = json.loads(json.dumps(content))
         path = self.folder / SPEC_FILE
         if not path.exists():
-            own_files = (LOCK, OWNER, ROWS, STORAGE)
-            foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in own_files)
-            if foreign and not (self.folder / STORAGE).exists():
-                message = f"{self.folder} is not the folder of a search (it contains {foreign[0]})"
-                raise InputError(f"{message}; choose another --folder")
             files.write_text(path, json.dumps(content, indent=1))
             return
-        try:
-            previous = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not valid JSON; choose another --folder") from error
+        previous = files.read_json(path)
         if previous != current:
             keys = [key for key in ("name", "overrides") if previous.get(key) != current[key]]
             old, new = previous.get("spec", {}), current["spec"]
@@ -219,6 +212,25 @@ class Store:
     def _write(self) -> None:
         rows = [{**trial.to_row(), "processes": trial.processes} for trial in self.trials]
         files.write_text(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a folder is new, empty, or of a search.
+
+    Raises:
+        InputError: it is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose another --folder")
+    if not folder.exists() or {"name", "spec"} <= files.read_json(folder / SPEC_FILE).keys():
+        return
+    # Another process may have started the same search just now.
+    foreign = sorted(file.name for file in folder.iterdir() if not file.name.startswith((LOCK, f".{LOCK}")))
+    if foreign and not (folder / SPEC_FILE).exists():
+        message = f"{folder} is not the folder of a search (it contains {foreign[0]})"
+        raise InputError(f"{message}; choose another --folder")
+    if foreign:
+        raise InputError(f"{folder / SPEC_FILE} is damaged, or not of a search; choose another --folder")
 
 
 def read_trials(folder: Path) -> list[Trial]:

@@ -98,6 +98,8 @@ def _verify(args: argparse.Namespace) -> int:
     from quality.verdict import summarise_verdict
     from quality.verification import verify_data
 
+    if args.folder is not None:
+        gate.check_report_folder(gate.report_folder(args.folder, "quality"))
     config = factory.compose_config(args.overrides, any_model=True)
     settings = config.quality
     verdict, report = verify_data(

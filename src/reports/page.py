@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from config.files import write_text
+from config.files import check_replaceable, has_line, write_text
 from config.numbers import format_number
 from reports import charts
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).parent / "templates"
+# Lines at the start of every page; pages of November 2026 have only the second one.
+_PAGE_STARTS = ('<meta name="generator" content="isotrain">', "/* Colours follow the reader's system")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,15 @@ def write(path: Path, template: str, **values: Any) -> None:
         jinja2.UndefinedError: the template uses a value that is missing.
     """
     write_text(path, render(template, **values))
+
+
+def check_page(path: str | os.PathLike[str]) -> None:
+    """Check that a page may be written to a path, before the work whose result it shows.
+
+    Raises:
+        InputError: there is a file that is not a page of isotrain.
+    """
+    check_replaceable(path, lambda page: any(has_line(page, start, 15) for start in _PAGE_STARTS), "a report")
 
 
 def render(template: str, **values: Any) -> str:

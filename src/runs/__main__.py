@@ -72,6 +72,7 @@ def _compare(args: argparse.Namespace) -> str:
 
 
 def _report(args: argparse.Namespace) -> str:
+    from reports.page import check_page
     from runs import report, report_index
     from runs.listing import find_runs
 
@@ -82,6 +83,11 @@ def _report(args: argparse.Namespace) -> str:
     rows = find_runs(args.folders)
     if not rows:
         raise InputError(f"there are no runs in {', '.join(args.folders)}")
+    common = Path(os.path.commonpath([Path(name).absolute() for name in args.folders]))
+    target = Path(args.output or common / report.FILE)
+    if (common / "run.json").exists() and args.output is None:
+        raise InputError(f"{common} is a run folder, which has its own {target.name}: name the page with -o")
+    check_page(target)
     for number, row in enumerate(rows, 1):
         _show_progress(number, len(rows))
         if row["status"] in ("damaged", "foreign", "incomplete"):
@@ -90,8 +96,6 @@ def _report(args: argparse.Namespace) -> str:
             report.write(Path(row["folder"]), against)
         except Exception as error:  # one broken run must not prevent the pages of the others
             row["problem"] = f"no report: {type(error).__name__}: {error}"
-    common = Path(os.path.commonpath([Path(name).absolute() for name in args.folders]))
-    target = Path(args.output or common / report.FILE)
     try:
         report_index.write(target, rows)
     except OSError as error:

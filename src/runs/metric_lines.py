@@ -20,11 +20,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, SupportsFloat, TextIO
 
+from config import files
+from config.errors import InputError
+
 NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 # Katib's own expression (pkg/metricscollector/v1beta1/common/const.go).
 KATIB_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 # Metrics of every run, in addition to those of its task.
 TRAINING_METRICS = ("train_loss", "train_examples_per_second", "peak_memory_mib")
+
+_JSON_START = b'{"timestamp": "'  # of every line of `to_json`
 
 # Functions that are called with each line that is written; `runs.push` adds one.
 listeners: "list[Callable[[MetricLine], None]]" = []
@@ -130,6 +135,26 @@ def write(
     for listener in listeners:
         listener(line)
     return line
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Check a file that a new run is going to write from its start.
+
+    Args:
+        path: `metrics_file` of the configuration; a pipe or a device is only written to.
+
+    Raises:
+        InputError: It is empty text, a folder, or has lines that are not metric lines.
+    """
+    if not os.fspath(path):
+        raise InputError("metrics_file is empty: name a file, or leave it out")
+
+    def has_metric_lines(path: Path) -> bool:
+        with path.open("rb") as file:
+            # A killed process may leave an incomplete line.
+            return all(line.startswith(_JSON_START[: len(line)]) for line in file)
+
+    files.check_replaceable(path, has_metric_lines, "a metrics file")
 
 
 def truncate_lines(path: str | os.PathLike[str], lines: int) -> int:

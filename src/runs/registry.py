@@ -26,6 +26,7 @@ _ROLLED_BACK_TAG = "rolled_back"
 # Files of a gate: its report, and the reference data of `quality drift reference=`.
 _GATE_FILES = ("verdict.json", "report.html", "profile.json", "sample.parquet")
 _FAILED = ("failed", "inconclusive", "unevaluated")
+_DOWNLOAD = ".champion.json"  # in a folder of `find_champion`: the champion, and the files that were downloaded
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,13 @@ def register_run(
             the model was rolled back, it becomes a candidate instead.
 
     Raises:
-        InputError: The run is not finished, has no model, failed a gate, or its task is not configured.
+        InputError: The name is empty, the run is not finished, has no model, failed a gate, or its task is not configured.
         UnreachableError: The server does not answer.
     """
+    if name is not None and not name.strip():
+        raise InputError(
+            "--name is empty, perhaps from a variable that is not set: give a name, or leave the option out"
+        )
     record = folders.read_record(folder)
     # Exit code 5: the explanation gate ended a run whose model is complete. The verdicts are checked below.
     if record["status"] != "finished" and record.get("exit_code") != 5:
@@ -142,15 +147,19 @@ def find_champion(name: str, server: str | None = None, folder: Path | None = No
     Args:
         name: Name of the registered model.
         server: MLflow, as for `register_run`.
-        folder: Target folder of the files; it is replaced.
+        folder: Target folder of the files: new, empty, or of an earlier download, whose files are replaced. Other files in
+            it stay.
 
     Returns:
         name, version, digest, run (the folder that was registered) and data (fingerprint by split); None without champion.
 
     Raises:
-        InputError: The files cannot be downloaded.
+        InputError: The name is empty, the folder holds something else, or the files cannot be downloaded.
         UnreachableError: The server does not answer.
     """
+    if not name.strip():
+        raise InputError("name the registered model: the name is empty")
+    old_files = [] if folder is None else _downloaded_files(folder)
     with _client(server) as client:
         version = _version_of_alias(client, name, CHAMPION)
         if version is None:
@@ -158,12 +167,14 @@ def find_champion(name: str, server: str | None = None, folder: Path | None = No
         registered = client.get_model_version(name, version)
         tags = registered.tags
         if folder is not None:
-            with files.atomic_folder(folder) as temporary:
+            with files.atomic_folder(folder, removable=old_files) as temporary:
                 client.download_artifacts(registered.run_id, "", str(temporary))
                 if not (temporary / folders.RECORD).exists():
                     raise InputError(
                         f"{name} version {version} has no {folders.RECORD}: it was not registered by isotrain"
                     )
+                names = sorted(str(path.relative_to(temporary)) for path in temporary.rglob("*") if path.is_file())
+                files.write_json(temporary / _DOWNLOAD, {"name": name, "version": version, "files": names})
         return {
             "name": name,
             "version": version,
@@ -171,6 +182,25 @@ def find_champion(name: str, server: str | None = None, folder: Path | None = No
             "run": tags.get("run", ""),
             "data": {tag.removeprefix("data_"): value for tag, value in tags.items() if tag.startswith("data_")},
         }
+
+
+def _downloaded_files(folder: Path) -> list[str]:
+    """Return the relative names of the files of an earlier download in a folder.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--folder {folder}: this is a file; name a folder")
+    names = files.read_json(folder / _DOWNLOAD).get("files")
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    if folder.exists() and (entries := sorted(entry.name for entry in folder.iterdir())):
+        raise InputError(
+            f"--folder {folder} is not empty and not an earlier download (it contains {', '.join(entries[:3])}): nothing was "
+            "replaced; name a new folder"
+        )
+    return []
 
 
 def _promote(client: Any, name: str, version: str) -> None:

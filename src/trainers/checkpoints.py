@@ -258,7 +258,7 @@ def prepare_resume(folder: Path, metrics_file: Path) -> Path | None:
 
     Args:
         folder: the run folder.
-        metrics_file: its metric lines, truncated to those of the checkpoint; removed without a checkpoint.
+        metrics_file: its metric lines, truncated to those of the checkpoint; to none without a checkpoint.
 
     Returns:
         The checkpoint to resume from; None to train from the start.
@@ -270,7 +270,7 @@ def prepare_resume(folder: Path, metrics_file: Path) -> Path | None:
     def choose() -> Path | None:
         latest = read_latest(folder / folders.CHECKPOINTS)
         if latest is None:
-            metrics_file.unlink(missing_ok=True)
+            metric_lines.truncate_lines(metrics_file, 0)
             return None
         path, checkpoint = latest
         state = next((state for key, state in checkpoint["callbacks"].items() if key.startswith("Checkpoints")), None)

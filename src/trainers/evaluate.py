@@ -33,10 +33,14 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         The metrics.
 
     Raises:
-        InputError: the model cannot be loaded, the data is of another task or has other classes, or `output` is a run.
+        InputError: the model cannot be loaded, the data is of another task or has other classes, or `output` is a run or
+            holds files of another program.
     """
-    if output is not None and folders.folder_state(output) in ("unfinished", "finished"):
-        raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
+    if output is not None:
+        if folders.is_run(output):
+            raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
+        names = (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
+        files.check_output_folder(output, names, folders.is_evaluation, "an evaluation")
 
     from trainers import distributed, fit, hardware
 
@@ -58,7 +62,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
             choice = _data_choice(overrides) or (model.record.get("choices") or {}).get("data")
             files.write_json(folder / folders.RECORD, _record(name, config, data, module, choice))
             metrics_file = folder / folders.METRICS
-            metrics_file.unlink(missing_ok=True)  # of an earlier evaluation
+            metric_lines.truncate_lines(metrics_file, 0)  # of an earlier evaluation
         best: dict[str, Any] = model.record.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
     distributed.stop()

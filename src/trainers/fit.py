@@ -118,7 +118,7 @@ def _fit_baseline(
     check_metrics(metrics, list(config.task.metrics))
     if process.rank() == 0:
         predictions.write(folder / folders.PREDICTIONS, rows)
-        metrics_file.unlink(missing_ok=True)
+        metric_lines.truncate_lines(metrics_file, 0)
         metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
     return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 

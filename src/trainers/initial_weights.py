@@ -64,6 +64,17 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
     return {"init_from": str(Path(source).absolute()), "config_hash": record.get("config_hash")}
 
 
+def check_population(population_dir: str | None) -> None:
+    """Check that `save_for_population` replaces no file of another program.
+
+    Raises:
+        InputError: there is one.
+    """
+    if population_dir:
+        path = Path(population_dir) / POPULATION_WEIGHTS
+        files.check_replaceable(path, lambda path: "state_dict" in checkpoints.read(path), "a checkpoint")
+
+
 def save_for_population(population_dir: str | None, folder: Path) -> None:
     """Copy a run's best weights to the population folder atomically, on rank zero."""
     best = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT

@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config import files, process, source_code, tasks
 from config.check import check_config
+from config.command import describe_empty_override
 from config.errors import InputError
 from runs import folder as folders
 from runs import metric_lines
@@ -163,6 +163,9 @@ def open_run(config: DictConfig) -> Run:
     hydra_folder = Path(HydraConfig.get().runtime.output_dir)
     run = Run(config, hydra_folder)
     try:
+        words = [*HydraConfig.get().overrides.task, *HydraConfig.get().overrides.hydra]
+        if empty := [message for word in words if (message := describe_empty_override(word))]:
+            raise InputError("; ".join(empty))
         check_config(config)
         if not (hydra_folder / folders.RECORD).exists():
             from datamodules.sources.hub_requirements import check_hub_requirements
@@ -173,7 +176,7 @@ def open_run(config: DictConfig) -> Run:
         run.store = distributed.start()
         run.folder, run.finished_fields = distributed.decide_on_rank_zero(lambda: _start_or_load(run))
         if hydra_folder.resolve() != run.folder.resolve():  # named by this rank's clock; rank zero's is used
-            _remove_if_empty(hydra_folder)
+            files.remove_new_folder(hydra_folder)
         machine = hardware.configure_cpu(config.trainer.threads)
         if run.record is not None:
             run.record.update(**machine)
@@ -183,7 +186,7 @@ def open_run(config: DictConfig) -> Run:
             distributed.stop()
         run.folder_lock.close()
         run.metric_push.close()
-        _remove_if_empty(hydra_folder)
+        files.remove_new_folder(hydra_folder)
         raise
     return run
 
@@ -194,9 +197,14 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     Returns:
         The folder, and the record's fields if the run is finished.
     """
+    from trainers import initial_weights
+
     config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
     fields = _previous_fields(run.folder, config)
     if fields.get("status") != "finished":
+        if run.config.metrics_file is not None:
+            metric_lines.check_file(run.config.metrics_file)
+        initial_weights.check_population(run.config.population_dir)
         run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
         run.folder_lock.enter_context(folders.lock_folder(run.folder))
         fields = _previous_fields(run.folder, config)  # another process may have finished it meanwhile
@@ -204,7 +212,8 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
         run.folder_lock.close()
         run.metric_push.close()
         return run.folder, fields
-    _remove_temporary_files(run.folder)
+    for folder in (run.folder, run.folder / folders.CHECKPOINTS):
+        files.remove_temporary_files(folder)
     run.record = records.start_record(run.folder, config=config, seeds={"seed": run.config.seed})
     hydra = OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)  # type: ignore[union-attr]
     folders.write_hydra(
@@ -216,15 +225,6 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     choices = {group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group}
     run.update(own_code=source_code.custom_code() or None, choices=choices)
     return run.folder, {}
-
-
-def _remove_temporary_files(folder: Path) -> None:
-    """Remove what a killed process left half-written (`config.files`)."""
-    for path in [*folder.glob(".*.tmp"), *(folder / folders.CHECKPOINTS).glob(".*.tmp")]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _previous_fields(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +245,6 @@ def _previous_fields(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         raise InputError(folders.describe_differences(folder, differences))
     longer = any(fields["config"]["trainer"][key] != config["trainer"][key] for key in ("max_steps", "max_epochs"))
     return {**fields, "status": "unfinished"} if longer else fields
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def _seed(seed: int) -> None:

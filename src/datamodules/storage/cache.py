@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from config.errors import InputError, ResourceError
 
 logger = logging.getLogger(__name__)
 
+_NAME = re.compile("[0-9a-f]{24}")  # of an entry
 MOVE_HINT = "set data.cache_dir=<folder> or the environment variable ISOTRAIN_CACHE to move it"
 
 
@@ -93,7 +95,7 @@ def _locked(path: Path, message: str) -> Iterator[None]:
 def _remove_abandoned(folder: Path, keep: str) -> None:
     """Remove the temporary folders of processes that ended: those whose lock is free."""
     for temporary in folder.glob("*.tmp"):
-        if temporary.stem != keep:
+        if temporary.stem != keep and _NAME.fullmatch(temporary.stem):
             with contextlib.suppress(Timeout), FileLock(temporary.with_suffix(".lock")).acquire(timeout=0):
                 shutil.rmtree(temporary, ignore_errors=True)
 

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -129,9 +130,9 @@ class _Index:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise
-                # Not a database, or a damaged one: create it anew.
+                # A damaged database, or somebody's file: create a new one.
                 self.__exit__()
-                self.path.unlink(missing_ok=True)
+                self.path.rename(self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.damaged"))
                 self._open()
         except (sqlite3.Error, OSError) as error:
             logger.warning("file digests are not stored in %s: %s", self.path, error)
