@@ -187,7 +187,9 @@ BROKEN = [
         r"paragraph 2: 'context' must be text, not null",
     ),
     (change(*QA, "id", to=KeyError), PLACE + r": the key 'id' is missing; found question, answers"),
-    (change(*QA, "id", to=7), PLACE + r": 'id' must be text, not a whole number"),
+    (change(*QA, "id", to=7.5), PLACE + r": 'id' must be text or a whole number, not a number"),
+    (change(*QA, "id", to=True), PLACE + r": 'id' must be text or a whole number, not true or false"),
+    (change(*QA, "id", to=None), PLACE + r": 'id' must be text or a whole number, not null"),
     (change(*QA, "question", to=[]), PLACE + r" \(id id-11\): 'question' must be text, not a list"),
     (change(*QA, "answers", to=KeyError), r"the key 'answers' is missing"),
     (change(*QA, "answers", to=[]), r"\(id id-11\): no answers; .* \"is_impossible\": true"),
@@ -628,7 +630,7 @@ def test_a_warm_start_reads_tokenises_and_loads_nothing(
         (examples, "write"),
         (windows, "PairEncoder"),
         (tokenizer, "train"),
-        (tokenizer, "_wordpiece"),
+        (tokenizer, "wordpiece"),
     ):
         monkeypatch.setattr(of, name, None)
     warm = module(folder, tmp_path)

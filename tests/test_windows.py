@@ -90,7 +90,7 @@ def recipe(tokenizer: Any, records: list[Question], limits: Limits) -> list[dict
     out = []
     for number, record in enumerate(records):
         encoded = tokenizer(
-            record.question,
+            record.question.lstrip(),
             record.context,
             truncation="only_second",
             max_length=limits.max_length,

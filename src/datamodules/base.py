@@ -1,5 +1,6 @@
 """Base classes of the data modules: splits that are prepared once, and batches of them."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +17,7 @@ from config import process
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
 from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache
+from datamodules.text import coverage
 from datamodules.text import tokenizer as tokenizers
 from datamodules.text.tokenizer import Corpus, PreparedTokenizer
 
@@ -192,6 +194,26 @@ class TokenizedData(PreparedData):
 
         return cache.entry(self.root, kind, {**key, "source": self.fingerprint(split)}, build)
 
+    def _coverage(self, split: str, tokens: Path, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what the tokens of a split do not give back, counted once, and refuse a split that loses most.
+
+        Args:
+            split: "train" or "val".
+            tokens: cache entry of its tokens.
+            count: counts it; see `datamodules.text.coverage`.
+
+        Raises:
+            InputError: the tokenizer does not suit the texts.
+        """
+
+        def build(folder: Path) -> None:
+            (folder / "counts.json").write_text(json.dumps(count(), ensure_ascii=False), encoding="utf-8")
+
+        entry = cache.entry(self.root, "coverage", {"format": coverage.FORMAT, "tokens": tokens.name}, build)
+        counts: dict[str, Any] = json.loads((entry / "counts.json").read_text(encoding="utf-8"))
+        coverage.check(split, self.prepared_tokenizer.source, counts)
+        return counts
+
     def _warn_truncated(self, split: str, counts: Mapping[str, int], kind: str, setting: str, limit: int) -> None:
         """Log a warning if some texts of a split are longer than the limit of a setting of `data`."""
         if count := counts[f"cut_{kind}"]:
@@ -216,8 +238,13 @@ class TokenizedData(PreparedData):
         return self.prepared_tokenizer.pad_id
 
     @property
+    def type_count(self) -> int:
+        """Number of token types in the tokenizer's format of a pair."""
+        return self.prepared_tokenizer.type_count
+
+    @property
     def uses_types(self) -> bool:
-        """Whether batches have token type ids."""
+        """Whether batches have token type ids, which models without token types ignore."""
         return self.prepared_tokenizer.uses_types
 
     def tokenizer(self) -> Any:

@@ -11,16 +11,16 @@ from datamodules.base import TokenizedData
 from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import Source
 from datamodules.storage import cache
-from datamodules.text import examples, squad, windows
+from datamodules.text import coverage, examples, squad, windows
 from datamodules.text.examples import Examples
-from datamodules.text.windows import Limits, Windows
+from datamodules.text.windows import Limits, PairEncoder, Windows
 
 
 class QuestionAnsweringData(TokenizedData):
     """Data module of SQuAD 1.1 and 2.0, or of data in their layouts: from files, from the Hub or generated.
 
     `prepare_data` fills the cache (one process does the work, others wait), `setup` opens it. A batch is a dict of
-    int64 tensors: input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
+    int64 tensors: input_ids, attention_mask, token_type_ids (if the tokenizer has several) [B, L]; start_positions,
     end_positions, window [B].
 
     Attributes:
@@ -113,6 +113,7 @@ class QuestionAnsweringData(TokenizedData):
         self.limits = Limits(max_length, stride, max_query_length)
         self.max_length = max_length
         self.version_2 = version_2
+        self._counts: dict[str, dict[str, Any]] = {}  # of `coverage`, by split
 
     @property
     def answerable_only(self) -> bool:
@@ -133,7 +134,9 @@ class QuestionAnsweringData(TokenizedData):
         prefix = "train_" if split == "train" else ""
         question_counts = getattr(self, f"{prefix}examples").counts
         window_counts = getattr(self, f"{prefix}windows").counts
-        return {**{key: value for key, value in question_counts.items() if key != "example"}, **window_counts}
+        counts = {**question_counts, **window_counts, **self._counts[split]}
+        examples_for_messages = ("example", "unrecoverable_answer")
+        return {key: value for key, value in counts.items() if key not in examples_for_messages}
 
     def _examples_folder(self, split: str) -> Path:
         def write(folder: Path, files: list[str]) -> None:
@@ -154,13 +157,23 @@ class QuestionAnsweringData(TokenizedData):
             "tokenizer": tokenizer.fingerprint,
             "training": training,
             **asdict(self.limits),
+            # Since its white space at the start is removed, which other tokenizers never noticed.
+            **({"questions": "stripped"} if tokenizer.leading_space else {}),
         }
 
         def build(folder: Path) -> None:
             file = tokenizer.folder / "tokenizer.json"
             windows.write(folder, Examples(examples_folder), file, tokenizer.vocab_size, self.limits, training)
 
-        return cache.entry(self.root, "windows", key, build)
+        folder = cache.entry(self.root, "windows", key, build)
+
+        def count() -> dict[str, Any]:
+            split_windows = Windows.open(folder, tokenizer.pad_id, tokenizer.uses_types)
+            special = PairEncoder(tokenizer.folder / "tokenizer.json").special
+            return coverage.count_windows(split_windows, Examples(examples_folder), tokenizer.unknown_id, special)
+
+        self._counts[split] = self._coverage(split, folder, count)
+        return folder
 
     def _open(self, split: str) -> Windows:
         questions = Examples(self._examples_folder(split))
@@ -168,6 +181,7 @@ class QuestionAnsweringData(TokenizedData):
         split_windows = Windows.open(self.folder(split), self.pad_id, self.uses_types)
         limit = self.limits.max_query_length
         self._warn_truncated(split, split_windows.counts, "questions", "max_query_length", limit)
+        coverage.warn(split, self.prepared_tokenizer.source, self._counts[split])
         if split == "train":
             self.train_examples, self.train_windows = questions, split_windows
         else:

@@ -12,8 +12,8 @@ from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache
 from datamodules.storage.arrays import TextArray
-from datamodules.text import encoding, labelled_texts, records
-from datamodules.text.encoding import EncodedTexts
+from datamodules.text import coverage, encoding, labelled_texts, records
+from datamodules.text.encoding import EncodedTexts, TextEncoder
 from datamodules.text.labelled_texts import LabelledTexts
 from datamodules.text.records import Columns
 
@@ -22,7 +22,7 @@ class TextClassificationData(TokenizedData):
     """Data module of labelled texts, or pairs of texts: from CSV, JSON Lines or Parquet files, the Hub or generated.
 
     `prepare_data` fills the cache (one process does the work, others wait), `setup` opens it. A batch is a dict of
-    int64 tensors: input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; labels, index [B]
+    int64 tensors: input_ids, attention_mask, token_type_ids (if the tokenizer has several) [B, L]; labels, index [B]
     (positions in the split).
 
     Attributes:
@@ -110,6 +110,7 @@ class TextClassificationData(TokenizedData):
         }
         self.max_length = max_length
         self._texts: dict[str, LabelledTexts] = {}
+        self._counts: dict[str, dict[str, Any]] = {}  # of `coverage`, by split
 
     @cached_property
     def class_ids(self) -> list[str]:
@@ -149,7 +150,7 @@ class TextClassificationData(TokenizedData):
         }
 
     def _describe_split(self, split: str) -> dict[str, Any]:
-        return dict(getattr(self, split).counts)
+        return {**getattr(self, split).counts, **self._counts[split]}
 
     def _texts_folder(self, split: str) -> Path:
         def write(folder: Path, files: list[str]) -> None:
@@ -169,17 +170,26 @@ class TextClassificationData(TokenizedData):
             "tokenizer": tokenizer.fingerprint,
             "max_length": self.max_length,
         }
-        return cache.entry(
+        folder = cache.entry(
             self.root,
             "encoded_texts",
             key,
             lambda folder: encoding.write(folder, texts, tokenizer, self.max_length),
         )
 
+        def count() -> dict[str, Any]:
+            encoded = EncodedTexts.open(folder, tokenizer.pad_id, tokenizer.uses_types)
+            special = TextEncoder(tokenizer, self.max_length).special
+            return coverage.count_texts(encoded, texts, tokenizer.unknown_id, special)
+
+        self._counts[split] = self._coverage(split, folder, count)
+        return folder
+
     def _open(self, split: str) -> EncodedTexts:
         texts = EncodedTexts.open(self.folder(split), self.pad_id, self.uses_types)
         texts.labels = self.texts(split).labels
         self._warn_truncated(split, texts.counts, "texts", "max_length", self.max_length)
+        coverage.warn(split, self.prepared_tokenizer.source, self._counts[split])
         setattr(self, split, texts)
         return texts
 

@@ -51,12 +51,16 @@ def examples(data: Any) -> tuple[list[str], list[Any]]:
 
 def preprocessing(data: Any) -> list[Any]:
     """Return what the preprocessing depends on, for the cache key."""
+    tokenizer = data.prepared_tokenizer
     return [
-        data.prepared_tokenizer.fingerprint,
+        tokenizer.fingerprint,
         data.limits.max_length,
         data.limits.stride,
         data.limits.max_query_length,
         data.answerable_only,
+        # Treatments that inputs of some tokenizers did not have before.
+        *(["stripped questions"] if tokenizer.leading_space else []),
+        *(["token types"] if tokenizer.uses_types and not tokenizer.default_types else []),
     ]
 
 

@@ -74,7 +74,8 @@ class InputEncoder:
 
     def question_offsets(self, text: str, count: int) -> Ints:
         """Return the characters [count, 2] of the first tokens of a question."""
-        return np.asarray(self.encoder.encode([text])[1][:count], np.int64)
+        stripped = text.lstrip()  # as in windows
+        return np.asarray(self.encoder.encode([stripped])[1][:count], np.int64) + len(text) - len(stripped)
 
 
 class View(tokens.View):

@@ -45,7 +45,10 @@ def examples(data: Any) -> tuple[list[str], list[Any]]:
 
 def preprocessing(data: Any) -> list[Any]:
     """Return what the preprocessing depends on, for the cache key."""
-    return [data.prepared_tokenizer.fingerprint, data.max_length, [entry["id"] for entry in data.classes]]
+    tokenizer = data.prepared_tokenizer
+    key = [tokenizer.fingerprint, data.max_length, [entry["id"] for entry in data.classes]]
+    # Inputs of such tokenizers had no token types before.
+    return [*key, "token types"] if tokenizer.uses_types and not tokenizer.default_types else key
 
 
 def random_network(subject: Subject, seed: int) -> Any:

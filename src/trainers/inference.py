@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from config.errors import InputError
 from trainers.spans import Candidates
 
 TEXT_INPUTS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids")
+# Types of models that compare the token types of two positions, and have no embedding of them.
+RELATIVE_TYPES = ("funnel", "xlnet")
 
 
 def span_logits(network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -60,12 +63,59 @@ def image_logits(network: Any, images: Tensor) -> Tensor:
 
 
 def text_inputs(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of a batch that a transformers network takes. (DistilBERT takes no token types.)
+    """Return the entries of a batch that a transformers network takes.
 
     All take `inputs_embeds` instead of `input_ids`, some of them as a keyword argument without a name (ModernBERT).
     """
     names = {"inputs_embeds", *_parameters(type(network).forward)}
+    if not takes_token_types(network):
+        names.discard("token_type_ids")
     return {name: batch[name] for name in TEXT_INPUTS if name in batch and name in names}
+
+
+def takes_token_types(network: Any) -> bool:
+    """Whether a transformers network distinguishes token types.
+
+    Those with an embedding of one type only (RoBERTa's checkpoints) or of none (DeBERTa's) do not. Others without such an
+    embedding take the ids for those of tokens (GPT-2, XLM) or of images (Gemma 3).
+    """
+    if "token_type_ids" not in _parameters(type(network).forward):
+        return False
+    config = network.config
+    return config.model_type in RELATIVE_TYPES or (getattr(config, "type_vocab_size", None) or 0) > 1
+
+
+def check_token_types(network: Any, type_count: int) -> None:
+    """Check that a network which distinguishes token types has all that a tokenizer returns.
+
+    Args:
+        network: a transformers network.
+        type_count: number of token types in the tokenizer's format of a pair.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    size = getattr(network.config, "type_vocab_size", None) or 0
+    if takes_token_types(network) and size and type_count > size:
+        raise InputError(
+            f"the tokenizer distinguishes {type_count} token types (segments), the model has type_vocab_size={size}: "
+            "use the model's own tokenizer"
+        )
+
+
+def declare_inputs(tokenizer: Any, network: Any, type_count: int) -> None:
+    """Make a transformers tokenizer return by default what validation passes to a network, for export.
+
+    Args:
+        tokenizer: a tokenizer, changed in place.
+        network: a transformers network.
+        type_count: number of token types in the tokenizer's format of a pair.
+    """
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    if type_count > 1 and takes_token_types(network):
+        names.insert(1, "token_type_ids")
+    if set(names) != set(tokenizer.model_input_names):
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
 
 
 @lru_cache

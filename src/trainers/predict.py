@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from config import tasks
 from config.errors import InputError
+from datamodules.text.reading import type_name
 from trainers import fast_dropout, hardware, saved_model
 from trainers.saved_model import SavedModel
 
@@ -103,7 +104,7 @@ def length_batches(
 
 
 def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of JSON lines. `id` defaults to the number of the line.
+    """Yield the objects of JSON lines. `id` becomes text, and is the number of the line if it is missing or null.
 
     Args:
         stream: the lines.
@@ -125,7 +126,10 @@ def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> 
             raise InputError(
                 f"{name}, line {number}: must be an object with the text{'s' * (len(keys) > 1)} {required}"
             )
-        yield {**fields, "id": str(fields.get("id", number))}
+        identity = number if fields.get("id") is None else fields["id"]
+        if not isinstance(identity, str | int) or isinstance(identity, bool):
+            raise InputError(f'{name}, line {number}: "id" must be text or a whole number, not {type_name(identity)}')
+        yield {**fields, "id": str(identity)}
 
 
 def input_path(name: str) -> Path:

@@ -9,7 +9,7 @@ import torch
 from datamodules.text import squad
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from trainers import answer_scores, encoders, predict
-from trainers.inference import span_logits, top_candidates
+from trainers.inference import check_token_types, span_logits, top_candidates
 from trainers.saved_model import SavedModel
 from trainers.spans import Answers, best_spans, merge_candidates
 
@@ -36,6 +36,7 @@ class AnswerPredictor:
         self.device = predict.default_device()
         self.network = predict.prepare_network(encoders.load_encoder(encoders.SPAN_HEAD, model.folder), self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
+        check_token_types(self.network, self.tokenizer.type_count)
         self.encoder = PairEncoder(self.tokenizer.folder / "tokenizer.json")
         data, decoding = model.settings["data"], model.settings["model"]
         # Models with relative positions have no limit in config.json.

@@ -9,7 +9,7 @@ from config.errors import InputError
 from datamodules.text import records
 from datamodules.text.encoding import EncodedTexts
 from trainers import classification, encoders, predict
-from trainers.inference import text_logits
+from trainers.inference import check_token_types, text_logits
 from trainers.saved_model import SavedModel
 
 
@@ -27,6 +27,7 @@ class TextPredictor:
         self.device = predict.default_device()
         self.network = predict.prepare_network(encoders.load_encoder(encoders.CLASS_HEAD, model.folder), self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
+        check_token_types(self.network, self.tokenizer.type_count)
         self.max_length = int(model.settings["data"]["max_length"])
         self.names: list[str] = model.module.labels(model.config)
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from config.ranges import Range
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import answer_scores, encoders, fast_dropout
-from trainers.inference import span_logits, top_candidates
+from trainers.inference import check_token_types, declare_inputs, span_logits, top_candidates
 from trainers.spans import merge_candidates
 from trainers.task import Result, Task
 
@@ -58,6 +58,7 @@ class QuestionAnswering(Task):
         self.model = encoders.build_encoder(
             encoders.SPAN_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout
         )
+        check_token_types(self.model, data.type_count)
 
     def setup(self, stage: str) -> None:
         """Replace dropout and attention by faster ones on CPUs."""
@@ -97,4 +98,6 @@ class QuestionAnswering(Task):
     def export(self, folder: str) -> None:
         """Write a transformers folder: safetensors, configuration, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
-        self.data.tokenizer().save_pretrained(folder)
+        tokenizer = self.data.tokenizer()
+        declare_inputs(tokenizer, self.model, self.data.type_count)
+        tokenizer.save_pretrained(folder)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
 from trainers import classification, encoders, fast_dropout
-from trainers.inference import text_logits
+from trainers.inference import check_token_types, declare_inputs, text_logits
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
@@ -53,6 +53,7 @@ class TextClassification(Task):
             num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)},
             problem_type="single_label_classification",
         )  # fmt: skip
+        check_token_types(self.model, data.type_count)
 
     def setup(self, stage: str) -> None:
         """Replace dropout and attention by faster ones on CPUs."""
@@ -79,6 +80,7 @@ class TextClassification(Task):
         """Write a transformers folder: safetensors, configuration with the classes' names, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
         tokenizer = self.data.tokenizer()
+        declare_inputs(tokenizer, self.model, self.data.type_count)
         tokenizer.model_max_length = self.data.max_length  # the limit of `truncation=True`
         tokenizer.save_pretrained(folder)
 

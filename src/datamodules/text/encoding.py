@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,26 @@ from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text.labelled_texts import LabelledTexts
 from datamodules.text.token_arrays import Array, TokenArrays, open_writers
-from datamodules.text.tokenizer import PreparedTokenizer
+from datamodules.text.tokenizer import PreparedTokenizer, encoding_errors
 
 FORMAT = 1  # part of the cache key: increment it when `write` writes anything else
 CHUNK = 2048  # texts at a time
 
 
+class Special(NamedTuple):
+    """Number of special tokens of a single text, and of a pair."""
+
+    single: int
+    pair: int
+
+
 class TextEncoder:
-    """A tokenizer that adds special tokens and truncates, as transformers' does with `truncation=True`."""
+    """A tokenizer that adds special tokens and truncates, as transformers' does with `truncation=True`.
+
+    Attributes:
+        tokenizer: of the tokenizers library.
+        special: number of special tokens.
+    """
 
     def __init__(self, tokenizer: PreparedTokenizer, max_length: int) -> None:
         """Load a tokenizer.
@@ -38,9 +50,11 @@ class TextEncoder:
         self.tokenizer = Tokenizer.from_file(str(tokenizer.folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
-        if max_length <= special:
-            raise InputError(f"data.max_length={max_length} leaves no room for a text beside {special} special tokens")
+        self.special = Special(*map(self.tokenizer.num_special_tokens_to_add, (False, True)))
+        if max_length <= self.special.pair:
+            raise InputError(
+                f"data.max_length={max_length} leaves no room for a text beside {self.special.pair} special tokens"
+            )
         self.tokenizer.enable_truncation(max_length)
 
     def encode(self, records: Sequence[tuple[str, str]]) -> dict[str, Array]:
@@ -49,7 +63,9 @@ class TextEncoder:
         Returns:
             tokens [T], types [T], offsets [N + 1]: see `EncodedTexts`; cut [N]: whether a text was truncated.
         """
-        encodings = self.tokenizer.encode_batch_fast([(text, pair) if pair else text for text, pair in records])
+        inputs = [(text, pair) if pair else text for text, pair in records]
+        with encoding_errors():
+            encodings = self.tokenizer.encode_batch_fast(inputs)
         offsets = np.zeros(len(encodings) + 1, np.int64)
         np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
         total = int(offsets[-1])
@@ -122,7 +138,7 @@ class EncodedTexts(TokenArrays):
         """Return a batch of texts, padded to the longest of them, rounded up to a multiple of 16.
 
         Returns:
-            input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; labels (if known), index [B];
+            input_ids, attention_mask, token_type_ids (if the tokenizer has several) [B, L]; labels (if known), index [B];
             all int64.
         """
         index = np.asarray(indices, np.int64)

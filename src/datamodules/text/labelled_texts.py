@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from config.errors import InputError
 from datamodules.classes import format_names
@@ -91,6 +92,11 @@ class LabelledTexts:
     def pair(self, index: int) -> str:
         """Return the second text; "" without one."""
         return self._pairs[index]
+
+    @property
+    def has_pair(self) -> npt.NDArray[np.bool_]:
+        """Whether each text has a second one, bool [N]."""
+        return np.asarray(np.diff(self._pairs.offsets) > 0)
 
     def label(self, index: int) -> int:
         """Return the position of the text's class in the list of classes."""

@@ -26,7 +26,7 @@ class Question(NamedTuple):
     """One question about one context.
 
     Attributes:
-        id: unique in its split.
+        id: unique in its split; a whole number as text.
         title: the article's title, or "".
         context: the paragraph.
         question: its text.
@@ -114,7 +114,8 @@ def _flat(item: Any, location: str, version_2: bool | None) -> Question:
 
 
 def _question(qa: Any, location: str, title: str, context: str, version_2: bool | None, nested: bool) -> Question:
-    identity = replace_surrogates(_field(qa, "id", str, location))
+    # COVID-QA and GermanQuAD number their questions.
+    identity = replace_surrogates(str(_field(qa, "id", (str, int), location)))
     location = f"{location} (id {identity})"
     question = replace_surrogates(_field(qa, "question", str, location))
     impossible = qa.get("is_impossible")
@@ -153,14 +154,15 @@ def _answers(qa: dict[str, Any], location: str) -> list[tuple[str, int]]:
     ]
 
 
-def _field(container: Any, key: str, kind: type, location: str) -> Any:
+def _field(container: Any, key: str, kind: type | tuple[type, ...], location: str) -> Any:
     if not isinstance(container, dict):
         raise InputError(f"{location}: expected an object with the key {key!r}, found {reading.type_name(container)}")
     if key not in container:
         raise InputError(f"{location}: the key {key!r} is missing; found {', '.join(map(str, container)) or 'none'}")
     value = container[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{location}: {key!r} must be {reading.TYPE_NAMES[kind]}, not {reading.type_name(value)}")
+        names = " or ".join(reading.TYPE_NAMES[name] for name in (kind if isinstance(kind, tuple) else (kind,)))
+        raise InputError(f"{location}: {key!r} must be {names}, not {reading.type_name(value)}")
     return value
 
 

@@ -73,7 +73,7 @@ class TokenArrays:
             indices: [B] positions of the sequences.
 
         Returns:
-            input_ids, attention_mask, token_type_ids (if the model takes them), int64 [B, L].
+            input_ids, attention_mask, token_type_ids (if the tokenizer has several), int64 [B, L].
         """
         starts = self.offsets[indices]
         lengths = (self.offsets[indices + 1] - starts).astype(np.int64)

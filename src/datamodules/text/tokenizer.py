@@ -6,8 +6,8 @@ neither transformers nor tokenizers before it builds a model.
 
 import contextlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,10 @@ from config.errors import InputError, ResourceError
 from datamodules.sources import hub
 from datamodules.sources.hub_errors import MODEL_ALTERNATIVES, hub_access
 from datamodules.storage import cache, fingerprint
+from datamodules.text.vocabulary import SPECIAL_TOKENS, character_wordpiece, splits_characters, train, wordpiece
 
-FORMAT = 1  # part of the cache key: increment it when the entries change
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
+FORMAT = 2  # part of the cache key: increment it when the entries change
+MIN_ACCENTS = 0.001  # share of an uncased vocabulary's tokens with accents, above which its texts keep theirs
 ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")  # in the same order
 FILES = (
     "tokenizer.json",
@@ -49,10 +44,13 @@ class PreparedTokenizer:
 
     Attributes:
         folder: for transformers' AutoTokenizer; the tokenizers library loads its `tokenizer.json`.
-        fingerprint: of its source; part of the cache keys of its output.
+        fingerprint: of its source and its treatment; part of the cache keys of its output.
         vocab_size: one more than the largest token id.
         pad_id: id of the padding token.
-        uses_types: whether its models take token type ids.
+        type_count: number of token type ids in its format of a pair.
+        unknown_id: id of the token that replaces unknown text; None: it has none.
+        leading_space: whether its tokens of a text depend on white space before the text.
+        default_types: whether it returns token type ids by default (`model_input_names`).
         source: description of its source, for records and messages.
     """
 
@@ -60,8 +58,16 @@ class PreparedTokenizer:
     fingerprint: str
     vocab_size: int
     pad_id: int
-    uses_types: bool
+    type_count: int
+    unknown_id: int | None
+    leading_space: bool
+    default_types: bool
     source: str
+
+    @property
+    def uses_types(self) -> bool:
+        """Whether token types distinguish the two texts of a pair."""
+        return self.type_count > 1
 
     def load(self) -> Any:
         """Load the transformers tokenizer."""
@@ -126,7 +132,7 @@ def _prepare_folder(root: Path, path: Path, key: str, verify: fingerprint.Verify
         raise InputError(f"{key}={path}: the folder has no tokenizer (tokenizer.json, vocab.txt, ...); found {content}")
     if "vocab.txt" in names and not names & {"tokenizer.json", "tokenizer_config.json", "config.json"}:
         return _prepare_file(root, path / "vocab.txt", key, verify)
-    return _prepare(root, fingerprint.hash_files(files, root, verify), str(path), lambda: _load_folder(path))
+    return _prepare(root, fingerprint.hash_files(files, root, verify), str(path), lambda: (_load_folder(path), ""))
 
 
 def _load_folder(path: Path) -> Any:
@@ -136,7 +142,7 @@ def _load_folder(path: Path) -> Any:
 
 
 def _prepare_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> PreparedTokenizer:
-    def load() -> Any:
+    def load() -> tuple[Any, str]:
         if path.suffix == ".json":
             from transformers import PreTrainedTokenizerFast
 
@@ -146,7 +152,7 @@ def _prepare_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) 
                 matches = [name for name in (bert_name, roberta_name) if name in loaded.get_vocab()]
                 if getattr(loaded, role) is None and matches:
                     setattr(loaded, role, matches[0])
-            return loaded
+            return loaded, ""
         try:
             tokens = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
@@ -157,9 +163,22 @@ def _prepare_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) 
             raise InputError(
                 f"{key}={path}: not a WordPiece vocabulary, one token per line: {', '.join(missing)} missing"
             )
-        return _wordpiece({token: index for index, token in enumerate(tokens)})
+        # A cased vocabulary has capital letters outside its special tokens.
+        words = [token for token in tokens if not (token[:1] == "[" and token[-1:] == "]")]
+        lower = all(token == token.lower() for token in words)
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        # BERT's uncased tokenizer decomposes characters and removes accents: a token that has any would never match.
+        if lower and sum(_strip_accents(word) != word for word in words) > MIN_ACCENTS * len(words):
+            return wordpiece(vocabulary, lower, strip_accents=False), "accents"
+        return wordpiece(vocabulary, lower), ""
 
     return _prepare(root, fingerprint.hash_files([str(path)], root, verify), str(path), load)
+
+
+def _strip_accents(text: str) -> str:
+    """Return what BERT's uncased tokenizer makes of the letters of a text."""
+    decomposed = unicodedata.normalize("NFD", text)
+    return "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
 
 
 def _prepare_hub(root: Path, name: str, revision: str | None) -> PreparedTokenizer:
@@ -167,14 +186,14 @@ def _prepare_hub(root: Path, name: str, revision: str | None) -> PreparedTokeniz
     # The client's cache is `snapshots/<commit>/config.json`.
     commit = Path(config).parent.name
 
-    def load() -> Any:
+    def load() -> tuple[Any, str]:
         from transformers import AutoTokenizer
 
         complete = hub.cached_path(name, commit, "tokenizer_config.json", "model") is not None and any(
             hub.cached_path(name, commit, file, "model") for file in ("tokenizer.json", "vocab.txt", "vocab.json")
         )
         with contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", MODEL_ALTERNATIVES):
-            return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete)
+            return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete), ""
 
     return _prepare(root, f"{name}@{commit}", name, load)
 
@@ -186,85 +205,29 @@ def _prepare_trained(root: Path, vocab_size: int | None, corpus: Corpus | None) 
         )
     if vocab_size < len(SPECIAL_TOKENS) + 1:
         raise InputError(f"model.vocab_size must be larger than {len(SPECIAL_TOKENS)}, not {vocab_size}")
-    return _prepare(
-        root,
-        f"trained-{vocab_size}:{corpus.fingerprint}",
-        f"WordPiece trained on the data ({vocab_size})",
-        lambda: _wordpiece(train(corpus.texts, vocab_size), lower=True),
-    )
+
+    def load() -> tuple[Any, str]:
+        if splits_characters(corpus.texts()):
+            return character_wordpiece(train(corpus.texts, vocab_size, by_character=True)), "characters"
+        return wordpiece(train(corpus.texts, vocab_size), lower=True), ""
+
+    source = f"trained-{vocab_size}:{corpus.fingerprint}"
+    return _prepare(root, source, f"WordPiece trained on the data ({vocab_size})", load)
 
 
-def train(texts: Callable[[], Iterable[str]], vocab_size: int) -> dict[str, int]:
-    """Train a WordPiece vocabulary with the normaliser, splitting and special tokens of BERT's uncased one.
-
-    Equal texts give equal vocabularies, token by token, in every process. By default the trainer numbers the characters
-    inside words in the order of a hash table that differs between processes, and breaks ties by these numbers.
-    Therefore they are passed in a fixed order, as special tokens.
-
-    Args:
-        texts: yields the texts; called twice.
-        vocab_size: maximum number of tokens; fewer if the texts do not contain as many.
-
-    Returns:
-        Token ids by token.
-    """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    characters: Counter[str] = Counter()
-    inside: Counter[str] = Counter()
-    for text in texts():
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
-            characters.update(word)
-            inside.update(word[1:])
-    # The most common characters; a word with any other is unknown.
-    limit = max(1, min(1000, vocab_size // 4))
-    alphabet = sorted(sorted(characters, key=lambda character: (-characters[character], character))[:limit])
-    fixed_tokens = [
-        *SPECIAL_TOKENS.values(),
-        *alphabet,
-        *("##" + character for character in alphabet if inside[character]),
-    ]
-    tokenizer.train_from_iterator(
-        texts(),
-        trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            special_tokens=fixed_tokens[:vocab_size],
-            initial_alphabet=alphabet,
-            limit_alphabet=len(alphabet),
-            show_progress=False,
-        ),
-    )
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    return vocabulary
-
-
-def _wordpiece(vocabulary: dict[str, int], lower: bool | None = None) -> Any:
-    from transformers import BertTokenizerFast
-
-    if lower is None:
-        # A cased vocabulary has capital letters outside its special tokens.
-        lower = not any(token != token.lower() for token in vocabulary if not (token[:1] == "[" and token[-1:] == "]"))
-    ordered = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
-    # transformers 5 ignores `vocab_file=`.
-    return BertTokenizerFast(vocab=ordered, do_lower_case=lower)
-
-
-def _prepare(root: Path, source: str, name: str, load: Callable[[], Any]) -> PreparedTokenizer:
+def _prepare(root: Path, source: str, name: str, load: Callable[[], tuple[Any, str]]) -> PreparedTokenizer:
     """Return the cache entry of a tokenizer.
 
     Args:
         root: the cache folder.
         source: fingerprint of its source.
         name: for messages.
-        load: returns the transformers tokenizer.
+        load: returns the transformers tokenizer, and its treatment of texts if that is not the usual one of the source.
     """
 
     def build(folder: Path) -> None:
         try:
-            loaded = load()
+            loaded, treatment = load()
         except (InputError, ResourceError):
             raise
         except Exception as error:  # the tokenizers library raises no more specific class
@@ -281,11 +244,77 @@ def _prepare(root: Path, source: str, name: str, load: Callable[[], Any]) -> Pre
         meta = {
             "vocab_size": max(loaded.get_vocab().values()) + 1,
             "pad_id": loaded.pad_token_id,
-            "uses_types": "token_type_ids" in loaded.model_input_names,
+            **_properties(loaded.backend_tokenizer),
+            "default_types": "token_type_ids" in loaded.model_input_names,
+            "treatment": treatment,
         }
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
     folder = cache.entry(root, "tokenizers", {"format": FORMAT, "source": source}, build)
-    return PreparedTokenizer(
-        folder, source, source=name, **json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    )
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    treatment = meta.pop("treatment")
+    return PreparedTokenizer(folder, f"{source}:{treatment}" if treatment else source, source=name, **meta)
+
+
+def _properties(loaded: Any) -> dict[str, Any]:
+    """Return `type_count`, `unknown_id` and `leading_space` of `PreparedTokenizer`.
+
+    Args:
+        loaded: of the tokenizers library.
+
+    Raises:
+        InputError: no text has tokens.
+    """
+    from tokenizers import Tokenizer
+
+    content = loaded.to_str()
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    text = short_text(tokenizer)
+    pair = tokenizer.encode(text, text)
+    special = {token for token, number in zip(pair.ids, pair.sequence_ids, strict=True) if number is None}
+    model = json.loads(content)["model"]
+    unknown = model.get("unk_id")  # of Unigram
+    if unknown is None and model.get("unk_token") is not None:
+        unknown = tokenizer.token_to_id(model["unk_token"])
+
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return {
+        "type_count": max(pair.type_ids) + 1,
+        "unknown_id": None if unknown in special else unknown,
+        "leading_space": any(tokens(space + text) != tokens(text) for space in (" ", "  ", "\n")),
+    }
+
+
+def short_text(tokenizer: Any) -> str:
+    """Return a text that has tokens: "a", else an entry of the vocabulary, which may have no Latin letters.
+
+    Args:
+        tokenizer: of the tokenizers library.
+
+    Raises:
+        InputError: no text has tokens.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    for text in ("a", *sorted(vocabulary, key=vocabulary.__getitem__), *tokenizer.get_vocab()):
+        # Without an unknown token, some models raise an exception of no specific class.
+        with contextlib.suppress(Exception):
+            if tokenizer.encode(text, add_special_tokens=False).ids:
+                return str(text)
+    raise InputError("this tokenizer has no tokens for any text of its own vocabulary")
+
+
+@contextlib.contextmanager
+def encoding_errors() -> Iterator[None]:
+    """Context of encoding: a tokenizer without an unknown token raises an exception for text it has no tokens for.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
+    except Exception as error:  # the tokenizers library raises no more specific class
+        raise InputError(f"the tokenizer has no tokens for some text, and no unknown token either ({error})") from error

@@ -20,6 +20,7 @@ from config.errors import InputError
 from datamodules.storage import arrays
 from datamodules.text.examples import Examples
 from datamodules.text.token_arrays import Array, TokenArrays, open_writers
+from datamodules.text.tokenizer import encoding_errors, short_text
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class PairEncoder:
         self.tokenizer = Tokenizer.from_file(str(file))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        pair = self.tokenizer.encode("a", "b")
+        text = short_text(self.tokenizer)
+        pair = self.tokenizer.encode(text, text)
         sequence = np.array([-1 if number is None else number for number in pair.sequence_ids])
         first, second = np.flatnonzero(sequence == 0), np.flatnonzero(sequence == 1)
         ids, types = np.array(pair.ids), np.array(pair.type_ids)
@@ -95,7 +97,8 @@ class PairEncoder:
             ids [T], characters [T, 2] (first, last + 1) of each token in its text, offsets [len(texts) + 1] of the texts
             in both.
         """
-        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        with encoding_errors():
+            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         offsets = np.zeros(len(encodings) + 1, np.int64)
         np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
         total = int(offsets[-1])
@@ -130,7 +133,8 @@ def make_windows(
 
     Args:
         encoder: the tokenizer.
-        questions: [N] texts.
+        questions: [N] texts, whose leading white space is removed, as transformers' run_qa.py does: tokens of byte-level
+            tokenizers depend on it.
         contexts: [C] texts.
         context_of: [N] index of each question's context.
         spans: [N, 2] characters (first, last + 1) of each question's answer in its context; -1 without one.
@@ -139,7 +143,7 @@ def make_windows(
     Returns:
         The arrays of `Windows` by name, `example` counting from 0; and `cut` [N]: whether the question was truncated.
     """
-    question_tokens, _, question_offsets = encoder.encode(questions)
+    question_tokens, _, question_offsets = encoder.encode([question.lstrip() for question in questions])
     context_tokens, context_chars, context_offsets = encoder.encode(contexts)
     context_of = np.asarray(context_of, np.int64)
     before, between, after = len(encoder.before), len(encoder.between), len(encoder.after)
@@ -323,7 +327,7 @@ class Windows(TokenArrays):
         """Return a batch of windows, padded to the longest of them, rounded up to a multiple of 16.
 
         Returns:
-            input_ids, attention_mask, token_type_ids (if the model takes them) [B, L]; start_positions,
+            input_ids, attention_mask, token_type_ids (if the tokenizer has several) [B, L]; start_positions,
             end_positions, window [B]; all int64.
         """
         index = np.asarray(windows, np.int64)
