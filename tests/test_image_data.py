@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -191,6 +192,37 @@ def test_the_official_layout(tmp_path: Path) -> None:
     assert splits["val"].boxes[0].tolist() == [5, 6, 52, 60]
 
 
+@pytest.mark.parametrize("layout", ["class folders", "images inside", "empty images/ left", "inside images/"])
+def test_tiny_imagenet_whose_validation_images_were_moved_into_class_folders(
+    tmp_path: Path, layout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    val = official(tmp_path) / "val"
+    flat = (val / "images").rename(val / "flat")
+    for number, identity in ((0, "n01"), (1, "n02"), (2, "n01")):
+        below = {"images inside": f"{identity}/images", "inside images/": f"images/{identity}"}.get(layout, identity)
+        (val / below).mkdir(parents=True, exist_ok=True)
+        (flat / f"val_{number}.JPEG").rename(val / below / f"val_{number}.JPEG")
+    flat.rename(val / "images") if layout == "empty images/ left" else flat.rmdir()
+    with caplog.at_level(logging.INFO):
+        classes, splits = read(tmp_path)
+    assert [entry["id"] for entry in classes] == ["n01", "n02"]
+    assert [Path(name).name for name in splits["val"].names] == ["val_0.JPEG", "val_2.JPEG", "val_1.JPEG"]
+    assert all(name.startswith("val/") and (tmp_path / name).is_file() for name in splits["val"].names)
+    assert splits["val"].labels.tolist() == [0, 0, 1]
+    assert splits["val"].boxes[1].tolist() == [5, 6, 52, 60]  # of the annotations
+    assert "the images are in class folders, which decide; val_annotations.txt only has boxes" in caplog.text
+    assert "skipped" not in caplog.text
+
+
+def test_tiny_imagenet_whose_validation_images_were_copied_keeps_its_annotations(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(official(tmp_path) / "val" / "images", tmp_path / "val" / "n01")
+    assert read(tmp_path)[1]["val"].names == [f"val/images/val_{number}.JPEG" for number in (2, 0, 1)]
+    assert "only images/ is read" in caplog.text
+    assert "not n01" in caplog.text
+
+
 @pytest.mark.parametrize("inside", ["", "data/"])
 def test_parquet_files_of_the_hub(tmp_path: Path, cache: Path, inside: str) -> None:
     table(tmp_path / f"{inside}train-00000-of-00002-ab.parquet", [2, 0, 1, 1, 0], ["b", "c", "a"])
@@ -311,6 +343,8 @@ def colours() -> dict[str, tuple[bytes, tuple[int, int, int], bool]]:
         "LA": (encoded(grey.convert("LA"), "PNG"), (77, 77, 77), True),
         "1": (encoded(Image.new("1", (20, 20), 1), "PNG"), (255, 255, 255), True),
         "I;16": (encoded(deep, "PNG"), (200, 200, 200), True),
+        "I;16 TIFF": (encoded(deep, "TIFF"), (200, 200, 200), True),
+        "I;16 PGM": (encoded(deep, "PPM"), (200, 200, 200), True),
     }
 
 
@@ -323,6 +357,36 @@ def test_every_kind_of_pixel_becomes_rgb(kind: str, size: int) -> None:
     assert original == (20, 20)
     assert grey == greyscale
     assert np.abs(decoded.astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize("kind", colours())
+def test_every_reader_of_images_sees_the_same_colours(kind: str) -> None:
+    """Facts, thumbnails of reports, and predictions (of which drift takes the features) open images as training does."""
+    from quality.image_statistics import measure_images
+    from quality.thumbnails import Thumbnails
+    from trainers.predict_images import _make_prepare
+
+    content, colour, _ = colours()[kind]
+    columns = measure_images([content])
+    assert [255 * columns[name][0] for name in ("red", "green", "blue")] == pytest.approx(colour, abs=2)
+    row = {"split": "val", "number": 0, "id": "x"}
+    survey = SimpleNamespace(splits={"val": SimpleNamespace(images=lambda: iter([content]))})
+    thumbnail = Thumbnails(SimpleNamespace(problems=[], survey=survey), [row]).thumbnail(row)
+    assert thumbnail is not None
+    assert np.asarray(Image.open(io.BytesIO(thumbnail))).mean(axis=(0, 1)) == pytest.approx(colour, abs=4)
+    preprocessing = {
+        "image_size": 8,
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+        "mean": [0] * 3,
+    }
+    assert _make_prepare(preprocessing)(content).numpy().mean(axis=(0, 1)) == pytest.approx(colour, abs=2)
+
+
+def test_images_are_opened_in_one_place() -> None:
+    openers = [path.name for path in SOURCE.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
+    assert openers == ["decoder.py"]
 
 
 def test_a_palette_with_transparency_becomes_rgb(recwarn: pytest.WarningsRecorder) -> None:
@@ -349,6 +413,49 @@ def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(w
         [(height - side) / 2 / height * 255, (height + side) / 2 / height * 255],
         atol=8,
     )
+
+
+@settings(deadline=None)
+@given(
+    sides=st.tuples(st.integers(9, 150), st.integers(9, 150)),
+    size=st.sampled_from([8, 31, 32, 64]),
+    crop_pct=st.sampled_from([1.0, 0.95, 0.875, 0.5, 1.15]),
+    crop_mode=st.sampled_from(["center", "squash", "border"]),
+    interpolation=st.sampled_from(["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]),
+    kind=st.sampled_from(["PNG", "JPEG"]),
+)
+def test_pixels_are_those_of_timms_transforms(
+    sides: tuple[int, int], size: int, crop_pct: float, crop_mode: str, interpolation: str, kind: str
+) -> None:
+    _assert_pixels_of_timm(encoded(image(1, sides), kind), size, crop_pct, crop_mode, interpolation)
+
+
+@pytest.mark.parametrize("sides", [(900, 700), (400, 1300), (257, 256)])
+def test_large_jpegs_are_those_of_timms_transforms_too(sides: tuple[int, int]) -> None:
+    _assert_pixels_of_timm(encoded(image(1, sides)), 64, 1.0, "center", "bicubic")
+
+
+def _assert_pixels_of_timm(content: bytes, size: int, crop_pct: float, crop_mode: str, interpolation: str) -> None:
+    from timm.data import create_transform
+
+    mean = (0.2, 0.4, 0.6)
+    resizing = {"crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation, "mean": mean}
+    transform = create_transform(input_size=(3, size, size), use_prefetcher=True, **resizing)
+    with Image.open(io.BytesIO(content)) as opened:
+        expected = transform(opened.convert("RGB")).permute(1, 2, 0).numpy()
+    decoded, original, _ = decoder.decode(content, size, decoder.make_resizing(**resizing))
+    assert np.array_equal(decoded, expected)
+    # A box around the image is the image's box in the result: borders lie outside.
+    boxes = decoder.fit_boxes(
+        np.array([[0, 0, original[0] - 1, original[1] - 1]], np.float32),
+        np.array([original]), size, decoder.make_resizing(**resizing),
+    )  # fmt: skip
+    if crop_mode == "border" and crop_pct == 1.0:
+        outside = np.ones((size, size), bool)
+        x0, y0, x1, y1 = boxes[0].round().astype(int)
+        outside[y0 : y1 + 1, x0 : x1 + 1] = False
+        assert (decoded[outside] == [51, 102, 153]).all()
+        assert max(x1 - x0, y1 - y0) + 1 == size
 
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:

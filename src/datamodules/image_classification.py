@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +38,7 @@ class ImageClassificationData(PreparedData):
         mean: of pixels from 0 to 1, for each channel.
         std: standard deviation of pixels from 0 to 1, for each channel.
         image_size: side of the images, in pixels.
+        resizing: how images of another size become square.
     """
 
     val: Images
@@ -56,6 +58,9 @@ class ImageClassificationData(PreparedData):
         augment: Annotated[Mapping[str, Any], Keys("datamodules.images.augmentation.configure")] = MappingProxyType({}),
         mean: Sequence[float] = augmentation.Settings.mean,
         std: Sequence[float] = augmentation.Settings.std,
+        crop_pct: Annotated[float, Range(above=0)] = 1.0,
+        crop_mode: Literal["center", "squash", "border"] = "center",
+        interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic",
         batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 64,
         eval_batch_size: Annotated[int, Range(low=1, high=1_000_000)] = 128,
         workers: Annotated[int, Range(low=0, high=1024)] = 0,
@@ -78,6 +83,9 @@ class ImageClassificationData(PreparedData):
             augment: see `augmentation.Settings`.
             mean: of pixels from 0 to 1, for each channel.
             std: standard deviation of pixels from 0 to 1, for each channel.
+            crop_pct: how images of another size become square, see `decoder.Resizing`.
+            crop_mode: the same.
+            interpolation: the same.
             batch_size: images per step, over all processes.
             eval_batch_size: images per forward pass of one process.
             workers: processes that load batches; 0: the main process.
@@ -106,6 +114,7 @@ class ImageClassificationData(PreparedData):
         self.image_size = image_size
         self.augment = augmentation.make_settings(augment, mean, std)
         self.mean, self.std = self.augment.mean, self.augment.std
+        self.resizing = decoder.make_resizing(crop_pct, crop_mode, interpolation, self.mean)
         if self.augment.crop_padding >= image_size:
             raise InputError(
                 f"data.augment.crop_padding={self.augment.crop_padding} must be less than data.image_size={image_size}"
@@ -164,13 +173,14 @@ class ImageClassificationData(PreparedData):
             "source": self.fingerprint(split),
             "split": split,
             "size": self.image_size,
+            "resizing": asdict(self.resizing),
             "policy": decoder.POLICY,
         }
 
         def build(folder: Path) -> None:
             images = self.survey.valid_split(split)
             logger.info("decoding %d images of %s", len(images), images.location)
-            decoder.write(images, self.survey.classes, self.image_size, folder)
+            decoder.write(images, self.survey.classes, self.image_size, folder, self.resizing)
 
         return cache.entry(self.root, "images", key, build)
 

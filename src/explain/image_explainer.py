@@ -1,6 +1,7 @@
 """The explainer of image classification."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def examples(data: Any) -> tuple[list[str], list[Any]]:
 
 def preprocessing(data: Any) -> list[Any]:
     """Return what the preprocessing depends on, for the cache key."""
-    return [data.image_size, list(data.mean), list(data.std)]
+    return [data.image_size, list(data.mean), list(data.std), *astuple(data.resizing)]
 
 
 def random_network(subject: Subject, seed: int) -> Any:

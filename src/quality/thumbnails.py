@@ -31,13 +31,11 @@ class Thumbnails:
 
     def thumbnail(self, row: Mapping[str, Any]) -> bytes | None:
         """Return an image as a small JPEG; None if it cannot be decoded."""
-        from PIL import Image
-
         source = self._images.get((row["split"], row["number"])) or self._problems.get(row["id"])
         if not source:
             return None
         try:
-            with Image.open(io.BytesIO(read_bytes(source) if isinstance(source, str) else source)) as image:
+            with decoder.open_image(read_bytes(source) if isinstance(source, str) else source) as image:
                 rgb = decoder.to_rgb(image)
                 rgb.thumbnail((SIDE, SIDE))
                 small = io.BytesIO()

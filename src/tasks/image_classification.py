@@ -36,26 +36,22 @@ def model_config(model: "SavedModel") -> dict[str, Any]:
     """Return conf/model of a saved model: its architecture, and the source of its weights."""
     from trainers.stem import has_small_stem
 
+    arguments = model.config.get("model_args") or {}
     return {
         "name": model.config["architecture"],
         "pretrained": str(model.folder),
         "stem": "small" if has_small_stem(model.config) else "standard",
-        "arguments": dict(model.config.get("model_args") or {}),
+        "arguments": {name: value for name, value in arguments.items() if name != "num_classes"},
         "dropout": 0.0,
         "drop_path": 0.0,
     }
 
 
 def data_config(model: "SavedModel") -> dict[str, Any]:
-    """Return conf/data of a saved model: its image size, mean and standard deviation."""
-    from trainers.stem import has_small_stem
+    """Return conf/data of a saved model: its preprocessing."""
+    from trainers.image_preprocessing import read_preprocessing
 
-    preprocessing = model.config.get("pretrained_cfg") or {}
-    size = int((preprocessing.get("input_size") or (3, 224, 224))[-1])
-    return {
-        "image_size": size // 2 if has_small_stem(model.config) else size,
-        **{name: list(preprocessing[name]) for name in ("mean", "std") if preprocessing.get(name)},
-    }
+    return read_preprocessing(model.config)
 
 
 def check_data(model: "SavedModel", data: Any) -> None:

@@ -1,21 +1,25 @@
 """Image classification: any timm model."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
 from config.errors import InputError
 from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
-from trainers import classification
+from trainers import classification, image_sizes
 from trainers.inference import image_logits
 from trainers.stem import enlarge_stem, use_small_stem
 from trainers.task import Result, Task
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 
@@ -57,10 +61,22 @@ class ImageClassification(Task):
             self.arguments["drop_rate"] = dropout
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
+        architecture, saved_arguments = read_architecture(name, pretrained)
+        self.arguments = saved_arguments | self.arguments
+        self.arguments |= image_sizes.size_arguments(architecture, self.arguments, data.image_size)
         self.model = build_network(name, pretrained, self.arguments, data)
         if stem == "small":
             use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def check_config(config: DictConfig) -> None:
+        """Check that timm has the network, and that it takes images of the data's size; see `image_sizes`."""
+        model = config.model
+        arguments = OmegaConf.to_container(model.arguments, resolve=True) if model.arguments else {}
+        image_sizes.check_arguments(arguments)  # type: ignore[arg-type]
+        architecture, saved_arguments = read_architecture(model.name, model.pretrained)
+        image_sizes.size_arguments(architecture, saved_arguments | arguments, config.data.image_size)  # type: ignore[operator]
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the mean loss of the augmented batch."""
@@ -87,27 +103,35 @@ class ImageClassification(Task):
         small = self.stem == "small"
         save_file(enlarge_stem(state) if small else state, path / "model.safetensors")
         size = self.data.image_size * (2 if small else 1)
-        classes = self.data.classes
+        classes, resizing = self.data.classes, self.data.resizing
         timm_config = self.model.pretrained_cfg
         config = {
             "architecture": timm_config["architecture"],
             "num_classes": self.data.num_classes,
             "num_features": self.model.num_features,
             "model_args": self.arguments,
+            **({"small_stem": {"interpolation": resizing.interpolation}} if small else {}),
             "label_names": [entry["id"] for entry in classes],
             "label_descriptions": {entry["id"]: entry["name"] for entry in classes},
             "pretrained_cfg": {
                 **{key: timm_config.get(key) for key in ("tag", "first_conv", "classifier")},
                 "input_size": [3, size, size],
-                "interpolation": "nearest" if small else "bicubic",
-                "crop_pct": 1.0,
-                "crop_mode": "center",
+                "fixed_input_size": "img_size" in self.arguments,
+                "interpolation": "box" if small else resizing.interpolation,
+                "crop_pct": resizing.crop_pct,
+                "crop_mode": resizing.crop_mode,
                 "mean": list(self.data.mean),
                 "std": list(self.data.std),
                 "num_classes": self.data.num_classes,
             },
         }
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if small:
+            logger.info(
+                "model.stem=small: plain timm's predictions of model/ are the same for images of %d x %d pixels; it prepares "
+                "others with a box filter instead of %s, so that predictions may differ slightly (docs/runs.md)",
+                *(self.data.image_size, self.data.image_size, resizing.interpolation),
+            )
 
 
 def image_result(outputs: classification.ClassOutputs, data: ImageClassificationData) -> Result:
@@ -136,21 +160,11 @@ def build_network(
     import timm
 
     kwargs = {**arguments, "num_classes": data.num_classes}
-    source = name
-    if isinstance(pretrained, str):
-        config = Path(pretrained) / "config.json"
-        if not config.is_file():
-            raise InputError(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
-        source = f"local-dir:{pretrained}"
-        name = json.loads(config.read_text())["architecture"]
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        similar = timm.list_models(f"*{architecture.split('_')[0]}*")[:8]
-        raise InputError(f"model.name={name}: timm has no such model; similar: {', '.join(similar) or 'none'}")
+    architecture, saved_arguments = read_architecture(name, pretrained)
+    kwargs |= image_sizes.size_arguments(architecture, saved_arguments | arguments, data.image_size)
+    source = f"local-dir:{pretrained}" if isinstance(pretrained, str) else name
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
-    if timm.models.is_model_in_modules(architecture, ["vision_transformer", "swin_transformer", "deit", "beit"]):
-        kwargs.setdefault("img_size", data.image_size)
     if pretrained is True:
         work_offline_if_unreachable()
     try:
@@ -161,3 +175,33 @@ def build_network(
         if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
             raise InputError(message) from error
         raise InputError(f"model.name={name}: timm cannot build it: {str(error).strip().splitlines()[0]}") from error
+
+
+def read_architecture(name: str, pretrained: str | bool | None) -> tuple[str, dict[str, Any]]:
+    """Return the name of a timm architecture, and the arguments that a model folder builds it with.
+
+    The folder's image size is left out: a network for other images has another one.
+
+    Args:
+        name: name of a timm model.
+        pretrained: a timm model folder, whose architecture replaces `name`; anything else has no arguments.
+
+    Raises:
+        InputError: timm has no such model, or the folder is none of timm's.
+    """
+    import timm
+
+    arguments: dict[str, Any] = {}
+    if isinstance(pretrained, str):
+        path = Path(pretrained) / "config.json"
+        if not path.is_file():
+            raise InputError(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = config["architecture"]
+        stored = config.get("model_args") or {}
+        arguments = {key: value for key, value in stored.items() if key not in ("img_size", "num_classes")}
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        similar = timm.list_models(f"*{architecture.split('_')[0]}*")[:8]
+        raise InputError(f"model.name={name}: timm has no such model; similar: {', '.join(similar) or 'none'}")
+    return architecture, arguments

@@ -1,7 +1,7 @@
 """Prediction for image classification: labels of images."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,7 +11,7 @@ import torch
 from config.errors import InputError
 from datamodules.images import augmentation, decoder, folders
 from datamodules.sources.files import read_bytes
-from trainers import classification, predict, stem
+from trainers import classification, image_sizes, predict, stem
 from trainers.inference import image_logits
 from trainers.saved_model import SavedModel
 
@@ -26,8 +26,7 @@ class ImagePredictor:
     Attributes:
         network: the timm model.
         names: [C] ids of the classes.
-        prepare: function from an encoded image to uint8 [H, W, 3], or, for timm folders not written by isotrain, to the
-            tensor of timm's own preprocessing.
+        prepare: function from an encoded image to uint8 [H, W, 3].
     """
 
     def __init__(self, model: SavedModel) -> None:
@@ -36,18 +35,18 @@ class ImagePredictor:
 
         self.model = model
         self.device = predict.default_device()
-        network = timm.create_model(f"local-dir:{model.folder}", pretrained=True)
+        settings = model.module.data_config(model)
+        arguments = model.module.model_config(model)["arguments"]
+        size = image_sizes.size_arguments(model.config["architecture"], arguments, settings["image_size"])
+        network = timm.create_model(f"local-dir:{model.folder}", pretrained=True, **size)
         preprocessing = model.config.get("pretrained_cfg") or {}
         self.names: list[str] = (
             model.config.get("label_names")
             or preprocessing.get("label_names")
             or [str(number) for number in range(network.num_classes)]
         )
-        settings = model.module.data_config(model)
-        self.normalisation = augmentation.make_settings(
-            None, *(settings[key] for key in ("mean", "std") if key in settings)
-        )
-        self.prepare = _make_prepare(network, preprocessing, settings["image_size"])
+        self.normalisation = augmentation.make_settings(None, settings["mean"], settings["std"])
+        self.prepare = _make_prepare(settings)
         if stem.has_small_stem(model.config):
             stem.use_small_stem(network)
         network.to(memory_format=torch.channels_last)
@@ -98,19 +97,11 @@ def image_paths(files: Sequence[str], stdin: TextIO) -> Iterator[Path]:
         yield from images
 
 
-def _make_prepare(network: Any, preprocessing: dict[str, Any], size: int) -> Callable[[bytes], torch.Tensor]:
-    """Return a function from an encoded image to the network's input."""
-    if preprocessing.get("crop_pct") == 1.0 and preprocessing.get("crop_mode") == "center":  # as in training
-        return lambda content: torch.from_numpy(np.array(decoder.decode(content, size)[0]))
-    from timm.data import create_transform, resolve_data_config
-
-    transform = create_transform(**resolve_data_config({}, model=network), is_training=False)
-
-    def prepare(content: bytes) -> torch.Tensor:
-        with decoder.open_image(content) as image:
-            return transform(decoder.to_rgb(image))  # type: ignore[no-any-return]
-
-    return prepare
+def _make_prepare(settings: Mapping[str, Any]) -> Callable[[bytes], torch.Tensor]:
+    """Return a function that prepares an encoded image as validation does, with settings of conf/data."""
+    names = ("crop_pct", "crop_mode", "interpolation", "mean")
+    resizing = decoder.make_resizing(**{name: settings[name] for name in names})
+    return lambda content: torch.from_numpy(np.array(decoder.decode(content, settings["image_size"], resizing)[0]))
 
 
 def _read(path: Path, prepare: Callable[[bytes], torch.Tensor]) -> torch.Tensor:

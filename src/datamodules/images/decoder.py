@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,11 +25,58 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Part of the cache key: change it when `decode` returns other pixels.
-POLICY = "shorter side to size, centre crop, bicubic with antialiasing, RGB; 2"
+POLICY = "resized and cropped as by timm, antialiased, RGB; 3"
 CHUNK = 64  # images that a thread decodes at a time
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG"}
 
 Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How an image becomes square, with the names and rules of timm's `create_transform`.
+
+    Attributes:
+        crop_pct: side of the result, as a share of the resized side.
+        crop_mode: "center": the shorter side is resized, and the rest cropped off; "squash": both sides are resized;
+            "border": the longer side is resized, and borders are added.
+        interpolation: one of Pillow's filters, in lower case; all but "nearest" are antialiased.
+        fill: colour of the borders, RGB.
+    """
+
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    fill: tuple[int, ...] = (0, 0, 0)
+
+    def geometry(self, sizes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Sizes of resized images, and the corners of their centre crops.
+
+        Args:
+            sizes: [..., 2] width and height.
+            size: side of the crop.
+
+        Returns:
+            [..., 2] width and height of the resized images; [..., 2] left and top, negative where borders are added.
+        """
+        side = math.floor(size / self.crop_pct)
+        if self.crop_mode == "squash":
+            resized = np.full_like(sizes, side)
+        elif self.crop_mode == "border":
+            resized = np.round(sizes / (sizes.max(axis=-1, keepdims=True) / side)).astype(np.int64)
+        else:
+            resized = side * sizes // sizes.min(axis=-1, keepdims=True)
+        margin = resized - size
+        return resized, np.where(margin < 0, -(-margin // 2), np.round(margin / 2).astype(np.int64))
+
+
+TRAINING = Resizing()  # of training data, unless configured
+
+
+def make_resizing(crop_pct: float, crop_mode: str, interpolation: str, mean: Sequence[float]) -> Resizing:
+    """Make a `Resizing`, whose borders have the mean colour (0 to 1), as timm's."""
+    fill = tuple(round(255 * value) for value in mean) if crop_mode == "border" else (0, 0, 0)
+    return Resizing(crop_pct, crop_mode, interpolation, fill)
 
 
 class Images:
@@ -83,7 +132,9 @@ class Images:
         return batch
 
 
-def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder: Path) -> None:
+def write(
+    split: Split, classes: Sequence[Mapping[str, str]], size: int, folder: Path, resizing: Resizing = TRAINING
+) -> None:
     """Decode a split into a folder that `Images` opens.
 
     All cores decode; only a few chunks are in memory at a time.
@@ -93,6 +144,7 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
         classes: [{"id", "name"}, ...] in the order of the labels.
         size: side of the stored images, in pixels.
         folder: an existing, empty folder.
+        resizing: how images of other sizes become square.
 
     Raises:
         InputError: an image that cannot be decoded, by name.
@@ -107,7 +159,7 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     with (folder / "pixels.npy").open("wb") as file, progress:
         np.lib.format.write_array_header_1_0(file, header)
         done = 0
-        for pixels, originals, greyscale in _decode_split(split, size):
+        for pixels, originals, greyscale in _decode_split(split, size, resizing):
             # A plain write: pages of a writable map would count as this process's memory.
             file.write(pixels.data)
             sizes[done : done + len(pixels)] = originals
@@ -118,7 +170,7 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
         raise InputError(f"{split.location} changed while it was read: {done} images instead of {len(split)}")
     counts["resized"] = int((sizes != size).any(axis=1).sum())
     np.save(folder / "labels.npy", split.labels)
-    np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
+    np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size, resizing))
     names = TextWriter(folder, "names")
     for name in split.names:
         names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # may be any bytes
@@ -127,17 +179,17 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
     (folder / "about.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
-def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
+def decode(content: bytes, size: int, resizing: Resizing = TRAINING) -> tuple[Pixels, tuple[int, int], bool]:
     """Decode an image to square RGB pixels, as training and evaluation use it.
 
     Greyscale, palette and CMYK are converted to RGB; transparency is dropped; 16-bit greyscale keeps its upper 8 bits.
-    An image of another size is resized so that its shorter side fits (bicubic, with antialiasing) and cropped
-    at the centre, as by torchvision's `Resize` and `CenterCrop`; a JPEG at least four times larger is first decoded at
-    a fraction of its size.
+    Otherwise the pixels are those of timm's transforms with the same settings, so that plain timm prepares images for
+    an exported model as its training did.
 
     Args:
         content: the encoded image.
         size: side of the result, in pixels.
+        resizing: how an image of another size becomes square.
 
     Returns:
         uint8 [size, size, 3]; the original (width, height); whether the image was greyscale.
@@ -149,15 +201,18 @@ def decode(content: bytes, size: int) -> tuple[Pixels, tuple[int, int], bool]:
 
     with open_image(content) as image:
         original = image.size
-        if min(original) >= 4 * size:
-            image.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]  # JPEG: decode at 1/2, 1/4 or 1/8
-        greyscale = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+        greyscale = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
         rgb = to_rgb(image)
-        if rgb.size != (size, size):
-            # As torchvision's Resize and CenterCrop, which timm prepares images with: model/ works without isotrain.
-            resized, corner = _resized_geometry(np.array(rgb.size), size)
-            (width, height), (left, top) = resized.tolist(), corner.tolist()
-            rgb = rgb.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+        resized, corner = resizing.geometry(np.array(original), size)
+        (width, height), (left, top) = resized.tolist(), corner.tolist()
+        if rgb.size != (width, height):
+            rgb = rgb.resize((width, height), Image.Resampling[resizing.interpolation.upper()])
+        if left < 0 or top < 0:
+            canvas = Image.new("RGB", (size, size), resizing.fill)
+            canvas.paste(rgb, (-left, -top))
+            rgb = canvas
+        elif rgb.size != (size, size):
+            rgb = rgb.crop((left, top, left + size, top + size))
         return np.asarray(rgb), original, greyscale
 
 
@@ -182,18 +237,19 @@ def describe_error(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
+def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int, resizing: Resizing = TRAINING) -> Boxes:
     """Transform boxes as `decode` resizes and crops their images.
 
     Args:
         boxes: [N, 4] x0, y0, x1, y1, the outermost pixels inside, in the images' own pixels; NaN without a box.
         sizes: [N, 2] width and height of each image.
         size: side of the stored images, in pixels.
+        resizing: how the images became square.
 
     Returns:
         float32 [N, 4] in stored pixels, clipped to the image; NaN without a box, and where it was cropped off.
     """
-    resized, corners = _resized_geometry(sizes, size)
+    resized, corners = resizing.geometry(sizes, size)
     # Pixel x reaches from x to x + 1: the far edges are one pixel further than the far pixels.
     edges = np.add(boxes, [0, 0, 1, 1], dtype=np.float64) * np.tile(resized / sizes, 2) - np.tile(corners, 2)
     clipped = np.clip(edges, 0, size)
@@ -203,20 +259,6 @@ def fit_boxes(boxes: Boxes, sizes: npt.NDArray[np.int64], size: int) -> Boxes:
     result = np.concatenate([near, far], axis=1)
     result[empty] = np.nan
     return np.asarray(result, np.float32)
-
-
-def _resized_geometry(sizes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sizes of resized images, and the corners of their centre crops.
-
-    Args:
-        sizes: [..., 2] width and height.
-        size: side of the crop.
-
-    Returns:
-        [..., 2] width and height with a shorter side of `size`; [..., 2] left and top.
-    """
-    resized = size * sizes // sizes.min(axis=-1, keepdims=True)
-    return resized, np.round((resized - size) / 2).astype(np.int64)
 
 
 def to_rgb(image: "Image") -> "Image":
@@ -229,7 +271,7 @@ def to_rgb(image: "Image") -> "Image":
 
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PGM to 16 bits
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"its mode {image.mode} does not have 8 or 16 bits per channel")
@@ -238,17 +280,19 @@ def to_rgb(image: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def _decode_split(split: Split, size: int) -> Iterator[tuple[Pixels, list[tuple[int, int]], int]]:
+def _decode_split(split: Split, size: int, resizing: Resizing) -> Iterator[tuple[Pixels, list[tuple[int, int]], int]]:
     """Decoded chunks in order. Pillow decodes without the interpreter lock, so threads are enough."""
     from PIL import Image
 
     Image.init()  # once, not in every thread
     images = iter(zip(split.names, split.images(), strict=True))
     chunks = iter(lambda: list(islice(images, CHUNK)), [])
-    yield from map_ordered(partial(_decode_chunk, size=size), chunks)
+    yield from map_ordered(partial(_decode_chunk, size=size, resizing=resizing), chunks)
 
 
-def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixels, list[tuple[int, int]], int]:
+def _decode_chunk(
+    chunk: list[tuple[str, str | bytes]], size: int, resizing: Resizing
+) -> tuple[Pixels, list[tuple[int, int]], int]:
     """Pixels of some images, their original sizes, and how many of them are greyscale."""
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     originals: list[tuple[int, int]] = []
@@ -256,7 +300,7 @@ def _decode_chunk(chunk: list[tuple[str, str | bytes]], size: int) -> tuple[Pixe
     for row, (name, image) in enumerate(chunk):
         content = read_bytes(image) if isinstance(image, str) else image
         try:
-            pixels[row], original, greyscale = decode(content, size)
+            pixels[row], original, greyscale = decode(content, size, resizing)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises many kinds on broken content

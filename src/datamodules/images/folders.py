@@ -1,13 +1,17 @@
 """Reader of image folders: class folders, or Tiny ImageNet's flat folder with a file of annotations."""
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from config.errors import InputError
+from datamodules.classes import format_names
 from datamodules.images.listing import Listing, Problem
 from datamodules.sources.files import file_system, full_path, list_folder, read_bytes, walk_files
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -23,20 +27,73 @@ def read_folder(split: str, location: str) -> Listing:
         InputError: the folder holds neither class folders nor an annotations file.
     """
     folders, files = list_folder(location)
-    annotations = [file for file in files if file.endswith("_annotations.txt")]
-    if annotations:
-        return _read_annotated(split, location, annotations[0])
+    annotations = next((file for file in files if file.endswith("_annotations.txt")), None)
+    parent: str | None = location
+    if annotations is not None:
+        parent = _find_class_folders(location, folders, f"{location}/{annotations}")
+        if parent is None:
+            return _read_annotated(split, location, annotations)
+        logger.info("%s: the images are in class folders, which decide; %s only has boxes", location, annotations)
+        inner_folders, inner_files = list_folder(parent)
+        folders = [name for name in inner_folders if name != "images"]
+        files = [name for name in inner_files if name != annotations]
+    listing = _read_classes(split, location, str(parent), folders, files)
+    if annotations is not None:
+        _add_boxes(listing, f"{location}/{annotations}")
+    return listing
+
+
+def _find_class_folders(location: str, folders: Sequence[str], file: str) -> str | None:
+    """Return the folder whose class folders hold the images of an annotations file; None if images/ holds them.
+
+    Many scripts for Tiny ImageNet move the validation images into class folders and leave the annotations behind.
+    """
+    inner = list_folder(f"{location}/images")[0] if "images" in folders else []
+    images = set(walk_files(f"{location}/images")) if "images" in folders else set()
+    classes = [name for name in folders if name != "images"]
+    if any(fields[0] in images for _, fields in _rows(file)):
+        if classes:
+            logger.warning("%s: only images/ is read, as %s says, not %s", location, file, format_names(classes))
+        return None
+    for parent, names in ((location, classes), (f"{location}/images", inner)):
+        if any(name.lower().endswith(SUFFIXES) for folder in names for name in walk_files(f"{parent}/{folder}")):
+            return parent
+    return None
+
+
+def _add_boxes(listing: Listing, file: str) -> None:
+    """Add the boxes of an annotations file to the images of the same file name and class."""
+    listing.other_files.append(file)
+    names = {
+        (PurePosixPath(name).name, identity): name
+        for name, identity in zip(listing.names, listing.classes, strict=True)
+    }
+    for line, (image, identity, *box) in _annotation_rows(file):
+        if box and (name := names.get((PurePosixPath(image).name, identity))):
+            listing.boxes[name] = _parse_box(box, file, line)
+
+
+def _read_classes(split: str, location: str, parent: str, folders: Sequence[str], files: Sequence[str]) -> Listing:
+    """List the images of class folders.
+
+    Args:
+        split: "train" or "val".
+        location: path or URL of the split's folder.
+        parent: path or URL of the folder that holds the class folders.
+        folders: names of the class folders.
+        files: names of the files beside them.
+    """
     if not folders:
         raise InputError(
             f"{location} holds no class folders; the {split} split needs one folder per class, "
             "or images/ beside an annotations file"
         )
-    root = PurePosixPath(location).name
-    listing = Listing(location, declared=folders)
-    listing.problems += [Problem(split, f"{root}/{file}", f"{location}/{file}", "not an image") for file in files]
+    root = PurePosixPath(location).name + parent.removeprefix(location)
+    listing = Listing(location, declared=list(folders))
+    listing.problems += [Problem(split, f"{root}/{file}", f"{parent}/{file}", "not an image") for file in files]
     for identity in folders:
-        for inner in walk_files(f"{location}/{identity}"):
-            name, path = f"{root}/{identity}/{inner}", f"{location}/{identity}/{inner}"
+        for inner in walk_files(f"{parent}/{identity}"):
+            name, path = f"{root}/{identity}/{inner}", f"{parent}/{identity}/{inner}"
             if inner.lower().endswith(SUFFIXES):
                 listing.names.append(name)
                 listing.classes.append(identity)
@@ -59,10 +116,7 @@ def _read_annotated(split: str, location: str, annotations: str) -> Listing:
     images = set(walk_files(folder))
     unlisted = set(images)
     listing = Listing(location, other_files=[file])
-    for line, fields in _rows(file):
-        if len(fields) not in (2, 6):
-            raise InputError(f"{file}, line {line}: expected image, class and the box's four numbers, by tabs")
-        image, identity, *box = fields
+    for line, (image, identity, *box) in _annotation_rows(file):
         name, path = f"{root}/{image}", f"{folder}/{image}"
         if image in unlisted:
             unlisted.remove(image)
@@ -96,6 +150,14 @@ def _parse_box(fields: Sequence[str], file: str, line: int) -> tuple[float, ...]
     if len(box) != 4 or not (0 <= box[0] <= box[2] < np.inf and 0 <= box[1] <= box[3] < np.inf):
         raise InputError(f"{file}, line {line}: {' '.join(fields)} is not a box x0 y0 x1 y1")
     return box
+
+
+def _annotation_rows(file: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each annotation: image, class, and a box's four numbers if there is one."""
+    for line, fields in _rows(file):
+        if len(fields) not in (2, 6):
+            raise InputError(f"{file}, line {line}: expected image, class and the box's four numbers, by tabs")
+        yield line, fields
 
 
 def _rows(file: str) -> Iterator[tuple[int, list[str]]]:
