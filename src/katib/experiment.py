@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -249,6 +250,15 @@ class Experiment:
             default = {"File": METRICS_LOG, "TensorFlowEvent": EVENTS}.get(self.collector, "")
             return str(self.get(*SOURCE, "fileSystemPath", "path") or default)
         return METRICS_LOG if self.collector == "StdOut" else ""
+
+    @property
+    def metrics_folder(self) -> str:
+        """The folder in the primary container where Katib mounts its volume; "" if it mounts none."""
+        path = posixpath.normpath(self.metrics_path) if self.metrics_path else ""
+        is_folder = self.collector == "TensorFlowEvent" or (
+            self.collector == "Custom" and self.get(*SOURCE, "fileSystemPath", "kind") == "Directory"
+        )
+        return path if is_folder else posixpath.dirname(path)
 
     @property
     def metrics_format(self) -> str:

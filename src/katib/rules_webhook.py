@@ -201,12 +201,14 @@ def _workload(experiment: Experiment) -> Iterator[Problem]:
 
 def _job(experiment: Experiment) -> Iterator[Problem]:
     if experiment.kind == "Job" and experiment.get(*TEMPLATE, "apiVersion") == "batch/v1":
-        yield from job_problems(experiment.get(*TEMPLATE), TEMPLATE, "V1Job")
+        yield from job_problems(experiment.get(*TEMPLATE), TEMPLATE, "V1Job", compared=True)
 
 
 def _collector(experiment: Experiment) -> Iterator[Problem]:
     kind, path = experiment.collector, (*COLLECTOR, "collector")
-    if kind == "PrometheusMetric":
+    if experiment.get(*path) is not None and not experiment.get(*path, "kind"):
+        yield (*path, "kind"), "the kind of the collector is missing", f"use one of {', '.join(COLLECTORS)}"
+    elif kind == "PrometheusMetric":
         message = "the katib-config that Katib ships has no PrometheusMetric collector"
         yield (*path, "kind"), message, "use StdOut or File"
     elif kind not in COLLECTORS:
