@@ -262,7 +262,7 @@ class Experiment:
 
     @property
     def metrics_format(self) -> str:
-        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT") if self.collector == "File" else "TEXT"
+        return self.text(*SOURCE, "fileSystemPath", "format") or "TEXT" if self.collector == "File" else "TEXT"
 
     @property
     def filters(self) -> list[str]:

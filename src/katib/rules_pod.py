@@ -11,9 +11,10 @@ from typing import Any
 
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import COLLECTOR, SOURCE, TEMPLATE, Experiment
+from katib.experiment import SOURCE, TEMPLATE, Experiment
 from katib.findings import Problem, Rule
 from katib.quantity import parse_quantity
+from katib.rules_algorithm import SETTINGS
 from katib.schema import iter_objects, required_fields
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -251,27 +252,29 @@ def _resource_problems(resources: Any, path: YamlPath) -> Iterator[Problem]:
             yield (*path, "requests", name), message, "set the limit alone"
 
 
-def _collector_folder(experiment: Experiment) -> Iterator[Problem]:
-    """Katib mounts an empty volume at the collector's folder (mutateMetricsCollectorVolume of Katib's pod webhook)."""
-    folder, primary = experiment.metrics_folder, experiment.primary
-    if not folder or primary is None or experiment.kind == "TrainJob":
+def _mounted_folders(experiment: Experiment) -> Iterator[Problem]:
+    """Volumes and scripts at folders where Katib mounts a volume (its pod webhook, pkg/webhook/v1beta1/pod)."""
+    primary, population = experiment.primary, experiment.settings.get("suggestion_trial_dir")
+    if primary is None or experiment.kind == "TrainJob" or experiment.collector == "Push":
         return
     path, container = primary
-    where = (*SOURCE, "fileSystemPath", "path") if experiment.get(*SOURCE, "fileSystemPath", "path") else COLLECTOR
-    for index, mount in enumerate(_mounts(container)):
-        if _normal(mount.get("mountPath")) == folder:
-            message = f"Katib mounts its own volume at {folder}, the metrics' folder, so that no pod can start"
-            yield (
-                (*path, "volumeMounts", index, "mountPath"),
-                message,
-                "mount the volume, or write the metrics, elsewhere",
-            )
-    # A volume inside the folder is mounted after Katib's and stays visible.
-    visible = [_normal(mount.get("mountPath")) for mount in _mounts(container)]
-    for script in _scripts(experiment, container):
-        if _is_inside(script, folder) and not any(_is_inside(script, volume) for volume in visible):
-            message = f"Katib mounts an empty volume at {folder}, the metrics' folder, which hides {script}"
-            yield where, message, "write the metrics to a folder of their own, e.g. /var/log/katib"
+    folders = {
+        "the folder of the metrics": (experiment.metrics_folder, (*SOURCE, "fileSystemPath", "path")),
+        "suggestion_trial_dir": (posixpath.normpath(population) if population else "", SETTINGS),
+    }
+    mounts = [posixpath.normpath(str(mount.get("mountPath"))) for mount in _mounts(container)]
+    for role, (folder, folder_path) in folders.items():
+        if folder in mounts:
+            message = f"Katib mounts a volume of its own at {folder}, which is {role}: it cannot be where yours is"
+            location = (*path, "volumeMounts", mounts.index(folder), "mountPath")
+            yield location, message, "mount yours elsewhere, or let the metrics have a folder of their own"
+            continue
+        # A volume inside the folder is mounted after Katib's and stays visible.
+        inner = [mount for mount in mounts if _is_inside(mount, folder)]
+        for script in _scripts(experiment, container):
+            if _is_inside(script, folder) and not any(_is_inside(script, mount) for mount in inner):
+                message = f"Katib mounts an empty volume at {folder}, which is {role}: it hides {script}"
+                yield folder_path, message, "use a folder without anything else, e.g. /var/log/katib"
 
 
 def _scripts(experiment: Experiment, container: Mapping[str, Any]) -> Iterator[str]:
@@ -291,36 +294,31 @@ def _scripts(experiment: Experiment, container: Mapping[str, Any]) -> Iterator[s
             is_program = _SCRIPT.fullmatch(word) or (index == 0 and "/" in word)
             if is_program and posixpath.isabs(target) and "=" not in word and not word.startswith("-"):
                 yield target
-                break
-
-
-def _normal(path: Any) -> str:
-    return posixpath.normpath(str(path or "")).replace("//", "/")
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    return posixpath.commonpath([path, folder]) == folder if folder.startswith("/") else False
+    return folder.startswith("/") and path.startswith("/") and posixpath.commonpath([path, folder]) == folder
 
 
-def _injected_names(experiment: Experiment) -> Iterator[Problem]:
+def _added_names(experiment: Experiment) -> Iterator[Problem]:
     """Names that Katib's pod webhook adds to the pod of the primary container."""
     if experiment.primary is None or experiment.kind == "TrainJob" or experiment.collector == "Push":
         return
+    is_text = experiment.collector in ("StdOut", "File")
+    names = {"containers": ["metrics-logger-and-collector" if is_text else "metrics-collector"], "volumes": []}
+    names["volumes"] += ["metrics-volume"] if experiment.metrics_folder else []
+    names["volumes"] += ["suggestion-volume"] if experiment.settings.get("suggestion_trial_dir") else []
     path = experiment.primary[0][:-2]
-    for group, name in (
-        ("containers", "metrics-logger-and-collector"),
-        ("containers", "metrics-collector"),
-        ("volumes", "metrics-volume"),
-        ("volumes", "suggestion-volume"),
-    ):
+    for group, added in names.items():
         for index, row in enumerate(experiment.items(*path, group)):
-            if isinstance(row, dict) and row.get("name") == name:
-                yield (*path, group, index, "name"), f"Katib adds {group[:-1]} {name} to the pod itself", "rename it"
+            if isinstance(row, dict) and row.get("name") in added:
+                message = f"Katib adds a {group[:-1]} of this name to the pod"
+                yield (*path, group, index, "name"), message, "use another name"
 
 
 RULES = (
     Rule("K219", "error", "the API server accepts the trial's Job", _job),
     Rule("K220", "error", "the API server accepts the trial's pods", _pods),
-    Rule("K221", "error", "Katib's metrics folder does not hide anything", _collector_folder),
-    Rule("K222", "error", "the pod has no names that Katib adds", _injected_names),
+    Rule("K221", "error", "Katib's volumes hide nothing", _mounted_folders),
+    Rule("K222", "error", "the pod does not have the names that Katib adds", _added_names),
 )

@@ -50,7 +50,7 @@ EXPERIMENT: dict[str, Any] = {
         },
         "trialTemplate": {
             "retain": "bool",
-            "primaryPodLabels": "any",
+            "primaryPodLabels": "labels",
             "primaryContainerName": "str",
             "successCondition": "str",
             "failureCondition": "str",
@@ -125,10 +125,14 @@ def type_problems(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Prob
     """
     if value is None:
         return
-    if isinstance(schema, list) and not isinstance(value, list):
+    if schema == "labels":
+        yield from job_problems(value, path, "dict(str, str)")
+    elif isinstance(schema, list) and not isinstance(value, list):
         yield path, *_NOT_A_LIST
     elif isinstance(schema, list):
         for index, child in enumerate(value):
+            if child is None and isinstance(schema[0], dict):
+                yield (*path, index), "the entry is empty", f"use the fields {', '.join(schema[0])}"
             yield from type_problems(child, schema[0], (*path, index))
     elif isinstance(schema, dict) and not isinstance(value, dict):
         yield path, "the value must be a mapping", f"use the fields {', '.join(schema)}"
@@ -138,6 +142,8 @@ def type_problems(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Prob
                 yield from type_problems(child, schema[key], (*path, key))
     elif schema != "any" and not _has_type(value, schema):
         yield _wrong_type(path, value, schema)
+    elif schema == "int" and abs(value) >= 2**31:
+        yield path, f"the number must have at most 32 bits, got {value}", "use a smaller number"
 
 
 def job_problems(value: Any, path: YamlPath, kind: str, compared: bool = False) -> Iterator[Problem]:
