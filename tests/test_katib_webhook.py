@@ -302,6 +302,13 @@ def test_bounds_that_a_service_does_not_read(space: dict[str, str], refusing: tu
     assert tuple(name for name in ALGORITHMS if codes(name)) == refusing
 
 
+@pytest.mark.parametrize(("maximum", "count"), [("4", 0), ("4.0", 1)])
+def test_hyperband_reads_bounds_as_integers(maximum: str, count: int) -> None:
+    epochs = {**EPOCHS, "feasibleSpace": {"min": "1", "max": maximum}}
+    rows = problems(algorithm("hyperband", epochs, **HYPERBAND, counts=(4, 5)))
+    assert [row[:4] for row in rows] == ["K223"] * count
+
+
 def test_cmaes_searches_a_point_with_its_own_sigma() -> None:
     epochs = parameter("trainer.max_epochs", "int", min="5", max="5")
     assert [row for row in problems(algorithm("cmaes", epochs, sigma="0.1")) if row.startswith("K223")] == []
@@ -501,7 +508,3 @@ def test_names_that_katib_adds_to_the_pod() -> None:
     assert problems(add("metrics-collector")) == []
     assert problems(both(add("metrics-collector"), metrics("/e", "TensorFlowEvent")))[0].startswith("K222")
     assert problems(both(add("metrics-logger-and-collector"), collector("Push"))) == []
-
-
-def test_hyperbands_own_example_is_accepted() -> None:
-    assert problems(algorithm("hyperband", EPOCHS, **HYPERBAND, counts=(4, 5))) == []

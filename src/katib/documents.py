@@ -51,9 +51,8 @@ def _construct_number(loader: yaml.SafeLoader, node: yaml.Node) -> int | float |
         return str(node.value)
     if math.isinf(number):
         return str(node.value)
-    return (
-        int(number) if number == int(number) and abs(number) < 1e21 else number
-    )  # from 1e21 Go's JSON has an exponent
+    is_whole = number == int(number) and abs(number) < 1e21  # above, Go writes an exponent
+    return int(number) if is_whole else number
 
 
 def _refuse_infinity(loader: yaml.SafeLoader, node: yaml.Node) -> None:

@@ -40,7 +40,7 @@ NUMBERS = ("gamma", "prior_weight", "sigma", "r_l", "eta", "truncation_threshold
 SEEDS = 2**32  # numpy takes smaller seeds
 GOPTUNA = ("cmaes", "sobol")  # whose service is written in Go
 # Services that read the texts of an int's bounds as integers; the others read them as floats.
-INTEGER_TEXTS = ("multivariate-tpe", "grid", "bayesianoptimization", *GOPTUNA)
+INTEGER_TEXTS = ("multivariate-tpe", "grid", "bayesianoptimization", "hyperband", *GOPTUNA)
 
 
 def _settings(experiment: Experiment) -> Iterator[Problem]:
@@ -72,11 +72,8 @@ def _settings(experiment: Experiment) -> Iterator[Problem]:
         elif name == "prior_weight" and number is not None and number <= 0:
             yield (*path, "value"), f"prior_weight must be above 0, got {value}", "e.g. 1.0"
     estimator = experiment.settings.get("base_estimator", "GP")
-    if (
-        algorithm == "bayesianoptimization"
-        and experiment.settings.get("acq_optimizer") == "lbfgs"
-        and estimator != "GP"
-    ):
+    is_lbfgs = experiment.settings.get("acq_optimizer") == "lbfgs"
+    if algorithm == "bayesianoptimization" and is_lbfgs and estimator != "GP":
         yield SETTINGS, f"acq_optimizer lbfgs does not work with base_estimator {estimator}", "use sampling, or GP"
 
 
@@ -87,13 +84,13 @@ def _bounds(experiment: Experiment) -> Iterator[Problem]:
     for parameter in experiment.parameters:
         if parameter.type not in ("double", "int"):
             continue
-        texts = {"min": parameter.low, "max": parameter.high, "step": parameter.step}
-        for key, text in texts.items():
-            is_read = key != "step" or algorithm != "bayesianoptimization"
-            is_integer = re.fullmatch(r"[+-]?[0-9]+", text) or parse_number(text) is None  # else reported by K204
-            if text and parameter.type == "int" and algorithm in INTEGER_TEXTS and is_read and not is_integer:
+        keys = ("min", "max") if algorithm in ("bayesianoptimization", "hyperband") else ("min", "max", "step")
+        for key, text in zip(keys, (parameter.low, parameter.high, parameter.step), strict=False):
+            number = parse_number(text)  # None is reported by K204
+            is_text = parameter.type == "int" and algorithm in INTEGER_TEXTS
+            if is_text and number is not None and not re.fullmatch(r"[+-]?[0-9]+", text):
                 message = f"the service of {algorithm} does not read {text!r} as an integer"
-                yield (*parameter.space_path, key), message, f'write "{parse_number(text):.0f}"'
+                yield (*parameter.space_path, key), message, f'write "{number:.0f}"'
         numbers = parameter.numbers
         fails = algorithm in ("random", "tpe", "bayesianoptimization") or (algorithm == "cmaes" and not has_sigma)
         if fails and numbers and numbers[0] == numbers[1]:

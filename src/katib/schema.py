@@ -162,11 +162,8 @@ def job_problems(value: Any, path: YamlPath, kind: str, compared: bool = False) 
         return  # `check` reports it
     if value is None:
         if compared:
-            yield (
-                path,
-                "Katib's webhook refuses null, because Go leaves it out of the Job",
-                "remove the key, or give a value",
-            )
+            message = "Katib's webhook refuses null, because Go leaves it out of the Job"
+            yield path, message, "remove the key, or give a value"
         return
     if (match := re.fullmatch(r"[lL]ist\[(.+)\]", kind)) and not isinstance(value, list):
         yield path, *_NOT_A_LIST
@@ -178,13 +175,11 @@ def job_problems(value: Any, path: YamlPath, kind: str, compared: bool = False) 
             yield path, *_NOT_A_MAPPING
             return
         for key, child in value.items():
-            if path[-1] in _QUANTITY_GROUPS and child is None:
-                continue  # Go reads it as 0
-            if path[-1] in _QUANTITY_GROUPS:
+            if path[-1] not in _QUANTITY_GROUPS:
+                yield from job_problems(child, (*path, key), match[2], compared)
+            elif child is not None:  # Go reads null as 0
                 # Resources that only a device plugin knows are not compared.
                 yield from _quantity_problems(child, (*path, key), compared and path[-1] == "overhead")
-            else:
-                yield from job_problems(child, (*path, key), match[2], compared)
     elif kind == "str" and path[-1] in _QUANTITY_FIELDS:
         yield from _quantity_problems(value, path, compared)
     elif kind in _SCALARS:
@@ -202,17 +197,15 @@ def job_problems(value: Any, path: YamlPath, kind: str, compared: bool = False) 
             if key not in attributes:
                 if key not in _NEWER_FIELDS.get(kind, ()):
                     yield _unknown_field((*path, str(key)), kind[2:], attributes)
-            elif (
-                child is None
-                and key in required_fields(kind)
-                and model.openapi_types[attributes[key]].startswith("list")
-            ):
+                continue
+            child_kind = model.openapi_types[attributes[key]]
+            if child is None and key in required_fields(kind) and child_kind.lower().startswith("list"):
                 continue  # Go writes null again
-            elif compared and _is_left_out(model, attributes[key], key, child):
+            if compared and _is_left_out(model, attributes[key], key, child):
                 message = f"Katib's webhook refuses {json.dumps(child)} here, because Go leaves it out of the Job"
                 yield (*path, key), message, f"remove {key}: this is its default"
             else:
-                yield from job_problems(child, (*path, key), model.openapi_types[attributes[key]], compared)
+                yield from job_problems(child, (*path, key), child_kind, compared)
 
 
 def iter_objects(value: Any, path: YamlPath, kind: str) -> Iterator[tuple[YamlPath, str, dict[str, Any]]]:
