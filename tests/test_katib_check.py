@@ -212,6 +212,14 @@ BROKEN: list[tuple[str, Change]] = [
     ("K114", lambda v: container(v).update(env=[{"name": "A", "value": 1}])),
     ("K114", lambda v: template(v)["trialSpec"]["spec"].update(backoffLimit="${trialParameters.lr}")),
     ("K114", lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].update(containers={"name": "training"})),
+    # Katib's own validator refuses the number, and null ("unable to convert: /metadata - <nil> to Job").
+    (
+        "K114",
+        lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].update(
+            volumes=[{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": 1073741824}}]
+        ),
+    ),
+    ("K114", lambda v: template(v)["trialSpec"].update(metadata=None)),
     ("K115", collector("PrometheusMetric")),
     ("K115", collector("Stdout")),
     ("K115", collector("Custom")),
@@ -315,6 +323,14 @@ BROKEN: list[tuple[str, Change]] = [
     ),
     ("K217", both(lambda v: spec(v).update(earlyStopping=MEDIAN), collector("Push"))),
     ("K218", workers(comand=["x"])),
+    ("K219", lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].pop("restartPolicy")),
+    ("K220", lambda v: container(v).update(volumeMounts=[{"name": "runs", "mountPath": "/runs"}])),
+    ("K221", lambda v: container(v).update(volumeMounts=[{"name": "logs", "mountPath": "/var/log/katib"}])),
+    (
+        "K222",
+        lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].update(volumes=[{"name": "metrics-volume"}]),
+    ),
+    ("K223", first(max="0.0001")),
     ("K301", lambda v: spec(v)["objective"].pop("metricStrategies")),
     ("K302", algorithm("tpe")),
     ("K303", both(algorithm("cmaes", DROPOUT), first(distribution="logUniform"))),
@@ -367,10 +383,8 @@ FINE: dict[str, Change] = {
     "defaults of variables": line("export A=${A:-1} B=${B%.*} C=${#B} && " + LINE),
     "another train.py before": line("test -f train.py && cp train.py /tmp/train.py && " + LINE),
     "a pipe": line(LINE + " 2>&1 | tee /tmp/log"),
-    "quantities as numbers": lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].update(
-        volumes=[{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": 1073741824}}]
-    ),
-    "empty metadata": lambda v: template(v)["trialSpec"].update(metadata=None),
+    "quantities as numbers": lambda v: container(v).update(resources={"limits": {"memory": 1073741824}}),
+    "empty metadata": lambda v: template(v)["trialSpec"].update(metadata={}),
     "quoted interpolation": line(LINE + " 'model.pretrained=${oc.env:WEIGHTS,null}'"),
     "quoted symbols": line(LINE + """ 'data.path="/a;b (c) & d"'"""),
     "added and removed keys": line(LINE + " ~trainer.detect_anomaly +trainer.enable_autolog_hparams=false"),

@@ -1,6 +1,8 @@
 """YAML documents as the Kubernetes API server reads them, with the line of every value."""
 
+import contextlib
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass, field
@@ -15,18 +17,73 @@ YamlPath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader with the numbers of Go's YAML: `1e-5` is a number (a string in PyYAML), a date is a string."""
+    """Loader with the scalars of sigs.k8s.io/yaml, which reads YAML by go.yaml.in/yaml/v2 and turns it into JSON.
+
+    `y` and `n` are booleans, `08` and `12.0` are integers, `1e-5` is a number; `10:00:00`, `=`, `<<` and dates are
+    strings.
+    """
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping whose keys are strings, as in JSON."""
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return {_key_text(key, node.start_mark): value for key, value in mapping.items()}
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+def _key_text(key: Any, mark: yaml.Mark) -> str:
+    if isinstance(key, bool):
+        return str(key).lower()
+    if not isinstance(key, str | int | float):
+        raise yaml.constructor.ConstructorError(None, None, "a key is not a string, a number or a boolean", mark)
+    return str(key)
+
+
+def _construct_number(loader: yaml.SafeLoader, node: yaml.Node) -> int | float | str:
+    """Construct a number as Go does: whole numbers are integers, what has more than 64 bits is a float."""
+    text = str(node.value).replace("_", "")
+    with contextlib.suppress(ValueError):
+        octal = re.fullmatch(r"([-+]?)0([0-7]+)", text)
+        integer = int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)
+        if -(2**63) <= integer < 2**64:
+            return integer
+    try:
+        number = float(text)
+    except ValueError:
+        return str(node.value)
+    if math.isinf(number):
+        return str(node.value)
+    is_whole = number == int(number) and abs(number) < 1e21  # above, Go writes an exponent
+    return int(number) if is_whole else number
+
+
+def _refuse_infinity(loader: yaml.SafeLoader, node: yaml.Node) -> None:
+    message = f"JSON, which Kubernetes makes of it, has no {node.value}; write it in quotes"
+    raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+
+
+def _tag(name: str) -> str:
+    return f"tag:yaml.org,2002:{name}"
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _name, _expression, _first in (
+    ("bool", "y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON|n|N|no|No|NO|false|False|FALSE|off|Off|OFF", "yYnNtTfFoO"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", "<<", "<"),
+    ("infinity", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+    ("int", r"[-+]?0([xX][0-9a-fA-F_]+|[oO][0-7_]+|[bB][01_]+)", "-+0"),
+    ("float", r"[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(_tag(_name), re.compile(rf"^(?:{_expression})$"), list(_first))
+_CONSTRUCTORS = {name: getattr(yaml.SafeLoader, f"construct_yaml_{name}") for name in ("bool", "str", "seq", "map")}
+_Loader.yaml_constructors = {
+    None: yaml.SafeLoader.construct_undefined,
+    **{_tag(name): constructor for name, constructor in _CONSTRUCTORS.items()},
+    **{_tag(name): _construct_number for name in ("int", "float")},
+    **{_tag(name): yaml.SafeLoader.construct_yaml_str for name in ("merge", "value", "timestamp")},
+    _tag("null"): yaml.SafeLoader.construct_yaml_null,
+    _tag("infinity"): _refuse_infinity,
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$"),
-    list("-+.0123456789"),
-)
+_Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 
 
 @dataclass(frozen=True)
@@ -79,7 +136,7 @@ def parse(text: str, file: str) -> list[Document]:
             node = loader.get_node()
             lines: dict[YamlPath, int] = {}
             repeated: list[YamlPath] = []
-            _collect_lines(node, (), lines, repeated)
+            _collect_lines(loader, node, (), lines, repeated)
             value = loader.construct_document(node)
             if value is not None:
                 documents.append(Document(file, value, lines, tuple(repeated)))
@@ -105,12 +162,15 @@ def format_path(path: YamlPath) -> str:
     return text
 
 
-def _collect_lines(node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]) -> None:
+def _collect_lines(
+    loader: _Loader, node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]
+) -> None:
     # A block value of a key begins one line below its key; the key's line is the one to show.
     lines.setdefault(path, node.start_mark.line + 1)
     children: list[tuple[str | int, yaml.Node, yaml.Node]] = []  # part of the path, node with the line, value
     if isinstance(node, yaml.MappingNode):
-        children = [(str(key.value), key, child) for key, child in node.value]
+        for key, child in node.value:
+            children.append((_key_text(loader.construct_object(key, deep=True), key.start_mark), key, child))
     elif isinstance(node, yaml.SequenceNode):
         children = [(index, child, child) for index, child in enumerate(node.value)]
     for part, line_node, child in children:
@@ -118,4 +178,4 @@ def _collect_lines(node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int], 
         if child_path in lines:
             repeated.append(child_path)
         lines[child_path] = line_node.start_mark.line + 1
-        _collect_lines(child, child_path, lines, repeated)
+        _collect_lines(loader, child, child_path, lines, repeated)

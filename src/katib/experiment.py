@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -251,8 +252,17 @@ class Experiment:
         return METRICS_LOG if self.collector == "StdOut" else ""
 
     @property
+    def metrics_folder(self) -> str:
+        """The folder in the primary container where Katib mounts its volume; "" if it mounts none."""
+        path = posixpath.normpath(self.metrics_path) if self.metrics_path else ""
+        is_folder = self.collector == "TensorFlowEvent" or (
+            self.collector == "Custom" and self.get(*SOURCE, "fileSystemPath", "kind") == "Directory"
+        )
+        return path if is_folder else posixpath.dirname(path)
+
+    @property
     def metrics_format(self) -> str:
-        return self.text(*SOURCE, "fileSystemPath", "format", default="TEXT") if self.collector == "File" else "TEXT"
+        return self.text(*SOURCE, "fileSystemPath", "format") or "TEXT" if self.collector == "File" else "TEXT"
 
     @property
     def filters(self) -> list[str]:

@@ -23,31 +23,79 @@ ALLOWED_SETTINGS = {
 }
 CHOICES = {
     "base_estimator": ("GP", "RF", "ET", "GBRT"),
-    "acq_func": ("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps"),
+    "acq_func": ("gp_hedge", "LCB", "EI", "PI"),  # EIps and PIps need times of trials, which the service does not give
     "acq_optimizer": ("auto", "sampling", "lbfgs"),
     "restart_strategy": ("ipop", "bipop", "none"),
 }
-INTEGERS = (
-    *("random_state", "n_EI_candidates", "n_startup_trials", "n_ei_candidates", "n_initial_points", "n_population"),
-)
-NUMBERS = ("gamma", "prior_weight", "sigma", "r_l", "eta")
+# Least value of integer settings.
+INTEGERS = {
+    "random_state": 0,
+    "n_EI_candidates": 1,
+    "n_startup_trials": 0,
+    "n_ei_candidates": 1,
+    "n_initial_points": 1,
+    "n_population": 0,  # K216 asks for 5
+}
+NUMBERS = ("gamma", "prior_weight", "sigma", "r_l", "eta", "truncation_threshold")
+SEEDS = 2**32  # numpy takes smaller seeds
+GOPTUNA = ("cmaes", "sobol")  # whose service is written in Go
+# Services that read the texts of an int's bounds as integers; the others read them as floats.
+INTEGER_TEXTS = ("multivariate-tpe", "grid", "bayesianoptimization", "hyperband", *GOPTUNA)
 
 
 def _settings(experiment: Experiment) -> Iterator[Problem]:
-    allowed = ALLOWED_SETTINGS.get(experiment.algorithm)
+    algorithm = experiment.algorithm
+    allowed = ALLOWED_SETTINGS.get(algorithm)
     if allowed is None:
         return
     for index, (name, value) in enumerate(experiment.settings.items()):
-        path = (*SETTINGS, index)
+        path, number = (*SETTINGS, index), parse_number(value)
         if name not in allowed:
-            message = f"{experiment.algorithm} has no setting {name}, and its service does not start with it"
+            result = "ignores it" if algorithm in (*GOPTUNA, "hyperband", "pbt") else "does not start with it"
+            message = f"{algorithm} has no setting {name}, and its service {result}"
             yield (*path, "name"), message, f"use {', '.join(allowed)}" if allowed else "remove it"
         elif name in CHOICES and value not in CHOICES[name]:
             yield (*path, "value"), f"{value!r} is not a {name}", f"use one of {', '.join(CHOICES[name])}"
-        elif name in INTEGERS and not re.fullmatch(r"[+-]?\d+", value):
+        elif name in INTEGERS and not re.fullmatch(r"[+-]?[0-9]+", value):
             yield (*path, "value"), f"{name} must be an integer, got {value!r}", "use an integer"
-        elif name in NUMBERS and parse_number(value) is None:
+        elif name in NUMBERS and number is None:
             yield (*path, "value"), f"{name} must be a number, got {value!r}", "use a number"
+        elif name == "random_state" and algorithm == "cmaes":
+            if not -(2**63) <= int(value) < 2**63:
+                yield (*path, "value"), f"{name} must have at most 64 bits, got {value}", "use a smaller number"
+        elif name in INTEGERS and int(value) < INTEGERS[name]:
+            yield (*path, "value"), f"{name} must be {INTEGERS[name]} or more, got {value}", "use a larger number"
+        elif name == "random_state" and int(value) >= SEEDS:
+            yield (*path, "value"), f"{name} must be below {SEEDS}, got {value}", "use a smaller number"
+        elif name == "gamma" and number is not None and not 0 < number < 1:
+            yield (*path, "value"), f"gamma must be between 0 and 1, got {value}", "e.g. 0.25"
+        elif name == "prior_weight" and number is not None and number <= 0:
+            yield (*path, "value"), f"prior_weight must be above 0, got {value}", "e.g. 1.0"
+    estimator = experiment.settings.get("base_estimator", "GP")
+    is_lbfgs = experiment.settings.get("acq_optimizer") == "lbfgs"
+    if algorithm == "bayesianoptimization" and is_lbfgs and estimator != "GP":
+        yield SETTINGS, f"acq_optimizer lbfgs does not work with base_estimator {estimator}", "use sampling, or GP"
+
+
+def _bounds(experiment: Experiment) -> Iterator[Problem]:
+    """Bounds that a service does not read, or between which it cannot search (tried with Katib 0.19's services)."""
+    algorithm = experiment.algorithm
+    has_sigma = (parse_number(experiment.settings.get("sigma")) or 0) > 0
+    for parameter in experiment.parameters:
+        if parameter.type not in ("double", "int"):
+            continue
+        keys = ("min", "max") if algorithm in ("bayesianoptimization", "hyperband") else ("min", "max", "step")
+        for key, text in zip(keys, (parameter.low, parameter.high, parameter.step), strict=False):
+            number = parse_number(text)  # None is reported by K204
+            is_text = parameter.type == "int" and algorithm in INTEGER_TEXTS
+            if is_text and number is not None and not re.fullmatch(r"[+-]?[0-9]+", text):
+                message = f"the service of {algorithm} does not read {text!r} as an integer"
+                yield (*parameter.space_path, key), message, f'write "{number:.0f}"'
+        numbers = parameter.numbers
+        fails = algorithm in ("random", "tpe", "bayesianoptimization") or (algorithm == "cmaes" and not has_sigma)
+        if fails and numbers and numbers[0] == numbers[1]:
+            message = f"the service of {algorithm} fails with min equal to max"
+            yield (*parameter.space_path, "max"), message, "use a larger max, or write the value in the command"
 
 
 def _grid(experiment: Experiment) -> Iterator[Problem]:
@@ -177,5 +225,6 @@ RULES = (
     Rule("K214", "error", "the search space suits multivariate-tpe", _multivariate_tpe, "multivariate-tpe"),
     Rule("K215", "error", "the Experiment suits hyperband", _hyperband, "hyperband"),
     Rule("K216", "error", "the Experiment suits pbt", _pbt, "pbt"),
+    Rule("K223", "error", "the algorithm's service can search between the bounds", _bounds),
     Rule("K217", "error", "the Experiment suits medianstop", _medianstop),
 )

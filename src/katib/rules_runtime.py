@@ -26,6 +26,11 @@ MARK = "TRIALPARAMETER"  # in place of a placeholder while a shell line is parse
 NAME_FIX = "use letters, digits, _ and -"
 
 
+def _types(experiment: Experiment) -> Iterator[Problem]:
+    yield from type_problems(experiment.value, EXPERIMENT)
+    yield from job_problems(experiment.get("metadata"), ("metadata",), "V1ObjectMeta")
+
+
 def _repeated_keys(experiment: Experiment) -> Iterator[Problem]:
     for path in experiment.document.repeated:
         yield path, "the key occurs twice, and the first value is lost", "remove one of them"
@@ -248,7 +253,7 @@ def _pod_fields(experiment: Experiment) -> Iterator[Problem]:
 
 
 RULES = (
-    Rule("K118", "error", "values have the types that Go decodes", lambda row: type_problems(row.value, EXPERIMENT)),
+    Rule("K118", "error", "values have the types that Go decodes", _types),
     Rule("K201", "error", "no key occurs twice", _repeated_keys),
     Rule("K202", "error", "Katib has all fields", lambda row: unknown_fields(row.value, EXPERIMENT)),
     Rule("K203", "error", "every parameter is referenced by a trial parameter", _unused_parameters),

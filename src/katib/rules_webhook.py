@@ -85,7 +85,7 @@ def _early_stopping(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _resume_policy(experiment: Experiment) -> Iterator[Problem]:
-    if (policy := experiment.get(SPEC, "resumePolicy", default="Never")) not in POLICIES:
+    if (policy := experiment.get(SPEC, "resumePolicy") or "Never") not in POLICIES:
         yield (SPEC, "resumePolicy"), f"{policy!r} is not a resume policy", f"use {' or '.join(POLICIES)}"
 
 
@@ -195,18 +195,20 @@ def _workload(experiment: Experiment) -> Iterator[Problem]:
         if experiment.get(*TEMPLATE, "metadata", key):
             yield (*TEMPLATE, "metadata", key), f"Katib sets the {key} itself", "remove it"
     for key in ("apiVersion", "kind"):
-        if not spec.get(key):
+        if not isinstance(spec.get(key), str) or not spec[key]:
             yield (*TEMPLATE, key), f"{key} is missing", "add apiVersion and kind, e.g. batch/v1 and Job"
 
 
 def _job(experiment: Experiment) -> Iterator[Problem]:
     if experiment.kind == "Job" and experiment.get(*TEMPLATE, "apiVersion") == "batch/v1":
-        yield from job_problems(experiment.get(*TEMPLATE), TEMPLATE, "V1Job")
+        yield from job_problems(experiment.get(*TEMPLATE), TEMPLATE, "V1Job", compared=True)
 
 
 def _collector(experiment: Experiment) -> Iterator[Problem]:
     kind, path = experiment.collector, (*COLLECTOR, "collector")
-    if kind == "PrometheusMetric":
+    if experiment.get(*path) is not None and not experiment.get(*path, "kind"):
+        yield (*path, "kind"), "the kind of the collector is missing", f"use one of {', '.join(COLLECTORS)}"
+    elif kind == "PrometheusMetric":
         message = "the katib-config that Katib ships has no PrometheusMetric collector"
         yield (*path, "kind"), message, "use StdOut or File"
     elif kind not in COLLECTORS:
@@ -219,7 +221,7 @@ def _source(experiment: Experiment) -> Iterator[Problem]:
     kind, path = experiment.collector, (*SOURCE, "fileSystemPath")
     source, absolute = experiment.mapping(*path), posixpath.isabs(experiment.metrics_path)
     path_kind = {"File": "File", "TensorFlowEvent": "Directory"}.get(kind)
-    if path_kind and (source.get("kind", path_kind) != path_kind or not absolute):
+    if path_kind and ((source.get("kind") or path_kind) != path_kind or not absolute):
         message = f"the {kind} collector needs the absolute path of a {path_kind.lower()}"
         yield (*path, "path"), message, f"use kind: {path_kind} and an absolute path"
     if kind == "File":
