@@ -43,10 +43,12 @@ def train(run: "Run") -> None:
     from quality import gate as contract
     from trainers import initial_weights
     from trainers.build import build, check_targets
-    from trainers.fit import fit
+    from trainers.fit import check_trainer, fit
 
     config = run.config
     check_targets(config)
+    check_trainer(config, run.folder)
+    explanations.check_options(config)
     with run.phase("data"):
         data = build(config, "data")
     with run.phase("quality"):

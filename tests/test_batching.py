@@ -123,3 +123,15 @@ def test_what_cannot_be_is_refused() -> None:
         LengthBatches(1, 2, 0, world=2)
     with pytest.raises(InputError, match="too few"):
         LengthBatches(0, 1, 0)
+
+
+@given(lengths, per_rank, seeds, epochs, st.booleans())
+def test_repeated_batches_are_those_of_the_first_epoch(
+    lengths: list[int], size: int, seed: int, epoch: int, plain: bool
+) -> None:
+    """For `trainer.overfit_batches`; a resumed run still starts in the middle of an epoch."""
+    sampler = LengthBatches(len(lengths) if plain else lengths, size, seed)
+    first = batches(sampler)
+    sampler.repeat = True
+    assert batches(sampler, epoch) == first
+    assert batches(sampler, epoch, start=1) == first[1:]

@@ -1,17 +1,25 @@
 """What a person sees when it goes wrong: one message on stderr, no traceback, the exit code, and nothing lost."""
 
+import errno
 import json
 import os
 import re
+import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import ROOT, Run
+
+from config.error_handling import report_errors
+from config.errors import ContractError, InputError, ResourceError
+from trainers import checkpoints
 
 TINY = [
     "~model.architecture",
@@ -194,12 +202,49 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         r"loss|not numbers",
     ),
     (
+        "schedule without an end",
+        lambda _: ["trainer.max_epochs=-1", "trainer.max_time=00:00:00:01"],
+        2,
+        r"set optim\.horizon, or optim\.schedule=constant",
+    ),
+    (
+        "no such bounds of explanations",
+        lambda tmp: [
+            *questions(tmp),
+            "explain=warn",
+            "explain.thresholds=nowhere.json",
+            f"data.cache_dir={tmp}/unread",
+        ],
+        2,
+        r"nowhere\.json",
+    ),
+    (
+        "no such precision",
+        lambda tmp: [*questions(tmp), "trainer.precision=transformer-engine", f"data.cache_dir={tmp}/unread"],
+        2,
+        r"trainer: .*transformer_engine",
+    ),
+    ("run folder is a file", lambda tmp: [f"hydra.run.dir={_file(tmp)}"], 2, r"cannot use .*file: file exists"),
+    ("run folder below a file", lambda tmp: [f"hydra.run.dir={_file(tmp)}/run"], 2, r"file/run: not a directory"),
+    ("run folder in a file system without it", lambda _: ["hydra.run.dir=/proc/run"], 2, r"cannot use /proc"),
+    (
+        "metrics file below a file",
+        lambda tmp: [*questions(tmp), f"metrics_file={_file(tmp)}/m"],
+        2,
+        r"cannot use .*file",
+    ),
+    (
         "folder of somebody else",
         lambda tmp: [*questions(tmp), f"hydra.run.dir={_foreign(tmp)}"],
         2,
         r"not a run folder",
     ),
 ]
+
+
+def _file(tmp: Path) -> Path:
+    (tmp / "file").write_text("")
+    return tmp / "file"
 
 
 def _foreign(tmp: Path) -> Path:
@@ -219,6 +264,7 @@ def test_one_message_and_its_exit_code(
     assert len(said) == 1, done.stderr
     assert re.search(message, done.stderr[done.stderr.index("isotrain: ") :], re.DOTALL), done.stderr
     assert done.stdout == "" or code == 3
+    assert not (tmp_path / "unread").exists()  # refused before data is prepared
     if (tmp_path / "foreign").exists():
         assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
 
@@ -307,3 +353,104 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path)
     )
     assert again.returncode == 0, again.stderr
     assert "resuming from" in again.stderr
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def raise_from(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def raise_while(error: BaseException, context: BaseException) -> BaseException:
+    error.__context__ = context
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        *((OSError(number, os.strerror(number)), 8) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)),
+        *(
+            (OSError(number, os.strerror(number)), 8)
+            for number in (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM)
+        ),
+        *(
+            (OSError(number, os.strerror(number), "name"), 2)
+            for number in (
+                errno.EACCES,
+                errno.EROFS,
+                errno.ENOENT,
+                errno.EEXIST,
+                errno.ENOTDIR,
+                errno.EISDIR,
+                errno.ELOOP,
+            )
+        ),
+        (OSError(errno.EROFS, "Read-only file system"), 2),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 7),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), 7),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 7),
+        (TimeoutError("timed out"), 7),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), 7),
+        (MemoryError("16 GiB"), 8),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 8),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"), 8),
+        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Bus error."), 8),
+        (RuntimeError("can't start new thread"), 8),
+        # The error is that of a library, and the one of the system its context, its cause or its text.
+        (raise_while(RuntimeError("unexpected pos 704 vs 598"), FULL), 8),
+        (raise_from(RuntimeError("cannot save"), FULL), 8),
+        (raise_from(InputError("cannot write x"), FULL), 8),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 8),
+        (OSError("64 requested and 0 written"), 8),
+        (sqlite3.OperationalError("database or disk is full"), 8),
+        (sqlite3.OperationalError("unable to open database file"), 2),
+        (sqlite3.OperationalError("attempt to write a readonly database"), 2),
+        (raise_from(RuntimeError("Error in call to target"), FileNotFoundError(errno.ENOENT, "No such file", "x")), 2),
+        (raise_from(RuntimeError("in target"), ContractError("violated")), 4),
+        # Bugs: also if a missing file was handled before.
+        (KeyError("x"), 1),
+        (OSError("no errno"), 1),
+        (OSError(errno.EBADF, "Bad file descriptor"), 1),
+        (raise_while(KeyError("x"), FileNotFoundError(errno.ENOENT, "No such file", "x")), 1),
+        (raise_from(first := ValueError("a"), first), 1),
+    ],
+    ids=str,
+)
+def test_what_the_system_refuses_is_no_bug(error: BaseException, code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, report_errors():
+        raise error
+    assert ended.value.code == code
+    stderr = capfd.readouterr().err
+    assert ("a bug in isotrain" in stderr) == ("Traceback" in stderr) == (code == 1)
+
+
+@pytest.mark.parametrize("limit", [0, 64, 600, 30_000])
+def test_a_file_that_may_not_grow_is_no_bug(limit: int, tmp_path: Path) -> None:
+    """Written by torch, which raises an error of its own, at every part of a checkpoint."""
+    path = tmp_path / "last.ckpt"
+    checkpoints.write({"old": 1}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(ResourceError, match=r"last\.ckpt: no space left .*the previous checkpoint is unchanged"):
+            checkpoints.write({"weights": torch.rand(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoints.read(path) == {"old": 1}
+    assert [name.name for name in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["runs", "list", "."], ["runs", "--help"], ["katib", "--help"]])
+def test_output_that_cannot_be_written_is_told(arguments: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 8, done.stderr
+    assert done.stderr == "isotrain: no space left on the disk\n"

@@ -9,10 +9,11 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from tests.conftest import ROOT
 from torch.utils.data import DataLoader
 
-from trainers.lightning_internals import validation_is_due
+from trainers.lightning_internals import validate_at_the_end, validation_is_due
 
 # An attribute with one underscore, of anything but the object itself and modules of ours.
 PRIVATE = re.compile(r"(?<!self)(?<!cls)\.(?!_\w*__)_[a-z]\w*")
@@ -46,7 +47,7 @@ class Module(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Watch(pl.Callback):
+class Watch(Checkpoint):  # called last, as the callback that writes checkpoints
     """Notes what `validation_is_due` says after each batch, and whether Lightning validated then."""
 
     def __init__(self, stop_at: int | None) -> None:
@@ -55,12 +56,68 @@ class Watch(pl.Callback):
         self.validated: list[bool] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        trainer.should_stop = trainer.global_step == self.stop_at
+        trainer.should_stop |= trainer.global_step == self.stop_at
         self.due.append(validation_is_due(trainer))
         self.validated.append(False)
 
     def on_validation_start(self, *_: Any) -> None:
         self.validated[-1] = True
+
+
+def build_trainer(settings: dict[str, Any], *callbacks: pl.Callback) -> pl.Trainer:
+    return pl.Trainer(
+        **settings,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+    )
+
+
+# Settings whose last batch, of 5 in each epoch, Lightning does not validate; the batch at which training is told to stop.
+UNVALIDATED = [
+    ({"max_epochs": 3, "check_val_every_n_epoch": 2}, None),
+    ({"max_epochs": 2, "check_val_every_n_epoch": 5}, None),
+    ({"max_epochs": 2, "val_check_interval": 0.4}, None),
+    ({"max_epochs": 2, "val_check_interval": 3}, None),
+    ({"max_epochs": 2, "val_check_interval": 4, "check_val_every_n_epoch": None}, None),
+    ({"max_epochs": -1, "max_steps": 7}, None),
+    ({"max_epochs": 9, "max_steps": 7, "check_val_every_n_epoch": 4}, None),
+    ({"max_epochs": 9, "max_steps": 3, "min_epochs": 5}, None),
+    ({"max_epochs": 3, "check_val_every_n_epoch": 2, "accumulate_grad_batches": 2}, None),
+    ({"max_epochs": -1, "max_steps": 4, "check_val_every_n_epoch": 7, "accumulate_grad_batches": 2}, None),
+    ({"max_epochs": 9, "check_val_every_n_epoch": 4}, 7),
+    ({"max_epochs": 9, "check_val_every_n_epoch": 4, "min_epochs": 3}, 7),
+    ({"max_epochs": 9, "check_val_every_n_epoch": 4, "min_steps": 13}, 7),
+    ({"max_epochs": -1, "max_time": {"microseconds": 1}, "check_val_every_n_epoch": 4}, None),
+    ({"max_epochs": 3, "check_val_every_n_epoch": 2, "limit_train_batches": 0.5}, None),
+]
+VALIDATED = [
+    ({"max_epochs": 2}, None),
+    ({"max_epochs": 2, "max_steps": 10}, None),
+    ({"max_epochs": 4, "check_val_every_n_epoch": 2}, None),
+    ({"max_epochs": 3}, 7),
+]
+
+
+@pytest.mark.parametrize(("settings", "stop_at"), [*UNVALIDATED, *VALIDATED])
+def test_the_last_batch_of_training_is_validated_once(settings: dict[str, Any], stop_at: int | None) -> None:
+    counts = []
+    for final in (False, True):
+        watch = Watch(stop_at)
+        trainer = build_trainer(settings, watch)
+        if final:
+            validate_at_the_end(trainer)
+        batches = DataLoader(torch.zeros(10, 1), batch_size=2)
+        trainer.fit(Module(), batches, batches)
+        assert watch.due == watch.validated
+        counts.append(watch.validated)
+    without, validated = counts
+    assert without == [*validated[:-1], (settings, stop_at) in VALIDATED]
+    assert validated[-1]
 
 
 @pytest.mark.parametrize(
@@ -76,16 +133,7 @@ class Watch(pl.Callback):
 )
 def test_a_validation_is_due_when_lightning_validates(settings: dict[str, Any], stop_at: int | None) -> None:
     watch = Watch(stop_at)
-    trainer = pl.Trainer(
-        **settings,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[watch],
-    )
+    trainer = build_trainer(settings, watch)
     batches = DataLoader(torch.zeros(10, 1), batch_size=2)
     trainer.fit(Module(), batches, batches)
     assert any(watch.due)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,3 +139,47 @@ def test_other_json_is_no_metric_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text + "\n")
     with pytest.raises(ValueError, match="line 1"):
         metric_lines.read(tmp_path / "metrics.jsonl")
+
+
+decimals = st.builds(lambda digits, exponent: float(f"{digits}e{exponent}"), st.integers(-(10**15) + 1, 10**15 - 1), st.integers(-30, 30))  # fmt: skip
+
+
+@given(decimals)
+def test_a_decimal_of_15_digits_is_printed_as_it_is(value: float) -> None:
+    assert metric_lines.round_metrics({"a": value}) == {"a": value}
+
+
+@given(numbers)
+def test_rounding_changes_the_16th_digit_at_most_and_once(value: float) -> None:
+    rounded = metric_lines.round_metrics({"a": value})
+    assert rounded["a"] == pytest.approx(value, rel=1e-15, abs=0) or abs(value) < 1e-300
+    assert metric_lines.round_metrics(rounded) == rounded
+
+
+@given(st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_line_file_and_result_have_the_same_short_number(counts: tuple[int, int]) -> None:
+    share = 100 * (counts[0] / counts[1])
+    stream = io.StringIO()
+    line = metric_lines.write({"val_accuracy": share}, 1, 2, stream)
+    text = stream.getvalue().split("val_accuracy=")[1].strip()
+    assert float(text) == line.values["val_accuracy"]
+    assert len(text.replace(".", "").replace("-", "").split("e")[0].lstrip("0")) <= 16  # 15 digits, and the 0 of "5.0"
+    if counts[1] == 2000:  # every share has at most two decimals
+        assert len(text.split(".")[1]) <= 2
+
+
+def test_an_accuracy_has_the_digits_that_it_was_computed_with() -> None:
+    stream = io.StringIO()
+    metric_lines.write({"val_accuracy": 100 * 0.0585}, 1, 2, stream)
+    assert 100 * 0.0585 != 5.85
+    assert stream.getvalue().endswith(" val_accuracy=5.85\n")
+
+
+def test_a_closed_stdout_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        for step in (1, 2):
+            metric_lines.write({"val_loss": 0.5}, 1, step, stream, tmp_path / "metrics.jsonl")
+    assert [line.step for line in metric_lines.read(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert caplog.text.count("stdout is closed") == 1

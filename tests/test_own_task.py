@@ -212,3 +212,12 @@ def test_the_pipeline_takes_it(command: Command, tmp_path: Path) -> None:
     )  # fmt: skip
     state = json.loads((tmp_path / "outputs" / "pipelines" / "one" / "pipeline.json").read_text())
     assert state["state"] == "SUCCEEDED", done.stdout + done.stderr
+
+
+def test_a_task_without_explanation_settings_is_refused_before_training(command: Command, tmp_path: Path) -> None:
+    """It has an explainer, but no section in conf/explain: told at once, not after hours of training."""
+    with (tmp_path / "mine" / "counting" / "task.py").open("a") as file:
+        file.write("\n\ndef explainer():\n    return None\n")
+    done = command(*TRAIN, "explain=warn", "hydra.run.dir=a", expected=2)
+    assert "explain.counting is not configured: add its section" in done.stderr
+    assert not (tmp_path / "a" / "metrics.jsonl").exists()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from tests.conftest import ROOT, forked
 
@@ -24,6 +25,8 @@ from trainers import checkpoints
 from trainers.build import build
 from trainers.fit import fit
 from trainers.hardware import configure_cpu
+from trainers.optimizers import schedule_factor
+from trainers.reporting import StepSeeds
 
 QUESTIONS = [
     "data=squad_sample",
@@ -102,6 +105,7 @@ def same(one: Path, other: Path) -> None:
 
 ACCUMULATED = ["trainer.val_check_interval=0.4", "trainer.accumulate_grad_batches=2"]
 AVERAGED = ["trainer.ema_decay=0.9"]
+UNEVEN = ["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]  # the last epoch has a validation of its own
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,7 @@ AVERAGED = ["trainer.ema_decay=0.9"]
     [
         ("questions", ACCUMULATED, 4),
         ("images", AVERAGED, 4),
+        ("questions", UNEVEN, 35),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
@@ -116,6 +121,8 @@ AVERAGED = ["trainer.ema_decay=0.9"]
                 ("questions", ACCUMULATED, 1),
                 ("questions", ["trainer.max_epochs=-1", "trainer.max_steps=17", "trainer.early_stopping=5"], 1),
                 ("images", AVERAGED, 1),
+                ("questions", UNEVEN, 1),
+                ("questions", [*UNEVEN, *AVERAGED, "trainer.max_steps=31"], 3),
                 (
                     "images",
                     [
@@ -266,6 +273,61 @@ def test_more_steps_under_a_horizon_of_its_own_go_on(
     train([*overrides, "trainer.max_steps=12"], tmp_path / "longer")
     train([*overrides, "trainer.max_steps=24"], tmp_path / "longer")
     same(tmp_path / "whole", tmp_path / "longer")
+
+
+def test_more_epochs_go_on_after_a_final_validation(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
+    overrides = [*VARIED["questions"], "optim.horizon=60", "trainer.check_val_every_n_epoch=2", "data.sample.train=48"]
+    train([*overrides, "trainer.max_epochs=4"], tmp_path / "whole")
+    train([*overrides, "trainer.max_epochs=1"], tmp_path / "longer")
+    train([*overrides, "trainer.max_epochs=4"], tmp_path / "longer")
+    (whole, weights, _), (longer, other_weights, _) = result(tmp_path / "whole"), result(tmp_path / "longer")
+    assert [line["epoch"] for line in whole] == [2, 4]
+    assert [line["epoch"] for line in longer] == [1, 2, 4]
+    assert longer[-1] == whole[-1]
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def test_a_run_without_validations_keeps_its_last_step_and_says_so(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
+    best = train([*VARIED["questions"], "trainer.max_epochs=1", "trainer.limit_val_batches=0"], tmp_path)
+    assert best["step"] == 12
+    assert "training ended without a validation (trainer.limit_val_batches=0" in caplog.text
+    assert checkpoints.read(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 12
+
+
+def test_overfitting_repeats_batches_and_logs_the_rate_of_each_step(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
+    batches, rates = [], []
+
+    def note(self: Any, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        batches.append(batch["input_ids"].tolist())
+
+    class Curves(CSVLogger):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            rates.append((step, metrics["lr"])) if "lr" in metrics else None
+
+    monkeypatch.setattr(StepSeeds, "on_train_batch_start", note)
+    config = compose(
+        [*VARIED["questions"], "trainer.overfit_batches=2", "trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
+    )
+    OmegaConf.resolve(config)
+    data = build(config, "data")
+    data.prepare_data()
+    data.setup("fit")
+    best = fit(config, data, build(config, "model", data=data, optim=config.optim), [Curves(tmp_path)], tmp_path)
+    assert batches[:2] == batches[2:4] == batches[4:]
+    assert batches[0] != batches[1]
+    assert best["step"] in (2, 4, 6)
+    warmup = round(config.optim.warmup * 6)
+    expected = [(step, config.optim.lr * schedule_factor("linear", warmup, 6, step - 1)) for step in range(1, 7)]
+    assert rates == [(step, pytest.approx(rate)) for step, rate in expected]
 
 
 def test_a_signal_outside_training_acts_at_once() -> None:

@@ -189,6 +189,12 @@ def _check_monitor(config: DictConfig) -> Iterator[str]:
         yield f"monitor={config.monitor}: the task {config.task.name} has no such metric; valid: {metrics}"
 
 
+def _has_fixed_schedule(config: DictConfig) -> bool:
+    """Whether the schedule of the learning rate does not depend on the number of steps."""
+    warmup = config.optim.warmup
+    return bool(config.optim.horizon) or (config.optim.schedule == "constant" and (warmup == 0 or warmup >= 1))
+
+
 def _check_combinations(config: DictConfig) -> Iterator[str]:
     """Findings on values that are valid one by one but not together."""
     if config.init_from is not None and config.population_dir is not None:
@@ -197,6 +203,11 @@ def _check_combinations(config: DictConfig) -> Iterator[str]:
         yield f"push_metrics={config.push_metrics}: must be host:port, e.g. katib-db-manager.kubeflow:6789"
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1 and config.trainer.max_time is None:
         yield "trainer.max_epochs, trainer.max_steps and trainer.max_time are all unlimited: limit one of them"
+    elif config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1 and not _has_fixed_schedule(config):
+        yield (
+            "trainer.max_time alone leaves the number of steps open, on which the schedule depends: set optim.horizon, or "
+            "optim.schedule=constant with optim.warmup=0 or in steps"
+        )
     if config.explain.action != "off" and str(config.model._target_).startswith("trainers.baselines."):
         yield "explain.action: a baseline has no weights to explain; set explain=off"
     elif config.explain.action != "off":

@@ -1,17 +1,18 @@
 """Errors of a command as one message on stderr and an exit code."""
 
 import contextlib
-import errno
 import os
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
-from config.errors import InputError, ResourceError, is_hydra_error
+from config.errors import InputError, is_hydra_error
 from config.files import PROJECT
+from config.system_errors import to_expected_error
 
 
 @contextlib.contextmanager
@@ -26,18 +27,23 @@ def report_errors() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits with 1
     try:
-        yield
+        try:
+            yield
+        except SystemExit as request:
+            if request.code in (None, 0):
+                sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # at exit, Python would end with 120 where it cannot
     except (SystemExit, GeneratorExit):
         raise
     except KeyboardInterrupt:
         _exit("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:
-        # The reader of stdout has closed it (`| head`). Without this Python would fail again while flushing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except BaseException as error:
-        expected = _expected_error(error)
-        if expected is not None:
+        if isinstance(error, BrokenPipeError) and (error.errno is None or _is_stdout_closed()):
+            _discard(sys.stdout)
+            sys.exit(0)
+        expected: Any = to_expected_error(error)
+        if isinstance(getattr(expected, "exit_code", None), int):
             _exit(str(expected), expected.exit_code)
         if is_hydra_error(error):
             from config.messages import explain_error
@@ -47,13 +53,9 @@ def report_errors() -> Iterator[None]:
             except InputError as invalid_folders:
                 message = str(invalid_folders)
             _exit(message, InputError.exit_code)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            file = f" while writing {error.filename}" if error.filename else ""
-            _exit(f"no space left on the disk{file}", ResourceError.exit_code)
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            _exit(f"out of memory: {error}; try a smaller data.batch_size", ResourceError.exit_code)
         if not _debug():
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         file = _custom_file(error)
         cause = f"the code in {file} failed" if file else "a bug in isotrain"
         _exit(f"{cause}: {type(error).__name__}: {error}", 1)
@@ -63,11 +65,20 @@ def _debug() -> bool:
     return os.environ.get("ISOTRAIN_DEBUG", "0") not in ("", "0")
 
 
-def _expected_error(error: BaseException | None) -> Any:
-    """The exception with an exit code that this one is, or wraps (as Hydra's `instantiate` does)."""
-    while error is not None and not isinstance(getattr(error, "exit_code", None), int):
-        error = error.__cause__
-    return error
+def _is_stdout_closed() -> bool:
+    """Whether the reader of stdout has closed it (`| head`), rather than that of another pipe or socket."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a stream that failed still holds nowhere: Python would fail again at exit, with an exit code of its own."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _custom_file(error: BaseException) -> str:
@@ -81,8 +92,15 @@ def _custom_file(error: BaseException) -> str:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    if _debug():
-        traceback.print_exc()
-    if message:
-        print(f"isotrain: {message}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _discard(sys.stdout)
+    try:
+        if _debug():
+            traceback.print_exc()
+        if message:
+            print(f"isotrain: {message}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _discard(sys.stderr)
     sys.exit(code)

@@ -29,6 +29,7 @@ class LengthBatches:
     Attributes:
         epoch: the epoch of the next iteration.
         start: number of batches of that epoch to skip, to resume in the middle of it.
+        repeat: whether every epoch has the batches of the first one, for `trainer.overfit_batches`.
     """
 
     def __init__(self, lengths: Lengths | int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -49,6 +50,7 @@ class LengthBatches:
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.epoch = 0
         self.start = 0
+        self.repeat = False
         if batch_size < 1:
             raise InputError(f"data.batch_size must be at least 1, not {batch_size}")
         if batch_size % world:
@@ -78,7 +80,8 @@ class LengthBatches:
 
     def order(self) -> npt.NDArray[np.int64]:
         """Return the example indices of this epoch over all processes, [batches, batch_size]."""
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, self.epoch])))
+        epoch = 0 if self.repeat else self.epoch
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
         # All ranks take the same number of examples, also of a single partial batch.
         size = min(self.batch_size, self.examples - self.examples % self.world)
         indices = random.permutation(self.examples)[: len(self) * size]

@@ -15,6 +15,20 @@ logger = logging.getLogger(__name__)
 FOLDER = "explain"
 
 
+def check_options(config: DictConfig) -> None:
+    """Check what the explanation of a run needs, before training.
+
+    Raises:
+        InputError: the task has no explainer or no section in conf/explain, or the file of thresholds is invalid.
+    """
+    if config.explain.action != "off":
+        from config import tasks
+        from explain.options import read_options
+
+        tasks.load_member(str(config.task.name), "explainer", "explain")
+        read_options(config.explain, str(config.task.name))
+
+
 def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     """Explain the exported model of a run, and write the report to its `explain/`.
 

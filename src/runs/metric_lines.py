@@ -11,6 +11,7 @@ not finite would stall a whole search, so none is ever written.
 """
 
 import json
+import logging
 import math
 import os
 import re
@@ -22,6 +23,8 @@ from typing import NamedTuple, SupportsFloat, TextIO
 
 from config import files
 from config.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 # Katib's own expression (pkg/metricscollector/v1beta1/common/const.go).
@@ -68,6 +71,18 @@ def to_finite_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
             raise ValueError(f"the metric {name} is {number}: only finite values can be reported")
         metrics[name] = number
     return metrics
+
+
+def round_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """Round metrics to the 15 significant digits that every double holds (C's DBL_DIG): 100 * 0.0585 becomes 5.85.
+
+    Raises:
+        ValueError: A metric is not valid; see `to_finite_metrics`.
+    """
+    metrics = to_finite_metrics(values)
+    rounded = {name: float(f"{value:.15g}") for name, value in metrics.items()}
+    # The largest doubles would be rounded up to infinity.
+    return {name: value if math.isfinite(value) else metrics[name] for name, value in rounded.items()}
 
 
 def format_line(line: MetricLine) -> str:
@@ -119,14 +134,14 @@ def write(
         jsonl_path: metrics.jsonl, whose folder is created; None writes no file.
 
     Returns:
-        The line.
+        The line, with rounded metrics.
 
     Raises:
         ValueError: A metric is not valid (see `to_finite_metrics`); nothing is written.
         OSError: The file cannot be written; the line is already printed.
     """
-    line = MetricLine(datetime.now(UTC), int(epoch), int(step), to_finite_metrics(values))
-    print(format_line(line), file=sys.stdout if stream is None else stream, flush=True)
+    line = MetricLine(datetime.now(UTC), int(epoch), int(step), round_metrics(values))
+    _print(format_line(line), sys.stdout if stream is None else stream)
     if jsonl_path is not None:
         path = Path(jsonl_path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +170,15 @@ def check_file(path: str | os.PathLike[str]) -> None:
             return all(line.startswith(_JSON_START[: len(line)]) for line in file)
 
     files.check_replaceable(path, has_metric_lines, "a metrics file")
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a line. A reader of stdout that has left (`| head`) ends no training: further lines go nowhere."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        logger.warning("stdout is closed: metric lines are no longer printed")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def truncate_lines(path: str | os.PathLike[str], lines: int) -> int:

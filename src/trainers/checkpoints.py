@@ -6,7 +6,6 @@ end of a validation. Checkpoints are therefore written at these moments. Lightni
 `CheckpointFiles` writes it.
 """
 
-import errno
 import logging
 import os
 import time
@@ -21,10 +20,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from config import files
 from config.errors import InputError, ResourceError, SignalInterrupt
+from config.system_errors import to_expected_error
 from runs import folder as folders
 from runs import metric_lines
 from trainers import distributed
-from trainers.lightning_internals import validation_is_due
+from trainers.lightning_internals import training_ends, validation_is_due
 from trainers.signals import Signals
 from trainers.task import Task
 
@@ -67,6 +67,7 @@ class Checkpoints(Checkpoint):
     Attributes:
         best: metrics, epoch, step and details of the best validation; empty before the first.
         lines: number of metric lines written.
+        validated_step: optimiser steps at the last validation; None before the first, and in old checkpoints.
     """
 
     def __init__(
@@ -86,17 +87,19 @@ class Checkpoints(Checkpoint):
         self.minutes, self.steps, self.signals = minutes, steps, signals
         self.best: dict[str, Any] = {}
         self.lines = 0
+        self.validated_step: int | None = None
         self.saved_at = time.monotonic()
         self.step = 0  # optimiser steps at the end of the last batch
         self.batch = 0  # finished batches of this epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best validation and the number of metric lines."""
-        return {"best": self.best, "lines": self.lines}
+        """Return the best validation, the step of the last one and the number of metric lines."""
+        return {"best": self.best, "lines": self.lines, "validated_step": self.validated_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best validation and the number of metric lines."""
+        """Restore the best validation, the step of the last one and the number of metric lines."""
         self.best, self.lines = state_dict["best"], state_dict["lines"]
+        self.validated_step = state_dict.get("validated_step")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -104,7 +107,7 @@ class Checkpoints(Checkpoint):
         """Add the position in the data, which is all the state of the data's order."""
         checkpoint["position"] = {"epoch": trainer.current_epoch, "batch": self.batch}
         # Early stopping is final; the end of max_steps is not, as a longer run with the same horizon may follow.
-        checkpoint["should_stop"] = bool(trainer.should_stop) and not 0 < trainer.max_steps <= trainer.global_step
+        checkpoint["should_stop"] = bool(trainer.should_stop)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -130,12 +133,10 @@ class Checkpoints(Checkpoint):
         self.step, self.batch = step, batch_idx + 1
         if step == previous_step:
             return  # gradients are being accumulated
-        if 0 < trainer.max_steps <= step:
-            trainer.should_stop = True  # so that Lightning validates before it ends
         if validation_is_due(trainer):
             return  # the validation saves
         signum = self.signals.agreed(step, pl_module.device)
-        due = (self.steps is not None and step % self.steps == 0) or self._time_is_up(trainer)
+        due = (self.steps is not None and step % self.steps == 0) or self._time_is_up(trainer) or training_ends(trainer)
         if due or signum:
             self.save(trainer)
         if signum:
@@ -146,6 +147,7 @@ class Checkpoints(Checkpoint):
         assert isinstance(pl_module, Task)
         if trainer.state.fn != "fit" or self.monitor not in pl_module.metrics:
             return
+        self.validated_step = trainer.global_step
         if self.improves(pl_module.metrics[self.monitor]):
             self.best = {
                 "metrics": dict(pl_module.metrics),
@@ -208,9 +210,9 @@ def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> N
             if keep is not None and path.exists():
                 path.replace(keep)
     except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "PytorchStreamWriter" in str(error):
-            raise ResourceError(f"no space left for {path}; the previous checkpoint is unchanged") from error
+        expected = to_expected_error(error)
+        if isinstance(expected, ResourceError):
+            raise ResourceError(f"{path}: {expected}; the previous checkpoint is unchanged") from error
         raise
 
 

@@ -66,7 +66,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         best: dict[str, Any] = model.record.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
     distributed.stop()
-    return dict(module.metrics)
+    return metric_lines.round_metrics(module.metrics)
 
 
 def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
@@ -152,7 +152,7 @@ def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str |
     return {
         "status": "evaluated",
         "command": mask_command(sys.argv),
-        "metrics": dict(module.metrics),
+        "metrics": metric_lines.round_metrics(module.metrics),
         "details": module.details,
         "data": {"fingerprints": {"val": data.fingerprint("val")}},
         "parent": {"init_from": str(Path(name).absolute())},

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from config import process
@@ -18,10 +19,13 @@ from runs import folder as folders
 from runs import metric_lines, predictions
 from trainers import checkpoints, hardware
 from trainers.checkpoints import CheckpointFiles, Checkpoints
+from trainers.lightning_internals import validate_at_the_end
 from trainers.progress import Progress
 from trainers.reporting import Reporting, StepSeeds, check_metrics
 from trainers.signals import Signals
 from trainers.task import Task
+
+logger = logging.getLogger(__name__)
 
 # Keys of conf/trainer that isotrain reads; every other key is an argument of Lightning's Trainer.
 OWN_KEYS = (
@@ -70,6 +74,8 @@ def fit(
         raise InputError(
             f"{type(data).__name__} has no train_batches after setup, which resuming requires: see docs/tasks.md, section 2"
         )
+    if config.trainer.overfit_batches:
+        _repeat_batches(data)
     signals = Signals()
     writer = Checkpoints(
         folder / folders.CHECKPOINTS,
@@ -92,6 +98,8 @@ def fit(
     signals.training = True
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+    except MisconfigurationException as error:  # of values that Lightning compares with the number of batches
+        raise InputError(f"trainer: {str(error).strip()}") from error
     except ValueError as error:
         if "val_check_interval" in str(error):
             raise InputError(f"trainer.val_check_interval: {str(error).strip()}") from error
@@ -99,11 +107,24 @@ def fit(
     finally:
         signals.training = False
         signals.restore()
+    # Checkpoints written by earlier versions have no `validated_step`.
+    validated = trainer.global_step if writer.best and writer.validated_step is None else writer.validated_step
+    if trainer.enable_validation and trainer.global_step and validated != trainer.global_step:
+        raise InputError(
+            f"{start} is at step {trainer.global_step}, after the last validation, and trainer.max_steps or "
+            "trainer.max_epochs ends training before it: raise them, so that the result is validated"
+        )
     if writer.best:
         trainer.strategy.barrier()
         best = checkpoints.read(folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT)
         module.load_state_dict(best["state_dict"])
         return writer.best
+    logger.warning(
+        "training ended without a validation (trainer.limit_val_batches=%s, trainer.limit_train_batches=%s): there are no "
+        "predictions and no best checkpoint, and the model is that of the last step",
+        config.trainer.limit_val_batches,
+        config.trainer.limit_train_batches,
+    )
     loss = reporting.training_metrics(trainer).get("train_loss")
     metrics = {} if loss is None else {"train_loss": loss}
     return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step, "details": {}}
@@ -123,6 +144,26 @@ def _fit_baseline(
     return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 
 
+def _repeat_batches(data: Any) -> None:
+    """Train on the same batches in every epoch. (Lightning would replace the sampler, and with it the batches.)"""
+    if not hasattr(data.train_batches, "repeat"):
+        raise InputError(
+            f"trainer.overfit_batches: the train_batches of {type(data).__name__} have no attribute `repeat`, which "
+            "keeps the order of the first epoch; use trainer.limit_train_batches"
+        )
+    data.train_batches.repeat = True
+
+
+def check_trainer(config: DictConfig, folder: Path) -> None:
+    """Check that Lightning's Trainer can be built as configured, before any data is prepared.
+
+    Raises:
+        InputError: what `build_trainer` refuses. A baseline needs no Trainer.
+    """
+    if not str(config.model._target_).startswith("trainers.baselines."):
+        build_trainer(config, [], folder, [])
+
+
 def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callbacks: list[Any]) -> pl.Trainer:
     """Build Lightning's Trainer from conf/trainer.
 
@@ -133,7 +174,8 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
         callbacks: callbacks after the optional ones of the configuration.
 
     Raises:
-        InputError: an argument that isotrain sets, or values that Lightning refuses.
+        InputError: an argument that isotrain sets, values that Lightning refuses or that need a package that is not
+            installed, or a strategy that shards the model.
     """
     arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     options = {key: arguments.pop(key) for key in OWN_KEYS}
@@ -146,17 +188,26 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
         arguments["sync_batchnorm"] = bool(world > 1 and torch.cuda.is_available())
     arguments["precision"] = hardware.resolve_precision(arguments["precision"], arguments["accelerator"])
     arguments["plugins"] = [*_plugins(arguments), CheckpointFiles()]
+    if share := arguments.pop("overfit_batches"):
+        arguments |= {"limit_train_batches": share, "limit_val_batches": share}
     _silence_lightning()
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **arguments,
             **FIXED_ARGUMENTS,
             logger=loggers or False,
             callbacks=[*_optional_callbacks(config, options), *callbacks],
             default_root_dir=str(folder),
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise InputError(f"trainer: {str(error).strip()}") from error
+    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        raise InputError(
+            f"trainer.strategy={config.trainer.strategy} distributes the weights over processes, which isotrain's "
+            "checkpoints and gradient clipping do not support; use ddp"
+        )
+    validate_at_the_end(trainer)
+    return trainer
 
 
 def _optional_callbacks(config: DictConfig, options: dict[str, Any]) -> list[Any]:

@@ -44,6 +44,7 @@ class Reporting(Callback):
         self.examples = 0
         self.seconds = 0.0
         self.started: float | None = None
+        self.lr = 0.0  # of the step that a batch belongs to
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums since the last validation, so that a resumed run reports the same training loss."""
@@ -60,7 +61,8 @@ class Reporting(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock."""
+        """Start the clock, and note the learning rate, which the scheduler changes before the end of the step."""
+        self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
         if self.started is None:
             self.started = time.perf_counter()
 
@@ -78,7 +80,7 @@ class Reporting(Callback):
         if loss.device.type == "cpu" or log_step:
             self._check_finite(self.loss, trainer.global_step)
         if trainer.loggers and log_step and trainer.is_global_zero:
-            values = {"train_loss": float(loss), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+            values = {"train_loss": float(loss), "lr": self.lr}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
 
@@ -104,10 +106,11 @@ class Reporting(Callback):
         if trainer.is_global_zero:
             if best:
                 predictions.write(self.folder / folders.PREDICTIONS, pl_module.rows)
-            metric_lines.write(values, trainer.current_epoch + 1, trainer.global_step, jsonl_path=self.metrics_file)
+            epoch, step = trainer.current_epoch + 1, trainer.global_step
+            line = metric_lines.write(values, epoch, step, jsonl_path=self.metrics_file)
             self.checkpoints.lines += 1
             for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+                logger.log_metrics(line.values, step=step)
         pl_module.rows = ()
         self.loss, self.batches, self.examples, self.seconds = None, 0, 0, 0.0
 

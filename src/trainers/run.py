@@ -123,11 +123,9 @@ class Run:
             return
         from trainers import saved_model
 
-        metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=self.metrics_file)
+        line = metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=self.metrics_file)
         self.record.update(
-            best={"epoch": best["epoch"], "step": best["step"]},
-            details=best["details"],
-            metrics=metric_lines.to_finite_metrics(best["metrics"]),
+            best={"epoch": best["epoch"], "step": best["step"]}, details=best["details"], metrics=line.values
         )
         model = self.folder / folders.MODEL
         if (model / "config.json").exists():  # a baseline has none

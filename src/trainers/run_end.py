@@ -10,6 +10,7 @@ from typing import Any
 
 from config import process
 from config.errors import ContractError, DivergenceError, InputError, SignalInterrupt
+from config.system_errors import to_expected_error
 from runs import folder as folders
 from runs import metric_lines
 from runs.record import Status
@@ -51,6 +52,7 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     from trainers import distributed
 
     divergence = None
+    error = None if error is None else to_expected_error(error)
     if isinstance(error, DivergenceError) and run.config.trainer.on_divergence == "report_worst":
         logger.warning("%s", error)
         divergence = str(error)
@@ -77,7 +79,7 @@ def _attempt(error: BaseException | None, action: Callable[[], Any]) -> BaseExce
     try:
         action()
     except Exception as action_error:
-        return error or action_error
+        return error or to_expected_error(action_error)
     return error
 
 
@@ -113,8 +115,6 @@ def _ending(error: BaseException | None) -> Ending:
     if error is None:
         return Ending(rank, "finished", 0, None)
     interrupted = isinstance(error, SignalInterrupt | KeyboardInterrupt)
-    while error.__cause__ is not None and not hasattr(error, "exit_code"):
-        error = error.__cause__
     code = int(getattr(error, "exit_code", 130 if interrupted else 1))
     diverged = isinstance(error, DivergenceError)
     status: Status = "interrupted" if interrupted else "diverged" if diverged else "failed"

@@ -1,5 +1,6 @@
 """Base class of the tasks' LightningModules: optimisation, and metrics reduced over processes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 
 from trainers import distributed
+from trainers.lightning_internals import unscale_gradients
 from trainers.optimizers import build_scheduler, parameter_groups
 
 # Metrics; a row of predictions.jsonl for each example; details for run.json.
@@ -40,7 +42,8 @@ class Task(pl.LightningModule):
         optim = self.optim
         groups = parameter_groups(self.named_parameters(), optim["lr"], optim["weight_decay"], optim["layer_decay"])
         optimizer = instantiate(optim["optimizer"], _partial_=True, _convert_="all")(groups, lr=optim["lr"])
-        horizon = optim["horizon"] or int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches  # infinite if only the time is limited
+        horizon = optim["horizon"] or (int(steps) if math.isfinite(steps) else 1)
         schedule = build_scheduler(optimizer, optim["schedule"], optim["warmup"], horizon)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -50,7 +53,11 @@ class Task(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip gradients in one pass. (Lightning does not with a fused optimiser under mixed precision.)"""
+        """Unscale gradients, then clip them in one pass.
+
+        Lightning refuses to clip with a fused optimiser under mixed precision, because the optimiser unscales in its step.
+        """
+        unscale_gradients(self.trainer, optimizer)
         if not gradient_clip_val:
             return
         if gradient_clip_algorithm == "value":

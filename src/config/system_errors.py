@@ -1,0 +1,107 @@
+"""Errors of the operating system, the network and the memory, as errors with an exit code."""
+
+import errno
+import re
+import socket
+
+from config.errors import InputError, ResourceError, UnreachableError, exception_chain
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Storage that fails, and limits of the process or the machine.
+_EXHAUSTED = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+)
+_PATH = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.ETXTBSY, errno.EXDEV, errno.EINVAL, errno.EILSEQ),
+)
+_NETWORK = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
+_UNREACHABLE_CLASSES = ("DistNetworkError", "DistStoreError", "ConnectTimeout", "ReadTimeout", "ConnectError")
+# Libraries in other languages raise an error without errno: Rust's "os error 28", SQLite, numpy's tofile, torch's writer.
+_FULL_TEXT = re.compile(
+    r"no space left on device|disk quota exceeded|file too large|(?:os error|errno) (?:27|28|122)\b|"
+    r"database or disk is full|\d+ requested and \d+ written|PytorchStreamWriter failed writing",
+    re.IGNORECASE,
+)
+_EXHAUSTED_TEXT = re.compile(
+    r"(?:os error|errno) (?:5|12|23|24|116)\b|disk i/o error|out of shared memory|can't start new thread|"
+    r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed|exited)",
+    re.IGNORECASE,
+)
+_MEMORY_TEXT = re.compile(
+    r"DefaultCPUAllocator|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|bad_alloc|cannot allocate memory", re.IGNORECASE
+)
+_PATH_TEXT = re.compile(
+    r"unable to open database file|attempt to write a readonly database|(?:os error|errno) (?:13|30)\b"
+)
+
+
+def to_expected_error(error: BaseException) -> BaseException:
+    """Return the error with an exit code that an exception is, wraps or stands for; otherwise the exception itself.
+
+    Exhausted resources are looked for in the whole chain, with the implicit contexts: torch's writer, for example, raises
+    an error of its own while the one of the full disk is handled. An error of a path or the network counts only if
+    nothing else happened while it was handled.
+    """
+    causes = _causes(error)
+    coded = next((link for link in causes if isinstance(getattr(link, "exit_code", None), int)), None)
+    if coded is not None and not (isinstance(coded, InputError) and _is_full(coded.__cause__)):
+        return coded
+    if not isinstance(error, Exception):  # an interrupt
+        return error
+    expected = _resource_error(error, str(coded or "")) or next(filter(None, map(_path_or_network_error, causes)), None)
+    if expected is None:
+        return error
+    expected.__cause__ = error
+    return expected
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in causes:
+        causes.append(link)
+        link = link.__cause__
+    return causes
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def _resource_error(error: BaseException, message: str) -> BaseException | None:
+    for link in exception_chain(error):
+        text = str(link)
+        number = link.errno if isinstance(link, OSError) else None
+        file = f" while writing {link.filename}" if isinstance(link, OSError) and link.filename else ""
+        if number in _FULL or _FULL_TEXT.search(text):
+            return ResourceError(message or f"no space left on the disk{file}")
+        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError" or _MEMORY_TEXT.search(text):
+            return ResourceError(f"out of memory: {text}; try a smaller data.batch_size")
+        if number in _EXHAUSTED or (number is None and _EXHAUSTED_TEXT.search(text)):
+            return ResourceError(f"the system refused a file, a process or memory: {text}; then repeat the command")
+    return None
+
+
+def _path_or_network_error(error: BaseException) -> BaseException | None:
+    if isinstance(error, BlockingIOError):  # of fork; a lock that is held is handled where it is taken
+        return ResourceError(f"the system refused a process: {error}; then repeat the command")
+    if isinstance(error, BrokenPipeError):
+        return UnreachableError(f"another process closed the connection: {error}")
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or (
+        (isinstance(error, OSError) and error.errno in _NETWORK) or type(error).__name__ in _UNREACHABLE_CLASSES
+    ):
+        return UnreachableError(f"no connection: {type(error).__name__}: {error}; then repeat the command")
+    if isinstance(error, OSError) and error.errno in _PATH and error.filename is not None:
+        return InputError(
+            f"cannot use {error.filename}: {str(error.strerror).lower()}; check the path and its permissions, or set another"
+        )
+    if (isinstance(error, OSError) and error.errno == errno.EROFS) or _PATH_TEXT.search(str(error)):
+        return InputError(f"cannot write: {error}; check the path and its permissions, or set another")
+    return None
