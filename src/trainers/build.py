@@ -25,14 +25,16 @@ def build(config: DictConfig, group: str, **kwargs: Any) -> Any:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Bind the signature of each `_target_` to its node, before anything is built.
+    """Bind the signature of each `_target_` to its node, before anything is built; then call the model's `check_config`.
 
     Raises:
-        InputError: a target cannot be imported, does not take an argument, or lacks one.
+        InputError: a target cannot be imported, does not take an argument, or lacks one; or raised by `check_config`.
     """
     problems = [problem for path, node in check.iter_targets(config) for problem in _binding_problems(path, node)]
     if problems:
         raise InputError("; ".join(problems))
+    if check_model := getattr(get_object(str(config.model._target_)), "check_config", None):
+        check_model(config)
 
 
 def _binding_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:

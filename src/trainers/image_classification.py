@@ -12,7 +12,7 @@ from config.errors import InputError
 from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
-from trainers import classification
+from trainers import classification, weights
 from trainers.inference import image_logits
 from trainers.stem import enlarge_stem, use_small_stem
 from trainers.task import Result, Task
@@ -57,7 +57,7 @@ class ImageClassification(Task):
             self.arguments["drop_rate"] = dropout
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
-        self.model = build_network(name, pretrained, self.arguments, data)
+        self.model, self.new_parameters = build_network(name, pretrained, self.arguments, data)
         if stem == "small":
             use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
@@ -121,7 +121,7 @@ def image_result(outputs: classification.ClassOutputs, data: ImageClassification
 
 def build_network(
     name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData
-) -> Any:
+) -> tuple[Any, tuple[str, ...]]:
     """Build a timm model for the data's classes and, if the architecture has a fixed image size, its image size.
 
     Args:
@@ -130,18 +130,20 @@ def build_network(
         arguments: arguments of timm.create_model.
         data: data module with `num_classes` and `image_size`.
 
+    Returns:
+        The network, and the names of the parameters of its classifier that the checkpoint lacks, which are random; empty
+        without a checkpoint.
+
     Raises:
         InputError: an unknown name, unavailable weights, or arguments that timm does not take.
     """
     import timm
 
     kwargs = {**arguments, "num_classes": data.num_classes}
-    source = name
     if isinstance(pretrained, str):
         config = Path(pretrained) / "config.json"
         if not config.is_file():
             raise InputError(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
-        source = f"local-dir:{pretrained}"
         name = json.loads(config.read_text())["architecture"]
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
@@ -154,10 +156,15 @@ def build_network(
     if pretrained is True:
         work_offline_if_unreachable()
     try:
-        return timm.create_model(source, pretrained=bool(pretrained), **kwargs)
+        if not pretrained:
+            return timm.create_model(name, **kwargs), ()
+        folder = Path(pretrained) if isinstance(pretrained, str) else None
+        return weights.load_timm(name, folder, **kwargs)
+    except InputError:
+        raise
     except TypeError as error:
         raise InputError(f"model.arguments: timm's {name} does not take them ({error})") from error
     except Exception as error:
         if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
             raise InputError(message) from error
-        raise InputError(f"model.name={name}: timm cannot build it: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"model.name={name}: timm cannot build it: {weights.describe_mismatch(error)}") from error

@@ -11,7 +11,7 @@ import torch
 from config.errors import InputError
 from datamodules.images import augmentation, decoder, folders
 from datamodules.sources.files import read_bytes
-from trainers import classification, predict, stem
+from trainers import classification, predict, stem, weights
 from trainers.inference import image_logits
 from trainers.saved_model import SavedModel
 
@@ -32,11 +32,14 @@ class ImagePredictor:
 
     def __init__(self, model: SavedModel) -> None:
         """Load the model."""
-        import timm
-
         self.model = model
         self.device = predict.default_device()
-        network = timm.create_model(f"local-dir:{model.folder}", pretrained=True)
+        try:
+            network, _ = weights.load_timm(str(model.config.get("architecture")), model.folder, None)
+        except Exception as error:
+            raise InputError(
+                f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"
+            ) from error
         preprocessing = model.config.get("pretrained_cfg") or {}
         self.names: list[str] = (
             model.config.get("label_names")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
+from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
@@ -48,11 +49,16 @@ class TextClassification(Task):
         self.data = data
         self.label_smoothing = label_smoothing
         names = [entry["id"] for entry in data.classes]
-        self.model = encoders.build_encoder(
+        self.model, self.new_parameters = encoders.build_encoder(
             encoders.CLASS_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout,
             num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)},
             problem_type="single_label_classification",
         )  # fmt: skip
+
+    @staticmethod
+    def check_config(config: DictConfig) -> None:
+        """Check that the model has positions for the texts; see `encoders.check_max_length`."""
+        encoders.check_max_length(encoders.CLASS_HEAD, config, None)
 
     def setup(self, stage: str) -> None:
         """Replace dropout and attention by faster ones on CPUs."""
@@ -77,10 +83,7 @@ class TextClassification(Task):
 
     def export(self, folder: str) -> None:
         """Write a transformers folder: safetensors, configuration with the classes' names, tokenizer."""
-        self.model.save_pretrained(folder, safe_serialization=True)
-        tokenizer = self.data.tokenizer()
-        tokenizer.model_max_length = self.data.max_length  # the limit of `truncation=True`
-        tokenizer.save_pretrained(folder)
+        encoders.export_encoder(self.model, self.data, folder)
 
 
 def text_result(outputs: classification.ClassOutputs, data: Any) -> Result:
