@@ -45,6 +45,8 @@ def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return f"the configuration needs the environment variable {match[1]}, which is not set"
     if override := next((link.override for link in chain if hasattr(link, "override")), None):
         return f"cannot parse the override '{override}': write key=value, and quote values with spaces or symbols"
+    if match := re.search(r"Error in call to target '([^']+)'", text):
+        return f"{match[1]}: {type(chain[-1]).__name__}: {_first_line(str(chain[-1]))}"
     if match := re.search(r"full_key: (\S+)", text):
         return f"{match[1]}: {_first_line(str(chain[0]))}"
     return _first_line(text)

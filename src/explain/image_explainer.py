@@ -65,7 +65,7 @@ def random_network(subject: Subject, seed: int) -> Any:
     """
     config = subject.saved.config
     with seeded(seed):
-        network = build_network(config["architecture"], False, dict(config.get("model_args") or {}), subject.data)
+        network, _ = build_network(config["architecture"], False, dict(config.get("model_args") or {}), subject.data)
         if stems.has_small_stem(config):
             stems.use_small_stem(network)
         network.to(device=subject.device, memory_format=torch.channels_last)

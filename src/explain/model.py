@@ -91,7 +91,7 @@ def random_transformer(subject: Subject, auto_class: Any, seed: int) -> Any:
         seed: of the weights.
     """
     with seeded(seed):
-        network = auto_class.from_config(copy.deepcopy(subject.network.config), attn_implementation="sdpa")
+        network = auto_class.from_config(copy.deepcopy(subject.network.config), attn_implementation=None)
     return prepare_network(network, subject.device)
 
 

@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def is_model(config: Mapping[str, Any]) -> bool:
     """Whether a model folder's config.json is of this task."""
     return "model_type" in config and any(
-        str(name).endswith("ForQuestionAnswering") for name in config.get("architectures") or []
+        "ForQuestionAnswering" in str(name) for name in config.get("architectures") or []
     )
 
 

@@ -1,13 +1,30 @@
 """Transformers encoders with a task's head: from a checkpoint, or from an architecture with random weights."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from config.errors import InputError
+from datamodules.storage import cache
+from datamodules.text import tokenizer
+from datamodules.text.windows import Limits, PairEncoder
+from trainers import positions, weights
+from trainers.inference import declare_inputs
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Types of models with a question-answering head that need more than a question and a context.
+OTHER_INPUTS = {
+    "layoutlmv2": "the image of a page",
+    "lxmert": "the regions of an image",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ def build_encoder(
     dropout: float | None,
     attention_dropout: float | None,
     **settings: Any,
-) -> Any:
+) -> tuple[Any, tuple[str, ...]]:
     """Build an encoder with a head, for training.
 
     Args:
@@ -49,65 +66,139 @@ def build_encoder(
         attention_dropout: dropout of attention weights; None for the checkpoint's.
         settings: further settings of the configuration, such as the classes' names.
 
-    Raises:
-        InputError: a checkpoint that is unavailable or not such an encoder, or an unknown architecture.
-    """
-    transformers = _transformers()
-    auto_class = getattr(transformers, head.auto_class)
-    if pretrained is None:
-        config = _new_config(head, dict(architecture or {}), data)
-        _update_config(config, dropout, attention_dropout, settings)
-        try:
-            return auto_class.from_config(config, attn_implementation="sdpa")
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            raise _unknown_model(head, config.model_type) from error
-    is_folder = Path(pretrained).is_dir()
-    if not is_folder and pretrained.startswith((".", "/", "~")):
-        raise InputError(f"model.pretrained={pretrained}: no such folder")
-    from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
+    Returns:
+        The encoder, and the names of the parameters of its head that the checkpoint lacks, which are random; empty
+        without a checkpoint.
 
-    if not is_folder:
-        work_offline_if_unreachable()
-    try:
-        config = transformers.AutoConfig.from_pretrained(pretrained, revision=revision)
+    Raises:
+        InputError: a checkpoint that is unavailable, of another architecture or not such an encoder, or an unknown
+            architecture.
+    """
+    auto_class = getattr(_transformers(), head.auto_class)
+    if pretrained is None:
+        config = _new_config(head, dict(architecture or {}), data.vocab_size, data.pad_id, data.max_length)
         _update_config(config, dropout, attention_dropout, settings)
-        model = auto_class.from_pretrained(
+        if head is SPAN_HEAD and config.model_type == "longformer":
+            _check_separators(config, data)
+        return _explained(lambda: auto_class.from_config(config, attn_implementation=None), head, config.model_type), ()
+    config = _read_config(head, pretrained, revision)
+    _update_config(config, dropout, attention_dropout, settings)
+    if head is SPAN_HEAD and config.model_type == "longformer":
+        _check_separators(config, data)
+    model, new_parameters = _explained_checkpoint(
+        lambda: weights.load_transformers(
+            auto_class,
             pretrained,
+            f"model.pretrained={pretrained}",
             revision=revision,
             config=config,
-            attn_implementation="sdpa",
+            attn_implementation=None,  # SDPA if the model has it
             dtype=torch.float32,
-            # A head for other classes than the checkpoint's starts with random weights.
-            ignore_mismatched_sizes=bool(settings),
-        )
-    except Exception as error:
-        if message := explain_hub_error(error, f"model.pretrained={pretrained}"):
-            raise InputError(message) from error
-        raise InputError(
-            f"model.pretrained={pretrained} is not a transformers encoder for {head.purpose}: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
+        ),
+        head,
+        pretrained,
+    )
     if model.config.vocab_size < data.vocab_size:
         raise InputError(
             f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}"
         )
-    return model
+    return model, new_parameters
 
 
 def load_encoder(head: Head, folder: Path) -> Any:
-    """Load a saved model's network as training built it, in float32."""
-    return getattr(_transformers(), head.auto_class).from_pretrained(
-        str(folder), attn_implementation="sdpa", dtype=torch.float32
+    """Load a saved model's network as training built it, in float32.
+
+    Raises:
+        InputError: the weights are unreadable, incomplete or of another architecture.
+    """
+    auto_class = getattr(_transformers(), head.auto_class)
+    try:
+        model, new_parameters = weights.load_transformers(
+            auto_class, str(folder), f"run={folder}", attn_implementation=None, dtype=torch.float32
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"run={folder}: cannot load the model: {weights.describe_read_error(error)}") from error
+    weights.check_complete(f"run={folder}", new_parameters)
+    return model
+
+
+def read_state(network: Any, folder: Path, source: str) -> dict[str, torch.Tensor]:
+    """Read the weights of a model folder for a LightningModule with such a network.
+
+    Args:
+        network: a transformers model of the same architecture.
+        folder: the model folder.
+        source: for messages.
+
+    Raises:
+        InputError: the weights are unreadable, incomplete or of another architecture.
+    """
+    try:
+        loaded, new_parameters = weights.load_transformers(
+            type(network), str(folder), source, config=network.config, attn_implementation=None, dtype=torch.float32
+        )
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{source}: cannot read the weights: {weights.describe_read_error(error)}") from error
+    weights.check_body(source, new_parameters, (), {})
+    return {f"model.{name}": tensor for name, tensor in loaded.state_dict().items()}
+
+
+def export_encoder(model: Any, data: Any, folder: str) -> None:
+    """Write a transformers folder: safetensors, configuration, tokenizer.
+
+    The tokenizer neither truncates nor pads by itself, as those of some checkpoints do, whose setting may be of another
+    length than the model was trained with; data.max_length is the limit of its `truncation=True`.
+
+    Args:
+        model: the transformers model.
+        data: data module with the tokenizer and the longest input.
+        folder: the folder.
+    """
+    model.save_pretrained(folder, safe_serialization=True)
+    exported = data.tokenizer()
+    exported.backend_tokenizer.no_truncation()
+    exported.backend_tokenizer.no_padding()
+    for setting in ("max_length", "stride", "pad_to_multiple_of", "truncation_strategy"):
+        exported.init_kwargs.pop(setting, None)  # copies of those
+    exported.model_max_length = data.max_length
+    declare_inputs(exported, model, data.type_count)
+    exported.save_pretrained(folder)
+
+
+def check_max_length(head: Head, config: DictConfig, limits: Limits | None) -> None:
+    """Check that the model of a configuration has positions for the data's longest input, before data is prepared.
+
+    Args:
+        head: kind of the head.
+        config: the composed configuration: `model.pretrained`, `revision`, `architecture`, and `data`.
+        limits: sizes of windows; None for texts without windows.
+
+    Raises:
+        InputError: a checkpoint that is unavailable or not such an encoder, an unknown architecture, or too few positions.
+    """
+    model, data = config.model, config.data
+    auto_class = getattr(_transformers(), head.auto_class)
+    if model.pretrained is not None:
+        network_config = _read_config(head, model.pretrained, model.get("revision"))
+    else:
+        pad_id = (
+            tokenizer.prepare(cache.root(data.cache_dir), tokenizer=model.tokenizer).pad_id if model.tokenizer else 0
+        )
+        architecture = OmegaConf.to_container(model.architecture, resolve=True) if model.architecture else {}
+        vocab_size = max(data.vocab_size or 0, 100, pad_id + 1)
+        network_config = _new_config(head, architecture, vocab_size, pad_id, data.max_length)
+    longest = _explained(
+        lambda: positions.longest_input_of(network_config, auto_class), head, network_config.model_type
     )
+    positions.check_max_length(longest, data.max_length, limits)
 
 
 def load_tokenizer(folder: Path) -> Any:
     """Load a saved model's tokenizer through the cache, as `datamodules.text.tokenizer.prepare` returns it."""
-    from datamodules.storage import cache
-    from datamodules.text import tokenizer
-
     return tokenizer.prepare(cache.root(), tokenizer=str(folder))
 
 
@@ -129,10 +220,13 @@ def _update_config(
         if value is not None:
             config.update({name: value for name in names if hasattr(config, name)})
     config.update(settings)
+    if getattr(config, "default_language", "") is None:  # X-MOD has adapters for several
+        config.default_language = config.languages[0]
+        logger.info("the model's adapters for the language %s are used", config.default_language)
 
 
-def _new_config(head: Head, architecture: dict[str, Any], data: Any) -> Any:
-    """Return a transformers configuration of `architecture`, for the data's vocabulary and windows.
+def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_id: int, max_length: int) -> Any:
+    """Return a transformers configuration of `architecture`, for the data's vocabulary and longest input.
 
     Raises:
         InputError: an unknown `model_type`, or a setting that it does not have.
@@ -148,13 +242,109 @@ def _new_config(head: Head, architecture: dict[str, Any], data: Any) -> Any:
             f"model.architecture.{unknown[0]}: transformers' {model_type} has no such setting; to describe another "
             "model, give ~model.architecture '+model.architecture={model_type: ..., ...}'"
         )
-    length = {"max_position_embeddings": max(512, data.max_length)}
-    settings = {**length, **architecture, "vocab_size": data.vocab_size, "pad_token_id": data.pad_id}
+    has_positions = "max_position_embeddings" in {*default.to_dict(), *default.attribute_map}
+    settings = {"max_position_embeddings": max(512, max_length)} if has_positions else {}
+    settings |= {**architecture, "vocab_size": vocab_size, "pad_token_id": pad_id}
     # The default special tokens may be those of a larger vocabulary.
     for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
-        if (getattr(default, name, None) or 0) >= data.vocab_size:
+        if (getattr(default, name, None) or 0) >= vocab_size:
             settings[name] = None
-    return AutoConfig.for_model(model_type, **settings)
+    if getattr(default, "is_encoder_decoder", False) and getattr(default, "decoder_start_token_id", None) is None:
+        settings["decoder_start_token_id"] = pad_id
+    config = _explained(lambda: AutoConfig.for_model(model_type, **settings), head, model_type)
+    names = {"max_position_embeddings", default.attribute_map.get("max_position_embeddings")}
+    if (
+        has_positions
+        and max_length + pad_id + 1 > settings["max_position_embeddings"]
+        and not names & set(architecture)
+    ):
+        auto_class = getattr(_transformers(), head.auto_class)
+        longest = _explained(lambda: positions.longest_input_of(config, auto_class), head, model_type)
+        if longest is not None and longest < max_length:  # positions that are numbered from pad_id + 1
+            settings["max_position_embeddings"] += max_length - longest
+            config = AutoConfig.for_model(model_type, **settings)
+    _check_suitable(head, config)
+    return config
+
+
+def _read_config(head: Head, pretrained: str, revision: str | None) -> Any:
+    """Return the transformers configuration of a checkpoint.
+
+    Raises:
+        InputError: the checkpoint is unavailable or not such an encoder.
+    """
+    is_folder = Path(pretrained).is_dir()
+    if not is_folder and pretrained.startswith((".", "/", "~")):
+        raise InputError(f"model.pretrained={pretrained}: no such folder")
+    from datamodules.sources.hub_errors import work_offline_if_unreachable
+
+    if not is_folder:
+        work_offline_if_unreachable()
+    auto_config = _transformers().AutoConfig
+    config = _explained_checkpoint(lambda: auto_config.from_pretrained(pretrained, revision=revision), head, pretrained)
+    _check_suitable(head, config)
+    return config
+
+
+def _check_suitable(head: Head, config: Any) -> None:
+    """Check that a model takes nothing but text, in batches of any length.
+
+    Raises:
+        InputError: it does not.
+    """
+    if needed := OTHER_INPUTS.get(config.model_type):
+        raise InputError(f"a {config.model_type} needs {needed} besides text: use another model for {head.purpose}")
+    if config.model_type == "reformer" and config.axial_pos_embds:
+        raise InputError(
+            "a reformer with axial position embeddings is trained on texts of a single length only: use another model, or "
+            "for random weights model.architecture.axial_pos_embds=false"
+        )
+
+
+def _check_separators(config: Any, data: Any) -> None:
+    """Check that a tokenizer joins a question and a context with the three separators that Longformer's head counts.
+
+    Raises:
+        InputError: it does not.
+    """
+    pair = PairEncoder(data.prepared_tokenizer.folder / "tokenizer.json")
+    separators = [*pair.between.tolist(), *pair.after.tolist()]
+    if len(separators) != 3 or len(set(separators)) != 1:
+        raise InputError(
+            "a longformer for question answering needs a tokenizer with two separators between the question and the "
+            "context and one after it, as RoBERTa's: give its folder as model.tokenizer"
+        )
+    config.sep_token_id = separators[0]
+
+
+def _explained(build: Callable[[], T], head: Head, model_type: str) -> T:
+    """Return what `build` returns; an exception of transformers becomes an InputError about model.architecture."""
+    try:
+        return build()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if "Unrecognized configuration class" in str(error):
+            raise _unknown_model(head, model_type) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise InputError(f"model.architecture: transformers cannot build this {model_type}: {reason}") from error
+
+
+def _explained_checkpoint(load: Callable[[], T], head: Head, pretrained: str) -> T:
+    """Return what `load` returns; an exception of transformers becomes an InputError about model.pretrained."""
+    from datamodules.sources.hub_errors import explain_hub_error
+
+    try:
+        return load()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if message := explain_hub_error(error, f"model.pretrained={pretrained}"):
+            raise InputError(message) from error
+        raise InputError(
+            f"model.pretrained={pretrained} is not a transformers encoder for {head.purpose}: "
+            f"{weights.describe_read_error(error)}"
+        ) from error
 
 
 def _unknown_model(head: Head, model_type: str) -> InputError:

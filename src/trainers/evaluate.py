@@ -15,7 +15,7 @@ from datamodules import factory
 from runs import folder as folders
 from runs import metric_lines, predictions
 from runs.masking import mask_command, mask_secrets
-from trainers import saved_model
+from trainers import saved_model, weights
 from trainers.build import build, check_targets
 from trainers.saved_model import SavedModel
 
@@ -143,7 +143,9 @@ def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
     data.setup("validate")
     if check_data := getattr(model.module, "check_data", None):
         check_data(model, data)
-    return data, build(config, "model", data=data, optim=config.optim)
+    module = build(config, "model", data=data, optim=config.optim)
+    weights.check_complete(f"run={model.folder}", getattr(module, "new_parameters", ()))
+    return data, module
 
 
 def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str | None) -> dict[str, Any]:

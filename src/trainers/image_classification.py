@@ -14,7 +14,7 @@ from config.errors import InputError
 from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
-from trainers import classification, image_sizes
+from trainers import classification, image_sizes, weights
 from trainers.inference import image_logits
 from trainers.stem import enlarge_stem, use_small_stem
 from trainers.task import Result, Task
@@ -64,7 +64,7 @@ class ImageClassification(Task):
         architecture, saved_arguments = read_architecture(name, pretrained)
         self.arguments = saved_arguments | self.arguments
         self.arguments |= image_sizes.size_arguments(architecture, self.arguments, data.image_size)
-        self.model = build_network(name, pretrained, self.arguments, data)
+        self.model, self.new_parameters = build_network(name, pretrained, self.arguments, data)
         if stem == "small":
             use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
@@ -145,7 +145,7 @@ def image_result(outputs: classification.ClassOutputs, data: ImageClassification
 
 def build_network(
     name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData
-) -> Any:
+) -> tuple[Any, tuple[str, ...]]:
     """Build a timm model for the data's classes and, if the architecture has a fixed image size, its image size.
 
     Args:
@@ -153,6 +153,10 @@ def build_network(
         pretrained: True for timm's own weights, a timm model folder for those, False or None for random weights.
         arguments: arguments of timm.create_model.
         data: data module with `num_classes` and `image_size`.
+
+    Returns:
+        The network, and the names of the parameters of its classifier that the checkpoint lacks, which are random; empty
+        without a checkpoint.
 
     Raises:
         InputError: an unknown name, unavailable weights, or arguments that timm does not take.
@@ -162,19 +166,23 @@ def build_network(
     kwargs = {**arguments, "num_classes": data.num_classes}
     architecture, saved_arguments = read_architecture(name, pretrained)
     kwargs |= image_sizes.size_arguments(architecture, saved_arguments | arguments, data.image_size)
-    source = f"local-dir:{pretrained}" if isinstance(pretrained, str) else name
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if pretrained is True:
         work_offline_if_unreachable()
     try:
-        return timm.create_model(source, pretrained=bool(pretrained), **kwargs)
+        if not pretrained:
+            return timm.create_model(name, **kwargs), ()
+        folder = Path(pretrained) if isinstance(pretrained, str) else None
+        return weights.load_timm(name, folder, **kwargs)
+    except InputError:
+        raise
     except TypeError as error:
         raise InputError(f"model.arguments: timm's {name} does not take them ({error})") from error
     except Exception as error:
         if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
             raise InputError(message) from error
-        raise InputError(f"model.name={name}: timm cannot build it: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"model.name={name}: timm cannot build it: {weights.describe_mismatch(error)}") from error
 
 
 def read_architecture(name: str, pretrained: str | bool | None) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from config import files, process
 from config.errors import InputError
 from runs import folder as folders
-from trainers import checkpoints
+from trainers import checkpoints, encoders, weights
 from trainers.task import Task
 
 POPULATION_WEIGHTS = "weights.ckpt"  # in the population folder
@@ -30,7 +30,8 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
     """Load weights into a new module.
 
     Args:
-        source: a .ckpt file, a run folder (its best weights) or a folder with model.safetensors; None loads nothing.
+        source: a .ckpt file, a run folder (its best weights) or a folder with model.safetensors or pytorch_model.bin;
+            None loads nothing.
         module: a module of the same architecture.
 
     Returns:
@@ -40,6 +41,7 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
         InputError: there are no weights, or they are of another architecture.
     """
     if source is None:
+        weights.log_new_head(getattr(module, "new_parameters", ()))
         return None
     if not isinstance(module, Task):
         raise InputError("init_from: a baseline has no weights")
@@ -48,19 +50,11 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
     if path.is_dir() and (path / folders.RECORD).exists():
         record = folders.read_record(path)
         path = path / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
-    if path.is_dir():
-        from safetensors.torch import load_file
-
-        if not (path / "model.safetensors").is_file():
-            raise InputError(f"init_from={source}: neither a run nor a folder with model.safetensors")
-        state = {f"model.{name}": tensor for name, tensor in load_file(path / "model.safetensors").items()}
-    else:
-        state = checkpoints.read(path)["state_dict"]
+    state = weights.align_names(_read_state(path, module, source), module.state_dict(), f"init_from={source}")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"init_from={source}: the weights are of another architecture: {reason}") from None
+        raise InputError(f"init_from={source}: {weights.describe_mismatch(error)}") from None
     return {"init_from": str(Path(source).absolute()), "config_hash": record.get("config_hash")}
 
 
@@ -73,6 +67,20 @@ def check_population(population_dir: str | None) -> None:
     if population_dir:
         path = Path(population_dir) / POPULATION_WEIGHTS
         files.check_replaceable(path, lambda path: "state_dict" in checkpoints.read(path), "a checkpoint")
+
+
+def _read_state(path: Path, module: Task, source: str) -> dict[str, Any]:
+    """Return the state dict of a checkpoint, or of a model folder."""
+    name = f"init_from={source}"
+    if path.is_dir():
+        weights.check_folder(path, name)
+        network = getattr(module, "model", None)
+        # transformers reads older names, and weights that several layers share and the file has once.
+        is_transformer = hasattr(network, "base_model_prefix")
+        return encoders.read_state(network, path, name) if is_transformer else weights.read_folder(path, name)
+    if path.suffix == ".safetensors" and path.is_file():
+        return weights.read_file(path, name)
+    return weights.find_state(checkpoints.read(path), name)
 
 
 def save_for_population(population_dir: str | None, folder: Path) -> None:

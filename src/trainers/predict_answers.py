@@ -8,7 +8,7 @@ import torch
 
 from datamodules.text import squad
 from datamodules.text.windows import Limits, PairEncoder, Windows
-from trainers import answer_scores, encoders, predict
+from trainers import answer_scores, encoders, positions, predict
 from trainers.inference import check_token_types, span_logits, top_candidates
 from trainers.saved_model import SavedModel
 from trainers.spans import Answers, best_spans, merge_candidates
@@ -39,9 +39,10 @@ class AnswerPredictor:
         check_token_types(self.network, self.tokenizer.type_count)
         self.encoder = PairEncoder(self.tokenizer.folder / "tokenizer.json")
         data, decoding = model.settings["data"], model.settings["model"]
-        # Models with relative positions have no limit in config.json.
-        longest = int(model.config.get("max_position_embeddings") or data["max_length"])
-        self.limits = Limits(min(longest, data["max_length"]), data["stride"], data["max_query_length"])
+        limits = Limits(data["max_length"], data["stride"], data["max_query_length"])
+        self.limits = positions.fit_limits(limits, positions.longest_input(self.network), self.encoder.special)
+        if self.limits != limits:
+            logger.warning("windows are reduced to the positions of the model: %s", self.limits)
         self.n_best, self.max_answer_tokens = int(decoding["n_best"]), int(decoding["max_answer_tokens"])
         version_2 = data["version_2"]
         self.no_answer = bool(version_2) if version_2 is not None else not model.measurements["answerable_only"]

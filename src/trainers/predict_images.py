@@ -11,7 +11,7 @@ import torch
 from config.errors import InputError
 from datamodules.images import augmentation, decoder, folders
 from datamodules.sources.files import read_bytes
-from trainers import classification, image_sizes, predict, stem
+from trainers import classification, image_sizes, predict, stem, weights
 from trainers.inference import image_logits
 from trainers.saved_model import SavedModel
 
@@ -31,14 +31,17 @@ class ImagePredictor:
 
     def __init__(self, model: SavedModel) -> None:
         """Load the model."""
-        import timm
-
         self.model = model
         self.device = predict.default_device()
         settings = model.module.data_config(model)
         arguments = model.module.model_config(model)["arguments"]
         size = image_sizes.size_arguments(model.config["architecture"], arguments, settings["image_size"])
-        network = timm.create_model(f"local-dir:{model.folder}", pretrained=True, **size)
+        try:
+            network, _ = weights.load_timm(str(model.config.get("architecture")), model.folder, None, **size)
+        except Exception as error:
+            raise InputError(
+                f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"
+            ) from error
         preprocessing = model.config.get("pretrained_cfg") or {}
         self.names: list[str] = (
             model.config.get("label_names")

@@ -1,5 +1,6 @@
 """Prediction for text classification: labels of texts."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
@@ -8,9 +9,11 @@ import torch
 from config.errors import InputError
 from datamodules.text import records
 from datamodules.text.encoding import EncodedTexts
-from trainers import classification, encoders, predict
+from trainers import classification, encoders, positions, predict
 from trainers.inference import check_token_types, text_logits
 from trainers.saved_model import SavedModel
+
+logger = logging.getLogger(__name__)
 
 
 class TextPredictor:
@@ -28,7 +31,10 @@ class TextPredictor:
         self.network = predict.prepare_network(encoders.load_encoder(encoders.CLASS_HEAD, model.folder), self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)
-        self.max_length = int(model.settings["data"]["max_length"])
+        max_length = int(model.settings["data"]["max_length"])
+        self.max_length = min(max_length, positions.longest_input(self.network) or max_length)
+        if self.max_length < max_length:
+            logger.warning("texts are truncated to the positions of the model: %d tokens", self.max_length)
         self.names: list[str] = model.module.labels(model.config)
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:

@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
 from datamodules.question_answering import QuestionAnsweringData
+from datamodules.text.windows import Limits
 from trainers import answer_scores, encoders, fast_dropout
-from trainers.inference import check_token_types, declare_inputs, span_logits, top_candidates
+from trainers.inference import check_token_types, span_logits, top_candidates
 from trainers.spans import merge_candidates
 from trainers.task import Result, Task
 
@@ -55,10 +57,17 @@ class QuestionAnswering(Task):
         super().__init__(optim)
         self.data = data
         self.n_best, self.max_answer_tokens = n_best, max_answer_tokens
-        self.model = encoders.build_encoder(
+        self.model, self.new_parameters = encoders.build_encoder(
             encoders.SPAN_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout
         )
         check_token_types(self.model, data.type_count)
+
+    @staticmethod
+    def check_config(config: DictConfig) -> None:
+        """Check that the model has positions for the windows; see `encoders.check_max_length`."""
+        data = config.data
+        limits = Limits(data.max_length, data.stride, data.max_query_length)
+        encoders.check_max_length(encoders.SPAN_HEAD, config, limits)
 
     def setup(self, stage: str) -> None:
         """Replace dropout and attention by faster ones on CPUs."""
@@ -97,7 +106,4 @@ class QuestionAnswering(Task):
 
     def export(self, folder: str) -> None:
         """Write a transformers folder: safetensors, configuration, tokenizer."""
-        self.model.save_pretrained(folder, safe_serialization=True)
-        tokenizer = self.data.tokenizer()
-        declare_inputs(tokenizer, self.model, self.data.type_count)
-        tokenizer.save_pretrained(folder)
+        encoders.export_encoder(self.model, self.data, folder)

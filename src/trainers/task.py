@@ -24,6 +24,7 @@ class Task(pl.LightningModule):
         rows: rows of predictions.jsonl of the last validation, on rank zero.
         details: details of the last validation for run.json, on every rank.
         collected: what `validation_step` appended on this rank.
+        new_parameters: names of the parameters of a pretrained network's head that its checkpoint lacks.
     """
 
     def __init__(self, optim: Mapping[str, Any]) -> None:
@@ -34,6 +35,7 @@ class Task(pl.LightningModule):
         self.rows: Iterable[dict[str, Any]] = ()
         self.details: dict[str, Any] = {}
         self.collected: list[Any] = []
+        self.new_parameters: tuple[str, ...] = ()
         # A rank may have no batch of a small validation split.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
+from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
 from trainers import classification, encoders, fast_dropout
-from trainers.inference import check_token_types, declare_inputs, text_logits
+from trainers.inference import check_token_types, text_logits
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
@@ -48,12 +49,17 @@ class TextClassification(Task):
         self.data = data
         self.label_smoothing = label_smoothing
         names = [entry["id"] for entry in data.classes]
-        self.model = encoders.build_encoder(
+        self.model, self.new_parameters = encoders.build_encoder(
             encoders.CLASS_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout,
             num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)},
             problem_type="single_label_classification",
         )  # fmt: skip
         check_token_types(self.model, data.type_count)
+
+    @staticmethod
+    def check_config(config: DictConfig) -> None:
+        """Check that the model has positions for the texts; see `encoders.check_max_length`."""
+        encoders.check_max_length(encoders.CLASS_HEAD, config, None)
 
     def setup(self, stage: str) -> None:
         """Replace dropout and attention by faster ones on CPUs."""
@@ -78,11 +84,7 @@ class TextClassification(Task):
 
     def export(self, folder: str) -> None:
         """Write a transformers folder: safetensors, configuration with the classes' names, tokenizer."""
-        self.model.save_pretrained(folder, safe_serialization=True)
-        tokenizer = self.data.tokenizer()
-        declare_inputs(tokenizer, self.model, self.data.type_count)
-        tokenizer.model_max_length = self.data.max_length  # the limit of `truncation=True`
-        tokenizer.save_pretrained(folder)
+        encoders.export_encoder(self.model, self.data, folder)
 
 
 def text_result(outputs: classification.ClassOutputs, data: Any) -> Result:
