@@ -12,6 +12,7 @@ import yaml
 from config.errors import InputError
 from katib import check, documents, rules_command, shell_command, shell_parser
 from katib.experiment import Experiment, trial_command
+from katib.experiment_changes import change_experiment
 from katib.run import train_command
 from katib.trials import Trial
 
@@ -433,6 +434,45 @@ def test_the_quotes_that_are_proposed_work(
         (folder := tmp_path / str(index)).mkdir()
         completed, text = run_wrapped(with_value(words, value), folder, programs)
         assert (completed, text.removeprefix("--x=")) == (True, value + "\n")
+
+
+@pytest.mark.parametrize("command", ["dump --x=${trialParameters.v}", ["dump", "--x=${trialParameters.v}"]])
+def test_braces_are_a_warning_where_sh_may_be_bash(command: str | list[str]) -> None:
+    rows = [
+        row for row in check.check_experiment(experiment(command, v=["a", "{a,b}"])) if row.code in ("K206", "K309")
+    ]
+    assert [(row.code, "{a,b}" in row.message) for row in rows] == [("K309", True)]
+    search = experiment("dump '--x=${trialParameters.v}'", v=["a", "{a,b}"])
+    assert not {row.code for row in check.check_experiment(search)} & {"K206", "K309"}
+
+
+def test_without_a_wrapper_only_a_shell_changes_values() -> None:
+    for words, count in ((["dump", "${trialParameters.v}"], 0), (["/bin/bash", "-ec", "dump ${trialParameters.v}"], 1)):
+        search = experiment(words, v=["[128, 64]", "a>b"])
+        search.value["spec"]["metricsCollectorSpec"] = {"collector": {"kind": "Push"}}
+        assert [row.code for row in check.check_experiment(search)].count("K206") == count
+
+
+def test_annotations_of_the_template_are_values_too() -> None:
+    search = experiment("dump ${trialParameters.v}", v=["a"])
+    template = search.value["spec"]["trialTemplate"]
+    template["trialSpec"]["metadata"] = {"annotations": {"team": "a b"}}
+    template["trialParameters"][1]["reference"] = "${trialSpec.Annotations[team]}"
+    assert "'a b'" in command_findings(search)["error"]
+
+
+def test_a_fixed_value_that_the_shell_changes_is_refused() -> None:
+    search = experiment("python train.py data.path=${trialParameters.v} optim.lr=${trialParameters.lr}", v=["/a", "/b"])
+    assert change_experiment(search, ["data.path=/c"]).parameters[0].name == "lr"
+    with pytest.raises(InputError, match="changes the value '/my data'.*write '"):
+        change_experiment(search, ["data.path=/my data"])
+    quoted = experiment(
+        "python train.py data.path='${trialParameters.v}' optim.lr=${trialParameters.lr}", v=["/a", "/b"]
+    )
+    changed = change_experiment(quoted, ["data.path=/my data"])
+    assert shell_command.train_overrides(changed.command) == [
+        *("data.path=/my data", "optim.lr=${trialParameters.lr}", "data.path=/my data")
+    ]
 
 
 # --- the command line of train.py

@@ -1,10 +1,11 @@
 """Rules for Experiments that work badly: their findings are warnings."""
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from katib import shell_command
+from katib import rules_command, shell_command
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SPEC, TEMPLATE, Experiment
 from katib.findings import Problem, Rule
@@ -98,15 +99,27 @@ def _is_own(words: Sequence[str]) -> bool:
 
 def _brace_expansion(experiment: Experiment) -> Iterator[Problem]:
     words = experiment.command
-    if words[:1] not in (["bash"], ["sh"]) or experiment.primary is None:
+    if experiment.primary is None or experiment.collector not in shell_command.WRAPPED:
         return
+    path = (*experiment.primary[0], "command")
+    bash_only = (
+        value
+        for name, values in rules_command.changed_values(experiment, bash=True).items()
+        for value in values
+        if value not in rules_command.changed_values(experiment)[name]
+    )
+    literal = (text for text in _bare_texts(words) if words[:1] in (["bash"], ["sh"]))
+    found = (match[0] for text in literal if (match := re.search(r"\{[^}\s]*,[^}\s]*\}", text)))
+    if (text := next(itertools.chain(found, bash_only), None)) is not None:
+        message = f"bash expands {text} to other words, and sh is bash in some images"
+        yield path, message, "put it in single quotes"
+
+
+def _bare_texts(words: Sequence[str]) -> Iterator[str]:
+    """Return the text of each word of a command, without what is quoted or a variable."""
     for _, command in iter_commands(parse_tolerantly(shell_command.script(words), shell_command.is_bash(words))):
         for word in command.words:
-            text = "".join(part.text for part in word.parts if part.kind == "text" and not part.quoted)
-            if match := re.search(r"\{[^}\s]*,[^}\s]*\}", text):
-                message = f"bash expands {match[0]} to several words, and sh is bash in some images"
-                yield (*experiment.primary[0], "command"), message, "put it in single quotes"
-                return
+            yield "".join(part.text for part in word.parts if part.kind == "text" and not part.quoted)
 
 
 def _hyperband(experiment: Experiment) -> Iterator[Problem]:

@@ -45,7 +45,7 @@ def _command(experiment: Experiment) -> Iterator[Problem]:
     wrapped = experiment.collector in shell_command.WRAPPED
     try:
         problems = list(_argument_problems(words)) if wrapped else []
-        problems += _value_problems(experiment)
+        problems += value_problems(experiment)
         if wrapped:
             problems += (row for row in _wrapped_problems(experiment, words) if row[0] == "error")
     except UnclosedQuoteError:
@@ -156,6 +156,8 @@ def _end_problem(line: str, pipelines: list[Pipeline], stdout: bool) -> tuple[st
     if END in ends and last is not None and (last.words or last.kind != "simple" or len(last.redirects) > 2):
         return None
     stripped = line.rstrip(" \t")
+    if not stripped.strip():
+        return "the command is empty", "write the command that trains"
     if stripped.endswith("\n"):
         message = "the command ends with a line break, so its output is not redirected and the metrics file stays empty"
         return message, "in YAML, write >- instead of | or >"
@@ -166,8 +168,6 @@ def _end_problem(line: str, pipelines: list[Pipeline], stdout: bool) -> tuple[st
             f"the command ends with {operator[1]}, so its output is not redirected and the metrics file stays empty"
         )
         return message, f"remove the {operator[1]}"
-    if END in ends and last is None:
-        return "the command is empty", "write the command that trains"
     if any(redirect.body is not None for redirect in _iter_redirects(pipelines)):
         message = "the here-document at the command's end takes in what Katib appends"
         return message, "put the command and its here-document in braces: { ...; <line break> }"
@@ -231,22 +231,25 @@ def _final_list(pipelines: list[Pipeline]) -> list[Pipeline]:
     return pipelines[start:]
 
 
-def _exit_problems(pipelines: list[Pipeline], final: list[Pipeline]) -> Iterator[tuple[str, str]]:
-    """Commands that replace or end the shell before it has marked the trial as completed."""
+def _exit_problems(pipelines: list[Pipeline], last: list[Pipeline]) -> Iterator[tuple[str, str]]:
+    """Commands that replace or end the shell before it has marked the trial as completed.
+
+    Args:
+        pipelines: pipelines that the shell runs itself.
+        last: the last ones; an exit before them is one of a special case.
+    """
     for pipeline in pipelines:
         if len(pipeline.commands) > 1 or pipeline.background:
-            continue  # a shell of its own
-        command = pipeline.commands[0]
-        name, words = shell_command.program(command), shell_command.call_words(command)
-        if name == "exec" and len(words) > 1:
+            continue  # in a shell of its own
+        command, is_last = pipeline.commands[0], any(pipeline is row for row in last)
+        words = [word.text for word in shell_command.call_words(command)]
+        if words[:1] == ["exec"] and len(words) > 1:
             yield "exec replaces the shell that marks the trial as completed", "remove exec"
-        elif name == "exit" and any(pipeline is row for row in final) and pipeline.operator != "||":
+        elif words[:1] == ["exit"] and is_last and pipeline.operator != "||":
             yield "exit ends the shell before it marks the trial as completed", "remove exit"
         elif command.kind not in ("(", "function"):
-            # Inside of a condition, an exit with a failure is right.
-            inner = [row for row in command.body if not _fails(row.commands[0])]
-            nested = inner if any(pipeline is row for row in final) else []
-            yield from _exit_problems([row for row in command.body if row in inner], nested)
+            inner = [row for row in command.body if not _fails(row.commands[0])]  # a failure may be right
+            yield from _exit_problems(inner, inner if is_last else [])
 
 
 def _fails(command: Command) -> bool:
@@ -313,9 +316,9 @@ def _units(
         if command.kind == "function":
             continue
         if command.body and len(pipeline.commands) == 1:
-            heads = Command("simple", command.words, command.redirects)
+            head = Command("[[", command.words, command.redirects)  # `case WORD in`, which prints nothing
             if command.words or any(redirect.body for redirect in command.redirects):
-                units.append(_Unit(Pipeline("", [Command("[[", heads.words, heads.redirects)]), False, False, {}))
+                units.append(_Unit(Pipeline("", [head]), False, False, {}))
             units += _units(command.body, output, hidden, functions)
             continue
         unit = _Unit(pipeline, output, hidden, functions)
@@ -375,9 +378,14 @@ def _iter_parts(pipelines: list[Pipeline]) -> Iterator[Part]:
 # --- values that the shell changes
 
 
-def changed_values(experiment: Experiment) -> dict[str, list[str]]:
-    """Return the values of lists that a shell or Kubernetes changes, by parameter."""
-    judge = _judge(experiment)
+def changed_values(experiment: Experiment, bash: bool | None = None) -> dict[str, list[str]]:
+    """Return the values of lists that a shell or Kubernetes changes, by parameter.
+
+    Args:
+        experiment: the Experiment.
+        bash: whether bash reads the command; None takes the command's shell.
+    """
+    judge = _judge(experiment, bash)
     changed: dict[str, list[str]] = {}
     for name, reference, values in _values(experiment) if judge else []:
         placeholder = PLACEHOLDER.format(name=name)
@@ -385,35 +393,47 @@ def changed_values(experiment: Experiment) -> dict[str, list[str]]:
     return changed
 
 
-def _judge(experiment: Experiment) -> Callable[[str, str, str], bool] | None:
+def _judge(experiment: Experiment, bash: bool | None = None) -> Callable[[str, str, str], bool] | None:
     """Return `_changed` for the command of an Experiment; None if no shell reads it."""
-    words, wrapped = experiment.command, experiment.collector in shell_command.WRAPPED
-    if experiment.primary is None or not words or not (wrapped or shell_command.is_shell(words)):
+    words = experiment.command
+    if experiment.primary is None or not words:
         return None
+    line, is_bash = shell_command.script(words), shell_command.is_bash(words)
+    if experiment.collector not in shell_command.WRAPPED:
+        command = Command("simple", [Word((Part("text", word, True),), 0, 0) for word in words])
+        nested = shell_command.shell_script(command)
+        if nested is None:
+            return None
+        line, is_bash = nested[0].text, "bash" in shell_command.program(command)
     environment = shell_command.environment(experiment.primary[1])
-    return functools.partial(_changed, shell_command.script(words), shell_command.is_bash(words), environment)
+    return functools.partial(_changed, line, is_bash if bash is None else bash, environment)
 
 
-def _value_problems(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Values of parameters that a trial's program does not receive as they are in the list."""
+def value_problems(experiment: Experiment, fixed: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Return values of parameters that a trial's program does not receive as they are, and how to quote them.
+
+    Args:
+        experiment: the Experiment.
+        fixed: values of parameters, in place of those in their lists.
+    """
     judge = _judge(experiment)
-    changed = changed_values(experiment)
-    for name, reference, values in _values(experiment) if judge else []:
-        if not (rows := changed[reference]):
-            continue
+    for name, _, values in _values(experiment, fixed) if judge else []:
         placeholder = PLACEHOLDER.format(name=name)
+        changed = next((value for value in values if judge(placeholder, placeholder, value)), None)
+        if changed is None:
+            continue
         forms = [f"'{placeholder}'", f'"{placeholder}"', f"\"'{placeholder}'\"", f"'\"{placeholder}\"'"]
         form = next((form for form in forms if not any(judge(placeholder, form, value) for value in values)), None)
+        fix = "use plain names as values, and translate them in the program"
         if form is not None:
             fix = f"write {form} in place of {placeholder} in the command"
-        else:
-            fix = "use plain names in the list, and translate them in the program"
-        yield f"the shell changes the value {rows[0]!r}, so the trial's program does not receive it", fix
+        yield f"the shell changes the value {changed!r}, so the trial's program does not receive it", fix
 
 
-def _values(experiment: Experiment) -> Iterator[tuple[str, str, list[str]]]:
+def _values(experiment: Experiment, fixed: Mapping[str, str] | None = None) -> Iterator[tuple[str, str, list[str]]]:
     """Return name, reference and values of each trial parameter whose values are not just numbers."""
     choices = {parameter.name: parameter.choices for parameter in experiment.parameters}
+    choices |= {name: (value,) for name, value in (fixed or {}).items()}
     for name, reference, _ in experiment.trial_parameters:
         if META.search(reference):
             value = resolve_meta(experiment.mapping(*TEMPLATE), reference, "trial", "namespace")
@@ -444,11 +464,11 @@ def _changed(line: str, bash: bool, environment: Mapping[str, str], placeholder:
     ]
     before, after = (shell_command.expand(text, values) for text, values in zip(texts, variables, strict=True))
     try:
-        intended = _signature(before, bash, variables[0], mark)
+        intended = _signature(before, bash, variables[0])
     except ShellSyntaxError:
         return False  # the line itself is refused
     try:
-        return _replace(intended, mark, meaning) != _signature(after, bash, variables[1], "")
+        return _replace(intended, mark, meaning) != _signature(after, bash, variables[1])
     except ShellSyntaxError:
         return True
 
@@ -461,7 +481,7 @@ def _replace(signature: object, mark: str, value: str) -> object:
     return signature
 
 
-def _signature(line: str, bash: bool, variables: Mapping[str, str], mark: str) -> tuple[object, ...]:
+def _signature(line: str, bash: bool, variables: Mapping[str, str]) -> tuple[object, ...]:
     """Return what a shell makes of a line: its commands, their words, and what is expanded in them."""
     values, rows = dict(variables), []
     for operator, command in iter_commands(parse(line, bash)):
@@ -473,7 +493,7 @@ def _signature(line: str, bash: bool, variables: Mapping[str, str], mark: str) -
         )
         nested: object = None
         if (call := shell_command.shell_script(command)) and not call[1]:
-            nested = _signature(call[0].text, "bash" in shell_command.program(command), values, mark)
+            nested = _signature(call[0].text, "bash" in shell_command.program(command), values)
         rows.append((operator, command.kind, words, redirects, nested))
         shell_command.assign(command, values)
     return tuple(rows)

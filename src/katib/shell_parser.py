@@ -305,7 +305,7 @@ class _Parser:
             "function": self._function,
             "[[": self._test,
         }
-        if keyword in CLOSING:
+        if keyword in CLOSING or (not self.bash and keyword in ("in", "!")):
             raise self._unexpected()
         if keyword in compound:
             command = compound[keyword]()
@@ -328,7 +328,12 @@ class _Parser:
             if self._redirect(command):
                 continue
             operator = self._operator()
-            if operator == "(" and len(command.words) == 1 and re.match(r"\([ \t]*\)", self.line[self.index :]):
+            if (
+                operator == "("
+                and len(command.words) == 1
+                and not command.redirects
+                and re.match(r"\([ \t]*\)", self.line[self.index :])
+            ):
                 self.index = self.line.index(")", self.index) + 1
                 self._skip_lines()
                 return Command("function", command.words, body=[Pipeline("", [self._command()])])
