@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from config.errors import InputError
+from config.numbers import format_count
 from katib import check, documents, rules_command, shell_command, shell_parser
+from katib.__main__ import main
 from katib.experiment import Experiment, trial_command
 from katib.experiment_changes import change_experiment
 from katib.run import train_command
@@ -464,7 +466,7 @@ def test_annotations_of_the_template_are_values_too() -> None:
 def test_a_fixed_value_that_the_shell_changes_is_refused() -> None:
     search = experiment("python train.py data.path=${trialParameters.v} optim.lr=${trialParameters.lr}", v=["/a", "/b"])
     assert change_experiment(search, ["data.path=/c"]).parameters[0].name == "lr"
-    with pytest.raises(InputError, match="changes the value '/my data'.*write '"):
+    with pytest.raises(InputError, match=r"changes the value '/my data'.*write '"):
         change_experiment(search, ["data.path=/my data"])
     quoted = experiment(
         "python train.py data.path='${trialParameters.v}' optim.lr=${trialParameters.lr}", v=["/a", "/b"]
@@ -582,3 +584,34 @@ def test_what_only_the_trial_knows_is_not_composed() -> None:
     assert not {row.code for row in check.check_experiment(search)} & {"K206", "K313", "K400", "K401", "K404"}
     search = experiment(f"export LR=${{trialParameters.lr}}; python train.py optim.rl=$LR {run_dir}")
     assert "K401" in {row.code for row in check.check_experiment(search)}
+
+
+# --- counts
+
+
+def test_refused_experiments_are_counted_apart_from_their_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, warned, bad = (experiment(command).value for command in (FIT, f"{FIT}; python report.py", f"{FIT}; echo x"))
+    bad["spec"]["maxTrialCount"] = 0
+    paths = [tmp_path / f"{name}.yaml" for name in ("one", "two", "torn")]
+    paths[0].write_text(yaml.safe_dump_all([good, warned, bad]))
+    paths[1].write_text(yaml.safe_dump(bad))
+    paths[2].write_text("a: [1")
+
+    def summary(*arguments: str) -> tuple[int, str]:
+        code = main(["check", *arguments])
+        return code, capsys.readouterr().err.strip()
+
+    warnings = len([row for row in check.check_experiment(experiment(FIT)) if row.level == "warning"])
+    code, text = summary(str(paths[0]), str(paths[1]))
+    assert (code, text) == (2, f"4 Experiments checked and 2 refused, 4 errors, {4 * warnings + 1} warnings")
+    assert summary(str(paths[1])) == (2, f"1 Experiment checked and 1 refused, 2 errors, {warnings} warnings")
+    assert summary(str(paths[2])) == (2, "0 Experiments checked, 1 error, 0 warnings")
+    code, text = summary("--strict", str(paths[0]))
+    assert (code, text.split(",")[0]) == (2, "3 Experiments checked and 3 refused")
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 errors"), (1, "1 error"), (2, "2 errors"), (1200, "1,200 errors")])
+def test_nouns_agree_with_their_number(count: int, text: str) -> None:
+    assert format_count(count, "error") == text
