@@ -14,6 +14,7 @@ import numpy.typing as npt
 from config import files, tasks, terminal
 from config.command import take_override
 from config.errors import InputError
+from config.numbers import format_count
 from datamodules import factory
 from datamodules.classes import format_names
 from quality import distances, drift_report, features, notify, profile, tables, verdict
@@ -83,7 +84,7 @@ def command(args: argparse.Namespace) -> int:
     changes = {column["name"]: text for column in columns if (text := drift_report.describe_categories(column))}
     for name, text in changes.items():
         print(terminal.make_printable(f"{name}: {text}"))
-    print(f"{len(drifted)} of {len(columns)} columns drifted{': ' + names if drifted else ''}")
+    print(f"{len(drifted)} of {format_count(len(columns), 'column')} drifted{': ' + names if drifted else ''}")
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
         return 0
