@@ -731,7 +731,7 @@ def test_points_are_ends_middles_and_choices() -> None:
     lr = Parameter("lr", "double", "0.0001", "0.01", "", (), "logUniform", ())
     size = Parameter("size", "discrete", "", "", "", ("8", "16", "32"), "uniform", ())
     epochs = Parameter("epochs", "int", "1", "4", "", (), "uniform", ())
-    points = probe_points([lr, size, epochs])
+    points = probe_points([lr, size, epochs], "random")
     assert points[0] == {"lr": "0.001", "size": "16", "epochs": "2"}
     assert {point["size"] for point in points} == {"8", "16", "32"}
     assert {point["lr"] for point in points} == {"0.0001", "0.001", "0.01"}

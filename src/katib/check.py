@@ -4,12 +4,12 @@ import importlib.util
 from collections.abc import Sequence
 
 from config.errors import InputError
-from katib import composition, rules_advice, rules_algorithm, rules_runtime, rules_webhook
+from katib import composition, rules_advice, rules_algorithm, rules_runtime, rules_steps, rules_webhook
 from katib.documents import read
 from katib.experiment import Experiment
 from katib.findings import Finding, build_finding
 
-RULES = (*rules_webhook.RULES, *rules_runtime.RULES, *rules_algorithm.RULES, *rules_advice.RULES)
+RULES = (*rules_webhook.RULES, *rules_runtime.RULES, *rules_algorithm.RULES, *rules_advice.RULES, *rules_steps.RULES)
 TYPE_RULES = ("K114", "K118", "K218")  # other rules may fail on values of the wrong type
 TITLES = {
     "K001": "the file is valid YAML",

@@ -101,11 +101,6 @@ class Search:
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
         self.fixed = fixed_parameters(experiment, overrides)
-        self.distributions = {
-            parameter.name: suggestion.build_distribution(parameter, experiment.algorithm)
-            for parameter in experiment.parameters
-            if parameter.name not in self.fixed
-        }
         self.store = Store(folder, experiment, self.overrides, wait)
         mounts = mounts or {}
         paths = trial_processes.mount_paths(experiment)
@@ -199,6 +194,9 @@ class Search:
             if point is None:
                 return False
             position = {"fixed": point, "parent": None}
+        elif self.experiment.algorithm == "sobol":
+            point = suggestion.sobol_point(self.experiment, len(self.store.trials))
+            position = {"fixed": {**point, **self.fixed}, "parent": None}
         number, assignments = self._suggest((position or {}).get("fixed", {}))
         suffix = "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))
         name = f"{self.experiment.name}-{suffix}"
@@ -220,16 +218,28 @@ class Search:
         Args:
             fixed: assignments that the algorithm sets.
         """
-        fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
-        parsers: dict[str, Callable[[str], Any]] = {"int": lambda text: int(float(text)), "double": float}
-        parameters = [parameter for parameter in self.experiment.parameters if parameter.name in fixed]
-        values = {row.name: parsers.get(row.type, str)(fixed[row.name]) for row in parameters}
+        algorithm, parameters = self.experiment.algorithm, self.experiment.parameters
+        distributions, values = {}, {}
+        free = []
+        for parameter in parameters:
+            if parameter.name in self.fixed:
+                continue
+            if parameter.name in fixed:
+                distribution, values[parameter.name] = suggestion.fixed_distribution(parameter, fixed[parameter.name])
+                distributions[parameter.name] = distribution
+            else:
+                free.append(parameter)
+                name = suggestion.draw_name(parameter, algorithm)
+                distributions[name] = suggestion.build_distribution(parameter, algorithm)
         if values:
             self.study.enqueue_trial(values)
-        row = self.study.ask({**self.distributions, **suggestion.widen_distributions(self.distributions, values)})
-        assignments = {name: value if isinstance(value, str) else repr(value) for name, value in row.params.items()}
+        row = self.study.ask(distributions)
+        draws = {parameter.name: row.params[suggestion.draw_name(parameter, algorithm)] for parameter in free}
+        assignments = {
+            parameter.name: suggestion.write_draw(parameter, algorithm, draws[parameter.name]) for parameter in free
+        }
         assignments |= fixed | self.fixed
-        return row.number, {parameter.name: assignments[parameter.name] for parameter in self.experiment.parameters}
+        return row.number, {parameter.name: assignments[parameter.name] for parameter in parameters}
 
     def _early_stopping_rule(self) -> dict[str, Any] | None:
         if self.experiment.early_stopping != "medianstop":
