@@ -218,27 +218,26 @@ class Search:
         Args:
             fixed: assignments that the algorithm sets.
         """
+        fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
         algorithm, parameters = self.experiment.algorithm, self.experiment.parameters
-        distributions, values = {}, {}
-        free = []
+        distributions: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        draw_names: dict[str, str] = {}
         for parameter in parameters:
-            if parameter.name in self.fixed:
-                continue
-            if parameter.name in fixed:
-                distribution, values[parameter.name] = suggestion.fixed_distribution(parameter, fixed[parameter.name])
-                distributions[parameter.name] = distribution
-            else:
-                free.append(parameter)
-                name = suggestion.draw_name(parameter, algorithm)
-                distributions[name] = suggestion.build_distribution(parameter, algorithm)
+            name = parameter.name
+            if name in fixed:
+                distributions[name], values[name] = suggestion.fixed_distribution(parameter, fixed[name])
+            elif name not in self.fixed:
+                draw_names[name] = suggestion.draw_name(parameter, algorithm)
+                distributions[draw_names[name]] = suggestion.build_distribution(parameter, algorithm)
         if values:
             self.study.enqueue_trial(values)
         row = self.study.ask(distributions)
-        draws = {parameter.name: row.params[suggestion.draw_name(parameter, algorithm)] for parameter in free}
-        assignments = {
-            parameter.name: suggestion.write_draw(parameter, algorithm, draws[parameter.name]) for parameter in free
-        }
-        assignments |= fixed | self.fixed
+        assignments = fixed | self.fixed
+        for parameter in parameters:
+            if parameter.name in draw_names:
+                draw = row.params[draw_names[parameter.name]]
+                assignments[parameter.name] = suggestion.write_draw(parameter, algorithm, draw)
         return row.number, {parameter.name: assignments[parameter.name] for parameter in parameters}
 
     def _early_stopping_rule(self) -> dict[str, Any] | None:
@@ -335,7 +334,8 @@ class Search:
         if status in ("Succeeded", "EarlyStopped"):
             metrics = collector.aggregate(entries, experiment.metrics)
             text = collector.apply_strategy(metrics[experiment.objective], experiment.strategies[experiment.objective])
-            value = parse_number(text)
+            # Katib's controller parses it with Go, its services with Python.
+            value = parse_number(text) if collector.parse_go_float(text) is not None else None
             if value is None:
                 reason = (
                     f"{experiment.objective} is not a finite number ({text!r}): on a cluster every further call of the "

@@ -94,9 +94,8 @@ def end_values(parameter: Parameter, algorithm: str) -> list[str]:
     if bounds is None:
         return []
     low, high = bounds
-    if algorithm == "grid":
-        grid = parameter.grid()
-        return [grid[0], grid[len(grid) // 2], grid[-1]] if grid else []
+    if algorithm == "grid" and (grid := parameter.grid()):
+        return [grid[0], grid[len(grid) // 2], grid[-1]]
     if algorithm == "sobol":
         return [write_value(parameter, algorithm, draw) for draw in (0.0, 0.5, math.nextafter(1.0, 0.0))]
     logarithmic = low > 0 and (
