@@ -232,6 +232,7 @@ BROKEN: list[tuple[str, Change]] = [
     ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": ["([a=(b)"]})),
     ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": [r"(\w+)=.*"]})),
     ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": [r"(?<!/)(\w+)=(\d+)"]})),
+    ("K117", collector("File", fileSystemPath={"path": "/m"}, filter={"metricsFormat": [r"((val_)?loss): ([\d.]+)"]})),
     ("K118", first(min=0.0001)),
     ("K118", lambda v: spec(v)["algorithm"].update(algorithmSettings=[{"name": "random_state", "value": 1}])),
     ("K118", lambda v: spec(v).update(maxTrialCount="4")),
@@ -279,6 +280,8 @@ BROKEN: list[tuple[str, Change]] = [
     ("K208", lambda v: template(v)["trialParameters"][1].update(reference="${trialSpec.Labels[team]}")),
     ("K209", collector("StdOut", filter={"metricsFormat": ["([a=(b)"]})),
     ("K209", collector("StdOut", filter={"metricsFormat": [r"([\w-]+)=([\d.;]+)"]})),
+    ("K209", collector("StdOut", filter={"metricsFormat": [r"((val_)?f1): ([\d.]+)"]})),
+    ("K209", collector("StdOut", filter={"metricsFormat": [r"([\w-]+)=([\d.]+)\Z"]})),
     ("K210", lambda v: setting(v, seed="1")),
     ("K210", lambda v: setting(v, random_state="one")),
     ("K210", algorithm("bayesianoptimization", base_estimator="gp")),
@@ -346,6 +349,18 @@ BROKEN: list[tuple[str, Change]] = [
     ("K309", line(LINE + " +model.arguments={a:1,b:2}")),
     ("K310", algorithm("hyperband", EPOCHS, **HYPERBAND, counts=(4, 8))),
     ("K311", workers(name="worker")),
+    ("K312", first(min="0.0003", step="0.0002")),
+    ("K312", both(algorithm("tpe"), first(min="0.0003", step="0.0002"))),
+    ("K312", algorithm("random", parameter("data.batch_size", "int", min="8", max="62", step="8"))),
+    ("K312", algorithm("cmaes", parameter("data.batch_size", "int", min="8", max="60", step="10"))),
+    ("K312", algorithm("sobol", parameter("data.batch_size", "int", min="8", max="16"))),
+    (
+        "K312",
+        algorithm(
+            "hyperband", EPOCHS, DROPOUT | {"feasibleSpace": {"min": "0.1", "max": "0.5", "step": "0.1"}}, **HYPERBAND
+        ),
+    ),
+    ("K312", both(algorithm("multivariate-tpe"), first(distribution="logUniform", step="0.001"))),
     ("K400", line(LINE.replace("train.py", "other.py"))),
     ("K401", line(LINE.replace("optim.lr", "optim.rl"))),
     ("K401", line(LINE + " model=berta")),
@@ -354,12 +369,15 @@ BROKEN: list[tuple[str, Change]] = [
     ("K401", line(LINE + " model=resnet18")),
     ("K401", first(max="1000")),
     ("K401", algorithm("random", parameter("data.batch_size", "int", min="0", max="64"))),
+    ("K401", algorithm("random", parameter("data.batch_size", "int", min="4", max="64", step="16"))),
     ("K401", algorithm("random", parameter("data.batch_size", "double", min="1", max="64"))),
     ("K401", algorithm("random", parameter("model", "categorical", list=["bert_tiny", "bert-tiny"]))),
     ("K402", lambda v: spec(v)["objective"].update(objectiveMetricName="f1")),
     ("K402", lambda v: spec(v)["objective"].update(additionalMetricNames=["val_accuracy"])),
     ("K402", lambda v: spec(v)["objective"].update(type="minimize")),
     ("K402", collector("StdOut", filter={"metricsFormat": [r"([\w-]+): ([+-]?[\d.]+)"]})),
+    ("K402", collector("StdOut", filter={"metricsFormat": [r"([\w|-]+)\s*=\s*((-?\d+)(\.\d+)?)"]})),
+    ("K402", collector("StdOut", filter={"metricsFormat": [r"([\w|-]+)=(\d)"]})),
     ("K403", line(LINE + " monitor=val_loss")),
     ("K404", line(LINE.replace("/${trialParameters.trialName}", "/a"))),
     ("K404", line("python train.py optim.lr=${trialParameters.lr} seed=1")),
@@ -409,6 +427,9 @@ FINE: dict[str, Change] = {
     "hyperband": algorithm("hyperband", EPOCHS, **HYPERBAND, counts=(4, 5)),
     "pbt": pbt,
     "pytorchjob": workers(),
+    "random step": algorithm("random", parameter("data.batch_size", "int", min="16", max="64", step="16")),
+    "step of a decimal": first(min="0.0003", max="0.0009", step="0.0001"),
+    "named groups": collector("StdOut", filter={"metricsFormat": [r"(?P<n>[[:word:]]+)=(?P<v>[^ ]+)"]}),
     "gpus": lambda v: container(v).update(resources={"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}}),
     "own filter": collector("StdOut", filter={"metricsFormat": [r"([\w-]+)=([+-]?\d+\.?\d*(?:[Ee][+-]?\d+)?)"]}),
 }
@@ -602,6 +623,18 @@ def test_what_is_shipped_is_what_was_asked_for() -> None:
                 assert each.mapping(*place[:-2])["securityContext"]["runAsNonRoot"] is True
 
 
+@pytest.mark.parametrize(("metric", "level"), [("val_loss", "error"), ("train_loss", "error"), ("val_f1", "warning")])
+def test_filters_are_tried_with_every_form_that_is_printed(metric: str, level: str) -> None:
+    def change(value: Value) -> None:
+        spec(value)["objective"].update(additionalMetricNames=[metric] if metric != "val_f1" else [])
+        spec(value)["objective"]["metricStrategies"] = [{"name": m, "value": "max"} for m in {"val_f1", metric}]
+        collector("StdOut", filter={"metricsFormat": [r"([\w|-]+)\s*=\s*((-?\d+)(\.\d+)?)"]})(value)
+
+    (finding,) = [row for row in found(change) if row.code == "K402" and metric in row.message]
+    assert finding.level == level
+    assert finding.message == f"the filter reads {metric}=1e-05 in train.py's output as '1'"
+
+
 def test_place_and_mend_are_said(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
@@ -746,7 +779,7 @@ def test_points_are_ends_middles_and_choices() -> None:
     lr = Parameter("lr", "double", "0.0001", "0.01", "", (), "logUniform", ())
     size = Parameter("size", "discrete", "", "", "", ("8", "16", "32"), "uniform", ())
     epochs = Parameter("epochs", "int", "1", "4", "", (), "uniform", ())
-    points = probe_points([lr, size, epochs])
+    points = probe_points([lr, size, epochs], "random")
     assert points[0] == {"lr": "0.001", "size": "16", "epochs": "2"}
     assert {point["size"] for point in points} == {"8", "16", "32"}
     assert {point["lr"] for point in points} == {"0.0001", "0.001", "0.01"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from katib import collector, shell_command
+from katib import collector, metric_filter, shell_command
 from katib.collector import EarlyStopper, Entry, StopRule, UnreadableMetrics
 from runs import metric_lines
 from runs.metric_lines import KATIB_FILTER
@@ -69,6 +69,97 @@ def test_own_filters_replace_the_default() -> None:
     assert texts("val_loss=0.5", filters=(r"{metricName: ([\w|-]+), metricValue: ((-?\d+)(\.\d+)?)}",)) == []
 
 
+LINE = "val_loss=1e-05 loss: 0.5 Loss=+3"
+
+
+@pytest.mark.parametrize(
+    ("expression", "line", "pairs"),
+    [
+        (r"([[:alpha:]]+)=([[:digit:].]+)", "loss=0.5", [("loss", "0.5")]),
+        (r"(?P<name>\w+)=(?P<value>[\d.]+)", "loss=0.5", [("loss", "0.5")]),
+        (r"(?<name>\w+)=(?<value>[\d.]+)", "loss=0.5", [("loss", "0.5")]),
+        (r"(\p{L}+)=([\d.]+)", "loss=0.5", [("loss", "0.5")]),
+        (r"(\pL+)=([\d.]+)\z", "loss=0.5", [("loss", "0.5")]),
+        (r"((?i)LOSS)=([\d.]+)", "Loss=0.5", [("Loss", "0.5")]),
+        (r"([.*+?\w-]+)=([\d.]+)", "a.b*=0.5", [("a.b*", "0.5")]),
+        (r"(\++) ([\d.]+)", "++ 0.5", [("++", "0.5")]),
+        (r"(\w+)\x{3d}(.+)", "loss=0.5", [("loss", "0.5")]),
+        (r"(?U)(\w+)=(.+)", "loss=0.5", [("loss", "0")]),
+        (r"(\w{,3})=(.+)", "w{,3}=1 loss=0.5", [("w{,3}", "1 loss=0.5")]),
+        (r"(\w*)=?([\d.]*)", "loss=0.5 a", [("loss", "0.5"), ("a", "")]),
+        (r"(\w+)=.*", "loss=0.5", []),
+        (KATIB_FILTER, LINE, [("val_loss", "1e-05"), ("Loss", "+3")]),
+        (r"([\w|-]+)\s*=\s*((-?\d+)(\.\d+)?)", LINE, [("val_loss", "1")]),
+        (r"(\d+)=(.*)", "٣=1", []),
+    ],
+)
+def test_expressions_are_those_of_go(expression: str, line: str, pairs: list[tuple[str, str]]) -> None:
+    """The expected pairs are those of Go's regexp."""
+    assert list(metric_filter.find_values(expression, line)) == pairs
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *(r"(?=a)(b)(c)", r"(?<!/)(a)(b)", r"(a)\1", r"(a)++(b)", r"(?>a)(b)", r"(a)(b)\Z", r"(?x)(a)(b)", r"(?#a)(b)"),
+        *(
+            r"(a{1001})(b)",
+            r"(?P=a)(b)",
+            r"(\C)(b)",
+            r"([a)(b)",
+            r"(a",
+            r"([[:foo:]])(b)",
+            r"(\p{Foo})(b)",
+            "(\ud800)(b)",
+        ),
+    ],
+)
+def test_expressions_that_go_refuses_are_refused(expression: str) -> None:
+    with pytest.raises(ValueError):
+        metric_filter.compile_filter(expression)
+    assert metric_filter.filter_problem(expression) is not None
+
+
+@pytest.mark.parametrize(
+    ("expression", "groups"),
+    [
+        (r"((val_)?loss): ([\d.]+)", ["(val_)?loss", "val_", r"[\d.]+"]),
+        (r"(?P<n>a)(?:b(c))(?i)(d)", ["a", "c", "(?i)d"]),
+        (r"(?i:(a)(b))(c)", ["(?i)a", "(?i)b", "c"]),
+        (r"([)(]+)\((\))\Q(\E([[:^alpha:](]])", ["[)(]+", r"\)", "[[:^alpha:](]]"]),
+        (r"[]()]([^](]+)(?<x>y)", ["[^](]+", "y"]),
+    ],
+)
+def test_groups_of_an_expression(expression: str, groups: list[str]) -> None:
+    assert metric_filter.group_expressions(expression) == groups
+
+
+@pytest.mark.parametrize(
+    ("expression", "valid"),
+    [
+        *(
+            (rf"(\w+)[=:]\s*{value}", True)
+            for value in (r"([\d.]+)", r"(\S+)", r"(-?\d+)", r"((?:0|1)\.\d{4})", r"(\d{9})")
+        ),
+        *(
+            (rf"(\w+) {value}", True)
+            for value in (r"(\s*0\.\d+)", r"([+-]?\d*(\.\d+)?)", r"(\d\.\d+e-\d\d)", r"(0\.9\d*)")
+        ),
+        (r"{metricName: ([\w|-]+), metricValue: ((-?\d+)(\.\d+)?)}", True),
+        *(
+            (rf"(\w+)={value}", False)
+            for value in (r"([a-z]+)([\d.]+)", r"(\[)(.*)\]", r"(nan|inf)", r"()(\d+)", r"(\d+%)")
+        ),
+        (r"((val_)?loss): ([\d.]+)", False),
+        (r"((a)=(1))", False),
+    ],
+)
+def test_the_second_group_must_hold_a_number(expression: str, valid: bool) -> None:
+    problem = metric_filter.filter_problem(expression)
+    assert (problem is None) is valid, problem
+    assert problem is None or "second group" in problem[0]
+
+
 def test_json_takes_texts_alone() -> None:
     line = json.dumps({"timestamp": T1, "val_loss": "0.5", "val/f1": "80", "epoch": 1})
     assert collector.parse_line(line, ["val_loss", "val/f1", "epoch"], "JSON", []) == [
@@ -79,14 +170,44 @@ def test_json_takes_texts_alone() -> None:
     assert texts("", style="JSON") == []
 
 
-@pytest.mark.parametrize("line", ["val_loss=0.5", '{"val_loss": NaN}', "[1]", '{"val_loss": "0.5"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("val_loss=0.5", '{"val_loss": NaN}', "[1]", '{"val_loss": "0.5"', '{"x": 1e999}', '{"x": [-1e999]}'),
+        pytest.param('{"x": 1' + "0" * 400 + "}", id="integer"),
+        pytest.param('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", id="depth"),
+        *('{"x": Infinity}', " ", "\r"),
+    ],
+)
 def test_a_line_that_is_not_json_ends_the_collector(line: str) -> None:
     with pytest.raises(UnreadableMetrics):
         collector.parse_metrics(line, ["val_loss"], "JSON", [])
 
 
+def test_null_is_an_object_without_keys() -> None:
+    found = collector.parse_metrics('null\n{"val_loss": "0.5"}\n', ["val_loss"], "JSON", [])
+    assert found == [Entry(collector.NO_TIME, "val_loss", "0.5")]
+
+
+@pytest.mark.parametrize("text", ["--inf", "+-nan", "1e400", "-1e400", "abc", "", "٣", "0x10", "unavailable"])
+def test_a_value_that_is_text_is_the_latest_and_no_minimum(text: str) -> None:
+    found = collector.parse_metrics(json.dumps({"loss": text}), ["loss"], "JSON", [])
+    assert collector.aggregate(found, ["loss"])["loss"] == {"min": "unavailable", "max": "unavailable", "latest": text}
+    numbers = [Entry(T1, "loss", "2"), *found, Entry(T2, "loss", "0x1p-1"), Entry(T1, "loss", "1_0")]
+    assert collector.aggregate(numbers, ["loss"])["loss"] == {"min": "0x1p-1", "max": "1_0", "latest": "0x1p-1"}
+
+
+def test_early_stopping_reads_json_as_katib_does() -> None:
+    stopper = EarlyStopper(StopRule("m", 5.0, "less", 1), True, [], "JSON")
+    assert not stopper.update('{"m": " 6 "}')
+    for line in ("", '{"m": "1e400"}', '{"x": 1e999}'):
+        with pytest.raises(UnreadableMetrics):
+            stopper.update(line)
+
+
 @pytest.mark.parametrize(
-    ("value", "nanoseconds"), [(0, 0), (1.5, 5), (1.25, 25), ("2026-01-01T00:00:00.5Z", 500_000_000)]
+    ("value", "nanoseconds"),
+    [(0, 0), (1.5, 5), (1.1234567, 1234567), (1.25, 25), ("2026-01-01T00:00:00.5Z", 500_000_000)],
 )
 def test_json_times_that_are_numbers_are_misread_as_katib_misreads_them(value: object, nanoseconds: int) -> None:
     (entry,) = collector.parse_line(json.dumps({"timestamp": value, "a": "1"}), ["a"], "JSON", [])
@@ -180,10 +301,38 @@ def test_a_value_that_is_no_number_ends_the_collector_of_a_trial_with_a_rule() -
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-05", 1e-5), (".5", 0.5), ("5.", 5.0), ("+3", 3.0), ("Inf", math.inf), ("", None), ("0x", None)],
+    [
+        *(("1e-05", 1e-5), (".5", 0.5), ("5.", 5.0), ("+3", 3.0), ("1e-400", 0.0), ("1_000", 1000.0), ("1_0.5", 10.5)),
+        *(("Inf", math.inf), ("+infinity", math.inf), ("-INF", -math.inf), ("0x1p-2", 0.25), ("0x_1p3", 8.0)),
+        *(
+            (text, None)
+            for text in ("", "0x", "0x10", "--inf", "+-nan", "+nan", "1e400", "-1e400", "infinit", "0x1p9999")
+        ),
+        *(
+            (text, None)
+            for text in (".", "1e", "+", "٣", " 1", "1 ", "1__0", "_1", "1_", "1_.5", "1,5", "1e5_", "0_x1p1")
+        ),
+    ],
 )
 def test_numbers_are_those_of_go(text: str, value: float | None) -> None:
     assert collector.parse_go_float(text) == value
+
+
+@given(st.floats() | st.text(st.sampled_from("0123456789.eEpPxX_+-infatyINFATY "), max_size=12))
+def test_every_text_is_a_number_or_none(value: float | str) -> None:
+    number = collector.parse_go_float(str(value))
+    if isinstance(value, float):
+        assert number == value or (number is not None and math.isnan(number) and math.isnan(value))
+    else:
+        assert number is None or isinstance(number, float)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_without_an_exponent(value: float) -> None:
+    text = collector.format_go_float(value)
+    assert float(text) == value
+    assert "e" not in text
+    assert not text.endswith(".0")
 
 
 LOG = "/var/log/katib/metrics.log"

@@ -29,6 +29,8 @@ for step in range(int(os.environ.get("STEPS", "2"))):
         print(f"2026-01-01T00:00:{{step:02d}}.0Z step={{step}} loss={{value!r}}", flush=True)
     elif mode == "nan":
         print("loss=nan", flush=True)
+    elif mode.startswith("text:"):
+        print(f"loss={{mode[5:]}}", flush=True)
     elif mode == "crash":
         print("loss=0.1", flush=True)
         sys.exit(3)
@@ -395,11 +397,39 @@ def test_medianstop_stops_what_is_worse_than_the_others(tmp_path: Path) -> None:
     assert found["3"]["value"] is not None
 
 
+def test_values_that_are_text_end_their_trials(tmp_path: Path) -> None:
+    texts = ("--inf", "+-nan", "1e400", "abc", "inf", "0.5", "5e-1")
+    path = experiment(
+        tmp_path,
+        mode=tuple(f"text:{text}" for text in texts),  # type: ignore[arg-type]
+        algorithm={"algorithmName": "grid"},
+        parameters=[("x", "discrete", {"list": ["0.3"]})],
+        metricsCollectorSpec={
+            "collector": {"kind": "StdOut"},
+            "source": {"filter": {"metricsFormat": [r"(?P<name>[[:alpha:]]+)=(?P<value>\S+)"]}},
+        },
+        maxTrialCount=len(texts),
+        parallelTrialCount=4,
+        STEPS=1,
+    )
+    done = search(path)
+    assert done.returncode == 0, done.stderr
+    trials = rows(path)
+    assert {trial["status"] for trial in trials} == {"Succeeded"}
+    values = {trial["assignments"]["mode"].removeprefix("text:"): trial["value"] for trial in trials}
+    assert values == {text: 0.5 if text in ("0.5", "5e-1") else None for text in texts}
+    assert all(trial["value"] is not None or "not a finite number" in trial["reason"] for trial in trials)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"algorithm": {"algorithmName": "pbt"}}, "pbt runs only on a cluster"),
         ({"algorithm": {"algorithmName": "darts"}}, "darts runs only on a cluster"),
+        (
+            {"algorithm": {"algorithmName": "tpe", "algorithmSettings": [{"name": "n_EI_candidates", "value": "0"}]}},
+            "n_EI_candidates must be 1 or more",
+        ),
         ({"metricsCollectorSpec": {"collector": {"kind": "Push"}}}, "the Push collector works only on a cluster"),
         (
             {"parameters": [("x", "double", {"min": "0", "max": "1", "distribution": "normal"})]},

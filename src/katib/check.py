@@ -4,7 +4,16 @@ import importlib.util
 from collections.abc import Sequence
 
 from config.errors import InputError
-from katib import composition, rules_advice, rules_algorithm, rules_command, rules_pod, rules_runtime, rules_webhook
+from katib import (
+    composition,
+    rules_advice,
+    rules_algorithm,
+    rules_command,
+    rules_pod,
+    rules_runtime,
+    rules_steps,
+    rules_webhook,
+)
 from katib.documents import read
 from katib.experiment import Experiment
 from katib.findings import Finding, build_finding
@@ -16,6 +25,7 @@ RULES = (
     *rules_command.RULES,
     *rules_algorithm.RULES,
     *rules_advice.RULES,
+    *rules_steps.RULES,
 )
 TYPE_RULES = ("K114", "K118", "K218")  # other rules may fail on values of the wrong type
 TITLES = {

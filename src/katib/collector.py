@@ -9,13 +9,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+
+from katib.metric_filter import find_values
 
 UNAVAILABLE = "unavailable"
 NO_TIME = "0001-01-01T00:00:00Z"
 # Go's time.RFC3339Nano: a zone is required.
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_GO_FLOAT = re.compile(r"[+-]?(\d+(_?\d)*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+# Numbers of strconv.ParseFloat: decimal, hexadecimal, and words; an underscore is between two digits.
+_DIGITS, _HEX = r"\d+(?:_\d+)*", r"[\da-fA-F]+(?:_[\da-fA-F]+)*"
+_DECIMAL = re.compile(rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?", re.ASCII)
+_HEXADECIMAL = re.compile(rf"[+-]?0[xX](?:_?{_HEX}(?:\.(?:{_HEX})?)?|\.{_HEX})[pP][+-]?{_DIGITS}", re.ASCII)
+_WORD = re.compile(r"[+-]?inf(?:inity)?|nan", re.IGNORECASE | re.ASCII)
 
 
 class UnreadableMetrics(Exception):
@@ -78,19 +85,18 @@ def parse_line(line: str, metrics: Sequence[str], style: str, filters: Sequence[
 
 def _iter_values(line: str, filters: Sequence[str]) -> Iterable[tuple[str, str]]:
     """Return name and value of every match of the filters in a line."""
-    for expression in filters:
-        for match in re.finditer(expression, line, re.ASCII):
-            if match.re.groups >= 2:
-                yield (match[1] or "").strip(), (match[2] or "").strip()
+    return (pair for expression in filters for pair in find_values(expression, line))
 
 
 def _parse_json_line(line: str, metrics: Sequence[str]) -> list[Entry]:
     if not line:
         return []
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as error:
+        fields = json.loads(line, parse_constant=_refuse_constant, parse_float=_json_number, parse_int=_json_number)
+    except (ValueError, RecursionError) as error:
         raise UnreadableMetrics(f"the metrics file has a line that is not JSON: {line[:80]!r}") from error
+    if fields is None:
+        fields = {}  # Go decodes null as an object without keys
     if not isinstance(fields, dict):
         raise UnreadableMetrics(f"the metrics file has a line that is not a JSON object: {line[:80]!r}")
     time = _json_time(fields.get("timestamp"))
@@ -102,17 +108,26 @@ def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _json_number(text: str) -> float:
+    """Parse a number as Go, which decodes every number to a float64 and refuses one that is too large."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
 def _json_time(value: Any) -> str:
     if isinstance(value, str):
         return value if parse_go_time(value) is not None else NO_TIME
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, float):
         # Katib reads the digits after the point as a number of nanoseconds: .5 is 5 of them.
-        seconds, _, digits = f"{value:f}".rstrip("0").rstrip(".").partition(".")
+        seconds, _, digits = format_go_float(value).partition(".")
+        nanoseconds = int(digits or 0)
         try:
-            time = datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            time = datetime.fromtimestamp(int(seconds) + nanoseconds // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         except (ValueError, OverflowError, OSError):
             return NO_TIME  # milliseconds, e.g.: Go writes the year with five digits, which nothing parses
-        return f"{time}.{int(digits or 0):09d}Z"
+        return f"{time}.{nanoseconds % 10**9:09d}Z"
     return NO_TIME
 
 
@@ -134,10 +149,22 @@ def parse_go_time(text: str) -> tuple[float, int] | None:
 
 
 def parse_go_float(text: str) -> float | None:
-    """Parse a number as Go's ParseFloat, nan and inf included; None if it is invalid."""
-    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+    """Parse a number as Go's ParseFloat, nan and inf included; None if it is invalid or too large."""
+    if _WORD.fullmatch(text):
         return float(text)
-    return float(text) if _GO_FLOAT.fullmatch(text) else None
+    if _HEXADECIMAL.fullmatch(text):
+        try:
+            return float.fromhex(text.replace("_", ""))
+        except OverflowError:
+            return None
+    value = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return None if math.isinf(value) else value
+
+
+def format_go_float(value: float) -> str:
+    """Format a finite number as Go's FormatFloat(value, 'f', -1, 64): the shortest digits, without an exponent."""
+    text = f"{Decimal(repr(value)):f}"
+    return text.removesuffix(".0")
 
 
 def aggregate(entries: Sequence[Entry], names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -151,14 +178,18 @@ def aggregate(entries: Sequence[Entry], names: Iterable[str]) -> dict[str, dict[
         min, max and latest of each metric as text; `unavailable` without a value. The latest is by time, and the last
         one reported among equal times.
     """
+
+    def number(text: str) -> float:
+        return parse_go_float(text) or 0.0
+
     observation = {}
     for name in names:
         reported = [entry for entry in entries if entry.name == name]
         numbers = [entry.value for entry in reported if parse_go_float(entry.value) is not None]
         by_time = sorted(reported, key=lambda entry: parse_go_time(entry.time) or (-math.inf, 0))
         observation[name] = {
-            "min": min(numbers, key=float, default=UNAVAILABLE),
-            "max": max(numbers, key=float, default=UNAVAILABLE),
+            "min": min(numbers, key=number, default=UNAVAILABLE),
+            "max": max(numbers, key=number, default=UNAVAILABLE),
             "latest": by_time[-1].value if by_time else UNAVAILABLE,
         }
     return observation
@@ -205,7 +236,9 @@ class EarlyStopper:
 
     def _values(self, line: str) -> list[str]:
         if self.style == "JSON":
-            return [entry.value for entry in _parse_json_line(line, [self.rule.metric])]
+            if not line:
+                raise UnreadableMetrics("the metrics file has an empty line, which is not JSON")
+            return [entry.value.strip() for entry in _parse_json_line(line, [self.rule.metric])]
         if self.rule.metric not in line:
             return []
         values = []

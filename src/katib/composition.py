@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,9 +13,10 @@ from typing import Any
 from config import files, source_code
 from config.errors import InputError
 from config.tasks import CONF_VARIABLE
+from katib import collector as metrics_collector
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, substitute, trial_view
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, parse_number, substitute, trial_view
 from katib.findings import Level
 from katib.rules_command import changed_values
 from katib.rules_runtime import metric_path
@@ -130,9 +130,9 @@ def _trainer_problems(
         if metric and metric not in reported:
             message = f"train.py does not report {metric} with this command"
             yield "K402", "error", metric_path(index), message, f"use {', '.join(reported)}"
-        elif metric and collector == "StdOut" and not _filter_matches(experiment, metric):
-            message = f"the filter does not match {metric} in train.py's output"
-            yield "K402", "error", metric_path(index), message, "remove the filter; Katib's default matches"
+        elif metric and collector == "StdOut":
+            for level, message in _reading_problems(experiment, metric, result):
+                yield "K402", level, metric_path(index), message, "remove the filter; Katib's default matches"
     mode = result["metrics"].get(objective)
     if mode and mode != ("max" if experiment.maximize else "min"):
         message = f"{objective} is better when it is {'higher' if mode == 'max' else 'lower'}"
@@ -171,13 +171,27 @@ def _trainer_problems(
         yield "K407", "error", path, message, "remove push_metrics, or use the Push collector"
 
 
-def _filter_matches(experiment: Experiment, metric: str) -> bool:
-    line = metric_lines.format_line(metric_lines.MetricLine(datetime.now(UTC), 1, 20, {metric: 0.25}))
-    try:
-        matches = [match for expression in experiment.filters for match in re.findall(expression, line)]
-    except re.error:
-        return True  # reported by K209
-    return any(isinstance(match, tuple) and match[0].strip() == metric for match in matches)
+def _reading_problems(experiment: Experiment, metric: str, result: Mapping[str, Any]) -> Iterator[tuple[Level, str]]:
+    """Values of a metric that the collector's filters do not read from train.py's line as they are printed.
+
+    A score that is never so small may need no exponent: a warning.
+    """
+    worst = result["worst"].get(metric)
+    for value in (0.25, 12.5, 100.0, *([] if worst is None else [worst]), 1e-05, 1.25e-07):
+        line = metric_lines.format_line(metric_lines.MetricLine(datetime.now(UTC), 1, 20, {metric: value}))
+        text = line.rpartition("=")[2]
+        try:
+            entries = metrics_collector.parse_line(line, [metric], "TEXT", experiment.filters)
+        except ValueError:
+            return  # reported by K209
+        level: Level = "warning" if "e-" in text and result["metrics"].get(metric) == "max" else "error"
+        if not entries:
+            yield level, f"the filter does not match {metric}={text} in train.py's output"
+            return
+        if any(parse_number(entry.value) != value for entry in entries):
+            readings = ", ".join(repr(entry.value) for entry in entries)
+            yield level, f"the filter reads {metric}={text} in train.py's output as {readings}"
+            return
 
 
 # --- composing, cached by content
@@ -212,6 +226,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
         return {
             "message": "",
             "metrics": {str(name): str(metric.mode) for name, metric in config.task.metrics.items()},
+            "worst": {str(name): float(metric.worst) for name, metric in config.task.metrics.items()},
             "monitor": str(config.monitor),
             "metrics_file": config.metrics_file,
             "on_divergence": str(config.trainer.on_divergence),

@@ -65,19 +65,20 @@ class Parameter:
         return (low, high) if low is not None and high is not None else None
 
     def grid(self) -> list[str]:
-        """Return the values from low to high by step, as Katib writes them; empty without bounds or step."""
+        """Return the values of Katib's grid as it writes them; empty without bounds or step.
+
+        Doubles have the digits of `numpy.arange` (convert_to_combinations in search_space.py of Katib's services).
+        """
         if self.choices:
             return list(self.choices)
         bounds, step = self.numbers, parse_number(self.step) if self.step else (1.0 if self.type == "int" else None)
-        if bounds is None or step is None or step <= 0:
+        if bounds is None or step is None or step <= 0 or not (bounds[1] - bounds[0]) / step < 100_000:
             return []
-        ratio = (bounds[1] - bounds[0]) / step + 1e-9
-        if not ratio < 100_000:
-            return []
-        count = math.floor(ratio) + 1
+        low, high = bounds
         if self.type == "int":
-            return [str(int(bounds[0]) + int(step) * i) for i in range(count)]
-        return [repr(bounds[0] + step * i) for i in range(count)]
+            return [str(value) for value in range(int(low), int(high) + 1, max(1, int(step)))]
+        values = [low + index * (low + step - low) for index in range(math.ceil((high + step - low) / step))]
+        return [repr(value) for value in (values[:-1] if values and values[-1] > high else values)]
 
 
 class Experiment:

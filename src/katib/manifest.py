@@ -102,7 +102,7 @@ def build_request(
             parameters.append(Parameter(resource, "int", "1", settings["r_l"], "", (), "uniform", ()))
     if not parameters:
         raise InputError(f"there is nothing to search; give a key a distribution: {USAGE}")
-    point = [f"{key}={value}" for key, value in probe_points(parameters)[0].items()]
+    point = [f"{key}={value}" for key, value in probe_points(parameters, algorithm)[0].items()]
     try:
         config = compose([*fixed, *point])
     except Exception as error:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from katib import metric_filter
 from katib.experiment import (
     META,
     OBJECTIVE,
@@ -126,30 +127,10 @@ def metric_path(index: int) -> tuple[str | int, ...]:
 
 
 def _can_match(expression: str, metric: str) -> bool:
-    """Return whether an expression's first group, the name, can be this metric."""
     try:
-        return re.fullmatch(_first_group(expression), metric) is not None
-    except re.error:
+        return metric_filter.can_match_name(expression, metric)
+    except ValueError:
         return True  # reported by K117 and K209
-
-
-def _first_group(expression: str) -> str:
-    """Return the text inside the first capturing group; the whole expression if there is none."""
-    depth, start, escaped, in_class = 0, -1, False, False
-    for index, char in enumerate(expression):
-        if escaped or char == "\\":
-            escaped = not escaped
-        elif in_class or char == "[":
-            in_class = char != "]"
-        elif char == "(":
-            if start < 0 and expression[index + 1 : index + 2] != "?":
-                start, depth = index + 1, 0
-            depth += 1
-        elif char == ")":
-            depth -= 1
-            if start >= 0 and depth == 0:
-                return expression[start:index]
-    return expression
 
 
 def _stdout_filter(experiment: Experiment) -> Iterator[Problem]:

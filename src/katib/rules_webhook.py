@@ -4,6 +4,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from katib import metric_filter
 from katib.experiment import (
     ANY_PLACEHOLDER,
     COLLECTOR,
@@ -242,21 +243,10 @@ def _filters(experiment: Experiment) -> Iterator[Problem]:
 
 
 def filter_problems(experiment: Experiment) -> Iterator[Problem]:
-    """Return filters that do not compile, or do not have two groups for a name and a value."""
+    """Return filters that do not compile, or whose first two groups cannot be a name and a value."""
     for index, value in enumerate(experiment.items(*SOURCE, "filter", "metricsFormat")):
-        path, expression = (*SOURCE, "filter", "metricsFormat", index), str(value)
-        if match := re.search(r"\(\?(=|!|<=|<!|>|P=)|(?<!\\)\\[1-9]|[*+?}]\+", expression):
-            message = f"Go's regular expressions do not support {match[0]}"
-            yield path, message, "write the filter without look-around, backreferences and possessive quantifiers"
-            continue
-        try:
-            re.compile(re.sub(r"\\(z|p\w|p\{\w+\}|Q|E)", "x", expression))  # classes that only Go has
-        except re.error as error:
-            yield path, f"invalid regular expression: {error}", "correct it; in YAML, put it in single quotes"
-            continue
-        if not re.search(r".*\(.*\).*\(.*\).*", expression):
-            message = "a filter needs two groups, the first for the name and the second for the value"
-            yield path, message, r"e.g. '([\w-]+)=([+-]?\d+\.?\d*)'"
+        if problem := metric_filter.filter_problem(str(value)):
+            yield (*SOURCE, "filter", "metricsFormat", index), *problem
 
 
 RULES = (

@@ -101,11 +101,6 @@ class Search:
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
         self.fixed = fixed_parameters(experiment, overrides)
-        self.distributions = {
-            parameter.name: suggestion.build_distribution(parameter, experiment.algorithm)
-            for parameter in experiment.parameters
-            if parameter.name not in self.fixed
-        }
         self.store = Store(folder, experiment, self.overrides, wait)
         mounts = mounts or {}
         paths = trial_processes.mount_paths(experiment)
@@ -199,6 +194,9 @@ class Search:
             if point is None:
                 return False
             position = {"fixed": point, "parent": None}
+        elif self.experiment.algorithm == "sobol":
+            point = suggestion.sobol_point(self.experiment, len(self.store.trials))
+            position = {"fixed": {**point, **self.fixed}, "parent": None}
         number, assignments = self._suggest((position or {}).get("fixed", {}))
         suffix = "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))
         name = f"{self.experiment.name}-{suffix}"
@@ -221,15 +219,26 @@ class Search:
             fixed: assignments that the algorithm sets.
         """
         fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
-        parsers: dict[str, Callable[[str], Any]] = {"int": lambda text: int(float(text)), "double": float}
-        parameters = [parameter for parameter in self.experiment.parameters if parameter.name in fixed]
-        values = {row.name: parsers.get(row.type, str)(fixed[row.name]) for row in parameters}
+        algorithm, parameters = self.experiment.algorithm, self.experiment.parameters
+        distributions: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        draw_names: dict[str, str] = {}
+        for parameter in parameters:
+            name = parameter.name
+            if name in fixed:
+                distributions[name], values[name] = suggestion.fixed_distribution(parameter, fixed[name])
+            elif name not in self.fixed:
+                draw_names[name] = suggestion.draw_name(parameter, algorithm)
+                distributions[draw_names[name]] = suggestion.build_distribution(parameter, algorithm)
         if values:
             self.study.enqueue_trial(values)
-        row = self.study.ask({**self.distributions, **suggestion.widen_distributions(self.distributions, values)})
-        assignments = {name: value if isinstance(value, str) else repr(value) for name, value in row.params.items()}
-        assignments |= fixed | self.fixed
-        return row.number, {parameter.name: assignments[parameter.name] for parameter in self.experiment.parameters}
+        row = self.study.ask(distributions)
+        assignments = fixed | self.fixed
+        for parameter in parameters:
+            if parameter.name in draw_names:
+                draw = row.params[draw_names[parameter.name]]
+                assignments[parameter.name] = suggestion.write_draw(parameter, algorithm, draw)
+        return row.number, {parameter.name: assignments[parameter.name] for parameter in parameters}
 
     def _early_stopping_rule(self) -> dict[str, Any] | None:
         if self.experiment.early_stopping != "medianstop":
@@ -325,7 +334,8 @@ class Search:
         if status in ("Succeeded", "EarlyStopped"):
             metrics = collector.aggregate(entries, experiment.metrics)
             text = collector.apply_strategy(metrics[experiment.objective], experiment.strategies[experiment.objective])
-            value = parse_number(text)
+            # Katib's controller parses it with Go, its services with Python.
+            value = parse_number(text) if collector.parse_go_float(text) is not None else None
             if value is None:
                 reason = (
                     f"{experiment.objective} is not a finite number ({text!r}): on a cluster every further call of the "

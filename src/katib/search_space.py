@@ -1,12 +1,12 @@
 """Search spaces: distributions on the command line (`optim.lr=loguniform(1e-5,1e-4)`), and points to probe."""
 
 import contextlib
-import math
 import re
 from collections.abc import Sequence
 
 from config.errors import InputError
 from katib.experiment import Experiment, Parameter, parse_number, trial_command
+from katib.service_values import end_values, write_value
 
 DISTRIBUTIONS = {
     "uniform": ("double", "uniform"),
@@ -66,7 +66,7 @@ def _parse_parameter(key: str, name: str, values: list[str], override: str) -> P
     return Parameter(key, kind, low, high, step[0] if step else "", (), distribution, ())
 
 
-def probe_points(parameters: Sequence[Parameter]) -> list[dict[str, str]]:
+def probe_points(parameters: Sequence[Parameter], algorithm: str) -> list[dict[str, str]]:
     """Return the points of a search space at which a trial's command is composed.
 
     They are: the middle of all parameters; each parameter at its ends and choices with the others in the middle; all
@@ -74,11 +74,12 @@ def probe_points(parameters: Sequence[Parameter]) -> list[dict[str, str]]:
 
     Args:
         parameters: dimensions of the space; one without bounds and choices is left out.
+        algorithm: name of the algorithm, whose service rounds to steps in its own way.
 
     Returns:
         Distinct assignments, the middle first; values are written as Katib writes them.
     """
-    values = {parameter.name: row for parameter in parameters if (row := _probe_values(parameter))}
+    values = {parameter.name: row for parameter in parameters if (row := _probe_values(parameter, algorithm))}
     middle = {name: row[len(row) // 2] for name, row in values.items()}
     points = [middle]
     for name, row in values.items():
@@ -90,22 +91,19 @@ def probe_points(parameters: Sequence[Parameter]) -> list[dict[str, str]]:
 def probe_commands(experiment: Experiment, trial: str) -> list[tuple[dict[str, str], list[str]]]:
     """Return the probe points of an Experiment, with a trial's command at each; points that break it are left out."""
     commands = []
-    for point in probe_points(experiment.parameters):
+    for point in probe_points(experiment.parameters, experiment.algorithm):
         with contextlib.suppress(ValueError):
             commands.append((point, trial_command(experiment, trial, point)))
     return commands
 
 
-def _probe_values(parameter: Parameter) -> list[str]:
+def _probe_values(parameter: Parameter, algorithm: str) -> list[str]:
     """Return low, middle and high of a range; every choice of a list."""
-    if parameter.type in ("categorical", "discrete"):
-        return list(parameter.choices)
-    if parameter.numbers is None:
-        return []
-    low, high = parameter.numbers
-    if parameter.type == "int":
-        return [str(int(low)), str((int(low) + int(high)) // 2), str(int(high))]
-    if parameter.step and (grid := parameter.grid()):
-        return [grid[0], grid[len(grid) // 2], grid[-1]]
-    logarithmic = parameter.distribution in ("logUniform", "logNormal") and low > 0
-    return [repr(low), repr(math.sqrt(low * high) if logarithmic else (low + high) / 2), repr(high)]
+    try:
+        if parameter.type == "discrete" and algorithm == "hyperband":
+            return [write_value(parameter, algorithm, float(choice)) for choice in parameter.choices]
+        if parameter.type in ("categorical", "discrete"):
+            return list(parameter.choices)
+        return end_values(parameter, algorithm)
+    except (ValueError, ArithmeticError):
+        return []  # an invalid range, which K204 reports

@@ -1,22 +1,26 @@
-"""Points of the search space from Optuna, in place of Katib's suggestion services."""
+"""Points of the search space: draws from Optuna, and values as Katib's suggestion services make them."""
 
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from config.errors import InputError
 from katib.experiment import Experiment, Parameter, parse_number
+from katib.service_values import HYPEROPT, draw_bounds, is_rounded, write_value
 
 ALGORITHMS = ("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband")
+
+# The least value of settings that samplers count with.
+_MINIMA = {"n_EI_candidates": 1, "n_ei_candidates": 1, "n_startup_trials": 0, "n_initial_points": 0, "random_state": 0}
 
 
 def check_search_support(experiment: Experiment) -> None:
     """Check that the search can run on this machine.
 
     Raises:
-        InputError: an algorithm or a distribution needs a cluster.
+        InputError: an algorithm or a distribution needs a cluster, or a setting or a range has no meaning.
     """
     if experiment.algorithm not in ALGORITHMS:
         choices = ", ".join(ALGORITHMS)
@@ -25,26 +29,53 @@ def check_search_support(experiment: Experiment) -> None:
         if parameter.distribution in ("normal", "logNormal"):
             message = f"{parameter.name}: the distribution {parameter.distribution} runs only on a cluster"
             raise InputError(f"{message}; use uniform or logUniform")
+        bounds = parameter.numbers
+        logarithmic = parameter.distribution == "logUniform" and experiment.algorithm in HYPEROPT
+        logarithmic = logarithmic or (experiment.algorithm == "bayesianoptimization" and parameter.type == "double")
+        if parameter.type in ("int", "double") and logarithmic and bounds and bounds[0] <= 0:
+            message = f"{parameter.name}: a logarithmic scale has no {parameter.low}"
+            raise InputError(f"{message}, on which {experiment.algorithm}'s service fails; use a min above 0")
+    for name, value in experiment.settings.items():
+        minimum = _MINIMA.get(name)
+        if minimum is not None and (number := parse_number(value)) is not None and number < minimum:
+            raise InputError(f"{name} must be {minimum} or more, got {value}; Katib's service fails on it")
 
 
 def build_distribution(parameter: Parameter, algorithm: str) -> Any:
-    """Return a parameter's distribution as an Optuna object.
+    """Return the distribution of a parameter's draws as an Optuna object; `write_value` makes values of them.
 
-    As in Katib 0.19, bayesianoptimization searches every double on a logarithmic scale without steps; cmaes, sobol
-    and hyperband search uniformly.
+    As in Katib 0.19, bayesianoptimization searches every double on a logarithmic scale, and ignores steps as hyperband
+    does; cmaes and hyperband search uniformly.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if parameter.type in ("discrete", "categorical"):
+    bounds = draw_bounds(parameter, algorithm)
+    if bounds is None:
         return CategoricalDistribution(parameter.choices)
-    low, high = parameter.numbers or (0.0, 0.0)
-    step = parse_number(parameter.step) if parameter.step else None
-    log = parameter.distribution == "logUniform" and algorithm in ("random", "tpe", "multivariate-tpe")
-    if parameter.type == "int":
-        return IntDistribution(int(low), int(high), log=log, step=1 if log else int(step or 1))
+    low, high = bounds
+    log = parameter.distribution == "logUniform"
+    if algorithm in HYPEROPT:
+        return FloatDistribution(low, high, log=log)
+    if algorithm == "multivariate-tpe":
+        step = None if log else parse_number(parameter.step) if parameter.step else None
+        if parameter.type == "int":
+            return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        return FloatDistribution(low, high, log=log, step=step)
     if algorithm == "bayesianoptimization":
-        return FloatDistribution(low, high, log=True)
-    return FloatDistribution(low, high, log=log, step=None if log else step)
+        return (
+            IntDistribution(int(low), int(high)) if parameter.type == "int" else FloatDistribution(low, high, log=True)
+        )
+    return FloatDistribution(low, high)
+
+
+def draw_name(parameter: Parameter, algorithm: str) -> str:
+    """Return the name of a parameter's draws in Optuna's storage: the parameter's, unless they are rounded."""
+    return f"{parameter.name} (unrounded)" if is_rounded(parameter, algorithm) else parameter.name
+
+
+def write_draw(parameter: Parameter, algorithm: str, draw: Any) -> str:
+    """Return the text of the value that Katib's service makes from a draw."""
+    return draw if isinstance(draw, str) else write_value(parameter, algorithm, draw)
 
 
 def build_sampler(experiment: Experiment, started: int) -> Any:
@@ -61,10 +92,8 @@ def build_sampler(experiment: Experiment, started: int) -> Any:
     settings, algorithm = experiment.settings, experiment.algorithm
     state = settings.get("random_state")
     seed = None if state is None else (int(state) + 7919 * started) % 2**32
-    if algorithm in ("random", "hyperband", "grid"):
+    if algorithm in ("random", "hyperband", "grid", "sobol"):
         return samplers.RandomSampler(seed=seed)
-    if algorithm == "sobol":
-        return samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=0, warn_asynchronous_seeding=False)
     if algorithm == "cmaes":
         strategy = settings.get("restart_strategy", "none")
         return samplers.CmaEsSampler(
@@ -97,10 +126,39 @@ def grid_points(experiment: Experiment) -> Iterator[dict[str, str]]:
         yield dict(zip(names, values, strict=True))
 
 
-def widen_distributions(distributions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return distributions that include fixed values: hyperband's resource can exceed its parameter's bounds."""
-    ranges = {name: distributions[name] for name, value in values.items() if not isinstance(value, str)}
-    return {
-        name: type(distribution)(min(distribution.low, values[name]), max(distribution.high, values[name]))
-        for name, distribution in ranges.items()
-    }
+def sobol_point(experiment: Experiment, index: int) -> dict[str, str]:
+    """Return a point of goptuna's Sobol sequence, without its first point of zeros.
+
+    The parameters have the order of their names. goptuna 0.8 leaves out the second dimension of Joe and Kuo's direction
+    numbers (sobol/engine.go), which scipy has.
+    """
+    from scipy.stats.qmc import Sobol
+
+    parameters = sorted(experiment.parameters, key=lambda parameter: parameter.name.encode())
+    sequence = Sobol(len(parameters) + 1, scramble=False)
+    sequence.fast_forward(index + 1)
+    first, _, *others = (float(coordinate) for coordinate in sequence.random(1)[0])
+    point = {}
+    for parameter, coordinate in zip(parameters, (first, *others), strict=True):
+        choices = parameter.choices
+        is_choice = draw_bounds(parameter, "sobol") is None
+        point[parameter.name] = (
+            choices[int(coordinate * len(choices))] if is_choice else write_value(parameter, "sobol", coordinate)
+        )
+    return point
+
+
+def fixed_distribution(parameter: Parameter, value: str) -> tuple[Any, Any]:
+    """Return a distribution that includes a fixed value, and the value as Optuna stores it.
+
+    hyperband's resource, for one, can exceed its parameter's bounds.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if parameter.type not in ("int", "double"):
+        return CategoricalDistribution(tuple(dict.fromkeys((*parameter.choices, value)))), value
+    number = float(value)
+    low, high = parameter.numbers or (number, number)
+    if parameter.type == "int":
+        return IntDistribution(min(int(low), int(number)), max(int(high), int(number))), int(number)
+    return FloatDistribution(min(low, number), max(high, number)), number
