@@ -16,6 +16,7 @@ from katib.findings import Problem, Rule
 from katib.quantity import parse_quantity
 from katib.rules_algorithm import SETTINGS
 from katib.schema import iter_objects, required_fields
+from katib.shell_parser import ShellSyntaxError, iter_commands
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -281,11 +282,11 @@ def _scripts(experiment: Experiment, container: Mapping[str, Any]) -> Iterator[s
     """Return the absolute paths of the programs and scripts in the primary container's command."""
     folder = container.get("workingDir") or ""
     try:
-        commands = shell_command.split_commands(shell_command.script(experiment.command))
-    except ValueError:
-        return  # an open quote, which K401 reports
-    for command in commands:
-        words = [word for word in command.words if not re.match(r"\w+=", word)]
+        pipelines = shell_command.parse_words(experiment.command)
+    except ShellSyntaxError:
+        return  # K206 and K401 report it
+    for _, command in iter_commands(pipelines):
+        words = [word.text for word in shell_command.call_words(command)]
         if words[:1] == ["cd"] and len(words) > 1:
             folder = posixpath.join(folder, words[1])
             continue
