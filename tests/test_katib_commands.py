@@ -241,14 +241,18 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_wrapped(
-    words: list[str], folder: Path, programs: Path, variables: Mapping[str, str] | None = None
+    words: list[str],
+    folder: Path,
+    programs: Path,
+    variables: Mapping[str, str] | None = None,
+    collector: str = "StdOut",
 ) -> tuple[bool, str]:
     """Run a trial's command as a pod does; return whether it is marked as completed, and the metrics file's text."""
     (folder / "katib").mkdir()
     (folder / "out").mkdir()
     (folder / "run.sh").write_text(SCRIPT)
     metrics = folder / "katib" / "metrics.log"
-    shell, option, line = shell_command.wrap(words, "StdOut", str(metrics), False)
+    shell, option, line = shell_command.wrap(words, collector, str(metrics), False)
     environment = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": "/none", **(variables or {})}
     command = [shell, option, shell_command.expand(line, environment)]
     devnull = subprocess.DEVNULL
@@ -276,6 +280,55 @@ def test_commands_are_judged_as_a_shell_runs_them(
         assert found == {}
     else:
         assert set(found) == {"warning"}
+
+
+# With a File collector only the end is appended, and the program's output goes where it wants.
+FILE_FORMS = [
+    (FIT, ""),
+    (f"{FIT} && echo done", ""),
+    (f"{FIT}; echo done", ""),
+    (f"{{ {FIT} > log; }}", ""),
+    (f"{FIT} > log 2>&1 && python report.py", ""),
+    (f"# comment\n{FIT}", ""),
+    (f"{FIT}\n", "error"),
+    (f"{FIT};", "error"),
+    (f"{FIT} &", "error"),
+    (f"{FIT} # comment", "error"),
+    (f"exec {FIT}", "error"),
+    (f"{FIT}; exit 0", "error"),
+    (f"! {FIT}", "error"),
+    ("python - <<EOF\n${trialParameters.lr} ${trialParameters.trialName}\nEOF", "error"),
+    (["/bin/sh", "-c", "broken ${trialParameters.lr} ${trialParameters.trialName}"], "error"),
+]
+
+
+@pytest.mark.parametrize(("command", "level"), FILE_FORMS, ids=[str(row[0])[:60] for row in FILE_FORMS])
+def test_commands_with_a_file_collector(command: str | list[str], level: str, tmp_path: Path, programs: Path) -> None:
+    search = experiment(command)
+    path = {"path": "/m/metrics.log", "kind": "File"}
+    search.value["spec"]["metricsCollectorSpec"] = {"collector": {"kind": "File"}, "source": {"fileSystemPath": path}}
+    words = trial_command(search, "search-a", {"lr": "0.001"})
+    completed, _ = run_wrapped(words, tmp_path, programs, collector="File")
+    assert set(command_findings(search)) == ({level} if level else set())
+    assert completed == (level == "") or isinstance(command, list)  # an inner shell that does nothing may complete
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (FIT, ""),
+        (f"cd . && {FIT}", ""),
+        (f"cat run.sh | wc; {FIT}", ""),
+        (f"{FIT} | tee log", "a pipe has several"),
+        (f"{{ {FIT} | tee log; }}", "a pipe has several"),
+        (f"serve & {FIT}", "in the background"),
+    ],
+)
+def test_early_stopping_ends_one_process(command: str, message: str) -> None:
+    search = experiment(command)
+    search.value["spec"]["earlyStopping"] = {"algorithmName": "medianstop"}
+    assert message in command_findings(search).get("error", "")
+    assert bool(message) == bool(command_findings(search))
 
 
 def test_the_forms_are_many() -> None:

@@ -47,11 +47,13 @@ def _command(experiment: Experiment) -> Iterator[Problem]:
         problems = list(_argument_problems(words)) if wrapped else []
         problems += value_problems(experiment)
         if wrapped:
-            problems += (row for row in _wrapped_problems(experiment, words) if row[0] == "error")
+            problems += (
+                (message, fix) for level, message, fix in _wrapped_problems(experiment, words) if level == "error"
+            )
     except UnclosedQuoteError:
         return  # reported by K401
     for problem in dict.fromkeys(problems):
-        yield (path, *problem[-2:])
+        yield (path, *problem)
 
 
 def _collected(experiment: Experiment) -> Iterator[Problem]:
@@ -387,7 +389,9 @@ def changed_values(experiment: Experiment, bash: bool | None = None) -> dict[str
     """
     judge = _judge(experiment, bash)
     changed: dict[str, list[str]] = {}
-    for name, reference, values in _values(experiment) if judge else []:
+    if judge is None:
+        return changed
+    for name, reference, values in _values(experiment):
         placeholder = PLACEHOLDER.format(name=name)
         changed[reference] = [value for value in values if judge(placeholder, placeholder, value)]
     return changed
@@ -417,7 +421,9 @@ def value_problems(experiment: Experiment, fixed: Mapping[str, str] | None = Non
         fixed: values of parameters, in place of those in their lists.
     """
     judge = _judge(experiment)
-    for name, _, values in _values(experiment, fixed) if judge else []:
+    if judge is None:
+        return
+    for name, _, values in _values(experiment, fixed):
         placeholder = PLACEHOLDER.format(name=name)
         changed = next((value for value in values if judge(placeholder, placeholder, value)), None)
         if changed is None:

@@ -432,7 +432,7 @@ class _Parser:
 
     def _test(self) -> Command:
         """Parse `[[ ... ]]` of bash, whose operators are no separators."""
-        words = []
+        words: list[Word] = []
         while not words or words[-1].keyword != "]]":
             if self._operator() or self.line[self.index : self.index + 1] in ("<", ">"):
                 self.index += 1
