@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 import torch
 
-from datamodules.text import squad
+from datamodules.text import coverage, squad
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from trainers import answer_scores, encoders, positions, predict
 from trainers.inference import check_token_types, span_logits, top_candidates
@@ -23,6 +23,8 @@ class AnswerPredictor:
         network: the transformers model.
         no_answer: whether questions may have no answer.
         threshold: no-answer score above which a question has no answer.
+        tokens: number of tokens of all questions and contexts until now.
+        unknown_tokens: number of unknown ones.
     """
 
     def __init__(self, model: SavedModel, threshold: float | None = None) -> None:
@@ -37,6 +39,7 @@ class AnswerPredictor:
         self.network = predict.prepare_network(encoders.load_encoder(encoders.SPAN_HEAD, model.folder), self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)
+        self.tokens = self.unknown_tokens = 0
         self.encoder = PairEncoder(self.tokenizer.folder / "tokenizer.json")
         data, decoding = model.settings["data"], model.settings["model"]
         limits = Limits(data["max_length"], data["stride"], data["max_query_length"])
@@ -57,6 +60,8 @@ class AnswerPredictor:
         """
         tokenizer = self.tokenizer
         windows = Windows.of_records(self.encoder, pairs, self.limits, tokenizer.pad_id, tokenizer.uses_types)
+        self.tokens += len(windows.tokens) - self.encoder.special * len(windows)
+        self.unknown_tokens += coverage.count_unknown(windows, tokenizer.unknown_id)
         with torch.inference_mode(), predict.autocast(self.model, self.device):
             parts = [
                 (indices, top_candidates(*span_logits(self.network, batch), self.n_best))
@@ -96,6 +101,7 @@ def predict_answers(
             fields = answer_scores.answer_fields(answers, index, predictor.no_answer)
             text = answer_scores.answer_text(row["context"], fields)
             yield {"id": row["id"], "prediction": text, **fields}
+    coverage.warn_unknown(predictor.unknown_tokens, predictor.tokens)
 
 
 def read_questions(files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:

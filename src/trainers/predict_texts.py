@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import torch
 
 from config.errors import InputError
-from datamodules.text import records
+from datamodules.text import coverage, records
 from datamodules.text.encoding import EncodedTexts
 from trainers import classification, encoders, positions, predict
 from trainers.inference import check_token_types, text_logits
@@ -22,6 +22,8 @@ class TextPredictor:
     Attributes:
         network: the transformers model.
         names: [C] ids of the classes.
+        tokens: number of tokens of all texts until now, special ones included.
+        unknown_tokens: number of unknown ones.
     """
 
     def __init__(self, model: SavedModel) -> None:
@@ -31,6 +33,7 @@ class TextPredictor:
         self.network = predict.prepare_network(encoders.load_encoder(encoders.CLASS_HEAD, model.folder), self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)
+        self.tokens = self.unknown_tokens = 0
         max_length = int(model.settings["data"]["max_length"])
         self.max_length = min(max_length, positions.longest_input(self.network) or max_length)
         if self.max_length < max_length:
@@ -40,6 +43,8 @@ class TextPredictor:
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
         """Return logits, float32 [N, C], of texts and their second texts ("" for none)."""
         texts = EncodedTexts.of_records(self.tokenizer, pairs, self.max_length)
+        self.tokens += len(texts.tokens)
+        self.unknown_tokens += coverage.count_unknown(texts, self.tokenizer.unknown_id)
         logits = torch.empty(len(pairs), len(self.names))
         with torch.inference_mode(), predict.autocast(self.model, self.device):
             for indices, batch in predict.length_batches(texts, batch_size, self.device):
@@ -62,6 +67,7 @@ def predict_texts(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_
         top = classification.top_classes(predictor.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
         for row, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
             yield {"id": row["id"], **classification.prediction_fields(probabilities, classes, predictor.names, "top")}
+    coverage.warn_unknown(predictor.unknown_tokens, predictor.tokens)
 
 
 def read_texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:

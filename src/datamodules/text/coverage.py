@@ -22,6 +22,7 @@ WARN_SHARE = 0.01
 # Most of the answers, or three in four tokens: nothing that is learned from the rest is worth a run.
 MAX_ANSWER_SHARE = 0.5
 MAX_UNKNOWN_SHARE = 0.75
+MIN_UNKNOWN = 5  # fewer unknown tokens say nothing about a tokenizer, whatever their share is
 
 
 def count_windows(windows: Windows, examples: Examples, unknown_id: int | None, special: int) -> dict[str, Any]:
@@ -103,8 +104,18 @@ def count_texts(texts: EncodedTexts, source: LabelledTexts, unknown_id: int | No
 
 
 def _unknown(texts: Windows | EncodedTexts, unknown_id: int | None, total: int) -> dict[str, Any]:
-    count = 0 if unknown_id is None else int(np.count_nonzero(np.asarray(texts.tokens) == unknown_id))
+    count = count_unknown(texts, unknown_id)
     return {"unknown_tokens": count, "unknown_token_share": _share(count, total)}
+
+
+def count_unknown(texts: Windows | EncodedTexts, unknown_id: int | None) -> int:
+    """Count the unknown tokens of windows or texts; 0 for a tokenizer without such a token."""
+    return 0 if unknown_id is None else int(np.count_nonzero(np.asarray(texts.tokens) == unknown_id))
+
+
+def warn_unknown(count: int, total: int) -> None:
+    """Log a warning if unknown tokens are more than a small share of all tokens of the texts to predict."""
+    warn("the inputs", "the model's", {"unknown_tokens": count, "unknown_token_share": _share(count, total)})
 
 
 def _share(count: int, total: int) -> float:
@@ -143,10 +154,10 @@ def _problem(counts: Mapping[str, Any], answers: float, unknown: float) -> str:
             f"{counts['unrecoverable_answers']} answers ({counts['unrecoverable_answer_share']:.1%}) are not given back by "
             f"their tokens ({counts['unrecoverable_answer']})"
         )
-    if counts["unknown_token_share"] > unknown:
+    enough = max(counts["unknown_tokens"], counts.get("unknown_texts", 0)) >= MIN_UNKNOWN
+    if enough and counts["unknown_token_share"] > unknown:
         problems.append(f"{counts['unknown_token_share']:.1%} of the tokens are unknown")
-    if counts.get("unknown_text_share", 0) > unknown:
-        problems.append(
-            f"{counts['unknown_texts']} texts ({counts['unknown_text_share']:.1%}) have unknown tokens only"
-        )
+    if enough and counts.get("unknown_text_share", 0) > unknown:
+        share = counts["unknown_text_share"]
+        problems.append(f"{counts['unknown_texts']} texts ({share:.1%}) have unknown tokens only")
     return ", and ".join(problems)
