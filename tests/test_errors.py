@@ -444,7 +444,7 @@ def test_a_file_that_may_not_grow_is_no_bug(limit: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", [["runs", "list", "."], ["runs", "--help"], ["katib", "--help"]])
+@pytest.mark.parametrize("arguments", [["runs", "list", "."], ["runs", "list", ".", "--json"]])
 def test_output_that_cannot_be_written_is_told(arguments: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with open("/dev/full", "w") as full:  # noqa: PTH123

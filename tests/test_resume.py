@@ -113,7 +113,7 @@ UNEVEN = ["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]  # the la
     [
         ("questions", ACCUMULATED, 4),
         ("images", AVERAGED, 4),
-        ("questions", UNEVEN, 35),
+        ("questions", UNEVEN, 23),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
