@@ -45,7 +45,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "led": {"attention_window": [16, 16]},
     "markuplm": {"xpath_unit_hidden_size": 8},
     "qwen3_next": {"num_hidden_layers": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2},
-    "reformer": {"axial_pos_embds": False},
+    "reformer": {"axial_pos_embds": False, "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8},
     "roc_bert": {"pronunciation_vocab_size": 10, "shape_vocab_size": 10},
 }
 KINDS = ("deberta-v2", "mpnet", "gpt2", "t5")  # tried by `make test`; all others by `make test-more`
@@ -175,6 +175,7 @@ def test_the_longest_input_is_what_the_network_takes(model_type: str, pad_id: in
     if model_type in encoders.OTHER_INPUTS:
         pytest.skip("takes no text alone")
     config = encoders._new_config(encoders.SPAN_HEAD, architecture(model_type), 100, pad_id, 16)
+    encoders._update_config(config, None, None, {})
     network = AutoModelForQuestionAnswering.from_config(config).eval()
     longest = positions.longest_input(network)
     assert longest == positions.longest_input_of(config, AutoModelForQuestionAnswering)

@@ -255,7 +255,7 @@ def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_i
     names = {"max_position_embeddings", default.attribute_map.get("max_position_embeddings")}
     if (
         has_positions
-        and max_length + pad_id + 1 > settings["max_position_embeddings"]
+        and max_length + max(pad_id, 1) + 1 > settings["max_position_embeddings"]
         and not names & set(architecture)
     ):
         auto_class = getattr(_transformers(), head.auto_class)

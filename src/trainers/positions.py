@@ -8,7 +8,8 @@ import torch
 from config.errors import InputError
 from datamodules.text.windows import Limits
 
-_TABLES = ("position_embeddings", "embed_positions", "wpe")  # ends of the names of tables with a row for each position
+# Names of tables with a row for each position.
+_TABLES = ("position_embeddings", "char_position_embeddings", "embed_positions", "wpe")
 
 
 def longest_input(network: Any) -> int | None:
@@ -23,13 +24,17 @@ def longest_input(network: Any) -> int | None:
     declared = getattr(config, "max_position_embeddings", None)
     limits = [config.max_seq_len] if config.model_type == "mpt" else []  # the range of its ALiBi biases
     for name, module in network.named_modules():
-        if name.endswith(_TABLES) and getattr(getattr(module, "weight", None), "ndim", 0) == 2:
+        if _is_table(name) and getattr(getattr(module, "weight", None), "ndim", 0) == 2:
             padding = getattr(module, "padding_idx", None)
             unused = 0 if padding is None else padding + 1
             rows = len(module.weight)
             limits.append(min(rows, declared or rows) - unused)
-    limits += [len(buffer) for name, buffer in network.named_buffers() if name.endswith(_TABLES)]
+    limits += [len(buffer) for name, buffer in network.named_buffers() if _is_table(name)]
     return min(limits, default=None)
+
+
+def _is_table(name: str) -> bool:
+    return name.removesuffix(".embedding").rpartition(".")[2] in _TABLES
 
 
 def longest_input_of(config: Any, auto_class: Any) -> int | None:

@@ -38,7 +38,8 @@ class TextPredictor:
         self.max_length = min(max_length, positions.longest_input(self.network) or max_length)
         if self.max_length < max_length:
             logger.warning("texts are truncated to the positions of the model: %d tokens", self.max_length)
-        self.names: list[str] = model.module.labels(model.config)
+        labels = self.network.config.id2label
+        self.names: list[str] = [labels[number] for number in range(self.network.config.num_labels)]
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
         """Return logits, float32 [N, C], of texts and their second texts ("" for none)."""
