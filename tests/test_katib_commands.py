@@ -269,17 +269,17 @@ def test_commands_are_judged_as_a_shell_runs_them(
     command: str | list[str], level: str, tmp_path: Path, programs: Path
 ) -> None:
     search = experiment(command)
-    found = command_findings(search)
+    findings = command_findings(search)
     completed, text = run_wrapped(trial_command(search, "search-a", {"lr": "0.001"}), tmp_path, programs)
     works = completed and METRIC in text
     if level == "error":
-        assert not works, (text, found)
-        assert set(found) == {"error"}
+        assert not works, (text, findings)
+        assert set(findings) == {"error"}
     elif level == "":
         assert works, (completed, text)
-        assert found == {}
+        assert findings == {}
     else:
-        assert set(found) == {"warning"}
+        assert set(findings) == {"warning"}
 
 
 # With a File collector only the end is appended, and the program's output goes where it wants.
@@ -374,7 +374,7 @@ LINES = (
 def test_lines_are_refused_where_sh_refuses_them() -> None:
     """Lines with tokens taken out and put in: `sh -n` parses a line and runs nothing."""
     random_ = random.Random(7)
-    wrong = []
+    mismatches = []
     for _ in range(250):
         tokens = random_.choice([*LINES, " ".join(random_.choices(TOKENS, k=5))]).split(" ")
         for _ in range(random_.randint(0, 2)):
@@ -389,8 +389,8 @@ def test_lines_are_refused_where_sh_refuses_them() -> None:
         except shell_parser.ShellSyntaxError:
             accepted = False
         if accepted != (done.returncode == 0):
-            wrong.append(text)
-    assert wrong == []
+            mismatches.append(text)
+    assert mismatches == []
 
 
 # --- values of lists
@@ -452,7 +452,7 @@ def test_values_that_the_shell_changes_are_found(
     (programs / "dump").chmod(0o755)
     search = experiment(command, v=VALUES)
     changed = rules_command.changed_values(search)["v"]
-    wrong = []
+    mismatches = []
     for index, value in enumerate(VALUES):
         (folder := tmp_path / str(index)).mkdir()
         (folder / "a1b").touch()
@@ -460,8 +460,8 @@ def test_values_that_the_shell_changes_are_found(
         meaning = value[1:-1] if len(value) > 1 and value[0] == value[-1] == "'" else value
         arrives = completed and text == expected.format(meaning) + "\n"
         if arrives == (value in changed):
-            wrong.append((value, text))
-    assert wrong == []
+            mismatches.append((value, text))
+    assert mismatches == []
 
 
 @pytest.mark.parametrize("command", ["dump --x=${trialParameters.v}", ["dump", "${trialParameters.v}"]])

@@ -99,12 +99,12 @@ def _train_call(experiment: Experiment, point: Mapping[str, str], words: Sequenc
 
 def _foreign_call(calls: Sequence[list[Argument] | None]) -> str:
     """Return why the calls are not those of our train.py; "" if one is."""
-    own = [call for call in calls if call is not None]
-    if not own:
+    train_calls = [call for call in calls if call is not None]
+    if not train_calls:
         return "it does not call train.py"
-    if any(shell_command.takes_overrides([word.text for word in call]) for call in own):
+    if any(shell_command.takes_overrides([word.text for word in call]) for call in train_calls):
         return ""
-    options = next((word.text for call in own for word in call if word.text.startswith("-")), "")
+    options = next((word.text for call in train_calls for word in call if word.text.startswith("-")), "")
     return f"its train.py takes options ({options})" if options else "it calls train.py without overrides"
 
 

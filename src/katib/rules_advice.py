@@ -109,8 +109,8 @@ def _brace_expansion(experiment: Experiment) -> Iterator[Problem]:
         if value not in rules_command.changed_values(experiment)[name]
     )
     literal = (text for text in _bare_texts(words) if words[:1] in (["bash"], ["sh"]))
-    found = (match[0] for text in literal if (match := re.search(r"\{[^}\s]*,[^}\s]*\}", text)))
-    if (text := next(itertools.chain(found, bash_only), None)) is not None:
+    braces = (match[0] for text in literal if (match := re.search(r"\{[^}\s]*,[^}\s]*\}", text)))
+    if (text := next(itertools.chain(braces, bash_only), None)) is not None:
         message = f"bash expands {text} to other words, and sh is bash in some images"
         yield path, message, "put it in single quotes"
 
