@@ -20,6 +20,16 @@ def format_number(value: float, digits: int = 5, grouped: bool = False) -> str:
     return f"{value:{comma}.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:{comma}.{digits}g}"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Format a number of things: `1 error`, `2 errors`.
+
+    Args:
+        count: The number.
+        noun: Singular of a noun whose plural ends in -s.
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def replace_non_finite(value: Any) -> Any:
     """Return a copy of nested mappings and lists with null for NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from config.numbers import format_count
 from datamodules.images import augmentation
 from explain import image_overlays
 from explain.image_views import Settings, View, background
@@ -137,7 +138,7 @@ def _confusion_sections(maps: Sequence[Any], rows: Sequence[Row]) -> list[Sectio
     figures = [
         (
             image_overlays.draw_map(np.mean([maps[index] for index in indices], axis=0)),
-            [f"{label} as {prediction}", f"{len(indices)} image{'s' * (len(indices) > 1)}"],
+            [f"{label} as {prediction}", format_count(len(indices), "image")],
         )
         for (label, prediction), indices in sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))[
             :MAX_CONFUSIONS

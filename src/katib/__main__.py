@@ -53,10 +53,11 @@ def _add_check(commands: Any) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from config.numbers import format_count
     from katib import findings
     from katib.check import TITLES, check
 
-    experiments, rows = check(args.files)
+    checked, rows = check(args.files)
     if args.format == "json":
         print(findings.format_json(rows, args.files))
     elif args.format == "sarif":
@@ -64,13 +65,11 @@ def _check(args: argparse.Namespace) -> int:
     elif rows:
         print(findings.format_text(rows))
     counts = {level: sum(finding.level == level for finding in rows) for level in ("error", "warning")}
-    parts = [_plural(len(experiments), "Experiment") + " checked", *(_plural(n, level) for level, n in counts.items())]
-    print(", ".join(parts), file=sys.stderr)
-    return 2 if counts["error"] or (args.strict and counts["warning"]) or not experiments else 0
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
+    levels = ("error", "warning") if args.strict else ("error",)
+    refused = sum(any(row.level in levels for row in experiment_rows) for experiment_rows in checked)
+    summary = format_count(len(checked), "Experiment") + " checked" + (f" and {refused} refused" if refused else "")
+    print(", ".join([summary, *(format_count(number, level) for level, number in counts.items())]), file=sys.stderr)
+    return 2 if any(counts[level] for level in levels) or not checked else 0
 
 
 def _add_run(commands: Any) -> None:

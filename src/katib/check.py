@@ -4,12 +4,18 @@ import importlib.util
 from collections.abc import Sequence
 
 from config.errors import InputError
-from katib import composition, rules_advice, rules_algorithm, rules_runtime, rules_webhook
+from katib import composition, rules_advice, rules_algorithm, rules_command, rules_runtime, rules_webhook
 from katib.documents import read
 from katib.experiment import Experiment
 from katib.findings import Finding, build_finding
 
-RULES = (*rules_webhook.RULES, *rules_runtime.RULES, *rules_algorithm.RULES, *rules_advice.RULES)
+RULES = (
+    *rules_webhook.RULES,
+    *rules_runtime.RULES,
+    *rules_command.RULES,
+    *rules_algorithm.RULES,
+    *rules_advice.RULES,
+)
 TYPE_RULES = ("K114", "K118", "K218")  # other rules may fail on values of the wrong type
 TITLES = {
     "K001": "the file is valid YAML",
@@ -20,16 +26,16 @@ TITLES = {
 }
 
 
-def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
+def check(files: Sequence[str]) -> tuple[list[list[Finding]], list[Finding]]:
     """Read files and apply every rule.
 
     Args:
         files: YAML files of one or more documents each; `-` is standard input.
 
     Returns:
-        The Experiments, and the findings in the order of files and lines.
+        The findings of each Experiment, and all findings in the order of files and lines.
     """
-    experiments: list[Experiment] = []
+    checked: list[list[Finding]] = []
     findings: list[Finding] = []
     for file in files:
         try:
@@ -49,14 +55,14 @@ def check(files: Sequence[str]) -> tuple[list[Experiment], list[Finding]]:
                 message = f"skipped: {kind or 'the document'} is not an Experiment of kubeflow.org"
                 findings.append(build_finding(experiment, "K002", "note", ("kind",), message))
                 continue
-            experiments.append(experiment)
-            findings += check_experiment(experiment)
-    if experiments and importlib.util.find_spec("kubernetes") is None:
+            checked.append(check_experiment(experiment))
+            findings += checked[-1]
+    if checked and importlib.util.find_spec("kubernetes") is None:
         message = "fields of Jobs and containers were not checked: the package kubernetes is not installed"
         fix = "pip install -e '.[katib]' in isotrain's checkout"
         findings.append(Finding("K003", "note", files[0], 1, "", message, fix))
     composition.save_cache()
-    return experiments, findings
+    return checked, findings
 
 
 def check_experiment(experiment: Experiment) -> list[Finding]:

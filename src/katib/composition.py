@@ -16,10 +16,13 @@ from config.errors import InputError
 from config.tasks import CONF_VARIABLE
 from katib import shell_command
 from katib.documents import YamlPath
-from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter
+from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, substitute, trial_view
 from katib.findings import Level
+from katib.rules_command import changed_values
 from katib.rules_runtime import metric_path
 from katib.search_space import probe_commands
+from katib.shell_command import Argument
+from katib.shell_parser import ShellSyntaxError, UnclosedQuoteError
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
 
@@ -46,15 +49,31 @@ def command_problems(experiment: Experiment) -> Iterator[_Problem]:
     if not commands:
         return
     path: YamlPath = (*experiment.primary[0], "command") if experiment.primary else TRIAL
-    try:
-        calls = [(point, shell_command.train_overrides(words)) for point, words in commands]
-    except ValueError as error:
-        yield "K401", "error", path, f"the shell cannot parse the command: {error}", "close the quotes"
+    changed = changed_values(experiment)
+    calls, problem = [], ""
+    for point, words in commands:
+        if any(point.get(name) in values for name, values in changed.items()):
+            continue  # reported by K206
+        try:
+            calls.append((point, _train_call(experiment, point, words)))
+        except UnclosedQuoteError as error:
+            problem = str(error)
+        except ShellSyntaxError as error:
+            problem = problem if experiment.collector in shell_command.WRAPPED else str(error)  # else reported by K206
+    if problem and not calls:
+        message = f"the shell cannot parse the command: {problem}"
+        yield "K401", "error", path, message, "close the quotes" if "quot" in problem else "correct the command"
         return
-    if all(overrides is None for _, overrides in calls):
-        yield "K400", "note", path, "the command was not checked: it does not call train.py", ""
+    if message := _foreign_call([call for _, call in calls]):
+        yield "K400", "note", path, f"the command was not checked: {message}", ""
         return
-    results = [(point, overrides or [], _compose_cached(overrides or [])) for point, overrides in calls]
+    results = []
+    for point, call in calls:
+        words = [word.text for word in call or [] if word.is_known]
+        results.append((point, [word.text for word in call or []], _compose_cached(words)))
+    if unknown := [word.text for word in next((call for _, call in calls if call), []) if not word.is_known]:
+        message = f"{', '.join(unknown)} was not checked: its value is known only where the command runs"
+        yield "K400", "note", path, message, ""
     for message in dict.fromkeys(result["message"] for _, _, result in results):
         if not message:
             continue
@@ -68,6 +87,25 @@ def command_problems(experiment: Experiment) -> Iterator[_Problem]:
         if not result["message"]:
             yield from _trainer_problems(experiment, result, overrides, path)
             return
+
+
+def _train_call(experiment: Experiment, point: Mapping[str, str], words: Sequence[str]) -> list[Argument] | None:
+    """Return the arguments of train.py at a point of the search space; None if the command does not call it."""
+    view = trial_view(experiment, substitute(experiment, TRIAL_NAME, point, "default"))
+    variables = shell_command.environment(view.primary[1]) if view.primary else {}
+    expanded = [shell_command.expand(word, variables) for word in words]
+    return shell_command.train_call(expanded, variables, experiment.collector in shell_command.WRAPPED)
+
+
+def _foreign_call(calls: Sequence[list[Argument] | None]) -> str:
+    """Return why the calls are not those of our train.py; "" if one is."""
+    train_calls = [call for call in calls if call is not None]
+    if not train_calls:
+        return "it does not call train.py"
+    if any(shell_command.takes_overrides([word.text for word in call]) for call in train_calls):
+        return ""
+    options = next((word.text for call in train_calls for word in call if word.text.startswith("-")), "")
+    return f"its train.py takes options ({options})" if options else "it calls train.py without overrides"
 
 
 def _cause(

@@ -8,21 +8,27 @@ from collections.abc import Mapping, Sequence
 from config.errors import InputError
 from katib.documents import Document
 from katib.experiment import PLACEHOLDER, Experiment
-from katib.shell_command import append_overrides, train_overrides
+from katib.rules_command import value_problems
+from katib.shell_command import WRAPPED, append_overrides, train_overrides
 
 
 def fixed_parameters(experiment: Experiment, overrides: Sequence[str]) -> dict[str, str]:
     """Return the parameters that overrides fix, with their values.
 
     An override fixes a parameter if it sets a key whose value in the trial's command is the parameter's placeholder.
+
+    Raises:
+        InputError: the shell would change a value in the parameter's place.
     """
     values = {key.lstrip("+"): value for key, equals, value in (row.partition("=") for row in overrides) if equals}
     references = {name: reference for name, reference, _ in experiment.trial_parameters}
     fixed = {}
-    for word in train_overrides(experiment.command) or []:
+    for word in train_overrides(experiment.command, experiment.collector in WRAPPED) or []:
         match = re.fullmatch(r"([^=]+)=\$\{trialParameters\.([^}]+)\}", word)
         if match and match[2] in references and (key := match[1].lstrip("+")) in values:
             fixed[references[match[2]]] = values[key]
+    for message, fix in value_problems(experiment, fixed):
+        raise InputError(f"{experiment.document.file}: {message}; {fix}")
     return fixed
 
 
@@ -65,7 +71,7 @@ def change_experiment(
             raise InputError(f"{message}; add it, or set primaryContainerName to its name")
         container = experiment.get(*primary[0])
         if overrides:
-            container["command"] = append_overrides(experiment.command, overrides)
+            container["command"] = append_overrides(experiment.command, overrides, experiment.collector in WRAPPED)
             container.pop("args", None)
         if image:
             container["image"] = image

@@ -1,12 +1,15 @@
 """Rules for Experiments that work badly: their findings are warnings."""
 
+import contextlib
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from katib import shell_command
+from katib import rules_command, shell_command
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SPEC, TEMPLATE, Experiment
 from katib.findings import Problem, Rule
+from katib.shell_parser import ShellSyntaxError, iter_commands, parse_tolerantly
 
 
 def _strategies(experiment: Experiment) -> Iterator[Problem]:
@@ -82,17 +85,41 @@ def _buffering(experiment: Experiment) -> Iterator[Problem]:
     line = shell_command.script(experiment.command)
     variables = {row.get("name") for row in container.get("env") or [] if isinstance(row, dict)}
     python = re.search(r"(^|[\s/])python[\d.]*\s+(?!-\S*u)", line)
-    if python and "train.py" not in line and "PYTHONUNBUFFERED" not in variables:
+    if python and not _is_own(experiment.command) and "PYTHONUNBUFFERED" not in variables:
         message = "Python buffers its output, so early stopping sees the metrics only when the trial has ended"
         yield path, message, "call python -u, or set PYTHONUNBUFFERED=1"
 
 
+def _is_own(words: Sequence[str]) -> bool:
+    """Return whether a command calls our train.py, which flushes its output."""
+    with contextlib.suppress(ShellSyntaxError):
+        return shell_command.takes_overrides(shell_command.train_overrides(words) or [])
+    return False
+
+
 def _brace_expansion(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.command[:1] in (["bash"], ["sh"]) and experiment.primary:
-        line = re.sub(r"\$\{[^}]*\}", "x", shell_command.script(experiment.command))
-        if match := re.search(r"\{[^}\s]*,[^}\s]*\}", shell_command.mask_quoted(line)):
-            message = f"bash expands {match[0]} to several words, and sh is bash in some images"
-            yield (*experiment.primary[0], "command"), message, "put it in single quotes"
+    words = experiment.command
+    if experiment.primary is None or experiment.collector not in shell_command.WRAPPED:
+        return
+    path = (*experiment.primary[0], "command")
+    bash_only = (
+        value
+        for name, values in rules_command.changed_values(experiment, bash=True).items()
+        for value in values
+        if value not in rules_command.changed_values(experiment)[name]
+    )
+    literal = (text for text in _bare_texts(words) if words[:1] in (["bash"], ["sh"]))
+    braces = (match[0] for text in literal if (match := re.search(r"\{[^}\s]*,[^}\s]*\}", text)))
+    if (text := next(itertools.chain(braces, bash_only), None)) is not None:
+        message = f"bash expands {text} to other words, and sh is bash in some images"
+        yield path, message, "put it in single quotes"
+
+
+def _bare_texts(words: Sequence[str]) -> Iterator[str]:
+    """Return the text of each word of a command, without what is quoted or a variable."""
+    for _, command in iter_commands(parse_tolerantly(shell_command.script(words), shell_command.is_bash(words))):
+        for word in command.words:
+            yield "".join(part.text for part in word.parts if part.kind == "text" and not part.quoted)
 
 
 def _hyperband(experiment: Experiment) -> Iterator[Problem]:

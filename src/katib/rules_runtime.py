@@ -1,9 +1,8 @@
 """Rules for Experiments that the cluster accepts and that cannot work with any algorithm."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from katib import shell_command
 from katib.experiment import (
     META,
     OBJECTIVE,
@@ -19,10 +18,7 @@ from katib.experiment import (
 from katib.findings import Problem, Rule
 from katib.rules_webhook import filter_problems
 from katib.schema import EXPERIMENT, job_problems, type_problems, unknown_fields
-from katib.search_space import probe_commands
-from katib.shell_command import SimpleCommand
 
-MARK = "TRIALPARAMETER"  # in place of a placeholder while a shell line is parsed
 NAME_FIX = "use letters, digits, _ and -"
 
 
@@ -96,72 +92,6 @@ def _primary_container(experiment: Experiment) -> Iterator[Problem]:
     if names and primary not in names:
         message = f"the template has no container {primary}, so Katib would wait for it forever"
         yield (*TRIAL, "primaryContainerName"), message, f"use {' or '.join(names)}"
-
-
-def _command(experiment: Experiment) -> Iterator[Problem]:
-    """Commands whose output or end the collector never sees."""
-    primary, words = experiment.primary, experiment.command
-    if primary is None or not words or experiment.collector not in shell_command.WRAPPED:
-        return
-    path = (*primary[0], "command" if primary[1].get("command") else "args")
-    one_line = 'write command: ["sh", "-c", "<one line>"]'
-    is_shell = shell_command.is_shell(words)
-    if words[0].rsplit("/", 1)[-1] in (*shell_command.SHELLS, "dash", "ash", "zsh") and not is_shell:
-        shell = " ".join(words[:2])
-        message = f"Katib does not recognize {shell} as a shell: the command does not run, the metrics file stays empty"
-        yield path, message, one_line
-        return
-    line = shell_command.script(words)
-    if len(words) > 3 and is_shell:
-        message = "Katib joins all words after sh -c with spaces, so arguments become part of the script"
-        yield path, message, one_line
-    if not is_shell and any(re.search(r"\s", shell_command.mask_quoted(word)) for word in words):
-        yield path, "Katib joins the words without quotes, so a word with spaces is split", one_line
-    if line.endswith("\n"):
-        message = "the command ends with a line break, so its output is not redirected and the metrics file stays empty"
-        yield path, message, "in YAML, write >- instead of | or >"
-    if re.search(r"(^|\s)#", shell_command.mask_quoted(line)):
-        yield path, "the comment hides what Katib appends to the command", "remove the comment"
-    try:
-        commands = shell_command.split_commands(_mask_placeholders(line))
-        scripts = [shell_command.script(words) for _, words in probe_commands(experiment, "trial")]
-        filled = [(script, len(shell_command.split_commands(script))) for script in scripts]
-    except ValueError:
-        return  # an open quote, which K401 reports
-    if any(command.program == "exec" for command in commands):
-        yield path, "exec replaces the shell that marks the trial as completed", "remove exec"
-    yield from ((path, *problem) for problem in _order_problems(experiment, commands))
-    for script, count in [(line, len(commands)), *filled]:
-        masked = shell_command.mask_quoted(_mask_placeholders(script))
-        if match := re.search(r"\$\{(?!#?[A-Za-z_]\w*(:?[-=?+]|%|#|/|\}))[^}]*\}?", masked):
-            message = f"{match[0]} is not a shell variable, so the shell exits with status 2"
-            yield path, message, "put it in single quotes"
-            break
-        if count != len(commands) or re.search(r"[^\s$;&|(]\(", masked):
-            message = f"the shell would interpret special characters of a value: {script.strip()[:120]}"
-            yield path, message, "put the value, or its placeholder, in single quotes"
-            break
-
-
-def _mask_placeholders(line: str) -> str:
-    return re.sub(r"\$\{trialParameters\.[^}]*\}", MARK, line)
-
-
-def _order_problems(experiment: Experiment, commands: Sequence[SimpleCommand]) -> Iterator[tuple[str, str]]:
-    """Commands after the training: Katib redirects only the last one's output, and stops the shell's only child."""
-    training = [index for index, command in enumerate(commands) if any(MARK in word for word in command.words)]
-    if any(command.operator == "&" for command in commands[1:]) or experiment.command[-1].rstrip().endswith(("&", ";")):
-        yield "Katib does not wait for a command in the background", "remove the & (or ;) after the command"
-    if not training:
-        return
-    operators = [command.operator for command in commands[training[-1] + 1 :]]
-    if operators and all(operator == "|" for operator in operators):
-        if experiment.early_stopping:
-            message = "early stopping ends the shell's only child process, and a pipe has several"
-            yield message, "write to a file instead of a pipe"
-    elif operators and experiment.collector == "StdOut":
-        message = "Katib collects only the output of the last command, which is not the one with the trial parameters"
-        yield message, "move the training to the end"
 
 
 def _metrics(experiment: Experiment) -> Iterator[Problem]:
@@ -254,7 +184,6 @@ RULES = (
     Rule("K203", "error", "every parameter is referenced by a trial parameter", _unused_parameters),
     Rule("K204", "error", "feasible spaces contain valid values", _feasible_space),
     Rule("K205", "error", "the template has the primary container", _primary_container),
-    Rule("K206", "error", "the collector sees the command's output and its end", _command),
     Rule("K207", "error", "the collector can match every metric's name", _metrics),
     Rule("K208", "error", "references to the trial itself can be resolved", _meta_references),
     Rule("K209", "error", "filters of the StdOut collector are valid", _stdout_filter),

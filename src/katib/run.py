@@ -10,13 +10,13 @@ from pathlib import Path
 from types import FrameType
 
 from config.errors import InputError, SignalInterrupt
-from config.numbers import format_number
+from config.numbers import format_count, format_number
 from katib import findings, report, table
 from katib.check import check_experiment
 from katib.documents import read
 from katib.experiment import Experiment, trial_command
 from katib.search import Search
-from katib.shell_command import train_overrides
+from katib.shell_command import WRAPPED, takes_overrides, train_overrides
 from katib.trials import Trial
 
 FAILED_EXIT_CODE = 6
@@ -119,7 +119,7 @@ def load_checked(
         print(findings.format_text(problems), file=sys.stderr)
     errors = sum(finding.level == "error" for finding in problems)
     if errors and not no_check:
-        raise InputError(f"{file} has {errors} error{'s' * (errors != 1)}: fix the file, or add --no-check")
+        raise InputError(f"{file} has {format_count(errors, 'error')}: fix the file, or add --no-check")
     return experiment
 
 
@@ -132,10 +132,11 @@ def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]
         overrides: overrides that were added to the trials' command line.
 
     Returns:
-        The train.py command; only the assignments if the trial's command does not call train.py.
+        The train.py command; only the assignments if the trial's command does not call our train.py.
     """
-    trial_overrides = train_overrides(trial_command(experiment, trial.name, trial.assignments))
-    if trial_overrides is None:
+    words = trial_command(experiment, trial.name, trial.assignments)
+    trial_overrides = train_overrides(words, experiment.collector in WRAPPED)
+    if trial_overrides is None or not takes_overrides(trial_overrides):
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
     by_key = {override.partition("=")[0]: override for override in [*trial_overrides, *overrides]}  # the last counts
     return shlex.join(["python", "train.py", *(word for key, word in by_key.items() if key not in SEARCH_KEYS)])

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from config import command
+from config.numbers import format_count
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,8 +101,9 @@ def _check(args: argparse.Namespace) -> int:
     else:
         for item in findings:
             print(f"{item.file}: {item.location}: {item.message}")
-    count = f"{len(args.files)} pipeline{'s' * (len(args.files) != 1)}"
-    print(f"{count} checked: {len(findings)} finding{'s' * (len(findings) != 1)}", file=sys.stderr)
+    refused = len({item.file for item in findings})
+    counts = [format_count(len(args.files), "pipeline") + " checked", *([f"{refused} refused"] if refused else [])]
+    print(f"{' and '.join(counts)}: {format_count(len(findings), 'finding')}", file=sys.stderr)
     return 2 if findings else 0
 
 

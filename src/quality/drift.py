@@ -13,6 +13,7 @@ import numpy.typing as npt
 from config import files, tasks
 from config.command import take_override
 from config.errors import InputError
+from config.numbers import format_count
 from datamodules import factory
 from datamodules.classes import format_names
 from quality import distances, drift_report, features, notify, profile, tables, verdict
@@ -73,7 +74,7 @@ def command(args: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"the report cannot be written to {report}: {error.strerror or error}") from error
     names = format_names(drifted)
-    print(f"{len(drifted)} of {len(columns)} columns drifted{': ' + names if drifted else ''}")
+    print(f"{len(drifted)} of {format_count(len(columns), 'column')} drifted{': ' + names if drifted else ''}")
     print(f"isotrain: {report / 'report.html'}", file=sys.stderr)
     if not drifted:
         return 0

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config.numbers import format_count
 from quality.description import Description
 from quality.verdict import CheckResult, Verdict
 from reports import page
@@ -186,7 +187,7 @@ def format_markdown(verdict: Verdict, counts: str) -> str:
         counts: examples of each split, in words.
     """
     lines = [f"# Data contract {verdict.contract}: {verdict.status}", ""]
-    lines += [f"{len(verdict.checks)} checks over {counts}.", ""]
+    lines += [f"{format_count(len(verdict.checks), 'check')} over {counts}.", ""]
     if verdict.errors:
         lines += ["```text", *verdict.errors[:2000].splitlines(), "```", ""]
     violated = [check for outcome in OUTCOMES[:-1] for check in verdict.by(outcome)]

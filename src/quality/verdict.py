@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config import terminal
+from config.numbers import format_count
 
 FILE = "verdict.json"
 ROWS = "rows.jsonl"
@@ -103,7 +104,7 @@ def summarise_verdict(verdict: Verdict) -> str:
     head = f"the data contract {verdict.contract}"
     if verdict.accepted:
         warnings = f", {len(verdict.by('warned'))} warned" if verdict.status == "warned" else ""
-        return f"{head}: {verdict.status}, {len(verdict.checks)} checks{warnings}"
+        return f"{head}: {verdict.status}, {format_count(len(verdict.checks), 'check')}{warnings}"
     failed, unevaluated = verdict.by("failed"), verdict.by("unevaluated")
     parts = []
     if failed:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from config.errors import InputError, UnreachableError
+from config.numbers import format_count
 from runs import metric_lines
 from runs.metric_lines import MetricLine
 
@@ -78,5 +79,5 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
             flush()
         except grpc.RpcError as error:
             raise UnreachableError(
-                f"push_metrics={address}: {len(pending)} values could not be sent: {error.code().name}"
+                f"push_metrics={address}: {format_count(len(pending), 'value')} could not be sent: {error.code().name}"
             ) from error

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config.numbers import format_count
 from config.terminal import format_duration, format_timestamp
 from reports import page
 from reports.page import Cell, format_rounded
@@ -63,7 +64,7 @@ def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, MeanEs
     if isinstance(monitor, str) and is_number(metrics.get(monitor)):
         note = ""
         if interval := format_interval(means.get(monitor)):
-            note = f"95 % interval {interval}, {means[monitor].examples:,} examples"
+            note = f"95 % interval {interval}, {format_count(means[monitor].examples, 'example')}"
         pairs.append((monitor, Cell(format_rounded(metrics[monitor], 5), note=note)))
     best = as_mapping(record.get("best"))
     if isinstance(best.get("step"), int):

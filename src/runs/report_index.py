@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import InputError
+from config.numbers import format_count
 from config.terminal import format_duration, format_timestamp
 from reports import page
 from reports.charts import Series
@@ -35,9 +36,7 @@ def write(path: Path, summaries: Sequence[Summary]) -> None:
         path,
         "runs.html.jinja",
         title="Runs",
-        summary=", ".join(
-            [f"{count} run{'s' if count != 1 else ''}", *(f"{number} {status}" for status, number in statuses)]
-        ),
+        summary=", ".join([format_count(count, "run"), *(f"{number} {status}" for status, number in statuses)]),
         columns=COLUMNS,
         rows=[_row(path, row) for row in summaries],
         data_names=[row["data"] or row["status"] for row in summaries],

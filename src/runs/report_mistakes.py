@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from config import tasks
+from config.numbers import format_count
 from reports.page import data_uri
 from runs import folder as folders
 from runs.prediction_table import PredictionTable
@@ -33,7 +34,7 @@ def mistakes(folder: Path, columns: PredictionTable | None) -> dict[str, Any] | 
         return section | {"missing": "is_correct"}
     wrong_rows = [row for row, correct in zip(columns.rows, columns.correct, strict=True) if not correct]
     if not wrong_rows:
-        return section | {"summary": f"None in {count:,} examples."}
+        return section | {"summary": f"None in {format_count(count, 'example')}."}
     section["summary"] = f"{len(wrong_rows):,} of {count:,} predictions are wrong"
     module = tasks.load_module(columns.task)
     missing = [name for name in ("MISTAKE_COLUMNS", "mistake") if not hasattr(module, name)]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import InputError
+from config.numbers import format_count
 from datamodules.images.image_splits import Boxes, Split
 from datamodules.sources.files import read_bytes
 from datamodules.storage.arrays import TextArray, TextWriter, load
@@ -115,7 +116,9 @@ def write(split: Split, classes: Sequence[Mapping[str, str]], size: int, folder:
             done += len(pixels)
             progress.update(len(pixels))
     if done != len(split):
-        raise InputError(f"{split.location} changed while it was read: {done} images instead of {len(split)}")
+        raise InputError(
+            f"{split.location} changed while it was read: {format_count(done, 'image')} instead of {len(split)}"
+        )
     counts["resized"] = int((sizes != size).any(axis=1).sum())
     np.save(folder / "labels.npy", split.labels)
     np.save(folder / "boxes.npy", fit_boxes(split.boxes, sizes, size))
