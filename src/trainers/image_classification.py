@@ -116,7 +116,7 @@ class ImageClassification(Task):
             "pretrained_cfg": {
                 **{key: timm_config.get(key) for key in ("tag", "first_conv", "classifier")},
                 "input_size": [3, size, size],
-                "fixed_input_size": "img_size" in self.arguments,
+                "fixed_input_size": self.arguments.get("img_size") == size,
                 "interpolation": "box" if small else resizing.interpolation,
                 "crop_pct": resizing.crop_pct,
                 "crop_mode": resizing.crop_mode,

@@ -77,8 +77,11 @@ def _options(architecture: str, arguments: Mapping[str, Any], size: int) -> list
 
     if "img_size" in arguments:
         return [{}]
-    options: list[dict[str, Any]] = [{}, {"img_size": size}]
-    return options[::-1] if getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False) else options
+    config = timm.get_pretrained_cfg(architecture)
+    if not getattr(config, "fixed_input_size", False):
+        return [{}, {"img_size": size}]
+    # Some scale images to their own size inside. timm would pass that size too, but not for an exported config.json.
+    return [{"img_size": size}, {"img_size": config.input_size[-1]}]
 
 
 def _sizes_near(architecture: str, arguments: Mapping[str, Any], size: int) -> Iterator[int]:
