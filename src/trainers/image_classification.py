@@ -99,7 +99,7 @@ class ImageClassification(Task):
 
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.model.state_dict().items()}
         small = self.stem == "small"
         save_file(enlarge_stem(state) if small else state, path / "model.safetensors")
         size = self.data.image_size * (2 if small else 1)

@@ -39,7 +39,7 @@ def size_arguments(architecture: str, arguments: Mapping[str, Any], size: int) -
     problems = [_find_problem(architecture, text, json.dumps(option), size) for option in options]
     if None in problems:
         return options[problems.index(None)]
-    others = [problem for problem in problems if not isinstance(problem, TypeError)]
+    others = [problem for problem in problems if problem is not None and not isinstance(problem, TypeError)]
     if not others:
         raise InputError(f"model.arguments: timm's {architecture} does not take them ({problems[0]})")
     reason = _first_line(others[0])
