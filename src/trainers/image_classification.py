@@ -99,7 +99,7 @@ class ImageClassification(Task):
 
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.model.state_dict().items()}
         small = self.stem == "small"
         save_file(enlarge_stem(state) if small else state, path / "model.safetensors")
         size = self.data.image_size * (2 if small else 1)
@@ -116,7 +116,7 @@ class ImageClassification(Task):
             "pretrained_cfg": {
                 **{key: timm_config.get(key) for key in ("tag", "first_conv", "classifier")},
                 "input_size": [3, size, size],
-                "fixed_input_size": "img_size" in self.arguments,
+                "fixed_input_size": self.arguments.get("img_size") == size,
                 "interpolation": "box" if small else resizing.interpolation,
                 "crop_pct": resizing.crop_pct,
                 "crop_mode": resizing.crop_mode,

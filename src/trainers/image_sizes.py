@@ -39,20 +39,20 @@ def size_arguments(architecture: str, arguments: Mapping[str, Any], size: int) -
     problems = [_find_problem(architecture, text, json.dumps(option), size) for option in options]
     if None in problems:
         return options[problems.index(None)]
-    others = [problem for problem in problems if not isinstance(problem, TypeError)]
-    if not others:
+    failures = [problem for problem in problems if problem is not None and not isinstance(problem, TypeError)]
+    if not failures:
         raise InputError(f"model.arguments: timm's {architecture} does not take them ({problems[0]})")
-    reason = _first_line(others[0])
-    own = getattr(timm.get_pretrained_cfg(architecture), "input_size", (3, 224, 224))[-1]
-    sizes = sorted({*_sizes_near(architecture, arguments, size), *_sizes_among(architecture, arguments, [own])})
+    reason = _first_line(failures[0])
+    native_size = getattr(timm.get_pretrained_cfg(architecture), "input_size", (3, 224, 224))[-1]
+    sizes = sorted({*_sizes_near(architecture, arguments, size), *_sizes_among(architecture, arguments, [native_size])})
     if sizes:
         raise InputError(
             f"data.image_size={size}: timm's {architecture} does not take images of this size ({reason}); of the sizes "
             f"tried it takes {', '.join(map(str, sizes))}"
         )
-    given = f" with model.arguments={json.dumps(dict(arguments), default=str)}" if arguments else ""
+    network = f" with model.arguments={json.dumps(dict(arguments), default=str)}" if arguments else ""
     raise InputError(
-        f"model.name={architecture}: timm's network{given} cannot classify images of three channels ({reason})"
+        f"model.name={architecture}: timm's network{network} cannot classify images of three channels ({reason})"
     )
 
 
@@ -77,8 +77,11 @@ def _options(architecture: str, arguments: Mapping[str, Any], size: int) -> list
 
     if "img_size" in arguments:
         return [{}]
-    options: list[dict[str, Any]] = [{}, {"img_size": size}]
-    return options[::-1] if getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False) else options
+    config = timm.get_pretrained_cfg(architecture)
+    if not getattr(config, "fixed_input_size", False):
+        return [{}, {"img_size": size}]
+    # Some scale images to their own size inside. timm would pass that size too, but not for an exported config.json.
+    return [{"img_size": size}, {"img_size": config.input_size[-1]}]
 
 
 def _sizes_near(architecture: str, arguments: Mapping[str, Any], size: int) -> Iterator[int]:

@@ -200,23 +200,27 @@ def decode(content: bytes, size: int, resizing: Resizing = TRAINING) -> tuple[Pi
     Raises:
         Exception: of Pillow, for content that it cannot decode; `describe_error` explains it.
     """
-    from PIL import Image
-
     with open_image(content) as image:
         original = image.size
         greyscale = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
         rgb = to_rgb(image)
-        resized, corner = resizing.geometry(np.array(original), size)
-        (width, height), (left, top) = resized.tolist(), corner.tolist()
-        if rgb.size != (width, height):
-            rgb = rgb.resize((width, height), Image.Resampling[resizing.interpolation.upper()])
-        if left < 0 or top < 0:
-            canvas = Image.new("RGB", (size, size), resizing.fill)
-            canvas.paste(rgb, (-left, -top))
-            rgb = canvas
-        elif rgb.size != (size, size):
-            rgb = rgb.crop((left, top, left + size, top + size))
+        if original != (size, size) or resizing.crop_pct != 1:
+            rgb = _resize(rgb, size, resizing)
         return np.asarray(rgb), original, greyscale
+
+
+def _resize(rgb: "Image", size: int, resizing: Resizing) -> "Image":
+    from PIL import Image
+
+    resized, corner = resizing.geometry(np.array(rgb.size), size)
+    (width, height), (left, top) = resized.tolist(), corner.tolist()
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling[resizing.interpolation.upper()])
+    if left < 0 or top < 0:
+        canvas = Image.new("RGB", (size, size), resizing.fill)
+        canvas.paste(rgb, (-left, -top))
+        return canvas
+    return rgb.crop((left, top, left + size, top + size)) if rgb.size != (size, size) else rgb
 
 
 def open_image(content: bytes) -> "Image":
