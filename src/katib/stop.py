@@ -71,8 +71,8 @@ def _is_python(process: psutil.Process) -> bool:
 
 def _is_in_container(process: psutil.Process) -> bool:
     """Return whether a process sees the same file system as this one; containers of a pod may share process ids."""
-    own, other = Path("/proc/self/ns/mnt"), Path(f"/proc/{process.pid}/ns/mnt")
-    return not own.exists() or own.readlink() == other.readlink()
+    this_namespace, namespace = Path("/proc/self/ns/mnt"), Path(f"/proc/{process.pid}/ns/mnt")
+    return not this_namespace.exists() or this_namespace.readlink() == namespace.readlink()
 
 
 def _program(words: Sequence[str]) -> tuple[str, str]:

@@ -131,8 +131,8 @@ def _all_categories(
     for name in old["columns"].keys() & new["columns"].keys():
         sides = [row["columns"][name].get("counts", {}).get(part) for row, part in ((old, "train"), (new, split))]
         if None not in sides:
-            whole = all(len(side) <= profile.MAX_CATEGORIES for side in sides)
-            columns[name] = (sides[0], sides[1]) if whole else ({}, {})
+            is_complete = all(len(side) <= profile.MAX_CATEGORIES for side in sides)
+            columns[name] = (sides[0], sides[1]) if is_complete else ({}, {})
     return columns
 
 
