@@ -352,7 +352,7 @@ BROKEN: list[tuple[str, Change]] = [
     ("K312", first(min="0.0003", step="0.0002")),
     ("K312", both(algorithm("tpe"), first(min="0.0003", step="0.0002"))),
     ("K312", algorithm("random", parameter("data.batch_size", "int", min="8", max="62", step="8"))),
-    ("K312", algorithm("cmaes", parameter("data.batch_size", "int", min="8", max="60", step="10"))),
+    ("K312", algorithm("cmaes", parameter("data.batch_size", "int", min="8", max="64", step="10"))),
     ("K312", algorithm("sobol", parameter("data.batch_size", "int", min="8", max="16"))),
     (
         "K312",

@@ -77,7 +77,8 @@ class Parameter:
         low, high = bounds
         if self.type == "int":
             return [str(value) for value in range(int(low), int(high) + 1, max(1, int(step)))]
-        values = [low + index * (low + step - low) for index in range(math.ceil((high + step - low) / step))]
+        delta, count = low + step - low, math.ceil((high + step - low) / step)
+        values = [low, low + step, *(low + index * delta for index in range(2, count))][: max(0, count)]
         return [repr(value) for value in (values[:-1] if values and values[-1] > high else values)]
 
 
