@@ -86,25 +86,6 @@ def test_unaffected_texts_have_the_vocabulary_and_the_entries_that_they_had(tmp_
     assert data.describe()["val"]["unrecoverable_answers"] == 0
 
 
-def lossy_tokenizer(path: Path) -> Path:
-    """The byte-level pipeline of a public bug report, whose offsets are wrong."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.Punctuation()]
-    )
-    words = trainers.BpeTrainer(
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the fox of the dog is red and blue"] * 3, words)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
-    tokenizer.save(str(path))
-    return path
-
-
 def brute_force(data: QuestionAnsweringData) -> list[int]:
     """Questions whose answer is the text of the target's tokens in no window."""
     lost = []
@@ -118,17 +99,6 @@ def brute_force(data: QuestionAnsweringData) -> list[int]:
         if answer["text"] not in texts:
             lost.append(number)
     return lost
-
-
-def test_wrong_offsets_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_questions(tmp_path / "data", "the fox-trot of dogs is red and blue", spaces=True)
-    monkeypatch.setattr("datamodules.text.coverage.MAX_ANSWER_SHARE", 1.0)
-    data = prepared(folder, tmp_path, tokenizer=str(lossy_tokenizer(tmp_path / "tokenizer.json")))
-    lost = brute_force(data)
-    counts = data.describe()["train"]
-    assert counts["unrecoverable_answers"] == len(lost)
-    assert counts["unrecoverable_answer_share"] == round(len(lost) / 32, 6)
-    print("lost", len(lost))
 
 
 def test_a_small_share_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
