@@ -13,7 +13,6 @@ from config.errors import InputError
 from datamodules.question_answering import QuestionAnsweringData
 from datamodules.text import tokenizer as tokenizers
 from datamodules.text import vocabulary
-from datamodules.text.coverage import MAX_ANSWER_SHARE
 from datamodules.text.vocabulary import splits_characters, train, wordpiece
 from datamodules.text.windows import PairEncoder
 from datamodules.text_classification import TextClassificationData
@@ -73,7 +72,7 @@ def test_own_vocabularies_give_every_answer_back(script: str, tmp_path: Path) ->
 
 
 def test_unaffected_texts_have_the_vocabulary_and_the_entries_that_they_had(tmp_path: Path) -> None:
-    assert not splits_characters(["Zürich, São Paulo, Kraków: “quotes”, 100 €. " * 10 + "東京 ที่"])
+    assert not splits_characters(["Zürich, São Paulo, Kraków: “quotes”, 100 €. " * 20 + "東京 ที่"])
     data = QuestionAnsweringData(
         sample={"seed": 0, "train": 64, "val": 32, "unanswerable": 0.0}, cache_dir=str(tmp_path), vocab_size=1000
     )
@@ -85,25 +84,6 @@ def test_unaffected_texts_have_the_vocabulary_and_the_entries_that_they_had(tmp_
     )
     data.setup("fit")
     assert data.describe()["val"]["unrecoverable_answers"] == 0
-
-
-def lossy_tokenizer(path: Path) -> Path:
-    """The byte-level pipeline of a public bug report, whose offsets are wrong."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.Punctuation()]
-    )
-    words = trainers.BpeTrainer(
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the fox of the dog is red and blue"] * 3, words)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
-    tokenizer.save(str(path))
-    return path
 
 
 def brute_force(data: QuestionAnsweringData) -> list[int]:
@@ -119,21 +99,6 @@ def brute_force(data: QuestionAnsweringData) -> list[int]:
         if answer["text"] not in texts:
             lost.append(number)
     return lost
-
-
-def test_wrong_offsets_are_refused_with_an_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_questions(tmp_path / "data", "the fox-trot of dogs is red and blue", spaces=True)
-    path = str(lossy_tokenizer(tmp_path / "tokenizer.json"))
-    with pytest.raises(
-        InputError, match=r"train: \d+ answers \(\d+\.\d%\) are not given back .*question \d+: the tokens of"
-    ):
-        prepared(folder, tmp_path, tokenizer=path)
-    monkeypatch.setattr("datamodules.text.coverage.MAX_ANSWER_SHARE", 1.0)
-    data = prepared(folder, tmp_path, tokenizer=path)
-    lost = brute_force(data)
-    counts = data.describe()["train"]
-    assert counts["unrecoverable_answers"] == len(lost) > MAX_ANSWER_SHARE * 32
-    assert counts["unrecoverable_answer_share"] == round(len(lost) / 32, 6)
 
 
 def test_a_small_share_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,7 +55,11 @@ def network(model_type: str, **settings: Any) -> Any:
     sizes = {name: value for name, value in SIZES.items() if name in default.to_dict()}
     config = AutoConfig.for_model(model_type, **{**sizes, **EXTRA.get(model_type, {}), "pad_token_id": 0, **settings})
     torch.manual_seed(0)
-    return AutoModelForQuestionAnswering.from_config(config).eval()
+    model = AutoModelForQuestionAnswering.from_config(config).eval()
+    if model_type == "xlnet":  # whose weights of segments are too small to matter
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 def own_tokenizer(name: str) -> Any:

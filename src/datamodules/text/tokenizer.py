@@ -280,7 +280,10 @@ def _properties(loaded: Any) -> dict[str, Any]:
         unknown = tokenizer.token_to_id(model["unk_token"])
 
     def tokens(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+        # Without an unknown token, some models raise an exception of no specific class.
+        with contextlib.suppress(Exception):
+            return list(tokenizer.encode(text, add_special_tokens=False).ids)
+        return []
 
     return {
         "type_count": max(pair.type_ids) + 1,
