@@ -217,7 +217,7 @@ def test_the_pipeline_takes_it(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "override", "message"),
     [
-        ("counting.task", [], "the explainer counting.task of the task counting lacks FORMAT, EXAMPLES"),
+        ("counting.task", [], "the explainer counting.task of the task counting lacks FORMAT, CHUNK, MEASURES"),
         ("explain.text_explainer", [], "explain.counting is not configured: add its section"),
         (
             "explain.text_explainer",
