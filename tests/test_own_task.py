@@ -214,10 +214,23 @@ def test_the_pipeline_takes_it(command: Command, tmp_path: Path) -> None:
     assert state["state"] == "SUCCEEDED", done.stdout + done.stderr
 
 
-def test_a_task_without_explanation_settings_is_refused_before_training(command: Command, tmp_path: Path) -> None:
-    """It has an explainer, but no section in conf/explain: told at once, not after hours of training."""
+@pytest.mark.parametrize(
+    ("module", "override", "message"),
+    [
+        ("counting.task", [], "the explainer counting.task of the task counting lacks FORMAT, CHUNK, MEASURES"),
+        ("explain.text_explainer", [], "explain.counting is not configured: add its section"),
+        (
+            "explain.text_explainer",
+            ["+explain.counting={measures: {colour: {block: true, bound: 0.0}}}"],
+            "explain.counting.measures.colour: no such measure; valid: text_permutation",
+        ),
+    ],
+)
+def test_explanations_that_cannot_be_made_are_refused_before_training(
+    module: str, override: list[str], message: str, command: Command, tmp_path: Path
+) -> None:
     with (tmp_path / "mine" / "counting" / "task.py").open("a") as file:
-        file.write("\n\ndef explainer():\n    return None\n")
-    done = command(*TRAIN, "explain=warn", "hydra.run.dir=a", expected=2)
-    assert "explain.counting is not configured: add its section" in done.stderr
+        file.write(f"\n\ndef explainer():\n    import {module} as explanations\n\n    return explanations\n")
+    done = command(*TRAIN, "explain=warn", *override, "hydra.run.dir=a", expected=2)
+    assert message in done.stderr
     assert not (tmp_path / "a" / "metrics.jsonl").exists()

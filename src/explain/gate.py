@@ -8,25 +8,49 @@ from typing import Any
 from omegaconf import DictConfig
 
 from config import process
-from config.errors import ExplanationError
+from config.errors import ExplanationError, InputError
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "explain"
+# What the module of a task's explanations must have (docs/explain.md).
+_MEMBERS = (
+    *(
+        "FORMAT",
+        "EXAMPLES",
+        "CHUNK",
+        "MEASURES",
+        "STABILITY",
+        "settings",
+        "examples",
+        "preprocessing",
+        "random_network",
+    ),
+    *("explain", "table", "lines", "slices", "report_sections"),
+)
 
 
 def check_options(config: DictConfig) -> None:
     """Check what the explanation of a run needs, before training.
 
     Raises:
-        InputError: the task has no explainer or no section in conf/explain, or the file of thresholds is invalid.
+        InputError: the task has no explainer, an incomplete one or no section in conf/explain, a measure is unknown, or the
+            file of thresholds is invalid.
     """
     if config.explain.action != "off":
         from config import tasks
         from explain.options import read_options
 
-        tasks.load_member(str(config.task.name), "explainer", "explain")
-        read_options(config.explain, str(config.task.name))
+        task = str(config.task.name)
+        explainer = tasks.load_member(task, "explainer", "explain")()
+        if missing := [name for name in _MEMBERS if not hasattr(explainer, name)]:
+            name = getattr(explainer, "__name__", explainer)
+            raise InputError(f"the explainer {name} of the task {task} lacks {', '.join(missing)}: see docs/explain.md")
+        measures = read_options(config.explain, task).measures
+        if unknown := sorted(measures.keys() - set(explainer.MEASURES)):
+            raise InputError(
+                f"explain.{task}.measures.{unknown[0]}: no such measure; valid: {', '.join(explainer.MEASURES)}"
+            )
 
 
 def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:

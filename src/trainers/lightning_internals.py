@@ -22,7 +22,7 @@ def training_ends(trainer: pl.Trainer) -> bool:
         return True
     if not fit_loop.epoch_loop._num_ready_batches_reached():
         return False
-    epochs = fit_loop.epoch_progress.current.processed + 1  # once this epoch has ended
+    epochs = fit_loop.epoch_progress.current.processed + 1  # type: ignore[attr-defined]  # once this epoch has ended
     # A stop before min_epochs or min_steps takes effect at the end of an epoch.
     stops = epochs >= (fit_loop.min_epochs or 0) and trainer.global_step >= (fit_loop.min_steps or 0)
     return 0 < (fit_loop.max_epochs or -1) <= epochs or (trainer.should_stop and stops)
