@@ -21,7 +21,7 @@ def parse_quantity(value: object) -> Decimal | None:
         return None
     number, suffix = Decimal(match[1]), match[2]
     if suffix in _BINARY:
-        return number * 1024 ** _BINARY.index(suffix)
+        return number * Decimal(1024) ** _BINARY.index(suffix)
     exponent = _EXPONENTS[suffix] if suffix in _EXPONENTS else int(suffix[1:])
     return number.scaleb(exponent)
 
@@ -40,9 +40,9 @@ def canonical_quantity(text: str) -> str | None:
         return None
     suffix = match[2]
     if suffix.endswith("i") and abs(value) >= 1024 and value == int(value):
-        whole = int(value)
-        power = next(power for power in count() if whole % 1024 ** (power + 1) or power == len(_BINARY) - 1)
-        return f"{whole // 1024**power}{_BINARY[power]}"
+        integer = int(value)
+        power = next(power for power in count() if integer % 1024 ** (power + 1) or power == len(_BINARY) - 1)
+        return f"{integer // 1024**power}{_BINARY[power]}"
     nano = int(value.scaleb(9).to_integral_value(ROUND_CEILING))
     if nano == 0:
         return "0"

@@ -257,7 +257,7 @@ def required_fields(kind: str) -> list[str]:
 
 def _is_left_out(model: Any, attribute: str, key: str, value: Any) -> bool:
     """Return whether Go leaves a zero value out when it writes an object as JSON (`omitempty`)."""
-    kind, name = model.openapi_types[attribute], f"{model.__name__}.{key}"
+    kind, name = str(model.openapi_types[attribute]), f"{model.__name__}.{key}"
     if value == {} and isinstance(value, dict):
         return kind.lower().startswith("dict")
     if value == [] and isinstance(value, list):
