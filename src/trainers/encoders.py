@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Types of models with a question-answering head that need more than a question and a context.
-OTHER_INPUTS = {
-    "layoutlmv2": "the image of a page",
-    "lxmert": "the regions of an image",
+# Types of models that cannot be trained on batches of texts, and why.
+UNSUITABLE = {
+    "layoutlmv2": "needs the image of a page besides text",
+    "lxmert": "needs the regions of an image besides text",
+    "reformer": "is trained only on texts whose length is a multiple of its chunks",
 }
 
 
@@ -288,18 +289,13 @@ def _read_config(head: Head, pretrained: str, revision: str | None) -> Any:
 
 
 def _check_suitable(head: Head, config: Any) -> None:
-    """Check that a model takes nothing but text, in batches of any length.
+    """Check that a model can be trained on batches of texts.
 
     Raises:
-        InputError: it does not.
+        InputError: it cannot.
     """
-    if needed := OTHER_INPUTS.get(config.model_type):
-        raise InputError(f"a {config.model_type} needs {needed} besides text: use another model for {head.purpose}")
-    if config.model_type == "reformer" and config.axial_pos_embds:
-        raise InputError(
-            "a reformer with axial position embeddings is trained on texts of a single length only: use another model, or "
-            "for random weights model.architecture.axial_pos_embds=false"
-        )
+    if reason := UNSUITABLE.get(config.model_type):
+        raise InputError(f"a {config.model_type} {reason}: use another model for {head.purpose}")
 
 
 def _check_separators(config: Any, data: Any) -> None:
