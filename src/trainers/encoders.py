@@ -117,7 +117,7 @@ def load_encoder(head: Head, folder: Path) -> Any:
         model, new_parameters = weights.load_transformers(
             auto_class, str(folder), f"run={folder}", attn_implementation=None, dtype=torch.float32
         )
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise InputError(f"run={folder}: cannot load the model: {weights.describe_read_error(error)}") from error
