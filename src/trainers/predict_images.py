@@ -36,6 +36,8 @@ class ImagePredictor:
         self.device = predict.default_device()
         try:
             network, _ = weights.load_timm(str(model.config.get("architecture")), model.folder, None)
+        except MemoryError:
+            raise
         except Exception as error:
             raise InputError(
                 f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"
