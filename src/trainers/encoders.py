@@ -245,7 +245,7 @@ def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_i
             "model, give ~model.architecture '+model.architecture={model_type: ..., ...}'"
         )
     has_positions = "max_position_embeddings" in {*default.to_dict(), *default.attribute_map}
-    settings = {"max_position_embeddings": max(512, max_length)} if has_positions else {}
+    settings: dict[str, Any] = {"max_position_embeddings": max(512, max_length)} if has_positions else {}
     settings |= {**architecture, "vocab_size": vocab_size, "pad_token_id": pad_id}
     # The default special tokens may be those of a larger vocabulary.
     for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
