@@ -45,7 +45,6 @@ EXTRA: dict[str, dict[str, Any]] = {
     "led": {"attention_window": [16, 16]},
     "markuplm": {"xpath_unit_hidden_size": 8},
     "qwen3_next": {"num_hidden_layers": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2},
-    "reformer": {"axial_pos_embds": False, "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8},
     "roc_bert": {"pronunciation_vocab_size": 10, "shape_vocab_size": 10},
 }
 KINDS = ("deberta-v2", "mpnet", "gpt2", "t5")  # tried by `make test`; all others by `make test-more`
@@ -127,7 +126,7 @@ def build(data: Any, model_type: str) -> QuestionAnswering:
 
 
 @pytest.mark.parametrize(
-    "model_type", walk(name for name in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES if name not in encoders.OTHER_INPUTS)
+    "model_type", walk(name for name in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES if name not in encoders.UNSUITABLE)
 )
 def test_every_type_trains_and_answers_as_exported(
     model_type: str, data: QuestionAnsweringData, questions: Path, tmp_path: Path
@@ -163,17 +162,17 @@ def test_every_type_trains_and_answers_as_exported(
     assert len(answers.start) == 1
 
 
-@pytest.mark.parametrize("model_type", encoders.OTHER_INPUTS)
-def test_types_that_need_more_than_text_are_refused(model_type: str, data: QuestionAnsweringData) -> None:
-    with pytest.raises(InputError, match=f"a {model_type} needs .* besides text: use another model"):
+@pytest.mark.parametrize("model_type", encoders.UNSUITABLE)
+def test_types_that_do_not_train_on_texts_are_refused(model_type: str, data: QuestionAnsweringData) -> None:
+    with pytest.raises(InputError, match=f"a {model_type} .*: use another model"):
         QuestionAnswering(data, {"lr": 1e-3}, None, architecture={"model_type": model_type})
 
 
 @pytest.mark.parametrize("pad_id", [0, 1, 5])
 @pytest.mark.parametrize("model_type", walk(MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES))
 def test_the_longest_input_is_what_the_network_takes(model_type: str, pad_id: int) -> None:
-    if model_type in encoders.OTHER_INPUTS:
-        pytest.skip("takes no text alone")
+    if model_type in encoders.UNSUITABLE:
+        pytest.skip("is refused")
     config = encoders._new_config(encoders.SPAN_HEAD, architecture(model_type), 100, pad_id, 16)
     encoders._update_config(config, None, None, {})
     network = AutoModelForQuestionAnswering.from_config(config).eval()

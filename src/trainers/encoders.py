@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Types of models with a question-answering head that need more than a question and a context.
-OTHER_INPUTS = {
-    "layoutlmv2": "the image of a page",
-    "lxmert": "the regions of an image",
+# Types of models that cannot be trained on batches of texts, and why.
+UNSUITABLE = {
+    "layoutlmv2": "needs the image of a page besides text",
+    "lxmert": "needs the regions of an image besides text",
+    "reformer": "is trained only on texts whose length is a multiple of its chunks",
 }
 
 
@@ -116,7 +117,7 @@ def load_encoder(head: Head, folder: Path) -> Any:
         model, new_parameters = weights.load_transformers(
             auto_class, str(folder), f"run={folder}", attn_implementation=None, dtype=torch.float32
         )
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise InputError(f"run={folder}: cannot load the model: {weights.describe_read_error(error)}") from error
@@ -243,7 +244,7 @@ def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_i
             "model, give ~model.architecture '+model.architecture={model_type: ..., ...}'"
         )
     has_positions = "max_position_embeddings" in {*default.to_dict(), *default.attribute_map}
-    settings = {"max_position_embeddings": max(512, max_length)} if has_positions else {}
+    settings: dict[str, Any] = {"max_position_embeddings": max(512, max_length)} if has_positions else {}
     settings |= {**architecture, "vocab_size": vocab_size, "pad_token_id": pad_id}
     # The default special tokens may be those of a larger vocabulary.
     for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
@@ -287,18 +288,13 @@ def _read_config(head: Head, pretrained: str, revision: str | None) -> Any:
 
 
 def _check_suitable(head: Head, config: Any) -> None:
-    """Check that a model takes nothing but text, in batches of any length.
+    """Check that a model can be trained on batches of texts.
 
     Raises:
-        InputError: it does not.
+        InputError: it cannot.
     """
-    if needed := OTHER_INPUTS.get(config.model_type):
-        raise InputError(f"a {config.model_type} needs {needed} besides text: use another model for {head.purpose}")
-    if config.model_type == "reformer" and config.axial_pos_embds:
-        raise InputError(
-            "a reformer with axial position embeddings is trained on texts of a single length only: use another model, or "
-            "for random weights model.architecture.axial_pos_embds=false"
-        )
+    if reason := UNSUITABLE.get(config.model_type):
+        raise InputError(f"a {config.model_type} {reason}: use another model for {head.purpose}")
 
 
 def _check_separators(config: Any, data: Any) -> None:

@@ -38,6 +38,8 @@ class ImagePredictor:
         size = image_sizes.size_arguments(model.config["architecture"], arguments, settings["image_size"])
         try:
             network, _ = weights.load_timm(str(model.config.get("architecture")), model.folder, None, **size)
+        except MemoryError:
+            raise
         except Exception as error:
             raise InputError(
                 f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"

@@ -96,7 +96,7 @@ def read_file(path: Path, source: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{source}: {path.name} cannot be read as weights: {describe_read_error(error)}") from error
