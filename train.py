@@ -42,11 +42,12 @@ def train(run: "Run") -> None:
     from explain import gate as explanations
     from quality import gate as contract
     from trainers import initial_weights
-    from trainers.build import build, check_targets
+    from trainers.build import build, check_model, check_targets
     from trainers.fit import check_trainer, fit
 
     config = run.config
     check_targets(config)
+    check_model(config)
     check_trainer(config, run.folder)
     explanations.check_options(config)
     with run.phase("data"):

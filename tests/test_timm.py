@@ -20,7 +20,7 @@ from config.compose import compose
 from config.errors import InputError
 from datamodules.images import augmentation, decoder
 from trainers import image_sizes
-from trainers.build import check_targets
+from trainers.build import check_model
 from trainers.image_classification import ImageClassification
 from trainers.image_preprocessing import read_preprocessing
 from trainers.predict_images import ImagePredictor
@@ -128,7 +128,7 @@ def test_what_cannot_train_is_refused_with_the_configuration(case: str) -> None:
     overrides, message = REFUSED[case]
     config = compose(["model=resnet18", "model.stem=standard", "data=tiny_imagenet", *overrides])
     with pytest.raises(InputError, match=message):
-        check_targets(config)
+        check_model(config)
 
 
 def test_a_refused_size_ends_the_run_before_data_is_prepared(run: Run, tmp_path: Path) -> None:

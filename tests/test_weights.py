@@ -436,12 +436,12 @@ def test_windows_longer_than_the_positions_are_refused_before_data_is_read(
     overrides: list[str], message: str, tmp_path: Path
 ) -> None:
     from config.compose import compose
-    from trainers.build import check_targets
+    from trainers.build import check_model
 
     folder = save(BertForQuestionAnswering(config(max_position_embeddings=24)), tmp_path / "model")
     overrides = [override.format(model=folder) for override in overrides]
     with pytest.raises(InputError, match=message):
-        check_targets(compose([*overrides, "data.path=nowhere"]))
+        check_model(compose([*overrides, "data.path=nowhere"]))
 
 
 @pytest.mark.parametrize(("model_type", "extra"), [("bert", 0), ("roberta", 1), ("mpnet", 2)])

@@ -25,16 +25,24 @@ def build(config: DictConfig, group: str, **kwargs: Any) -> Any:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Bind the signature of each `_target_` to its node, before anything is built; then call the model's `check_config`.
+    """Bind the signature of each `_target_` to its node, before anything is built.
 
     Raises:
-        InputError: a target cannot be imported, does not take an argument, or lacks one; or raised by `check_config`.
+        InputError: a target cannot be imported, does not take an argument, or lacks one.
     """
     problems = [problem for path, node in check.iter_targets(config) for problem in _binding_problems(path, node)]
     if problems:
         raise InputError("; ".join(problems))
-    if check_model := getattr(get_object(str(config.model._target_)), "check_config", None):
-        check_model(config)
+
+
+def check_model(config: DictConfig) -> None:
+    """Call the `check_config` of the model's class, if it has one, before data is prepared.
+
+    Raises:
+        InputError: by `check_config`: the model does not take such data, or its checkpoint is unavailable.
+    """
+    if check_config := getattr(get_object(str(config.model._target_)), "check_config", None):
+        check_config(config)
 
 
 def _binding_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:

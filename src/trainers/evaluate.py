@@ -16,7 +16,7 @@ from runs import folder as folders
 from runs import metric_lines, predictions
 from runs.masking import mask_command, mask_secrets
 from trainers import saved_model, weights
-from trainers.build import build, check_targets
+from trainers.build import build, check_model, check_targets
 from trainers.saved_model import SavedModel
 
 
@@ -138,6 +138,7 @@ def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
     Raises:
         InputError: the model cannot be loaded, or does not fit the data, for example because of other classes.
     """
+    check_model(config)
     data = build(config, "data")
     data.prepare_data(("val",))
     data.setup("validate")
