@@ -40,7 +40,9 @@ VOCABULARY = {
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "wrote", "it", "ada", ".", "?"]
     )
 }
-DATA = SimpleNamespace(vocab_size=len(VOCABULARY), pad_id=0, max_length=64, classes=[{"id": "a"}, {"id": "b"}])
+DATA = SimpleNamespace(
+    vocab_size=len(VOCABULARY), pad_id=0, max_length=64, type_count=2, classes=[{"id": "a"}, {"id": "b"}]
+)
 HEADS = {"questions": encoders.SPAN_HEAD, "texts": encoders.CLASS_HEAD}
 CLASSES = {"questions": BertForQuestionAnswering, "texts": BertForSequenceClassification}
 # What wrappers of networks make of the names in a checkpoint.
@@ -205,8 +207,9 @@ def test_evaluate_and_explain_refuse_a_random_head(tmp_path: Path, monkeypatch: 
     data = SimpleNamespace(prepare_data=lambda splits: None, setup=lambda stage: None)
     monkeypatch.setattr(evaluate, "build", lambda config, group, **_: data if group == "data" else module)
     model = SimpleNamespace(folder=tmp_path, module=SimpleNamespace())
+    config = SimpleNamespace(optim={}, model=SimpleNamespace(_target_="trainers.task.Task"))
     with pytest.raises(InputError, match="which would be random"):
-        evaluate.load_module(model, SimpleNamespace(optim={}))  # type: ignore[arg-type]
+        evaluate.load_module(model, config)  # type: ignore[arg-type]
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -392,7 +395,7 @@ def test_exported_tokenizers_neither_truncate_nor_pad(task: str, tmp_path: Path)
     own.enable_padding(length=6)
     own.save(str(folder / "tokenizer.json"))
     prepared = tokenizers.prepare(tmp_path / "cache", pretrained=str(folder))
-    data = SimpleNamespace(tokenizer=prepared.load, max_length=64)
+    data = SimpleNamespace(tokenizer=prepared.load, max_length=64, type_count=2)
     encoders.export_encoder(CLASSES[task].from_pretrained(folder), data, str(tmp_path / "out"))
     exported = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert (exported.truncation, exported.padding) == (None, None)
@@ -436,12 +439,15 @@ def test_windows_longer_than_the_positions_are_refused_before_data_is_read(
     overrides: list[str], message: str, tmp_path: Path
 ) -> None:
     from config.compose import compose
+    from trainers import evaluate
     from trainers.build import check_model
 
     folder = save(BertForQuestionAnswering(config(max_position_embeddings=24)), tmp_path / "model")
-    overrides = [override.format(model=folder) for override in overrides]
+    composed = compose([*(override.format(model=folder) for override in overrides), "data.path=nowhere"])
     with pytest.raises(InputError, match=message):
-        check_model(compose([*overrides, "data.path=nowhere"]))
+        check_model(composed)
+    with pytest.raises(InputError, match=message):  # evaluate and explain
+        evaluate.load_module(SimpleNamespace(folder=folder, module=None), composed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("model_type", "extra"), [("bert", 0), ("roberta", 1), ("mpnet", 2)])
