@@ -180,11 +180,19 @@ def test_points_to_compose_are_those_of_the_cluster() -> None:
         ("random", {"random_state": "-1"}, {"min": "0", "max": "1"}),
         ("random", {}, {"min": "0", "max": "1", "distribution": "logUniform"}),
         ("bayesianoptimization", {}, {"min": "0", "max": "1"}),
+        ("bayesianoptimization", {"n_initial_points": "0"}, {"min": "1", "max": "2"}),
+        ("hyperband", {}, {"list": ["16", "0.5"]}),
     ],
 )
-def test_what_a_service_fails_on_is_refused(algorithm: str, settings: dict[str, str], space: dict[str, str]) -> None:
+def test_what_a_service_fails_on_is_refused(algorithm: str, settings: dict[str, str], space: dict[str, Any]) -> None:
+    row = parameter_row("x", "discrete" if "list" in space else "double", **space)
     with pytest.raises(InputError, match="service fails"):
-        suggestion.check_search_support(make_experiment(algorithm, settings, parameter_row("x", "double", **space)))
+        suggestion.check_search_support(make_experiment(algorithm, settings, row))
+
+
+def test_negative_seeds_of_cmaes_are_accepted() -> None:
+    row = parameter_row("x", "double", min="0", max="1")
+    suggestion.check_search_support(make_experiment("cmaes", {"random_state": "-1"}, row))
 
 
 def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:

@@ -77,3 +77,8 @@ def exception_chain(error: BaseException | None) -> list[BaseException]:
 def is_hydra_error(error: BaseException) -> bool:
     """Return whether an exception is one of Hydra or OmegaConf, which `config.messages.explain_error` explains."""
     return type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4."))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message; the name of its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

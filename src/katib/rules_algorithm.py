@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from katib import hyperband
 from katib.experiment import COLLECTOR, SPEC, Experiment, parse_number
 from katib.findings import Problem, Rule
+from katib.service_values import GOPTUNA
 
 SETTINGS = (SPEC, "algorithm", "algorithmSettings")
 # Settings of each suggestion service; it does not start with any other.
@@ -38,7 +39,6 @@ INTEGERS = {
 }
 NUMBERS = ("gamma", "prior_weight", "sigma", "r_l", "eta", "truncation_threshold")
 SEEDS = 2**32  # numpy takes smaller seeds
-GOPTUNA = ("cmaes", "sobol")  # whose service is written in Go
 # Services that read the texts of an int's bounds as integers; the others read them as floats.
 INTEGER_TEXTS = ("multivariate-tpe", "grid", "bayesianoptimization", "hyperband", *GOPTUNA)
 

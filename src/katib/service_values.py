@@ -11,7 +11,7 @@ from katib.collector import format_go_float
 from katib.experiment import Parameter, parse_number
 
 HYPEROPT = ("random", "tpe")
-GOPTUNA = ("cmaes", "sobol")
+GOPTUNA = ("cmaes", "sobol")  # whose service is written in Go
 
 
 def draw_bounds(parameter: Parameter, algorithm: str) -> tuple[float, float] | None:

@@ -2,18 +2,17 @@
 
 import itertools
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from config.errors import InputError
 from katib.experiment import Experiment, Parameter, parse_number
+from katib.rules_algorithm import INTEGERS
 from katib.service_values import HYPEROPT, draw_bounds, is_rounded, write_value
 
 ALGORITHMS = ("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband")
-
-# The least value of settings that samplers count with.
-_MINIMA = {"n_EI_candidates": 1, "n_ei_candidates": 1, "n_startup_trials": 0, "n_initial_points": 0, "random_state": 0}
 
 
 def check_search_support(experiment: Experiment) -> None:
@@ -35,8 +34,15 @@ def check_search_support(experiment: Experiment) -> None:
         if parameter.type in ("int", "double") and logarithmic and bounds and bounds[0] <= 0:
             message = f"{parameter.name}: a logarithmic scale has no {parameter.low}"
             raise InputError(f"{message}, on which {experiment.algorithm}'s service fails; use a min above 0")
+        if parameter.type == "discrete" and experiment.algorithm == "hyperband":
+            for choice in parameter.choices:
+                if not re.fullmatch(r"[+-]?\d+", choice):
+                    message = f"{parameter.name}: hyperband's service fails on the discrete value {choice}, which is no integer"
+                    raise InputError(f"{message}; use parameterType: categorical")
     for name, value in experiment.settings.items():
-        minimum = _MINIMA.get(name)
+        minimum = INTEGERS.get(name)
+        if experiment.algorithm == "cmaes" and name == "random_state":
+            continue  # goptuna takes negative ones
         if minimum is not None and (number := parse_number(value)) is not None and number < minimum:
             raise InputError(f"{name} must be {minimum} or more, got {value}; Katib's service fails on it")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from config.errors import InputError
+from config.errors import InputError, first_line
 
 _STEP = 32  # pixels, between the sizes that are tried for a message: most networks halve images five times
 _TRIES = 4  # on either side of the refused size
@@ -42,7 +42,7 @@ def size_arguments(architecture: str, arguments: Mapping[str, Any], size: int) -
     failures = [problem for problem in problems if problem is not None and not isinstance(problem, TypeError)]
     if not failures:
         raise InputError(f"model.arguments: timm's {architecture} does not take them ({problems[0]})")
-    reason = _first_line(failures[0])
+    reason = first_line(failures[0])[:200]
     native_size = getattr(timm.get_pretrained_cfg(architecture), "input_size", (3, 224, 224))[-1]
     sizes = sorted({*_sizes_near(architecture, arguments, size), *_sizes_among(architecture, arguments, [native_size])})
     if sizes:
@@ -127,7 +127,3 @@ def _find_problem(architecture: str, arguments: str, option: str, size: int) -> 
     finally:
         logging.disable(logging.NOTSET)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from config.errors import InputError
+from config.errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ def read_file(path: Path, source: str) -> dict[str, Tensor]:
 
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
         raise InputError(f"{source}: {path.name} cannot be read as weights: {describe_read_error(error)}") from error
     return find_state(content, source)
@@ -119,7 +121,7 @@ def describe_read_error(error: BaseException) -> str:
     """Describe in one line why a file of weights could not be read."""
     if "weights_only" in str(error).lower() or type(error).__name__ == "UnpicklingError":
         return "it contains pickled objects, which could execute code; store a state dict, or safetensors"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def describe_mismatch(error: BaseException) -> str:

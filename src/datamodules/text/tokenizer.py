@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.errors import InputError, ResourceError
+from config.errors import InputError, ResourceError, first_line
 from datamodules.sources import hub
 from datamodules.sources.hub_errors import MODEL_ALTERNATIVES, hub_access
 from datamodules.storage import cache, fingerprint
@@ -231,8 +231,7 @@ def _prepare(root: Path, source: str, name: str, load: Callable[[], tuple[Any, s
         except (InputError, ResourceError):
             raise
         except Exception as error:  # the tokenizers library raises no more specific class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"cannot load the tokenizer {name}: {reason}") from error
+            raise InputError(f"cannot load the tokenizer {name}: {first_line(error)}") from error
         if getattr(loaded, "backend_tokenizer", None) is None:
             raise InputError(
                 f"the tokenizer {name} ({type(loaded).__name__}) has no token offsets: "
