@@ -394,24 +394,40 @@ def resources(limits: Value | None = None, requests: Value | None = None) -> Cha
         (resources({"nvidia.com/gpu": "0.5"}), "nvidia.com/gpu must be a whole number"),
         (resources({"gpu": 1}), "a container has no resource gpu"),
         (resources({"cpu": "-1"}), "cpu must not be negative"),
-        (inside(container, imagePullPolicy="always"), "'always' is not a imagePullPolicy"),
+        (inside(container, imagePullPolicy="always"), "'always' is not a valid imagePullPolicy"),
         (inside(container, livenessProbe={"periodSeconds": 5}), "exactly one of"),
         (inside(container, lifecycle={"preStop": {**PROBE, "sleep": {"seconds": 1}}}), "got exec and sleep"),
         (
             inside(container, env=[{**ENV, "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
             "exclude",
         ),
-        (inside(container, env=[{**ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.nam"}}}]), "not a fieldPath"),
+        (
+            inside(container, env=[{**ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.nam"}}}]),
+            "not a valid fieldPath",
+        ),
         (inside(container, env=[{**ENV, "valueFrom": {}}]), "exactly one of"),
         (inside(container, ports=[{"containerPort": 70000}]), "containerPort must be between 1 and 65535"),
         (inside(pod, nodeSelector={"gpu": "a b"}), "gpu: a b is not a label"),
         (inside(pod, tolerations=[{"operator": "Equal", "value": "a"}]), "a toleration without a key"),
-        (inside(pod, serviceAccountName="My Account"), "'My Account' is not a serviceAccountName"),
+        (inside(pod, serviceAccountName="My Account"), "'My Account' is not a valid serviceAccountName"),
     ],
 )
 def test_what_the_api_server_refuses(change: Change, message: str) -> None:
     rows = problems(change)
     assert [row for row in rows if message in row and row[:4] in ("K219", "K220")], rows
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("${trialParameters.lr}", 0), ("a${trialParameters.lr}", 0), ("${trialParameters.lr}-", 1)]
+)
+@pytest.mark.parametrize("key", ["nodeSelector", "labels", "serviceAccountName"])
+def test_placeholders_are_judged_with_values_of_a_trial(key: str, text: str, count: int) -> None:
+    changes: dict[str, Change] = {
+        "nodeSelector": inside(pod, nodeSelector={"rate": text}),
+        "labels": lambda v: template(v)["trialSpec"].update(metadata={"labels": {"rate": text}}),
+        "serviceAccountName": inside(pod, serviceAccountName=text),
+    }
+    assert len(problems(changes[key])) == count
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,18 @@ The API server checks a workload only when Katib creates a trial, long after it 
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from katib import shell_command
-from katib.documents import YamlPath
-from katib.experiment import SOURCE, TEMPLATE, Experiment
+from katib.documents import Document, YamlPath
+from katib.experiment import SOURCE, SPEC, TEMPLATE, Experiment, substitute
 from katib.findings import Problem, Rule
 from katib.quantity import parse_quantity
 from katib.rules_algorithm import SETTINGS
 from katib.schema import iter_objects, required_fields
+from katib.search_space import probe_points
 from katib.shell_parser import ShellSyntaxError, iter_commands
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -171,10 +172,10 @@ def _field_problems(field: Any, path: YamlPath, name: str) -> Iterator[Problem]:
     key = str(path[-1])
     choices = _CHOICES.get(name)
     if choices and field and field not in choices:
-        yield path, f"{field!r} is not a {key}", f"use {' or '.join(choice for choice in choices if choice)}"
+        yield path, f"{field!r} is not a valid {key}", f"use {' or '.join(choice for choice in choices if choice)}"
     pattern, example = _FORMS.get(name, (None, ""))
     if pattern and field and not pattern.fullmatch(str(field)):
-        yield path, f"{field!r} is not a {key}", f"use {example}"
+        yield path, f"{field!r} is not a valid {key}", f"use {example}"
     low, high = _RANGES.get(key, (0, 2**63))
     if isinstance(field, int) and not isinstance(field, bool) and not low <= field <= high:
         bounds = f"between {low} and {high}" if high < 2**31 - 1 else f"{low} or more"
@@ -317,9 +318,33 @@ def _added_names(experiment: Experiment) -> Iterator[Problem]:
                 yield (*path, group, index, "name"), message, "use another name"
 
 
+def _of_trial(rule: Callable[[Experiment], Iterator[Problem]]) -> Callable[[Experiment], Iterator[Problem]]:
+    """Return a rule that judges the template with the values of a trial in place of its placeholders."""
+
+    def apply(experiment: Experiment) -> Iterator[Problem]:
+        return rule(_fill_template(experiment))
+
+    return apply
+
+
+def _fill_template(experiment: Experiment) -> Experiment:
+    """Return an Experiment whose template has the values of a trial; the same one if there are none."""
+    if not experiment.mapping(*TEMPLATE):
+        return experiment
+    try:
+        points = probe_points(experiment.parameters, experiment.algorithm)
+        workload = substitute(experiment, "trial", points[0], "default")
+    except ValueError:
+        return experiment  # other rules report it
+    specification = experiment.mapping(SPEC)
+    template = {**specification["trialTemplate"], "trialSpec": workload}
+    value = {**experiment.value, SPEC: {**specification, "trialTemplate": template}}
+    return Experiment(Document(experiment.document.file, value, experiment.document.lines))
+
+
 RULES = (
-    Rule("K219", "error", "the API server accepts the trial's Job", _job),
-    Rule("K220", "error", "the API server accepts the trial's pods", _pods),
-    Rule("K221", "error", "Katib's volumes hide nothing", _mounted_folders),
-    Rule("K222", "error", "the pod does not have the names that Katib adds", _added_names),
+    Rule("K219", "error", "the API server accepts the trial's Job", _of_trial(_job)),
+    Rule("K220", "error", "the API server accepts the trial's pods", _of_trial(_pods)),
+    Rule("K221", "error", "Katib's volumes hide nothing", _of_trial(_mounted_folders)),
+    Rule("K222", "error", "the pod does not have the names that Katib adds", _of_trial(_added_names)),
 )
