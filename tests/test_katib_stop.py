@@ -136,6 +136,9 @@ def test_a_run_folder_names_its_training(start: Start, tmp_path: Path) -> None:
         json.dumps(owner)
     )  # left by a killed process whose id is another's now
     assert stop.stop_trainings(1, tmp_path / "run-d")
+    (tmp_path / "run-a" / folders.OWNER).write_text(json.dumps({**owner, "host": "another"}))
+    assert stop.stop_trainings(1, tmp_path / "run-a")
+    (tmp_path / "run-a" / folders.OWNER).write_text(json.dumps(owner))
     assert [process.poll() for process in runs.values()] == [None, None]
     assert stop.stop_trainings(30, tmp_path / "run-a")
     runs["a"].wait(10)
@@ -148,6 +151,16 @@ def test_a_run_folder_names_its_training(start: Start, tmp_path: Path) -> None:
         del os.environ["KATIB_TRIAL_NAME"]
     runs["b"].wait(10)
     assert not (tmp_path / "b").exists()
+
+
+def test_trainings_of_another_container_are_left_alone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers of a pod may share process ids, not the namespace of mounts."""
+    process = start(PYTHON, "train.py", "ready", ready="ready")
+    readlink = Path.readlink
+    own = Path("/proc/self/ns/mnt")
+    monkeypatch.setattr(Path, "readlink", lambda path: Path("mnt:[1]") if path == own else readlink(path))
+    assert stop.stop_trainings(0.1)
+    assert process.poll() is None
 
 
 def test_a_training_that_does_not_end_is_waited_for(start: Start, tmp_path: Path) -> None:

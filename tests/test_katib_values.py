@@ -33,6 +33,7 @@ SERVICES: list[tuple[str, str, str, str, str, str, tuple[str, ...]]] = [
     ("multivariate-tpe", "int", "4", "64", "16", "uniform", ("4", "20", "36", "52")),
     ("multivariate-tpe", "int", "8", "40", "16", "uniform", ("8", "24", "40")),
     ("multivariate-tpe", "int", "1", "10", "4", "logUniform", EVERY_INTEGER),
+    ("multivariate-tpe", "int", "0", "3", "", "logUniform", ("1", "2", "3")),
     (
         *("multivariate-tpe", "double", "0.1", "0.9", "0.2", "uniform"),
         ("0.1", "0.30000000000000004", "0.5", "0.7000000000000001", "0.9"),
@@ -156,6 +157,13 @@ def test_hyperband_takes_the_nearest_discrete_value() -> None:
         "256",
     ]
     assert draw_bounds(parameter, "random") is None
+
+
+def test_logarithmic_ranges_of_multivariate_tpe_begin_above_zero() -> None:
+    assert draw_bounds(make_parameter("double", "0", "1", distribution="logUniform"), "multivariate-tpe") == (
+        1e-10,
+        1.0,
+    )
 
 
 def test_goptuna_writes_no_exponent() -> None:

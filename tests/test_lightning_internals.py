@@ -140,6 +140,15 @@ def test_a_validation_is_due_when_lightning_validates(settings: dict[str, Any], 
     assert watch.due == watch.validated
 
 
+def test_without_validations_none_is_due() -> None:
+    watch = Watch(None)
+    trainer = build_trainer({"max_epochs": 2, "limit_val_batches": 0}, watch)
+    validate_at_the_end(trainer)
+    batches = DataLoader(torch.zeros(10, 1), batch_size=2)
+    trainer.fit(Module(), batches, batches)
+    assert watch.due == [False] * 10
+
+
 def test_imports_change_no_other_library() -> None:
     """torchmetrics' optional parts are there after ours: Lightning imports torchmetrics with them."""
     code = "import trainers.fit, trainers.encoders, datamodules.factory; from torchmetrics.detection import MeanAveragePrecision"

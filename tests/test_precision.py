@@ -1,12 +1,14 @@
 """Every precision that Lightning offers learns a small regression with every optimiser, or is refused before data is read."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader, TensorDataset
 
 from config.compose import compose
@@ -89,6 +91,16 @@ def test_values_that_lightning_refuses_are_refused_before_data_is_read(override:
         fit.check_trainer(
             compose([*(["trainer.accelerator=cpu"] if "accel" not in override else []), override]), tmp_path
         )
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_shard_weights_are_refused(
+    strategy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning itself refuses them on a machine without a GPU."""
+    monkeypatch.setattr(pl, "Trainer", lambda **_: SimpleNamespace(strategy=strategy()))
+    with pytest.raises(InputError, match="distributes the weights over processes"):
+        fit.check_trainer(compose(["trainer.accelerator=cpu"]), tmp_path)
 
 
 def test_a_baseline_needs_no_trainer(tmp_path: Path) -> None:

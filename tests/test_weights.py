@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForQuestionAnswering,
     BertConfig,
     BertForMaskedLM,
@@ -25,7 +27,7 @@ from transformers import (
 )
 
 from config.errors import InputError
-from trainers import encoders, initial_weights, saved_model, weights
+from trainers import encoders, initial_weights, positions, saved_model, weights
 from trainers.drift_features import answer_features, text_features
 from trainers.image_classification import build_network
 from trainers.predict_answers import AnswerPredictor
@@ -183,6 +185,13 @@ def test_a_head_for_other_classes_is_new(tmp_path: Path) -> None:
     assert new_parameters == ("classifier.bias", "classifier.weight")
 
 
+def test_weights_that_are_not_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save(BertForQuestionAnswering(config()), tmp_path / "model")
+    declare(folder, num_hidden_layers=1)
+    load("questions", folder)
+    assert "has weights that the model does not have, which are not used: bert.encoder.layer.1." in caplog.text
+
+
 PREDICTORS: dict[str, Callable[[Any], Any]] = {
     "questions": AnswerPredictor,
     "texts": TextPredictor,
@@ -276,13 +285,18 @@ def test_init_from_takes_every_form_of_weights(form: str, pair: tuple[Path, Path
     assert_equal(initialised(path, other), expected)
 
 
-@pytest.mark.parametrize("command", ["init_from", "model.pretrained", "predict"])
+@pytest.mark.parametrize("command", ["init_from", "init_from a file", "model.pretrained", "predict", "images"])
 def test_pickled_code_is_never_run(command: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
     source, other = pair
     (source / "model.safetensors").unlink()
     torch.save({"bert.x": Harmful(tmp_path / "executed")}, source / "pytorch_model.bin")
+    save_timm(tmp_path / "images")
+    (tmp_path / "images" / "model.safetensors").unlink()
+    shutil.copy(source / "pytorch_model.bin", tmp_path / "images")
     calls: dict[str, Callable[[], Any]] = {
         "init_from": lambda: initialised(source, other),
+        "init_from a file": lambda: initialised(source / "pytorch_model.bin", other),
+        "images": lambda: load_images(tmp_path / "images", 3),
         "model.pretrained": lambda: module_of(source),
         "predict": lambda: AnswerPredictor(saved_model.open_model(str(source))),
     }
@@ -456,6 +470,12 @@ def test_random_weights_have_positions_for_the_data(model_type: str, extra: int,
     settings = {"model_type": model_type, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     built = encoders._new_config(encoders.SPAN_HEAD, settings, 50, 0, max_length)
     assert built.max_position_embeddings == max(512, max_length + extra)
+
+
+def test_tables_of_positions_may_have_more_rows_than_positions() -> None:
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 40}
+    bart = AutoConfig.for_model("bart", **sizes)
+    assert positions.longest_input_of(bart, AutoModelForQuestionAnswering) == 40
 
 
 def test_errors_of_constructors_are_explained() -> None:

@@ -27,6 +27,7 @@ from trainers import distributed
 from trainers.lightning_internals import training_ends, validation_is_due
 from trainers.signals import Signals
 from trainers.task import Task
+from trainers.weights import describe_read_error
 
 logger = logging.getLogger(__name__)
 
@@ -228,8 +229,10 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a complete checkpoint")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
-        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as a checkpoint: {describe_read_error(error)}") from error
     return checkpoint
 
 
