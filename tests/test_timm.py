@@ -68,6 +68,7 @@ def assert_same_everywhere(module: ImageClassification, folder: Path, size: int)
         torch.testing.assert_close(predictor.network(images), expected, rtol=1e-3, atol=1e-3)
     config = json.loads((folder / "config.json").read_text())
     assert read_preprocessing(config)["image_size"] == size
+    assert config["pretrained_cfg"]["fixed_input_size"] == (config["model_args"].get("img_size") == size)
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -149,6 +150,19 @@ def test_a_network_of_a_folder_keeps_the_folders_arguments(tmp_path: Path) -> No
     assert_same_everywhere(again, tmp_path / "second", 96)
 
 
+def test_networks_whose_modules_share_weights_are_exported(tmp_path: Path) -> None:
+    """As CoaT's; safetensors refuses tensors that share memory."""
+    module = network("test_resnet", 64)
+    first, second, *_ = (part for part in module.model.modules() if isinstance(part, torch.nn.BatchNorm2d))
+    second.weight = torch.nn.Parameter(first.weight.detach()[: len(second.weight)])
+    second.bias = torch.nn.Parameter(second.weight.detach())
+    export(module, tmp_path / "model")
+    plain = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(images), module.model.eval()(images))
+
+
 def test_a_transformer_exported_without_its_size_still_loads(tmp_path: Path) -> None:
     """As by earlier versions."""
     module = network("test_vit", 64)
@@ -183,11 +197,11 @@ def gradient_images(count: int) -> Iterator[Image.Image]:
 
 
 def test_plain_timm_sees_images_of_other_sizes_almost_as_training_does_with_a_small_stem(tmp_path: Path) -> None:
-    """What the filter "nearest" of earlier exports made of them is an order of magnitude further off."""
     module = network("resnet18", 48, stem="small", channels=[8, 8, 8, 8])
     folder = export(module, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     assert config["pretrained_cfg"]["input_size"] == [3, 96, 96]
+    assert config["pretrained_cfg"]["interpolation"] == "box"
     assert read_preprocessing(config) == {
         "image_size": 48, "crop_pct": 1.0, "crop_mode": "center", "interpolation": "bicubic",
         "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.2],
