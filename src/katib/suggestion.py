@@ -143,9 +143,9 @@ def sobol_point(experiment: Experiment, index: int) -> dict[str, str]:
     parameters = sorted(experiment.parameters, key=lambda parameter: parameter.name.encode())
     sequence = Sobol(len(parameters) + 1, scramble=False)
     sequence.fast_forward(index + 1)
-    first, _, *others = (float(coordinate) for coordinate in sequence.random(1)[0])
+    first, _, *rest = (float(coordinate) for coordinate in sequence.random(1)[0])
     point = {}
-    for parameter, coordinate in zip(parameters, (first, *others), strict=True):
+    for parameter, coordinate in zip(parameters, (first, *rest), strict=True):
         choices = parameter.choices
         is_choice = draw_bounds(parameter, "sobol") is None
         point[parameter.name] = (
