@@ -235,8 +235,8 @@ def _classifier_names(network: Any) -> set[str]:
     """Return the names of the parameters of a timm model's classifier, of which some models have two."""
     classifier = network.get_classifier()
     heads = classifier if isinstance(classifier, tuple | list | nn.ModuleList) else [classifier]
-    own = {id(parameter) for head in heads for parameter in head.parameters()}
-    return {name for name, parameter in network.named_parameters() if id(parameter) in own}
+    parameters = {id(parameter) for head in heads for parameter in head.parameters()}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in parameters}
 
 
 def check_body(
@@ -288,8 +288,8 @@ def log_new_head(new_parameters: Collection[str]) -> None:
 
 def listing(names: Collection[str], limit: int = 3) -> str:
     """Join the first names, with the number of the others."""
-    shown = ", ".join(list(names)[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+    first = ", ".join(list(names)[:limit])
+    return f"{first} and {len(names) - limit} more" if len(names) > limit else first
 
 
 def _without_head(network: Any, names: Collection[str]) -> list[str]:
