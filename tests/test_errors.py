@@ -389,6 +389,7 @@ def raise_while(error: BaseException, context: BaseException) -> BaseException:
             )
         ),
         (OSError(errno.EROFS, "Read-only file system"), 2),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 7),
         (ConnectionResetError(errno.ECONNRESET, "reset"), 7),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 7),

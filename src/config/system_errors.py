@@ -102,6 +102,8 @@ def _path_or_network_error(error: BaseException) -> BaseException | None:
         return InputError(
             f"cannot use {error.filename}: {str(error.strerror).lower()}; check the path and its permissions, or set another"
         )
-    if (isinstance(error, OSError) and error.errno == errno.EROFS) or _PATH_TEXT.search(str(error)):
+    if (isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)) or _PATH_TEXT.search(
+        str(error)
+    ):
         return InputError(f"cannot write: {error}; check the path and its permissions, or set another")
     return None
