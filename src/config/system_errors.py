@@ -26,9 +26,11 @@ _UNREACHABLE_CLASSES = ("DistNetworkError", "DistStoreError", "ConnectTimeout", 
 # Libraries in other languages raise an error without errno: Rust's "os error 28", SQLite, numpy's tofile, torch's writer.
 _FULL_TEXT = re.compile(
     r"no space left on device|disk quota exceeded|file too large|(?:os error|errno) (?:27|28|122)\b|"
-    r"database or disk is full|\d+ requested and \d+ written|PytorchStreamWriter failed writing",
+    r"database or disk is full|\d+ requested and \d+ written",
     re.IGNORECASE,
 )
+# torch's writer fails on its own count of bytes while an error of the file is handled.
+_WRITER_TEXT = re.compile(r"PytorchStreamWriter failed|inline_container\.cc:\d+\] \. unexpected pos")
 _EXHAUSTED_TEXT = re.compile(
     r"(?:os error|errno) (?:5|12|23|24|116)\b|disk i/o error|out of shared memory|can't start new thread|"
     r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed|exited)",
@@ -47,7 +49,7 @@ def to_expected_error(error: BaseException) -> BaseException:
 
     Exhausted resources are looked for in the whole chain, with the implicit contexts: torch's writer, for example, raises
     an error of its own while the one of the full disk is handled. An error of a path or the network counts only if
-    nothing else happened while it was handled.
+    nothing else happened while it was handled, except that torch's writer failed, too.
     """
     causes = _causes(error)
     coded = next((link for link in causes if isinstance(getattr(link, "exit_code", None), int)), None)
@@ -67,7 +69,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     link: BaseException | None = error
     while link is not None and link not in causes:
         causes.append(link)
-        link = link.__cause__
+        link = link.__cause__ or (link.__context__ if _WRITER_TEXT.search(str(link)) else None)
     return causes
 
 
@@ -75,12 +77,17 @@ def _is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _FULL
 
 
+def _is_writer_alone(error: RuntimeError) -> bool:
+    """Whether torch's writer failed without an error of the file."""
+    return "PytorchStreamWriter failed writing" in str(error) and not isinstance(error.__context__, OSError)
+
+
 def _resource_error(error: BaseException, message: str) -> BaseException | None:
     for link in exception_chain(error):
         text = str(link)
         number = link.errno if isinstance(link, OSError) else None
         file = f" while writing {link.filename}" if isinstance(link, OSError) and link.filename else ""
-        if number in _FULL or _FULL_TEXT.search(text):
+        if number in _FULL or _FULL_TEXT.search(text) or (isinstance(link, RuntimeError) and _is_writer_alone(link)):
             return ResourceError(message or f"no space left on the disk{file}")
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError" or _MEMORY_TEXT.search(text):
             return ResourceError(f"out of memory: {text}; try a smaller data.batch_size")
