@@ -414,6 +414,11 @@ def raise_while(error: BaseException, context: BaseException) -> BaseException:
         ),
         (raise_from(RuntimeError("cannot save"), FULL), 8),
         (raise_from(InputError("cannot write x"), FULL), 8),
+        *(
+            (raise_from(InputError("cannot write y"), OSError(number, os.strerror(number))), 8)
+            for number in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EDQUOT)
+        ),
+        (raise_from(InputError("cannot read z"), OSError(errno.ENXIO, "No such device or address")), 2),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 8),
         (OSError("64 requested and 0 written"), 8),
         (sqlite3.OperationalError("database or disk is full"), 8),

@@ -53,7 +53,7 @@ def to_expected_error(error: BaseException) -> BaseException:
     """
     causes = _causes(error)
     coded = next((link for link in causes if isinstance(getattr(link, "exit_code", None), int)), None)
-    if coded is not None and not (isinstance(coded, InputError) and _is_full(coded.__cause__)):
+    if coded is not None and not (isinstance(coded, InputError) and _is_exhausted(coded.__cause__)):
         return coded
     if not isinstance(error, Exception):  # an interrupt
         return error
@@ -73,8 +73,9 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in _FULL
+def _is_exhausted(error: BaseException | None) -> bool:
+    """Whether the machine refused, not the path: an input that is a device or a socket stays a wrong input."""
+    return isinstance(error, OSError) and error.errno in {*_FULL, *_EXHAUSTED} - {errno.ENODEV, errno.ENXIO}
 
 
 def _is_writer_alone(error: RuntimeError) -> bool:
@@ -92,7 +93,8 @@ def _resource_error(error: BaseException, message: str) -> BaseException | None:
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError" or _MEMORY_TEXT.search(text):
             return ResourceError(f"out of memory: {text}; try a smaller data.batch_size")
         if number in _EXHAUSTED or (number is None and _EXHAUSTED_TEXT.search(text)):
-            return ResourceError(f"the system refused a file, a process or memory: {text}; then repeat the command")
+            text = message or f"the system refused a file, a process or memory: {text}"
+            return ResourceError(f"{text}; then repeat the command")
     return None
 
 
