@@ -1,6 +1,7 @@
 """What a person sees when it goes wrong: one message on stderr, no traceback, the exit code, and nothing lost."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -389,6 +391,7 @@ def raise_while(error: BaseException, context: BaseException) -> BaseException:
             )
         ),
         (OSError(errno.EROFS, "Read-only file system"), 2),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 7),
         (ConnectionResetError(errno.ECONNRESET, "reset"), 7),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 7),
@@ -401,8 +404,21 @@ def raise_while(error: BaseException, context: BaseException) -> BaseException:
         (RuntimeError("can't start new thread"), 8),
         # The error is that of a library, and the one of the system its context, its cause or its text.
         (raise_while(RuntimeError("unexpected pos 704 vs 598"), FULL), 8),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), 8),
+        *(
+            (raise_while(RuntimeError(text), PermissionError(errno.EACCES, "Permission denied")), 2)
+            for text in (
+                "[enforce fail at inline_container.cc:672] . unexpected pos 76608 vs 76500",
+                "PytorchStreamWriter failed writing file data/0: file write failed",
+            )
+        ),
         (raise_from(RuntimeError("cannot save"), FULL), 8),
         (raise_from(InputError("cannot write x"), FULL), 8),
+        *(
+            (raise_from(InputError("cannot write y"), OSError(number, os.strerror(number))), 8)
+            for number in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EDQUOT)
+        ),
+        (raise_from(InputError("cannot read z"), OSError(errno.ENXIO, "No such device or address")), 2),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 8),
         (OSError("64 requested and 0 written"), 8),
         (sqlite3.OperationalError("database or disk is full"), 8),
@@ -441,6 +457,30 @@ def test_a_file_that_may_not_grow_is_no_bug(limit: int, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoints.read(path) == {"old": 1}
     assert [name.name for name in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+class FaultyFile(io.BytesIO):
+    """A file of which one write fails."""
+
+    def __init__(self, call: int, number: int) -> None:
+        super().__init__()
+        self.calls, self.number = call, number
+
+    def write(self, data: Any) -> int:
+        self.calls -= 1
+        if self.calls == 0:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(data)
+
+
+@pytest.mark.parametrize("call", [1, 2, 5, 9])
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.EACCES, 2), (errno.EROFS, 2), (errno.EIO, 8), (errno.EDQUOT, 8), (errno.EMFILE, 8)]
+)
+def test_a_write_that_fails_inside_torch_is_no_bug(call: int, number: int, code: int) -> None:
+    with pytest.raises(SystemExit) as ended, report_errors():
+        torch.save({"weights": torch.rand(100), "biases": torch.rand(10)}, FaultyFile(call, number))
+    assert ended.value.code == code
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

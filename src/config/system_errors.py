@@ -26,9 +26,11 @@ _UNREACHABLE_CLASSES = ("DistNetworkError", "DistStoreError", "ConnectTimeout", 
 # Libraries in other languages raise an error without errno: Rust's "os error 28", SQLite, numpy's tofile, torch's writer.
 _FULL_TEXT = re.compile(
     r"no space left on device|disk quota exceeded|file too large|(?:os error|errno) (?:27|28|122)\b|"
-    r"database or disk is full|\d+ requested and \d+ written|PytorchStreamWriter failed writing",
+    r"database or disk is full|\d+ requested and \d+ written",
     re.IGNORECASE,
 )
+# torch's writer fails on its own count of bytes while an error of the file is handled.
+_WRITER_TEXT = re.compile(r"PytorchStreamWriter failed|inline_container\.cc:\d+\] \. unexpected pos")
 _EXHAUSTED_TEXT = re.compile(
     r"(?:os error|errno) (?:5|12|23|24|116)\b|disk i/o error|out of shared memory|can't start new thread|"
     r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed|exited)",
@@ -47,11 +49,11 @@ def to_expected_error(error: BaseException) -> BaseException:
 
     Exhausted resources are looked for in the whole chain, with the implicit contexts: torch's writer, for example, raises
     an error of its own while the one of the full disk is handled. An error of a path or the network counts only if
-    nothing else happened while it was handled.
+    nothing else happened while it was handled, except that torch's writer failed, too.
     """
     causes = _causes(error)
     coded = next((link for link in causes if isinstance(getattr(link, "exit_code", None), int)), None)
-    if coded is not None and not (isinstance(coded, InputError) and _is_full(coded.__cause__)):
+    if coded is not None and not (isinstance(coded, InputError) and _is_exhausted(coded.__cause__)):
         return coded
     if not isinstance(error, Exception):  # an interrupt
         return error
@@ -67,12 +69,18 @@ def _causes(error: BaseException) -> list[BaseException]:
     link: BaseException | None = error
     while link is not None and link not in causes:
         causes.append(link)
-        link = link.__cause__
+        link = link.__cause__ or (link.__context__ if _WRITER_TEXT.search(str(link)) else None)
     return causes
 
 
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in _FULL
+def _is_exhausted(error: BaseException | None) -> bool:
+    """Whether the machine refused, not the path: an input that is a device or a socket stays a wrong input."""
+    return isinstance(error, OSError) and error.errno in {*_FULL, *_EXHAUSTED} - {errno.ENODEV, errno.ENXIO}
+
+
+def _is_writer_alone(error: RuntimeError) -> bool:
+    """Whether torch's writer failed without an error of the file."""
+    return "PytorchStreamWriter failed writing" in str(error) and not isinstance(error.__context__, OSError)
 
 
 def _resource_error(error: BaseException, message: str) -> BaseException | None:
@@ -80,12 +88,13 @@ def _resource_error(error: BaseException, message: str) -> BaseException | None:
         text = str(link)
         number = link.errno if isinstance(link, OSError) else None
         file = f" while writing {link.filename}" if isinstance(link, OSError) and link.filename else ""
-        if number in _FULL or _FULL_TEXT.search(text):
+        if number in _FULL or _FULL_TEXT.search(text) or (isinstance(link, RuntimeError) and _is_writer_alone(link)):
             return ResourceError(message or f"no space left on the disk{file}")
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError" or _MEMORY_TEXT.search(text):
             return ResourceError(f"out of memory: {text}; try a smaller data.batch_size")
         if number in _EXHAUSTED or (number is None and _EXHAUSTED_TEXT.search(text)):
-            return ResourceError(f"the system refused a file, a process or memory: {text}; then repeat the command")
+            text = message or f"the system refused a file, a process or memory: {text}"
+            return ResourceError(f"{text}; then repeat the command")
     return None
 
 
@@ -102,6 +111,8 @@ def _path_or_network_error(error: BaseException) -> BaseException | None:
         return InputError(
             f"cannot use {error.filename}: {str(error.strerror).lower()}; check the path and its permissions, or set another"
         )
-    if (isinstance(error, OSError) and error.errno == errno.EROFS) or _PATH_TEXT.search(str(error)):
+    if (isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)) or _PATH_TEXT.search(
+        str(error)
+    ):
         return InputError(f"cannot write: {error}; check the path and its permissions, or set another")
     return None
