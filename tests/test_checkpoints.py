@@ -18,7 +18,7 @@ CONTENT = {
     "optimizer_states", "position", "pytorch-lightning_version", "should_stop", "state_dict",
 }  # fmt: skip
 CALLBACKS = {
-    "Checkpoints": {"best", "lines"},
+    "Checkpoints": {"best", "lines", "validated_step"},
     "EMAWeightAveraging": {"latest_update_step"},
     "Reporting": {"batches", "examples", "loss", "seconds"},
 }

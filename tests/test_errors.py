@@ -233,7 +233,7 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         "metrics file below a file",
         lambda tmp: [*questions(tmp), f"metrics_file={_file(tmp)}/m"],
         2,
-        r"cannot use .*file",
+        r"cannot be written: .*file is a file",
     ),
     (
         "folder of somebody else",

@@ -54,7 +54,7 @@ def experiment(folder: Path, mode: str = "ok", **spec: Any) -> Path:
     for name, _, _ in parameters:
         if name not in ("x", "mode"):
             line += f" ${{trialParameters.{name}}}"
-    container = {"name": "main", "image": "none", "command": ["sh", "-c", line], "env": env}
+    container = {"name": "main", "image": "none", "command": ["sh", "-c", line], **({"env": env} if env else {})}
     value = {
         "apiVersion": "kubeflow.org/v1beta1",
         "kind": "Experiment",
@@ -129,7 +129,7 @@ def ledger(path: Path, word: str) -> list[str]:
 
 SPACE = [
     ("x", "double", {"min": "0.01", "max": "1"}),
-    ("n", "int", {"min": "1", "max": "4"}),
+    ("size", "int", {"min": "1", "max": "4"}),
     ("c", "categorical", {"list": ["a", "b"]}),
     ("d", "discrete", {"list": ["8", "16"]}),
 ]
@@ -148,7 +148,7 @@ def test_each_algorithm_searches(name: str, tmp_path: Path) -> None:
     if name == "grid":
         parameters = [("x", "double", {"min": "0.1", "max": "0.3", "step": "0.1"}), SPACE[2]]
     if name == "hyperband":
-        settings = [{"name": k, "value": v} for k, v in (("r_l", "4"), ("eta", "2"), ("resource_name", "n"))]
+        settings = [{"name": k, "value": v} for k, v in (("r_l", "4"), ("eta", "2"), ("resource_name", "size"))]
         counts = {"maxTrialCount": 30, "parallelTrialCount": 4}
     if name == "tpe":
         counts["parallelTrialCount"] = 1
@@ -174,7 +174,7 @@ def test_each_algorithm_searches(name: str, tmp_path: Path) -> None:
     elif name == "hyperband":
         counted: dict[tuple[int, int], list[str]] = {}
         for each in found:
-            counted.setdefault((each["place"]["bracket"], each["place"]["rung"]), []).append(each["assignments"]["n"])
+            counted.setdefault((each["place"]["bracket"], each["place"]["rung"]), []).append(each["assignments"]["size"])
         assert counted == {
             (0, 0): ["1"] * 4,
             (0, 1): ["2"] * 2,

@@ -134,7 +134,7 @@ def test_a_report_takes_nothing_away(run: Any, tmp_path: Path) -> None:
         "thesis.txt", "report.html", "report.md", "rows.jsonl", "verdict.json", "profile.json", "sample.parquet"
     }  # fmt: skip
     done = run(*command, str(folder / "thesis.txt"))
-    assert (done.returncode, "cannot be written to" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    assert (done.returncode, "is a file; name a folder" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 
 def test_data_that_shrinks_warns(run: Any, tmp_path: Path) -> None:

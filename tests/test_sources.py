@@ -40,8 +40,8 @@ def test_fingerprints_and_cache_keys_of_generated_data_are_those_of_the_first_re
         "val": "shapes-f29047f4ab72d115f952857e:val:balanced-12",
     }
     assert [images.folder(split).name for split in ("train", "val")] == [
-        "711f0a32b10369fc09aa91a2",  # images' second policy: resized, then cropped
-        "7dff233083b319c0715bb9cd",
+        "1474c0dadc56f16925c31999",  # images' third policy: as timm's transforms, JPEGs decoded whole
+        "a8dd023f68b84f03fa99a58a",
     ]
 
 

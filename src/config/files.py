@@ -27,11 +27,14 @@ def check_replaceable(path: str | os.PathLike[str], is_own: Callable[[Path], boo
         description: What isotrain writes there, such as "a report".
 
     Raises:
-        InputError: It is a folder, or a file that is not empty and not isotrain's.
+        InputError: It is a folder, below a file, or a file that is not empty and not isotrain's.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file for {description}")
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise InputError(f"{path} cannot be written: {parent} is a file; name a file in a folder for {description}")
     if not path.is_file() or path.stat().st_size == 0:
         return
     with contextlib.suppress(OSError, ValueError):

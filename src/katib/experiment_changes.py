@@ -52,9 +52,10 @@ def change_experiment(
         InputError: nothing is left to search, the command does not call train.py, or there is no primary container.
     """
     document, value = experiment.document, copy.deepcopy(experiment.value)
-    experiment = Experiment(Document(document.file, value, document.lines))
+    changed_document = Document(document.file, value, document.lines)
     if fixed := fixed_parameters(experiment, overrides):
-        _fix_parameters(experiment, fixed)
+        _fix_parameters(Experiment(changed_document), fixed)
+    experiment = Experiment(changed_document)  # whose properties are computed from the changed values
     if name:
         value.setdefault("metadata", {})["name"] = name
     if max_trials is not None:

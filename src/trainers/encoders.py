@@ -1,6 +1,7 @@
 """Transformers encoders with a task's head: from a checkpoint, or from an architecture with random weights."""
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,11 +205,13 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _transformers() -> Any:
-    """Import transformers without its warnings of new heads."""
+    """Import transformers without its warnings of new heads, and without progress bars unless on a terminal."""
     import transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():  # in a process that imported it before `config.terminal.disable_progress_bars`
+        transformers_logging.disable_progress_bar()
     return transformers
 
 
