@@ -25,9 +25,8 @@ test: $(DEV)  ## set up, and run the test suite (minutes); ARGS="..." go to pyte
 test-slow: $(DEV)  ## run the slow tests
 	$(PYTEST) -m slow $(ARGS)
 
-# Of those, what CI runs, too, the longest files first; the others train for long, search for long, or build an image as root.
-MORE := explain_learning pipelines_run resume distributed explain registry report compare errors quality_drift quality_real \
-  own_task saved shipped_before
+# Of those, what CI runs, too, the longest files first; the others train, search or run pipelines for long, or build an image as root.
+MORE := resume distributed explain registry errors own_task saved shipped_before
 test-more: $(DEV)  ## run the slow tests that CI runs
 	$(PYTEST) --no-loadscope-reorder -m slow $(MORE:%=tests/test_%.py) $(ARGS)
 

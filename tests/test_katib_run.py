@@ -174,7 +174,9 @@ def test_each_algorithm_searches(name: str, tmp_path: Path) -> None:
     elif name == "hyperband":
         counted: dict[tuple[int, int], list[str]] = {}
         for each in found:
-            counted.setdefault((each["place"]["bracket"], each["place"]["rung"]), []).append(each["assignments"]["size"])
+            counted.setdefault((each["place"]["bracket"], each["place"]["rung"]), []).append(
+                each["assignments"]["size"]
+            )
         assert counted == {
             (0, 0): ["1"] * 4,
             (0, 1): ["2"] * 2,
