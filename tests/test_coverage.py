@@ -126,6 +126,19 @@ def test_a_small_share_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert data.describe()["val"]["unrecoverable_answers"] == 0
 
 
+def test_unknown_tokens_of_questions_are_counted(tmp_path: Path) -> None:
+    """Special tokens are not counted among the tokens; those of overlaps are, in each window."""
+    folder = write_questions(tmp_path / "data", "the fox dogs is red and blue", spaces=True)
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, *["the", "fox", "dogs", "is", "red"]]))
+    data = prepared(folder, tmp_path, tokenizer=str(tmp_path / "vocab.txt"), max_length=40, stride=8)
+    names = data.tokenizer().convert_ids_to_tokens(data.train_windows.tokens.tolist())
+    unknown, total = names.count("[UNK]"), len(names) - names.count("[CLS]") - names.count("[SEP]")
+    counts = data.describe()["train"]
+    assert len(data.train_windows) > 32
+    assert 0 < unknown < total
+    assert (counts["unknown_tokens"], counts["unknown_token_share"]) == (unknown, round(unknown / total, 6))
+
+
 def test_a_vocabulary_of_words_is_refused_for_a_script_without_spaces(tmp_path: Path, run: Run) -> None:
     """The fault as it was: each paragraph is one unknown token."""
     folder = write_questions(tmp_path / "data", SCRIPTS["Thai"], spaces=False)

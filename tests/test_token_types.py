@@ -21,7 +21,7 @@ from datamodules.text.encoding import EncodedTexts
 from datamodules.text.tokenizer import PreparedTokenizer
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from trainers import encoders, inference
-from trainers.inference import check_token_types, declare_inputs, span_logits
+from trainers.inference import check_token_types, span_logits
 
 QUESTION, CONTEXT = "what is red", "the fox is red and the dog is blue"
 WORDS = [*dict.fromkeys(f"{QUESTION} {CONTEXT}".split())]
@@ -228,9 +228,8 @@ def test_an_exported_tokenizer_returns_what_validation_passes(
 ) -> None:
     prepared = prepare(own_tokenizer(name), tmp_path)
     model = network(model_type, prepared, **settings)
-    exported = prepared.load()
-    declare_inputs(exported, model, prepared.type_count)
-    exported.save_pretrained(tmp_path / "model")
+    data = SimpleNamespace(tokenizer=prepared.load, max_length=72, type_count=prepared.type_count)
+    encoders.export_encoder(model, data, str(tmp_path / "model"))
     encoded = AutoTokenizer.from_pretrained(tmp_path / "model")(QUESTION, CONTEXT, return_tensors="pt")
     assert ("token_type_ids" in encoded) == inference.takes_token_types(model)
     with torch.inference_mode():
