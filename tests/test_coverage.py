@@ -1,5 +1,6 @@
 """What a tokenizer does not give back of its texts is counted, said and, beyond half, refused; own vocabularies give back all."""
 
+import io
 import json
 import logging
 import random
@@ -16,6 +17,9 @@ from datamodules.text import vocabulary
 from datamodules.text.vocabulary import splits_characters, train, wordpiece
 from datamodules.text.windows import PairEncoder
 from datamodules.text_classification import TextClassificationData
+from trainers.predict_answers import predict_answers
+from trainers.predict_texts import predict_texts
+from trainers.saved_model import open_model
 
 SPECIAL = list(vocabulary.SPECIAL_TOKENS.values())
 # Words of scripts without spaces, or with combining marks.
@@ -122,6 +126,19 @@ def test_a_small_share_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert data.describe()["val"]["unrecoverable_answers"] == 0
 
 
+def test_unknown_tokens_of_questions_are_counted(tmp_path: Path) -> None:
+    """Special tokens are not counted among the tokens; those of overlaps are, in each window."""
+    folder = write_questions(tmp_path / "data", "the fox dogs is red and blue", spaces=True)
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, *["the", "fox", "dogs", "is", "red"]]))
+    data = prepared(folder, tmp_path, tokenizer=str(tmp_path / "vocab.txt"), max_length=40, stride=8)
+    names = data.tokenizer().convert_ids_to_tokens(data.train_windows.tokens.tolist())
+    unknown, total = names.count("[UNK]"), len(names) - names.count("[CLS]") - names.count("[SEP]")
+    counts = data.describe()["train"]
+    assert len(data.train_windows) > 32
+    assert 0 < unknown < total
+    assert (counts["unknown_tokens"], counts["unknown_token_share"]) == (unknown, round(unknown / total, 6))
+
+
 def test_a_vocabulary_of_words_is_refused_for_a_script_without_spaces(tmp_path: Path, run: Run) -> None:
     """The fault as it was: each paragraph is one unknown token."""
     folder = write_questions(tmp_path / "data", SCRIPTS["Thai"], spaces=False)
@@ -134,6 +151,73 @@ def test_a_vocabulary_of_words_is_refused_for_a_script_without_spaces(tmp_path: 
     assert done.returncode == 2
     assert "answers (100.0%) are not given back by their tokens" in done.stderr
     assert done.stderr.count("\n") <= 4
+
+
+def byte_level_tokenizer(path: Path, trim_offsets: bool) -> Path:
+    """A pipeline that puts a space before every word; RoBERTa's post-processor takes those for spaces of the text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=trim_offsets)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<s>", "<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([DUTCH] * 30, trainer)
+    tokenizer.save(str(path))
+    return path
+
+
+DUTCH = "Nederland grenst aan België; José, café-baas, reist van Nederland naar (het) Nederland en “Nederland”."
+
+
+def write_dutch(folder: Path, first: int) -> Path:
+    """32 questions, of which `first` have an answer that begins the context."""
+    folder.mkdir()
+    others = [start for start in range(1, len(DUTCH)) if DUTCH.startswith("Nederland", start)]
+    rows = [
+        {
+            "id": number,
+            "context": DUTCH,
+            "question": "Waar?",
+            "answers": {"text": ["Nederland"], "answer_start": [0 if number < first else others[number % len(others)]]},
+        }
+        for number in range(32)
+    ]
+    for name in ("train", "dev"):
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.mark.parametrize(("trim_offsets", "lost"), [(False, 0), (True, 2)])
+def test_offsets_that_a_tokenizer_shifts_are_a_warning(
+    trim_offsets: bool, lost: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = byte_level_tokenizer(tmp_path / "tokenizer.json", trim_offsets)
+    with caplog.at_level(logging.WARNING):
+        data = prepared(write_dutch(tmp_path / "data", 30), tmp_path, tokenizer=str(path))
+    for split in ("train", "val"):
+        counts = data.describe()[split]
+        assert (counts["unrecoverable_answers"], counts["unrecoverable_answer_share"]) == (lost, lost / 32)
+        message = (
+            f"{split}: 2 answers (6.2%) are not given back by their tokens (question 30: the tokens of 'Nederland' give"
+        )
+        assert (message in caplog.text) == bool(lost)
+    assert len(brute_force(data)) == lost
+
+
+def test_offsets_that_a_tokenizer_shifts_are_refused(tmp_path: Path, run: Run) -> None:
+    """The fault as it was: each word loses its first letter, so that an answer takes the rest of "van" too."""
+    folder, path = write_dutch(tmp_path / "data", 0), byte_level_tokenizer(tmp_path / "tokenizer.json", True)
+    done = run("-m", "datamodules", "prepare", "data=squad", f"data.path={folder}", f"model.tokenizer={path}")
+    assert done.returncode == 2
+    assert "train: 22 answers (68.8%) are not given back by their tokens (question 0: the tokens of" in done.stderr
+    assert "'Nederland' give 'an Nederland')" in done.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -267,3 +351,54 @@ def test_leading_space_of_questions_is_removed_for_byte_level_tokenizers(tmp_pat
         assert spaced.examples.question(0).startswith(" \n")
         key = json.loads((spaced.folder("val") / "key.json").read_text())
         assert ("questions" in key) is notices
+
+
+def saved(task: str, folder: Path) -> Path:
+    """A transformers folder with random weights."""
+    from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=20, max_position_embeddings=80, **sizes)
+    kind = BertForQuestionAnswering if task == "answers" else BertForSequenceClassification
+    kind(config).save_pretrained(folder)
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, "fox", "red"])}
+    wordpiece(vocabulary, lower=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "share"),
+    [
+        ("fox " * 20, ""),
+        ("fox owl " * 10, "50.0%"),
+        ("owl " * 4 + "fox " * 16, ""),
+        ("owl " * 5 + "fox " * 15, "25.0%"),
+    ],
+)
+@pytest.mark.parametrize("task", ["answers", "texts", "pairs"])
+def test_predict_warns_of_unknown_tokens(
+    task: str, words: str, share: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the tokens of texts alone; fewer than five say nothing of a tokenizer."""
+    model = open_model(str(saved(task, tmp_path / "model")))
+    first, *rest = words.split()
+    if task == "answers":
+        lines, call = [{"question": first, "context": " ".join(rest)}], predict_answers
+    elif task == "texts":
+        lines, call = [{"text": " ".join(rest[:9])}, {"text": " ".join([first, *rest[9:]])}], predict_texts
+    else:
+        model.settings["data"]["columns"] = {"text": "text", "label": "label", "text_pair": "pair"}
+        lines, call = [{"text": first, "pair": " ".join(rest)}], predict_texts
+    with caplog.at_level(logging.WARNING):
+        rows = list(call(model, [], io.StringIO("\n".join(map(json.dumps, lines))), 2))
+    assert len(rows) == len(lines)
+    messages = [record.message for record in caplog.records if "are unknown" in record.message]
+    assert messages == ([f"the inputs: {share} of the tokens are unknown (tokenizer: the model's)"] if share else [])
+
+
+def test_the_command_warns_of_unknown_tokens(tmp_path: Path, run: Run) -> None:
+    model, inputs = saved("texts", tmp_path / "model"), tmp_path / "texts.jsonl"
+    inputs.write_text(json.dumps({"text": "owl " * 9}))
+    done = run("-m", "trainers", "predict", f"run={model}", str(inputs))
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "the inputs: 100.0% of the tokens are unknown (tokenizer: the model's)" in done.stderr.replace("\n", " ")

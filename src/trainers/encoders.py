@@ -27,6 +27,8 @@ UNSUITABLE = {
     "lxmert": "needs the regions of an image besides text",
     "reformer": "is trained only on texts whose length is a multiple of its chunks",
 }
+# Settings of those whose head for questions finds the end of a question by a token.
+QUESTION_ENDS = {"big_bird": "sep_token_id", "longformer": "sep_token_id", "splinter": "question_token_id"}
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def build_encoder(
     if pretrained is None:
         config = _new_config(head, dict(architecture or {}), data.vocab_size, data.pad_id, data.max_length)
         _update_config(config, dropout, attention_dropout, settings)
-        if head is SPAN_HEAD and config.model_type == "longformer":
-            _check_separators(config, data)
+        if head is SPAN_HEAD:
+            _set_question_end(config, data)
         return _explained(lambda: auto_class.from_config(config, attn_implementation=None), head, config.model_type), ()
     config = _read_config(head, pretrained, revision)
     _update_config(config, dropout, attention_dropout, settings)
-    if head is SPAN_HEAD and config.model_type == "longformer":
-        _check_separators(config, data)
+    if head is SPAN_HEAD:
+        _set_question_end(config, data)
     model, new_parameters = _explained_checkpoint(
         lambda: weights.load_transformers(
             auto_class,
@@ -300,20 +302,33 @@ def _check_suitable(head: Head, config: Any) -> None:
         raise InputError(f"a {config.model_type} {reason}: use another model for {head.purpose}")
 
 
-def _check_separators(config: Any, data: Any) -> None:
-    """Check that a tokenizer joins a question and a context with the three separators that Longformer's head counts.
+def _set_question_end(config: Any, data: Any) -> None:
+    """Set the token by which some heads find the end of a question to that of the tokenizer's format of a pair.
+
+    By default it is that of the type's first checkpoint, which is an ordinary token of other vocabularies. Longformer's head
+    counts three separators.
 
     Raises:
-        InputError: it does not.
+        InputError: the format has no such token.
     """
+    setting = QUESTION_ENDS.get(config.model_type)
+    if setting is None:
+        return
     pair = PairEncoder(data.prepared_tokenizer.folder / "tokenizer.json")
-    separators = [*pair.between.tolist(), *pair.after.tolist()]
-    if len(separators) != 3 or len(set(separators)) != 1:
+    between, after = pair.between.tolist(), pair.after.tolist()
+    if config.model_type == "longformer" and (len(between) + len(after) != 3 or len({*between, *after}) != 1):
         raise InputError(
             "a longformer for question answering needs a tokenizer with two separators between the question and the "
             "context and one after it, as RoBERTa's: give its folder as model.tokenizer"
         )
-    config.sep_token_id = separators[0]
+    # Splinter's own tokenizer puts [QUESTION], a full stop and [SEP] there.
+    token = next(iter(between if setting == "question_token_id" else between[::-1]), None)
+    if token is None or token in pair.before:
+        raise InputError(
+            f"a {config.model_type} for question answering needs a tokenizer with a separator between the question and "
+            "the context that is not its first token, as BERT's: give its folder as model.tokenizer"
+        )
+    setattr(config, setting, token)
 
 
 def _explained(build: Callable[[], T], head: Head, model_type: str) -> T:

@@ -8,7 +8,7 @@ import torch
 
 from config.errors import InputError
 from datamodules.text import coverage, records
-from datamodules.text.encoding import EncodedTexts
+from datamodules.text.encoding import EncodedTexts, TextEncoder
 from trainers import classification, encoders, positions, predict
 from trainers.inference import check_token_types, text_logits
 from trainers.saved_model import SavedModel
@@ -22,7 +22,8 @@ class TextPredictor:
     Attributes:
         network: the transformers model.
         names: [C] ids of the classes.
-        tokens: number of tokens of all texts until now, special ones included.
+        special: number of special tokens of a text.
+        tokens: number of tokens of all texts until now, without special ones.
         unknown_tokens: number of unknown ones.
     """
 
@@ -36,6 +37,7 @@ class TextPredictor:
         self.tokens = self.unknown_tokens = 0
         max_length = int(model.settings["data"]["max_length"])
         self.max_length = min(max_length, positions.longest_input(self.network) or max_length)
+        self.special = TextEncoder(self.tokenizer, self.max_length).special
         if self.max_length < max_length:
             logger.warning("texts are truncated to the positions of the model: %d tokens", self.max_length)
         labels = self.network.config.id2label
@@ -44,7 +46,8 @@ class TextPredictor:
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
         """Return logits, float32 [N, C], of texts and their second texts ("" for none)."""
         texts = EncodedTexts.of_records(self.tokenizer, pairs, self.max_length)
-        self.tokens += len(texts.tokens)
+        special = sum(self.special.pair if pair else self.special.single for _, pair in pairs)
+        self.tokens += len(texts.tokens) - special
         self.unknown_tokens += coverage.count_unknown(texts, self.tokenizer.unknown_id)
         logits = torch.empty(len(pairs), len(self.names))
         with torch.inference_mode(), predict.autocast(self.model, self.device):

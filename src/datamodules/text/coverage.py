@@ -135,8 +135,8 @@ def check(split: str, tokenizer: str, counts: Mapping[str, Any]) -> None:
     """
     if problem := _problem(counts, MAX_ANSWER_SHARE, MAX_UNKNOWN_SHARE):
         raise InputError(
-            f"{split}: {problem}; the tokenizer ({tokenizer}) does not suit these texts: set model.tokenizer or "
-            "model.pretrained to one of their language, or both to null to train a vocabulary on them"
+            f"{split}: {problem}; the tokenizer ({tokenizer}) does not suit these texts, or its offsets are wrong: set "
+            "model.tokenizer or model.pretrained to one of their language, or both to null to train a vocabulary on them"
         )
 
 
