@@ -11,7 +11,7 @@ import yaml
 
 from config.errors import InputError
 from config.numbers import format_count
-from katib import check, documents, rules_command, shell_command, shell_parser
+from katib import check, documents, shell_command, shell_parser, shell_values
 from katib.__main__ import main
 from katib.experiment import Experiment, trial_command
 from katib.experiment_changes import change_experiment
@@ -451,7 +451,7 @@ def test_values_that_the_shell_changes_are_found(
     (programs / "dump").write_text(DUMP)
     (programs / "dump").chmod(0o755)
     search = experiment(command, v=VALUES)
-    changed = rules_command.changed_values(search)["v"]
+    changed = shell_values.changed_values(search)["v"]
     mismatches = []
     for index, value in enumerate(VALUES):
         (folder := tmp_path / str(index)).mkdir()

@@ -338,12 +338,8 @@ def save_timm(folder: Path, classes: int = 3) -> dict[str, Tensor]:
     return state
 
 
-def image_data(classes: int) -> Any:
-    return SimpleNamespace(num_classes=classes, image_size=32)
-
-
 def load_images(folder: Path, classes: int) -> tuple[Any, tuple[str, ...]]:
-    return build_network("x", str(folder), {}, image_data(classes))
+    return build_network("x", str(folder), {}, classes)
 
 
 def test_images_load_all_or_all_but_the_classifier(tmp_path: Path) -> None:

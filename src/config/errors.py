@@ -1,5 +1,8 @@
 """Exceptions that end a command, each with its exit code (docs/exit_codes.md)."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 
 class InputError(Exception):
     """Invalid configuration or input. The message says what is wrong, where, and what to do."""
@@ -82,3 +85,18 @@ def is_hydra_error(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message; the name of its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def input_errors(describe: Callable[[Exception], str]) -> Iterator[None]:
+    """Turn the exceptions of a library that reads a user's input into an InputError; a lack of memory stays one.
+
+    Args:
+        describe: Returns the message for an exception.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(describe(error)) from error

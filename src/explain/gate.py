@@ -15,18 +15,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "explain"
 # What the module of a task's explanations must have (docs/explain.md).
 _MEMBERS = (
-    *(
-        "FORMAT",
-        "EXAMPLES",
-        "CHUNK",
-        "MEASURES",
-        "STABILITY",
-        "settings",
-        "examples",
-        "preprocessing",
-        "random_network",
-    ),
-    *("explain", "table", "lines", "slices", "report_sections"),
+    *("FORMAT", "EXAMPLES", "CHUNK", "MEASURES", "STABILITY", "settings", "examples", "preprocessing"),
+    *("random_network", "explain", "table", "lines", "slices", "report_sections"),
 )
 
 

@@ -18,11 +18,11 @@ from katib import shell_command
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, parse_number, substitute, trial_view
 from katib.findings import Level
-from katib.rules_command import changed_values
 from katib.rules_runtime import metric_path
 from katib.search_space import probe_commands
 from katib.shell_command import Argument
 from katib.shell_parser import ShellSyntaxError, UnclosedQuoteError
+from katib.shell_values import changed_values
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
 

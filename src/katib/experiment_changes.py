@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from config.errors import InputError
 from katib.documents import Document
 from katib.experiment import PLACEHOLDER, Experiment
-from katib.rules_command import value_problems
 from katib.shell_command import WRAPPED, append_overrides, train_overrides
+from katib.shell_values import value_problems
 
 
 def fixed_parameters(experiment: Experiment, overrides: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from katib import rules_command, shell_command
+from katib import shell_command, shell_values
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SPEC, TEMPLATE, Experiment
 from katib.findings import Problem, Rule
@@ -104,9 +104,9 @@ def _brace_expansion(experiment: Experiment) -> Iterator[Problem]:
     path = (*experiment.primary[0], "command")
     bash_only = (
         value
-        for name, values in rules_command.changed_values(experiment, bash=True).items()
+        for name, values in shell_values.changed_values(experiment, bash=True).items()
         for value in values
-        if value not in rules_command.changed_values(experiment)[name]
+        if value not in shell_values.changed_values(experiment)[name]
     )
     literal = (text for text in _bare_texts(words) if words[:1] in (["bash"], ["sh"]))
     braces = (match[0] for text in literal if (match := re.search(r"\{[^}\s]*,[^}\s]*\}", text)))

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from config import files
-from config.errors import InputError, ResourceError, SignalInterrupt
+from config.errors import InputError, ResourceError, SignalInterrupt, input_errors
 from config.system_errors import to_expected_error
 from runs import folder as folders
 from runs import metric_lines
@@ -227,12 +227,8 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint {path}")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not a complete checkpoint")
-    try:
+    with input_errors(lambda error: f"{path} cannot be read as a checkpoint: {describe_read_error(error)}"):
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as a checkpoint: {describe_read_error(error)}") from error
     return checkpoint
 
 

@@ -2,15 +2,16 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from config.errors import InputError
+from config.errors import InputError, input_errors
 from datamodules.storage import cache
 from datamodules.text import tokenizer
 from datamodules.text.windows import Limits, PairEncoder
@@ -18,8 +19,6 @@ from trainers import positions, weights
 from trainers.inference import declare_inputs
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # Types of models that cannot be trained on batches of texts, and why.
 UNSUITABLE = {
@@ -84,13 +83,14 @@ def build_encoder(
         _update_config(config, dropout, attention_dropout, settings)
         if head is SPAN_HEAD:
             _set_question_end(config, data)
-        return _explained(lambda: auto_class.from_config(config, attn_implementation=None), head, config.model_type), ()
+        with _architecture_errors(head, config.model_type):
+            return auto_class.from_config(config, attn_implementation=None), ()
     config = _read_config(head, pretrained, revision)
     _update_config(config, dropout, attention_dropout, settings)
     if head is SPAN_HEAD:
         _set_question_end(config, data)
-    model, new_parameters = _explained_checkpoint(
-        lambda: weights.load_transformers(
+    with _checkpoint_errors(head, pretrained):
+        model, new_parameters = weights.load_transformers(
             auto_class,
             pretrained,
             f"model.pretrained={pretrained}",
@@ -98,10 +98,7 @@ def build_encoder(
             config=config,
             attn_implementation=None,  # SDPA if the model has it
             dtype=torch.float32,
-        ),
-        head,
-        pretrained,
-    )
+        )
     if model.config.vocab_size < data.vocab_size:
         raise InputError(
             f"model.tokenizer has {data.vocab_size} tokens, the checkpoint's vocabulary {model.config.vocab_size}"
@@ -116,14 +113,10 @@ def load_encoder(head: Head, folder: Path) -> Any:
         InputError: the weights are unreadable, incomplete or of another architecture.
     """
     auto_class = getattr(_transformers(), head.auto_class)
-    try:
+    with input_errors(lambda error: f"run={folder}: cannot load the model: {weights.describe_read_error(error)}"):
         model, new_parameters = weights.load_transformers(
             auto_class, str(folder), f"run={folder}", attn_implementation=None, dtype=torch.float32
         )
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        raise InputError(f"run={folder}: cannot load the model: {weights.describe_read_error(error)}") from error
     weights.check_complete(f"run={folder}", new_parameters)
     return model
 
@@ -139,14 +132,10 @@ def read_state(network: Any, folder: Path, source: str) -> dict[str, torch.Tenso
     Raises:
         InputError: the weights are unreadable, incomplete or of another architecture.
     """
-    try:
+    with input_errors(lambda error: f"{source}: cannot read the weights: {weights.describe_read_error(error)}"):
         loaded, new_parameters = weights.load_transformers(
             type(network), str(folder), source, config=network.config, attn_implementation=None, dtype=torch.float32
         )
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        raise InputError(f"{source}: cannot read the weights: {weights.describe_read_error(error)}") from error
     weights.check_body(source, new_parameters, (), {})
     return {f"model.{name}": tensor for name, tensor in loaded.state_dict().items()}
 
@@ -195,9 +184,8 @@ def check_max_length(head: Head, config: DictConfig, limits: Limits | None) -> N
         architecture = OmegaConf.to_container(model.architecture, resolve=True) if model.architecture else {}
         vocab_size = max(data.vocab_size or 0, 100, pad_id + 1)
         network_config = _new_config(head, architecture, vocab_size, pad_id, data.max_length)
-    longest = _explained(
-        lambda: positions.longest_input_of(network_config, auto_class), head, network_config.model_type
-    )
+    with _architecture_errors(head, network_config.model_type):
+        longest = positions.longest_input_of(network_config, auto_class)
     positions.check_max_length(longest, data.max_length, limits)
 
 
@@ -257,7 +245,8 @@ def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_i
             settings[name] = None
     if getattr(default, "is_encoder_decoder", False) and getattr(default, "decoder_start_token_id", None) is None:
         settings["decoder_start_token_id"] = pad_id
-    config = _explained(lambda: AutoConfig.for_model(model_type, **settings), head, model_type)
+    with _architecture_errors(head, model_type):
+        config = AutoConfig.for_model(model_type, **settings)
     names = {"max_position_embeddings", default.attribute_map.get("max_position_embeddings")}
     if (
         has_positions
@@ -265,7 +254,8 @@ def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_i
         and not names & set(architecture)
     ):
         auto_class = getattr(_transformers(), head.auto_class)
-        longest = _explained(lambda: positions.longest_input_of(config, auto_class), head, model_type)
+        with _architecture_errors(head, model_type):
+            longest = positions.longest_input_of(config, auto_class)
         if longest is not None and longest < max_length:  # positions that are numbered from pad_id + 1
             settings["max_position_embeddings"] += max_length - longest
             config = AutoConfig.for_model(model_type, **settings)
@@ -287,7 +277,8 @@ def _read_config(head: Head, pretrained: str, revision: str | None) -> Any:
     if not is_folder:
         work_offline_if_unreachable()
     auto_config = _transformers().AutoConfig
-    config = _explained_checkpoint(lambda: auto_config.from_pretrained(pretrained, revision=revision), head, pretrained)
+    with _checkpoint_errors(head, pretrained):
+        config = auto_config.from_pretrained(pretrained, revision=revision)
     _check_suitable(head, config)
     return config
 
@@ -331,34 +322,28 @@ def _set_question_end(config: Any, data: Any) -> None:
     setattr(config, setting, token)
 
 
-def _explained(build: Callable[[], T], head: Head, model_type: str) -> T:
-    """Return what `build` returns; an exception of transformers becomes an InputError about model.architecture."""
-    try:
-        return build()
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
+def _architecture_errors(head: Head, model_type: str) -> AbstractContextManager[None]:
+    """Turn exceptions of transformers into InputErrors about model.architecture."""
+
+    def describe(error: Exception) -> str:
         if "Unrecognized configuration class" in str(error):
-            raise _unknown_model(head, model_type) from error
+            return str(_unknown_model(head, model_type))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise InputError(f"model.architecture: transformers cannot build this {model_type}: {reason}") from error
+        return f"model.architecture: transformers cannot build this {model_type}: {reason}"
+
+    return input_errors(describe)
 
 
-def _explained_checkpoint(load: Callable[[], T], head: Head, pretrained: str) -> T:
-    """Return what `load` returns; an exception of transformers becomes an InputError about model.pretrained."""
+def _checkpoint_errors(head: Head, pretrained: str) -> AbstractContextManager[None]:
+    """Turn exceptions of transformers and the Hub into InputErrors about model.pretrained."""
     from datamodules.sources.hub_errors import explain_hub_error
 
-    try:
-        return load()
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        if message := explain_hub_error(error, f"model.pretrained={pretrained}"):
-            raise InputError(message) from error
-        raise InputError(
-            f"model.pretrained={pretrained} is not a transformers encoder for {head.purpose}: "
-            f"{weights.describe_read_error(error)}"
-        ) from error
+    def describe(error: Exception) -> str:
+        source = f"model.pretrained={pretrained}"
+        reason = f"{source} is not a transformers encoder for {head.purpose}: {weights.describe_read_error(error)}"
+        return explain_hub_error(error, source) or reason
+
+    return input_errors(describe)
 
 
 def _unknown_model(head: Head, model_type: str) -> InputError:

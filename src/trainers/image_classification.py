@@ -61,10 +61,8 @@ class ImageClassification(Task):
             self.arguments["drop_rate"] = dropout
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
-        architecture, saved_arguments = read_architecture(name, pretrained)
-        self.arguments = saved_arguments | self.arguments
-        self.arguments |= image_sizes.size_arguments(architecture, self.arguments, data.image_size)
-        self.model, self.new_parameters = build_network(name, pretrained, self.arguments, data)
+        self.arguments = network_arguments(name, pretrained, self.arguments, data.image_size)
+        self.model, self.new_parameters = build_network(name, pretrained, self.arguments, data.num_classes)
         if stem == "small":
             use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
@@ -73,10 +71,9 @@ class ImageClassification(Task):
     def check_config(config: DictConfig) -> None:
         """Check that timm has the network, and that it takes images of the data's size; see `image_sizes`."""
         model = config.model
-        arguments = OmegaConf.to_container(model.arguments, resolve=True) if model.arguments else {}
-        image_sizes.check_arguments(arguments)  # type: ignore[arg-type]
-        architecture, saved_arguments = read_architecture(model.name, model.pretrained)
-        image_sizes.size_arguments(architecture, saved_arguments | arguments, config.data.image_size)  # type: ignore[operator]
+        arguments: Any = OmegaConf.to_container(model.arguments, resolve=True) if model.arguments else {}
+        image_sizes.check_arguments(arguments)
+        network_arguments(model.name, model.pretrained, arguments, config.data.image_size)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the mean loss of the augmented batch."""
@@ -144,62 +141,62 @@ def image_result(outputs: classification.ClassOutputs, data: ImageClassification
 
 
 def build_network(
-    name: str, pretrained: str | bool | None, arguments: dict[str, Any], data: ImageClassificationData
+    name: str, pretrained: str | bool | None, arguments: Mapping[str, Any], num_classes: int
 ) -> tuple[Any, tuple[str, ...]]:
-    """Build a timm model for the data's classes and, if the architecture has a fixed image size, its image size.
+    """Build a timm model.
 
     Args:
         name: name of a timm model.
         pretrained: True for timm's own weights, a timm model folder for those, False or None for random weights.
-        arguments: arguments of timm.create_model.
-        data: data module with `num_classes` and `image_size`.
+        arguments: arguments of timm.create_model, from `network_arguments`.
+        num_classes: number of classes.
 
     Returns:
         The network, and the names of the parameters of its classifier that the checkpoint lacks, which are random; empty
         without a checkpoint.
 
     Raises:
-        InputError: an unknown name, unavailable weights, or arguments that timm does not take.
+        InputError: unavailable weights, or weights of another architecture.
     """
     import timm
 
-    kwargs = {**arguments, "num_classes": data.num_classes}
-    architecture, saved_arguments = read_architecture(name, pretrained)
-    kwargs |= image_sizes.size_arguments(architecture, saved_arguments | arguments, data.image_size)
     from datamodules.sources.hub_errors import explain_hub_error, work_offline_if_unreachable
 
     if pretrained is True:
         work_offline_if_unreachable()
     try:
         if not pretrained:
-            return timm.create_model(name, **kwargs), ()
+            return timm.create_model(name, num_classes=num_classes, **arguments), ()
         folder = Path(pretrained) if isinstance(pretrained, str) else None
-        return weights.load_timm(name, folder, **kwargs)
-    except InputError:
+        return weights.load_timm(name, folder, num_classes, **arguments)
+    except (InputError, MemoryError):
         raise
-    except TypeError as error:
-        raise InputError(f"model.arguments: timm's {name} does not take them ({error})") from error
     except Exception as error:
         if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
             raise InputError(message) from error
         raise InputError(f"model.name={name}: timm cannot build it: {weights.describe_mismatch(error)}") from error
 
 
-def read_architecture(name: str, pretrained: str | bool | None) -> tuple[str, dict[str, Any]]:
-    """Return the name of a timm architecture, and the arguments that a model folder builds it with.
+def network_arguments(
+    name: str, pretrained: str | bool | None, arguments: Mapping[str, Any], image_size: int
+) -> dict[str, Any]:
+    """Return the arguments of timm.create_model: those of a model folder, the configured ones and the image size.
 
     The folder's image size is left out: a network for other images has another one.
 
     Args:
         name: name of a timm model.
         pretrained: a timm model folder, whose architecture replaces `name`; anything else has no arguments.
+        arguments: the configured ones.
+        image_size: side of the images, in pixels.
 
     Raises:
-        InputError: timm has no such model, or the folder is none of timm's.
+        InputError: timm has no such model, the folder is none of timm's, or the network does not take the arguments or
+            images of the size.
     """
     import timm
 
-    arguments: dict[str, Any] = {}
+    folder_arguments: dict[str, Any] = {}
     if isinstance(pretrained, str):
         path = Path(pretrained) / "config.json"
         if not path.is_file():
@@ -207,9 +204,10 @@ def read_architecture(name: str, pretrained: str | bool | None) -> tuple[str, di
         config = json.loads(path.read_text(encoding="utf-8"))
         name = config["architecture"]
         stored = config.get("model_args") or {}
-        arguments = {key: value for key, value in stored.items() if key not in ("img_size", "num_classes")}
+        folder_arguments = {key: value for key, value in stored.items() if key not in ("img_size", "num_classes")}
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         similar = timm.list_models(f"*{architecture.split('_')[0]}*")[:8]
         raise InputError(f"model.name={name}: timm has no such model; similar: {', '.join(similar) or 'none'}")
-    return architecture, arguments
+    merged = {**folder_arguments, **arguments}
+    return merged | image_sizes.size_arguments(architecture, merged, image_size)

@@ -8,10 +8,11 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from config.errors import InputError
+from config.errors import InputError, input_errors
 from datamodules.images import augmentation, decoder, folders
 from datamodules.sources.files import read_bytes
-from trainers import classification, image_sizes, predict, stem, weights
+from trainers import classification, predict, stem, weights
+from trainers.image_classification import network_arguments
 from trainers.inference import image_logits
 from trainers.saved_model import SavedModel
 
@@ -35,15 +36,12 @@ class ImagePredictor:
         self.device = predict.default_device()
         settings = model.module.data_config(model)
         arguments = model.module.model_config(model)["arguments"]
-        size = image_sizes.size_arguments(model.config["architecture"], arguments, settings["image_size"])
-        try:
-            network, _ = weights.load_timm(str(model.config.get("architecture")), model.folder, None, **size)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"
-            ) from error
+        name = str(model.config["architecture"])
+        arguments = network_arguments(name, None, arguments, settings["image_size"])
+        with input_errors(
+            lambda error: f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"
+        ):
+            network, _ = weights.load_timm(name, model.folder, None, **arguments)
         preprocessing = model.config.get("pretrained_cfg") or {}
         self.names: list[str] = (
             model.config.get("label_names")
@@ -110,9 +108,6 @@ def _make_prepare(settings: Mapping[str, Any]) -> Callable[[bytes], torch.Tensor
 
 
 def _read(path: Path, prepare: Callable[[bytes], torch.Tensor]) -> torch.Tensor:
-    try:
+    # Pillow raises many kinds of exceptions on broken content.
+    with input_errors(lambda error: f"{path} cannot be read as an image: {decoder.describe_error(error)}"):
         return prepare(read_bytes(str(path)))
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # Pillow raises many kinds of exceptions on broken content
-        raise InputError(f"{path} cannot be read as an image: {decoder.describe_error(error)}") from error

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from config.errors import InputError, first_line
+from config.errors import InputError, first_line, input_errors
 
 logger = logging.getLogger(__name__)
 
@@ -92,16 +92,12 @@ def read_file(path: Path, source: str) -> dict[str, Tensor]:
     Raises:
         InputError: the file cannot be read, or contains other objects than tensors and plain values.
     """
-    try:
+    with input_errors(lambda error: f"{source}: {path.name} cannot be read as weights: {describe_read_error(error)}"):
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InputError(f"{source}: {path.name} cannot be read as weights: {describe_read_error(error)}") from error
     return find_state(content, source)
 
 
