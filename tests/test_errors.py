@@ -338,7 +338,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path, cache: Path)
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert full.returncode == 8, full.stderr
-    assert "no space left for" in full.stderr
+    assert "best.ckpt: no space left on the disk; the previous checkpoint is unchanged" in full.stderr
     assert "Traceback" not in full.stderr
     assert list((tmp_path / "run").rglob("*.tmp")) == []
     assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_code"] == 8
