@@ -18,6 +18,7 @@ from tests import made_runs
 from tests.conftest import Run
 
 from config import files
+from config.errors import InputError, ResourceError, UnreachableError
 from runs import folder as folders
 from runs import lineage, model_card, registry
 
@@ -290,3 +291,17 @@ def test_keys_of_tags_keep_to_mlflows_limit():
     assert len(key) == 250
     assert key.startswith("task_s_code_")
     assert key.endswith("_x_weather")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("database or disk is full", 8), ("disk I/O error", 8), ("Max retries exceeded", 7), ("no such version", 2)],
+)
+def test_a_store_without_space_is_not_called_unreachable(text: str, code: int, tmp_path: Path) -> None:
+    """SQLite's errors reach the client as texts in MLflow's own exception."""
+    with (
+        pytest.raises((InputError, ResourceError, UnreachableError), match=text) as caught,
+        registry._client(f"sqlite:///{tmp_path}/mlflow.db"),
+    ):
+        raise mlflow.exceptions.MlflowException(f"(sqlite3.OperationalError) {text}")
+    assert caught.value.exit_code == code

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from config import files, tasks
-from config.errors import InputError, UnreachableError
+from config.errors import InputError, ResourceError, UnreachableError, first_line
+from config.system_errors import to_expected_error
 from runs import folder as folders
 from runs import kubeflow_registry, model_card
 from runs.fields import as_mapping, is_number
@@ -318,11 +319,13 @@ def _client(server: str | None) -> Iterator[Any]:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         yield MlflowClient(tracking_uri=address, registry_uri=address)
-    except MlflowException as error:
-        message = str(error).splitlines()[0]
+    except (MlflowException, OSError) as error:
+        message = first_line(error)
+        if isinstance(to_expected_error(error), ResourceError):
+            raise ResourceError(f"MLflow at {address}: {message}") from None
+        if not isinstance(error, MlflowException):
+            raise UnreachableError(f"MLflow at {address} cannot be used: {message}") from None
         unreachable = "Max retries" in str(error) or "failed with exception" in str(error)
         if unreachable or error.error_code == "TEMPORARILY_UNAVAILABLE":
             raise UnreachableError(f"MLflow at {address} does not answer: {message}") from None
         raise InputError(f"MLflow at {address} rejects the request: {message}") from None
-    except OSError as error:
-        raise UnreachableError(f"MLflow at {address} cannot be used: {error}") from None
