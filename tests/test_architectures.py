@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForQuestionAnswering
@@ -12,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_
 from config.errors import InputError
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import encoders, fast_dropout, positions, saved_model
+from trainers.drift_features import answer_features
 from trainers.inference import span_logits
 from trainers.predict_answers import AnswerPredictor
 from trainers.question_answering import QuestionAnswering
@@ -156,8 +158,12 @@ def test_every_type_trains_and_answers_as_exported(
         loaded = span_logits(predictor.network, batch)
     for one, other in zip(ours, loaded, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-    answers = predictor.answer([("when was the engine built?", "the engine was built in year 1804 by ada.")], 4)
-    assert len(answers.start) == 1
+    pair = ("when was the engine built?", "the engine was built in year 1804 by ada.")
+    assert len(predictor.answer([pair], 4).start) == 1
+    features = answer_features(saved_model.open_model(str(tmp_path / "model")), [pair, pair]).features
+    assert features.shape[0] == 2
+    assert features.shape[1] > 2  # not the logits
+    assert np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("model_type", encoders.UNSUITABLE)

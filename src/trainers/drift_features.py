@@ -116,8 +116,15 @@ def _collect_token_means(network: Any) -> list[npt.NDArray[np.float64]]:
         weights = masks.pop().unsqueeze(2).double()
         means.append(((output[0].double() * weights).sum(1) / weights.sum(1)).cpu().numpy())
 
-    network.register_forward_pre_hook(lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True)
-    network.base_model.register_forward_hook(store_means)
+    def store_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        masks.append(torch.ones_like(kwargs["input_ids"]) if mask is None else mask)  # FNet has no mask
+
+    network.register_forward_pre_hook(store_mask, with_kwargs=True)
+    body = network.base_model
+    if body is network:  # T5's question answering holds an encoder and a decoder, without a model around them
+        body = network.get_decoder()
+    body.register_forward_hook(store_means)
     return means
 
 
