@@ -317,6 +317,8 @@ def _client(server: str | None) -> Iterator[Any]:
         _database_folder(address).mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    for name in ("mlflow.store.db", "sqlalchemy.pool"):  # a traceback of each error, which comes as an exception, too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield MlflowClient(tracking_uri=address, registry_uri=address)
     except (MlflowException, OSError) as error:
