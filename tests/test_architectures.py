@@ -13,8 +13,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_
 from config.errors import InputError
 from datamodules.question_answering import QuestionAnsweringData
 from trainers import encoders, fast_dropout, positions, saved_model
-from trainers.drift_features import answer_features
-from trainers.inference import span_logits
+from trainers.drift_features import answer_features, collect_token_means
+from trainers.inference import span_logits, text_inputs
 from trainers.predict_answers import AnswerPredictor
 from trainers.question_answering import QuestionAnswering
 
@@ -164,6 +164,20 @@ def test_every_type_trains_and_answers_as_exported(
     assert features.shape[0] == 2
     assert features.shape[1] > 2  # not the logits
     assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("model_type", ["fnet", "mpnet"])  # without a mask, and with one
+def test_drift_features_are_means_over_the_tokens_without_padding(model_type: str, data: QuestionAnsweringData) -> None:
+    network: Any = build(data, model_type).model.eval()
+    batch = next(iter(data.val_dataloader()))
+    batch["input_ids"][0, -3:], batch["attention_mask"][0, -3:] = network.config.pad_token_id, 0
+    mask = batch["attention_mask"].unsqueeze(2)
+    with torch.inference_mode():
+        hidden = network.base_model(**text_inputs(network, batch)).last_hidden_state
+        means = collect_token_means(network)
+        span_logits(network, batch)
+    expected = (hidden * mask).sum(1) / mask.sum(1)
+    np.testing.assert_allclose(means[0], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", encoders.UNSUITABLE)

@@ -108,6 +108,8 @@ def test_a_full_disk_is_said_and_keeps_what_was_there(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ResourceError, match=r"first\.ckpt: no space left on the disk$"):
+        checkpoints.write({"n": 1}, tmp_path / "first.ckpt")
     with pytest.raises(ResourceError, match="the previous checkpoint is unchanged"):
         checkpoints.write({"n": 2}, path, keep=tmp_path / "last-1.ckpt")
     assert checkpoints.read(path) == {"n": 1}

@@ -1,5 +1,6 @@
 """`python -m runs register`: a real MLflow, its store a SQLite file, and once its server."""
 
+import errno
 import json
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+import requests
 from tests import made_runs
 from tests.conftest import Run
 
@@ -294,14 +296,24 @@ def test_keys_of_tags_keep_to_mlflows_limit():
 
 
 @pytest.mark.parametrize(
-    ("text", "code"),
-    [("database or disk is full", 8), ("disk I/O error", 8), ("Max retries exceeded", 7), ("no such version", 2)],
+    ("error", "code"),
+    [
+        (mlflow.exceptions.MlflowException("(sqlite3.OperationalError) database or disk is full"), 8),
+        (mlflow.exceptions.MlflowException("(sqlite3.OperationalError) disk I/O error"), 8),
+        (OSError(errno.ENOSPC, "No space left on device", "mlflow.db"), 8),
+        (PermissionError(errno.EACCES, "Permission denied", "artifacts"), 2),
+        (mlflow.exceptions.MlflowException("no such version"), 2),
+        (mlflow.exceptions.MlflowException("Max retries exceeded"), 7),
+        (requests.exceptions.ConnectionError("refused"), 7),
+    ],
+    ids=lambda value: type(value).__name__ + "-" + str(value).replace(" ", "-"),
 )
-def test_a_store_without_space_is_not_called_unreachable(text: str, code: int, tmp_path: Path) -> None:
+def test_errors_of_a_store_have_true_exit_codes(error: Exception, code: int, tmp_path: Path) -> None:
     """SQLite's errors reach the client as texts in MLflow's own exception."""
     with (
-        pytest.raises((InputError, ResourceError, UnreachableError), match=text) as caught,
+        pytest.raises((InputError, ResourceError, UnreachableError)) as caught,
         registry._client(f"sqlite:///{tmp_path}/mlflow.db"),
     ):
-        raise mlflow.exceptions.MlflowException(f"(sqlite3.OperationalError) {text}")
+        raise error
     assert caught.value.exit_code == code
+    assert f"MLflow at sqlite:///{tmp_path}/mlflow.db" in str(caught.value)

@@ -323,8 +323,9 @@ def _client(server: str | None) -> Iterator[Any]:
         yield MlflowClient(tracking_uri=address, registry_uri=address)
     except (MlflowException, OSError) as error:
         message = first_line(error)
-        if isinstance(to_expected_error(error), ResourceError):
-            raise ResourceError(f"MLflow at {address}: {message}") from None
+        expected = to_expected_error(error)
+        if isinstance(expected, InputError | ResourceError):  # the database or a folder of it cannot be written
+            raise type(expected)(f"MLflow at {address}: {message}") from None
         if not isinstance(error, MlflowException):
             raise UnreachableError(f"MLflow at {address} cannot be used: {message}") from None
         unreachable = "Max retries" in str(error) or "failed with exception" in str(error)

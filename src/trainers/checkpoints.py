@@ -213,7 +213,8 @@ def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> N
     except (OSError, RuntimeError) as error:
         expected = to_expected_error(error)
         if isinstance(expected, ResourceError):
-            raise ResourceError(f"{path}: {expected}; the previous checkpoint is unchanged") from error
+            previous = "; the previous checkpoint is unchanged" if path.exists() else ""
+            raise ResourceError(f"{path}: {expected}{previous}") from error
         raise
 
 

@@ -55,7 +55,7 @@ def answer_features(model: SavedModel, pairs: Sequence[tuple[str, str]]) -> Feat
     from trainers import answer_scores, predict_answers
 
     predictor = predict_answers.AnswerPredictor(model)
-    means = _collect_token_means(predictor.network)
+    means = collect_token_means(predictor.network)
     positions, confidence, features = [], [], []
     for pair in pairs:  # one question at a time: its windows belong together
         answers = predictor.answer([pair], _BATCH_SIZE)
@@ -77,7 +77,7 @@ def text_features(model: SavedModel, pairs: Sequence[tuple[str, str]]) -> Featur
     from trainers import predict_texts
 
     predictor = predict_texts.TextPredictor(model)
-    means = _collect_token_means(predictor.network)
+    means = collect_token_means(predictor.network)
     logits = [predictor.logits([pair], 1) for pair in pairs]  # one text at a time: batches are sorted by length
     return _class_features(predictor.names, logits, means)
 
@@ -107,7 +107,7 @@ def _class_features(names: Sequence[str], logits: list[Tensor], features: list[n
     return Features(classes, top.values[:, 0].double().cpu().numpy(), np.concatenate(features))
 
 
-def _collect_token_means(network: Any) -> list[npt.NDArray[np.float64]]:
+def collect_token_means(network: Any) -> list[npt.NDArray[np.float64]]:
     """Return a list to which each forward pass of a transformers model appends [B, D], its last layer's token means."""
     means: list[npt.NDArray[np.float64]] = []
     masks: list[Tensor] = []
@@ -118,7 +118,7 @@ def _collect_token_means(network: Any) -> list[npt.NDArray[np.float64]]:
 
     def store_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask = kwargs.get("attention_mask")
-        masks.append(torch.ones_like(kwargs["input_ids"]) if mask is None else mask)  # FNet has no mask
+        masks.append(kwargs["input_ids"].ne(network.config.pad_token_id) if mask is None else mask)  # FNet has no mask
 
     network.register_forward_pre_hook(store_mask, with_kwargs=True)
     body = network.base_model
