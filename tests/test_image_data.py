@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -424,6 +424,7 @@ def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(w
     interpolation=st.sampled_from(["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]),
     kind=st.sampled_from(["PNG", "JPEG"]),
 )
+@example((9, 10), 8, 1.0, "border", "nearest", "PNG")  # a border of one pixel, on one side only
 def test_pixels_are_those_of_timms_transforms(
     sides: tuple[int, int], size: int, crop_pct: float, crop_mode: str, interpolation: str, kind: str
 ) -> None:

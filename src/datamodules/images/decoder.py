@@ -216,7 +216,7 @@ def _resize(rgb: "Image", size: int, resizing: Resizing) -> "Image":
     (width, height), (left, top) = resized.tolist(), corner.tolist()
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling[resizing.interpolation.upper()])
-    if left < 0 or top < 0:
+    if width < size or height < size:
         canvas = Image.new("RGB", (size, size), resizing.fill)
         canvas.paste(rgb, (-left, -top))
         return canvas
