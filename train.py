@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
+from config import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # a signal may come during the imports and the composition
+
 import hydra
 from omegaconf import DictConfig
 
+from config import process
 from config.error_handling import report_errors
+from config.retries import repeat_failures
 from config.terminal import disable_progress_bars
 
 if TYPE_CHECKING:
@@ -25,12 +32,15 @@ if TYPE_CHECKING:
 def main(config: DictConfig) -> None:
     """Open the run folder, train or print the result of a finished run, and end all ranks with one exit code."""
     from trainers import run_end
-    from trainers.run import open_run
+    from trainers.run import new_run, open_run
 
     with report_errors():  # inside Hydra, which would print exceptions itself
-        run = open_run(config)
+        interrupts.current().end_deferral()
+        run = new_run(config)
+        run_end.end_when_stuck(run)
         error = None
         try:
+            open_run(run)
             (print_again if run.finished else train)(run)
         except BaseException as raised:
             error = raised
@@ -87,5 +97,13 @@ def print_again(run: "Run") -> None:
 
 if __name__ == "__main__":
     disable_progress_bars()
-    with report_errors():
-        main()
+    with repeat_failures(), report_errors():
+        try:
+            process.join_pods()
+            main()
+        except BaseException as raised:
+            if process.world_size() > 1:
+                from trainers.run_end import tell_others
+
+                tell_others(raised)
+            raise

@@ -1,7 +1,8 @@
-"""A small Kubernetes API server on loopback: Experiments and trials, watches, and faults on demand.
+"""A small Kubernetes API server on loopback: Experiments, trials, pods, events and logs, watches, and faults on demand.
 
 It speaks what the real one speaks: status objects for errors, plain text for kinds that it does not know, a JSON object a
-line for watches, 410 for versions that are too old.
+line for watches, 410 for versions that are too old, and 403 for what a role does not permit. In the foreground a deleted
+Experiment stays, and its pods come back, as Katib's controllers make them (seen with Katib 0.19).
 """
 
 import json
@@ -17,6 +18,14 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 ROOT = "/apis/kubeflow.org/v1beta1/namespaces/"
+KINDS = "experiments|trials|suggestions"
+# Messages of a trial's conditions, as Katib 0.19 writes them.
+MESSAGES = {
+    "Failed": "Trial has failed. Job message: Job has reached the specified backoff limit",
+    "MetricsUnavailable": "Metrics are not available",
+    "Succeeded": "Trial has succeeded",
+}
+LABEL = "katib.kubeflow.org/experiment"
 
 
 class Api:
@@ -25,7 +34,10 @@ class Api:
     Attributes:
         namespaces: labels of each.
         objects: by (kind, namespace, name).
-        faults: (expression on "METHOD path", what) applied in order, each once; what is a status, "drop" or "hang".
+        faults: (expression on "METHOD path", what) applied in order, each once; what is a status, a status and a message,
+            "drop" or "hang".
+        rules: rules of a role, the only ones that permit a request; None permits everything.
+        logs: by (pod, container).
         forbidden: expression on "METHOD path" that is answered with 403.
         has_katib: whether it knows Experiments.
         asked: every "METHOD path".
@@ -36,11 +48,14 @@ class Api:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.faults: list[tuple[str, Any]] = []
         self.forbidden = "$^"
+        self.rules: list[dict[str, Any]] | None = None
+        self.logs: dict[tuple[str, str], str] = {}
         self.has_katib = True
         self.asked: list[str] = []
         self.version = 100
         self.changed = threading.Condition()
-        self.lingers = 0  # reads of a deleted Experiment that still find it
+        self.lingers = 0  # reads after the deletion of an Experiment that still find its trials and pods
+        self.deleted: set[str] = set()
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -105,7 +120,7 @@ class Api:
         metrics = [{"name": "val_f1", "min": value, "max": value, "latest": value}] if value is not None else None
         conditions = [
             {"type": "Created", "status": "True"},
-            {"type": status, "status": "True", "message": f"Trial: {status}"},
+            {"type": status, "status": "True", "message": MESSAGES.get(status, f"Trial is {status.lower()}")},
         ]
         body = {
             "metadata": {"name": name, "labels": {"katib.kubeflow.org/experiment": experiment}},
@@ -117,6 +132,41 @@ class Api:
             },
         }
         self.put("trials", namespace, body)
+
+    def pod(
+        self, experiment: str, name: str, status: dict[str, Any], trial: str = "", namespace: str = "team"
+    ) -> dict[str, Any]:
+        """A pod of a trial, or of the suggestion service; with Katib's collector, which ends with 255 when the training failed."""
+        own = {"katib.kubeflow.org/trial": trial} if trial else {"katib.kubeflow.org/suggestion": experiment}
+        body = {
+            "metadata": {"name": name, "uid": f"uid-{name}", "labels": {LABEL: experiment, **own}},
+            "spec": {
+                "containers": [
+                    {
+                        "name": "training" if trial else "suggestion",
+                        "image": "isotrain:0.1.0",
+                        "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "400Mi"}},
+                    },
+                    *([{"name": "metrics-logger-and-collector", "image": "collector"}] if trial else []),
+                ]
+            },
+            "status": status,
+        }
+        self.put("pods", namespace, body)
+        return body
+
+    def event(self, kind: str, name: str, reason: str, message: str, count: int = 1, namespace: str = "team") -> None:
+        """A warning about an object."""
+        body = {
+            "metadata": {"name": f"{name}.{self.version}"},
+            "involvedObject": {"kind": kind, "name": name},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "count": count,
+            "lastTimestamp": "2026-01-01T01:00:00Z",
+        }
+        self.put("events", namespace, body)
 
     def end(self, name: str, condition: str, message: str, best: str | None, namespace: str = "team") -> None:
         """Completes an Experiment."""
@@ -156,9 +206,16 @@ class Api:
                     handler.close_connection = True
                     handler.connection.close()
                     return
-                return self._fail(handler, int(what), "InternalError", "injected")
-        if re.search(self.forbidden, asked):
-            return self._fail(handler, 403, "Forbidden", f'User "me" cannot do that: {asked}')
+                code, message = what if isinstance(what, tuple) else (int(what), "injected")
+                return self._fail(handler, code, "InternalError", message)
+        if re.search(self.forbidden, asked) or not self._permitted(method, path, query):
+            verb, group, resource = self._verb(method, path, query)
+            message = f'{resource} is forbidden: User "me" cannot {verb} resource "{resource}" in API group "{group}"'
+            return self._fail(handler, 403, "Forbidden", f'{message} in the namespace "team"')
+        if text := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)/log", path):
+            if ("pods", text[1], text[2]) not in self.objects:
+                return self._fail(handler, 404, "NotFound", f'pods "{text[2]}" not found')
+            return self._send(handler, 200, self.logs.get((text[2], query.get("container", "")), ""))
         if query.get("watch") == "True" or query.get("watch") == "true":
             return self._watch(handler, path, query)
         code, found = self._handle(method, path, query, body)
@@ -166,21 +223,43 @@ class Api:
             return self._fail(handler, code, {404: "NotFound", 409: "AlreadyExists"}.get(code, "Invalid"), found)
         self._send(handler, code, found)
 
+    @staticmethod
+    def _verb(method: str, path: str, query: dict[str, str]) -> tuple[str, str, str]:
+        """Verb, API group and resource of a request, as RBAC names them."""
+        found = re.fullmatch(
+            r"/apis?/(?:([^/]+\.[^/]+)/)?v[^/]+/namespaces/([^/]+)(?:/([^/]+)(?:/([^/]+)(?:/([^/]+))?)?)?", path
+        )
+        group, _, plural, name, part = found.groups() if found else ("", "", "", "", "")
+        verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if name or not plural else "list")
+        verb = "watch" if query.get("watch") else verb
+        return verb, group or "", (plural or "namespaces") + (f"/{part}" if part else "")
+
+    def _permitted(self, method: str, path: str, query: dict[str, str]) -> bool:
+        verb, group, resource = self._verb(method, path, query)
+        return self.rules is None or any(
+            group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"]
+            for rule in self.rules
+        )
+
     def _handle(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)", path):
             if found[1] not in self.namespaces:
                 return 404, f'namespaces "{found[1]}" not found'
             return 200, {"kind": "Namespace", "metadata": {"name": found[1], "labels": self.namespaces[found[1]]}}
-        found = re.fullmatch(re.escape(ROOT) + r"([^/]+)/(experiments|trials)(?:/([^/]+))?", path)
-        if not found or not self.has_katib:
+        found = re.fullmatch(rf"{re.escape(ROOT)}([^/]+)/({KINDS})(?:/([^/]+))?", path)
+        if found and not self.has_katib:
+            return 404, None
+        found = found or re.fullmatch(
+            r"/(?:api|apis/trainer.kubeflow.org)/v1(?:alpha1)?/namespaces/([^/]+)/(pods|events|trainingruntimes)(?:/([^/]+))?",
+            path,
+        )
+        if not found:
             return 404, None
         namespace, kind, name = found.groups()
         key = (kind, namespace, name or "")
+        if method == "GET" and self.deleted:
+            self._collect_garbage()
         if method == "GET" and name:
-            if self.lingers and key in self.objects and self.objects[key]["metadata"].get("deletionTimestamp"):
-                self.lingers -= 1
-                if not self.lingers:
-                    del self.objects[key]
             return (200, self.objects[key]) if key in self.objects else (404, f'{kind}.kubeflow.org "{name}" not found')
         if method == "GET":
             return 200, {
@@ -193,17 +272,31 @@ class Api:
             if (kind, namespace, name) in self.objects:
                 return 409, f'{kind}.kubeflow.org "{name}" already exists'
             body["spec"].setdefault("resumePolicy", "Never")  # as the webhook adds its defaults
+            if query.get("dryRun") == "All":
+                return 201, body
             self.put(kind, namespace, body)
             return 201, body
         if method == "DELETE":
             if key not in self.objects:
                 return 404, f'{kind}.kubeflow.org "{name}" not found'
-            if self.lingers:
+            self.deleted.add(name)
+            if (query.get("propagationPolicy") or (body or {}).get("propagationPolicy")) == "Foreground":
                 self.objects[key]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
             else:
                 del self.objects[key]
             return 200, {"kind": "Status", "status": "Success"}
         return 405, "method not allowed"
+
+    def _collect_garbage(self) -> None:
+        """Deletes what deleted Experiments own, after `lingers` reads; never while one of them waits for it."""
+        if any((kind, name) == ("experiments", name_) for kind, _, name_ in self.objects for name in self.deleted):
+            return
+        if self.lingers:
+            self.lingers -= 1
+            return
+        for key, value in list(self.objects.items()):
+            if (value["metadata"].get("labels") or {}).get(LABEL) in self.deleted:
+                del self.objects[key]
 
     def _selected(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
         label, _, wanted = query.get("labelSelector", "").partition("=")
@@ -215,7 +308,7 @@ class Api:
         ]
 
     def _watch(self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
-        found = re.fullmatch(re.escape(ROOT) + r"([^/]+)/(experiments|trials)", path)
+        found = re.fullmatch(rf"{re.escape(ROOT)}([^/]+)/({KINDS})", path)
         since = int(query.get("resourceVersion") or 0)
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
@@ -262,9 +355,14 @@ class Api:
 
     @staticmethod
     def _send(handler: BaseHTTPRequestHandler, code: int, value: Any) -> None:
-        data = b"404 page not found\n" if value is None else json.dumps(value).encode()
+        plain = value is None or isinstance(value, str)
+        data = (
+            (value or "404 page not found\n" if code >= 400 else value or "").encode()
+            if plain
+            else json.dumps(value).encode()
+        )
         handler.send_response(code)
-        handler.send_header("Content-Type", "text/plain" if value is None else "application/json")
+        handler.send_header("Content-Type", "text/plain" if plain else "application/json")
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
         handler.wfile.write(data)

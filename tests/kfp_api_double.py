@@ -1,8 +1,10 @@
-"""A small Kubeflow Pipelines API (v2beta1) on loopback: pipelines, versions, runs that come to an end, schedules, faults.
+"""A small Kubeflow Pipelines API on loopback: pipelines, versions, runs that come to an end, schedules, faults.
 
-KFP's own generated client reads every answer, so that a field of the wrong name or type shows at once. As the real one: a
-version's name is taken once, an upload of a new pipeline names its first version after the pipeline, errors carry `code`
-and `message`.
+KFP's own generated client reads every answer, so that a field of the wrong name or type shows at once. It answers as KFP
+master of August 2026 did on a real cluster: a version's name is taken once, an upload of a new pipeline names its first
+version after the pipeline, errors carry `code` and `message`; tasks are Argo's nodes and have no errors; a run has no state
+right after it was created, and its own end before that of its tasks; a terminated run is CANCELING, then FAILED, and cannot be
+terminated twice; a schedule takes the Workflows of its runs with it.
 """
 
 import json
@@ -14,8 +16,14 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from tests.kfp_nodes_double import TIME, WORKFLOW, make_nodes, make_tasks, make_workflow, node_id
 
-WHEN = "2026-01-01T00:00:0{}Z"
+WHEN = "2026-01-01T00:0{}:00Z"
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+ORDER = (
+    "data", "plan", "quality", "gate", "drift", "gate-2", "tune", "train", "evaluate", "explain", "gate-3", "benchmark",
+    "gate-4", "register",
+)  # fmt: skip
 
 
 class Api:
@@ -24,6 +32,12 @@ class Api:
     Attributes:
         pipelines, versions, experiments, runs, schedules: by id.
         course: states that a run goes through, one for each time that it is asked for; the last stays.
+        step: key of the step that runs, fails or is pending.
+        cached: keys of steps that are taken from the cache.
+        message: Argo's message of the pod that fails or is pending.
+        logs: log of the container of a step, by its key.
+        v1: whether the API of v1beta1 is served.
+        late: how often the tasks of a run that has ended are those from before its end.
         faults: (expression on "METHOD path", status or "drop"), each used once, in order.
         token: what Authorization must carry; None: anything.
         asked: every "METHOD path".
@@ -35,7 +49,13 @@ class Api:
         self.experiments: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
-        self.course = ["PENDING", "RUNNING", "SUCCEEDED"]
+        self.course = ["", "RUNNING", "SUCCEEDED"]
+        self.step = "train"
+        self.cached: tuple[str, ...] = ()
+        self.message = "Error (exit code 1)"
+        self.logs: dict[str, str] = {}
+        self.v1 = True
+        self.late = 1
         self.faults: list[tuple[str, Any]] = []
         self.token: str | None = None
         self.asked: list[str] = []
@@ -63,6 +83,12 @@ class Api:
         self.server.shutdown()
         self.server.server_close()
 
+    def fire(self, schedule: str) -> str:
+        """A schedule starts a run of its own; returns the run's id."""
+        of = {name: self.schedules[schedule][name] for name in ("experiment_id", "pipeline_version_reference")}
+        run = self._made(self.runs, "run_id", "runs", {**of, "display_name": "scheduled", "recurring_run_id": schedule})
+        return str(run[1]["run_id"])
+
     def answer(self, handler: BaseHTTPRequestHandler, method: str) -> None:
         """Answers one request."""
         address = urlsplit(handler.path)
@@ -74,7 +100,9 @@ class Api:
                 if fault[1] == "drop":
                     handler.connection.close()
                     return
-                self._send(handler, fault[1], {"code": 13, "message": "a fault that was asked for"})
+                text = "a fault that was asked for"
+                upload = {"error_message": text, "error_details": text}  # the handlers of uploads have other keys
+                self._send(handler, fault[1], upload if "upload" in line else {"code": 13, "message": text})
                 return
         if self.token is not None and handler.headers.get("Authorization") != f"Bearer {self.token}":
             self._send(handler, 401, {"code": 16, "message": "Request header error: there is no user identity header."})
@@ -84,14 +112,22 @@ class Api:
         self._send(handler, code, found)
 
     def _send(self, handler: BaseHTTPRequestHandler, code: int, value: Any) -> None:
-        text = json.dumps(value).encode()
+        text = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         handler.send_response(code)
-        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
         handler.send_header("Content-Length", str(len(text)))
         handler.end_headers()
         handler.wfile.write(text)
 
     def _found(self, method: str, path: str, query: dict[str, str], body: bytes, kind: str) -> tuple[int, Any]:
+        if found := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+            return self._log(found[1], found[2])
+        if (found := re.fullmatch(r"/apis/v1beta1/runs/([^/]+)", path)) and self.v1:
+            if found[1] not in self.runs:
+                return 404, {"code": 5, "message": f"Run {found[1]} not found"}
+            return 200, {"run": {"id": found[1]}, "pipeline_runtime": self._runtime(self.runs[found[1]])}
+        if not path.startswith("/apis/v2beta1/"):
+            return 404, {"code": 5, "message": "Not Found"}
         path = path.removeprefix("/apis/v2beta1/")
         if path == "healthz":
             return 200, {"multi_user": False}
@@ -108,21 +144,51 @@ class Api:
                 return 200, {plural: self._chosen(store, query), "total_size": len(store)}
             if path == name and method == "POST":
                 return self._made(store, key, name, given)
-            if found := re.fullmatch(rf"{name}/([^/:]+)(:terminate)?", path):
+            if found := re.fullmatch(rf"{name}/([^/:]+)(:\w+)?", path):
                 if found[1] not in store:
                     return 404, {"code": 5, "message": f"{name} {found[1]} not found"}
                 if method == "DELETE":
-                    return 200, store.pop(found[1]) and {}
-                if found[2]:
-                    store[found[1]]["course"] = ["CANCELED"]
+                    self._delete(found[1], store)
+                    return 200, {}
+                if found[2] == ":terminate":
+                    return self._terminate(found[1])
+                if found[2] in (":enable", ":disable"):
+                    store[found[1]]["status"] = found[2][1:].upper() + "D"
                     return 200, {}
                 return 200, self._shown(store[found[1]])
         if found := re.fullmatch(r"pipelines/([^/]+)/versions", path):
             of = [{**each, "text": None} for each in self.versions.values() if each["pipeline_id"] == found[1]]
             return 200, {"pipeline_versions": of, "total_size": len(of)}
         if found := re.fullmatch(r"pipelines/([^/]+)/versions/([^/]+)", path):
-            return 200, self.versions[found[2]]
+            if found[2] not in self.versions:
+                return 404, {"code": 5, "message": f"PipelineVersion {found[2]} not found"}
+            return 200, {**self.versions[found[2]], "text": None}
         return 404, {"code": 5, "message": f"Not Found: {path}"}
+
+    def _delete(self, identity: str, store: dict[str, dict[str, Any]]) -> None:
+        """A schedule owns the Workflows of its runs: nothing ends those that are under way."""
+        store.pop(identity)
+        for run in self.runs.values():
+            if store is self.schedules and run.get("recurring_run_id") == identity:
+                run["gone"] = True
+                if run["course"][0] not in ENDED:
+                    run["course"] = ["RUNNING"]
+
+    def _terminate(self, identity: str) -> tuple[int, Any]:
+        run = self.runs[identity]
+        state = run["course"][0]
+        failed = f"Failed to terminate a run: Failed to terminate run {identity}"
+        if state in ENDED or state == "CANCELING":
+            return 400, {
+                "code": 3,
+                "message": f"{failed}: Invalid input error: Failed to terminate a run {identity}. Row not found",
+            }
+        if run.get("gone"):
+            run["course"] = ["CANCELING"]
+            return 500, {"code": 13, "message": f"{failed} due to error terminating its workflow: workflows.argoproj.io \"{WORKFLOW}\" not found"}  # fmt: skip
+        run |= {"course": ["CANCELING", "FAILED"], "terminated": True}
+        run["state_history"] = [*run.get("state_history", []), {"update_time": TIME.format(0, 5), "state": "CANCELING"}]
+        return 200, {}
 
     def _chosen(self, store: dict[str, dict[str, Any]], query: dict[str, str]) -> list[Any]:
         wanted = json.loads(query.get("filter", "{}")).get("predicates", [])
@@ -140,9 +206,13 @@ class Api:
         ):
             return 409, {"code": 6, "message": f"Already exist: {given['display_name']}"}
         identity = f"{name}-{len(store) + 1}"
+        while identity in store:
+            identity += "x"
         store[identity] = {**given, key: identity, "created_at": WHEN.format(0)}
         if name == "runs":
-            store[identity] |= {"course": list(self.course)}
+            store[identity] |= {"course": list(self.course), "late": self.late, "step": self.step}
+        if name == "recurringruns":
+            store[identity] |= {"status": "ENABLED"}
         return 200, self._shown(store[identity], False)
 
     def _upload(self, query: dict[str, str], body: bytes, kind: str) -> tuple[int, Any]:
@@ -160,21 +230,60 @@ class Api:
 
     def _shown(self, found: dict[str, Any], asked: bool = True) -> dict[str, Any]:
         """An object as it is answered; a run goes one state further."""
-        shown = {name: value for name, value in found.items() if name not in ("course", "text")}
-        if "course" in found:
-            shown["state"] = found["course"][0]
-            if asked and len(found["course"]) > 1:
-                found["course"].pop(0)
-            state = shown["state"]
-            task = {"display_name": "train", "state": state, "start_time": WHEN.format(1), "end_time": WHEN.format(8)}
-            if state == "FAILED":
-                task["error"] = {"code": 1, "message": "exit code 3 | training diverged"}
-            done = {
-                "display_name": "data",
-                "state": "SUCCEEDED",
-                "start_time": WHEN.format(0),
-                "end_time": WHEN.format(1),
-            }
-            root = {"display_name": "root", "state": state, "start_time": WHEN.format(0)}
-            shown["run_details"] = {"task_details": [root, task, done]}
+        internal = ("course", "text", "late", "step", "gone", "terminated", "before")
+        shown = {name: value for name, value in found.items() if name not in internal}
+        if "course" not in found:
+            return shown
+        state = found["course"][0]
+        if state:
+            shown["state"] = state
+        if asked and len(found["course"]) > 1:
+            found["course"].pop(0)
+        tasks = state
+        if state in ENDED and asked and found["late"] and found.get("before"):
+            found["late"] -= 1
+            tasks = found["before"]
+        elif asked and state not in ENDED:
+            found["before"] = state
+        if details := make_tasks(found["run_id"], self._nodes(found, tasks)):
+            shown["run_details"] = {"task_details": details}
         return shown
+
+    def _nodes(self, run: dict[str, Any], state: str) -> list[dict[str, Any]]:
+        if state not in ("RUNNING", "CANCELING", *ENDED):
+            return []
+        if run["step"] == "root":  # nothing has begun but the driver of the pipeline
+            spec = self.versions[run["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
+            return make_nodes(spec.get("pipeline_spec", spec), {"root": "Pending"}, "Running", self.message)
+        at = ORDER.index(run["step"])
+        phases = {
+            key: "Cached" if key in self.cached else "Succeeded"
+            for key in ORDER[: at if state != "SUCCEEDED" else None]
+        }
+        if state in ("RUNNING", "CANCELING"):
+            phases[run["step"]] = "Running"
+        elif state != "SUCCEEDED":
+            phases |= {run["step"]: "Failed", **dict.fromkeys(ORDER[at + 1 :], "Omitted")}
+        if state in ENDED and not run.get("terminated"):
+            phases["finish"] = "Succeeded"
+        version = self.versions[run["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
+        phase = {"SUCCEEDED": "Succeeded", "RUNNING": "Running", "CANCELING": "Running"}.get(state, "Failed")
+        return make_nodes(version.get("pipeline_spec", version), phases, phase, self.message)
+
+    def _runtime(self, run: dict[str, Any]) -> dict[str, Any]:
+        """What v1beta1 tells of a run: the Workflow, which is always of the state of the run."""
+        state = run["course"][0]
+        if not state:
+            return {}
+        workflow = make_workflow(self._nodes(run, state), state, run.get("terminated", False), "kubeflow")
+        return {"workflow_manifest": json.dumps(workflow)}
+
+    def _log(self, run: str, pod: str) -> tuple[int, Any]:
+        """The log of a pod; an error has the status 200, too, because the header is sent before the log is read."""
+        for node in self._nodes(self.runs[run], self.runs[run]["course"][0]) if run in self.runs else []:
+            of = re.search(r"\.([^.]+)\.executor\(\d+\)$", node["name"])
+            names = (node["id"], f"{WORKFLOW}-{node['templateName']}-{node_id(node['name']).rpartition('-')[2]}")
+            if of and pod in names and of[1] in self.logs:
+                return 200, self.logs[of[1]]
+        message = f"Failed to read logs for run {run}: InternalServerError: Failed to read logs from pod {pod}"
+        return 200, json.dumps({"error_message": message, "error_details": message})

@@ -37,6 +37,11 @@ RIGHTS = {
         ("", "secrets", "mlpipeline-minio-artifact"): {"get"},
         ("kubeflow.org", "experiments", "all"): {"get", "create", "delete"},
         ("kubeflow.org", "trials", "all"): {"list", "watch"},
+        ("kubeflow.org", "suggestions", "all"): {"get"},
+        ("trainer.kubeflow.org", "trainingruntimes", "all"): {"get"},
+        ("", "pods", "all"): {"list"},
+        ("", "events", "all"): {"list"},
+        ("", "pods/log", "all"): {"get"},
     },
     "isotrain-submit": {
         ("pipelines.kubeflow.org", "pipelines", "all"): {"get", "list", "create"},
@@ -44,6 +49,9 @@ RIGHTS = {
         ("pipelines.kubeflow.org", "experiments", "all"): {"get", "list", "create"},
         ("pipelines.kubeflow.org", "runs", "all"): {"get", "list", "create", "terminate"},
         ("pipelines.kubeflow.org", "jobs", "all"): {"get", "list", "create", "enable", "disable", "delete"},
+        ("", "pods", "all"): {"get", "list"},
+        ("", "events", "all"): {"get", "list"},
+        ("", "pods/log", "all"): {"get"},
     },
 }
 Objects = list[dict[str, Any]]
@@ -191,20 +199,9 @@ def test_accounts_may_do_what_they_must_and_nothing_else(name: str) -> None:
     assert not any(each["kind"].startswith("Cluster") for each in found)
 
 
-def test_the_search_can_do_its_calls_with_those_rights() -> None:
-    """katib/cluster's role is used, not repeated, and has what the tune step calls."""
+def test_the_search_has_its_role_and_no_copy_of_it() -> None:
+    """tests/test_katib_cluster.py does every call of the search with that role."""
     assert not any("isotrain-katib\nrules" in path.read_text() for path in DEPLOY.rglob("*.yaml"))
-    calls = (ROOT / "src/katib/cluster.py").read_text()
-    for verb, call in (
-        ("get", "get_namespaced"),
-        ("delete", "delete_namespaced"),
-        ("list", "list_namespaced"),
-        ("watch", "Watch("),
-    ):
-        assert call in calls
-        assert any(
-            verb in verbs for (group, _, _), verbs in RIGHTS["isotrain-pipelines"].items() if group == "kubeflow.org"
-        )
 
 
 def test_volumes_are_those_of_the_experiments_and_of_the_image() -> None:
@@ -269,12 +266,15 @@ def test_settings_are_addresses_under_names_that_programs_read() -> None:
     assert {key: settings.pop(key) for key in ("ISOTRAIN_CACHE", "HF_HOME")} == dict(container)
     assert all(f"{key}={value}" in (ROOT / "Dockerfile").read_text() for key, value in container)
     assert settings.pop("ISOTRAIN_IMAGE").startswith("isotrain:")
-    assert set(settings) == {"MLFLOW_TRACKING_URI", "KF_PIPELINES_ENDPOINT"}
+    assert set(settings) == {"KF_PIPELINES_ENDPOINT"}
+    (example,) = (each["data"] for each in rendered("example") if each["kind"] == "ConfigMap")
+    assert set(example) - set(settings) == {"ISOTRAIN_CACHE", "HF_HOME", "ISOTRAIN_IMAGE", "MLFLOW_TRACKING_URI"}
     assert "MLFLOW_TRACKING_URI" in (ROOT / "conf/logger/mlflow.yaml").read_text()
     from kfp.client import client
 
     assert client.KF_PIPELINES_ENDPOINT_ENV == "KF_PIPELINES_ENDPOINT"
-    assert all(re.fullmatch(r"http://[a-z-]+\.[a-z-]+\.svc\.cluster\.local:\d+", each) for each in settings.values())
+    # Only what Kubeflow itself deploys has an address by default: every run would fail at another one.
+    assert all(re.fullmatch(r"http://[a-z-]+\.kubeflow\.svc\.cluster\.local:\d+", each) for each in settings.values())
 
 
 def test_pipelines_name_what_is_deployed() -> None:

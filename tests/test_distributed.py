@@ -148,9 +148,9 @@ def test_a_batch_that_does_not_divide_is_refused(cache: Path, tmp_path: Path) ->
     assert list((tmp_path / "outputs").rglob("best.ckpt")) == []
 
 
-@pytest.mark.parametrize("kind", ["PyTorchJob", "TrainJob"])
+@pytest.mark.parametrize("kind", ["PyTorchJob", "TrainJob", "TrainJob with torchrun"])
 def test_two_pods_with_the_variables_that_kubeflow_sets(kind: str, cache: Path, tmp_path: Path) -> None:
-    """PyTorchJob: the operator's variables and plain python. TrainJob: PET_ variables and torchrun."""
+    """PyTorchJob: the operator's variables and plain python. TrainJob: PET_ variables, and plain python or torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -167,7 +167,7 @@ def test_two_pods_with_the_variables_that_kubeflow_sets(kind: str, cache: Path, 
                 "PET_MASTER_ADDR": "127.0.0.1",
                 "PET_MASTER_PORT": port,
             }
-            command = [sys.executable, "-m", "torch.distributed.run"]
+            command = [sys.executable, *(["-m", "torch.distributed.run"] if "torchrun" in kind else [])]
         pods.append(
             subprocess.Popen(
                 [*command, str(ROOT / "train.py"), *QUESTIONS, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run"],

@@ -22,6 +22,7 @@ from katib.search_space import probe_points
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / "katib").glob("*.yaml") if path.stem != "kustomization")
 LINE = "python train.py optim.lr=${trialParameters.lr} hydra.run.dir=/runs/${trialParameters.trialName}"
+FORWARDING = "{ trap 'kill $!; wait $!; exit $?' TERM; " + LINE + " & wait $!; }"
 Value = dict[str, Any]
 Change = Callable[[Value], Any]
 
@@ -153,13 +154,38 @@ def workers(**container_: Any) -> Change:
 
     def change(value: Value) -> None:
         pod = template(value)["trialSpec"]["spec"]["template"]
+        pod["spec"]["containers"][0]["name"] = "pytorch"
         other = copy.deepcopy(pod)
         other["spec"]["containers"][0].update(container_)
         replicas = {"Master": {"replicas": 1, "template": pod}, "Worker": {"replicas": 1, "template": other}}
         body = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": {"pytorchReplicaSpecs": replicas}}
-        template(value)["trialSpec"] = body
+        template(value).update(trialSpec=body, primaryContainerName="pytorch")
 
     return change
+
+
+def trainjob(command: str = LINE, **fields: Any) -> Change:
+    """A TrainJob of two pods that names the runtime of katib/cluster/trainer."""
+
+    def change(value: Value) -> None:
+        trainer = {"numNodes": 2, "numProcPerNode": 1, "image": "isotrain:1", "command": ["sh", "-c", command]}
+        body = {
+            "runtimeRef": {"name": "isotrain", "kind": "TrainingRuntime", "apiGroup": "trainer.kubeflow.org"},
+            "trainer": trainer,
+        }
+        for key, row in fields.items():
+            body.update({key: row}) if key not in ("trainer",) else trainer.update(row)
+        workload_ = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "spec": body}
+        template(value).update(primaryContainerName="node", trialSpec=workload_)
+
+    return change
+
+
+def patch(job: str = "node", **pod: Any) -> list[Value]:
+    """runtimePatches in the form that Trainer 2.2 and 2.3 take."""
+    body = {"spec": {"template": {"metadata": {"labels": {"team": "a"}}, "spec": pod}}}
+    spec_ = {"template": {"spec": {"replicatedJobs": [{"name": job, "template": body}]}}}
+    return [{"manager": "example.com/team", "trainingRuntimeSpec": spec_}]
 
 
 # Code, and a change of `base` that must bring it.
@@ -265,6 +291,7 @@ BROKEN: list[tuple[str, Change]] = [
     ("K206", line("X=1 exec " + LINE)),
     ("K206", both(line(LINE + " | tee /tmp/log"), lambda v: spec(v).update(earlyStopping=MEDIAN))),
     ("K206", line(LINE + " &")),
+    ("K206", both(line("sleep 9 & " + FORWARDING), lambda v: spec(v).update(earlyStopping=MEDIAN))),
     ("K206", line(LINE + " model.pretrained=${oc.env:WEIGHTS}")),
     ("K206", line(LINE + " data.path=/data/(new)")),
     ("K206", lambda v: container(v).update(command=["sh", "-c", LINE, "again"])),
@@ -334,6 +361,23 @@ BROKEN: list[tuple[str, Change]] = [
         lambda v: template(v)["trialSpec"]["spec"]["template"]["spec"].update(volumes=[{"name": "metrics-volume"}]),
     ),
     ("K223", first(max="0.0001")),
+    ("K218", trainjob(trainer={"numNode": 2})),
+    ("K224", trainjob(podTemplateOverrides=[{"targetJobs": [{"name": "node"}]}])),
+    ("K225", trainjob(runtimePatches=patch(containers=[{"name": "pytorch"}]))),
+    ("K226", trainjob(trainer={"numNodes": 0})),
+    (
+        "K314",
+        trainjob(
+            LINE.replace("python", "torchrun"),
+            trainer={"numProcPerNode": None, "resourcesPerNode": {"requests": {"cpu": "2"}}},
+        ),
+    ),
+    ("K004", trainjob(runtimePatches=patch())),
+    ("K408", both(line(LINE + " data.batch_size=7"), workers())),
+    ("K228", trainjob(trainer={"env": [{"name": "PET_NNODES", "value": "2"}]})),
+    ("K228", workers(name="worker")),
+    ("K227", workers(command=["sh", "-c", LINE + " optim.warmup=1"])),
+    ("K227", workers(command=[*LINE.split(), "model=bert"])),
     ("K313", line(LINE + " && python report.py")),
     ("K301", lambda v: spec(v)["objective"].pop("metricStrategies")),
     ("K302", algorithm("tpe")),
@@ -427,6 +471,11 @@ FINE: dict[str, Change] = {
     "hyperband": algorithm("hyperband", EPOCHS, **HYPERBAND, counts=(4, 5)),
     "pbt": pbt,
     "pytorchjob": workers(),
+    "trainjob": trainjob(),
+    "a shell that passes SIGTERM on": line(FORWARDING),
+    "and early stopping, whose signal goes to its child": both(
+        line(FORWARDING), lambda v: spec(v).update(earlyStopping=MEDIAN)
+    ),
     "random step": algorithm("random", parameter("data.batch_size", "int", min="16", max="64", step="16")),
     "step of a decimal": first(min="0.0003", max="0.0009", step="0.0001"),
     "named groups": collector("StdOut", filter={"metricsFormat": [r"(?P<n>[[:word:]]+)=(?P<v>[^ ]+)"]}),
@@ -541,6 +590,37 @@ def test_each_rule_finds_what_it_is_for(code: str, change: Change) -> None:
         assert each.message
         assert each.line > 0
         assert not re.search(r"<class|Traceback|object at", each.message)
+
+
+LR = "${trialParameters.lr}"
+RUN = "hydra.run.dir=/runs/${trialParameters.trialName}"
+# What real Katib 0.19 made of each form of a command on a cluster: whether the trial Succeeded with the right value.
+FORMS: dict[str, tuple[list[str], bool]] = {
+    "output in a file, then shown": (["sh", "-c", LINE + " > /tmp/log 2>&1 && cat /tmp/log"], True),
+    "output in a file, and shown": (["sh", "-c", LINE + " > /tmp/log; cat /tmp/log"], True),
+    "export": (["sh", "-c", f"export LR={LR}; python train.py optim.lr=$LR {RUN}"], True),
+    "for": (["sh", "-c", f"for lr in {LR}; do python train.py optim.lr=$lr {RUN}; done"], True),
+    "if": (["sh", "-c", f"if test -n {LR}; then {LINE}; fi"], True),
+    "braces": (["sh", "-c", f"{{ {LINE}; }}"], True),
+    "a script": (["bash", "/opt/train.sh", LR, "${trialParameters.trialName}"], True),
+    "&& echo": (["sh", "-c", LINE + " && echo x"], False),  # MetricsUnavailable
+    "; echo": (["sh", "-c", LINE + "; echo x"], False),  # MetricsUnavailable
+    "a line break at the end": (["sh", "-c", LINE + "\n"], False),  # MetricsUnavailable
+    "a quote in an argument": ([*LINE.split(), "+note=it's"], False),
+    "parentheses in an argument": ([*LINE.split(), "+note=a(b)"], False),
+    "exec": (["sh", "-c", "exec " + LINE], False),
+    "a comment": (["sh", "-c", LINE + " # train"], False),
+    "/bin/sh -c": (["/bin/sh", "-c", LINE], False),
+    "sh -ec": (["sh", "-ec", LINE], False),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_verdicts_on_shell_forms_are_those_of_a_real_katib(form: str) -> None:
+    words, succeeded = FORMS[form]
+    rows = [row for row in found(lambda value: container(value).update(command=words)) if row.level != "note"]
+    assert (rows == []) is succeeded, rows
+    assert {row.level for row in rows} <= {"error"}
 
 
 def test_every_rule_is_tested() -> None:

@@ -45,6 +45,36 @@ def katib(api: Api, tmp_path: Path) -> Katib:
     return Katib(api, tmp_path)
 
 
+class Commands:
+    """The same in this process, for what needs no process of its own."""
+
+    def __init__(
+        self, api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(folder / "config")))
+        monkeypatch.setattr("cluster.api._FIRST_PAUSE", 0.001)
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        from config.error_handling import report_errors
+        from katib.__main__ import main
+
+        code = 0
+        try:
+            with report_errors():
+                code = main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+
+@pytest.fixture
+def commands(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(api, tmp_path, monkeypatch, capsys)
+
+
 def stored(api: Api, name: str = NAME, namespace: str = "team") -> dict[str, Any]:
     return api.objects["experiments", namespace, name]
 
@@ -71,10 +101,22 @@ def test_submit_creates_what_is_in_the_file(api: Api, katib: Katib) -> None:
 
 def test_zero_values_that_the_cluster_drops_are_no_difference(api: Api, katib: Katib, tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text(FILE.read_text().replace("  trialTemplate:", "  trialTemplate:\n    retain: false"))
+    path.write_text(FILE.read_text().replace("retain: true", "retain: false"))
     assert katib("submit", path).returncode == 0
     del stored(api)["spec"]["trialTemplate"]["retain"]
     assert "attached to it" in katib("submit", path).stderr
+
+
+def test_a_trainjob_needs_its_runtime(api: Api, commands: Commands) -> None:
+    file = ROOT / "katib" / "images-trainjob.yaml"
+    code, _, err = commands("submit", file)
+    assert (code, "team has no TrainingRuntime isotrain; kubectl apply -k katib/cluster/trainer -n team" in err) == (2, True), err  # fmt: skip
+    assert not api.objects
+    api.rules = REQUIRED  # it may not be looked at
+    assert commands("submit", file, "--name", "a")[0] == 0
+    api.rules = None
+    api.put("trainingruntimes", "team", {"metadata": {"name": "isotrain", "namespace": "team"}, "spec": {}})
+    assert commands("submit", file)[0] == 0
 
 
 def test_a_taken_name_is_refused_with_what_differs(api: Api, katib: Katib, tmp_path: Path) -> None:
@@ -289,3 +331,330 @@ def test_only_an_unfinished_experiment_is_deleted(api: Api, katib: Katib) -> Non
     assert katib("delete", NAME, "--unfinished").returncode == 0
     assert ("experiments", "team", NAME) not in api.objects
     assert katib("delete", NAME, "--unfinished").returncode == 0
+
+
+# --- the server's own words
+
+WEBHOOK = (
+    'Internal error occurred: failed calling webhook "validator.experiment.katib.kubeflow.org": failed to call webhook: '
+    'Post "https://katib-controller.kubeflow.svc:443/validate-experiment?timeout=10s": context deadline exceeded'
+)
+
+
+def test_an_error_of_the_server_is_shown_in_its_own_words_after_all_attempts(api: Api, commands: Commands) -> None:
+    api.faults = [("POST", (500, WEBHOOK))] * 6
+    code, _, err = commands("submit", FILE)
+    assert code == 7
+    assert f"cannot create the Experiment {NAME}: the cluster answered 500: {WEBHOOK}; 6 attempts in " in err
+    assert "the service of this webhook is down or overloaded" in err
+    assert not api.faults
+    api.faults = [("POST", (500, WEBHOOK))] * 5
+    code, _, err = commands("submit", FILE)
+    assert (code, "created the Experiment" in err) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "text"),
+    [
+        (
+            403,
+            'experiments is forbidden: User "me" cannot create resource "experiments"',
+            "no permission (experiments is forbidden",
+        ),
+        (
+            403,
+            'experiments "a" is forbidden: exceeded quota: small',
+            "the cluster refused to create the Experiment questions-json: exp",
+        ),
+        (
+            403,
+            'admission webhook "policy" denied the request: no',
+            "the cluster refused to create the Experiment questions-json: adm",
+        ),
+        (
+            400,
+            'admission webhook "validator" denied the request: x',
+            'admission webhook "validator" denied the request: x',
+        ),
+        (422, "Experiment is invalid: spec", "Experiment is invalid: spec"),
+        (401, "Unauthorized", "not logged in to the cluster (Unauthorized)"),
+    ],
+)
+def test_what_no_attempt_changes_is_refused_at_once(
+    status: int, message: str, text: str, api: Api, commands: Commands
+) -> None:
+    api.faults = [("POST", (status, message))]
+    code, _, err = commands("submit", FILE)
+    assert (code, text in err) == (2, True), err
+    assert sum(line.startswith("POST") for line in api.asked) == 1
+    assert ("rbac.yaml" in err) == ("no permission" in err)
+
+
+# --- rights
+
+ROLE = yaml.safe_load((ROOT / "katib/cluster/rbac.yaml").read_text())["rules"]
+REQUIRED = [rule for rule in ROLE if set(rule["resources"]) & {"experiments", "trials"}]
+
+
+@pytest.mark.parametrize("rules", [ROLE, REQUIRED], ids=["all", "required"])
+def test_the_shipped_role_is_enough_for_every_command(
+    rules: list[dict[str, Any]], api: Api, commands: Commands, tmp_path: Path
+) -> None:
+    api.rules = rules
+    assert commands("submit", FILE)[0] == 0
+    api.trial(NAME, f"{NAME}-bbbb", "Failed", None, **dict.fromkeys(POINT, "1"))
+    api.pod(NAME, f"{NAME}-bbbb-x", exit_status(3), f"{NAME}-bbbb")
+    api.event("Suggestion", NAME, "ReconcileError", "no", count=9)
+    missing = "why trials fail or do not run is not known: pods, events, suggestions could not be looked at (cannot list the pods: no permission"
+    code, _, err = commands("trials", NAME, "--report", tmp_path / "report.html")
+    assert code == 0
+    assert (missing in err) == (rules is REQUIRED), err
+    assert ("exit code 3: diverged" in err) == (rules is ROLE)
+    code, _, err = commands("watch", NAME, "--timeout", "0.5")
+    assert code == 7
+    assert err.count("could not be looked at") == (1 if rules is REQUIRED else 0)
+    code, _, err = commands("watch", NAME, "--wait-for-start", "5m", "--timeout", "0.5")
+    assert (code, "--wait-for-start needs to list pods" in err) == ((2, True) if rules is REQUIRED else (7, False))
+    assert commands("best", NAME)[0] == 2
+    code, _, err = commands("delete", NAME)
+    assert (code, "its pods could not be looked at" in err) == (0, rules is REQUIRED)
+
+
+# --- reasons
+
+POINT = ("optim.lr", "data.batch_size", "optim.weight_decay", "optim.warmup")
+
+
+def exit_status(code: int, reason: str = "Error") -> dict[str, Any]:
+    ended = {"exitCode": code, "reason": reason, "finishedAt": "2026-01-01T00:00:05Z"}
+    collector = {"exitCode": 255, "reason": "Error", "finishedAt": "2026-01-01T00:00:06Z"}
+    states = [("metrics-logger-and-collector", collector), ("training", ended)]
+    return {
+        "phase": "Failed",
+        "containerStatuses": [{"name": name, "state": {"terminated": end}} for name, end in states],
+    }
+
+
+def waiting_status(reason: str, message: str) -> dict[str, Any]:
+    states = [{"name": "training", "state": {"waiting": {"reason": reason, "message": message}}}]
+    return {"phase": "Pending", "containerStatuses": states}
+
+
+CLAIM = {
+    "phase": "Pending",
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": 'persistentvolumeclaim "isotrain-runs" not found',
+        }
+    ],
+}
+NO_ROOM = {
+    "phase": "Pending",
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient cpu.",
+        }
+    ],
+}
+EVICTED = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+KLOG = "I1127 05:00:00.123456      14 main.go:143] "
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "log", "text"),
+    [
+        (
+            "Running",
+            waiting_status("ImagePullBackOff", "Back-off"),
+            "",
+            "does not run: the image isotrain:0.1.0 cannot be pulled",
+        ),
+        ("Running", CLAIM, "", "does not run: the volume claim isotrain-runs does not exist"),
+        ("Running", NO_ROOM, "", "does not run: no node has room for memory 400Mi, cpu 2"),
+        (
+            "Failed",
+            exit_status(137, "OOMKilled"),
+            "",
+            "failed: container training ran out of memory (OOMKilled at its limit of 400Mi)\n",
+        ),
+        ("Failed", EVICTED, "", "failed: evicted: The node was low on resource: memory."),
+        (
+            "Failed",
+            exit_status(3),
+            f"{KLOG}isotrain: the loss is nan at step 3\nF1127 main.go:9] Failed to wait\n",
+            "failed: container training: exit code 3: diverged; the loss is nan at step 3\n",
+        ),
+        (
+            "Running",
+            exit_status(2),
+            f"{KLOG}isotrain: no such data\n",
+            "does not run: container training: exit code 2: configuration or input refused; no such data\n",
+        ),
+    ],
+)
+def test_why_a_trial_does_not_run_or_failed(
+    state: str, status: dict[str, Any], log: str, text: str, api: Api, commands: Commands
+) -> None:
+    filled(api)
+    name = f"{NAME}-dddd"
+    api.trial(NAME, name, state, None, **dict.fromkeys(POINT, "1"))
+    api.pod(NAME, f"{name}-x", status, name)
+    api.logs[f"{name}-x", "metrics-logger-and-collector"] = log
+    code, _, err = commands("trials", NAME)
+    assert code == 0
+    assert f"isotrain: {name} {text}" in err
+    rows = [json.loads(line) for line in commands("trials", NAME, "--json")[1].splitlines()]
+    assert text.strip().partition(": ")[2] in {row["name"]: row["reason"] for row in rows}[name]
+    code, _, err = commands("watch", NAME, "--timeout", "0.5")
+    assert code == 7
+    assert text.strip().partition(": ")[2] in err
+
+
+@pytest.mark.parametrize(
+    ("message", "retain", "text"),
+    [
+        (
+            "Trial has failed. Job message: Job has reached the specified backoff limit",
+            False,
+            "backoff limit; Katib deleted its pods",
+        ),
+        ("Trial has failed. Job message: Job has reached the specified backoff limit", True, "backoff limit\n"),
+        (
+            "Trial has failed. Job message: Container training for pod team/a-x failed with exit code 3 matching FailJob rule at index 1",
+            False,
+            "failed with exit code 3 (diverged) matching",
+        ),
+    ],
+)
+def test_a_trial_whose_pods_are_gone(message: str, retain: bool, text: str, api: Api, commands: Commands) -> None:
+    filled(api)
+    stored(api)["spec"]["trialTemplate"]["retain"] = retain
+    api.objects["trials", "team", f"{NAME}-cccc"]["status"]["conditions"][1]["message"] = message
+    assert text in commands("trials", NAME)[2]
+
+
+def test_a_reason_is_kept_when_katib_deletes_the_pods(
+    api: Api, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from katib import cluster_commands
+    from katib.trial_reasons import Reasons
+
+    filled(api)
+    name = f"{NAME}-cccc"
+    api.trial(NAME, name, "Running", None, **dict.fromkeys(POINT, "1"))
+    api.pod(NAME, f"{name}-x", exit_status(137, "OOMKilled"), name)
+    cluster = cluster_commands.Cluster()
+
+    def explain() -> str:
+        value, experiment = cluster_commands._load_experiment(cluster, NAME)
+        rows = [cluster_commands.parse_trial(item, experiment) for item in cluster.list_trials(NAME)[0]]
+        return {row.name: row.reason for row in reasons.explain(value, rows)[0]}[name]
+
+    reasons = Reasons(cluster, stored(api))
+    assert "OOMKilled" in explain()
+    del api.objects["pods", "team", f"{name}-x"]
+    api.trial(NAME, name, "Failed", None, **dict.fromkeys(POINT, "1"))
+    assert "OOMKilled" in explain()
+
+
+def test_a_pod_after_an_eviction_is_told_from_the_evicted_one(api: Api, commands: Commands) -> None:
+    filled(api)
+    name = f"{NAME}-dddd"
+    api.trial(NAME, name, "Running", None, **dict.fromkeys(POINT, "1"))
+    api.pod(NAME, f"{name}-x", EVICTED, name)
+    assert "does not run: evicted" in commands("trials", NAME)[2]
+    api.pod(
+        NAME,
+        f"{name}-y",
+        {"phase": "Running", "containerStatuses": [{"name": "training", "state": {"running": {}}}]},
+        name,
+    )
+    assert "does not run" not in commands("trials", NAME)[2]
+
+
+def test_the_rank_that_failed_first_is_told(api: Api, commands: Commands) -> None:
+    filled(api)
+    name = f"{NAME}-dddd"
+    api.trial(NAME, name, "Failed", None, **dict.fromkeys(POINT, "1"))
+    api.pod(NAME, f"{name}-master-0", exit_status(138), name)
+    api.pod(NAME, f"{name}-worker-0", exit_status(137, "OOMKilled"), name)
+    assert f"{name} failed: {name}-worker-0: container training ran out of memory" in commands("trials", NAME)[2]
+
+
+def test_a_trial_without_pods_and_a_suggestion_service_that_fails(api: Api, commands: Commands) -> None:
+    filled(api)
+    name = f"{NAME}-dddd"
+    api.trial(NAME, name, "Running", None, **dict.fromkeys(POINT, "1"))
+    api.event("Job", name, "FailedCreate", "exceeded quota: small")
+    assert f"{name} does not run: its pods cannot be created: exceeded quota: small" in commands("trials", NAME)[2]
+    del api.objects["trials", "team", name]
+    nan = "rpc error: code = Unknown desc = Exception calling application: could not convert string to float: ''"
+    api.event("Suggestion", NAME, "ReconcileError", nan, count=2)
+    assert "no trial runs" not in commands("trials", NAME)[2]  # it is so while the service starts
+    api.event("Suggestion", NAME, "ReconcileError", nan, count=12)
+    expected = f"the suggestion service fails: {nan} (kubeflow/katib#2723: an objective that is not a number)"
+    assert f"isotrain: no trial runs: {expected}" in commands("trials", NAME)[2]
+    assert expected in commands("best", NAME)[2]
+    pod = api.pod(NAME, f"{NAME}-tpe-1", {"phase": "Running"})
+    last = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    pod["status"]["containerStatuses"] = [
+        {
+            "name": "suggestion",
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "restartCount": 3,
+            "lastState": last,
+        }
+    ]
+    assert (
+        "the suggestion service does not run: restarted 3 times; last: container suggestion ran out of"
+        in commands("trials", NAME)[2]
+    )
+    condition = {"type": "Failed", "status": "True", "message": "Validation failed: gamma"}
+    api.put("suggestions", "team", {"metadata": {"name": NAME}, "status": {"conditions": [condition]}})
+    api.end(NAME, "Failed", "Suggestion has failed", None)
+    code, _, err = commands("watch", NAME)
+    assert (code, "the suggestion service refuses the search: Validation failed: gamma" in err) == (6, True)
+
+
+def test_wait_for_start_ends_with_the_reason(api: Api, commands: Commands) -> None:
+    filled(api)
+    name = f"{NAME}-dddd"
+    api.trial(NAME, name, "Running", None, **dict.fromkeys(POINT, "1"))
+    api.pod(NAME, f"{name}-x", CLAIM, name)
+    code, _, err = commands("watch", NAME, "--wait-for-start", "0.5s")
+    assert code == 7
+    assert f"no trial of {NAME} has run for 0.5 s: {name}: the volume claim isotrain-runs does not exist" in err
+    assert f"python -m katib delete {NAME} -n team" in err
+    api.pod(
+        NAME,
+        f"{name}-x",
+        {"phase": "Running", "containerStatuses": [{"name": "training", "state": {"running": {}}}]},
+        name,
+    )
+    code, _, err = commands("watch", NAME, "--wait-for-start", "1s", "--timeout", "3")
+    assert (code, "is not completed after 3 s" in err) == (7, True)  # a trial runs
+    assert commands("watch", NAME, "--wait-for-start", "soon")[0] == 2
+    assert commands("submit", FILE, "--wait-for-start", "1m")[0] == 2
+
+
+# --- deleting
+
+
+def test_delete_waits_for_trials_and_pods_and_uses_the_background(api: Api, commands: Commands) -> None:
+    """In the foreground the double keeps the Experiment and its pods, as Katib's controllers do."""
+    filled(api)
+    api.pod(NAME, f"{NAME}-aaaa-x", {"phase": "Running"}, f"{NAME}-aaaa")
+    api.lingers = 10**6
+    code, _, err = commands("delete", NAME, "--timeout", "0.1")
+    assert code == 7
+    assert f"there still are: 3 trials, 1 pod ({NAME}-aaaa-x)" in err
+    api.lingers = 4
+    assert commands("delete", NAME)[0] == 0  # repeated, it waits for what is left
+    assert not [key for key in api.objects if key[0] != "events"]
+    assert commands("delete", NAME)[0] == 2

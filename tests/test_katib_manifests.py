@@ -1,6 +1,7 @@
 """The kustomize base and overlays, rendered by the few rules of kustomize that they use, and by kubectl where there is one."""
 
 import copy
+import re
 import shutil
 import subprocess
 import warnings
@@ -125,8 +126,19 @@ def test_the_namespace_gets_volumes_and_rights() -> None:
     found = {each["kind"]: each for each in render(KATIB) if each["metadata"].get("labels", {}).get("isotrain/part")}
     assert set(found) == {"PersistentVolumeClaim", "Role"}
     claims = {each["metadata"]["name"] for each in render(KATIB) if each["kind"] == "PersistentVolumeClaim"}
+    runtime = render(KATIB / "cluster" / "trainer")
     for each in experiments("base"):
-        text = yaml.safe_dump(each.value)
+        text = yaml.safe_dump(runtime if each.kind == "TrainJob" else each.value)
         assert all(f"claimName: {claim}" in text for claim in claims)
     storage = [each for each in render(folder_of("example")) if each["kind"] == "PersistentVolumeClaim"]
     assert all(each["spec"]["storageClassName"] == "nfs-client" for each in storage)
+
+
+def test_clusters_without_trainer_take_everything_but_the_runtime() -> None:
+    for folder in (KATIB / "cluster", *(ROOT / "deploy" / name for name in ("namespace", "standalone", "example"))):
+        assert not [each for each in render(folder) if each["apiVersion"].startswith("trainer.kubeflow.org")]
+    (runtime,) = render(KATIB / "cluster" / "trainer")
+    assert runtime["metadata"]["labels"]["isotrain/part"] == "namespace"  # -l isotrain/part=namespace
+    for example in (ROOT / "overlays" / "example", ROOT / "deploy" / "example"):
+        (line,) = re.findall(r"^  # - (\S+/trainer) ", (example / "kustomization.yaml").read_text(), re.MULTILINE)
+        assert (example / line).resolve() == KATIB / "cluster" / "trainer"

@@ -14,7 +14,7 @@ import pytest
 
 from config import files
 from config.errors import InputError
-from katib import stop
+from katib import shell_command, stop
 from runs import folder as folders
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -100,9 +100,9 @@ def test_nothing_but_a_training_of_this_installation_is_stopped(start: Start, tm
 def test_a_launcher_gets_the_signal_in_place_of_its_ranks(launcher: list[str], start: Start, tmp_path: Path) -> None:
     process = start(PYTHON, *launcher, "train.py", "ready", ready="ready")
     sent: list[int] = []
-    terminate = psutil.Process.terminate
+    send = psutil.Process.send_signal
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psutil.Process, "terminate", lambda self: (sent.append(self.pid), terminate(self)))
+        patch.setattr(psutil.Process, "send_signal", lambda self, number: (sent.append(self.pid), send(self, number)))
         assert stop.stop_trainings(30)
     assert sent == [process.pid]
     process.wait(10)
@@ -118,7 +118,7 @@ def test_copies_of_a_training_are_left_to_it(start: Start, tmp_path: Path) -> No
     process = start(PYTHON, "train.py", "ready", ready="ready")
     sent: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psutil.Process, "terminate", lambda self: sent.append(self.pid))
+        patch.setattr(psutil.Process, "send_signal", lambda self, number: sent.append(self.pid))
         assert not stop.stop_trainings(0)
     assert sent == [process.pid]
 
@@ -188,3 +188,27 @@ def test_a_training_that_does_not_end_is_waited_for(start: Start, tmp_path: Path
 )
 def test_the_program_of_a_command_line(words: list[str], program: tuple[str, str]) -> None:
     assert stop._program(words) == program
+
+
+def test_the_wrapper_for_early_stopping_ends_with_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with 1, as after a failure: the pod is replaced."""
+    program, ready = tmp_path / "program.py", tmp_path / "ready"
+    program.write_text(
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    line = f"{sys.executable} {program}"
+    words = shell_command.wrap(["sh", "-c", line], "StdOut", f"{tmp_path}/metrics.log", stops_early=True)
+    shell = psutil.Popen([*words[:2], shell_command.expand(words[2], {})])
+    try:
+        while not ready.exists():
+            time.sleep(0.05)
+        pids = [child.pid for child in shell.children()]
+        monkeypatch.setattr(stop, "_is_training", lambda process: process.pid in pids)
+        assert stop.stop_trainings(10)
+        assert shell.wait(10) == -signal.SIGTERM
+    finally:
+        for process in (*shell.children(), shell) if shell.is_running() else ():
+            process.kill()

@@ -1,5 +1,6 @@
 """The trainer inside a trial: metrics pushed, weights handed on, signals, the trial's name."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,13 @@ from kubeflow.katib import katib_api_pb2 as messages
 from kubeflow.katib import katib_api_pb2_grpc as services
 from tests.conftest import Run
 
-from runs.metric_lines import read
+from config.check import check_config
+from config.compose import compose
+from config.errors import InputError, UnreachableError
+from katib.shell_command import expand, wrap
+from runs.metric_lines import format_line, read, repeat, write
+from runs.push import push_metric_lines
+from trainers import initial_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -47,6 +55,18 @@ class Manager(services.DBManagerServicer):
         for log in request.observation_log.metric_logs:
             self.kept.append((request.trial_name, log.time_stamp, log.metric.name, log.metric.value))
         return messages.ReportObservationLogReply()
+
+    def GetObservationLog(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Times as Go's RFC3339Nano writes them: without zeros at the end (pkg/db/v1beta1/mysql of Katib)."""
+        logs = [
+            messages.MetricLog(
+                time_stamp=time.rstrip("Z").rstrip("0").rstrip(".") + "Z",
+                metric=messages.Metric(name=name, value=value),
+            )
+            for trial, time, name, value in sorted(self.kept)
+            if trial == request.trial_name
+        ]
+        return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs))
 
 
 @pytest.fixture
@@ -78,6 +98,40 @@ def test_metrics_are_pushed_as_they_are_printed(
     assert kept.kept == expected
     assert len(lines) == 3
     assert json.loads((tmp_path / "run" / "run.json").read_text())["trial"] == "search-abcd"
+    if refused:
+        return
+    # The pod is lost after the training: another one reports the same, at the same times.
+    copy = tmp_path / "pod" / "metrics.jsonl"
+    done = run("train.py", *SMALL, f"push_metrics={address}", f"hydra.run.dir={tmp_path}/run", f"metrics_file={copy}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [format_line(line) for line in lines]
+    assert read(copy) == read(tmp_path / "run" / "metrics.jsonl") == lines
+    assert kept.kept == expected
+
+
+def test_repeated_lines_are_pushed_once(
+    manager: tuple[Manager, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an earlier pod that arrived are not sent again, and those that did not are."""
+    kept, address = manager
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "search-abcd")
+    path = tmp_path / "metrics.jsonl"
+    pod = contextlib.ExitStack()
+    pod.enter_context(push_metric_lines(address))
+    write({"val_loss": 0.5, "val_f1": 1.0}, 1, 10, jsonl_path=path)
+    kept.refuse = 100
+    write({"val_loss": 0.25, "val_f1": 2.0}, 2, 20, jsonl_path=path)
+    with pytest.raises(UnreachableError):
+        pod.close()
+    assert [value for *_, value in kept.kept] == ["0.5", "1.0"]
+    kept.refuse = 0
+    kept.kept[0] = (kept.kept[0][0], "2026-01-01T00:00:00.120000Z", *kept.kept[0][2:])  # zeros that Go does not write
+    history = [line._replace(time=datetime(2026, 1, 1, 0, 0, 0, 120000, UTC)) for line in read(path)[:1]]
+    kept.kept[1] = (kept.kept[1][0], kept.kept[0][1], *kept.kept[1][2:])
+    with push_metric_lines(address):
+        repeat([*history, read(path)[1]])
+        write({"val_loss": 0.75, "val_f1": 3.0}, 3, 30)
+    assert [value for *_, value in kept.kept] == ["0.5", "1.0", "0.25", "2.0", "0.75", "3.0"]
 
 
 @pytest.mark.slow
@@ -124,8 +178,17 @@ def test_weights_are_handed_on_in_a_population(run: Run, tmp_path: Path) -> None
     )
     record = json.loads((tmp_path / "2" / "run.json").read_text())
     assert record["parent"]["init_from"] == str(folder / "weights.ckpt")
-    done = run("train.py", *SMALL, f"population_dir={folder}", "init_from=x", f"hydra.run.dir={tmp_path}/3")
-    assert (done.returncode, "both name initial weights" in done.stderr) == (2, True)
+    for key in ("population_dir", "population_parent"):
+        with pytest.raises(InputError, match="both name initial weights"):
+            check_config(compose([*SMALL, f"{key}={folder}", "init_from=x"]))
+    # Without a folder of its own: from the parent's run folder; a first generation has no parent.
+    assert initial_weights.find_source(compose([f"population_parent={tmp_path}/1"])) == f"{tmp_path}/1"
+    assert initial_weights.find_source(compose([f"population_parent={tmp_path}/"])) is None
+    child = [*SMALL, "trainer.max_steps=1", f"population_parent={tmp_path}/1", f"hydra.run.dir={tmp_path}/3"]
+    assert run("train.py", *child, "optim.lr=1e-12", "optim.weight_decay=0").returncode == 0
+    record = json.loads((tmp_path / "3" / "run.json").read_text())
+    parent = json.loads((tmp_path / "1" / "run.json").read_text())
+    assert record["parent"] == {"init_from": f"{tmp_path}/1", "config_hash": parent["config_hash"]}
 
 
 def started(folder: Path, steps: int = 2) -> None:
@@ -163,7 +226,9 @@ def test_under_torchrun_an_early_stop_ends_with_a_checkpoint(tmp_path: Path) -> 
     assert not alive
 
 
-def test_the_pods_hook_ends_training_with_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stops_early", [False, True])
+def test_the_pods_hook_ends_training_with_a_checkpoint(stops_early: bool, tmp_path: Path) -> None:
+    """The pod's exit code is 143, with Katib's wrapper for early stopping, too, which turns every other into 1."""
     folder = tmp_path / "run"
     longer = [each for each in SMALL if "max_epochs" not in each]
     line = " ".join(
@@ -176,8 +241,12 @@ def test_the_pods_hook_ends_training_with_a_checkpoint(tmp_path: Path) -> None:
             f"hydra.run.dir={folder}",
         ]
     )
+    wrapped = wrap(["sh", "-c", line], "StdOut", f"{tmp_path}/metrics.log", stops_early)
     running = subprocess.Popen(
-        ["sh", "-c", f"{line} && echo completed"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*wrapped[:2], expand(wrapped[2], {})],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         started(folder)
@@ -191,7 +260,7 @@ def test_the_pods_hook_ends_training_with_a_checkpoint(tmp_path: Path) -> None:
             pytest.skip("other trainings run on this machine, and the hook would end them")
         done = subprocess.run([sys.executable, "-m", "katib", "stop"], cwd=ROOT, check=False, timeout=60)
         assert done.returncode == 0
-        assert running.wait(10) == 143
+        assert running.wait(10) in ((-signal.SIGTERM,) if stops_early else (143,))
     finally:
         running.kill()
     record = json.loads((folder / "run.json").read_text())

@@ -1,5 +1,6 @@
 """Metric lines: exact both ways, and read by Katib's own regular expression."""
 
+import contextlib
 import io
 import json
 import os
@@ -127,6 +128,30 @@ def test_cutting_back_keeps_whole_lines(
         assert path.read_bytes() == b"" or path.read_bytes().endswith(b"\n")
         metric_lines.write({"val_loss": 0.5}, 1, 99, io.StringIO(), path)
         assert metric_lines.read(path)[-1].step == 99
+
+
+@given(st.lists(lines, max_size=4), st.integers(0, 5), st.sampled_from([b"", b'{"timestamp": "20', b"other\n"]), lines)
+def test_repeated_lines_complete_a_second_file(
+    tmp_path_factory: pytest.TempPathFactory, history: list[MetricLine], had: int, end: bytes, foreign: MetricLine
+) -> None:
+    """Whatever of them it has: nothing in a new pod, the same, more, a torn line, those of another run."""
+    path = tmp_path_factory.mktemp("copy") / "new" / "copy.jsonl"
+    if had:
+        path.parent.mkdir()
+        path.write_text("".join(metric_lines.to_json(line) + "\n" for line in [*history, foreign][: had - 1]))
+        path.write_bytes(path.read_bytes() + end)
+    heard: list[MetricLine] = []
+    metric_lines.listeners.append(heard.append)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            metric_lines.repeat(history, path)
+    finally:
+        metric_lines.listeners.remove(heard.append)
+    assert metric_lines.read(path) == history == heard
+    assert [parse_metric_line(text) for text in printed.getvalue().splitlines()] == history
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        metric_lines.repeat(history, path, show=False)
+    assert (printed.getvalue(), metric_lines.read(path)) == ("", history)
 
 
 def test_cutting_back_what_is_not_there(tmp_path: Path) -> None:

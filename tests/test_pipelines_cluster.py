@@ -1,17 +1,27 @@
 """`python -m pipelines submit|schedule|status`, over HTTP against a small Kubeflow Pipelines."""
 
 import os
+import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests import katib_api_double
 from tests.conftest import forked
 from tests.kfp_api_double import Api
 
+from pipelines import interruption
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "pipelines" / "train.yaml"
+STEPS = [
+    "data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain",
+    "explanation gate", "benchmark", "benchmark gate", "register", "finish",
+]  # fmt: skip
 DIGEST = f"me/isotrain@sha256:{'0' * 64}"
 
 
@@ -30,8 +40,8 @@ class Pipelines:
         self.environment = {**os.environ, "KFP_HOST": api.host, "HOME": str(folder)}
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        # Polling every five seconds is for clusters.
-        code = f"import sys; from pipelines import remote, __main__ as m; remote.POLL = 0.05; remote.PATIENCE = 2; sys.exit(m.main({[str(each) for each in arguments]!r}))"
+        # Polling every five seconds is for clusters; the variable KUBECONFIG is read by the import, before the fork.
+        code = f"import sys, os; from kubernetes.config import kube_config; kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ.get('KUBECONFIG', '/nowhere'); from pipelines import remote, __main__ as m; remote.POLL = 0.05; remote.PATIENCE = 2; remote.termination.POLL = 0.05; remote.schedules.POLL = 0.05; remote.schedules.SETTLE = 0; sys.exit(m.main({[str(each) for each in arguments]!r}))"
         code = f"from config.error_handling import report_errors\nwith report_errors():\n    {code.replace('; ', chr(10) + '    ')}"
         (self.folder / "command.py").write_text(code)
         return forked(
@@ -48,10 +58,12 @@ def test_submit_uploads_runs_and_waits(api: Api, pipelines: Pipelines, tmp_path:
     done = pipelines(
         "submit", FILE, "model=bert", "data=squad", "optim.lr=3e-5", "-p", "margin=1", "-p", "when=changed",
         "--image", DIGEST, "--version", "abc-1", "--summary", tmp_path / "summary.md", "--service-account", "isotrain-pipelines",
+        "--ui", "https://kubeflow.example/pipeline/",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "run=runs-1"
-    assert f"{api.host}/#/runs/details/runs-1" in done.stderr
+    assert "https://kubeflow.example/pipeline/#/runs/details/runs-1" in done.stderr
+    assert api.host not in done.stderr  # the API has no pages
     assert "warning" not in done.stderr
     assert [each["display_name"] for each in api.versions.values()] == ["abc-1"]
     assert api.versions["version-1"]["text"] == FILE.read_text()
@@ -63,12 +75,22 @@ def test_submit_uploads_runs_and_waits(api: Api, pipelines: Pipelines, tmp_path:
     assert given == {**wanted, "image": DIGEST}
     assert api.experiments[run["experiment_id"]]["display_name"] == "isotrain"
     rows = [line.split() for line in done.stdout.splitlines()[2:]]
-    assert rows == [["data", "SUCCEEDED", "1.0"], ["train", "SUCCEEDED", "7.0"]]
+    assert [" ".join(row[:-2]) for row in rows] == STEPS
+    assert [rows[0], rows[7]] == [["data", "SUCCEEDED", "1.0"], ["train", "SUCCEEDED", "7.0"]]
+    assert {row[-2] for row in rows} == {"SUCCEEDED"}
     assert "| train | SUCCEEDED | 7 |" in (tmp_path / "summary.md").read_text()
     again = pipelines("submit", FILE, "--version", "abc-1", "--no-wait")
     assert (again.returncode, "is there already" in again.stderr) == (0, True)
     assert (len(api.versions), len(api.pipelines), len(api.experiments)) == (1, 1, 1)
     assert "is not named by its digest" in again.stderr
+
+
+def test_resources_of_a_step_make_a_version_of_their_own(api: Api, pipelines: Pipelines) -> None:
+    words = ("submit", FILE, "model=bert_tiny", "data=squad_sample", "--no-wait", "-p")
+    assert [pipelines(*words, row).returncode for row in ("train.cpu=4", "train.cpu=8", "train.cpu=4")] == [0, 0, 0]
+    texts = [version["text"] for version in api.versions.values()]
+    assert len(texts) == 2
+    assert ["resourceCpuLimit: '4'" in text and "resourceCpuRequest: '8'" in text for text in texts] == [False, True]
 
 
 def test_another_file_is_another_version(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
@@ -92,6 +114,9 @@ def test_another_file_is_another_version(api: Api, pipelines: Pipelines, tmp_pat
 def test_every_end_that_is_no_success_is_6(state: str, api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
     """KFP's own wait returns normally on FAILED, and never on CANCELED."""
     api.course = ["RUNNING", state]
+    api.logs = {
+        "train": "isotrain: train …\nisotrain: train: exit code 3 | training diverged\nF1127 main.go:57] exit status 3\n"
+    }
     done = pipelines("submit", FILE, "--image", DIGEST, "--summary", tmp_path / "s.md")
     assert (done.returncode, done.stderr.count("Traceback")) == (6, 0), done.stderr
     assert f"the run runs-1 is {state}" in done.stderr
@@ -175,6 +200,261 @@ def test_status_and_the_end_of_a_run(api: Api, pipelines: Pipelines) -> None:
     assert done.stdout.splitlines()[1].split() == ["data", "SUCCEEDED", "1.0"]
     assert pipelines("status").stdout.split()[:2] == ["RUNNING", "runs-1"]
     assert pipelines("status", "runs-1", "--terminate").returncode == 0
-    assert "CANCELED" in pipelines("status", "runs-1").stderr
+    assert "TERMINATED" in pipelines("status", "runs-1").stderr
     missing = pipelines("status", "runs-9")
     assert (missing.returncode, "404 runs runs-9 not found" in missing.stderr) == (2, True), missing.stderr
+
+
+def test_a_namespace_of_a_kubeflow_without_users_is_refused(api: Api, pipelines: Pipelines) -> None:
+    """It would be ignored, and the run be in another one."""
+    done = pipelines("submit", FILE, "--image", DIGEST, "-n", "team", "--no-wait")
+    assert (done.returncode, "-n team would be ignored" in done.stderr, api.runs) == (2, True, {}), done.stderr
+
+
+def test_each_change_of_a_step_is_one_line(api: Api, pipelines: Pipelines) -> None:
+    api.course = ["", "PENDING", *["RUNNING"] * 4, "SUCCEEDED"]
+    done = pipelines("submit", FILE, "--image", DIGEST)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("isotrain: ")]
+    assert len(lines) == len(set(lines))
+    assert {line.partition(": ")[0] for line in lines} == set(STEPS)
+    assert lines[:2] == ["data: SUCCEEDED", "plan: SUCCEEDED"]
+    assert "train: RUNNING" in lines
+    assert "train: SUCCEEDED" in lines
+
+
+@pytest.mark.parametrize("v1", [True, False], ids=["v1beta1", "v2beta1"])
+def test_a_run_that_failed_says_where_and_why(v1: bool, api: Api, pipelines: Pipelines) -> None:
+    """Its tasks come after its end, name no error, and are Argo's nodes; those never reached have no state."""
+    api.v1, api.course, api.late = v1, ["RUNNING", "FAILED"], 2
+    api.logs = {
+        "train": "isotrain: train …\nepoch=1 val_f1=3.0\nisotrain: train: the training diverged at step 7: lower optim.lr\n"
+        "I1127 launcher_v2.go:190] ended\nF1127 main.go:57] failed to execute component: exit status 3\n"
+    }
+    done = pipelines("submit", FILE, "--image", DIGEST)
+    assert done.returncode == 6
+    reason = "the training diverged at step 7: lower optim.lr (exit code 3: diverged)"
+    assert f"the run runs-1 is FAILED in the step train: {reason}" in done.stderr
+    assert "http" not in done.stderr.splitlines()[-1]
+    later = pipelines("status", "runs-1")
+    for text in (done.stdout, later.stdout):
+        rows = {step: line for step in STEPS for line in text.splitlines() if line.startswith(f"{step}  ")}
+        assert list(rows) == STEPS
+        assert "FAILED" in rows["train"]
+        assert "the training diverged at step 7" in rows["train"]
+        assert all("SKIPPED" in rows[step] for step in STEPS[8:-1])
+        assert all("SUCCEEDED" in rows[step] for step in [*STEPS[:7], "finish"])
+    assert f"FAILED in the step train: {reason}: runs-1" in later.stderr
+
+
+@pytest.mark.parametrize(
+    ("course", "message", "reason"),
+    [
+        (["RUNNING", "FAILED"], "OOMKilled (exit code 137)", "OOMKilled (exit code 137"),
+        (["RUNNING", "FAILED"], "Error (exit code 1)", "train"),
+        (["RUNNING"], "", ""),
+    ],
+)
+def test_what_no_log_tells_the_workflow_or_the_pods_tell(
+    course: list[str], message: str, reason: str, api: Api, pipelines: Pipelines
+) -> None:
+    api.course, api.message = course, message
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    for _ in course:
+        done = pipelines("status", "runs-1", KUBECONFIG="/nowhere")
+    assert done.returncode == 0, done.stderr
+    assert reason in done.stderr
+    assert ("could not be looked at" in done.stderr) == (message == "Error (exit code 1)")
+
+
+def test_what_is_taken_from_the_cache_is_said(api: Api, pipelines: Pipelines) -> None:
+    for v1 in (True, False):
+        api.v1, api.cached = v1, ("quality", "train")
+        done = pipelines("submit", FILE, "--image", DIGEST)
+        states = {" ".join(words[:-2]): words[-2] for line in done.stdout.splitlines()[2:] if (words := line.split())}
+        assert [step for step, state in states.items() if state == "CACHED"] == ["quality", "train"]
+        assert set(states.values()) == {"SUCCEEDED", "CACHED"}
+
+
+def test_a_run_has_a_state_from_its_first_moment(api: Api, pipelines: Pipelines) -> None:
+    api.course = [""]
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    assert pipelines("status").stdout.split()[:2] == ["PENDING", "runs-1"]
+    done = pipelines("status", "runs-1")
+    assert "isotrain: PENDING: runs-1" in done.stderr
+    assert {line.split()[-2] for line in done.stdout.splitlines()[1:]} == {"WAITING"}
+
+
+def test_a_run_can_be_terminated_twice(api: Api, pipelines: Pipelines) -> None:
+    api.course = ["RUNNING"]
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    api.runs["runs-1"]["course"] = ["RUNNING", "RUNNING"]
+    first = pipelines("terminate", "runs-1")
+    assert (first.returncode, "the run runs-1 is TERMINATED" in first.stderr) == (0, True), first.stderr
+    again = pipelines("terminate", "runs-1")
+    assert (again.returncode, "had ended before: TERMINATED" in again.stderr) == (0, True), again.stderr
+    done = pipelines("status", "runs-1")
+    assert "isotrain: TERMINATED: runs-1" in done.stderr
+    states = {line[:18].strip(): line.split()[-2] for line in done.stdout.splitlines()[1:]}
+    assert (states["data"], states["train"], states["register"]) == ("SUCCEEDED", "TERMINATED", "SKIPPED")
+    assert pipelines("terminate", "runs-9").returncode == 2
+
+
+@pytest.mark.parametrize("state", ["CANCELING", "SUCCEEDED", "gone"])
+def test_a_termination_meets_one_under_way_the_end_or_nothing(state: str, api: Api, pipelines: Pipelines) -> None:
+    """ "Row not found" with the status 400, and 500 where the Workflow is gone: then it is CANCELING for ever."""
+    api.course = ["RUNNING"]
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    run = api.runs["runs-1"]
+    run |= (
+        {"gone": True}
+        if state == "gone"
+        else {"course": ["RUNNING", state, "FAILED"] if state == "CANCELING" else ["RUNNING", state]}
+    )
+    done = pipelines("terminate", "runs-1")
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+    words = {
+        "CANCELING": "is being terminated already",
+        "SUCCEEDED": "had ended before: SUCCEEDED",
+        "gone": "no Workflow any more",
+    }
+    assert words[state] in done.stderr
+
+
+@pytest.mark.parametrize("command", ["terminate", "submit", "schedule"])
+def test_the_next_command_ends_the_searches_of_ended_runs(
+    command: str, api: Api, pipelines: Pipelines, tmp_path: Path
+) -> None:
+    """The exit handler of a terminated run is killed: its Experiment would go on."""
+    cluster = katib_api_double.Api()
+    config = str(cluster.kubeconfig(tmp_path / "config"))
+    options = ("--image", DIGEST, "--no-wait", "-p", "tune=katib/questions-tpe.yaml")
+    api.course = ["RUNNING"]
+    for _ in range(2):
+        pipelines("submit", FILE, *options, KUBECONFIG=config)
+    ended, running = api.runs
+    for number, (run, state) in enumerate([(ended, ""), (running, ""), (ended, "Succeeded")]):
+        name = f"{interruption.experiment_prefix(run)}{number}"
+        value: dict[str, Any] = {"metadata": {"name": name, "namespace": "team"}, "spec": {}, "status": {}}
+        if state:
+            value["status"] = {"conditions": [{"type": state, "status": "True"}]}
+        cluster.objects["experiments", "team", name] = value
+    api.v1 = False  # the namespace is the kubeconfig's then
+    api.runs[ended] |= {"course": ["RUNNING", "FAILED"] if command == "terminate" else ["FAILED"]}
+    arguments = {
+        "terminate": ("terminate", ended),
+        "submit": ("submit", FILE, *options),
+        "schedule": ("schedule", FILE, "--cron", "0 0 3 * * *", *options[:2], *options[3:]),
+    }[command]
+    unreachable = pipelines(*arguments, KUBECONFIG="/nowhere")
+    assert unreachable.returncode == 0
+    assert "could not look for unfinished Experiments" in unreachable.stderr
+    done = pipelines(*arguments, KUBECONFIG=config)
+    cluster.close()
+    assert done.returncode == 0, done.stderr
+    assert [key[2][-1] for key in cluster.objects] == ["1", "2"], done.stderr
+    assert (
+        f"deleted the Experiment {interruption.experiment_prefix(ended)}0 of the ended run {ended} from team"
+        in done.stderr
+    )
+
+
+def make_schedule(pipelines: Pipelines, *options: str) -> subprocess.CompletedProcess[str]:
+    return pipelines("schedule", FILE, "--cron", "0 0 3 * * *", "--image", DIGEST, *options)
+
+
+def end_once_seen(api: Api, run: str, start: int) -> None:
+    """Ends a run when a schedule was disabled, and the run was seen under way after that."""
+    for expression in (":disable", "GET .*/runs$"):
+        while not (seen := [n for n, line in enumerate(api.asked) if n >= start and re.search(expression, line)]):
+            time.sleep(0.01)
+        start = seen[0] + 1
+    api.runs[run]["course"] = ["SUCCEEDED"]
+
+
+def test_no_run_is_lost_with_its_schedule(api: Api, pipelines: Pipelines) -> None:
+    """A schedule owns the Workflows of its runs."""
+    api.course = ["RUNNING"]
+    assert make_schedule(pipelines).returncode == 0
+    run = api.fire("recurringruns-1")
+    for refused in (make_schedule(pipelines), pipelines("schedule", "--remove")):
+        assert refused.returncode == 2
+        assert f"the run {run} (RUNNING) of the schedule isotrain is under way" in refused.stderr
+        assert [item["status"] for item in api.schedules.values()] == ["ENABLED"]
+    slow = make_schedule(pipelines, "--wait", "--timeout", "0.2")
+    assert (slow.returncode, "has not ended after 0.2 s" in slow.stderr) == (7, True), slow.stderr
+    assert [item["status"] for item in api.schedules.values()] == ["ENABLED"]
+    listed = pipelines("schedule", "--list")
+    assert listed.stdout.splitlines()[1].split() == ["isotrain", "enabled", "0", "0", "3", "*", "*", "*", run, "RUNNING", "recurringruns-1"]  # fmt: skip
+    threading.Thread(target=end_once_seen, args=(api, run, len(api.asked)), daemon=True).start()
+    done = make_schedule(pipelines, "--wait")
+    assert (done.returncode, "waiting for the end of the run" in done.stderr) == (0, True), done.stderr
+    assert "recurringruns-1" not in api.schedules
+    assert len(api.schedules) == 1
+    assert "gone" in api.runs[run]
+    assert api.runs[run]["course"] == ["SUCCEEDED"]
+
+
+def test_schedules_are_listed_and_removed(api: Api, pipelines: Pipelines) -> None:
+    assert "has no schedules" in pipelines("schedule", "--list").stderr
+    missing = pipelines("schedule", "--remove", "--name", "nightly")
+    assert (missing.returncode, "has no schedule nightly" in missing.stderr) == (2, True)
+    make_schedule(pipelines, "--name", "nightly")
+    assert "nightly" in pipelines("schedule", "--list").stdout
+    done = pipelines("schedule", "--remove", "--name", "nightly")
+    assert (done.returncode, api.schedules) == (0, {}), done.stderr
+    unusable = pipelines("schedule", FILE)
+    assert (unusable.returncode, "--cron" in unusable.stderr) == (2, True)
+
+
+def test_a_schedule_that_cannot_be_replaced_stays(api: Api, pipelines: Pipelines) -> None:
+    make_schedule(pipelines)
+    api.faults = [("POST .*/recurringruns$", 400)]
+    assert make_schedule(pipelines).returncode == 2
+    assert [item["status"] for item in api.schedules.values()] == ["ENABLED"]
+
+
+def test_a_refused_schedule_uploads_nothing(api: Api, pipelines: Pipelines) -> None:
+    api.course = ["RUNNING"]
+    make_schedule(pipelines)
+    api.fire("recurringruns-1")
+    assert make_schedule(pipelines, "-p", "train.cpu=3").returncode == 2
+    assert len(api.versions) == 1
+
+
+def test_an_upload_that_is_refused_says_why(api: Api, pipelines: Pipelines) -> None:
+    api.faults = [("upload_version", 409)]
+    done = pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    assert (done.returncode, "409 a fault that was asked for" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_run_whose_workflow_is_gone_stays_as_it_is(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
+    cluster = katib_api_double.Api()
+    config = str(cluster.kubeconfig(tmp_path / "config"))
+    api.course = ["RUNNING"]
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    api.runs["runs-1"]["gone"] = True
+    for state in ("RUNNING", "CANCELING"):
+        done = pipelines("status", "runs-1", KUBECONFIG=config)
+        assert (f"isotrain: {state}: runs-1" in done.stderr, "its Workflow is gone" in done.stderr) == (True, True)
+        if state == "RUNNING":
+            pipelines("terminate", "runs-1")
+    pod = {"metadata": {"name": "a", "namespace": "kubeflow", "labels": {"pipeline/runid": "runs-1"}}, "status": {}}
+    cluster.put("pods", "kubeflow", pod)
+    assert "is gone" not in pipelines("status", "runs-1", KUBECONFIG=config).stderr
+    cluster.close()
+
+
+def test_a_run_whose_first_pod_does_not_start_says_why(api: Api, pipelines: Pipelines) -> None:
+    """Before any step there is the driver of the pipeline."""
+    api.course, api.step = ["RUNNING"], "root"
+    api.message = "Back-off pulling image me/driver: ErrImagePull"
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    done = pipelines("status", "runs-1")
+    assert "isotrain: root-driver: Back-off pulling image me/driver: ErrImagePull" in done.stderr
+    assert {line.split()[-2] for line in done.stdout.splitlines()[1:]} == {"WAITING"}
+    late = pipelines("submit", FILE, "--image", DIGEST, "--wait-for-start", "0.5s")
+    assert late.returncode == 7
+    assert "no pod of the run has started for" in late.stderr
+    assert "; root-driver: Back-off pulling image me/driver: ErrImagePull; the run continues" in late.stderr
+    ended = pipelines("terminate", "runs-1")
+    assert (ended.returncode, "is TERMINATED; no step of it had begun" in ended.stderr) == (0, True), ended.stderr

@@ -27,6 +27,9 @@ INVALID = {
     "tune": ["", "katib/none.yaml", "katib", "docker-compose.yml"],
     "tune_backend": ["", "docker"],
     "trials": ["", "-5", "1.5", "many", "true", "4"],  # 4: of no search
+    "trial_cpu": ["", "2"],  # without tune=
+    "trial_memory": ["", "4Gi"],
+    "trial_gpus": ["", "1"],
     "baseline": ["outputs/a"],
     "margin": ["", "-1", ".nan", ".inf", "true", "x"],
     "minimum": ["", "-1", "0.5", "true"],
@@ -66,7 +69,7 @@ def test_an_invalid_value_is_refused(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VALID.items() for value in values])
 def test_a_valid_value_is_taken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.arguments._check_values", lambda values: None)  # composes: seconds for all
+    monkeypatch.setattr("pipelines.arguments._check_values", lambda *values: None)  # composes: seconds for all
     expected = yaml.safe_load(value) if name in ("trials", "minimum", "promote") else value
     assert bind(f"{name}={value}")[name] == (float(value) if name == "margin" else expected)
 
@@ -86,7 +89,10 @@ def test_overrides_are_those_of_both_ways() -> None:
 
 
 def test_a_search_is_checked() -> None:
-    assert bind(SEARCH, "trials=2")["trials"] == 2
+    assert bind(SEARCH, "trials=2", "trial_cpu=500m")["trials"] == 2
+    for resource in ("trial_cpu=two", "trial_memory=4 Gi", "trial_gpus=-1"):
+        with pytest.raises(InputError, match=f"-p {resource}: must be "):
+            bind(SEARCH, resource)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Steps on a cluster: what they do with Katib, with what is known of models, and with KFP's artifacts."""
 
+import contextlib
 import errno
 import json
 import os
@@ -21,7 +22,7 @@ from tests.katib_api_double import Api
 from config import source_code
 from config.errors import ExecutionError, InputError
 from config.files import read_json, write_json
-from pipelines import artifacts, compilation, known_results, record, report, steps
+from pipelines import artifacts, compilation, interruption, known_results, record, report, steps, unfinished
 from pipelines.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,7 +122,108 @@ def test_what_a_cancelled_pipeline_leaves_is_exported_and_removed(api: Api, tmp_
     rows = [json.loads(line) for line in (tmp_path / "pipelines" / "one" / "trials.jsonl").read_text().splitlines()]
     assert [each["value"] for each in rows] == [81.5, 84.25]
     assert json.loads((tmp_path / "pipelines" / "one" / "pipeline.json").read_text())["state"] == "FAILED"
-    assert "| tune | running |" in (tmp_path / "m").read_text()
+    assert "| tune | interrupted |" in (tmp_path / "m").read_text()
+    assert read_json(path)["state"] == "interrupted"
+
+
+def test_a_terminated_search_ends_with_its_step(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """KFP kills the exit handler of a terminated run: the step itself deletes the Experiment and publishes the pages."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from tests import test_pipelines_steps as t; "
+        "t.tuned(Path(sys.argv[1]))"
+    )
+    ends(api, "")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # as in a pod; the requests go to the kubeconfig's server
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT / "src"), str(ROOT)], cwd=ROOT)
+    while len([key for key in api.objects if key[0] == "trials"]) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    name = read_json(tmp_path / "pipelines" / "one" / "steps" / "tune.json")["experiment"]
+    process.terminate()
+    assert process.wait(60) == 143
+    assert ("experiments", "team", name) not in api.objects
+    folder = tmp_path / "pipelines" / "one"
+    found = read_json(folder / "steps" / "tune.json")
+    assert (found["state"], found["code"], found["search_end"]) == (
+        "interrupted",
+        143,
+        f"the Experiment {name} was deleted",
+    )
+    assert read_json(folder / "pipeline.json")["state"] == "CANCELED"
+    assert "Interrupted in the step tune" in (folder / "report.html").read_text()
+    assert f"isotrain: tune: the Experiment {name} was deleted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["python", "command"])
+def test_a_terminated_step_is_recorded_at_once(place: str, tmp_path: Path) -> None:
+    """Before its command has ended: the pod may be killed first."""
+    body = (
+        "time.sleep(60)"
+        if place == "python"
+        else "run_command(step, '-c', 'import signal, time; signal.signal(15, 1); time.sleep(60)')"
+    )
+    code = (
+        f"import sys, time; sys.path[:0] = sys.argv[2:]\nfrom pipelines.record import record_step\n"
+        f"from pipelines.commands import run_command\nwith record_step(sys.argv[1], 'train') as step:\n"
+        f"    print('begun', flush=True)\n    {body}\n"
+    )
+    environment = {**os.environ, "KFP_RUN_ID": "one"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), str(ROOT / "src")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout or ():
+        if line == "begun\n":
+            break
+    time.sleep(1)
+    process.terminate()
+    folder = tmp_path / "pipelines" / "one"
+    end = time.monotonic() + 20
+    while not (folder / "report.html").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    found = read_json(folder / "steps" / "train.json")
+    assert (found["state"], found["code"]) == ("interrupted", 143)
+    assert "Interrupted in the step train" in (folder / "report.html").read_text()
+    for each in [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []:
+        each.kill()
+    process.wait()
+    assert read_json(folder / "steps" / "train.json")["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("states", "age", "is_locked", "state"),
+    [
+        (["done", "running"], 0, False, "CANCELED"),
+        (["done", "running"], 0, True, None),
+        (["done", "interrupted"], 0, False, "CANCELED"),
+        (["done", "done"], 0, False, None),  # between two steps
+        (["done", "done"], 7200, False, "CANCELED"),
+        (["done", "failed"], 7200, False, "FAILED"),
+    ],
+)
+def test_the_next_run_completes_records_of_terminated_ones(
+    states: list[str], age: int, is_locked: bool, state: str | None, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "pipelines" / "old" / "steps" / f"{name}.json" for name in ("data", "train")]
+    for path, each in zip(paths, states, strict=True):
+        write_json(path, {"step": path.stem, "state": each, "began": 0.0})
+        os.utime(path, (time.time() - age,) * 2)
+    (tmp_path / "pipelines" / "runs" / "bert-1").mkdir(parents=True)
+    lock = interruption.hold_lock(paths[1]) if is_locked else contextlib.nullcontext()
+    with lock:
+        ended = unfinished.publish_unfinished(str(tmp_path), tmp_path / "pipelines" / "new")
+    assert ended == (["old"] if state else [])
+    found = read_json(tmp_path / "pipelines" / "old" / "pipeline.json")
+    assert found.get("state") == state
+    wanted = [{"running": "interrupted"}.get(each, each) if state else each for each in states]
+    assert [read_json(path)["state"] for path in paths] == wanted
+    if state or is_locked:  # once only; and as soon as the process is gone
+        again = unfinished.publish_unfinished(str(tmp_path), tmp_path / "pipelines" / "new")
+        assert again == (["old"] if is_locked else [])
 
 
 @pytest.mark.parametrize(

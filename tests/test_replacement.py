@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.conftest import ROOT, Run
 from tests.test_registry import made
 
 from config import files
+from config.compose import compose
 from config.errors import InputError
 from datamodules.storage import cache, fingerprint
 from explain import calibrate
@@ -26,6 +28,7 @@ from reports import page
 from runs import folder as folders
 from runs import metric_lines, registry
 from trainers import checkpoints, initial_weights, loggers
+from trainers.run import check_places
 
 TEXT = "somebody's text\n"
 SMALL = (
@@ -165,6 +168,100 @@ def test_weights_of_a_population_replace_no_file_of_another_program(content: str
         checkpoints.write({"other": {}}, tmp_path / "weights.ckpt")
     with pytest.raises(InputError):
         initial_weights.check_population(str(tmp_path))
+
+
+# --- what cannot be written
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "a page": page.check_page,
+    "a folder of reports": lambda path: files.check_output_folder(path, ["report.html"], bool, "a report"),
+    "metrics_file": metric_lines.check_file,
+    "population_dir": lambda path: initial_weights.check_population(str(path)),
+    "any": lambda path: files.check_writable(path, "a file"),
+}
+
+
+@pytest.mark.parametrize("name", ["new", "new/deep", "empty"])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_cannot_be_written_is_refused_at_once(place: str, name: str, tmp_path: Path, user: None) -> None:
+    """Its folder belongs to another user; a file that is continued may do so itself, one that is replaced may not."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if name == "empty" and place == "population_dir":
+        name = "."
+    elif name == "empty" and place != "a folder of reports":
+        (folder / name).write_bytes(b"")
+        (folder / name).chmod(0o444)
+    folder.chmod(0o555)
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be written.*permission denied"):
+        PLACES[place](folder / name)
+    assert snapshot(tmp_path) == before
+    folder.chmod(0o755)
+    if place == "metrics_file" and name == "empty":
+        with pytest.raises(InputError, match=r"cannot be written: permission denied"):
+            PLACES[place](folder / name)
+    else:
+        PLACES[place](folder / name)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_can_be_written_is_left_as_it_is(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)  # as on storage without files that have no name
+    (tmp_path / "folder").mkdir()
+    os.utime(tmp_path / "folder", ns=(1, 1))
+    PLACES[place](tmp_path / "folder" / "new" / "deep")
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert (tmp_path / "folder").stat().st_mtime_ns == 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "metrics_file={}/m.jsonl",
+        "population_dir={}",
+        "quality.summary={}/s.md",
+        "logger=mlflow logger.tracking_uri=sqlite:///{}/a.db",
+    ],
+)
+def test_everything_that_a_run_writes_late_is_checked(override: str, tmp_path: Path) -> None:
+    check_places(compose(override.format(tmp_path).split()))
+    with pytest.raises(InputError, match=r"/proc/new.* cannot be written"):
+        check_places(compose(override.format("/proc/new").split()))
+
+
+def test_a_run_that_could_not_write_in_the_end_does_not_begin(run: Run, tmp_path: Path) -> None:
+    done = run("train.py", *SMALL, "population_dir=/proc/new", "data.cache_dir=cache", "hydra.run.dir=run")
+    assert done.returncode == 2, done.stderr
+    assert "/proc/new/weights.ckpt cannot be written" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_whose_registry_cannot_be_written_does_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"/proc/new/a\.db cannot be written"):
+        local.run(["model=majority", "data=squad_sample"], ["server=sqlite:////proc/new/a.db"], str(tmp_path / "root"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[None]:
+    """A user without root's rights."""
+    if os.geteuid():
+        yield
+        return
+    for path in (tmp_path, *tmp_path.parents):
+        if (
+            path.stat().st_uid == 0
+            and path.is_relative_to(tempfile.gettempdir())
+            and path != Path(tempfile.gettempdir())
+        ):
+            path.chmod(path.stat().st_mode | 0o111)
+    os.chown(tmp_path, 1000, 1000)
+    os.seteuid(1000)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 # --- run folders

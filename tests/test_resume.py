@@ -207,7 +207,36 @@ def test_killed_by_signal_9_at_a_random_step(task: str, tmp_path: Path, cache: P
     assert (whole / model).read_bytes() == (killed / model).read_bytes()
     record = json.loads((killed / "run.json").read_text())
     assert record["status"] == "finished"
-    assert done.stdout
+    # The output is that of a run that was never killed: earlier validations with their first times.
+    lines = metric_lines.read(killed / "metrics.jsonl")
+    assert done.stdout.splitlines() == [metric_lines.format_line(line) for line in lines]
+
+
+@pytest.mark.parametrize("kept", ["folder", "copy"])
+def test_a_new_pods_collector_sees_the_whole_history(
+    kept: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pod's own file is lost with it; runs of earlier versions have no other."""
+    monkeypatch.setenv("ISOTRAIN_CACHE", str(cache))
+    copy, folder = tmp_path / "pod" / "metrics.jsonl", tmp_path / "run"
+    overrides = [*VARIED["questions"], "trainer.max_epochs=3", "trainer.checkpoint_steps=5", f"metrics_file={copy}"]
+    with monkeypatch.context() as patch:
+        _kill_after(6, patch)
+        with pytest.raises(Killed):
+            train(overrides, folder)
+    first = metric_lines.read(copy)
+    assert len(first) == 2
+    assert metric_lines.read(folder / "metrics.jsonl") == first
+    for path, name in ((copy, "copy"), (folder / "metrics.jsonl", "folder")):
+        if kept != name:
+            path.unlink()
+    capsys.readouterr()
+    train(overrides, folder)
+    lines = metric_lines.read(folder / "metrics.jsonl")
+    assert lines[:2] == first
+    assert [line.epoch for line in lines] == [1, 2, 3]
+    assert metric_lines.read(copy) == lines
+    assert capsys.readouterr().out.splitlines() == [metric_lines.format_line(line) for line in lines]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

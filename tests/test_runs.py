@@ -765,3 +765,93 @@ def test_the_documents_say_what_may_differ() -> None:
     text = (ROOT / "docs" / "runs.md").read_text()
     for field in ("config_hash", "peak_memory", "sessions"):
         assert f"`{field}`" in text
+
+
+# --- runs of other machines
+
+
+@pytest.mark.parametrize(
+    ("lock", "heartbeat", "age", "status"),
+    [
+        ("free", True, 0, "running"),  # a file system that shows a lock only to the machine that holds it
+        ("free", True, folders.SILENCE - 60, "running"),
+        ("free", True, folders.SILENCE + 60, "lost"),
+        ("held", True, folders.SILENCE + 60, "running"),  # it hangs, and lives
+        ("unknown", True, folders.SILENCE + 60, "lost"),
+        ("unknown", True, folders.SILENCE - 60, "running"),
+        ("free", False, folders.SILENCE + 60, "running"),  # a version without a heartbeat
+        ("free", False, folders.LONG_SILENCE + 60, "lost"),
+    ],
+)
+def test_a_run_of_another_machine_is_lost_without_lock_and_sign_of_life(
+    lock: str, heartbeat: bool, age: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runs.show import format_run
+
+    folder = tmp_path / "a"
+    started = record.start_record(folder, config=CONFIG, seeds={})
+    started.update(sessions=[{**started.fields["sessions"][0], "host": "another-machine"}])
+    (folder / ".lock.json").write_text(json.dumps({"pid": 1} | ({"heartbeat_seconds": 30} if heartbeat else {})))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    for path in [*folder.rglob("*"), folder / "checkpoints"]:
+        os.utime(path, (time.time() - age, time.time() - age))
+    monkeypatch.setattr(folders, "_lock_state", lambda _: lock)
+    assert listing.summarise_run(folder)["status"] == status
+    assert ("its process is gone; repeat the command to resume" in format_run(folder, started.fields, 80)) == (
+        status == "lost"
+    )
+    (folder / "checkpoints" / "last.ckpt").touch()  # any file that changes is a sign of life
+    assert listing.summarise_run(folder)["status"] == "running"
+
+
+def test_a_training_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "HEARTBEAT", 0.01)
+    with folders.lock_folder(tmp_path / "a"):
+        owner = tmp_path / "a" / ".lock.json"
+        os.utime(owner, (0, 0))
+        end = time.monotonic() + 10
+        while owner.stat().st_mtime == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert owner.stat().st_mtime > time.time() - 60
+        assert folders.is_locked(tmp_path / "a")
+    assert not owner.exists()
+
+
+# --- trials whose job was deleted
+
+
+@pytest.mark.parametrize(
+    ("previous", "environment", "status", "refused"),
+    [
+        ("uid-1", {"ISOTRAIN_JOB_UID": "uid-2", "KATIB_TRIAL_NAME": "a-1"}, "interrupted", True),
+        ("uid-1", {"ISOTRAIN_JOB_UID": "uid-2", "KATIB_TRIAL_NAME": "a-1"}, "running", True),
+        ("uid-1", {"ISOTRAIN_JOB_UID": "uid-2", "KATIB_TRIAL_NAME": "a-1"}, "finished", False),  # it prints its result
+        ("uid-1", {"ISOTRAIN_JOB_UID": "uid-1", "KATIB_TRIAL_NAME": "a-1"}, "interrupted", False),  # after an eviction
+        ("uid-1", {"ISOTRAIN_JOB_UID": "", "KATIB_TRIAL_NAME": "a-1"}, "interrupted", False),  # no such label
+        ("uid-1", {"ISOTRAIN_JOB_UID": "uid-2"}, "interrupted", False),  # a Job of one's own that is applied again
+        ("", {"ISOTRAIN_JOB_UID": "uid-2", "KATIB_TRIAL_NAME": "a-1"}, "interrupted", False),  # an older version
+    ],
+)
+def test_the_folder_of_a_deleted_trial_is_not_trained_in(
+    previous: str,
+    environment: dict[str, str],
+    status: str,
+    refused: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+
+    for name in ("ISOTRAIN_JOB_UID", "KATIB_TRIAL_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ISOTRAIN_JOB_UID", previous)
+    record.start_record(tmp_path, config=CONFIG, seeds={}).update(status=status)
+    monkeypatch.delenv("ISOTRAIN_JOB_UID")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if refused:
+        with pytest.raises(InputError, match="the job of the trial a-1 was deleted"):
+            record.check_job(tmp_path)
+    else:
+        record.check_job(tmp_path)
+    record.check_job(tmp_path / "new")

@@ -39,9 +39,20 @@ def isotrain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_experiments_still_check(tmp_path: Path) -> None:
     assert len(EXPERIMENTS) == 16
-    done = isotrain(tmp_path, "katib", "check", "--strict", *map(str, EXPERIMENTS))
+    current = [path for path in EXPERIMENTS if path.name != "images-trainjob.yaml"]
+    done = isotrain(tmp_path, "katib", "check", "--strict", *map(str, current))
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
-    assert "16 Experiments checked, 0 errors, 0 warnings" in done.stderr
+    assert "15 Experiments checked, 0 errors, 0 warnings" in done.stderr
+
+
+def test_a_trainjob_is_told_what_trainer_has_dropped_since(tmp_path: Path) -> None:
+    """Volumes, security context and grace period of its podTemplateOverrides never reach a pod of Trainer 2.2 and newer."""
+    done = isotrain(tmp_path, "katib", "check", str(BEFORE / "katib" / "images-trainjob.yaml"))
+    assert done.returncode == 2
+    assert [line.split()[1:3] for line in done.stdout.splitlines() if ".yaml:" in line] == [
+        ["warning", "K314"],
+        ["error", "K224"],
+    ], done.stdout
 
 
 def test_compiled_pipelines_still_check(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ GUARDS: dict[str, Callable[[Path], list[str]]] = {guard.__name__: guard for guar
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_workflows_pass(guard: str) -> None:
-    assert sorted(load(FOLDER)) == ["ci.yml", "image.yml", "pipeline.yml", "signed.yml", "sweep.yml"]
+    assert sorted(load(FOLDER)) == ["ci.yml", "cluster.yml", "image.yml", "pipeline.yml", "signed.yml", "sweep.yml"]
     assert GUARDS[guard](FOLDER) == []
 
 

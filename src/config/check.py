@@ -197,8 +197,9 @@ def _has_fixed_schedule(config: DictConfig) -> bool:
 
 def _check_combinations(config: DictConfig) -> Iterator[str]:
     """Findings on values that are valid one by one but not together."""
-    if config.init_from is not None and config.population_dir is not None:
-        yield "init_from and population_dir both name initial weights: set only one of them"
+    names = [name for name in ("init_from", "population_dir", "population_parent") if config[name] is not None]
+    if len(names) > 1:
+        yield f"{names[0]} and {names[1]} both name initial weights: set only one of them"
     if config.push_metrics is not None and not re.fullmatch(r"[^\s:/]+:\d{1,5}", str(config.push_metrics)):
         yield f"push_metrics={config.push_metrics}: must be host:port, e.g. katib-db-manager.kubeflow:6789"
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1 and config.trainer.max_time is None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from config.error_handling import report_errors
 from config.errors import InputError
+from config.numbers import parse_duration
 from config.terminal import disable_progress_bars
 
 
@@ -38,6 +39,14 @@ class HelpFormatter(argparse.HelpFormatter):
         if "\n" in text:
             return "\n".join(indent + line for line in text.splitlines())
         return super()._fill_text(text, width, indent)
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a duration option, for argparse: `90`, `90s`, `10m` or `1h30m`."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def describe_empty_override(word: str) -> str | None:

@@ -42,23 +42,29 @@ def report_errors() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and (error.errno is None or _is_stdout_closed()):
             _discard(sys.stdout)
             sys.exit(0)
-        expected: Any = to_expected_error(error)
+        expected: Any = explain_input_error(to_expected_error(error))
         if isinstance(getattr(expected, "exit_code", None), int):
             _exit(str(expected), expected.exit_code)
-        if is_hydra_error(error):
-            from config.messages import explain_error
-
-            try:
-                message = explain_error(error, [word for word in sys.argv[1:] if not word.startswith("-")])
-            except InputError as invalid_folders:
-                message = str(invalid_folders)
-            _exit(message, InputError.exit_code)
         if not _debug():
             with contextlib.suppress(OSError):
                 traceback.print_exc()
         file = _custom_file(error)
         cause = f"the code in {file} failed" if file else "a bug in isotrain"
         _exit(f"{cause}: {type(error).__name__}: {error}", 1)
+
+
+def explain_input_error(error: BaseException) -> BaseException:
+    """Return an error of Hydra as an InputError with a message for people; other errors as they are."""
+    if isinstance(getattr(error, "exit_code", None), int) or not is_hydra_error(error):
+        return error
+    from config.messages import explain_error
+
+    try:
+        explanation = InputError(explain_error(error, [word for word in sys.argv[1:] if not word.startswith("-")]))
+    except InputError as invalid_folders:
+        explanation = invalid_folders
+    explanation.__cause__ = error
+    return explanation
 
 
 def _debug() -> bool:

@@ -57,6 +57,15 @@ class ResourceError(Exception):
     exit_code = 8
 
 
+class ProcessLostError(Exception):
+    """Another process of this training was killed, does not answer or never came. Starting all of them again may help.
+
+    The code is above 127, which the training operator's `restartPolicy: ExitCode` retries.
+    """
+
+    exit_code = 138
+
+
 class SignalInterrupt(BaseException):
     """A signal that ended the run, after a checkpoint was written.
 

@@ -1,33 +1,75 @@
 """Atomic writes: a file or folder appears under its name complete, or not at all, and replaces nothing of other programs."""
 
 import contextlib
+import errno
 import json
 import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from config.errors import InputError
+from config.errors import InputError, ResourceError
+from config.system_errors import to_expected_error
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder of train.py, src and conf
 _START = time.time()  # of this process; train.py imports this module before Hydra creates a folder
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # names of `_temporary_path`
 
 
-def check_replaceable(path: str | os.PathLike[str], is_own: Callable[[Path], bool], description: str) -> None:
-    """Check that writing a file replaces nothing that another program or a person wrote.
+def check_writable(path: str | os.PathLike[str], description: str, append: bool = False) -> None:
+    """Check that a file can be written, before the work whose result it gets. The file system itself is asked.
+
+    Args:
+        path: A file, or a folder that gets files. It and the folders above it may be absent.
+        description: What isotrain writes there, such as "a report".
+        append: Whether an existing file is continued; otherwise it is replaced, for which its folder must be writable.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir() and (append or not target.is_file()):
+        location = target
+    else:
+        location = next(folder for folder in (target, *target.parents) if folder.is_dir())
+    try:
+        if location.is_dir():
+            status = location.stat()
+            tempfile.TemporaryFile(dir=location).close()
+            with contextlib.suppress(OSError):  # `remove_new_folder` reads the time of the folder
+                os.utime(location, ns=(status.st_atime_ns, status.st_mtime_ns))
+        elif location.is_file():
+            location.open("ab").close()
+        elif not os.access(location, os.W_OK):  # opening a pipe would wait for its reader
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if isinstance(to_expected_error(error), ResourceError):
+            raise
+        detail = "" if location == target else f": {location}"
+        raise InputError(
+            f"{path} cannot be written{detail}: {str(error.strerror or error).lower()}; name another place for "
+            f"{description}, or change the permissions"
+        ) from None
+
+
+def check_replaceable(
+    path: str | os.PathLike[str], is_own: Callable[[Path], bool], description: str, append: bool = False
+) -> None:
+    """Check that a file can be written and replaces nothing that another program or a person wrote.
 
     Args:
         path: The file. Pipes and devices pass: writing to them replaces nothing.
         is_own: Whether an existing file was written by isotrain; it may raise OSError or ValueError.
         description: What isotrain writes there, such as "a report".
+        append: Whether an existing file is continued; otherwise it is replaced.
 
     Raises:
-        InputError: It is a folder, below a file, or a file that is not empty and not isotrain's.
+        InputError: It is a folder, below a file, a file that is not empty and not isotrain's, or cannot be written.
     """
     path = Path(path)
     if path.is_dir():
@@ -35,6 +77,7 @@ def check_replaceable(path: str | os.PathLike[str], is_own: Callable[[Path], boo
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise InputError(f"{path} cannot be written: {parent} is a file; name a file in a folder for {description}")
+    check_writable(path, description, append)
     if not path.is_file() or path.stat().st_size == 0:
         return
     with contextlib.suppress(OSError, ValueError):
@@ -48,7 +91,7 @@ def check_replaceable(path: str | os.PathLike[str], is_own: Callable[[Path], boo
 def check_output_folder(
     folder: str | os.PathLike[str], names: Iterable[str], is_own: Callable[[Path], bool], description: str
 ) -> None:
-    """Check that writing files into a folder replaces nothing that another program or a person wrote.
+    """Check that files can be written into a folder and replace nothing that another program or a person wrote.
 
     Args:
         folder: The folder.
@@ -57,11 +100,12 @@ def check_output_folder(
         description: What isotrain writes there, such as "a report".
 
     Raises:
-        InputError: It is a file, or one of the files exists in a folder that is not isotrain's.
+        InputError: It is a file, one of the files exists in a folder that is not isotrain's, or it cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for {description}")
+    check_writable(folder, description)
     existing = sorted(name for name in names if os.path.lexists(folder / name))
     if not existing:
         return

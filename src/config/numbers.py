@@ -1,6 +1,7 @@
 """Numbers in messages, tables, pages and JSON."""
 
 import math
+import re
 from typing import Any
 
 
@@ -28,6 +29,20 @@ def format_count(count: int, noun: str) -> str:
         noun: Singular of a noun whose plural ends in -s.
     """
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration: `90`, `90s`, `10m`, `1h30m` or `2d`.
+
+    Raises:
+        ValueError: The text is no duration above 0.
+    """
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    days, hours, minutes, seconds = (float(number or 0) for number in match.groups()) if match else (0.0,) * 4
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if not total:
+        raise ValueError(f"{text!r} is not a duration, such as 90s, 10m or 1h30m")
+    return total
 
 
 def replace_non_finite(value: Any) -> Any:

@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "metrics_file": _OPTIONAL_TEXT,
     "push_metrics": _OPTIONAL_TEXT,
     "population_dir": _OPTIONAL_TEXT,
+    "population_parent": _OPTIONAL_TEXT,
     "optim.lr": _number(above=0, high=100, optional=True),
     "optim.weight_decay": _number(0, 10),
     "optim.layer_decay": _number(above=0, high=1),

@@ -143,9 +143,16 @@ def _add_new(commands: Any) -> None:
         "--kind", choices=("Job", "PyTorchJob", "TrainJob"), default="Job", help="kind of trial (default: Job)"
     )
     parser.add_argument(
-        "--processes", type=int, default=2, metavar="N", help="processes of a PyTorchJob or TrainJob (default: 2)"
+        "--processes", type=int, metavar="N", help="processes of a PyTorchJob or TrainJob, one in each pod (default: 2)"
     )
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs per process (default: 0)")
+    _add_resources(parser, "250m to 4", "2Gi to 8Gi", "0")
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="plain failures to forgive in each pod of a trial: exit codes 1, 7 and 8 (default: 0)",
+    )
     parser.add_argument("--image", help="image of the trials (default: isotrain's)")
     parser.add_argument("--title", default="", metavar="TEXT", help="comment in the first line of the file")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
@@ -155,6 +162,13 @@ def _add_new(commands: Any) -> None:
         help="regenerate files with the commands in their first lines",
     )
     parser.set_defaults(function=_new)
+
+
+def _add_resources(parser: argparse.ArgumentParser, cpu: str, memory: str, gpus: str) -> None:
+    """Add --cpu, --memory and --gpus; the other arguments are the defaults to print."""
+    parser.add_argument("--cpu", metavar="N", help=f"CPUs of each process, e.g. 2 or 500m (default: {cpu})")
+    parser.add_argument("--memory", metavar="N", help=f"memory of each process, e.g. 4Gi (default: {memory})")
+    parser.add_argument("--gpus", type=int, metavar="N", help=f"GPUs of each process (default: {gpus})")
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -181,10 +195,13 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from katib.check import check_experiment
     from katib.documents import parse
     from katib.experiment import Experiment
+    from katib.resources import Resources
 
     if args.output:
         is_own = lambda path: bool(manifest.recorded_arguments(path.read_text(encoding="utf-8")))  # noqa: E731
         files.check_replaceable(args.output, is_own, "an Experiment of `python -m katib new`")
+    if args.retries < 0:
+        raise InputError(f"--retries {args.retries}: must be 0 or more")
     settings = {}
     for setting in args.setting:
         name, equals, value = setting.partition("=")
@@ -193,7 +210,7 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         settings[name] = value
     words = [word for word in arguments if word not in ("-o", "--output", args.output)]
     counts = {name: min(getattr(args, name), args.max_trials) for name in ("max_trials", "parallel", "max_failed")}
-    options = ("goal", "stop_early", "collector", "kind", "processes", "gpus", "title")
+    options = ("goal", "stop_early", "collector", "kind", "retries", "title")
     request = manifest.build_request(
         args.overrides,
         args.name,
@@ -201,6 +218,8 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         args.algorithm,
         settings=settings,
         image=args.image or manifest.IMAGE,
+        processes=manifest.check_processes(args.kind, args.processes),
+        resources=Resources(args.cpu, args.memory, args.gpus),
         command=shlex.join(["python", "-m", "katib", "new", *words]),
         **counts,
         **{name: getattr(args, name) for name in options},
@@ -236,12 +255,21 @@ def _add_cluster_commands(commands: Any) -> None:
     submit.add_argument("--name", metavar="NAME", help="name of the Experiment (default: the file's)")
     submit.add_argument("--max-trials", type=int, metavar="N", help="replaces maxTrialCount")
     submit.add_argument("--image", help="image of the trials (default: the file's)")
+    _add_resources(submit, *["the file's"] * 3)
+    submit.add_argument("--dry-run", action="store_true", help="let the cluster check it, but do not create it")
     submit.add_argument("--watch", action="store_true", help="watch it until it ends")
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of --watch (default: none)")
+    wait_for_start: dict[str, Any] = {
+        "type": command.duration,
+        "metavar": "DURATION",
+        "help": "end with exit code 7 and the reason if no trial runs for so long, such as 10m (default: wait)",
+    }
+    submit.add_argument("--wait-for-start", **wait_for_start)
     submit.add_argument("--no-check", action="store_true", help="create it even if `check` finds errors")
     watch = add("watch", "show a live table of an Experiment's trials", "Exit code 6 if the Experiment fails.")
     watch.add_argument("name", metavar="NAME", help="name of the Experiment")
     watch.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit; exit code 7 (default: none)")
+    watch.add_argument("--wait-for-start", **wait_for_start)
     best = add("best", "print an Experiment's best assignments as Hydra overrides")
     best.add_argument("name", metavar="NAME", help="name of the Experiment, or a search folder of `run`")
     best.add_argument("--json", action="store_true", help="print value, overrides and the train.py command as JSON")
@@ -249,11 +277,11 @@ def _add_cluster_commands(commands: Any) -> None:
     trials.add_argument("name", metavar="NAME", help="name of the Experiment")
     trials.add_argument("--json", action="store_true", help="print one JSON object per line")
     trials.add_argument("--report", metavar="FILE", help="also write the HTML report that `run` writes")
-    delete = add("delete", "delete an Experiment with its trials, and wait for the deletion")
+    delete = add("delete", "delete an Experiment with its trials, and wait until their pods are gone")
     delete.add_argument("name", metavar="NAME", help="name of the Experiment")
     delete.add_argument("--unfinished", action="store_true", help="only if it has not ended")
     delete.add_argument(
-        "--timeout", type=float, default=120, metavar="SECONDS", help="maximum time to wait (default: 120)"
+        "--timeout", type=float, default=180, metavar="SECONDS", help="maximum time to wait (default: 180)"
     )
 
 

@@ -9,6 +9,7 @@ from katib import (
     rules_advice,
     rules_algorithm,
     rules_command,
+    rules_jobs,
     rules_pod,
     rules_runtime,
     rules_steps,
@@ -21,6 +22,7 @@ from katib.findings import Finding, build_finding
 RULES = (
     *rules_webhook.RULES,
     *rules_runtime.RULES,
+    *rules_jobs.RULES,
     *rules_pod.RULES,
     *rules_command.RULES,
     *rules_algorithm.RULES,

@@ -1,133 +1,44 @@
-"""Katib on a cluster: its SDK's client, and the Kubernetes API where the SDK lacks something."""
+"""Experiments and trials of a namespace: Katib's SDK, and the Kubernetes API where the SDK lacks something."""
 
-import contextlib
-import json
-import random
-import sys
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from config.errors import InputError, UnreachableError, exception_chain
+from cluster.api import ApiStatusError, Connection, ForbiddenError, connect
+from config.errors import InputError
+from config.numbers import format_count
 from katib.collector import UNAVAILABLE, apply_strategy
 from katib.experiment import Experiment, parse_number
 from katib.trials import Trial
 
-GROUP, VERSION = "kubeflow.org", "v1beta1"
+EXPERIMENTS = "experiments.v1beta1.kubeflow.org"
+TRIALS = "trials.v1beta1.kubeflow.org"
+RUNTIMES = "trainingruntimes.v1alpha1.trainer.kubeflow.org"
+SUGGESTIONS = "suggestions.v1beta1.kubeflow.org"
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 COLLECTOR_LABEL = "katib.kubeflow.org/metrics-collector-injection"
-ATTEMPTS = 6
-TIMEOUT = 30.0  # seconds to wait for a response
-REQUEST_TIMEOUT = (TIMEOUT, TIMEOUT)  # to connect and to read; the client ignores a single float
-RETRIED_CODES = (429, 500, 502, 503, 504)
 # In the order in which Katib's controller evaluates a trial's conditions.
 _CONDITIONS = ("Killed", "Failed", "Succeeded", "EarlyStopped", "Running", "MetricsUnavailable")
 
 
-class ApiStatusError(UnreachableError):
-    """An error status of the API that the caller may handle.
+class Cluster:
+    """Experiments and trials of one namespace.
 
     Attributes:
-        code: HTTP status code.
+        api: connection to the namespace.
     """
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Cluster:
-    """Experiments and trials of one namespace."""
-
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
-        """Read the kubeconfig as kubectl does, or the service account inside a pod.
-
-        Args:
-            context: context of the kubeconfig; None takes the current one.
-            namespace: None takes the context's, else `default`.
+        """Connect, as `cluster.api.connect`.
 
         Raises:
-            InputError: there is no usable kubeconfig, context or SDK.
+            InputError: there is no usable kubeconfig or context.
         """
-        try:
-            from kubeflow.katib import KatibClient
-            from kubernetes import config
-            from kubernetes.config.config_exception import ConfigException
-        except ImportError as error:
-            message = "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
-            raise InputError(message) from error
-        fix = "set KUBECONFIG, or write ~/.kube/config as your cluster's documentation describes"
-        try:
-            self.client = KatibClient(context=context, namespace=namespace or "default")
-            if namespace is None and not self.client.in_cluster:
-                contexts, active = config.list_kube_config_contexts()
-                selection = next((row for row in contexts if row["name"] == context), active)
-                namespace = selection["context"].get("namespace")
-        except ConfigException as error:
-            raise InputError(f"cannot connect to a cluster: {str(error).strip()}; {fix}") from error
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"invalid kubeconfig: {error}; {fix}") from error
-        self.namespace = namespace or ("default" if not self.client.in_cluster else _pod_namespace())
-        self.custom_api, self.core_api = self.client.custom_api, self.client.core_api
-
-    # --- requests
-
-    def call(self, action: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function of the client, and retry it with growing pauses where that may help.
-
-        Args:
-            action: what the call does, for messages: "read the Experiment a".
-            function: function of the client.
-            args, kwargs: its arguments.
-
-        Raises:
-            ApiStatusError: the server returned a status that the caller may handle (404, 409, 410).
-            InputError: the cluster refused the request, the user is not logged in, or Katib is not installed.
-            UnreachableError: the cluster did not respond.
-        """
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
-
-        for attempt in range(ATTEMPTS):
-            pause = min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:
-                # The SDK wraps them in RuntimeErrors.
-                kinds = (ApiException, HTTPError, OSError)
-                cause: Any = next((link for link in exception_chain(error) if isinstance(link, kinds)), None)
-                if cause is None:
-                    raise
-                if isinstance(cause, ApiException) and cause.status not in (0, None):
-                    if cause.status not in RETRIED_CODES:
-                        raise _status_error(action, cause) from error
-                    message = f"{cause.status} {cause.reason}"
-                    with contextlib.suppress(ValueError):
-                        pause = max(pause, min(30.0, float(str((cause.headers or {}).get("Retry-After")))))
-                else:
-                    message = str(cause).split("(Caused by")[-1].strip(" ()")
-                if attempt == ATTEMPTS - 1:
-                    raise UnreachableError(f"cannot {action}: the cluster does not respond ({message})") from error
-                time.sleep(pause)
-        raise AssertionError("unreachable")
-
-    def _call_objects(self, action: str, function: Callable[..., Any], *path: str, **kwargs: Any) -> Any:
-        """Call a function of the custom objects API on a path of this namespace: plural, then name."""
-        path = (GROUP, VERSION, self.namespace, *path)
-        return self.call(action, function, *path, _request_timeout=REQUEST_TIMEOUT, **kwargs)
-
-    # --- objects
+        self.api: Connection = connect(context, namespace)
+        self.namespace = self.api.namespace
 
     def find_experiment(self, name: str) -> dict[str, Any] | None:
         """Return an Experiment's object; None if it does not exist."""
-        get = self.custom_api.get_namespaced_custom_object
-        try:
-            return dict(self._call_objects(f"read the Experiment {name}", get, "experiments", name))
-        except ApiStatusError as status:
-            if status.code == 404:
-                return None
-            raise
+        return self.api.find(EXPERIMENTS, name)
 
     def missing_experiment(self, name: str) -> InputError:
         """Return the exception for an Experiment that does not exist."""
@@ -138,25 +49,54 @@ class Cluster:
 
         Raises:
             ApiStatusError: 409 if the name is taken.
+            InputError: the SDK is not installed.
         """
-        name = value["metadata"]["name"]
-        self.call(f"create the Experiment {name}", self.client.create_experiment, value, self.namespace)
+        try:
+            from kubeflow.katib import KatibClient
+        except ImportError as error:
+            message = "Katib's SDK is not installed; pip install -e '.[katib]' in isotrain's checkout"
+            raise InputError(message) from error
+        client = KatibClient(client_configuration=self.api.client.configuration, namespace=self.namespace)
+        action = f"create the Experiment {value['metadata']['name']}"
+        self.api.call(action, lambda: client.create_experiment(value, self.namespace), self.api.path(EXPERIMENTS))
 
-    def delete(self, name: str) -> None:
-        """Delete an Experiment, its trials and their workloads.
+    def check_create(self, value: dict[str, Any]) -> None:
+        """Let the cluster check an Experiment, its permissions and Katib's webhooks among it, without creating it.
 
         Raises:
-            ApiStatusError: 404 if it does not exist.
+            InputError: it refuses the Experiment, or has no Katib.
+            UnreachableError: it does not respond.
         """
-        delete = self.custom_api.delete_namespaced_custom_object
-        action = f"delete the Experiment {name}"
-        self._call_objects(action, delete, "experiments", name, propagation_policy="Foreground")
+        action = f"create the Experiment {value['metadata']['name']}"
+        self.api.request(action, "POST", self.api.path(EXPERIMENTS), {"dryRun": "All"}, value)
+
+    def delete(self, name: str) -> bool:
+        """Delete an Experiment in the background, and so its trials and their workloads; False if there is none."""
+        return self.api.delete(EXPERIMENTS, name)
+
+    def find_remains(self, name: str) -> tuple[str, str]:
+        """Return what is left of a deleted Experiment.
+
+        Returns:
+            The objects that still exist, "" if none does; and why pods could not be looked at, "" if they could.
+        """
+        selector = f"{EXPERIMENT_LABEL}={name}"
+        remains = [f"the Experiment {name}"] if self.find_experiment(name) is not None else []
+        if trials := self.list_trials(name)[0]:
+            remains.append(f"{format_count(len(trials), 'trial')}")
+        unknown = ""
+        try:
+            if pods := [str(pod["metadata"]["name"]) for pod in self.api.list("pods", labels=selector)[0]]:
+                remains.append(f"{format_count(len(pods), 'pod')} ({', '.join(pods[:5])}{', ...' if pods[5:] else ''})")
+        except ForbiddenError as error:
+            unknown = str(error)
+        return ", ".join(remains), unknown
 
     def has_collector_label(self) -> bool | None:
         """Return whether the namespace has the label that Katib requires; None without permission to read it."""
+        action, path = f"read the namespace {self.namespace}", f"/api/v1/namespaces/{self.namespace}"
         try:
-            action, read = f"read the namespace {self.namespace}", self.core_api.read_namespace
-            value = self.call(action, read, self.namespace, _request_timeout=REQUEST_TIMEOUT)
+            value = self.api.request(action, "GET", path)
         except ApiStatusError as status:
             if status.code != 404:
                 raise
@@ -164,14 +104,18 @@ class Cluster:
             raise InputError(message) from status
         except InputError:
             return None
-        return bool((value.metadata.labels or {}).get(COLLECTOR_LABEL) == "enabled")
+        return bool((value["metadata"].get("labels") or {}).get(COLLECTOR_LABEL) == "enabled")
+
+    def has_runtime(self, name: str) -> bool | None:
+        """Return whether the namespace has a TrainingRuntime; None without permission to read it."""
+        try:
+            return self.api.find(RUNTIMES, name) is not None
+        except ForbiddenError:
+            return None
 
     def list_trials(self, name: str) -> tuple[list[dict[str, Any]], str]:
         """Return the trial objects of an Experiment by age, and the version of the list, for `wait_for_change`."""
-        list_objects, selector = self.custom_api.list_namespaced_custom_object, f"{EXPERIMENT_LABEL}={name}"
-        value = self._call_objects(f"list the trials of {name}", list_objects, "trials", label_selector=selector)
-        items = sorted(value["items"], key=lambda item: item["metadata"].get("creationTimestamp", ""))
-        return items, str(value["metadata"].get("resourceVersion", ""))
+        return self.api.list(TRIALS, labels=f"{EXPERIMENT_LABEL}={name}")
 
     def wait_for_change(self, name: str, version: str, seconds: int) -> None:
         """Wait until a trial of an Experiment changes, or the connection ends.
@@ -184,28 +128,7 @@ class Cluster:
         Raises:
             ApiStatusError: 410 if the version is too old.
         """
-        from kubernetes import watch
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
-
-        stream = watch.Watch()
-        try:
-            events = stream.stream(
-                self.custom_api.list_namespaced_custom_object,
-                *(GROUP, VERSION, self.namespace, "trials"),
-                label_selector=f"{EXPERIMENT_LABEL}={name}",
-                resource_version=version,
-                timeout_seconds=seconds,
-                _request_timeout=(TIMEOUT, seconds + TIMEOUT),
-            )
-            next(iter(events), None)
-        except ApiException as error:
-            if error.status not in RETRIED_CODES:
-                raise _status_error(f"watch the trials of {name}", error) from error
-        except (HTTPError, OSError):
-            return  # the connection was lost: the caller lists again
-        finally:
-            stream.stop()
+        self.api.wait_for_change(TRIALS, f"{EXPERIMENT_LABEL}={name}", version, seconds)
 
 
 def parse_trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
@@ -238,37 +161,17 @@ def parse_trial(value: Mapping[str, Any], experiment: Experiment) -> Trial:
     )
 
 
+def condition_message(value: Mapping[str, Any], name: str) -> str | None:
+    """Return the message of a condition of an object; None if the condition is not true."""
+    rows = (value.get("status") or {}).get("conditions") or []
+    return next(
+        (str(row.get("message", "")) for row in rows if row["type"] == name and row.get("status") == "True"), None
+    )
+
+
 def experiment_condition(value: Mapping[str, Any]) -> tuple[str, str]:
     """Return the latest true condition of an Experiment's object, and its message."""
     rows = [row for row in (value.get("status") or {}).get("conditions") or [] if row.get("status") == "True"]
     messages = {row["type"]: str(row.get("message", "")) for row in rows}
     name = next((name for name in ("Failed", "Succeeded", *reversed(messages)) if name in messages), "Created")
     return name, messages.get(name, "")
-
-
-def _status_error(action: str, error: Any) -> Exception:
-    """Return the exception for an error response of the API."""
-    try:
-        body = json.loads(error.body or "{}")
-    except ValueError:
-        body = {}
-    message = str(body.get("message") or error.body or error.reason or "").strip()
-    if error.status == 401:
-        return InputError(f"cannot {action}: not logged in to the cluster ({message}); log in again")
-    if error.status == 403:
-        return InputError(f"cannot {action}: no permission ({message}); katib/cluster/rbac.yaml has the roles")
-    if error.status == 404 and not body:
-        return InputError(
-            f"cannot {action}: Katib is not installed on this cluster (it has no Experiments of {GROUP}/{VERSION}); "
-            "install it, or choose another --context"
-        )
-    if error.status in (400, 422):
-        return InputError(f"the cluster refused to {action}: {message}")
-    return ApiStatusError(f"cannot {action}: {error.status} {message}", error.status)
-
-
-def _pod_namespace() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
-    print("isotrain: the pod's namespace cannot be read; using the namespace default", file=sys.stderr)
-    return "default"

@@ -2,34 +2,45 @@
 
 import argparse
 import json
+import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.api import ApiStatusError
 from config.errors import InputError, UnreachableError
 from config.numbers import format_number
 from katib import report, table
-from katib.cluster import COLLECTOR_LABEL, ApiStatusError, Cluster, experiment_condition, parse_trial
+from katib.cluster import COLLECTOR_LABEL, Cluster, experiment_condition, parse_trial
 from katib.documents import Document
-from katib.experiment import Experiment
+from katib.experiment import TEMPLATE, Experiment
 from katib.experiment_changes import change_experiment
+from katib.resources import Resources, change_resources
+from katib.rules_jobs import RUNTIME
 from katib.run import FAILED_EXIT_CODE, load_checked, train_command
-from katib.trials import Trial, best_trial, read_experiment, read_trials
+from katib.trial_reasons import Reasons
+from katib.trials import ENDED, Trial, best_trial, read_experiment, read_trials
 from reports.page import check_page
 
 WATCH_SECONDS = 20  # after which the Experiment is read again even without a change
+START_SECONDS = 5  # the same while a trial does not run: a change of its pods is none of the trial
 COMPLETED = ("Succeeded", "Failed")
 
 
 def submit(args: argparse.Namespace) -> int:
     """Check an Experiment and create it; attach to an existing one that is the same."""
-    change = partial(
-        change_experiment, overrides=args.overrides, name=args.name, max_trials=args.max_trials, image=args.image
-    )
+    if args.wait_for_start is not None and not args.watch:
+        raise InputError("--wait-for-start waits for trials, as --watch does: add --watch")
+    resources = Resources(args.cpu, args.memory, args.gpus)
+
+    def change(experiment: Experiment) -> Experiment:
+        changed = change_experiment(experiment, args.overrides, args.name, args.max_trials, args.image)
+        change_resources(changed, resources)
+        return changed
+
     experiment = load_checked(args.file, args.no_check, change)
     cluster = Cluster(args.context, args.namespace or experiment.get("metadata", "namespace"))
     if cluster.has_collector_label() is False:
@@ -37,8 +48,15 @@ def submit(args: argparse.Namespace) -> int:
             f"Katib does not collect metrics in the namespace {cluster.namespace}; kubectl label namespace "
             f"{cluster.namespace} {COLLECTOR_LABEL}=enabled"
         )
+    _check_runtime(cluster, experiment)
     value = {**experiment.value, "metadata": {**experiment.mapping("metadata"), "namespace": cluster.namespace}}
     existing = cluster.find_experiment(experiment.name)
+    if args.dry_run and existing is None:
+        cluster.check_create(value)
+        print(
+            f"isotrain: {cluster.namespace} accepts the Experiment {experiment.name}; nothing created", file=sys.stderr
+        )
+        return 0
     if existing is None:
         try:
             cluster.create(value)
@@ -56,42 +74,73 @@ def submit(args: argparse.Namespace) -> int:
         )
     else:
         print(f"isotrain: the same Experiment {experiment.name} exists already; attached to it", file=sys.stderr)
+    if args.dry_run:
+        return 0
     if not args.watch:
         command = f"python -m katib watch {experiment.name} -n {cluster.namespace}"
         print(f"isotrain: watch it with {command}", file=sys.stderr)
         return 0
-    return _watch(cluster, experiment.name, args.timeout)
+    return _watch(cluster, experiment.name, args.timeout, args.wait_for_start)
+
+
+def _check_runtime(cluster: Cluster, experiment: Experiment) -> None:
+    """Refuse TrainJobs whose TrainingRuntime is not there: only the trial would say so, after minutes."""
+    reference = experiment.mapping(*TEMPLATE, "spec", "runtimeRef") if experiment.kind == "TrainJob" else {}
+    name = str(reference.get("name"))
+    if reference.get("kind") != "TrainingRuntime" or cluster.has_runtime(name) is not False:
+        return
+    advice = f"kubectl apply -k katib/cluster/trainer -n {cluster.namespace}" if name == RUNTIME else "create it"
+    raise InputError(f"the namespace {cluster.namespace} has no TrainingRuntime {name}; {advice}")
 
 
 def watch(args: argparse.Namespace) -> int:
     """Show a live table of trials until the Experiment is completed."""
-    return _watch(Cluster(args.context, args.namespace), args.name, args.timeout)
+    return _watch(Cluster(args.context, args.namespace), args.name, args.timeout, args.wait_for_start)
 
 
-def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
-    end = None if timeout is None else time.monotonic() + timeout
+def _watch(cluster: Cluster, name: str, timeout: float | None, wait_for_start: float | None) -> int:
+    start = time.monotonic()
+    end = None if timeout is None else start + timeout
     live_table: table.LiveTable | None = None
-    previous_line = ""
+    reasons: Reasons | None = None
+    lines: dict[str, str] = {}
+    last_activity, ended = start, -1
     while True:
         value, experiment = _load_experiment(cluster, name)
-        if live_table is None:
-            live_table = table.LiveTable(experiment, experiment.count("maxTrialCount"))
+        live_table = live_table or table.LiveTable(experiment, experiment.count("maxTrialCount"))
+        reasons = reasons or Reasons(cluster, value)
         objects, version = cluster.list_trials(name)
-        rows = [parse_trial(item, experiment) for item in objects]
+        rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in objects])
         condition, message = experiment_condition(value)
-        if previous_line != (line := f"isotrain: {condition}: {message}"):
-            print(line, file=sys.stderr, flush=True)
-            previous_line, live_table.drawn_lines = line, 0
+        _print_changes(lines, {"": f"{condition}: {message}"}, live_table)
+        _print_changes(lines, _reason_lines(rows, search_reason, reasons, sys.stderr.isatty()), live_table)
         live_table.show(rows)
         if condition in COMPLETED:
             print("\n".join(table.trial_lines(rows, experiment)))
             return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
-        seconds = WATCH_SECONDS if end is None else int(min(WATCH_SECONDS, end - time.monotonic()))
-        if seconds <= 0:
-            raise UnreachableError(f"{name} is not completed after {timeout:g} s; it continues on the cluster")
+        previous, ended = ended, sum(row.status in ENDED for row in rows)
+        if reasons.running or previous != ended:
+            last_activity = time.monotonic()
+        remaining: list[float] = [WATCH_SECONDS if len(reasons.running) == len(rows) - ended else START_SECONDS]
+        if end is not None:
+            remaining.append(end - time.monotonic())
+            if remaining[-1] <= 0:
+                raise UnreachableError(
+                    f"{name} is not completed after {timeout:g} s; it continues on the cluster"
+                    + _because(rows, search_reason, reasons)
+                )
+        if wait_for_start is not None:
+            remaining.append(last_activity + wait_for_start - time.monotonic())
+            if "pods" in reasons.missing:
+                raise InputError(f"--wait-for-start needs to list pods: {reasons.missing['pods']}")
+            if remaining[-1] <= 0:
+                raise UnreachableError(
+                    f"no trial of {name} has run for {wait_for_start:g} s{_because(rows, search_reason, reasons)}; it "
+                    f"continues on the cluster: python -m katib delete {name} -n {cluster.namespace} ends it"
+                )
         started = time.monotonic()
         try:
-            cluster.wait_for_change(name, version, seconds)
+            cluster.wait_for_change(name, version, math.ceil(min(remaining)))
         except ApiStatusError as status:
             if status.code != 410:  # 410: the version is too old, and the list is read again anyway
                 raise
@@ -99,16 +148,64 @@ def _watch(cluster: Cluster, name: str, timeout: float | None) -> int:
             time.sleep(0.2)  # limits the requests to a server that drops every watch
 
 
+def _print_changes(lines: dict[str, str], changes: Mapping[str, str], live_table: table.LiveTable) -> None:
+    """Print lines that changed since they were printed last, above the live table."""
+    for key, text in changes.items():
+        if text and lines.get(key) != text:
+            print(f"isotrain: {text}", file=sys.stderr, flush=True)
+            live_table.drawn_lines = 0
+        lines[key] = text
+
+
+def _reason_lines(rows: Sequence[Trial], search_reason: str, reasons: Reasons, with_ended: bool) -> dict[str, str]:
+    """Return a line for each trial that does not run or failed, for the search, and for what could not be looked at.
+
+    Args:
+        rows: trials with their reasons.
+        search_reason: why no trial is created.
+        reasons: where they come from.
+        with_ended: whether to include trials that have ended.
+    """
+    lines = {
+        row.name: f"{row.name} {'failed' if row.status in ENDED else 'does not run'}: {row.reason}"
+        if row.reason
+        else ""
+        for row in rows
+        if with_ended or row.status not in ENDED
+    }
+    missing = reasons.missing_line()
+    return {
+        **lines,
+        "search": f"no trial runs: {search_reason}" if search_reason else "",
+        "missing": f"why trials fail or do not run is not known: {missing}" if missing else "",
+    }
+
+
+def _because(rows: Sequence[Trial], search_reason: str, reasons: Reasons) -> str:
+    """Return the first reason known, as the end of a message: `: a-1: the image x cannot be pulled`."""
+    waiting = [f"{row.name}: {row.reason}" for row in rows if row.reason and row.status not in ENDED]
+    failed = [f"{row.name}: {row.reason}" for row in rows if row.reason and row.status in ENDED]
+    text = next(iter([*filter(None, [search_reason]), *waiting, *failed[-1:], reasons.missing_line()]), "")
+    return f": {text}" if text else ""
+
+
 def best(args: argparse.Namespace) -> int:
     """Print the best assignments so far as Hydra overrides: of an Experiment, or of a folder of `run`."""
     local = read_experiment(Path(args.name))
     if local is not None:
         experiment, trial = local, best_trial(read_trials(Path(args.name)), local.maximize)
+        reason = next((f": {row.name}: {row.reason}" for row in read_trials(Path(args.name)) if row.reason), "")
     else:
-        value, experiment = _load_experiment(Cluster(args.context, args.namespace), args.name)
-        trial = _optimal_trial(value, experiment)
+        cluster = Cluster(args.context, args.namespace)
+        value, experiment = _load_experiment(cluster, args.name)
+        trial, reason = _optimal_trial(value, experiment), ""
+        if trial is None:
+            reasons = Reasons(cluster, value)
+            items = cluster.list_trials(args.name)[0]
+            rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in items])
+            reason = _because(rows, search_reason, reasons)
     if trial is None:
-        raise InputError(f"{args.name} has no best trial yet; wait until a trial has succeeded")
+        raise InputError(f"{args.name} has no best trial yet; wait until a trial has succeeded{reason}")
     overrides = [f"{name}={text}" for name, text in trial.assignments.items()]
     if args.json:
         row = {
@@ -133,12 +230,16 @@ def trials(args: argparse.Namespace) -> int:
         check_page(args.report)
     cluster = Cluster(args.context, args.namespace)
     value, experiment = _load_experiment(cluster, args.name)
-    rows = [parse_trial(item, experiment) for item in cluster.list_trials(args.name)[0]]
+    reasons, items = Reasons(cluster, value), cluster.list_trials(args.name)[0]
+    rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in items])
     if args.json:
         for row in rows:
             print(json.dumps(row.to_row()))
     else:
         print("\n".join(table.trial_lines(rows, experiment)) or "no trials yet")
+    for line in _reason_lines(rows, search_reason, reasons, with_ended=True).values():
+        if line:
+            print(f"isotrain: {line}", file=sys.stderr)
     if args.report:
         optimal = _optimal_trial(value, experiment)
         command = train_command(experiment, optimal, []) if optimal else ""
@@ -148,7 +249,7 @@ def trials(args: argparse.Namespace) -> int:
 
 
 def delete(args: argparse.Namespace) -> int:
-    """Delete an Experiment, and wait until it does not exist any more."""
+    """Delete an Experiment, and wait until it, its trials and their pods do not exist any more."""
     cluster = Cluster(args.context, args.namespace)
     if args.unfinished:
         value = cluster.find_experiment(args.name)
@@ -156,18 +257,22 @@ def delete(args: argparse.Namespace) -> int:
         if value is None or condition in COMPLETED:
             print(f"isotrain: nothing to delete: the Experiment {args.name} is {condition}", file=sys.stderr)
             return 0
-    try:
-        cluster.delete(args.name)
-    except ApiStatusError as status:
-        if status.code != 404:
-            raise
-        raise cluster.missing_experiment(args.name) from status
+    if not cluster.delete(args.name) and not cluster.find_remains(args.name)[0]:
+        raise cluster.missing_experiment(args.name)
     end = time.monotonic() + args.timeout
-    while cluster.find_experiment(args.name) is not None:
+    while True:
+        remaining, unknown = cluster.find_remains(args.name)
+        if not remaining:
+            break
         if time.monotonic() > end:
-            raise UnreachableError(f"the Experiment {args.name} still exists {args.timeout:g} s after its deletion")
-        time.sleep(0.5)
+            raise UnreachableError(
+                f"{args.timeout:g} s after the deletion of {args.name} there still are: {remaining}; what ends writes its "
+                "checkpoint, repeat the command to wait for it"
+            )
+        time.sleep(1)
     print(f"isotrain: deleted the Experiment {args.name} from {cluster.namespace}", file=sys.stderr)
+    if unknown:
+        print(f"isotrain: its pods could not be looked at, and may still end: {unknown}", file=sys.stderr)
     return 0
 
 

@@ -18,6 +18,7 @@ from katib import shell_command
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SOURCE, TRIAL, Experiment, Parameter, parse_number, substitute, trial_view
 from katib.findings import Level
+from katib.processes import pod_count, processes_per_pod
 from katib.rules_runtime import metric_path
 from katib.search_space import probe_commands
 from katib.shell_command import Argument
@@ -35,6 +36,7 @@ TITLES = {
     "K405": "the trainer writes the file that the collector reads",
     "K406": "a diverged trial does not stall hyperband",
     "K407": "the trainer pushes its metrics if the collector is Push",
+    "K408": "the processes of a trial can share every batch",
 }
 TRIAL_NAME = "the-trials-name"
 _Problem = tuple[str, Level, YamlPath, str, str]  # code, level, path, message, fix
@@ -83,10 +85,44 @@ def command_problems(experiment: Experiment) -> Iterator[_Problem]:
         if parameter := _cause(experiment.parameters, points, other_points):
             location, fix = parameter.space_path, "change the feasible space, or the parameter's name"
         yield "K401", "error", location, message, fix
+    yield from _batch_problems(experiment, results, path)
     for _, overrides, result in results:
         if not result["message"]:
             yield from _trainer_problems(experiment, result, overrides, path)
             return
+
+
+def _batch_problems(
+    experiment: Experiment,
+    results: Sequence[tuple[Mapping[str, str], Sequence[str], Mapping[str, Any]]],
+    path: YamlPath,
+) -> Iterator[_Problem]:
+    """Return batch sizes that the processes of a trial cannot share; every trial with one would end with exit code 2."""
+    per_pod = processes_per_pod(experiment)
+    processes = pod_count(experiment) * (per_pod or 1)
+    if processes == 1:
+        return
+    sizes = {size: (point, call) for point, call, result in results if (size := result.get("batch_size"))}
+    odd_sizes = {size for size in sizes if size % processes}
+    searched = None
+    for size, (point, call) in sizes.items():
+        values = dict(word.lstrip("+").split("=", 1) for word in call if "=" in word)
+        rows = [
+            row for row in experiment.parameters if point.get(row.name) == values.get("data.batch_size") == str(size)
+        ]
+        searched = searched or next(iter(rows), None)
+    # Only the ends and the middle of a range were composed.
+    steps = searched is not None and searched.type == "int" and searched.low != searched.high
+    if steps and searched is not None and not odd_sizes:
+        keeps_step = experiment.algorithm not in ("bayesianoptimization", "hyperband")
+        step = int(parse_number(searched.step) or 1) if keeps_step else 1
+        odd_sizes = {int(float(searched.low)) + step} if step % processes else set()
+    if odd_sizes:
+        sizes_text = ", ".join(map(str, sorted(odd_sizes)))
+        message = f"the {processes} processes of a trial cannot share a batch of {sizes_text}"
+        location = searched.space_path if searched is not None else path
+        fix = f"use multiples of {processes} for data.batch_size, which is the total of all processes"
+        yield "K408", "error", location, message, fix
 
 
 def _train_call(experiment: Experiment, point: Mapping[str, str], words: Sequence[str]) -> list[Argument] | None:
@@ -212,6 +248,8 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     Returns:
         `message` (why it is refused, or ""), and the settings that `_trainer_problems` needs.
     """
+    from omegaconf import OmegaConf
+
     from config.check import check_config
     from config.compose import compose_cached
     from config.messages import explain_error
@@ -225,6 +263,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
         check_config(config)
         return {
             "message": "",
+            "batch_size": OmegaConf.select(config, "data.batch_size"),
             "metrics": {str(name): str(metric.mode) for name, metric in config.task.metrics.items()},
             "worst": {str(name): float(metric.worst) for name, metric in config.task.metrics.items()},
             "monitor": str(config.monitor),

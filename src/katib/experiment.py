@@ -228,6 +228,15 @@ class Experiment:
         return next(rows, None)
 
     @property
+    def replicas(self) -> list[tuple[YamlPath, dict[str, Any]]]:
+        """The containers that train: the primary one, then those of its name in other pods, as a PyTorchJob's Workers."""
+        primary = self.primary
+        if primary is None:
+            return []
+        rows = [row for row in self.containers() if row[1].get("name") == self.primary_name]
+        return [primary, *(row for row in rows if row[0][:-2] != primary[0][:-2])]
+
+    @property
     def pod(self) -> dict[str, Any]:
         """Spec of the primary container's pod; empty for a TrainJob, whose pod comes from the runtime."""
         return self.mapping(*self.primary[0][:-2]) if self.primary and self.kind != "TrainJob" else {}
@@ -235,9 +244,7 @@ class Experiment:
     @property
     def command(self) -> list[str]:
         """Command and arguments of the primary container; empty if the image decides."""
-        container = self.primary[1] if self.primary else {}
-        parts = [container.get(key) for key in ("command", "args")]
-        return [_to_text(word) for part in parts if isinstance(part, list) for word in part]
+        return container_words(self.primary[1] if self.primary else {})
 
     # --- the collector
 
@@ -271,6 +278,12 @@ class Experiment:
         """Regular expressions that match name and value in a line of text."""
         filters = self.items(*SOURCE, "filter", "metricsFormat")
         return [str(expression) for expression in filters] or [KATIB_FILTER]
+
+
+def container_words(container: Mapping[str, Any]) -> list[str]:
+    """Return the command and arguments of a container; empty if the image decides."""
+    parts = [container.get(key) for key in ("command", "args")]
+    return [_to_text(word) for part in parts if isinstance(part, list) for word in part]
 
 
 def default_condition(kind: str, key: str) -> str:

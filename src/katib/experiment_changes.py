@@ -4,10 +4,11 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from config.errors import InputError
 from katib.documents import Document
-from katib.experiment import PLACEHOLDER, Experiment
+from katib.experiment import PLACEHOLDER, Experiment, container_words
 from katib.shell_command import WRAPPED, append_overrides, train_overrides
 from katib.shell_values import value_problems
 
@@ -43,10 +44,10 @@ def change_experiment(
 
     Args:
         experiment: the Experiment of a file; it is not changed.
-        overrides: overrides to add to the trials' command line; one of a parameter's key fixes the parameter.
-        name: in place of the file's name.
+        overrides: overrides to add to the trials' command lines; one of a parameter's key fixes the parameter.
+        name: in place of the file's name, also in labels.
         max_trials: in place of maxTrialCount; the other counts are reduced to it.
-        image: in place of the primary container's image.
+        image: in place of the image of all containers that train.
 
     Raises:
         InputError: nothing is left to search, the command does not call train.py, or there is no primary container.
@@ -57,7 +58,7 @@ def change_experiment(
         _fix_parameters(Experiment(changed_document), fixed)
     experiment = Experiment(changed_document)  # whose properties are computed from the changed values
     if name:
-        value.setdefault("metadata", {})["name"] = name
+        _rename(value, name)
     if max_trials is not None:
         if max_trials <= 0:
             raise InputError(f"--max-trials must be above 0, got {max_trials}")
@@ -65,18 +66,44 @@ def change_experiment(
         for count in ("parallelTrialCount", "maxFailedTrialCount"):
             if isinstance(value["spec"].get(count), int):
                 value["spec"][count] = min(value["spec"][count], max_trials)
-    if overrides or image:
-        primary = experiment.primary
-        if primary is None:
-            message = f"{document.file} has no primary container"
-            raise InputError(f"{message}; add it, or set primaryContainerName to its name")
-        container = experiment.get(*primary[0])
-        if overrides:
-            container["command"] = append_overrides(experiment.command, overrides, experiment.collector in WRAPPED)
-            container.pop("args", None)
-        if image:
-            container["image"] = image
+    if (overrides or image) and experiment.primary is None:
+        message = f"{document.file} has no primary container"
+        raise InputError(f"{message}; add it, or set primaryContainerName to its name")
+    if overrides:
+        add_overrides(experiment, overrides)
+    if image:
+        for path, _ in experiment.replicas:
+            experiment.get(*path)["image"] = image
     return experiment
+
+
+def add_overrides(experiment: Experiment, overrides: Sequence[str]) -> None:
+    """Add overrides to the command of every container that trains, in place. No other code edits commands.
+
+    Args:
+        experiment: an Experiment, or a trial (`experiment.trial_view`).
+        overrides: overrides of train.py.
+
+    Raises:
+        InputError: a command does not call train.py, or calls one that is not ours.
+    """
+    for index, (path, container) in enumerate(experiment.replicas):
+        wrapped = index == 0 and experiment.collector in WRAPPED  # Katib wraps the primary container alone
+        changed = experiment.get(*path)
+        try:
+            changed["command"] = append_overrides(container_words(container), overrides, wrapped)
+        except InputError as error:
+            raise InputError(f"{'.'.join(map(str, path))}: {error}" if index else str(error)) from error
+        changed.pop("args", None)
+
+
+def _rename(value: dict[str, Any], name: str) -> None:
+    """Rename an Experiment, also in labels that have its name."""
+    metadata = value.setdefault("metadata", {})
+    labels = metadata.get("labels")
+    if isinstance(labels, dict):
+        metadata["labels"] = {key: name if text == metadata.get("name") else text for key, text in labels.items()}
+    metadata["name"] = name
 
 
 def _fix_parameters(experiment: Experiment, fixed: Mapping[str, str]) -> None:

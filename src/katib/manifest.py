@@ -9,20 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from config import tasks
-from config.errors import InputError, is_hydra_error
+from config.errors import ContractError, DivergenceError, ExplanationError, InputError, is_hydra_error
 from katib.experiment import Parameter
+from katib.resources import DEFAULTS, Resources
+from katib.rules_jobs import RUNTIME
 from katib.search_space import USAGE, probe_points, split_overrides
 
 IMAGE = "isotrain:0.1.0"
 DB_MANAGER = "katib-db-manager.kubeflow:6789"  # where Katib's own installation has it
 METRICS_FILE = "/var/log/katib/metrics.jsonl"
 CONTAINERS = {"Job": "training", "PyTorchJob": "pytorch", "TrainJob": "node"}
+# Pod label with the uid of the object that owns a trial's pods; the pods of a PyTorchJob have none.
+UID_LABELS = {"Job": "batch.kubernetes.io/controller-uid"}
 # Settings that an algorithm requires, and seeds that make its search reproducible.
 DEFAULT_SETTINGS: Mapping[str, Mapping[str, str]] = {
     **{name: {"random_state": "0"} for name in ("random", "tpe", "multivariate-tpe", "bayesianoptimization", "cmaes")},
     "hyperband": {"eta": "2", "r_l": "4", "resource_name": "trainer.max_epochs"},
-    "pbt": {"suggestion_trial_dir": "/population", "n_population": "8", "truncation_threshold": "0.25"},
+    # Weights are handed on through /runs: a folder of the suggestion's volume would belong to root.
+    "pbt": {"suggestion_trial_dir": "", "n_population": "8", "truncation_threshold": "0.25"},
 }
+# Exit codes of failures that another pod would repeat, and of pods that were told to end or lost a process.
+REAL_FAILURES = [error.exit_code for error in (InputError, DivergenceError, ContractError, ExplanationError)]
+LOSSES = [138, 143]
 STRATEGIES = {"train_loss": "latest", "train_examples_per_second": "max", "peak_memory_mib": "max"}
 
 
@@ -43,7 +51,8 @@ class ExperimentRequest:
         collector: StdOut, File (JSON) or Push.
         kind: Job, PyTorchJob or TrainJob.
         processes: processes of a PyTorchJob or TrainJob.
-        gpus: GPUs of each process.
+        resources: CPUs, memory and GPUs of each process; others than `katib.resources.DEFAULTS`.
+        retries: plain failures of a trial that are forgiven (exit codes 1, 7 and 8).
         image: image with train.py.
         command: the command that generates the file; it is in the file's first lines.
         title: the file's first line.
@@ -64,7 +73,8 @@ class ExperimentRequest:
     collector: str = "StdOut"
     kind: str = "Job"
     processes: int = 2
-    gpus: int = 0
+    resources: Resources = field(default_factory=Resources)
+    retries: int = 0
     image: str = IMAGE
     command: str = ""
     title: str = ""
@@ -73,6 +83,11 @@ class ExperimentRequest:
     def all_settings(self) -> dict[str, str]:
         """Default settings of the algorithm, and those of the request."""
         return {**DEFAULT_SETTINGS.get(self.algorithm, {}), **self.settings}
+
+    @property
+    def all_resources(self) -> dict[str, Any]:
+        """Requests and limits of each process, defaults included."""
+        return self.resources.apply(DEFAULTS)
 
 
 def build_request(
@@ -121,6 +136,29 @@ def build_request(
     return ExperimentRequest(name, fixed, parameters, objective, metrics, algorithm, **fields)
 
 
+def check_processes(kind: str, processes: int | None) -> int:
+    """Return the number of processes of each trial.
+
+    Args:
+        kind: Job, PyTorchJob or TrainJob.
+        processes: the number on the command line; None if there is none.
+
+    Raises:
+        InputError: the kind does not take the number.
+    """
+    if processes is None:
+        return 1 if kind == "Job" else 2
+    least = {"PyTorchJob": 2, "TrainJob": 1}.get(kind)
+    if least is None:
+        raise InputError(f"--processes {processes}: a Job has one process; add --kind PyTorchJob or --kind TrainJob")
+    if processes < least:
+        advice = "; one process is --kind Job" if kind == "PyTorchJob" else ""
+        raise InputError(
+            f"--processes {processes}: a {kind} has at least {least} {'process' if least == 1 else 'processes'}{advice}"
+        )
+    return processes
+
+
 def format_manifest(request: ExperimentRequest, file: str) -> str:
     """Format the Experiment as YAML with comments, by the template experiment.yaml.jinja.
 
@@ -133,7 +171,7 @@ def format_manifest(request: ExperimentRequest, file: str) -> str:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
     )
-    environment.filters |= {"quoted": json.dumps, "trial_parameter": _trial_parameter}
+    environment.filters |= {"quoted": json.dumps, "trial_parameter": _trial_parameter, "amount": _amount}
     names = ", ".join(parameter.name for parameter in request.parameters)
     template = Path(__file__).with_name("experiment.yaml.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -144,7 +182,11 @@ def format_manifest(request: ExperimentRequest, file: str) -> str:
         metric_names=[request.objective, *(name for name in request.metrics if name != request.objective)],
         strategies=STRATEGIES,
         container=CONTAINERS[request.kind],
+        uid_label=UID_LABELS.get(request.kind, ""),
+        runtime=RUNTIME,
         metrics_file=METRICS_FILE,
+        real_failures=REAL_FAILURES,
+        losses=LOSSES,
         command_lines=_fold(" ".join(_trial_words(request)).split(" ")),
     )
 
@@ -175,6 +217,11 @@ def _trial_parameter(name: str) -> str:
     return str(first) + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
+def _amount(text: str) -> str:
+    """Return a quantity as YAML: 500m and 4Gi as they are, numbers in quotes."""
+    return text if re.fullmatch(r"\d+(m|[KMGTPE]i)", text) else json.dumps(text)
+
+
 def _trial_words(request: ExperimentRequest) -> list[str]:
     """Return the trial's shell line in words: train.py with overrides, parameters and the run folder."""
     names = [parameter.name for parameter in request.parameters]
@@ -182,14 +229,13 @@ def _trial_words(request: ExperimentRequest) -> list[str]:
     if request.algorithm == "hyperband":  # which waits forever for a failed trial
         overrides.append("trainer.on_divergence=report_worst")
     if request.algorithm == "pbt":
-        overrides.append(f"population_dir={request.all_settings['suggestion_trial_dir']}")
+        overrides.append("population_parent=/runs/${oc.env:POPULATION_PARENT,none}")
     if request.collector == "File":
         overrides.append(f"metrics_file={METRICS_FILE}")
     if request.collector == "Push":
         overrides.append(f"push_metrics={DB_MANAGER}")
     overrides.append("hydra.run.dir=/runs/${trialParameters.trialName}")
-    program = "torchrun" if request.kind == "TrainJob" else "python"
-    return [program, "train.py", *(_quote(override) for override in overrides)]
+    return ["python", "train.py", *(_quote(override) for override in overrides)]
 
 
 def _quote(override: str) -> str:

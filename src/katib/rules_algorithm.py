@@ -169,11 +169,11 @@ def _hyperband(experiment: Experiment) -> Iterator[Problem]:
 def _pbt(experiment: Experiment) -> Iterator[Problem]:
     settings = experiment.settings
     for name, fix in (
-        ("suggestion_trial_dir", "add suggestion_trial_dir, the directory of a trial's checkpoints"),
+        ("suggestion_trial_dir", 'add suggestion_trial_dir, the directory of a trial\'s checkpoints; "" mounts none'),
         ("n_population", "add n_population, 5 or more"),
         ("truncation_threshold", "add truncation_threshold; 0.2 replaces the worst fifth"),
     ):
-        if not settings.get(name):
+        if not settings.get(name) and (name != "suggestion_trial_dir" or name not in settings):
             yield SETTINGS, f"pbt needs the setting {name}", fix
     population = parse_number(settings.get("n_population"))
     threshold = parse_number(settings.get("truncation_threshold"))
@@ -188,10 +188,11 @@ def _pbt(experiment: Experiment) -> Iterator[Problem]:
     if len(experiment.name) > 26:
         message = f"pbt needs a name of at most 26 characters, got {len(experiment.name)}: it adds 37 for each trial"
         yield ("metadata", "name"), message, "use a shorter name"
-    if experiment.get(SPEC, "resumePolicy", default="Never") != "FromVolume":
+    mounted = bool(settings.get("suggestion_trial_dir"))  # Katib mounts no volume for an empty one
+    if mounted and experiment.get(SPEC, "resumePolicy", default="Never") != "FromVolume":
         message = "pbt keeps checkpoints on the suggestion's volume, which exists only with FromVolume"
         yield (SPEC, "resumePolicy"), message, "use FromVolume"
-    if experiment.collector == "Push":
+    if mounted and experiment.collector == "Push":
         message = "with the Push collector Katib does not mount the suggestion's volume"
         yield (*COLLECTOR, "collector", "kind"), message, "use StdOut or File"
     for parameter in experiment.parameters:

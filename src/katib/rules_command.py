@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from katib import shell_command
-from katib.experiment import ANY_PLACEHOLDER, Experiment
+from katib.experiment import ANY_PLACEHOLDER, Experiment, container_words
 from katib.findings import Problem, Rule
 from katib.shell_parser import (
     Command,
@@ -63,6 +63,28 @@ def _collected(experiment: Experiment) -> Iterator[Problem]:
                 yield path, message, fix
     except UnclosedQuoteError:
         return  # reported by K401
+
+
+def _replicas(experiment: Experiment) -> Iterator[Problem]:
+    """Containers of one trial that call train.py with different overrides, so that its ranks end with exit code 2."""
+    calls = []
+    for index, (path, container) in enumerate(experiment.replicas):
+        wrapped = index == 0 and experiment.collector in shell_command.WRAPPED
+        try:
+            words = shell_command.train_overrides(container_words(container), wrapped)
+        except ShellSyntaxError:
+            return
+        if words and shell_command.takes_overrides(words):
+            calls.append((path, {word.partition("=")[0]: word for word in words}))
+    for path, overrides in calls[1:]:
+        keys = sorted(
+            key for key in calls[0][1].keys() | overrides.keys() if calls[0][1].get(key) != overrides.get(key)
+        )
+        if keys:
+            message = (
+                f"{', '.join(keys)} differ from the primary container's, so the processes of the trial refuse to train"
+            )
+            yield (*path, "command"), message, "give all replicas the same overrides"
 
 
 # --- the list of words, which Katib joins with spaces
@@ -187,11 +209,12 @@ def _flow_problems(experiment: Experiment, pipelines: list[Pipeline], stdout: bo
     if any(unit.background and not unit.is_awaited for unit in programs):
         yield "error", "Katib does not wait for a command in the background", "remove the & after the command"
         return
-    if experiment.early_stopping and (
-        any(len(unit.pipeline.commands) > 1 for unit in programs) or any(unit.background for unit in units)
-    ):
+    several = any(len(unit.pipeline.commands) > 1 for unit in programs)
+    # A command that the shell waits for is its only child, as one in the foreground is.
+    backgrounds = [unit for unit in units if unit.background]
+    siblings = [unit for unit in backgrounds if not unit.is_awaited or unit not in programs]
+    if experiment.early_stopping and (several or siblings or len(backgrounds) > 1):
         message = "early stopping ends the shell's only child process, and "
-        several = any(len(unit.pipeline.commands) > 1 for unit in programs)
         message += "a pipe has several" if several else "a command in the background is another one"
         yield "error", message, "write to a file instead of a pipe" if several else "remove the background command"
     if not stdout:
@@ -383,6 +406,7 @@ def _unmask(text: str) -> str:
 
 
 RULES = (
+    Rule("K227", "error", "all replicas of a trial train with the same overrides", _replicas),
     Rule(
         "K206",
         "error",

@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from katib import shell_command
+from katib.api_types import required_fields
 from katib.documents import Document, YamlPath
 from katib.experiment import SOURCE, SPEC, TEMPLATE, Experiment, substitute
 from katib.findings import Problem, Rule
 from katib.quantity import parse_quantity
 from katib.rules_algorithm import SETTINGS
-from katib.schema import iter_objects, required_fields
+from katib.schema import iter_objects
 from katib.search_space import probe_points
 from katib.shell_parser import ShellSyntaxError, iter_commands
 
@@ -124,8 +125,9 @@ def _job(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _pods(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.kind == "TrainJob":
-        return  # the runtime has its pod
+    if experiment.kind == "TrainJob":  # the runtime has its pod
+        yield from _object_problems(experiment.get(*TEMPLATE), TEMPLATE, "TrainJob")
+        return
     for path in dict.fromkeys(path[:-2] for path, _ in experiment.containers()):
         pod = experiment.mapping(*path)
         if experiment.kind != "Job":

@@ -155,14 +155,6 @@ def _meta_references(experiment: Experiment) -> Iterator[Problem]:
             yield path, message, "add a trial parameter with this reference, and use its placeholder"
 
 
-def _pod_fields(experiment: Experiment) -> Iterator[Problem]:
-    """Misspelt fields of containers in workloads that the webhook does not check."""
-    if experiment.kind in ("Job", "TrainJob", ""):
-        return
-    for path, container in experiment.containers():
-        yield from job_problems(container, path, "V1Container")
-
-
 RULES = (
     Rule("K118", "error", "values have the types that Go decodes", _types),
     Rule("K201", "error", "no key occurs twice", _repeated_keys),
@@ -173,5 +165,4 @@ RULES = (
     Rule("K207", "error", "the collector can match every metric's name", _metrics),
     Rule("K208", "error", "references to the trial itself can be resolved", _meta_references),
     Rule("K209", "error", "filters of the StdOut collector are valid", _stdout_filter),
-    Rule("K218", "error", "containers have only fields of a container", _pod_fields),
 )

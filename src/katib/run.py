@@ -20,7 +20,9 @@ from katib.shell_command import WRAPPED, takes_overrides, train_overrides
 from katib.trials import Trial
 
 FAILED_EXIT_CODE = 6
-SEARCH_KEYS = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir")  # set for the search, not the model
+# Set for the search, not the model.
+SEARCH_KEYS = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir", "population_parent")
+CLUSTER_CODES = ("K224",)  # errors that matter on a cluster alone: what its Trainer drops has no meaning here
 IMPORT_DELAY = 2.0  # seconds until the first trials run, while which the report's libraries are imported
 
 
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if the Experiment Succeeded, 6 if it Failed.
     """
-    experiment = load_checked(args.file, args.no_check)
+    experiment = load_checked(args.file, args.no_check, accepted=CLUSTER_CODES)
     for name in ("max_trials", "parallel", "deadline"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -98,7 +100,10 @@ def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
 
 
 def load_checked(
-    file: str, no_check: bool, change: Callable[[Experiment], Experiment] = lambda experiment: experiment
+    file: str,
+    no_check: bool,
+    change: Callable[[Experiment], Experiment] = lambda experiment: experiment,
+    accepted: Sequence[str] = (),
 ) -> Experiment:
     """Load the Experiment of a file, and print the findings of `check`.
 
@@ -106,6 +111,7 @@ def load_checked(
         file: path of the file; `-` reads standard input.
         no_check: accept an Experiment with errors.
         change: function applied to the Experiment before the check.
+        accepted: codes of errors that are printed and do not count.
 
     Raises:
         InputError: the file does not have exactly one Experiment, or it has errors.
@@ -117,7 +123,7 @@ def load_checked(
     problems = [finding for finding in check_experiment(experiment) if finding.level != "note"]
     if problems:
         print(findings.format_text(problems), file=sys.stderr)
-    errors = sum(finding.level == "error" for finding in problems)
+    errors = sum(finding.level == "error" and finding.code not in accepted for finding in problems)
     if errors and not no_check:
         raise InputError(f"{file} has {format_count(errors, 'error')}: fix the file, or add --no-check")
     return experiment

@@ -1,12 +1,12 @@
 """Fields and types of an Experiment and of Kubernetes objects."""
 
 import difflib
-import functools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from katib.api_types import REMOVED_FIELDS, api_name, fields, required_fields, short_name
 from katib.documents import YamlPath
 from katib.findings import Problem
 from katib.quantity import canonical_quantity, is_canonical, parse_quantity
@@ -65,19 +65,7 @@ _TYPE_NAMES = {"str": "a string", "int": "an integer", "number": "a number", "bo
 _SCALARS = {"str": "str", "int": "int", "bool": "bool", "float": "number", "datetime": "str", "date": "str"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _QUANTITY_FIELDS = ("sizeLimit", "divisor")
-_QUANTITY_GROUPS = ("limits", "requests", "overhead")
-# Fields of Kubernetes 1.31 to 1.34, which Katib 0.19 decodes; client 30 does not have them.
-_NEWER_FIELDS = {
-    "V1Container": ("restartPolicyRules",),
-    "V1EnvVarSource": ("fileKeyRef",),
-    "V1Lifecycle": ("stopSignal",),
-    "V1PodResourceClaim": ("resourceClaimName", "resourceClaimTemplateName"),
-    "V1PodSecurityContext": ("seLinuxChangePolicy", "supplementalGroupsPolicy"),
-    "V1PodSpec": ("hostnameOverride", "resources"),
-    "V1ResourceClaim": ("request",),
-    "V1Volume": ("image",),
-    "V1VolumeProjection": ("podCertificate",),
-}
+_QUANTITY_GROUPS = ("limits", "requests", "overhead", "minResources")
 # Which zero values Go writes, of k8s.io/api v0.34: numbers and booleans are pointers, which it writes, except these;
 _PLAIN_SCALARS = (
     *("hostIPC", "hostNetwork", "hostPID", "readOnly", "stdin", "stdinOnce", "tty"),
@@ -152,14 +140,10 @@ def job_problems(value: Any, path: YamlPath, kind: str, compared: bool = False) 
     Args:
         value: the object.
         path: path of the object.
-        kind: type as `kubernetes.client.models` names it, e.g. V1Job.
+        kind: its type (`katib.api_types`), e.g. V1Job.
         compared: whether Katib's webhook compares the object before and after it was decoded: then values that Go does
             not write again are problems too (validatePatchJob of Katib's validator.go).
     """
-    try:
-        from kubernetes.client import models
-    except ImportError:
-        return  # `check` reports it
     if value is None:
         if compared:
             message = "Katib's webhook refuses null, because Go leaves it out of the Job"
@@ -189,23 +173,31 @@ def job_problems(value: Any, path: YamlPath, kind: str, compared: bool = False) 
             yield path, f"{value!r} is not a time", "remove it, or write it as 2026-01-31T12:00:00Z"
     elif kind == "object" and path[-1] == "port" and not (_has_type(value, "int") or _has_type(value, "str")):
         yield path, f"a port must be a number or a name, got {value!r}", "use the number of the port"
-    elif (model := getattr(models, kind, None)) and not isinstance(value, dict):
+    elif (types := fields(kind)) is not None and not isinstance(value, dict):
         yield path, *_NOT_A_MAPPING
-    elif model:
-        attributes = {key: attribute for attribute, key in model.attribute_map.items()}
+    elif types is not None:
         for key, child in value.items():
-            if key not in attributes:
-                if key not in _NEWER_FIELDS.get(kind, ()):
-                    yield _unknown_field((*path, str(key)), kind[2:], attributes)
+            if key not in types:
+                yield from _unknown_object_field((*path, str(key)), kind, types)
                 continue
-            child_kind = model.openapi_types[attributes[key]]
-            if child is None and key in required_fields(kind) and child_kind.lower().startswith("list"):
+            if child is None and key in required_fields(kind) and types[key].lower().startswith("list"):
                 continue  # Go writes null again
-            if compared and _is_left_out(model, attributes[key], key, child):
+            if compared and _is_left_out(kind, key, child):
                 message = f"Katib's webhook refuses {json.dumps(child)} here, because Go leaves it out of the Job"
                 yield (*path, key), message, f"remove {key}: this is its default"
             else:
-                yield from job_problems(child, (*path, key), child_kind, compared)
+                yield from job_problems(child, (*path, key), types[key], compared)
+
+
+def _unknown_object_field(path: YamlPath, kind: str, types: Mapping[str, str]) -> Iterator[Problem]:
+    """Return a field that a type of objects does not have; K224 reports those that another version of Trainer has."""
+    name = f"{kind}.{path[-1]}"
+    if name.startswith("TrainJobSpec.") and name in REMOVED_FIELDS:
+        return
+    _, message, fix = _unknown_field(path, short_name(kind), types)
+    if name in REMOVED_FIELDS:
+        message, fix = f"{message} any more, which {REMOVED_FIELDS[name][0]} had", f"use {REMOVED_FIELDS[name][1]}"
+    yield path, f"{message} (checked against {api_name(kind)})", fix
 
 
 def iter_objects(value: Any, path: YamlPath, kind: str) -> Iterator[tuple[YamlPath, str, dict[str, Any]]]:
@@ -214,56 +206,31 @@ def iter_objects(value: Any, path: YamlPath, kind: str) -> Iterator[tuple[YamlPa
     Args:
         value: the object; what has another type than its field is left out.
         path: path of the object.
-        kind: type as `kubernetes.client.models` names it, e.g. V1Job.
+        kind: its type (`katib.api_types`), e.g. V1Job.
     """
-    try:
-        from kubernetes.client import models
-    except ImportError:
-        return  # `check` reports it
     match = re.fullmatch(r"[lL]ist\[(.+)\]", kind)
     if match and isinstance(value, list):
         for index, child in enumerate(value):
             yield from iter_objects(child, (*path, index), match[1])
-    elif (model := getattr(models, kind, None)) and isinstance(value, dict):
-        yield path, kind, value
-        attributes = {key: attribute for attribute, key in model.attribute_map.items()}
+    elif (match := re.fullmatch(r"[dD]ict[(\[](\w+), (.+)[)\]]", kind)) and isinstance(value, dict):
         for key, child in value.items():
-            if key in attributes:
-                yield from iter_objects(child, (*path, key), model.openapi_types[attributes[key]])
+            yield from iter_objects(child, (*path, key), match[2])
+    elif (types := fields(kind)) is not None and isinstance(value, dict):
+        yield path, kind, value
+        for key, child in value.items():
+            if key in types:
+                yield from iter_objects(child, (*path, key), types[key])
 
 
-@functools.cache
-def required_fields(kind: str) -> list[str]:
-    """Return the fields that a kind of Kubernetes object must have.
-
-    Args:
-        kind: type as `kubernetes.client.models` names it, e.g. V1VolumeMount; another type has none.
-    """
-    from kubernetes.client import Configuration, models
-
-    model = getattr(models, kind, None)
-    if model is None:
-        return []
-    instance = model.__new__(model)
-    instance.local_vars_configuration = Configuration()
-    required = []
-    for attribute, key in model.attribute_map.items():
-        try:
-            setattr(instance, attribute, None)
-        except ValueError:
-            required.append(key)
-    return required
-
-
-def _is_left_out(model: Any, attribute: str, key: str, value: Any) -> bool:
+def _is_left_out(owner: str, key: str, value: Any) -> bool:
     """Return whether Go leaves a zero value out when it writes an object as JSON (`omitempty`)."""
-    kind, name = str(model.openapi_types[attribute]), f"{model.__name__}.{key}"
+    kind, name = (fields(owner) or {})[key], f"{owner}.{key}"
     if value == {} and isinstance(value, dict):
         return kind.lower().startswith("dict")
     if value == [] and isinstance(value, list):
-        return kind.lower().startswith("list") and key not in (*required_fields(model.__name__), "sources")
+        return kind.lower().startswith("list") and key not in (*required_fields(owner), "sources")
     if value == "" and kind == "str":
-        return key not in (*_POINTERS, *required_fields(model.__name__), *_QUANTITY_FIELDS) and name not in _POINTERS
+        return key not in (*_POINTERS, *required_fields(owner), *_QUANTITY_FIELDS) and name not in _POINTERS
     if value in (0, False) and isinstance(value, int) and kind == ("bool" if isinstance(value, bool) else "int"):
         return key in _PLAIN_SCALARS and name not in _POINTERS
     return False

@@ -11,6 +11,7 @@ from config.errors import InputError
 from katib.shell_parser import ASSIGNMENT, Command, Part, Pipeline, Word, iter_commands, parse
 
 WRAPPED = ("StdOut", "File", "TensorFlowEvent")  # collectors whose trials run in a wrapped shell
+EARLY_STOPPED = "early-stopped"  # the collector's mark in the wrapper's file
 SHELLS = ("sh", "bash")
 ALL_SHELLS = (*SHELLS, "dash", "ash", "zsh")
 # Programs that run the program in their arguments.
@@ -37,7 +38,7 @@ def wrap(words: Sequence[str], collector: str, path: str, stops_early: bool) -> 
         rest.append(f"1>{path} 2>&1")
     mark = posixpath.join(folder, "$$$$.pid")
     if stops_early:
-        condition = f"test -f {mark} && [ $(head -n 1 {posixpath.join(folder, '$$.pid')}) = early-stopped ]"
+        condition = f"test -f {mark} && [ $(head -n 1 {posixpath.join(folder, '$$.pid')}) = {EARLY_STOPPED} ]"
         outcome = "echo Training Container was Early Stopped; else echo Training Container was Failed; exit 1; fi"
         rest += ["||", f"if {condition}; then {outcome}"]
     rest += ["&&", f"echo completed > {mark}"]
@@ -119,12 +120,12 @@ def shell_script(command: Command) -> tuple[Word, list[Word]] | None:
     return (words[index], words[index + 1 :]) if is_script and index < len(words) else None
 
 
-def _iter_calls(pipelines: list[Pipeline]) -> Iterator[Command]:
+def iter_calls(pipelines: list[Pipeline]) -> Iterator[Command]:
     """Return every command, those in the scripts of `sh -c` included."""
     for _, command in iter_commands(pipelines):
         yield command
         if nested := shell_script(command):
-            yield from _iter_calls(parse(nested[0].text, "bash" in program(command)))
+            yield from iter_calls(parse(nested[0].text, "bash" in program(command)))
 
 
 def _train_arguments(command: Command) -> list[Word] | None:
@@ -175,7 +176,7 @@ def train_call(
         ShellSyntaxError: the shell would refuse the line.
     """
     values, call = dict(variables or {}), None
-    for command in _iter_calls(parse_words(words, wrapped)):
+    for command in iter_calls(parse_words(words, wrapped)):
         if (arguments := _train_arguments(command)) is not None:
             call = []
             for word in arguments:

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import re
+import signal
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import psutil
 
 from config import files
 from config.errors import InputError
+from katib.shell_command import EARLY_STOPPED, is_shell
 from runs import folder as folders
 
 _LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
@@ -20,7 +23,8 @@ def stop_trainings(seconds: float, folder: Path | None = None) -> bool:
     """Send SIGTERM to trainings of isotrain, and wait for them.
 
     A training is a Python interpreter that executes the train.py of this installation, in this container. The torchrun
-    that started it gets the signal in its place, and passes it on to all ranks.
+    that started it gets the signal in its place, and passes it on to all ranks. Katib's wrapper for early stopping would
+    end with 1, as if the training had failed, so that nothing replaces the pod: its shell is ended by SIGTERM, too, with 143.
 
     Args:
         seconds: maximum time to wait.
@@ -48,11 +52,44 @@ def stop_trainings(seconds: float, folder: Path | None = None) -> bool:
         # A data-loading worker is a copy of its parent; the parent ends it.
         trainings = [process for process in trainings if _parent_id(process) not in pids]
         processes = list({process.pid: process for process in map(_launcher_or_itself, trainings)}.values())
+    shells = [] if folder is not None else list(filter(None, map(_early_stopping_shell, processes)))
+    _signal(shells, signal.SIGSTOP)
+    _signal(processes, signal.SIGTERM)
+    ended = _wait([*processes, *trainings] if folder is None else processes, seconds)
+    _signal(shells, signal.SIGTERM)
+    _signal(shells, signal.SIGCONT)
+    return ended
+
+
+def _signal(processes: Sequence[psutil.Process], number: int) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, alive = psutil.wait_procs([*processes, *trainings] if folder is None else processes, timeout=max(0.0, seconds))
-    return not alive
+            process.send_signal(number)
+
+
+def _wait(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    """Wait until processes have ended, and return whether they have. A stopped parent leaves them as zombies."""
+    end = time.monotonic() + max(0.0, seconds)
+    while any(map(_is_running, processes)):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _early_stopping_shell(process: psutil.Process) -> psutil.Process | None:
+    """Return the shell of Katib's wrapper that waits for a process, if the trial has early-stopping rules."""
+    with contextlib.suppress(psutil.Error, OSError):
+        parent = process.parent()
+        if parent is not None and is_shell(parent.cmdline()) and EARLY_STOPPED in parent.cmdline()[-1]:
+            return parent
+    return None
 
 
 def _is_training(process: psutil.Process) -> bool:

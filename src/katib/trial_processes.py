@@ -17,9 +17,21 @@ from typing import Any
 import psutil
 
 from config.errors import InputError
+from config.process import available_cores
 from config.tasks import CONF, CONF_VARIABLE
 from katib import shell_command
-from katib.experiment import TEMPLATE, TRIAL, Experiment, default_condition, iter_lists, substitute, trial_view
+from katib.experiment import (
+    TEMPLATE,
+    TRIAL,
+    Experiment,
+    container_words,
+    default_condition,
+    iter_lists,
+    substitute,
+    trial_view,
+)
+from katib.experiment_changes import add_overrides
+from katib.processes import TRAINER, find_torchrun, pod_count, processes_per_pod
 from katib.trials import Trial
 
 Slot = tuple[int, int]  # index of a trial among those that run, and their number
@@ -65,8 +77,13 @@ def check_local_support(experiment: Experiment) -> None:
         raise InputError(f"a {experiment.kind} runs only on a cluster; use one of {', '.join(KINDS)}")
     if experiment.collector not in ("StdOut", "File"):
         raise InputError(f"the {experiment.collector} collector works only on a cluster; use StdOut or File")
-    if not experiment.command:
+    if not all(container_words(container) for _, container in experiment.replicas or [((), {})]):
         raise InputError("the command of the image cannot run without a cluster; write a command in the template")
+    if experiment.kind == "PyTorchJob" and len(_worker_containers(experiment)) + 1 < pod_count(experiment):
+        name = experiment.primary_name
+        raise InputError(
+            f"a replica of the PyTorchJob has no container {name}, as the training operator requires; add it"
+        )
     for key in ("successCondition", "failureCondition"):
         condition = _condition(experiment, key)
         if not _CONDITION.fullmatch(condition):
@@ -110,26 +127,50 @@ def prepare_launch(
     collector_folder.mkdir(parents=True, exist_ok=True)
     metrics_path = Path(experiment.metrics_path)
     metrics_file = collector_folder / metrics_path.name
-    environment = _environment(view.primary[1] if view.primary else {}, trial.name, mounts, slot)
-    words = [_localize(word, {**mounts, str(metrics_path.parent): collector_folder}) for word in view.command]
+    _localize_commands(view, {**mounts, str(metrics_path.parent): collector_folder})
     if overrides:
-        words = shell_command.append_overrides(words, overrides)
+        add_overrides(view, overrides)
+    environment = _environment(view.primary[1] if view.primary else {}, trial.name, mounts, slot)
+    words = view.command
     wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), trial.rule is not None)
     commands = [[*wrapped[:2], shell_command.expand(wrapped[2], environment)]]
     environments = [environment]
-    processes = _process_count(view)
-    if view.kind == "PyTorchJob" and processes > 1:
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
-        environments = [{**environment, **shared, "RANK": str(rank)} for rank in range(processes)]
-        plain = words if shell_command.is_shell(words) else ["sh", "-c", shlex.join(words)]
-        commands += [[*plain[:2], shell_command.expand(" ".join(plain[2:]), environment)]] * (processes - 1)
-    if view.kind == "TrainJob":
-        torchrun = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(processes), "PET_MASTER_PORT": str(_free_port())}
+    pods, per_pod = pod_count(view), processes_per_pod(view) or 1
+    if view.kind == "TrainJob" and view.get(*TRAINER, "numProcPerNode") is None:
+        per_pod = 1  # not as many as CPUs are requested, which this machine may not have
+    if view.kind != "Job" and find_torchrun(words) is not None:  # one torchrun starts all processes of this machine
+        torchrun = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(pods * per_pod), "PET_MASTER_PORT": str(_free_port())}
         environments = [{**environment, **torchrun}]
+    elif pods > 1:
+        primary = view.primary[1] if view.primary else {}
+        for container in _worker_containers(view) if view.kind == "PyTorchJob" else [primary] * (pods - 1):
+            variables = _environment(container, trial.name, mounts, slot)
+            words = container_words(container)
+            plain = words if shell_command.is_shell(words) else ["sh", "-c", shlex.join(words)]
+            commands.append([*plain[:2], shell_command.expand(" ".join(plain[2:]), variables)])
+            environments.append(variables)
+        ranks = _rank_variables(view.kind, pods)
+        environments = [{**row, **variables} for row, variables in zip(environments, ranks, strict=True)]
     specs = (view.mapping(*TEMPLATE, "spec"), view.mapping(*TEMPLATE, "spec", "runPolicy"), view.pod)
     deadlines = [float(row) for spec in specs if isinstance(row := spec.get("activeDeadlineSeconds"), int)]
     grace = float(view.pod.get("terminationGracePeriodSeconds", 30))
     return Launch(commands, environments, metrics_file, folder / "output.log", min(deadlines, default=None), grace)
+
+
+def _localize_commands(view: Experiment, folders: Mapping[str, Path]) -> None:
+    """Replace mount paths in the commands of all containers that train by local folders."""
+    for path, container in view.replicas:
+        changed = view.get(*path)
+        changed["command"] = [_localize(word, folders) for word in container_words(container)]
+        changed.pop("args", None)
+
+
+def _worker_containers(view: Experiment) -> list[dict[str, Any]]:
+    """Return the container of each process of a PyTorchJob, except that of the first one."""
+    rows = [
+        view.get(*path) for path, _ in view.replicas for _ in range(int(view.get(*path[:-4], "replicas", default=1)))
+    ]
+    return rows[1:]
 
 
 def mount_paths(experiment: Experiment) -> list[str]:
@@ -158,7 +199,7 @@ def _environment(container: Mapping[str, Any], trial: str, mounts: Mapping[str, 
             environment[str(variable.get("name"))] = shell_command.expand(value, environment)
     environment["KATIB_TRIAL_NAME"] = trial
     index, slots = slot
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, _available_cores() // slots)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // slots)))
     gpus = sorted(path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*"))
     if len(gpus) > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
@@ -172,10 +213,6 @@ def _absolute_paths(paths: str) -> str:
     return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep))
 
 
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _localize(text: str, folders: Mapping[str, Path]) -> str:
     """Replace mount paths at the start of words by local folders."""
     for path in sorted(folders, key=len, reverse=True):
@@ -184,13 +221,19 @@ def _localize(text: str, folders: Mapping[str, Path]) -> str:
     return text
 
 
-def _process_count(experiment: Experiment) -> int:
-    if experiment.kind == "TrainJob":
-        nodes = experiment.get(*TEMPLATE, "spec", "trainer", "numNodes", default=1)
-        per_node = experiment.get(*TEMPLATE, "spec", "trainer", "numProcPerNode", default=1)
-        return int(nodes) * (per_node if isinstance(per_node, int) else 1)
-    replicas = experiment.mapping(*TEMPLATE, "spec", "pytorchReplicaSpecs").values()
-    return max(1, sum(int(replica.get("replicas", 1)) for replica in replicas if isinstance(replica, dict)))
+def _rank_variables(kind: str, pods: int) -> list[dict[str, str]]:
+    """Return the variables by which the pods of a trial find each other: the training operator's, or Trainer's."""
+    address, port = "127.0.0.1", str(_free_port())
+    if kind == "TrainJob":
+        shared = {
+            "PET_NNODES": str(pods),
+            "PET_NPROC_PER_NODE": "1",
+            "PET_MASTER_ADDR": address,
+            "PET_MASTER_PORT": port,
+        }
+        return [{**shared, "PET_NODE_RANK": str(rank)} for rank in range(pods)]
+    shared = {"MASTER_ADDR": address, "MASTER_PORT": port, "WORLD_SIZE": str(pods)}
+    return [{**shared, "RANK": str(rank)} for rank in range(pods)]
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Kubeflow pipelines: `python -m pipelines compile|check|run|submit|schedule|status`."""
+"""Kubeflow pipelines: `python -m pipelines compile|check|run|submit|schedule|status|terminate`."""
 
 import argparse
 import sys
@@ -141,7 +141,8 @@ def _add_parameters(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-        help="parameter of the pipeline, such as quality=warn or tune=FILE (docs/pipelines.md; repeatable)",
+        help="parameter of the pipeline, such as quality=warn or tune=FILE, or a step's resource, such as train.cpu=4, "
+        "train.memory=16Gi or train.gpus=1 (docs/pipelines.md; repeatable)",
     )  # fmt: skip
 
 
@@ -152,15 +153,23 @@ def _add_cluster_commands(commands: Any) -> None:
         parser.add_argument(
             "-n", "--namespace", metavar="NAME", help="namespace, if multi-user (default: $KFP_NAMESPACE)"
         )
+        parser.add_argument(
+            "--ui", metavar="URL", help="address of Kubeflow's web pages, for links (default: $KFP_UI, or no links)"
+        )
         parser.set_defaults(call=lambda args: _call_remote(name, args))
         return parser
 
     submit = add(
         "submit", "upload a version of the pipeline, run it, and wait", "Exit code 6 if the run fails or is cancelled."
     )
-    schedule = add("schedule", "create a recurring run", "Replace a schedule of the same name.")
+    schedule = add(
+        "schedule",
+        "create, list or remove recurring runs",
+        "Replace a schedule of the same name, unless one of its runs is under way. Exit code 2 if it is.",
+    )
     for parser in (submit, schedule):
-        parser.add_argument("file", metavar="FILE", help="compiled pipeline")
+        optional = "?" if parser is schedule else None  # --list and --remove take none
+        parser.add_argument("file", metavar="FILE", nargs=optional, help="compiled pipeline")
         _add_parameters(parser)
         parser.add_argument("--image", help="image of every step, by digest: name@sha256:…")
         parser.add_argument("--version", metavar="NAME", help="name of the uploaded version (default: the commit)")
@@ -171,15 +180,38 @@ def _add_cluster_commands(commands: Any) -> None:
             "--service-account", metavar="NAME", help="service account of the step pods (default: Kubeflow's)"
         )
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit; exit code 7 (default: none)")
+    submit.add_argument(
+        "--wait-for-start", type=command.duration, metavar="DURATION",
+        help="time limit without a running pod, such as 10m; exit code 7 (default: none, with a message after two minutes)",
+    )  # fmt: skip
     submit.add_argument("--no-wait", action="store_true", help="do not wait for the run to end")
     submit.add_argument("--summary", metavar="FILE", help="append a Markdown summary to this file")
-    schedule.add_argument(
-        "--cron", required=True, metavar="CRON", help="six fields, seconds first: '0 0 3 * * *' is daily at 3:00"
-    )
+    schedule.add_argument("--cron", metavar="CRON", help="six fields, seconds first: '0 0 3 * * *' is daily at 3:00")
     schedule.add_argument("--name", default="isotrain", metavar="NAME", help="name of the schedule (default: isotrain)")
+    schedule.add_argument(
+        "--list", action="store_true", help="list the schedules of the experiment with their latest runs"
+    )
+    schedule.add_argument("--remove", action="store_true", help="remove the schedule")
+    schedule.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for the end of a run under way before its schedule is replaced or removed",
+    )
+    schedule.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of --wait (default: none)")
     status = add("status", "show the steps of a run", "Without RUN, list the latest runs.")
     status.add_argument("run", metavar="RUN", nargs="?", help="id of a run on a cluster, or folder of a local run")
-    status.add_argument("--terminate", action="store_true", help="terminate the run")
+    status.add_argument("--terminate", action="store_true", help="terminate the run, as python -m pipelines terminate")
+    end = add(
+        "terminate",
+        "terminate a run",
+        "Wait for its end, and delete the unfinished Experiment of its search. A run that has ended is not an error.",
+    )
+    end.add_argument("run", metavar="RUN", help="id of the run")
+    for parser in (status, end):
+        parser.add_argument(
+            "--timeout", type=float, default=180.0, metavar="SECONDS",
+            help="time limit for the end of a terminated run; exit code 7 (default: 180)",
+        )  # fmt: skip
 
 
 def _call_remote(name: str, args: argparse.Namespace) -> int:

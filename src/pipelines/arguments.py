@@ -32,6 +32,12 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "LIST": (list, "a list, as [a,b]"),
     "STRUCT": (dict, "a mapping"),
 }
+# Parameters, patterns of their values, and words for a message.
+_TRIAL_RESOURCES = (
+    ("trial_cpu", r"\d+(\.\d+)?|\d+m", "a number of CPUs, as 2 or 500m"),
+    ("trial_memory", r"\d+([EPTGMK]i?)?", "an amount of memory, as 4Gi"),
+    ("trial_gpus", r"\d+", "a whole number, 0 or more"),
+)
 _MAY_BE_EMPTY = ("baseline",)  # no comparison
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+|databricks")  # of MLflow
 _ALIASES = {"again": "refresh"}  # former names; files compiled with them keep them
@@ -78,7 +84,7 @@ def bind_parameters(
         values["overrides"] = rest
     defaults = {name: item.get("defaultValue") for name, item in parameters.items()}
     _check_ranges(values, local)
-    _check_values({**defaults, **values})
+    _check_values({**defaults, **values}, local)
     return values
 
 
@@ -92,6 +98,7 @@ def _check_ranges(values: Mapping[str, Any], local: bool) -> None:
         raise InputError(
             f"-p trials={values['trials']}: has no effect without -p tune=FILE, the Experiment that it limits"
         )
+    _check_trial_resources(values, local)
     name = values.get("registered", "")
     if re.search(r"[/:]", name) or ("'" in name and '"' in name):
         raise InputError(f"-p registered={name}: MLflow takes no name with / or :, nor with both kinds of quotes")
@@ -114,7 +121,21 @@ def _check_ranges(values: Mapping[str, Any], local: bool) -> None:
             raise InputError(f"-p {name}={folder}: must be an absolute path on the volume of the steps")
 
 
-def _check_values(values: Mapping[str, Any]) -> None:
+def _check_trial_resources(values: Mapping[str, Any], local: bool) -> None:
+    """Check the resources of a search's trials, which the tune step passes to Katib."""
+    for name, pattern, example in _TRIAL_RESOURCES:
+        value = str(values.get(name, ""))
+        if value and not values.get("tune"):
+            raise InputError(f"-p {name}={value}: has no effect without -p tune=FILE, the Experiment of the trials")
+        if value and values.get("tune_backend", "local" if local else "katib") == "local":
+            raise InputError(
+                f"-p {name}={value}: has no effect with tune_backend=local: trials are processes of the step"
+            )
+        if value and not re.fullmatch(pattern, value):
+            raise InputError(f"-p {name}={value}: must be {example}")
+
+
+def _check_values(values: Mapping[str, Any], local: bool) -> None:
     """Check the configuration of the train step, what the steps need of the task, and the choices."""
     from config.check import check_config
     from config.compose import compose
@@ -129,17 +150,28 @@ def _check_values(values: Mapping[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if values[name] not in choices:
             raise InputError(f"-p {name}={values[name]}: must be one of {', '.join(choices)}")
-    if values["tune"]:
+    if values["tune"] and (local or not _is_on_volume(values["tune"], str(values["root"]))):
         _check_experiment(values["tune"])
     for name, value in values.items():
         if "{{$" in str(value):
             raise InputError(f"{name}: a value cannot contain {{{{$, which KFP would try to replace")
 
 
+def _is_on_volume(file: str, root: str) -> bool:
+    """Whether a file is on the volume of the steps, where the first step checks it."""
+    on_volume = Path(file).is_relative_to(root) and not Path(file).exists()
+    if on_volume:
+        print(f"isotrain: -p tune={file} is on the volume of the steps: the data step checks it", file=sys.stderr)
+    return on_volume
+
+
 def _check_experiment(file: str) -> None:
     path = experiment_path(file)
     if not path.is_file():
-        raise InputError(f"-p tune={file}: there is no such file; those of the image are in katib/")
+        raise InputError(
+            f"-p tune={file}: there is no such file; those of the image are in katib/, and a file on the volume of the steps "
+            "is named by its path there"
+        )
     search_path = os.pathsep.join(filter(None, [str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")]))
     command, environment = (
         [sys.executable, "-m", "katib", "check", str(path)],

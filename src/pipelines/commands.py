@@ -10,19 +10,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from config.errors import ExecutionError
+from config.errors import ExecutionError, SignalInterrupt
 from config.files import PROJECT
 
 _PREFIX = "isotrain: "  # of a command's message on stderr
-_EXIT_CODES = {
+EXIT_CODES = {
     2: "invalid input", 3: "training diverged", 4: "the data contract is violated", 5: "the explanation gate failed",
     6: "the search failed", 7: "a server does not answer", 8: "no disk space or memory left",
-    130: "interrupted", 143: "interrupted",
+    130: "interrupted", 137: "killed, perhaps for want of memory", 138: "another process of the training was lost",
+    143: "interrupted",
 }  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequenc
     code = 128 - code if code < 0 else code
     step |= {"exit": code, "said": messages[-1]}
     if code not in valid_codes:
-        reason = f"{text} ended with exit code {code}, {_EXIT_CODES.get(code, 'a bug')}"
+        reason = f"{text} ended with exit code {code}, {EXIT_CODES.get(code, 'a bug')}"
         raise ExecutionError(messages[-1] or reason, code)
     return "".join(lines)
 
@@ -96,9 +97,16 @@ def _forward_signals(process: subprocess.Popen[str]) -> Iterator[None]:
     SIGINT is ignored: `pipelines.local` turns it into a SIGTERM for each step.
     """
 
-    def forward(number: int, _: FrameType | None) -> None:
+    outer = signal.getsignal(signal.SIGTERM)
+
+    def forward(number: int, frame: FrameType | None) -> None:
         if process.poll() is None:
             process.send_signal(number)
+        if callable(
+            outer
+        ):  # of the step: it records the interruption at once, and must not raise before the command ends
+            with suppress(SignalInterrupt):
+                outer(number, frame)
 
     handlers = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, forward),

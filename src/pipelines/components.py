@@ -2,6 +2,9 @@
 
 KFP copies the source of a body into the compiled pipeline: it must be self-contained, its types must be names that the runtime
 of a step imports (`kfp.dsl`, `typing`), and no annotation may be a string.
+
+The cached steps (`definition.CACHED`) have parameters and no input artifacts: KFP's key has the id of an artifact, which is new
+whenever the step that made it was executed.
 """
 
 from functools import partial
@@ -19,14 +22,22 @@ def data(
     model: str,
     data: str,
     overrides: List[str],  # noqa: UP006
+    baseline: str,
+    tune: str,
+    tune_backend: str,
+    registered: str,
+    server: str,
+    image: str,
     root: str,
     dataset: Output[Dataset],
     summary: Output[Markdown],
 ) -> str:
-    """Fetch or generate the data, prepare it, and return its fingerprint."""
+    """Check what later steps need, fetch or generate the data, prepare it, and return its fingerprint."""
     from pipelines import steps
 
-    return steps.data([f"model={model}", f"data={data}", *overrides], root, dataset, summary)
+    later = {"baseline": baseline, "tune": tune, "tune_backend": tune_backend, "registered": registered}
+    later |= {"server": server, "image": image}
+    return steps.data([f"model={model}", f"data={data}", *overrides], root, dataset, summary, later)
 
 
 @_step
@@ -55,7 +66,6 @@ def quality(
     image: str,
     refresh: str,
     root: str,
-    dataset: Input[Dataset],
     report: Output[HTML],
     summary: Output[Markdown],
     metrics: Output[Metrics],
@@ -98,6 +108,9 @@ def tune(
     file: str,
     backend: str,
     trials: int,
+    cpu: str,
+    memory: str,
+    gpus: str,
     model: str,
     data: str,
     overrides: List[str],  # noqa: UP006
@@ -111,7 +124,8 @@ def tune(
     from pipelines import steps
 
     words = [f"model={model}", f"data={data}", *overrides]
-    return steps.tune(file, backend, trials, words, fingerprint, image, root, report, summary)
+    resources = {"cpu": cpu, "memory": memory, "gpus": gpus}
+    return steps.tune(file, backend, trials, words, fingerprint, image, root, report, summary, resources)
 
 
 @_step
@@ -125,7 +139,6 @@ def train(
     image: str,
     refresh: str,
     root: str,
-    dataset: Input[Dataset],
     trained: Output[Model],
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
@@ -172,7 +185,6 @@ def explain(
     image: str,
     refresh: str,
     root: str,
-    trained: Input[Model],
     report: Output[HTML],
     summary: Output[Markdown],
     metrics: Output[Metrics],

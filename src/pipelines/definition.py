@@ -7,9 +7,10 @@ from kfp import dsl, kubernetes
 
 from pipelines import components
 from pipelines.record import RUN_ID
+from pipelines.retries import RETRIES
 
 CACHED = ("quality", "train", "explain")  # determined by their parameters, the digest of the image among them
-RETRIED = ("data", "tune", "train")  # a second attempt resumes the first
+RETRIED = ("data", "tune", "train")  # a second attempt resumes the first (retries.repeat)
 GPU = ("train", "evaluate", "explain")
 SMALL = ("plan", "gate", "benchmark", "register", "finish")
 CONFIG_MAP_KEYS = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
@@ -34,6 +35,9 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
         tune: str = "",
         tune_backend: str = "katib",
         trials: int = 0,
+        trial_cpu: str = "",
+        trial_memory: str = "",
+        trial_gpus: str = "",
         baseline: str = "champion",
         margin: float = 0.5,
         minimum: int = 100,
@@ -54,7 +58,12 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
 
         final = add(components.finish(backend=tune_backend, root=root))
         with dsl.ExitHandler(final, name="steps"):
-            prepared = add(components.data(model=model, data=data, overrides=overrides, root=root))
+            prepared = add(
+                components.data(
+                    model=model, data=data, overrides=overrides, baseline=baseline, tune=tune, tune_backend=tune_backend,
+                    registered=registered, server=server, image=image, root=root,
+                )
+            )  # fmt: skip
             fingerprint = prepared.outputs["Output"]
             planned = add(
                 components.plan(
@@ -65,7 +74,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 checked = add(
                     components.quality(
                         policy=quality, model=model, data=data, overrides=overrides, fingerprint=fingerprint, image=image,
-                        refresh=refresh, root=root, dataset=prepared.outputs["dataset"],
+                        refresh=refresh, root=root,
                     )
                 )  # fmt: skip
                 quality_gate = add_gate("quality", quality, checked)
@@ -83,14 +92,15 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 drift_gate = add_gate("drift", drift, compared)
                 tuned = add(
                     components.tune(
-                        file=tune, backend=tune_backend, trials=trials, model=model, data=data, overrides=overrides,
-                        fingerprint=fingerprint, image=image, root=root,
+                        file=tune, backend=tune_backend, trials=trials, cpu=trial_cpu, memory=trial_memory,
+                        gpus=trial_gpus, model=model, data=data, overrides=overrides, fingerprint=fingerprint,
+                        image=image, root=root,
                     )
                 ).after(drift_gate)  # fmt: skip
                 fitted = add(
                     components.train(
                         model=model, data=data, overrides=overrides, best=tuned.outputs["Output"], fingerprint=fingerprint,
-                        quality=quality, image=image, refresh=refresh, root=root, dataset=prepared.outputs["dataset"],
+                        quality=quality, image=image, refresh=refresh, root=root,
                     )
                 )  # fmt: skip
                 run, trained = fitted.outputs["Output"], fitted.outputs["trained"]
@@ -103,7 +113,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 explained = add(
                     components.explain(
                         policy=explain, run=run, overrides=overrides, fingerprint=fingerprint, image=image,
-                        refresh=refresh, root=root, trained=trained,
+                        refresh=refresh, root=root,
                     )
                 )  # fmt: skip
                 explanation_gate = add_gate("explanation", explain, explained)
@@ -128,7 +138,9 @@ def _configure_task(task: Any, name: str, settings: Mapping[str, Any], image: An
     task.set_container_image(image)
     task.set_caching_options(step in CACHED)
     if step in RETRIED and settings["retries"]:
-        task.set_retry(num_retries=settings["retries"], backoff_duration="30s", backoff_max_duration="300s")
+        # Argo takes the maximum for the time from the start of the first attempt to the end of the last one.
+        task.set_retry(num_retries=settings["retries"], backoff_duration="30s", backoff_max_duration="365d")
+        task.set_env_variable(RETRIES, str(settings["retries"]))
     task.set_cpu_request(size["cpu"]).set_cpu_limit(size["cpu_limit"])
     task.set_memory_request(size["memory"]).set_memory_limit(size["memory_limit"])
     if step in GPU and size["gpus"]:

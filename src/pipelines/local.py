@@ -17,8 +17,9 @@ import yaml
 
 from config import files, source_code
 from config.errors import ExecutionError, InputError, SignalInterrupt
-from pipelines import compilation, record, report
+from pipelines import compilation, record, report, retries
 from pipelines.arguments import bind_parameters
+from pipelines.resources import refuse_resources
 
 _SHOWN_LINE = re.compile(r"isotrain: |\d{4}-\d\d-\d\dT\S+Z epoch=")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -47,6 +48,7 @@ def run(
         spec, *platform = compilation.read_documents(file)
     else:
         spec, *platform = yaml.safe_load_all(compilation.compile_text())
+    refuse_resources(assignments)
     arguments = bind_parameters(spec, overrides, assignments, local=True)
     folder_root = str(Path(root).absolute())
     # The digest of the code takes the place of the image's: results of other code are not reused.
@@ -56,6 +58,7 @@ def run(
     arguments = {**defaults, **arguments}
     _check_arguments(arguments)
     os.environ[record.RUN_ID] = name or datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    os.environ.setdefault(retries.SECONDS, "0")  # a local process does not recover by waiting, as a server may
     os.environ.setdefault("ISOTRAIN_CACHE", str(Path.home() / ".cache" / "isotrain"))
     folder = record.run_folder(folder_root)
     _check_run_folder(folder)
@@ -127,6 +130,9 @@ def _run_component(text: str, arguments: Mapping[str, Any], artifacts: Path) -> 
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    store = str(arguments.get("server") or os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if store.startswith("sqlite:///"):  # the last step writes to it
+        files.check_writable(store.removeprefix("sqlite:///"), "the registry's database", append=True)
     for name, value in arguments.items():
         # KFP's local runner replaces every "python3" by the interpreter's path (kfp 2.13 to 2.17).
         if "python3" in str(value):

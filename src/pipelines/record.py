@@ -1,6 +1,7 @@
 """Records of the steps of a pipeline run, on the volume. They survive a failed step, whose artifacts KFP does not keep."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,17 +10,14 @@ from typing import Any
 
 from config import files
 from config.error_handling import report_errors
-from config.errors import DivergenceError, ExecutionError
+from config.errors import ExecutionError, SignalInterrupt
 from config.terminal import format_table, make_printable, terminal_width
+from pipelines import report
+from pipelines.graph import DEPENDENCIES as DEPENDENCIES
+from pipelines.interruption import hold_lock, is_locked, on_termination
+from pipelines.retries import describe_attempts, start_attempt
 
 RUN_ID = "KFP_RUN_ID"  # an environment variable, because it must not be a part of the key of a cached step
-# The steps that each step waits for, in the order of the pipeline (definition.py).
-DEPENDENCIES: dict[str, tuple[str, ...]] = {
-    "data": (), "plan": ("data",), "quality": ("plan",), "quality gate": ("quality",), "drift": ("quality gate",),
-    "drift gate": ("drift",), "tune": ("drift gate",), "train": ("tune",), "evaluate": ("train",), "explain": ("train",),
-    "explanation gate": ("explain",), "benchmark": ("train",), "benchmark gate": ("benchmark",),
-    "register": ("evaluate", "explanation gate", "benchmark gate"), "finish": (),
-}  # fmt: skip
 
 
 def run_folder(root: str) -> Path:
@@ -34,26 +32,39 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
     Args:
         root: Folder of runs and records.
         name: Name of the step.
-        inputs: What determines the result, for a step that must not be retried after a divergence.
+        inputs: What determines the result, for a step that must not be retried after a failure that would be repeated.
 
     Yields:
         The record. `pipelines.commands` adds to its `commands`.
 
     Raises:
-        SystemExit: The step failed; the message is on stderr.
+        SystemExit: The step failed; the message is on stderr. RefusedAttempt: it would fail as the attempt before.
     """
     path = run_folder(root) / "steps" / f"{name.replace(' ', '-')}.json"
-    previous = files.read_json(path)
-    # Another attempt would diverge again, hours later.
-    if previous.get("code") == DivergenceError.exit_code and previous.get("inputs") == inputs:
-        print(f"isotrain: {name}: not retried, because it diverged: {previous.get('message')}", flush=True)
-        raise SystemExit(DivergenceError.exit_code)
+    attempt = start_attempt(files.read_json(path), inputs)
     start = time.time()
-    step: dict[str, Any] = {"step": name, "state": "running", "began": start, "inputs": inputs, "commands": []}
+    step: dict[str, Any] = {
+        "step": name,
+        "state": "running",
+        "began": start,
+        "inputs": inputs,
+        "commands": [],
+        **attempt,
+    }
     files.write_json(path, step)
-    print(f"isotrain: {name} …", flush=True)
+    earlier = describe_attempts(step["attempts"])
+    print(f"isotrain: {name} …{f' {earlier}' if earlier else ''}", flush=True)
+
+    def interrupt() -> None:
+        # At once: the pod may be killed before the command in it has ended, and no other step publishes the pages.
+        files.write_json(path, step | {"state": "interrupted", "code": 143, "seconds": time.time() - start})
+        report.write_report(
+            run_folder(root), publish_run(run_folder(root), "CANCELED", f"interrupted in the step {name}")
+        )
+        raise SignalInterrupt(signal.SIGTERM, "interrupted by SIGTERM")
+
     try:
-        with report_errors():
+        with report_errors(), hold_lock(path), on_termination(interrupt):
             try:
                 yield step
             except BaseException as error:
@@ -65,7 +76,8 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
     except SystemExit as error:
         # Never 0: KFP would take the step for successful and look for its outputs.
         code = error.code if isinstance(error.code, int) and error.code else 1
-        files.write_json(path, step | {"state": "failed", "code": code, "seconds": time.time() - start})
+        state = "interrupted" if code in (128 + signal.SIGINT, 128 + signal.SIGTERM) else "failed"
+        files.write_json(path, step | {"state": state, "code": code, "seconds": time.time() - start})
         raise SystemExit(code) from None
     step |= {"state": "done", "code": 0, "seconds": time.time() - start}
     files.write_json(path, step)
@@ -97,7 +109,7 @@ def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:
 def publish_run(run: Path, kfp_state: str, error: str) -> dict[str, Any]:
     """Write and return pipeline.json: how a run ended, and the records of its steps.
 
-    The steps tell the state: KFP's own is COMPLETE for a successful run in its last step, and RUNNING for one whose pod was
+    A step whose process is gone is interrupted, whatever its record says. The steps tell the state: KFP's own is COMPLETE for a successful run in its last step, and RUNNING for one whose pod was
     lost (backend 2.17).
 
     Args:
@@ -105,6 +117,9 @@ def publish_run(run: Path, kfp_state: str, error: str) -> dict[str, Any]:
         kfp_state: State in KFP's words.
         error: Error message of KFP.
     """
+    for path in (run / "steps").glob("*.json"):
+        if (step := files.read_json(path)).get("state") == "running" and not is_locked(path):
+            files.write_json(path, step | {"state": "interrupted"})
     steps = [step for step in read_steps(run) if step["step"] != "finish"]
     failed = kfp_state == "FAILED" or any(step["state"] != "done" for step in steps)
     state = kfp_state if kfp_state.startswith("CANCEL") else "FAILED" if failed else "SUCCEEDED"

@@ -7,7 +7,7 @@ from typing import Any
 
 from config.files import read_json
 from config.terminal import format_duration
-from pipelines.record import DEPENDENCIES
+from pipelines.graph import DEPENDENCIES
 from reports import page
 from reports.page import Cell
 
@@ -64,7 +64,7 @@ def _decide(record: Mapping[str, Any], steps: Mapping[str, Step]) -> tuple[str, 
     if record["state"] not in _STATES:
         step = f" in the step {failed['step']}" if failed else ""
         return f"Interrupted{step}; the same command resumes the run.", "fair"
-    if failed and failed["state"] == "running":
+    if failed and failed["state"] in ("running", "interrupted"):
         return f"Not registered: the step {failed['step']} was interrupted.", "bad"
     if failed and failed["step"].endswith(" gate"):
         reason = str(failed.get("message")).partition("; ")[0]  # the table has all reasons, and the link

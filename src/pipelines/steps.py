@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,13 @@ from config.errors import ContractError, ExecutionError, ExplanationError, Input
 from config.numbers import format_number
 from pipelines import artifacts
 from pipelines.commands import experiment_path, run_command
+from pipelines.interruption import delete_on_termination, experiment_prefix
 from pipelines.known_results import check_benchmark
+from pipelines.prerequisites import check_prerequisites
 from pipelines.record import publish_run, read_steps, record_step, run_folder
 from pipelines.report import write_report
+from pipelines.retries import repeat
+from pipelines.unfinished import publish_unfinished
 from pipelines.verdict import POLICIES, Verdict
 
 Artifact = Any
@@ -37,16 +41,32 @@ FORMAT = 2  # of folders that are named by their content; raise it when the cont
 NO_CHAMPION = Verdict("none", "there is no champion yet")
 
 
-def data(overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifact) -> str:
-    """Fetch or generate the data and prepare it.
+@repeat
+def data(
+    overrides: Sequence[str], root: str, dataset: Artifact, summary: Artifact, later: Mapping[str, str] | None = None
+) -> str:
+    """Check what later steps need, fetch or generate the data, and prepare it.
 
     Invalid data does not fail this step; the quality step reports it.
+
+    Args:
+        overrides: Overrides of train.py.
+        root: Folder of runs and records.
+        dataset: Artifact for the description of the data.
+        summary: Artifact for the result.
+        later: Parameters of later steps (`prerequisites`); None in pipelines compiled before December 2026.
 
     Returns:
         `train:<fingerprint> val:<fingerprint>` and digests of local files, which the caching of later steps depends on.
     """
     with record_step(root, "data") as step:
+        if ended := publish_unfinished(root, run_folder(root)):
+            step["published"] = ended
+            print(f"isotrain: data: published the pages of runs that were terminated: {', '.join(ended)}", flush=True)
         _set_environment(root)
+        if later is not None:
+            name = later["registered"] or _model_name(_choice(overrides, "data"))
+            check_prerequisites(step, overrides, root, later, lambda server: _fetch_champion(step, name, server, root))
         fingerprints = json.loads(run_command(step, "-m", "datamodules", "fingerprint", *overrides).splitlines()[-1])
         output = run_command(step, "-m", "datamodules", "prepare", *overrides, valid_codes=(0, 2))
         description = json.loads(output.splitlines()[-1]) if step["exit"] == 0 else {"not prepared": step["said"]}
@@ -156,11 +176,24 @@ def gate(subject: str, policy: str, verdict: str, root: str) -> str:
         return verdict
 
 
+@repeat
 def tune(
     file: str, backend: str, trials: int, overrides: Sequence[str], fingerprint: str, image: str, root: str,
-    report: Artifact, summary: Artifact,
+    report: Artifact, summary: Artifact, resources: Mapping[str, str] | None = None,
 ) -> list[str]:  # fmt: skip
     """Search for the best overrides; a retried step resumes the same search.
+
+    Args:
+        file: File of the Experiment, in the image or on the volume; "" for no search.
+        backend: katib, or local for this step.
+        trials: Replaces maxTrialCount; 0 for the Experiment's.
+        overrides: Overrides of train.py.
+        fingerprint: of the data step.
+        image: Image of the trials.
+        root: Folder of runs and records.
+        report: Artifact for the report.
+        summary: Artifact for the result.
+        resources: cpu, memory and gpus of a trial; "" for the Experiment's.
 
     Returns:
         The overrides of the best trial, those that the Experiment fixes among them; empty without a file.
@@ -174,9 +207,13 @@ def tune(
         _set_environment(root)
         path = experiment_path(file)
         if not path.exists():
-            raise InputError(f"tune={file}: there is no such file in the image")
-        key = _digest(path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials))
+            raise InputError(f"tune={file}: there is no such file in the image or on the volume of the steps")
+        quantities = {name: value for name, value in (resources or {}).items() if value}
+        key = _digest(
+            path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials), *map(str, quantities.items())
+        )
         options = ["--max-trials", str(trials)] if trials else []
+        options += [word for name, value in quantities.items() for word in (f"--{name}", value)]
         search = _search_locally if backend == "local" else _search_with_katib
         best, page = search(step, path, key, [*overrides, *options], image, root)
         command = shlex.split(best["command"])
@@ -211,19 +248,20 @@ def _search_with_katib(
 ) -> tuple[dict[str, Any], Path]:
     """The best trial, and the report, of an Experiment on the cluster."""
     # Named after this run: a retry attaches to it, and no other run shares it.
-    run_name = "".join(char for char in run_folder(root).name.lower() if char.isalnum()) or "run"
-    name = f"tune-{run_name[:8]}-{key[:8]}"
+    name = f"{experiment_prefix(run_folder(root).name)}{key[:8]}"
     page = run_folder(root) / "tune.html"
     namespace = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("metadata") or {}).get("namespace")
     options = ["-n", str(namespace)] if namespace else []
     step |= {"experiment": name, "namespace": namespace, "report": str(page)}
     files.write_json(run_folder(root) / "steps" / "tune.json", step)  # for `finish`, should this step be killed
     words = ["--name", name, "--image", image, *options, "--watch"]
-    run_command(step, "-m", "katib", "submit", path, *arguments, *words)
+    with delete_on_termination(step, name, namespace):
+        run_command(step, "-m", "katib", "submit", path, *arguments, *words)
     run_command(step, "-m", "katib", "trials", name, *options, "--report", page)
     return json.loads(run_command(step, "-m", "katib", "best", name, *options, "--json")), page
 
 
+@repeat
 def train(
     overrides: Sequence[str], best: Sequence[str], fingerprint: str, quality: str, image: str, root: str,
     trained: Artifact, metrics: Artifact, confusion: Artifact, report: Artifact, summary: Artifact, refresh: str = "",

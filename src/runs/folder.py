@@ -8,6 +8,8 @@ import os
 import shlex
 import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +32,8 @@ DIFF = "uncommitted.diff"
 LOCK = ".lock"
 OWNER = ".lock.json"
 WAIT_VARIABLE = "ISOTRAIN_WAIT"
+HEARTBEAT = 30.0  # seconds between two signs of life of the process that holds the lock
+SILENCE, LONG_SILENCE = 600.0, 86_400.0  # seconds after which a run on another machine is lost, with and without them
 
 State = Literal["absent", "new", "unfinished", "finished", "foreign"]
 
@@ -127,11 +131,7 @@ def describe_differences(folder: str | os.PathLike[str], differences: list[tuple
         folder: The run folder.
         differences: Result of `config_differences`; not empty.
     """
-    lines = [
-        f"  {key}: {_shorten(old)} in the folder, now {_shorten(new)}" for key, old, new in differences[:_MAX_LINES]
-    ]
-    if len(differences) > len(lines):
-        lines.append(f"  and {len(differences) - len(lines)} more")
+    lines = difference_lines(differences, "{old} in the folder, now {new}")
     advice = "Use the same settings to resume that run, or another hydra.run.dir for a new one."
     if all(ALLOWED_CHANGES.get(key) is _if_longer for key, _, _ in differences):
         advice += (
@@ -139,6 +139,21 @@ def describe_differences(folder: str | os.PathLike[str], differences: list[tuple
             "optim.horizon, or optim.schedule=constant with optim.warmup=0 or in steps."
         )
     return "\n".join([f"{folder} contains a run with another configuration:", *lines, advice])
+
+
+def difference_lines(differences: list[tuple[str, Any, Any]], style: str) -> list[str]:
+    """Return the lines of a message about differences, as `config_differences` returns them.
+
+    Args:
+        differences: (key, old value, new value).
+        style: text of a line after the key, with {old} and {new}.
+    """
+    lines = [
+        f"  {key}: {style.format(old=_shorten(old), new=_shorten(new))}" for key, old, new in differences[:_MAX_LINES]
+    ]
+    if len(differences) > len(lines):
+        lines.append(f"  and {len(differences) - len(lines)} more")
+    return lines
 
 
 def folder_state(folder: str | os.PathLike[str]) -> State:
@@ -214,6 +229,18 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
         raise InputError(f"{path} is not a record of isotrain: it has no status; use another folder")
     return record
+
+
+def metrics_copy(folder: str | os.PathLike[str], metrics_file: str | None) -> Path | None:
+    """Return the file that gets the metric lines beside metrics.jsonl in the run folder; None if it is the same file.
+
+    Args:
+        folder: The run folder.
+        metrics_file: Of the configuration.
+    """
+    if not metrics_file or os.path.realpath(metrics_file) == os.path.realpath(Path(folder) / METRICS):
+        return None
+    return Path(metrics_file)
 
 
 def is_run(folder: str | os.PathLike[str]) -> bool:
@@ -296,31 +323,78 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
         warnings.warn(
             f"the file system of {folder} has no locks: make sure that only one process trains there", stacklevel=3
         )
-        yield
-        return
     try:
         files.remove_temporary_files(folder, RECORD)  # of a process that was killed
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": mask_command(sys.orig_argv)}
-        files.write_json(folder / OWNER, owner)
-        yield
+        files.write_json(folder / OWNER, owner | {"heartbeat_seconds": HEARTBEAT})
+        with _heartbeat(folder / OWNER):
+            yield
     finally:
         with contextlib.suppress(OSError):
             (folder / OWNER).unlink()
         lock.release()
 
 
+@contextlib.contextmanager
+def _heartbeat(file: Path) -> Iterator[None]:
+    """Set the time of a file every `HEARTBEAT` seconds: a sign of life for machines that do not see the lock."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT):
+            with contextlib.suppress(OSError):
+                os.utime(file)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def is_lost(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a run that is recorded as running on another machine has no process any more. Nothing is written.
+
+    A lock that is seen says that it has one. Some file systems show a lock only to the machine that holds it, so that a
+    free lock says nothing: then the run is lost if its files have not changed for `SILENCE` seconds, or `LONG_SILENCE`
+    without a heartbeat (runs of isotrain before November 2026).
+    """
+    folder = Path(folder)
+    if _lock_state(folder) == "held":
+        return False
+    owner = files.read_json(folder / OWNER)
+    paths = [folder / name for name in (OWNER, RECORD, METRICS, CHECKPOINTS)]
+    with contextlib.suppress(OSError):
+        paths += list((folder / CHECKPOINTS).iterdir())
+    times = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    silence = SILENCE if "heartbeat_seconds" in owner else LONG_SILENCE
+    return bool(times) and time.time() - max(times) > silence
+
+
 def is_locked(folder: str | os.PathLike[str]) -> bool:
     """Return whether a process uses the folder, or whether that is unknown. Nothing is written."""
+    return _lock_state(folder) != "free"
+
+
+def _lock_state(folder: str | os.PathLike[str]) -> Literal["held", "free", "unknown"]:
+    """Return the state of a folder's lock, as this machine sees it; unknown on file systems without locks."""
     try:
         import fcntl
 
         with (Path(folder) / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return False
+        return "free"
+    except BlockingIOError:
+        return "held"
     except (ImportError, OSError):
-        return True
-    return False
+        return "unknown"
+    return "free"
 
 
 def _owner(folder: Path) -> str:

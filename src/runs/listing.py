@@ -96,7 +96,7 @@ def summarise_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the summary of a run.
 
     Returns:
-        folder, status (that of run.json; "stopped" if it says running and the process is gone; "damaged", "incomplete" or
+        folder, status (that of run.json; "stopped" or "lost" if it says running and the process is gone; "damaged", "incomplete" or
         "foreign" without a readable record), problem, task, model, data, fingerprint (of the evaluation data), monitor
         (its name) and value, metrics, started, duration_seconds, restarts, trial.
     """
@@ -131,13 +131,18 @@ def summarise_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def run_status(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return the status in the record; "stopped" if it is running and its process on this host is gone."""
+    """Return the status in the record, unless it is "running" and the process is gone.
+
+    Returns:
+        "stopped" if the process on this machine is gone, "lost" if one on another machine is (`folders.is_lost`).
+    """
+    if record["status"] != "running":
+        return str(record["status"])
     sessions = record.get("sessions")
     last = as_mapping(sessions[-1]) if isinstance(sessions, list) and sessions else {}
-    on_this_host = last.get("host") == socket.gethostname()
-    if record["status"] == "running" and on_this_host and not folders.is_locked(folder):
-        return "stopped"
-    return str(record["status"])
+    if last.get("host") == socket.gethostname():
+        return "running" if folders.is_locked(folder) else "stopped"
+    return "lost" if folders.is_lost(folder) else "running"
 
 
 def choice_name(record: Mapping[str, Any], group: str) -> str | None:

@@ -16,7 +16,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, SupportsFloat, TextIO
@@ -121,6 +121,7 @@ def write(
     step: int,
     stream: TextIO | None = None,
     jsonl_path: str | os.PathLike[str] | None = None,
+    copy: str | os.PathLike[str] | None = None,
 ) -> MetricLine:
     """Report metrics: print a line and flush it, and append an object to the file.
 
@@ -132,6 +133,7 @@ def write(
         step: Number of optimiser steps.
         stream: Stream of the line; stdout by default.
         jsonl_path: metrics.jsonl, whose folder is created; None writes no file.
+        copy: a second file with the same content, for a collector (`metrics_file` of the configuration).
 
     Returns:
         The line, with rounded metrics.
@@ -142,14 +144,48 @@ def write(
     """
     line = MetricLine(datetime.now(UTC), int(epoch), int(step), round_metrics(values))
     _print(format_line(line), sys.stdout if stream is None else stream)
-    if jsonl_path is not None:
-        path = Path(jsonl_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(to_json(line) + "\n")
+    for path in (jsonl_path, copy):
+        if path is not None:
+            _append(Path(path), [line])
     for listener in listeners:
         listener(line)
     return line
+
+
+def repeat(lines: Sequence[MetricLine], copy: str | os.PathLike[str] | None = None, show: bool = True) -> None:
+    """Report lines of an earlier process of the same run again, with their own times.
+
+    The collector of a new pod has seen nothing of the pod before it: with these lines its metric strategies, curves and
+    early stopping are those of a run that was never interrupted.
+
+    Args:
+        lines: All lines of the run so far.
+        copy: A second file, as in `write`. Lines that it has are kept; what follows them is removed.
+        show: Whether to print them; false for a reader that has seen them.
+    """
+    for line in lines if show else ():
+        _print(format_line(line), sys.stdout)
+    if copy is not None:
+        path = Path(copy)
+        _append(path, lines[truncate_lines(path, _count_equal(path, lines)) :])
+    for line in lines:
+        for listener in listeners:
+            listener(line)
+
+
+def _append(path: Path, lines: Iterable[MetricLine]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.writelines(to_json(line) + "\n" for line in lines)
+
+
+def _count_equal(path: Path, lines: Sequence[MetricLine]) -> int:
+    """Return the number of lines at the start of a file that are these lines; 0 unless it is a regular file."""
+    if not path.is_file():
+        return 0
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        pairs = zip(file, lines, strict=False)
+        return next((index for index, (text, line) in enumerate(pairs) if text != to_json(line) + "\n"), len(lines))
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -159,7 +195,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
         path: `metrics_file` of the configuration; a pipe or a device is only written to.
 
     Raises:
-        InputError: It is empty text, a folder, or has lines that are not metric lines.
+        InputError: It is empty text, a folder, has lines that are not metric lines, or cannot be written.
     """
     if not os.fspath(path):
         raise InputError("metrics_file is empty: name a file, or leave it out")
@@ -169,7 +205,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
             # A killed process may leave an incomplete line.
             return all(line.startswith(_JSON_START[: len(line)]) for line in file)
 
-    files.check_replaceable(path, has_metric_lines, "a metrics file")
+    files.check_replaceable(path, has_metric_lines, "a metrics file", append=True)
 
 
 def _print(text: str, stream: TextIO) -> None:

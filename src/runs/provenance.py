@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from config.files import PROJECT
-from config.process import available_cores
+from config.process import available_cores, cpu_limit, memory_limit
 
 LOCK_FILE = PROJECT / "requirements.lock"
 # An image has no .git; its build sets this.
@@ -80,8 +80,8 @@ def hardware_info() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": read_cpuinfo("model name") or platform.processor() or None,
         "cores": available_cores(),
-        "cpu_limit": _cpu_limit(),
-        "memory_mib": min(psutil.virtual_memory().total, _memory_limit()) // 2**20,
+        "cpu_limit": cpu_limit(),
+        "memory_mib": int(min(psutil.virtual_memory().total, memory_limit())) // 2**20,
         "gpus": _gpus(),
     }
 
@@ -123,23 +123,6 @@ def read_cpuinfo(key: str) -> str:
             if name.strip() == key:
                 return value.strip()
     return ""
-
-
-def _cpu_limit() -> float | None:
-    """Cores that a container may use on average (cgroup v2); None without a limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def _memory_limit() -> int:
-    """Bytes that a container may use (cgroup v2)."""
-    try:
-        return int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
-    except (OSError, ValueError):  # no limit reads "max"
-        return sys.maxsize
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ finite.
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from config.errors import InputError, UnreachableError
@@ -15,13 +16,16 @@ from runs import metric_lines
 from runs.metric_lines import MetricLine
 
 TIMEOUT = 10.0  # seconds
+TRIAL_VARIABLE = "KATIB_TRIAL_NAME"  # in every pod of a trial
 
 
 @contextlib.contextmanager
 def push_metric_lines(address: str | None) -> Iterator[None]:
     """Send every metric line that is written within the block to Katib's DB manager.
 
-    A line that cannot be sent is sent with the next one, at the latest at the end.
+    A line that cannot be sent is sent with the next one, at the latest at the end. Values that the database has of this
+    trial, by time and name, are not sent again: a run that resumes reports its earlier lines once more, and those that an
+    earlier pod could not send are added.
 
     Args:
         address: host:port; None sends nothing.
@@ -33,9 +37,9 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
     if address is None:
         yield
         return
-    trial = os.environ.get("KATIB_TRIAL_NAME")
+    trial = os.environ.get(TRIAL_VARIABLE)
     if not trial:
-        raise InputError("push_metrics works only in a trial of a Katib Experiment: KATIB_TRIAL_NAME is not set")
+        raise InputError(f"push_metrics works only in a trial of a Katib Experiment: {TRIAL_VARIABLE} is not set")
     try:
         import grpc
         from kubeflow.katib import katib_api_pb2 as messages
@@ -49,12 +53,18 @@ def push_metric_lines(address: str | None) -> Iterator[None]:
         except grpc.FutureTimeoutError as error:
             raise UnreachableError(f"push_metrics={address}: no answer in {TIMEOUT:g} s") from error
         stub = services.DBManagerStub(channel)
+        stored: set[tuple[datetime, str]] = set()
+        with contextlib.suppress(grpc.RpcError):  # then values are sent twice, which no metric strategy notices
+            request = messages.GetObservationLogRequest(trial_name=trial)
+            log = stub.GetObservationLog(request, timeout=TIMEOUT).observation_log
+            stored = {(datetime.fromisoformat(row.time_stamp), row.metric.name) for row in log.metric_logs}
 
         def send(line: MetricLine) -> None:
             time = metric_lines.format_time(line.time)
             pending.extend(
                 messages.MetricLog(time_stamp=time, metric=messages.Metric(name=name, value=repr(value)))
                 for name, value in line.values.items()
+                if (line.time, name) not in stored
             )
             with contextlib.suppress(grpc.RpcError):
                 flush()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config import files
+from config.errors import InputError, ResourceError
 from runs import folder as folders
 from runs import provenance
 from runs.masking import mask_command, mask_secrets
@@ -22,6 +23,8 @@ from runs.utilisation import UtilisationMonitor, peak_memory
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 # Keys that do not change what a run computes, and so are not a part of its hash.
 UNHASHED_KEYS = ("logger", "quality", "explain", "metrics_file", "push_metrics")
+JOB_VARIABLE = "ISOTRAIN_JOB_UID"  # uid of the object that owns a trial's pods: its Job, or the JobSet of a TrainJob
+MAX_KILLS = 3  # sessions in a row that were killed without progress, before `check_progress` refuses another one
 _MAX_DIFF = 200_000  # bytes; a larger diff is written to a file of its own
 
 
@@ -120,10 +123,12 @@ def start_record(
         "exit_code": None,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "job_uid": os.environ.get(JOB_VARIABLE) or None,
         "revision": code["revision"],
         "dirty": code["dirty"],
+        "resumed_from": _checkpoint_time(path),
     }
-    sessions = [*previous.get("sessions", []), session]
+    sessions = [*_mark_lost(previous.get("sessions", []), path), session]
     fields: dict[str, Any] = {
         "status": "running",
         "reason": None,
@@ -152,6 +157,63 @@ def start_record(
     }
     extra = {name: value for name, value in previous.items() if name not in fields}
     return Record(path, folders.to_plain(fields | extra))
+
+
+def check_job(folder: str | os.PathLike[str]) -> None:
+    """Refuse to train in the folder of a trial whose job was deleted.
+
+    While a deleted trial waits for its children (deletion in the foreground), Katib's and Trainer's controllers create its
+    job again, with the same name and another uid, and a pod of it would train on. A pod that replaces an evicted one
+    belongs to the same job, and goes on.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: The run was started by another job of the same trial, and has not finished.
+    """
+    uid, trial = os.environ.get(JOB_VARIABLE), os.environ.get("KATIB_TRIAL_NAME")
+    record = files.read_json(Path(folder) / folders.RECORD)
+    sessions = record.get("sessions")
+    last = sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else {}
+    if uid and trial and record.get("status") != "finished" and last.get("job_uid") not in (None, uid):
+        raise InputError(
+            f"the job of the trial {trial} was deleted: {folder} was made by one with the uid {last['job_uid']}, and this "
+            f"pod belongs to a new one ({uid}), so nothing is trained; to go on by hand, unset {JOB_VARIABLE}"
+        )
+
+
+def check_progress(folder: Path) -> None:
+    """Check that a run is not killed again and again before it writes a checkpoint, e.g. for its memory.
+
+    Raises:
+        ResourceError: the last `MAX_KILLS` sessions wrote neither a checkpoint nor how they ended.
+    """
+    sessions = files.read_json(folder / folders.RECORD).get("sessions") or []
+    current = _checkpoint_time(folder)
+    lost = [row.get("exit_code") is None and row.get("resumed_from", 0) == current for row in sessions[-MAX_KILLS:]]
+    if len(lost) == MAX_KILLS and all(lost):
+        raise ResourceError(
+            f"{folder}: the last {MAX_KILLS} starts of this run were killed before they wrote a checkpoint, perhaps for "
+            "their memory (`kubectl describe pod` shows OOMKilled): raise the memory limit or lower data.batch_size"
+        )
+
+
+def _checkpoint_time(folder: Path) -> int | None:
+    """Return when the last checkpoint of a run was written, in nanoseconds; None without one."""
+    try:
+        return (folder / folders.CHECKPOINTS / folders.LAST_CHECKPOINT).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _mark_lost(sessions: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Sessions of a run; the last one is `lost` if its process was killed: its work after `checkpoint`, a time, is repeated."""
+    if not sessions or sessions[-1].get("ended") is not None:
+        return sessions
+    checkpoint = folder / folders.CHECKPOINTS / folders.LAST_CHECKPOINT
+    written = format_time(datetime.fromtimestamp(checkpoint.stat().st_mtime, UTC)) if checkpoint.exists() else None
+    return [*sessions[:-1], {**sessions[-1], "lost": True, "checkpoint": written}]
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

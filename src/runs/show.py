@@ -45,7 +45,7 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
 
     status = run_status(folder, record)
     reason = f": {record['reason']}" if record.get("reason") else ""
-    if status == "stopped":
+    if status in ("stopped", "lost"):
         reason = ": its process is gone; repeat the command to resume"
     code = f", exit code {record['exit_code']}" if record.get("exit_code") else ""
     yield "status", make_printable(f"{status}{reason}{code}")

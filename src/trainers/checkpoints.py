@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from config import files
 from config.errors import InputError, ResourceError, SignalInterrupt, input_errors
+from config.retries import RESTARTED
 from config.system_errors import to_expected_error
 from runs import folder as folders
 from runs import metric_lines
@@ -255,12 +256,15 @@ def read_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def prepare_resume(folder: Path, metrics_file: Path) -> Path | None:
+def prepare_resume(folder: Path, copy: Path | None = None) -> Path | None:
     """Prepare a run folder for training. A collective: all ranks get rank zero's choice.
+
+    metrics.jsonl is truncated to the lines of the checkpoint, which are reported again: the process that goes on may run
+    in another pod, whose metrics collector has seen none of them. Without a checkpoint it becomes empty.
 
     Args:
         folder: the run folder.
-        metrics_file: its metric lines, truncated to those of the checkpoint; to none without a checkpoint.
+        copy: a second file of the metric lines; None if there is none.
 
     Returns:
         The checkpoint to resume from; None to train from the start.
@@ -268,17 +272,25 @@ def prepare_resume(folder: Path, metrics_file: Path) -> Path | None:
     Raises:
         InputError: there are checkpoints, and none is readable.
     """
+    history = folder / folders.METRICS
 
     def choose() -> Path | None:
         latest = read_latest(folder / folders.CHECKPOINTS)
         if latest is None:
-            metric_lines.truncate_lines(metrics_file, 0)
+            for file in (history, copy):
+                if file is not None:
+                    metric_lines.truncate_lines(file, 0)
             return None
         path, checkpoint = latest
-        state = next((state for key, state in checkpoint["callbacks"].items() if key.startswith("Checkpoints")), None)
-        if state is not None and metrics_file.exists():
-            metric_lines.truncate_lines(metrics_file, state["lines"])
         logger.info("resuming from %s", path)
+        state = next((state for key, state in checkpoint["callbacks"].items() if key.startswith("Checkpoints")), None)
+        if state is None:
+            return path
+        if copy is not None and copy.is_file() and not history.exists():  # a run of a version that wrote one file
+            files.copy_file(copy, history)
+        metric_lines.truncate_lines(history, state["lines"])
+        if history.exists():
+            metric_lines.repeat(metric_lines.read(history), copy, show=RESTARTED not in os.environ)
         return path
 
     return distributed.decide_on_rank_zero(choose)

@@ -1,32 +1,44 @@
 """Distributed training: start, gather, decisions of rank zero, and one ending for all ranks."""
 
 import contextlib
-import datetime
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
 
 from config import process
+from trainers import rendezvous
+from trainers.peers import ENDING, Ending, Peers, read_ending
 
 T = TypeVar("T")
 
-_TIMEOUT = datetime.timedelta(minutes=30)
-_ENDING, _WRITTEN, _LEFT = "isotrain/ending", "isotrain/written", "isotrain/left"  # keys of the store
+_WRITTEN, _LEFT = "written", "left"  # keys of the store
 _EXIT_TIMEOUT_S = 10.0  # of a rank that waits for one that may hang in a collective
+_POLL_S = 0.05
 
 
-def start() -> Any:
+def start(
+    description: Mapping[str, Any] | None = None, post: Callable[[BaseException], None] = lambda error: None
+) -> Peers | None:
     """Join the processes started by torchrun, PyTorchJob or TrainJob; do nothing for a single process.
 
     Lightning would do so later; the run folder is agreed on before.
 
+    Args:
+        description: what the processes must have in common, besides code and versions; see `rendezvous.compare`.
+        post: raises an exception in the main thread, if another process ends or is lost.
+
     Returns:
-        The key-value store that the processes share; None for a single process.
+        The other processes; None for a single process.
+
+    Raises:
+        InputError: the processes were started differently.
+        ProcessEnding: another process has ended.
+        ProcessLostError: another process did not come.
     """
     if process.world_size() == 1 or dist.is_initialized():
         return None
@@ -34,9 +46,15 @@ def start() -> Any:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(process.local_rank())
-    store, rank, world_size = next(rendezvous("env://", timeout=_TIMEOUT))
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT)
-    return store
+    backend, seconds = "nccl" if cuda else "gloo", rendezvous.start_timeout()
+    store = rendezvous.store() or rendezvous.join(seconds)
+    ranks = rendezvous.exchange(store, {**(description or {}), **rendezvous.requirements(backend)}, seconds)
+    rendezvous.compare(ranks)
+    peers = Peers(store, process.rank(), ranks, rendezvous.store_server(), post)
+    dist.init_process_group(
+        backend, store=store, rank=process.rank(), world_size=process.world_size(), timeout=rendezvous.TIMEOUT
+    )
+    return peers
 
 
 def stop() -> None:
@@ -94,25 +112,23 @@ def decide_on_rank_zero(decide: Callable[[], T]) -> T:
     return decision
 
 
-def agree(store: Any, value: str | None) -> str:
-    """Return one value on all ranks: the first that any of them sets.
+def agree(store: Any, ending: Ending | None) -> Ending:
+    """Return one ending on all ranks: the first that any of them sets.
 
     It uses the store rather than a collective, because a rank that fails does so while others wait in collectives.
 
     Args:
-        store: returned by `start`.
-        value: value of this rank; None waits for that of another rank.
+        store: of `rendezvous.join`.
+        ending: of this rank; None waits for that of another rank.
 
     Raises:
         RuntimeError: the process that serves the store has exited.
     """
-    if store is None:
-        return value or ""
-    if value is not None:
-        return bytes(store.compare_set(_ENDING, "", value)).decode()
-    while not store.check([_ENDING]):
-        time.sleep(0.1)
-    return bytes(store.get(_ENDING)).decode()
+    if ending is not None:
+        return Ending(**json.loads(bytes(store.compare_set(ENDING, "", ending.to_json()))))
+    while (decided := read_ending(store)) is None:
+        time.sleep(_POLL_S)
+    return decided
 
 
 def leave_together(store: Any, decided_by: int) -> None:
@@ -121,7 +137,7 @@ def leave_together(store: Any, decided_by: int) -> None:
     torchrun ends all processes as soon as one of them fails, and rank zero may serve the store.
 
     Args:
-        store: returned by `start`.
+        store: of `rendezvous.join`; None for a single process.
         decided_by: the rank that decided how the run ended.
     """
     if store is None:
@@ -133,11 +149,11 @@ def leave_together(store: Any, decided_by: int) -> None:
             _wait(store, [f"{_LEFT}/{number}" for number in range(1, process.world_size())], _EXIT_TIMEOUT_S)
         else:
             # Rank zero may upload a large model to an experiment tracker.
-            _wait(store, [_WRITTEN], _TIMEOUT.total_seconds() if decided_by == 0 else _EXIT_TIMEOUT_S)
+            _wait(store, [_WRITTEN], rendezvous.TIMEOUT.total_seconds() if decided_by == 0 else _EXIT_TIMEOUT_S)
             store.set(f"{_LEFT}/{rank}", "")
 
 
 def _wait(store: Any, keys: list[str], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not store.check(keys) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(_POLL_S)

@@ -1,6 +1,7 @@
 """A finished run, started again: judged by the gates that are enforced, and its result printed."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,10 +9,12 @@ from omegaconf import OmegaConf
 
 from config import process
 from config.errors import ContractError
+from config.retries import RESTARTED
 from config.rules import RENAMED_KEYS
 from runs import folder as folders
 from runs import metric_lines
 from runs.masking import mask_secrets
+from runs.push import TRIAL_VARIABLE, push_metric_lines
 from trainers.run import Run
 
 logger = logging.getLogger(__name__)
@@ -59,11 +62,30 @@ def reprint(run: Run) -> dict[str, Any]:
             f"the data contract of {run.folder}: {quality['status']}; see {run.folder / 'quality' / 'report.html'}; "
             "quality=warn prints the result nevertheless"
         )
-    best = run.fields.get("best") or {"epoch": 0, "step": 0}
-    metric_lines.write(run.fields["metrics"], best["epoch"], best["step"])
+    if not _repeat_history(run):
+        best = run.fields.get("best") or {"epoch": 0, "step": 0}
+        metric_lines.write(run.fields["metrics"], best["epoch"], best["step"])
     logger.info("this run is already finished; its result is printed again")
     explain = run.fields.get("explain") or {}
     return {**run.fields, "explain": {**explain, "action": str(run.config.explain.action)}}
+
+
+def _repeat_history(run: Run) -> bool:
+    """Report all metric lines of the run again, if this is a trial of a search.
+
+    A pod that is lost after its training has ended leaves the search without metrics; those of the new pod are the same.
+
+    Returns:
+        Whether there are any.
+    """
+    path = run.folder / folders.METRICS
+    if TRIAL_VARIABLE not in os.environ or not path.is_file():
+        return False
+    lines = metric_lines.read(path)
+    with push_metric_lines(run.config.push_metrics):
+        copy = folders.metrics_copy(run.folder, run.config.metrics_file)
+        metric_lines.repeat(lines, copy, show=RESTARTED not in os.environ)
+    return bool(lines)
 
 
 def _needs_judgement(run: Run, gate: str) -> bool:

@@ -58,7 +58,7 @@ def fit(
         data: a data module that is set up.
         module: a LightningModule of the same task; or a baseline, which learns without gradients.
         loggers: Lightning loggers.
-        folder: the run folder: for checkpoints, predictions and, unless `metrics_file` is set, metric lines.
+        folder: the run folder: for checkpoints, predictions and metric lines.
 
     Returns:
         The best validation: `metrics`, `epoch`, `step`, `details`. The module has its weights.
@@ -67,9 +67,9 @@ def fit(
         DivergenceError: the loss is not finite.
         SignalInterrupt: SIGTERM or Ctrl-C; the checkpoint is written.
     """
-    metrics_file = Path(config.metrics_file or folder / folders.METRICS)
+    copy = folders.metrics_copy(folder, config.metrics_file)
     if not isinstance(module, Task):
-        return _fit_baseline(config, data, module, folder, metrics_file)
+        return _fit_baseline(config, data, module, folder, copy)
     if not hasattr(data, "train_batches"):
         raise InputError(
             f"{type(data).__name__} has no train_batches after setup, which resuming requires: see docs/tasks.md, section 2"
@@ -86,16 +86,16 @@ def fit(
         signals,
     )
     log_steps = config.trainer.log_every_n_steps or 50
-    reporting = Reporting(metrics_file, folder, writer, log_steps, list(config.task.metrics))
+    reporting = Reporting(folder, copy, writer, log_steps, list(config.task.metrics))
     # The first hook after Lightning installs its signal handlers, which communicate with other processes.
     signal_handlers = LambdaCallback(on_train_start=lambda *_: signals.install())
     callbacks = [StepSeeds(config.seed), reporting, Progress(), signal_handlers, writer]
     trainer = build_trainer(config, loggers, folder, callbacks)
-    start = checkpoints.prepare_resume(folder, metrics_file)
+    start = checkpoints.prepare_resume(folder, copy)
     if config.trainer.compile:
         module.model.compile()  # type: ignore[union-attr]
     signals.install()
-    signals.training = True
+    signals.begin_training()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     except MisconfigurationException as error:  # of values that Lightning compares with the number of batches
@@ -105,8 +105,9 @@ def fit(
             raise InputError(f"trainer.val_check_interval: {str(error).strip()}") from error
         raise
     finally:
-        signals.training = False
         signals.restore()
+        signals.stop_deferring()
+    signals.end_training()
     # Checkpoints written by earlier versions have no `validated_step`.
     validated = trainer.global_step if writer.best and writer.validated_step is None else writer.validated_step
     if trainer.enable_validation and trainer.global_step and validated != trainer.global_step:
@@ -131,7 +132,7 @@ def fit(
 
 
 def _fit_baseline(
-    config: DictConfig, data: pl.LightningDataModule, baseline: Any, folder: Path, metrics_file: Path
+    config: DictConfig, data: pl.LightningDataModule, baseline: Any, folder: Path, copy: Path | None
 ) -> dict[str, Any]:
     """Fit a baseline, and write the predictions and metrics of one validation."""
     baseline.fit(data)
@@ -139,8 +140,11 @@ def _fit_baseline(
     check_metrics(metrics, list(config.task.metrics))
     if process.rank() == 0:
         predictions.write(folder / folders.PREDICTIONS, rows)
-        metric_lines.truncate_lines(metrics_file, 0)
-        metric_lines.write(metrics, 0, 0, jsonl_path=metrics_file)
+        history = folder / folders.METRICS
+        for path in (history, copy):
+            if path is not None:
+                metric_lines.truncate_lines(path, 0)
+        metric_lines.write(metrics, 0, 0, jsonl_path=history, copy=copy)
     return {"metrics": metrics, "epoch": 0, "step": 0, "details": details}
 
 

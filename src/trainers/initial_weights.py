@@ -1,9 +1,11 @@
 """Weights that a new run starts from: of a checkpoint, a run, a model folder, or a population's previous generation.
 
-In population-based training, Katib copies a trial's population folder to the trial that replaces it; it holds one
-checkpoint.
+In population-based training a trial continues with the weights of its parent, a trial of the generation before. They are
+in the parent's run folder (`population_parent`), or in a folder that Katib copies from the parent to the trial
+(`population_dir`), which its service makes for root alone where storage ignores `fsGroup`.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,19 @@ from runs import folder as folders
 from trainers import checkpoints, encoders, weights
 from trainers.task import Task
 
+logger = logging.getLogger(__name__)
+
 POPULATION_WEIGHTS = "weights.ckpt"  # in the population folder
 
 
 def find_source(config: DictConfig) -> str | None:
-    """Return `init_from`, else the checkpoint of the previous generation, else None."""
+    """Return `init_from`, else the weights of the previous generation, else None."""
+    if config.population_parent:
+        parent = Path(config.population_parent)
+        if (parent / folders.CHECKPOINTS / folders.BEST_CHECKPOINT).is_file():
+            return str(parent)
+        logger.info("%s has no weights to continue with, as in a population's first generation", parent)
+        return None
     if config.init_from or not config.population_dir:
         return config.init_from or None
     path = Path(config.population_dir) / POPULATION_WEIGHTS
@@ -59,10 +69,10 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
 
 
 def check_population(population_dir: str | None) -> None:
-    """Check that `save_for_population` replaces no file of another program.
+    """Check that `save_for_population` can write, and replaces no file of another program.
 
     Raises:
-        InputError: there is one.
+        InputError: it cannot, or there is one.
     """
     if population_dir:
         path = Path(population_dir) / POPULATION_WEIGHTS

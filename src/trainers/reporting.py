@@ -26,18 +26,18 @@ class Reporting(Callback):
     """
 
     def __init__(
-        self, metrics_file: Path, folder: Path, checkpoints: Checkpoints, log_steps: int, declared: Collection[str]
+        self, folder: Path, copy: Path | None, checkpoints: Checkpoints, log_steps: int, declared: Collection[str]
     ) -> None:
         """Set the outputs.
 
         Args:
-            metrics_file: file of the metric lines.
-            folder: the run folder, for predictions.
+            folder: the run folder, for metric lines and predictions.
+            copy: a second file of the metric lines; None if there is none.
             checkpoints: callback that tracks the best validation.
             log_steps: optimiser steps between two points of the loggers' curves.
             declared: metrics that the task's YAML declares.
         """
-        self.metrics_file, self.folder, self.checkpoints = metrics_file, folder, checkpoints
+        self.folder, self.copy, self.checkpoints = folder, copy, checkpoints
         self.log_steps, self.declared = log_steps, declared
         self.loss: torch.Tensor | None = None
         self.batches = 0
@@ -107,7 +107,7 @@ class Reporting(Callback):
             if best:
                 predictions.write(self.folder / folders.PREDICTIONS, pl_module.rows)
             epoch, step = trainer.current_epoch + 1, trainer.global_step
-            line = metric_lines.write(values, epoch, step, jsonl_path=self.metrics_file)
+            line = metric_lines.write(values, epoch, step, jsonl_path=self.folder / folders.METRICS, copy=self.copy)
             self.checkpoints.lines += 1
             for logger in trainer.loggers:
                 logger.log_metrics(line.values, step=step)

@@ -12,13 +12,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from config import files, process, source_code, tasks
+from config import files, interrupts, process, source_code, tasks
 from config.check import check_config
 from config.command import describe_empty_override
 from config.errors import InputError
+from config.retries import retries
 from runs import folder as folders
 from runs import metric_lines
 from runs import record as records
+from runs.masking import mask_secrets
 from runs.push import push_metric_lines
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,9 @@ class Run:
         record: run.json being written, on rank zero of a run that trains; otherwise None.
         finished_fields: content of run.json of a run that was finished before; empty for a run that trains.
         loggers: experiment trackers, after `open_loggers`.
+        opened: whether `open_run` has succeeded.
         reported: whether `report` wrote the result.
-        store: key-value store shared by the ranks (`distributed.start`); None for a single process.
+        peers: the other ranks; None for a single process, and before they have joined.
         metric_push: connection to Katib's DB manager; `run_end.finish` closes it.
         folder_lock: lock of the run folder; `run_end.finish` releases it.
     """
@@ -45,8 +48,9 @@ class Run:
     record: records.Record | None = None
     finished_fields: dict[str, Any] = field(default_factory=dict)
     loggers: list[Any] = field(default_factory=list)
+    opened: bool = False
     reported: bool = False
-    store: Any = None
+    peers: Any = None
     metric_push: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     folder_lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -60,10 +64,10 @@ class Run:
         """Content of run.json."""
         return self.record.fields if self.record is not None else self.finished_fields
 
-    @property
-    def metrics_file(self) -> Path:
-        """File of the metric lines."""
-        return Path(self.config.metrics_file or self.folder / folders.METRICS)
+    def write_metrics(self, values: Mapping[str, float], epoch: int, step: int) -> metric_lines.MetricLine:
+        """Report metrics beside those of validations; see `metric_lines.write`."""
+        copy = folders.metrics_copy(self.folder, self.config.metrics_file)
+        return metric_lines.write(values, epoch, step, jsonl_path=self.folder / folders.METRICS, copy=copy)
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Time a phase of the run."""
@@ -123,7 +127,7 @@ class Run:
             return
         from trainers import saved_model
 
-        line = metric_lines.write(best["metrics"], best["epoch"], best["step"], jsonl_path=self.metrics_file)
+        line = self.write_metrics(best["metrics"], best["epoch"], best["step"])
         self.record.update(
             best={"epoch": best["epoch"], "step": best["step"]}, details=best["details"], metrics=line.values
         )
@@ -152,15 +156,21 @@ class Run:
             )
 
 
-def open_run(config: DictConfig) -> Run:
-    """Open the run folder: of a new run, one to resume, or a finished one.
+def new_run(config: DictConfig) -> Run:
+    """Return a run that is not open yet, in Hydra's folder."""
+    return Run(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def open_run(run: Run) -> None:
+    """Open the run folder: of a new run, one to resume, or a finished one. `run_end.finish` ends a run that fails here, too.
 
     Raises:
         InputError: the configuration cannot train, or the folder holds something else. The folder is unchanged.
+        ProcessEnding, ProcessLostError: another process of the run has ended, or did not come.
     """
-    hydra_folder = Path(HydraConfig.get().runtime.output_dir)
-    run = Run(config, hydra_folder)
+    config, hydra_folder = run.config, run.folder
     try:
+        _join_ranks(run)
         words = [*HydraConfig.get().overrides.task, *HydraConfig.get().overrides.hydra]
         if empty := [message for word in words if (message := describe_empty_override(word))]:
             raise InputError("; ".join(empty))
@@ -171,7 +181,6 @@ def open_run(config: DictConfig) -> Run:
             check_hub_requirements(config.data, config.model)
         from trainers import distributed, hardware
 
-        run.store = distributed.start()
         run.folder, run.finished_fields = distributed.decide_on_rank_zero(lambda: _start_or_load(run))
         if hydra_folder.resolve() != run.folder.resolve():  # named by this rank's clock; rank zero's is used
             files.remove_new_folder(hydra_folder)
@@ -180,13 +189,21 @@ def open_run(config: DictConfig) -> Run:
             run.record.update(**machine)
         _seed(config.seed)
     except BaseException:
-        if run.store is not None:
-            distributed.stop()
         run.folder_lock.close()
         run.metric_push.close()
         files.remove_new_folder(hydra_folder)
         raise
-    return run
+    run.opened = True
+
+
+def _join_ranks(run: Run) -> None:
+    """Join the other processes of the run, if there are any, before anything can fail on one of them alone."""
+    if process.world_size() == 1:
+        return
+    from trainers import distributed
+
+    config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
+    run.peers = distributed.start({"config": mask_secrets(folders.to_plain(config))}, interrupts.current().post)
 
 
 def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
@@ -195,17 +212,16 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     Returns:
         The folder, and the record's fields if the run is finished.
     """
-    from trainers import initial_weights
-
     config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
+    records.check_job(run.folder)
     fields = _previous_fields(run.folder, config)
     if fields.get("status") != "finished":
-        if run.config.metrics_file is not None:
-            metric_lines.check_file(run.config.metrics_file)
-        initial_weights.check_population(run.config.population_dir)
+        check_places(run.config)
         run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
         run.folder_lock.enter_context(folders.lock_folder(run.folder))
         fields = _previous_fields(run.folder, config)  # another process may have finished it meanwhile
+        if retries() is not None and fields.get("status") != "finished":
+            records.check_progress(run.folder)
     if fields.get("status") == "finished":
         run.folder_lock.close()
         run.metric_push.close()
@@ -223,6 +239,24 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     choices = {group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group}
     run.update(own_code=source_code.custom_code() or None, choices=choices)
     return run.folder, {}
+
+
+def check_places(config: DictConfig) -> None:
+    """Check all that a run writes outside of its folder, before any data is prepared.
+
+    Raises:
+        InputError: something cannot be written, or is another program's.
+    """
+    from trainers import initial_weights
+
+    if config.metrics_file is not None:
+        metric_lines.check_file(config.metrics_file)
+    initial_weights.check_population(config.population_dir)
+    if config.quality.action != "off" and config.quality.summary:
+        files.check_writable(config.quality.summary, "the summary of the gate", append=True)
+    store = str((config.get("logger") or {}).get("tracking_uri", ""))
+    if store.startswith("sqlite:///"):
+        files.check_writable(store.removeprefix("sqlite:///"), "MLflow's database", append=True)
 
 
 def _previous_fields(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -1,36 +1,29 @@
-"""SIGTERM and Ctrl-C: finish the step, write a checkpoint, exit."""
+"""SIGTERM and Ctrl-C during training: finish the step, write a checkpoint, exit."""
 
 import signal
-from types import FrameType
 from typing import Any
 
 import torch
 
-from config.errors import SignalInterrupt
+from config import interrupts
 from trainers import distributed
 
 _AGREEMENT_STEPS = 8  # optimiser steps between two agreements of several processes
 
 
 class Signals:
-    """Signal handlers that defer a signal to the end of a training step, and raise at once outside training.
-
-    Attributes:
-        received: the signal's number, or 0.
-        training: whether signals are deferred to the end of the step.
-    """
+    """Signals that wait for the end of a training step, and raise at once outside training."""
 
     def __init__(self) -> None:
-        """Start without handlers."""
-        self.received = 0
-        self.training = False
+        """Use the handlers of this process."""
+        self._interrupts = interrupts.current()
         self._previous_handlers: dict[int, Any] = {}
 
     def install(self) -> None:
         """Handle SIGTERM and SIGINT. May be called again after Lightning has installed its handlers."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in interrupts.SIGNALS:
             self._previous_handlers.setdefault(number, signal.getsignal(number))
-            signal.signal(number, self._handle)
+            signal.signal(number, self._interrupts.handle)
 
     def restore(self) -> None:
         """Restore the previous handlers."""
@@ -38,11 +31,21 @@ class Signals:
             signal.signal(number, handler)
         self._previous_handlers = {}
 
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.training and not self.received:
-            self.received = number
-            return
-        raise SignalInterrupt(number, "interrupted")
+    def begin_training(self) -> None:
+        """Defer signals to the end of the step from now on."""
+        self._interrupts.deferred = True
+
+    def stop_deferring(self) -> None:
+        """Raise signals at once from now on."""
+        self._interrupts.deferred = False
+
+    def end_training(self) -> None:
+        """Raise a signal that came after the last step.
+
+        Raises:
+            SignalInterrupt: there is one.
+        """
+        self._interrupts.end_deferral()
 
     def agreed(self, step: int | None, device: torch.device) -> int:
         """Return the signal once all processes agree on it, else 0. A collective if there are several processes.
@@ -51,11 +54,11 @@ class Signals:
             step: the optimiser step; None to agree regardless of the step.
             device: device of the processes' collectives.
         """
+        received = self._interrupts.received
         if not torch.distributed.is_initialized():
-            return self.received
+            return received
         if step is not None and step % _AGREEMENT_STEPS:
             return 0
-        if distributed.any_rank(bool(self.received), device):
-            self.received = max(distributed.gather(self.received))
-            return self.received
+        if distributed.any_rank(bool(received), device):
+            return max(distributed.gather(received))
         return 0

@@ -1,0 +1,88 @@
+"""Retries of Argo Workflows, which runs the steps of Kubeflow Pipelines, with processes in place of pods.
+
+As processNodeRetries in argoproj/argo-workflows, workflow/controller/operator.go (3.7 and 4.0): a pod that ended by itself with
+another code than 0 is Failed, one that was deleted is in Error. OnFailure retries the former only, OnError the latter only. The
+maximum of the backoff counts from the start of the first pod: after it nothing is retried.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+POLICIES = {"2.16": "OnFailure", "2.17": "OnError"}  # of KFP's manifests, by version
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended.
+
+    Attributes:
+        phase: Succeeded, Failed or Error.
+        code: Exit code of the last pod.
+        pods: Number of pods.
+        log: What they printed.
+    """
+
+    phase: str
+    code: int
+    pods: int
+    log: str
+
+
+class Argo:
+    """Runs steps.
+
+    Attributes:
+        policy: The retry policy of the cluster.
+        retry: The `retryPolicy` of a step in a compiled pipeline.
+        elapsed: Seconds that each pod takes, as far as the maximum of the backoff is concerned.
+    """
+
+    def __init__(self, policy: str, retry: Mapping[str, Any], elapsed: float = 0.0) -> None:
+        self.policy, self.retry, self.elapsed = policy, retry, elapsed
+
+    def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        deleted: Sequence[int] = (),
+        marker: Path | None = None,
+    ) -> Outcome:
+        """Run a step and retry it. The same call once more is what Retry does in KFP: the nodes have the same ids again.
+
+        Args:
+            command: Command of the pod.
+            environment: Environment variables of the pod.
+            deleted: Numbers of the pods that are deleted when `marker` exists.
+            marker: A file that the step writes while it works.
+        """
+        log = ""
+        for number in range(int(self.retry["maxRetryCount"]) + 1):
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **environment, "ARGO_NODE_ID": f"workflow-{number}"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            if number in deleted and marker is not None:
+                while not marker.exists():
+                    time.sleep(0.01)
+                # The launcher ends at SIGTERM and the rest of the container is killed with it.
+                os.killpg(process.pid, signal.SIGKILL)
+                os.kill(int(marker.read_text()), signal.SIGKILL)
+                marker.unlink()
+            output, _ = process.communicate(timeout=120)
+            log += output
+            phase = "Error" if number in deleted else "Failed" if process.returncode else "Succeeded"
+            outcome = Outcome(phase, process.returncode, number + 1, log)
+            late = self.elapsed * (number + 1) > float(str(self.retry["backoffMaxDuration"]).removesuffix("s"))
+            if phase == "Succeeded" or late or self.policy != {"Failed": "OnFailure", "Error": "OnError"}[phase]:
+                return outcome
+        return outcome

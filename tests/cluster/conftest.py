@@ -1,0 +1,18 @@
+"""Fixtures of the tests on a cluster, and the versions that it has."""
+
+from typing import Any
+
+from real_cluster import KUBECONFIG, VERSIONS, namespace, require, submit, versions
+
+__all__ = ["namespace", "require", "submit", "versions"]
+
+if not KUBECONFIG:
+    collect_ignore = ["test_pipelines_on_cluster.py"]  # test_experiments_on_cluster.py says once what is skipped
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints the versions that were found on the cluster."""
+    if VERSIONS:
+        terminalreporter.section("cluster")
+        for name, version in VERSIONS.items():
+            terminalreporter.line(f"{name}: {version}")

@@ -1,0 +1,170 @@
+"""Pipelines on a real Kubeflow Pipelines: two complete runs, the cache, lost pods, termination, schedules."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_cluster import DEADLINE, IMAGE, ROOT, STORAGE, install, kubectl, run, wait
+
+SPACE = os.environ.get(
+    "ISOTRAIN_CLUSTER_PIPELINES", "kubeflow"
+)  # where runs are: a KFP without users has one namespace
+LIMIT = 3 * DEADLINE
+IMAGES = [
+    *("model=resnet18", "model.name=resnet10t", "model.stem=standard", "data=shapes", "data.image_size=32"),
+    *("data.batch_size=32", "data.sample.train=800", "data.sample.val=200", "trainer.max_epochs=6"),
+]
+QUESTIONS = [
+    "model=bert_tiny",
+    "data=squad_sample",
+    "data.sample.train=400",
+    "data.sample.val=100",
+    "trainer.max_epochs=1",
+]
+STEPS = [
+    *("data", "plan", "quality", "quality gate", "drift", "drift gate", "tune", "train", "evaluate", "explain"),
+    *("explanation gate", "benchmark", "benchmark gate", "register", "finish"),
+]
+
+Submit = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def pipeline(versions: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled pipeline with small requests, and what it needs in the namespace of the runs."""
+    if "Kubeflow Pipelines" not in versions:
+        pytest.skip("the cluster has no Kubeflow Pipelines")
+    if "KFP_HOST" not in os.environ:
+        pytest.skip("KFP_HOST, the address of the Kubeflow Pipelines API, is not set")
+    folder = tmp_path_factory.mktemp("pipeline")
+    kubectl("label", "namespace", SPACE, "--overwrite", "katib.kubeflow.org/metrics-collector-injection=enabled")
+    kubectl("-n", SPACE, "delete", "job", "isotrain-volumes", "--ignore-not-found")
+    install(ROOT / "deploy" / "base", folder / "base", SPACE)
+    if STORAGE == "present":
+        names = kubectl("-n", SPACE, "get", "pvc", "-o", "name")
+        assert "isotrain-runs" in names, f"the claims isotrain-runs and isotrain-cache are not in {SPACE}"
+    sizes = ["small.cpu=50m", "small.memory=256Mi", "large.cpu=100m", "large.memory=512Mi", f"image={IMAGE}"]
+    path = folder / "small.yaml"
+    done = run("pipelines", "compile", *sizes, "-o", str(path))
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def submit(pipeline: Path) -> Iterator[Submit]:
+    """Submits the pipeline: submit("model=bert_tiny", explain="warn", wait=False); what still runs is terminated after."""
+    runs: list[str] = []
+
+    def call(*overrides: str, waits: bool = True, **parameters: str) -> Any:
+        options = [
+            word for name, value in {"explain": "warn", **parameters}.items() for word in ("-p", f"{name}={value}")
+        ]
+        options += ["--timeout", f"{LIMIT:g}"] if waits else ["--no-wait"]
+        done = run(
+            "pipelines",
+            "submit",
+            str(pipeline),
+            *overrides,
+            *options,
+            "--version",
+            f"t{time.time_ns()}",
+            timeout=LIMIT + 60,
+        )
+        runs.extend(re.findall(r"^run=(\S+)", done.stdout, re.MULTILINE))
+        return done
+
+    yield call
+    for name in runs:
+        run("pipelines", "terminate", name)
+
+
+def table(run_id: str) -> dict[str, str]:
+    """States of the steps that `status` prints, by step and in its order."""
+    done = run("pipelines", "status", run_id)
+    assert done.returncode == 0, done.stderr
+    rows = (re.match(r"(?P<step>\S+(?: \S+)*?)\s+(?P<state>[A-Z]{6,})\b", line) for line in done.stdout.splitlines())
+    return {row["step"]: row["state"] for row in rows if row}
+
+
+def run_of(done: Any) -> str:
+    """The id of a submitted run."""
+    match = re.search(r"^run=(\S+)", done.stdout, re.MULTILINE)
+    assert match, done.stdout + done.stderr
+    return match[1]
+
+
+def step_pod(run_id: str, word: str) -> str:
+    """The pod in which the command of a step runs, or nothing."""
+    rows = json.loads(kubectl("-n", SPACE, "get", "pods", "-l", f"pipeline/runid={run_id}", "-o", "json"))["items"]
+    for row in rows:
+        text = json.dumps(row["spec"]["containers"])
+        if row["status"].get("phase") == "Running" and word in text and "-impl-" in row["metadata"]["name"]:
+            return str(row["metadata"]["name"])
+    return ""
+
+
+@pytest.mark.parametrize("overrides", [IMAGES, QUESTIONS], ids=["images", "questions"])
+def test_a_pipeline_succeeds_step_by_step(submit: Submit, overrides: list[str]) -> None:
+    done = submit(*overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = table(run_of(done))
+    assert list(states) == STEPS
+    assert set(states.values()) <= {"SUCCEEDED", "CACHED", "SKIPPED"}, states
+    assert len([line for line in done.stderr.splitlines() if "executor" in line]) == 0
+    assert len(done.stderr.splitlines()) < 80  # a line for each change
+
+
+def test_a_second_submission_takes_results_from_the_cache(submit: Submit) -> None:
+    refresh = f"r{int(time.time())}"
+    states = [table(run_of(submit(*QUESTIONS, refresh=refresh))) for _ in range(2)]
+    for step in ("quality", "train", "explain"):
+        assert (states[0][step], states[1][step]) == ("SUCCEEDED", "CACHED"), states
+
+
+def test_a_search_runs_from_inside(submit: Submit) -> None:
+    done = submit(*IMAGES, tune="katib/images-random.yaml", trials="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert table(run_of(done))["tune"] == "SUCCEEDED"
+
+
+def test_a_refused_input_is_not_retried_and_is_named(submit: Submit) -> None:
+    done = submit("model=resnet18", "data=image_folder", "data.path=/runs/absent")
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert "/runs/absent" in done.stdout + done.stderr
+    assert table(run_of(done))["data"] == "FAILED"
+
+
+def test_a_deleted_pod_is_retried(submit: Submit) -> None:
+    name = run_of(submit(*IMAGES, "trainer.max_epochs=60", waits=False, refresh=f"d{int(time.time())}"))
+    pod = wait(lambda: step_pod(name, "train_step") or step_pod(name, "def train"), "the train step", LIMIT)
+    kubectl("-n", SPACE, "delete", "pod", pod, "--wait=false")
+    states = wait(
+        lambda: end if (end := table(name)).get("finish") in ("SUCCEEDED", "FAILED") else None, "the run", LIMIT
+    )
+    assert states["train"] == "SUCCEEDED", states
+
+
+def test_terminate_ends_everything(submit: Submit) -> None:
+    name = run_of(submit(*IMAGES, waits=False, tune="katib/images-random.yaml", trials="4"))
+    wait(lambda: table(name).get("tune") == "RUNNING", "the search", LIMIT)
+    for _ in range(2):  # twice is no error
+        done = run("pipelines", "terminate", name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    searches = kubectl("-n", SPACE, "get", "experiments.kubeflow.org", "-o", "name")
+    assert "/tune-" not in searches
+    assert "RUNNING" not in table(name).values()
+
+
+def test_schedules_are_listed_replaced_and_removed(pipeline: Path) -> None:
+    options = ["--name", "isotrain-cluster-test"]
+    for _ in range(2):
+        done = run("pipelines", "schedule", str(pipeline), *QUESTIONS, "--cron", "0 0 3 1 1 *", *options)
+        assert done.returncode == 0, done.stderr
+    assert run("pipelines", "schedule", "--list").stdout.count("isotrain-cluster-test") == 1
+    assert run("pipelines", "schedule", "--remove", *options).returncode == 0
+    assert "isotrain-cluster-test" not in run("pipelines", "schedule", "--list").stdout
