@@ -67,15 +67,18 @@ def retire(server: Server, schedules: Sequence[Any], wait: bool, timeout: float 
 
 
 def format_schedules(server: Server, schedules: Sequence[Any]) -> str:
-    """Format schedules as a table: name, id, whether enabled, cron, and the latest run with its state."""
-    rows = []
+    """Format schedules as a table: name, whether enabled, cron, and state of the latest run; their ids are below each row."""
+    rows, ids = [], []
     for item in schedules:
         cron = getattr(getattr(item.trigger, "cron_schedule", None), "cron", None)
         runs = _list_runs(server, item.recurring_run_id)
-        latest = f"{runs[0].run_id} {run_state(runs[0])}" if runs else "no run yet"
         state = "enabled" if _is_enabled(item) else "disabled"
-        rows.append([str(item.display_name), state, str(cron or "periodic"), latest, str(item.recurring_run_id)])
-    return format_table(["name", "state", "cron", "latest run", "id"], rows, terminal_width(), limit=60, flexible=0)
+        latest = run_state(runs[0]) if runs else "no run yet"
+        rows.append([str(item.display_name), state, str(cron or "periodic"), latest])
+        ids.append(f"  id {item.recurring_run_id}" + (f"\n  latest run {runs[0].run_id}" if runs else ""))
+    table = format_table(["name", "state", "cron", "latest run"], rows, terminal_width(), limit=30, flexible=0)
+    head, *lines = table.split("\n")
+    return "\n".join([head, *(f"{line}\n{text}" for line, text in zip(lines, ids, strict=True))])
 
 
 def wait_for_runs(server: Server, schedules: Sequence[Any], wait: bool, timeout: float | None) -> None:

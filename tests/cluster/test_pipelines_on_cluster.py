@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from real_cluster import DEADLINE, IMAGE, ROOT, STORAGE, install, kubectl, run, wait
 
+from pipelines import nodes
+
 SPACE = os.environ.get(
     "ISOTRAIN_CLUSTER_PIPELINES", "kubeflow"
 )  # where runs are: a KFP without users has one namespace
@@ -98,12 +100,12 @@ def run_of(done: Any) -> str:
     return match[1]
 
 
-def step_pod(run_id: str, word: str) -> str:
-    """The pod in which the command of a step runs, or nothing."""
+def step_pod(run_id: str, step: str) -> str:
+    """The pod in which the command of a step runs, or nothing; the pod's containers do not name the step."""
     rows = json.loads(kubectl("-n", SPACE, "get", "pods", "-l", f"pipeline/runid={run_id}", "-o", "json"))["items"]
     for row in rows:
-        text = json.dumps(row["spec"]["containers"])
-        if row["status"].get("phase") == "Running" and word in text and "-impl-" in row["metadata"]["name"]:
+        node = row["metadata"].get("annotations", {}).get("workflows.argoproj.io/node-name", "")
+        if row["status"].get("phase") == "Running" and re.search(nodes.step_pattern(step), node):
             return str(row["metadata"]["name"])
     return ""
 
@@ -140,8 +142,8 @@ def test_a_refused_input_is_not_retried_and_is_named(submit: Submit) -> None:
 
 
 def test_a_deleted_pod_is_retried(submit: Submit) -> None:
-    name = run_of(submit(*IMAGES, "trainer.max_epochs=60", waits=False, refresh=f"d{int(time.time())}"))
-    pod = wait(lambda: step_pod(name, "train_step") or step_pod(name, "def train"), "the train step", LIMIT)
+    name = run_of(submit(*IMAGES, "trainer.max_epochs=20", waits=False, refresh=f"d{int(time.time())}"))
+    pod = wait(lambda: step_pod(name, "train"), "the train step", LIMIT)
     kubectl("-n", SPACE, "delete", "pod", pod, "--wait=false")
     states = wait(
         lambda: end if (end := table(name)).get("finish") in ("SUCCEEDED", "FAILED") else None, "the run", LIMIT
