@@ -83,6 +83,10 @@ class Argo:
             phase = "Error" if number in deleted else "Failed" if process.returncode else "Succeeded"
             outcome = Outcome(phase, process.returncode, number + 1, log)
             late = self.elapsed * (number + 1) > float(str(self.retry["backoffMaxDuration"]).removesuffix("s"))
-            if phase == "Succeeded" or late or self.policy != {"Failed": "OnFailure", "Error": "OnError"}[phase]:
+            if (
+                phase == "Succeeded"
+                or late
+                or self.policy not in ("Always", {"Failed": "OnFailure", "Error": "OnError"}[phase])
+            ):
                 return outcome
         return outcome

@@ -97,7 +97,9 @@ def step(request: pytest.FixtureRequest, tmp_path: Path) -> Step:
     return Step(tmp_path, request.param)
 
 
-@pytest.mark.parametrize(("policy", "code"), [("OnError", 2), *(("OnFailure", code) for code in PERMANENT)])
+@pytest.mark.parametrize(
+    ("policy", "code"), [("OnError", 2), ("Always", 2), *(("OnFailure", code) for code in PERMANENT)]
+)
 def test_a_failure_that_would_be_repeated_is_not_retried(policy: str, code: int, tmp_path: Path) -> None:
     step = Step(tmp_path, policy)
     outcome = step.run(f"{code} 0 0 0 0")
@@ -105,10 +107,12 @@ def test_a_failure_that_would_be_repeated_is_not_retried(policy: str, code: int,
     assert outcome.log.count("command ") == 1
     assert (step.record["code"], step.record["message"]) == (code, "the reason")
     refusals = outcome.log.count("isotrain: train: not retried, because it")
-    assert refusals == outcome.pods - 1 == (2 if policy == "OnFailure" else 0)
+    assert refusals == outcome.pods - 1 == (0 if policy == "OnError" else 2)
 
 
-@pytest.mark.parametrize(("policy", "code"), [("OnFailure", 8), *(("OnError", code) for code in retries.REPEATABLE)])
+@pytest.mark.parametrize(
+    ("policy", "code"), [("OnFailure", 8), ("Always", 8), *(("OnError", code) for code in retries.REPEATABLE)]
+)
 def test_a_failure_that_may_pass_is_repeated_by_the_step(policy: str, code: int, tmp_path: Path) -> None:
     step = Step(tmp_path, policy)
     outcome = step.run(f"{code} 0")
