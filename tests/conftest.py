@@ -32,6 +32,13 @@ def denormals() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def step_environment() -> Iterator[None]:
+    """Takes back what a step of a pipeline sets in this process: other tests would wait for locks that they expect to be refused."""
+    yield
+    os.environ.pop("ISOTRAIN_WAIT", None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data. Tests on it skip, loudly, where it is absent."""

@@ -128,6 +128,17 @@ def test_attempts_of_the_step_and_of_argo_are_not_multiplied(step: Step) -> None
     assert ("3 attempts have failed, the last one with exit code 8" in outcome.log) == (outcome.pods > 1)
 
 
+def test_attempts_of_the_step_and_of_train_py_are_not_multiplied(tmp_path: Path) -> None:
+    """A trial's train.py starts itself again (config.retries); a step's must not."""
+    step = Step(tmp_path, "OnError")
+    lines = "\n".join(f"    {line}" for line in COMMAND.splitlines())
+    (tmp_path / "command.py").write_text(
+        f"from config.retries import repeat_failures\nwith repeat_failures():\n{lines}\n"
+    )
+    outcome = step.run("8 8 8 8 8 8 8 8 8 8")
+    assert (outcome.code, outcome.log.count("command ")) == (8, 3)
+
+
 def test_a_deleted_pod_is_retried_where_argo_does(step: Step) -> None:
     """With OnFailure it is the run that is retried, by hand."""
     outcome = step.run("hang 0", deleted=(0,))

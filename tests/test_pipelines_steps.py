@@ -22,7 +22,7 @@ from tests.katib_api_double import Api
 from config import source_code
 from config.errors import ExecutionError, InputError
 from config.files import read_json, write_json
-from pipelines import artifacts, compilation, interruption, known_results, record, report, steps, unfinished
+from pipelines import artifacts, compilation, graph, interruption, known_results, record, report, steps, unfinished
 from pipelines.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -482,7 +482,7 @@ def test_the_report_draws_the_graph_that_is_compiled() -> None:
     parents["finish"] = set()  # it waits for all
     # An edge that a longer path replaces is not drawn.
     direct = {name: own - {far for parent in own for far in ancestors(parent)} for name, own in parents.items()}
-    assert {name: set(own) for name, own in record.DEPENDENCIES.items()} == direct
+    assert {name: set(own) for name, own in graph.DEPENDENCIES.items()} == direct
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,7 @@ def response_message(error: Any) -> str:
     with contextlib.suppress(ValueError):
         value = json.loads(body)
         if isinstance(value, dict):
-            body = str(value.get("message") or value.get("error") or "")
+            body = str(value.get("message") or value.get("error_message") or value.get("error") or "")
     line = " ".join(body.split())
     return (line if len(line) <= 500 else line[:497] + "...") or str(error.reason or "")
 

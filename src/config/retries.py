@@ -14,11 +14,8 @@ from config.errors import InputError
 
 RETRIES = "ISOTRAIN_RETRIES"  # failures that are still forgiven; set in all pods whose restarts nothing else counts
 RESTARTED = "ISOTRAIN_RESTARTED"  # set by `repeat_failures` for the next attempt, in the same pod
-PLAIN_FAILURES = (
-    1,
-    7,
-    8,
-)  # exit codes: a bug, an unreachable server, no memory or disk. Others fail again, or ask to end
+# Exit codes: a bug, an unreachable server, no memory or disk. Others would come again, or ask to end.
+PLAIN_FAILURES = (1, 7, 8)
 _ELASTIC_COUNT = "TORCHELASTIC_RESTART_COUNT"  # prefix of torchrun's key-value store
 
 
@@ -47,7 +44,7 @@ def repeat_failures() -> Iterator[None]:
         left = retries() or 0
         if request.code not in PLAIN_FAILURES or not left:
             raise
-        print(f"isotrain: starting again after exit code {request.code}; {left - 1} retries left", file=sys.stderr)
+        print(f"isotrain: starting again after exit code {request.code}; retries left: {left - 1}", file=sys.stderr)
         for child in multiprocessing.active_children():  # data-loading workers, which watch this process's id
             child.terminate()
             child.join(5)

@@ -43,8 +43,8 @@ class Rule:
     """A rule of `check`.
 
     Attributes:
-        code: K0xx: what was not checked; K1xx: the cluster refuses the Experiment; K2xx: it is accepted and cannot work; K3xx: it works badly;
-            K4xx: the trial's Hydra command line.
+        code: K0xx: what was not checked; K1xx: the cluster refuses the Experiment; K2xx: it is accepted and cannot work;
+            K3xx: it works badly; K4xx: the trial's Hydra command line.
         level: error, warning or note.
         title: what holds where the rule finds nothing, in one line.
         problems: function that returns the problems of an Experiment.

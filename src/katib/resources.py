@@ -55,14 +55,14 @@ class Resources:
 
 
 def change_resources(experiment: Experiment, resources: Resources) -> None:
-    """Set the resources of every container that trains, in place: those of the primary container's name in all pods.
+    """Set the resources of every container that trains, in place.
 
     Raises:
         InputError: there is no such container.
     """
     if resources == Resources():
         return
-    rows = [row for row in experiment.containers() if row[1].get("name") == experiment.primary_name]
+    rows = experiment.replicas
     if not rows:
         raise InputError(f"{experiment.document.file} has no primary container whose resources could be set")
     key = "resourcesPerNode" if experiment.kind == "TrainJob" else "resources"

@@ -17,6 +17,7 @@ from config.errors import InputError
 from config.files import PROJECT
 from pipelines.commands import experiment_path
 from pipelines.compilation import spec_parameters
+from pipelines.resources import AMOUNTS
 from pipelines.verdict import POLICIES
 
 CHOICES = {
@@ -32,12 +33,6 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "LIST": (list, "a list, as [a,b]"),
     "STRUCT": (dict, "a mapping"),
 }
-# Parameters, patterns of their values, and words for a message.
-_TRIAL_RESOURCES = (
-    ("trial_cpu", r"\d+(\.\d+)?|\d+m", "a number of CPUs, as 2 or 500m"),
-    ("trial_memory", r"\d+([EPTGMK]i?)?", "an amount of memory, as 4Gi"),
-    ("trial_gpus", r"\d+", "a whole number, 0 or more"),
-)
 _MAY_BE_EMPTY = ("baseline",)  # no comparison
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+|databricks")  # of MLflow
 _ALIASES = {"again": "refresh"}  # former names; files compiled with them keep them
@@ -123,7 +118,8 @@ def _check_ranges(values: Mapping[str, Any], local: bool) -> None:
 
 def _check_trial_resources(values: Mapping[str, Any], local: bool) -> None:
     """Check the resources of a search's trials, which the tune step passes to Katib."""
-    for name, pattern, example in _TRIAL_RESOURCES:
+    for resource, (pattern, noun, example) in AMOUNTS.items():
+        name = f"trial_{resource}"
         value = str(values.get(name, ""))
         if value and not values.get("tune"):
             raise InputError(f"-p {name}={value}: has no effect without -p tune=FILE, the Experiment of the trials")
@@ -132,7 +128,7 @@ def _check_trial_resources(values: Mapping[str, Any], local: bool) -> None:
                 f"-p {name}={value}: has no effect with tune_backend=local: trials are processes of the step"
             )
         if value and not re.fullmatch(pattern, value):
-            raise InputError(f"-p {name}={value}: must be {example}")
+            raise InputError(f"-p {name}={value}: must be {noun}, such as {example}")
 
 
 def _check_values(values: Mapping[str, Any], local: bool) -> None:

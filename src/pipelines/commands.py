@@ -15,16 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cluster.reasons import EXIT_CODES
 from config.errors import ExecutionError, SignalInterrupt
 from config.files import PROJECT
 
 _PREFIX = "isotrain: "  # of a command's message on stderr
-EXIT_CODES = {
-    2: "invalid input", 3: "training diverged", 4: "the data contract is violated", 5: "the explanation gate failed",
-    6: "the search failed", 7: "a server does not answer", 8: "no disk space or memory left",
-    130: "interrupted", 137: "killed, perhaps for want of memory", 138: "another process of the training was lost",
-    143: "interrupted",
-}  # fmt: skip
 
 
 def experiment_path(file: str) -> Path:
@@ -102,9 +97,8 @@ def _forward_signals(process: subprocess.Popen[str]) -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         if process.poll() is None:
             process.send_signal(number)
-        if callable(
-            outer
-        ):  # of the step: it records the interruption at once, and must not raise before the command ends
+        # That of the step records the interruption at once. It must not raise before the command ends.
+        if callable(outer):
             with suppress(SignalInterrupt):
                 outer(number, frame)
 

@@ -13,7 +13,7 @@ from config.error_handling import report_errors
 from config.errors import ExecutionError, SignalInterrupt
 from config.terminal import format_table, make_printable, terminal_width
 from pipelines import report
-from pipelines.graph import DEPENDENCIES as DEPENDENCIES
+from pipelines.graph import DEPENDENCIES
 from pipelines.interruption import hold_lock, is_locked, on_termination
 from pipelines.retries import describe_attempts, start_attempt
 
@@ -109,8 +109,8 @@ def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:
 def publish_run(run: Path, kfp_state: str, error: str) -> dict[str, Any]:
     """Write and return pipeline.json: how a run ended, and the records of its steps.
 
-    A step whose process is gone is interrupted, whatever its record says. The steps tell the state: KFP's own is COMPLETE for a successful run in its last step, and RUNNING for one whose pod was
-    lost (backend 2.17).
+    A step whose process is gone is interrupted, whatever its record says. The steps tell the state: KFP's own is COMPLETE
+    for a successful run in its last step, and RUNNING for one whose pod was lost (backend 2.17).
 
     Args:
         run: Folder of the run.

@@ -13,11 +13,11 @@ from config.errors import InputError
 from pipelines.compilation import read_documents
 
 _ASSIGNMENT = re.compile(r"([a-z][a-z0-9-]*)\.(cpu|memory|gpus)=(.*)")
-# Amounts as Kubernetes writes them, and an example of each.
-_AMOUNTS = {
-    "cpu": (r"[1-9]\d*m?|\d+\.\d+", "4 or 500m"),
-    "memory": (r"[1-9]\d*(\.\d+)?[KMGT]i?", "16Gi"),
-    "gpus": (r"\d+", "1"),
+# Amounts as Kubernetes writes them: pattern, what they are, and an example.
+AMOUNTS = {
+    "cpu": (r"[1-9]\d*m?|\d+\.\d+", "a number of CPUs", "4 or 500m"),
+    "memory": (r"[1-9]\d*(\.\d+)?[KMGT]i?", "an amount of memory", "16Gi"),
+    "gpus": (r"\d+", "a whole number", "1"),
 }
 _GPU = "nvidia.com/gpu"
 
@@ -63,7 +63,7 @@ def refuse_resources(assignments: Sequence[str]) -> None:
 
 def _change_step(executors: Mapping[str, Any], step: str, name: str, text: str) -> None:
     """Set a resource of a step; a component that is used several times, such as the gate, has several executors."""
-    pattern, example = _AMOUNTS[name]
+    pattern, _, example = AMOUNTS[name]
     if not re.fullmatch(pattern, text) or (name != "gpus" and not re.search("[1-9]", text)):
         raise InputError(f"-p {step}.{name}={text}: must be an amount such as {example}")
     matches = [executor for key, executor in executors.items() if re.fullmatch(rf"exec-{re.escape(step)}(-\d+)?", key)]

@@ -16,11 +16,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+from cluster.reasons import EXIT_CODES
 from config.errors import DivergenceError
-from pipelines.commands import EXIT_CODES
 
 # Environment variables of a step. None of them is a part of the key of a cached step.
-RETRIES = "ISOTRAIN_RETRIES"  # attempts after the first; compiled into the pipeline
+RETRIES = "ISOTRAIN_STEP_RETRIES"  # attempts after the first; compiled into the pipeline
 SECONDS = "ISOTRAIN_RETRY_SECONDS"  # before the second attempt; doubled for each further one
 NODE = "ARGO_NODE_ID"  # set by Argo; another one for each retry of Argo, the same one when a run is retried by hand
 REPEATABLE = (7, 8, 137, 138)  # a server is away, disk or memory full, killed, another process of the training was lost

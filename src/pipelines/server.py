@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.api import response_message
 from config.errors import InputError, UnreachableError
 from pipelines.compilation import read_documents
 
@@ -84,7 +85,7 @@ class Server:
         except ValueError as error:
             raise InputError(str(error)) from error
         except ApiException as error:
-            message = f"{error.status} {_error_message(error)}"
+            message = f"{error.status} {response_message(error)}"
             if error.status in (401, 403):
                 raise InputError(f"{server} denies access ({message}): set KFP_TOKEN") from error
             if error.status and 400 <= error.status < 500:
@@ -184,12 +185,3 @@ def _check_health(host: str, token: str | None) -> Any:
         settings.api_key = {"authorization": token}
         settings.api_key_prefix = {"authorization": "Bearer"}
     return kfp_server_api.HealthzServiceApi(kfp_server_api.ApiClient(settings)).healthz_service_get_healthz()
-
-
-def _error_message(error: Any) -> str:
-    """The message of the server, without its stack."""
-    try:
-        answer = json.loads(error.body)
-        return str(answer.get("message") or answer["error_message"])[:300]  # the latter where files are uploaded
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return str(error.reason or "")

@@ -18,6 +18,7 @@ from runs import folder as folders
 from runs import provenance
 from runs.masking import mask_command, mask_secrets
 from runs.metric_lines import format_time
+from runs.push import TRIAL_VARIABLE
 from runs.utilisation import UtilisationMonitor, peak_memory
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
@@ -126,7 +127,7 @@ def start_record(
         "job_uid": os.environ.get(JOB_VARIABLE) or None,
         "revision": code["revision"],
         "dirty": code["dirty"],
-        "resumed_from": _checkpoint_time(path),
+        "checkpoint_mtime_ns": _checkpoint_time(path),
     }
     sessions = [*_mark_lost(previous.get("sessions", []), path), session]
     fields: dict[str, Any] = {
@@ -172,7 +173,7 @@ def check_job(folder: str | os.PathLike[str]) -> None:
     Raises:
         InputError: The run was started by another job of the same trial, and has not finished.
     """
-    uid, trial = os.environ.get(JOB_VARIABLE), os.environ.get("KATIB_TRIAL_NAME")
+    uid, trial = os.environ.get(JOB_VARIABLE), os.environ.get(TRIAL_VARIABLE)
     record = files.read_json(Path(folder) / folders.RECORD)
     sessions = record.get("sessions")
     last = sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else {}
@@ -191,7 +192,9 @@ def check_progress(folder: Path) -> None:
     """
     sessions = files.read_json(folder / folders.RECORD).get("sessions") or []
     current = _checkpoint_time(folder)
-    lost = [row.get("exit_code") is None and row.get("resumed_from", 0) == current for row in sessions[-MAX_KILLS:]]
+    lost = [
+        row.get("exit_code") is None and row.get("checkpoint_mtime_ns", 0) == current for row in sessions[-MAX_KILLS:]
+    ]
     if len(lost) == MAX_KILLS and all(lost):
         raise ResourceError(
             f"{folder}: the last {MAX_KILLS} starts of this run were killed before they wrote a checkpoint, perhaps for "
