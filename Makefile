@@ -9,7 +9,7 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-more lint pipeline studies bench lock clean
+.PHONY: help train test test-slow test-more lint audit pipeline studies bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ test-slow: $(DEV)  ## run the slow tests
 # Of those, what CI runs, too, the longest files first; the others train, search or run pipelines for long, or build an image as root.
 MORE := resume distributed explain registry errors own_task saved shipped_before
 test-more: $(DEV)  ## run the slow tests that CI runs
-	$(PYTEST) --no-loadscope-reorder -m slow $(MORE:%=tests/test_%.py) $(ARGS)
+	$(PYTEST) --no-loadscope-reorder -m slow tests/fuzz $(MORE:%=tests/test_%.py) $(ARGS)
 
 # actionlint has no wheel: Go builds it where there is Go, with its checksum database as the lock.
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -41,6 +41,15 @@ lint: $(DEV)  ## ruff, mypy, import-linter; zizmor and actionlint for workflows,
 	$(BIN)/hadolint Dockerfile
 	@if command -v go >/dev/null; then echo actionlint; go run $(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml; \
 	  else echo "Go is not installed: actionlint is skipped" >&2; fi
+
+# requirements-dev.lock has all that the other locks have. ARGS="--ignore-vuln ID" for an advisory that does not concern us: say why.
+audit: $(VENV)/audit/.installed  ## look up known vulnerabilities of the locked packages (needs the network)
+	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes --progress-spinner off -r requirements-dev.lock $(ARGS)
+
+$(VENV)/audit/.installed: requirements-audit.lock
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-audit.lock
+	@touch $@
 
 # Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
 PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
@@ -67,6 +76,7 @@ lock: $(DEV)  ## update the lock files (needs uv)
 	$(COMPILE) --all-extras --group dev -o requirements-dev.lock
 	$(COMPILE) $(EXTRAS) -c requirements-dev.lock -o requirements.lock
 	$(COMPILE) $(EXTRAS) $(addprefix --no-emit-package ,$(CLIENT)) -c requirements-dev.lock -o requirements-image.lock
+	$(COMPILE:pyproject.toml=) --group audit -o requirements-audit.lock
 
 clean:  ## remove the environment and the caches of tools
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -54,9 +54,11 @@ def train(run: "Run") -> None:
     from trainers import initial_weights
     from trainers.build import build, check_model, check_targets
     from trainers.fit import check_trainer, fit
+    from trainers.optimizers import check_optimizer
 
     config = run.config
     check_targets(config)
+    check_optimizer(config)
     check_model(config)
     check_trainer(config, run.folder)
     explanations.check_options(config)

@@ -1,8 +1,7 @@
 """python -m benchmarks [--data FOLDER] [NAME ...]: every measurement, one after the other, as Markdown on stdout.
 
-NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, search, dropout, quality,
-explain); all by
-default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
+NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, cache_checks,
+search, dropout, quality, explain); all by default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
 measured on generated data is.
 """
 
@@ -22,6 +21,7 @@ NAMES = (
     "startup",
     "spans",
     "memory",
+    "cache_checks",
     "search",
     "dropout",
     "quality",
@@ -67,7 +67,7 @@ def _arguments(name: str, data: Path | None, images: Path | None) -> list[str]:
         return ["--data", str(data), "--images", str(images)] if data and images else []
     if name.startswith("images"):
         return ["--data", str(images)] if images else []
-    return [] if data is None or name in ("spans", "search", "dropout") else ["--data", str(data)]
+    return [] if data is None or name in ("spans", "search", "dropout", "cache_checks") else ["--data", str(data)]
 
 
 if __name__ == "__main__":

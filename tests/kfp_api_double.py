@@ -32,6 +32,7 @@ class Api:
     Attributes:
         pipelines, versions, experiments, runs, schedules: by id.
         course: states that a run goes through, one for each time that it is asked for; the last stays.
+        retried: the states after RUNNING that each retry of a run goes through.
         step: key of the step that runs, fails or is pending.
         cached: keys of steps that are taken from the cache.
         message: Argo's message of the pod that fails or is pending.
@@ -50,6 +51,7 @@ class Api:
         self.runs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self.course = ["", "RUNNING", "SUCCEEDED"]
+        self.retried: list[list[str]] = []
         self.step = "train"
         self.cached: tuple[str, ...] = ()
         self.message = "Error (exit code 1)"
@@ -152,6 +154,8 @@ class Api:
                     return 200, {}
                 if found[2] == ":terminate":
                     return self._terminate(found[1])
+                if found[2] == ":retry":
+                    return self._retry(found[1])
                 if found[2] in (":enable", ":disable"):
                     store[found[1]]["status"] = found[2][1:].upper() + "D"
                     return 200, {}
@@ -186,8 +190,19 @@ class Api:
         if run.get("gone"):
             run["course"] = ["CANCELING"]
             return 500, {"code": 13, "message": f"{failed} due to error terminating its workflow: workflows.argoproj.io \"{WORKFLOW}\" not found"}  # fmt: skip
-        run |= {"course": ["CANCELING", "FAILED"], "terminated": True}
-        run["state_history"] = [*run.get("state_history", []), {"update_time": TIME.format(0, 5), "state": "CANCELING"}]
+        run["course"] = ["CANCELING", "FAILED"]
+        self._cancel(run)
+        return 200, {}
+
+    def _cancel(self, run: dict[str, Any]) -> None:
+        run |= {"terminated": True, "state_history": [{"update_time": TIME.format(0, 5), "state": "CANCELING"}]}
+
+    def _retry(self, identity: str) -> tuple[int, Any]:
+        """A run that failed is RUNNING again with the answer, and its nodes that succeeded stay."""
+        run = self.runs[identity]
+        if run["course"][0] != "FAILED":
+            return 400, {"code": 3, "message": f"Retry run failed: Failed to retry run {identity} as it does not have a failed or error status"}  # fmt: skip
+        run |= {"course": ["RUNNING", *self.retried.pop(0)], "before": None, "late": self.late}
         return 200, {}
 
     def _chosen(self, store: dict[str, dict[str, Any]], query: dict[str, str]) -> list[Any]:
@@ -230,6 +245,8 @@ class Api:
 
     def _shown(self, found: dict[str, Any], asked: bool = True) -> dict[str, Any]:
         """An object as it is answered; a run goes one state further."""
+        if found.get("course", [""])[0] == "CANCELING" and not found.get("terminated"):
+            self._cancel(found)
         internal = ("course", "text", "late", "step", "gone", "terminated", "before")
         shown = {name: value for name, value in found.items() if name not in internal}
         if "course" not in found:

@@ -104,7 +104,7 @@ def test_what_a_killed_builder_leaves_is_never_read_and_goes_away(tmp_path: Path
     go.touch()
     again = start(tmp_path, log, go)
     answer = Path(again.communicate(timeout=60)[0].strip())
-    assert sorted(file.name for file in answer.iterdir()) == ["half", "key.json", "whole"]
+    assert sorted(file.name for file in answer.iterdir()) == ["half", "key.json", "manifest.json", "whole"]
     assert answer != other
     assert log.read_text() == "build\n" * 2
 

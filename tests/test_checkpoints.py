@@ -1,7 +1,9 @@
 """Checkpoint files: what is in them, and that a crash at any moment leaves one that can be read."""
 
+import io
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +11,9 @@ import torch
 from tests.test_resume import VARIED, train
 
 from config.errors import InputError, ResourceError
-from trainers import checkpoints
-from trainers.checkpoints import CheckpointFiles
+from runs import metric_lines
+from trainers import checkpoints, finished_run
+from trainers.checkpoints import CheckpointFiles, Checkpoints
 
 # Old checkpoints are resumed, so that nothing of this may be renamed.
 CONTENT = {
@@ -63,6 +66,64 @@ def test_a_file_and_its_folder_are_synced_before_the_old_one_is_gone(
     assert (plugin.load_checkpoint(last), plugin.load_checkpoint(before)) == ({"n": 2}, {"n": 1})
     plugin.remove_checkpoint(last)
     assert [path.name for path in tmp_path.iterdir()] == ["last-1.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "lines"), [("missing", 0), ("torn", 2), ("zeros", 2), ("damaged", 1), ("whole", 3), ("longer", 3)]
+)
+def test_metric_lines_that_are_lost_are_reported(
+    damage: str, lines: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lines that are left are not repeated later, although fewer than the checkpoint counts."""
+    keys = (
+        "state_dict",
+        "optimizer_states",
+        "lr_schedulers",
+        "loops",
+        "epoch",
+        "global_step",
+        "position",
+        "should_stop",
+    )
+    state = {"lines": 3, "best": {}}
+    content: Any = {**dict.fromkeys(keys, 0), "callbacks": {"Checkpoints": state}}
+    checkpoints.write(content, tmp_path / "checkpoints" / "last.ckpt")
+    history = tmp_path / "metrics.jsonl"
+    for step in range(5 if damage == "longer" else 3):
+        metric_lines.write({"val_f1": 1.0}, 1, step, io.StringIO(), history)
+    content = history.read_bytes()
+    start, end = content.index(b"\n") + 1, content.rindex(b"{")
+    if damage == "missing":
+        history.unlink()
+    elif damage == "torn":
+        history.write_bytes(content[:-5])
+    elif damage == "zeros":
+        history.write_bytes(content[:end] + bytes(len(content) - end))
+    elif damage == "damaged":
+        history.write_bytes(content[: start + 9] + b"\xff\0" + content[start + 11 :])
+    assert checkpoints.prepare_resume(tmp_path)[0] == tmp_path / "checkpoints" / "last.ckpt"
+    left = metric_lines.read(history) if history.exists() else []
+    assert [line.step for line in left] == list(range(lines))
+    messages = [record.getMessage() for record in caplog.records if "metrics.jsonl" in record.getMessage()]
+    if lines == 3:
+        assert messages == []
+    else:
+        verb = "is missing" if damage == "missing" else "is damaged"
+        assert f"{history} {verb}: the checkpoint counts 3 metric lines, and {lines} of them can be read" in messages[0]
+    writer = Checkpoints(tmp_path / "checkpoints", "val_f1", "max", None, None, None)  # type: ignore[arg-type]
+    writer.load_state_dict({"best": {}, "lines": 3})
+    writer.on_train_start(SimpleNamespace(global_step=0, is_global_zero=True), None)  # type: ignore[arg-type]
+    assert writer.state_dict()["lines"] == lines
+
+
+def test_damaged_metric_lines_of_a_finished_trial_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(finished_run.TRIAL_VARIABLE, "trial")
+    (tmp_path / "metrics.jsonl").write_text('{"timestamp": \n')
+    run = SimpleNamespace(folder=tmp_path, config=SimpleNamespace(push_metrics=None, metrics_file=None))
+    assert not finished_run._repeat_history(run)  # type: ignore[arg-type]
+    assert "metrics.jsonl, line 1" in caplog.text
 
 
 @pytest.mark.parametrize("moment", ["while it is written", "before the old one is kept", "before it is in place"])

@@ -152,6 +152,22 @@ def test_a_rerun_is_free(runs: dict[str, Path], run: Run, tmp_path: Path, cache:
     assert before == {each: each.stat().st_mtime_ns for each in (cache / "explanations").rglob("values.npz")}
 
 
+@pytest.mark.slow
+def test_damaged_values_are_computed_again(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "cache"
+    command = ("-m", "explain", f"run={runs['questions']}", *FEW, f"data.cache_dir={kept}")
+    run(*command, "--folder", str(tmp_path / "one"))
+    path = _whole(kept)[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = run(*command, "--folder", str(tmp_path / "two"))
+    assert done.returncode in (0, 5), done.stderr
+    assert f"{path.parent} is damaged (values.npz: its content has changed since it was written)" in done.stderr
+    lines = [(tmp_path / name / "explanations.jsonl").read_text() for name in ("one", "two")]
+    assert lines[0] == lines[1]
+
+
 def _whole(kept: Path) -> list[Path]:
     return [each for each in kept.glob("explanations/*/values.npz") if each.parent.suffix != ".tmp"]
 

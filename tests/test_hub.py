@@ -137,6 +137,30 @@ def test_timm_loads_pretrained_weights(hub: hub_double.HubDouble, python: Comman
         assert float(result.stdout) == weights.get_tensor("conv1.weight")[0, 0, 0, 0].item()
 
 
+def test_a_damaged_download_is_noticed_and_downloaded_again(
+    hub: hub_double.HubDouble, python: Command, tmp_path: Path
+) -> None:
+    code = (
+        "import logging; from config.errors import InputError; from datamodules.sources import hub\n"
+        "logging.basicConfig()\n"
+        "name = 'plain_text/validation-00000-of-00001.parquet'\n"
+        f"try: print(*hub.download('rajpurkar/squad', '{hub_double.SQUAD_REVISION}', name))\n"
+        "except InputError as error: print(error)"
+    )
+    environment = hub.environment(tmp_path / "home")
+    path = Path(python(code, **environment).stdout.strip())
+    expected = path.read_bytes()
+    damaged = bytearray(expected)
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    offline = python(code, **{**environment, "HF_HUB_OFFLINE": "1"})
+    assert f"{path}, a downloaded file of the data set rajpurkar/squad, is damaged" in offline.stdout
+    online = python(code, **environment)
+    assert online.stdout.strip() == str(path)
+    assert "is damaged, and is downloaded again" in online.stderr
+    assert path.read_bytes() == expected
+
+
 # Errors for people.
 
 DATA = "huggingface_hub.hf_hub_download('rajpurkar/squad', 'x', repo_type='dataset')"

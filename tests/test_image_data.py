@@ -518,7 +518,7 @@ def use(folder, count):
     names = [str(i) for i in range(count)]
     split = Split("", [], names, labels, boxes, lambda: iter([content] * count))
     folder.mkdir()
-    decoder.write(split, [], 64, folder)
+    decoder.write(split, [{"name": "a"}], 64, folder)
     images = decoder.Images(folder)
     for batch in np.random.default_rng(0).permutation(count).reshape(-1, 100):
         images.gather(batch)

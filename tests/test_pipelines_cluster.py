@@ -246,6 +246,39 @@ def test_a_run_that_failed_says_where_and_why(v1: bool, api: Api, pipelines: Pip
     assert f"FAILED in the step train: {reason}: runs-1" in later.stderr
 
 
+@pytest.mark.parametrize("message", ["pod deleted", "main: Error (exit code 143)"])
+def test_a_run_whose_pod_was_deleted_is_retried(message: str, api: Api, pipelines: Pipelines) -> None:
+    """Argo 3.5's default (KFP 2.16) starts no pod in place of a deleted one; 2.17's sometimes does not."""
+    api.course, api.message, api.retried = ["RUNNING", "FAILED"], message, [["FAILED"], ["RUNNING", "SUCCEEDED"]]
+    done = pipelines("submit", FILE, "--image", DIGEST, KUBECONFIG="/nowhere")
+    assert done.returncode == 0, done.stderr
+    said = "the pod of the step train was deleted, and no other one started in its place: the run is retried"
+    assert done.stderr.count(said) == 2
+    assert [line for line in api.asked if line.endswith(":retry")] == ["POST /apis/v2beta1/runs/runs-1:retry"] * 2
+    api.retried = [["FAILED"]] * 3
+    done = pipelines("submit", FILE, "--image", DIGEST, KUBECONFIG="/nowhere")
+    assert (done.returncode, done.stderr.count(said)) == (6, 2), done.stderr
+    assert len(api.retried) == 1
+
+
+@pytest.mark.parametrize(("message", "terminated"), [("Error (exit code 137)", False), ("pod deleted", True)])
+def test_no_other_end_is_retried(message: str, terminated: bool, api: Api, pipelines: Pipelines) -> None:
+    api.course, api.message = ["RUNNING", "CANCELING", "FAILED"] if terminated else ["RUNNING", "FAILED"], message
+    done = pipelines("submit", FILE, "--image", DIGEST, KUBECONFIG="/nowhere")
+    assert (done.returncode, "is TERMINATED" in done.stderr) == (6, terminated), done.stderr
+    assert "is retried" not in done.stderr
+    assert not [line for line in api.asked if line.endswith(":retry")]
+
+
+def test_a_retry_that_is_refused_is_said(api: Api, pipelines: Pipelines) -> None:
+    api.course, api.message = ["RUNNING", "FAILED"], "pod deleted"
+    api.faults = [(":retry", 500)]
+    done = pipelines("submit", FILE, "--image", DIGEST, KUBECONFIG="/nowhere")
+    assert done.returncode == 6
+    assert re.search(r"the step train was deleted.*the run could not be retried: .*500 a fault", done.stderr)
+    assert "the run runs-1 is FAILED in the step train: pod deleted" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("course", "message", "reason"),
     [

@@ -240,6 +240,41 @@ def test_the_record_says_how_it_ended_whatever_kfp_calls_it(
     assert record.publish_run(tmp_path, told, "")["state"] == state
 
 
+def test_a_run_that_kfp_retries_is_published_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KFP keeps the exit handler, which succeeded, so that nothing would correct its record (seen on 2.17)."""
+    monkeypatch.setenv("KFP_RUN_ID", "mine")
+    monkeypatch.setenv("ARGO_NODE_ID", "w-1")
+    folder = tmp_path / "pipelines" / "mine"
+
+    def state() -> tuple[str, str]:
+        value = read_json(folder / "pipeline.json")
+        return value["state"], value["error"]
+
+    def attempt(name: str, code: int = 0) -> None:
+        with record.record_step(str(tmp_path), name):
+            if code:
+                raise SystemExit(code)
+
+    attempt("data")
+    with pytest.raises(SystemExit):
+        attempt("train", 137)
+    assert not (folder / "pipeline.json").exists()
+    attempt("finish")
+    record.publish_run(folder, "RUNNING", "")
+    assert state() == ("FAILED", "")
+    monkeypatch.setenv("ARGO_NODE_ID", "w-2")
+    attempt("train")
+    assert state() == ("FAILED", "retried; ended last: train")
+    with pytest.raises(SystemExit):
+        attempt("evaluate", 137)
+    assert state() == ("FAILED", "retried; ended last: evaluate")
+    assert "the step evaluate failed with exit code 137" in (folder / "report.html").read_text()
+    attempt("evaluate")
+    attempt("register")
+    assert state() == ("SUCCEEDED", "")
+    assert "failed with" not in (folder / "report.html").read_text()
+
+
 class Stub:
     """`pipelines.steps.run_command` that answers from a table and keeps what it was asked."""
 

@@ -134,6 +134,22 @@ def test_what_cannot_be_registered(run: Run, tmp_path: Path, mlflow_store: Store
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("content", ["a text", "a half"])
+def test_a_file_that_is_no_complete_store_stays(content: str, tmp_path: Path, mlflow_store: Store) -> None:
+    path = tmp_path / "notes.db"
+    if content == "a text":
+        path.write_text("somebody's text\n" * 100)
+    else:
+        mlflow_store(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = path.read_bytes()
+    with pytest.raises(
+        InputError, match=r"notes\.db is no complete database of MLflow .*name another one with --server"
+    ):
+        registry.find_champion("ships", f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None:
     folder = made(tmp_path / "a")

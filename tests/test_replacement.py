@@ -146,6 +146,32 @@ def test_a_metrics_file_of_another_program_stays(run: Run, tmp_path: Path) -> No
     assert snapshot(tmp_path) == {"mine.txt": TEXT.encode()}
 
 
+@pytest.mark.parametrize("by", ["name", "link"])
+def test_the_metrics_of_another_run_stay(by: str, run: Run, tmp_path: Path) -> None:
+    made_runs.write(tmp_path / "other", made_runs.questions(8, 0.5, 1))
+    metric_lines.write({"val_f1": 1.0}, 0, 0, jsonl_path=tmp_path / "other" / "metrics.jsonl")
+    (tmp_path / "link").symlink_to("other/metrics.jsonl")
+    before = snapshot(tmp_path)
+    name = "other/metrics.jsonl" if by == "name" else "link"
+    done = run("train.py", *SMALL, f"metrics_file={name}", "hydra.run.dir=run")
+    assert done.returncode == 2, done.stderr
+    assert f"metrics_file={name} has the metrics of the run" in done.stderr
+    assert snapshot(tmp_path) == before
+    folders.check_metrics_file(tmp_path / "other", str(tmp_path / "link"))  # its own
+    folders.check_metrics_file(tmp_path / "run", str(tmp_path / "metrics.jsonl"))
+    folders.check_metrics_file(tmp_path / "run", None)
+
+
+def test_metric_lines_go_to_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    """It cannot be synced either."""
+    status = Path("/dev/null").stat()
+    metric_lines.check_file("/dev/null")
+    assert metric_lines.truncate_lines("/dev/null", 0) == 0
+    line = metric_lines.write({"val_f1": 1.0}, 0, 0, jsonl_path="/dev/null")
+    metric_lines.repeat([line], "/dev/null")
+    assert Path("/dev/null").stat().st_rdev == status.st_rdev
+
+
 @pytest.mark.parametrize("content", [b"", b'{"timestamp": "2026-01-01T00:00:00.0'])
 def test_a_metrics_file_of_ours_is_written_again(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
@@ -368,7 +394,7 @@ def test_a_champion_replaces_only_the_files_of_an_earlier_download(
         ("trainers", "evaluate", "run=run", "--output", "out"),
     ],
 )
-@pytest.mark.parametrize("case", ["file", "verdict"])
+@pytest.mark.parametrize("case", ["file", "verdict", "one file"])
 def test_a_report_replaces_no_file_of_another_program(
     command: tuple[str, ...], case: str, run: Run, tmp_path: Path
 ) -> None:
@@ -376,7 +402,9 @@ def test_a_report_replaces_no_file_of_another_program(
         (tmp_path / "out").write_text(TEXT)
     else:
         (tmp_path / "out").mkdir()
-        for name in ("report.html", "report.md", "predictions.jsonl", "run.json"):
+        name = "metrics.jsonl" if "evaluate" in command else "report.md"
+        names = ("report.html", "report.md", "predictions.jsonl", "run.json") if case == "verdict" else (name,)
+        for name in names:
             (tmp_path / "out" / name).write_text(TEXT)
         if case == "verdict":
             for name in ("verdict.json", "drift.json"):
@@ -397,6 +425,15 @@ def test_an_explanation_replaces_no_file_of_another_program(tmp_path: Path) -> N
     (tmp_path / "verdict.json").write_text('{"task": "a", "measures": [], "about": {}}')
     with pytest.raises(AttributeError):  # it goes on
         explain_run.explain_model(None, None, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_report_of_a_run_replaces_no_page_of_another_program(run: Run, tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "run", made_runs.questions(8, 0.5, 1))
+    (folder / "report.html").write_text(TEXT)
+    before = snapshot(tmp_path)
+    done = run("-m", "runs", "report", "run")
+    assert (done.returncode, "was not replaced" in done.stderr) == (2, True), done.stderr
+    assert snapshot(tmp_path) == before
 
 
 def test_a_report_of_a_contract_replaces_its_own(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config import files, terminal
+from config import files, masking, terminal
 from config.errors import InputError
 from runs import folder as folders
-from runs import listing, masking, predictions, provenance, record
+from runs import listing, predictions, provenance, record
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = {

@@ -263,7 +263,7 @@ def commands(folder: Path) -> list[str]:
         collected = re.findall(r"(?<!\S)--?[a-z][a-z-]*", " ".join(re.findall(r"options\+?=\((.*?)\)", script)))
         for line in re.findall(r"python (.*?)(?:$|[|;]|&&|\))", script, flags=re.MULTILINE):
             words = line.split()
-            command = words[:3] if words[0] == "-m" else words[:1]
+            command = [word for word in words[: 3 if words[0] == "-m" else 1] if word == "-m" or word[0] != "-"]
             known = _help(*command)
             options = [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word) and word not in command]
             options += collected if "${options[@]}" in line else []
@@ -310,7 +310,8 @@ GUARDS: dict[str, Callable[[Path], list[str]]] = {guard.__name__: guard for guar
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_workflows_pass(guard: str) -> None:
-    assert sorted(load(FOLDER)) == ["ci.yml", "cluster.yml", "image.yml", "pipeline.yml", "signed.yml", "sweep.yml"]
+    names = "ci cluster dependencies fuzz image pipeline release signed sweep"
+    assert sorted(load(FOLDER)) == [f"{name}.yml" for name in names.split()]
     assert GUARDS[guard](FOLDER) == []
 
 
@@ -330,6 +331,10 @@ def test_workflows_pass(guard: str) -> None:
         ("names", "image.yml", "outputs.version", "outputs.versoin", "does not write versoin"),
         ("commands", "ci.yml", "katib check", "katib chek", "there is no python -m katib chek"),
         ("commands", "ci.yml", "run: make lint", "run: make lnit", "make has no lnit"),
+        ("commands", "dependencies.yml", "run: make audit", "run: make audti", "make has no audti"),
+        ("rules", "dependencies.yml", "48  # v4.9.0", "48", "not a revision with its tag"),
+        ("rules", "release.yml", "permissions: {}", "permissions: write-all", "rights for the whole workflow"),
+        ("files", "release.yml", "workflows/image.yml", "workflows/imag.yml", "there is no .github/workflows/imag.yml"),
         ("commands", "ci.yml", "exit 1\n          }", "exit 1\n", "bash:"),
         ("commands", "sweep.yml", "--max-trials", "--max-trails", "submit has no --max-trails"),
         ("commands", "sweep.yml", "(--unfinished)", "(--unfinnished)", "delete has no --unfinnished"),
@@ -530,6 +535,14 @@ def test_checks(execute: Execute, name: str) -> None:
 def test_all_jobs_succeeded(execute: Execute, results: str, code: int) -> None:
     needs = {str(at): {"result": result, "outputs": {}} for at, result in enumerate(results.split())}
     assert execute("ci.yml", "All jobs succeeded", needs=needs).code == code
+
+
+@pytest.mark.parametrize(("inputs", "options"), [({}, ["60"]), ({"minutes": "5", "seed": "7"}, ["5", "--seed", "7"])])
+def test_damaged_inputs(execute: Execute, inputs: dict[str, str], options: list[str]) -> None:
+    done = execute("fuzz.yml", "Damaged inputs", {"python": "exit ${CODE:-0}"}, inputs=inputs)
+    assert (done.code, done.calls[0][: 4 + len(options)]) == (0, ["python", "-m", "tests.fuzz", "--minutes", *options])
+    assert execute("fuzz.yml", "Damaged inputs", {"python": "exit 1"}, inputs=inputs).code == 1
+    assert execute("fuzz.yml", "Killed commands", {"python": "exit 1"}).code == 1
 
 
 def test_names(execute: Execute, checkout: Path) -> None:
@@ -743,3 +756,97 @@ def test_sweep(execute: Execute) -> None:
     assert "optim.lr=1e-4" in best.files["STEP_SUMMARY"]
     failed = execute("sweep.yml", "Best trial", {"python": "exit 7"}, job={"status": "failure"}, **world)
     assert (failed.code, failed.calls) == (0, [])
+
+
+# --- dependencies and releases
+
+
+def pins(lock: str) -> set[str]:
+    """Packages of a lock file, with versions."""
+    return set(re.findall(r"^([\w.-]+==\S+)", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_audited_lock_has_all_that_is_installed() -> None:
+    recipe = subprocess.run(["make", "--dry-run", "audit"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"pip-audit .*-r (\S+)", recipe) == ["requirements-dev.lock"]
+    assert "--require-hashes" in recipe
+    for lock in ("requirements.lock", "requirements-image.lock"):
+        assert pins(lock) <= pins("requirements-dev.lock")
+    assert "pip-audit" in {pin.partition("==")[0] for pin in pins("requirements-audit.lock")}
+    # Python versions for which the lock differs are audited: that of the oldest, and a newer one.
+    (versions,) = re.findall(r"python: (\[.*\])", (FOLDER / "dependencies.yml").read_text(encoding="utf-8"))
+    lock = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
+    limits = {limit for limit in re.findall(r"python_full_version \S+ '([\d.]+)'", lock) if limit < "3.15"}
+    assert (json.loads(versions), limits) == (["3.11", "3.13"], {"3.12"})
+
+
+def test_changes_of_locks(execute: Execute, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    lock = folder / "requirements.lock"
+    lock.write_text("a==1 \\\n    --hash=sha256:0\nb==1 ; python_version < '3.12' \\\n    --hash=sha256:0\n")
+    _commit(folder)
+    base = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    event = {"pull_request": {"base": {"sha": base.stdout.strip()}}}
+    name = "Packages that the locks gain and lose"
+    (folder / "other").touch()
+    _commit(folder)
+    done = execute("dependencies.yml", name, folder=folder, github={"event": event})
+    assert (done.code, "# no changes" in done.files["STEP_SUMMARY"]) == (0, True), done.said
+    lock.write_text("a==2 \\\n    --hash=sha256:1\nb==1 ; python_version < '3.12' \\\n    --hash=sha256:0\nc==1 \\\n")
+    _commit(folder)
+    done = execute("dependencies.yml", name, folder=folder, github={"event": event})
+    assert "```diff\n-a==1\n+a==2\n+c==1\n```" in done.files["STEP_SUMMARY"]
+    event["pull_request"]["base"]["sha"] = "0" * 40
+    assert execute("dependencies.yml", name, folder=folder, github={"event": event}).code != 0
+
+
+@pytest.mark.parametrize(("branch", "code"), [("main", 0), ("other", 1)])
+def test_only_tags_on_main_are_released(execute: Execute, tmp_path: Path, branch: str, code: int) -> None:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    _commit(folder)
+    subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], cwd=folder, check=True)
+    if branch != "main":
+        _commit(folder)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    github = {"sha": head.stdout.strip(), "ref_name": "v1"}
+    assert execute("release.yml", "The tag is on main", folder=folder, github=github).code == code
+
+
+def test_release(execute: Execute, tmp_path: Path, checkout: Path) -> None:
+    github = {"ref_name": "v1.0"}
+    done = execute("release.yml", "Pack the source", folder=checkout, github=github)
+    folder = tmp_path / "temp" / "release"
+    assert done.code == 0, done.said
+    assert {path.name for path in folder.iterdir()} == {"isotrain-1.0.tar.gz", "SHA256SUMS"}
+    subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    names = subprocess.run(
+        ["tar", "-tf", "isotrain-1.0.tar.gz"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    assert "isotrain-1.0/train.py" in names.stdout.splitlines()
+    cosign = """while [ "$1" != --bundle ]; do shift; done; touch "$2\""""
+    signed = execute("release.yml", "Sign the files", {"cosign": cosign})
+    assert signed.code == 0, signed.said
+    assert sorted(call[-1] for call in signed.calls) == ["SHA256SUMS", "isotrain-1.0.tar.gz"]
+    assert execute("release.yml", "Sign the files", {"cosign": "exit 1"}).code == 1
+    world = {"needs": {"image": {"outputs": {"image": IMAGE}}}, "github": github}
+    (made,) = execute("release.yml", "Make the release", {"gh": "true"}, **world).calls
+    assert made[1:7] == ["release", "create", "v1.0", "--repo", "Owner/Name", "--verify-tag"]
+    assert {Path(word).name for word in made if word.startswith(str(folder))} == {
+        f"{name}{end}" for name in ("SHA256SUMS", "isotrain-1.0.tar.gz") for end in ("", ".sigstore.json")
+    }
+    assert IMAGE in (tmp_path / "temp" / "notes.md").read_text()
+
+
+def test_jobs_that_write_are_not_those_of_pull_requests() -> None:
+    """A release is signed by jobs that only a tag on main reaches, with the permissions that this needs."""
+    flow = load(FOLDER)["release.yml"]
+    assert flow["on"] == {"push": {"tags": ["v*"]}}
+    jobs = flow["jobs"]
+    assert (jobs["image"]["needs"], jobs["publish"]["needs"]) == ("check", "image")
+    assert jobs["publish"]["permissions"] == {"contents": "write", "id-token": "write", "attestations": "write"}
+    assert jobs["image"]["permissions"] == load(FOLDER)["image.yml"]["jobs"]["publish"]["permissions"]
+    steps = [step.get("uses", step.get("name", "")).partition("@")[0] for step in jobs["publish"]["steps"]]
+    order = ["Pack the source", "sigstore/cosign-installer", "Sign the files", "actions/attest-build-provenance"]
+    assert steps[1:] == [*order, "Make the release"]

@@ -48,7 +48,8 @@ def command(asked: dict[str, Any]) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, 1) for n, mode in ((0, "r"), (1, "w"), (2, "w")))
+    modes = ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, 1, errors=errors) for n, mode, errors in modes)
     arguments = asked["arguments"]
     code: Any = 0
     try:

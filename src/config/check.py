@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config import tasks
 from config.errors import InputError
+from config.masking import hide_environment, register_secrets
 from config.messages import describe_task_mismatch, format_choices
 from config.ranges import Keys, Rule, check_key
 from config.rules import CALLER_ARGUMENTS, MEASURE_RULES, NON_ARGUMENT_KEYS, RENAMED_KEYS, RULES
@@ -32,13 +33,32 @@ def check_config(config: DictConfig) -> None:
     # The task comes first: the data set of one task reads model settings that a model of another task does not have.
     if message := _check_task(config) or describe_task_mismatch(config):
         raise InputError(message)
+    source = str(OmegaConf.to_container(config))
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
+    register_secrets(plain)
     findings = [f"{old} is now {new}" for old, new in RENAMED_KEYS.items() if _select(plain, old) is not _ABSENT]
     findings += [check_key(key, value, rule) for key, value, rule in iter_rules(plain) if rule is not None]
     findings += [*_check_targets(plain), *_check_monitor(config), *_check_combinations(config)]
     if findings := [finding for finding in findings if finding]:
-        raise InputError("; ".join(findings))
+        raise InputError(hide_environment("; ".join(findings), source))
+
+
+def check_trust(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Check that the user, and no file, said that a checkpoint's own code may be executed.
+
+    Args:
+        config: The composed configuration.
+        overrides: The overrides of the command line.
+
+    Raises:
+        InputError: model.trust_remote_code is true, and not by an override.
+    """
+    key = "model.trust_remote_code"
+    if config.model.get("trust_remote_code") and not any(word.lstrip("+").startswith(f"{key}=") for word in overrides):
+        raise InputError(
+            f"{key}=true is set by a file; code of a checkpoint is run only if the command line has {key}=true"
+        )
 
 
 def iter_rules(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | None]]:

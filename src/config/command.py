@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from config.error_handling import report_errors
 from config.errors import InputError
+from config.masking import register_command
 from config.numbers import parse_duration
 from config.terminal import disable_progress_bars
 
@@ -63,6 +64,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does; an empty argument, or an option with an empty value, is an error."""
         words = list(sys.argv[1:] if args is None else args)
+        register_command(words)
         for previous, word in pairwise(["", *words]):
             if not word.strip():
                 self.error("an argument is empty, perhaps from a variable that is not set; leave it out")

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from config.errors import InputError, is_hydra_error
+from config.errors import InputError, first_line, is_hydra_error
 from config.files import PROJECT
+from config.masking import MaskedStream, register_command, register_environment
 from config.system_errors import to_expected_error
+
+_INSTALLED = (sys.prefix, sys.base_prefix, "<")  # packages and frozen modules
 
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn an exception into one message on stderr and an exit code.
+    """Turn an exception into one message on stderr and an exit code, and mask secrets in all that is printed.
 
     An exception with an `exit_code` is expected: only its message is printed. Any other one is a bug and is printed with
     its traceback. ISOTRAIN_DEBUG=1 adds the traceback to expected ones, too.
@@ -26,6 +29,28 @@ def report_errors() -> Iterator[None]:
         SystemExit: Replaces the exception.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits with 1
+    with masked_output(), _exit_codes():
+        yield
+
+
+@contextlib.contextmanager
+def masked_output() -> Iterator[None]:
+    """Mask secrets in all that Python prints: those of the command line and the environment, and what is registered."""
+    register_environment()
+    register_command(sys.orig_argv)
+    stdout, stderr = sys.stdout, sys.stderr
+    if isinstance(stdout, MaskedStream):
+        yield
+        return
+    sys.stdout, sys.stderr = MaskedStream(stdout), MaskedStream(stderr)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
     try:
         try:
             yield
@@ -67,6 +92,31 @@ def explain_input_error(error: BaseException) -> BaseException:
     return explanation
 
 
+@contextlib.contextmanager
+def library_errors(description: str) -> Iterator[None]:
+    """Turn an exception that an installed package raises on a user's files into an InputError.
+
+    An exception that isotrain's own code raises stays a bug, and one that has an exit code keeps it.
+
+    Args:
+        description: What cannot be used, and why perhaps: `the model a cannot be used; are its files damaged?`
+    """
+    try:
+        yield
+    except Exception as error:
+        if _is_expected(error) or is_hydra_error(error):
+            raise
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(_INSTALLED):
+            raise
+        raise InputError(f"{description} ({type(error).__name__}: {first_line(error)})") from error
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Whether an exception has an exit code, or stands for one that has."""
+    return isinstance(getattr(to_expected_error(error), "exit_code", None), int)
+
+
 def _debug() -> bool:
     return os.environ.get("ISOTRAIN_DEBUG", "0") not in ("", "0")
 
@@ -90,9 +140,8 @@ def _discard(stream: TextIO) -> None:
 def _custom_file(error: BaseException) -> str:
     """The user's own file that raised an error; "" if isotrain or an installed package raised it."""
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    installed = (sys.prefix, sys.base_prefix, "<")
     for name in reversed(files):
-        if not name.startswith(installed):
+        if not name.startswith(_INSTALLED):
             return "" if Path(name).is_relative_to(PROJECT) else name
     return ""
 

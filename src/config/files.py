@@ -4,8 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import re
-import secrets
 import shutil
 import tempfile
 import time
@@ -13,12 +11,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from config import parsing
 from config.errors import InputError, ResourceError
+from config.masking import mask
+from config.syncing import make_folder
+from config.syncing import sync_directory as sync_directory
+from config.syncing import sync_folder as sync_folder
 from config.system_errors import to_expected_error
+from config.temporary_files import OLD, temporary_file, temporary_folder
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder of train.py, src and conf
 _START = time.time()  # of this process; train.py imports this module before Hydra creates a folder
-_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # names of `_temporary_path`
 
 
 def check_writable(path: str | os.PathLike[str], description: str, append: bool = False) -> None:
@@ -124,31 +127,11 @@ def has_line(path: Path, start: str, lines: int = 10) -> bool:
         return any(line.startswith(start) for line, _ in zip(file, range(lines), strict=False))
 
 
-def remove_temporary_files(folder: Path, name: str = "*") -> None:
-    """Remove what a killed process left half-written in a folder. No other process may be writing there.
-
-    Args:
-        folder: The folder.
-        name: Name of the files or folders that were being written; `*` is a wildcard.
-    """
-    for path in [path for path in folder.glob(f".{name}.*.tmp") if _TEMPORARY.fullmatch(path.name)]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def remove_new_folder(folder: Path) -> None:
     """Remove a folder if it is empty and did not exist before this process."""
     with contextlib.suppress(OSError):
         if folder.stat().st_mtime >= _START:
             folder.rmdir()
-
-
-def _temporary_path(path: Path) -> Path:
-    """A new name in the same folder, so that a rename to `path` is atomic. The folder is created."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 @contextlib.contextmanager
@@ -166,40 +149,74 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    temporary = _temporary_path(path)
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(path) as (temporary, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+
+
+def append_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
+    """Append lines to a text file and sync it: they are on the disk when this returns.
+
+    An incomplete last line, which a killed process or a power cut left, is removed before. A pipe or a device is written to.
+
+    Args:
+        path: The file, which is created with its folder if it does not exist.
+        lines: Lines without their ends.
+    """
+    path = Path(path)
+    data = "".join(f"{line}\n" for line in lines).encode()
+    if path.exists() and not path.is_file():
+        with path.open("ab") as file:
+            file.write(data)
+        return
+    make_folder(path.parent)
+    new = not path.exists()
+    with path.open("a+b") as file:
+        _remove_incomplete_line(file)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        sync_directory(path.parent)
+
+
+def _remove_incomplete_line(file: IO[bytes]) -> None:
+    """Truncate a file to the end of its last complete line."""
+    size = end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65_536)
+        file.seek(start)
+        complete = file.read(end - start).rfind(b"\n") + 1
+        end = start
+        if complete:
+            end += complete
+            break
+    if end < size:
+        file.truncate(end)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
+    """Write a text file atomically, in UTF-8, with secrets masked (`config.masking`)."""
     with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+        file.write(mask(text).encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write an indented JSON file atomically.
+    """Write an indented JSON file atomically, with secrets masked.
 
     Raises:
         ValueError: A number is not finite.
     """
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the object in a JSON file; empty if the file is missing, damaged, or has another value."""
     try:
-        value = json.loads(Path(path).read_bytes())
+        value = parsing.read_json(path)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -217,23 +234,17 @@ def atomic_folder(path: str | os.PathLike[str], removable: Collection[str] = ())
         The empty folder to fill. If the block raises, the previous folder stays.
     """
     path = Path(os.path.realpath(path))
-    temporary = _temporary_path(path)
-    old = temporary.with_suffix(".old.tmp")
-    try:
-        temporary.mkdir()
-        yield temporary
+    with temporary_folder(path) as temporary:
+        new = temporary / "new"
+        new.mkdir()
+        yield new
         if path.is_dir():
-            _copy_other_files(path, temporary, removable)
-        sync_folder(temporary)
+            _copy_other_files(path, new, removable)
+        sync_folder(new)
         if path.is_dir() and any(path.iterdir()):
-            path.rename(old)
-        temporary.replace(path)
+            path.rename(temporary / OLD)  # where it is found if the process is killed now
+        new.replace(path)
         sync_directory(path.parent)
-    finally:
-        if old.exists() and not path.exists():  # the second rename failed
-            old.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy_other_files(source: Path, target: Path, removable: Collection[str]) -> None:
@@ -251,25 +262,3 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     """Copy a file atomically."""
     with Path(source).open("rb") as original, atomic_write(target) as file:
         shutil.copyfileobj(original, file)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder and all files below it to the disk, so that a power cut leaves no name without content."""
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent) / name for name in names):
-            if path.is_symlink():  # its target is not of this folder
-                continue
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        sync_directory(Path(parent))
-
-
-def sync_directory(folder: Path) -> None:
-    """Flush the entries of one directory to the disk, e.g. after a rename."""
-    # Some file systems cannot sync a directory. The rename is atomic nevertheless.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 from config.errors import InputError
+from config.numbers import format_count
 
 CGROUP = Path("/sys/fs/cgroup")
+MIN_PROCESSES = 16  # that a setting may start on any machine
 
 
 def join_pods() -> None:
@@ -54,6 +56,25 @@ def available_cores() -> int:
     """Return the number of cores that this process may use: those of its affinity, at most the container's limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, math.ceil(cpu_limit() or cores)))
+
+
+def check_processes(setting: str, count: int) -> None:
+    """Check a number of processes that a setting starts on this machine, each of which loads all libraries.
+
+    Args:
+        setting: The setting, for the message.
+        count: The number.
+
+    Raises:
+        InputError: There are more than `MIN_PROCESSES` and more than two for each core.
+    """
+    cores = available_cores()
+    limit = max(MIN_PROCESSES, 2 * cores)
+    if count > limit:
+        raise InputError(
+            f"{setting}={count}: as many processes would start, and this machine has {format_count(cores, 'core')}; set "
+            f"{limit} or less"
+        )
 
 
 def cpu_limit() -> float | None:

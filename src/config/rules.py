@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "data.contract": _text(),
     "quality.action": _text("enforce", "warn", "off"),
     "quality.contract": _text(),
+    "quality.time_limit": _number(above=0, high=86_400),
     "quality.webhook": _OPTIONAL_TEXT,
     "quality.summary": _OPTIONAL_TEXT,
     "explain.action": _text("enforce", "warn", "off"),

@@ -4,7 +4,7 @@ import errno
 import re
 import socket
 
-from config.errors import InputError, ResourceError, UnreachableError, exception_chain
+from config.errors import InputError, ResourceError, UnreachableError, exception_chain, first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Storage that fails, and limits of the process or the machine.
@@ -42,6 +42,17 @@ _MEMORY_TEXT = re.compile(
 _PATH_TEXT = re.compile(
     r"unable to open database file|attempt to write a readonly database|(?:os error|errno) (?:13|30)\b"
 )
+# SQLite does not name the file.
+_DAMAGED_TEXT = re.compile(
+    r"database disk image is malformed|file is not a database|malformed database schema|unsupported file format|"
+    r"\(sqlite3\.OperationalError\) no such (?:table|column)"
+)
+
+
+def is_damaged_database(error: BaseException) -> bool:
+    """Return whether an error says that a file of SQLite is damaged, incomplete, or none at all."""
+    of_database = type(error).__module__.startswith(("sqlite3", "sqlalchemy", "mlflow"))
+    return of_database and _DAMAGED_TEXT.search(str(error)) is not None
 
 
 def to_expected_error(error: BaseException) -> BaseException:
@@ -115,4 +126,13 @@ def _path_or_network_error(error: BaseException) -> BaseException | None:
         str(error)
     ):
         return InputError(f"cannot write: {error}; check the path and its permissions, or set another")
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of Path.resolve before Python 3.13
+        return InputError(
+            f"cannot use {str(error).partition(' from ')[2]}: a symbolic link leads to itself; set another path"
+        )
+    if isinstance(error, UnicodeEncodeError) and "surrogates not allowed" in error.reason:
+        text = error.object[max(0, error.start - 40) : error.end + 40]
+        return InputError(f"a name or text is not Unicode: {text!a}; rename the file, or write the text in UTF-8")
+    if is_damaged_database(error):
+        return InputError(f"a SQLite database is damaged: {first_line(error)}; restore it, or use another")
     return None

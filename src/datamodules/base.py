@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from config import process
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
 from datamodules.sources.source import SPLITS, Source
-from datamodules.storage import cache
+from datamodules.storage import cache, fingerprint
 from datamodules.text import coverage
 from datamodules.text import tokenizer as tokenizers
 from datamodules.text.tokenizer import Corpus, PreparedTokenizer
@@ -129,6 +129,11 @@ class PreparedData(pl.LightningDataModule):
         return self.source.origin
 
     @property
+    def verify(self) -> fingerprint.Verify:
+        """Whether all files are read again ("full"), or those that have changed ("fast")."""
+        return self.source.verify
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each split."""
         return self.source.fingerprints
@@ -176,7 +181,12 @@ class TokenizedData(PreparedData):
         raise NotImplementedError
 
     def _read_files(
-        self, kind: str, split: str, key: Mapping[str, Any], write: Callable[[Path, list[str]], None]
+        self,
+        kind: str,
+        split: str,
+        key: Mapping[str, Any],
+        write: Callable[[Path, list[str]], None],
+        check: Callable[[Path], object],
     ) -> Path:
         """Return the cache entry of what is read from a split's files, built if necessary.
 
@@ -185,6 +195,7 @@ class TokenizedData(PreparedData):
             split: "train" or "val".
             key: what the content depends on, besides the fingerprint of the split.
             write: writes the content into a folder, given the files.
+            check: opens the content; see `cache.entry`.
         """
 
         def build(folder: Path) -> None:
@@ -192,7 +203,8 @@ class TokenizedData(PreparedData):
             logger.info("reading %s", ", ".join(files))
             write(folder, files)
 
-        return cache.entry(self.root, kind, {**key, "source": self.fingerprint(split)}, build)
+        key = {**key, "source": self.fingerprint(split)}
+        return cache.entry(self.root, kind, key, build, self.verify, check)
 
     def _coverage(self, split: str, tokens: Path, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what the tokens of a split do not give back, counted once, and refuse a split that loses most.
@@ -209,8 +221,12 @@ class TokenizedData(PreparedData):
         def build(folder: Path) -> None:
             (folder / "counts.json").write_text(json.dumps(count(), ensure_ascii=False), encoding="utf-8")
 
-        entry = cache.entry(self.root, "coverage", {"format": coverage.FORMAT, "tokens": tokens.name}, build)
-        counts: dict[str, Any] = json.loads((entry / "counts.json").read_text(encoding="utf-8"))
+        def read(folder: Path) -> dict[str, Any]:
+            counts: dict[str, Any] = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+            return counts
+
+        key = {"format": coverage.FORMAT, "tokens": tokens.name}
+        counts = read(cache.entry(self.root, "coverage", key, build, check=read))
         coverage.check(split, self.prepared_tokenizer.source, counts)
         return counts
 
@@ -225,7 +241,7 @@ class TokenizedData(PreparedData):
         """The tokenizer's cache entry."""
         untrained = self._tokenizer["pretrained"] is None and self._tokenizer["tokenizer"] is None
         corpus = Corpus(self.fingerprint("train"), self._corpus) if untrained else None
-        return tokenizers.prepare(self.root, **self._tokenizer, corpus=corpus, verify=self.source.verify)
+        return tokenizers.prepare(self.root, **self._tokenizer, corpus=corpus, verify=self.verify)
 
     @property
     def vocab_size(self) -> int:

@@ -1,10 +1,12 @@
 """Classes of labelled examples: their order, their declared names, and limits spread evenly over them."""
 
-import json
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from config.errors import InputError
+from config.parsing import parse_json
 
 
 def class_sort_key(identity: str) -> tuple[int, int, str]:
@@ -21,10 +23,22 @@ def declared_names(schema: Any, column: str = "label") -> list[str] | None:
 
     Returns:
         The names in the order of the labels; None: not declared.
+
+    Raises:
+        InputError: The metadata is not that of the library.
     """
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = metadata.get("info", {}).get("features", {}).get(column, {})
-    return feature.get("names") if isinstance(feature, dict) else None
+    try:
+        value = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for key in ("info", "features", column):
+            value = value.get(key) or {}
+        names = value.get("names")
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError("the names of the classes are not a list of texts")
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"the metadata `huggingface` of a Parquet file is damaged: {error}; write it again without"
+        ) from error
+    return names
 
 
 def select_balanced(labels: npt.NDArray[np.int64], limit: int | None) -> npt.NDArray[np.int64]:

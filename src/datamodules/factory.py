@@ -10,6 +10,14 @@ from config.check import check_config
 from config.compose import compose, group_choices
 from config.errors import InputError
 from config.rules import NON_ARGUMENT_KEYS
+from config.signatures import read_signature
+from runs.fields import as_mapping
+from runs.folder import RECORD
+
+# Settings of a machine, which are never taken from a folder: where to write, how many processes to start, which code to run.
+MACHINE_KEYS = ("cache_dir", "workers", "verify", "trust_remote_code")
+_SPECIAL_TEXT = ("${", "???")  # an interpolation, which could read the environment, and a missing value
+_MAX_DEPTH = 20  # of lists and mappings in a value
 
 
 def compose_config(overrides: Sequence[str], any_model: bool = False) -> DictConfig:
@@ -37,18 +45,20 @@ def compose_config(overrides: Sequence[str], any_model: bool = False) -> DictCon
 def compose_recorded(record: Mapping[str, Any], task: str) -> DictConfig:
     """Compose the `data` of a recorded run: the record's values over the classes of this machine's configuration.
 
+    Nothing that the record contains is instantiated or interpolated; see `overlay`.
+
     Args:
         record: run.json of the run.
         task: name of its task.
 
     Raises:
-        InputError: the record has no data configuration.
+        InputError: the record has no data configuration, or `overlay` refuses it.
     """
-    values = (record.get("config") or {}).get("data")
+    values = as_mapping(record.get("config")).get("data")
     if not isinstance(values, Mapping):
         raise InputError("the record does not contain the configuration of its data (config.data)")
     config = compose([f"data={select_choice(record, task, 'data')}", "model=majority"])
-    overlay(config.data, values)
+    overlay(config.data, values, f"{RECORD}: config.data")
     return config.data
 
 
@@ -60,7 +70,7 @@ def select_choice(record: Mapping[str, Any], task: str, group: str) -> str:
         task: name of its task.
         group: "model" or "data".
     """
-    choice = (record.get("choices") or {}).get(group)
+    choice = as_mapping(record.get("choices")).get(group)
     default = str(tasks.load_member(task, group.upper(), f"opening a saved {group}"))
     if not isinstance(choice, str) or choice not in group_choices(group):
         return default
@@ -69,12 +79,60 @@ def select_choice(record: Mapping[str, Any], task: str, group: str) -> str:
     return choice if choice_task == task else default
 
 
-def overlay(node: DictConfig, values: Mapping[str, Any]) -> None:
-    """Update a node in place, except `_target_` and the like: classes that a record names are never imported."""
+def overlay(node: DictConfig, values: Any, source: str) -> None:
+    """Update a node in place with plain values of settings that it has.
+
+    The values are of a folder that may be somebody else's: its run.json, isotrain.json or config.json. Classes
+    (`_target_`) and MACHINE_KEYS stay those of this machine.
+
+    Args:
+        node: composed from the configuration of this machine.
+        values: the values, by key.
+        source: where they are from, for messages.
+
+    Raises:
+        InputError: a setting that the node and its class do not have, or a value that is not plain; see `plain_value`.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source} is damaged: must be a mapping of settings, not {type(values).__name__}")
+    signature = read_signature(str(node.get("_target_")))
     with open_dict(node):
         for key, value in values.items():
-            if not str(key).startswith("_"):
-                node[key] = value
+            if str(key).startswith("_") or key in MACHINE_KEYS:
+                continue
+            if key not in node and signature is not None and not signature.open and key not in signature.parameters:
+                raise InputError(f"{source}.{key}: {node.get('_target_')} has no such setting on this machine")
+            node[key] = plain_value(value, f"{source}.{key}")
+
+
+def plain_value(value: Any, source: str, depth: int = 0) -> Any:
+    """Return a value that a folder contains: null, a number, text, or lists and mappings of these.
+
+    Args:
+        value: as read from JSON.
+        source: where it is from, for messages.
+        depth: number of lists and mappings around it.
+
+    Raises:
+        InputError: it has an interpolation (`${oc.env:X}`), names a class to call (`_target_`), is of another type, or is
+            nested deeper than any setting.
+    """
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{source[:200]}: nested deeper than {_MAX_DEPTH} levels; no setting is")
+    if isinstance(value, Mapping):
+        for key in value:
+            if str(key).startswith("_"):
+                raise InputError(f"{source}.{key}: a folder names no class or function to call; remove it")
+        return {str(key): plain_value(child, f"{source}.{key}", depth + 1) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(child, source, depth + 1) for child in value]
+    if isinstance(value, str) and any(part in value for part in _SPECIAL_TEXT):
+        raise InputError(
+            f"{source}={value}: not a plain value; nothing in a folder is interpolated: set it on the command line"
+        )
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(f"{source}: not a plain value but {type(value).__name__}")
 
 
 def build(node: Mapping[str, Any], **arguments: Any) -> Any:

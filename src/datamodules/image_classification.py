@@ -90,7 +90,7 @@ class ImageClassificationData(PreparedData):
             eval_batch_size: images per forward pass of one process.
             workers: processes that load batches; 0: the main process.
             cache_dir: see `datamodules.storage.cache.root`.
-            verify: "full" reads local files again even if they look unchanged.
+            verify: "full" reads local files and cache entries again even if they look unchanged.
             seed: of the training order.
 
         Raises:
@@ -152,7 +152,7 @@ class ImageClassificationData(PreparedData):
         # A class may be the name of a folder above those that `hash_files` includes.
         rows = zip(images.names, images.labels.tolist(), strict=True)
         labels = hashlib.sha256(repr((classes, list(rows))).encode("utf-8", "surrogateescape")).hexdigest()
-        files = fingerprint.hash_files(images.files, self.root, self.source.verify)
+        files = fingerprint.hash_files(images.files, self.root, self.verify)
         return hashlib.sha256(f"{files} {labels}".encode()).hexdigest()
 
     @cached_property
@@ -182,7 +182,7 @@ class ImageClassificationData(PreparedData):
             logger.info("decoding %d images of %s", len(images), images.location)
             decoder.write(images, self.survey.classes, self.image_size, folder, self.resizing)
 
-        return cache.entry(self.root, "images", key, build)
+        return cache.entry(self.root, "images", key, build, self.verify, Images)
 
     def _open(self, split: str) -> Images:
         images = Images(self.folder(split))

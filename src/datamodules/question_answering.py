@@ -83,7 +83,7 @@ class QuestionAnsweringData(TokenizedData):
             eval_batch_size: windows per forward pass of one process.
             workers: processes that load batches; 0: the main process.
             cache_dir: see `datamodules.storage.cache.root`.
-            verify: "full" reads local files again even if they look unchanged.
+            verify: "full" reads local files and cache entries again even if they look unchanged.
             seed: of the training order.
             pretrained: checkpoint whose tokenizer is used without `tokenizer`.
             revision: of `pretrained`, if it is a Hub name.
@@ -143,7 +143,7 @@ class QuestionAnsweringData(TokenizedData):
             examples.write(folder, squad.read(files, self.version_2), self.limit(split), ", ".join(files))
 
         key = {"format": examples.FORMAT, "version_2": self.version_2}
-        return self._read_files("examples", split, key, write)
+        return self._read_files("examples", split, key, write, Examples)
 
     def _corpus(self) -> Iterable[str]:
         return Examples(self._examples_folder("train")).texts()
@@ -165,7 +165,11 @@ class QuestionAnsweringData(TokenizedData):
             file = tokenizer.folder / "tokenizer.json"
             windows.write(folder, Examples(examples_folder), file, tokenizer.vocab_size, self.limits, training)
 
-        folder = cache.entry(self.root, "windows", key, build)
+        def check(folder: Path) -> None:
+            split_windows = Windows.open(folder, tokenizer.pad_id, tokenizer.uses_types)
+            split_windows.check(tokenizer.vocab_size, len(Examples(examples_folder)))
+
+        folder = cache.entry(self.root, "windows", key, build, self.verify, check)
 
         def count() -> dict[str, Any]:
             split_windows = Windows.open(folder, tokenizer.pad_id, tokenizer.uses_types)

@@ -75,7 +75,7 @@ class TextClassificationData(TokenizedData):
             eval_batch_size: texts per forward pass of one process.
             workers: processes that load batches; 0: the main process.
             cache_dir: see `datamodules.storage.cache.root`.
-            verify: "full" reads local files again even if they look unchanged.
+            verify: "full" reads local files and cache entries again even if they look unchanged.
             seed: of the training order.
             pretrained: checkpoint whose tokenizer is used without `tokenizer`.
             revision: of `pretrained`, if it is a Hub name.
@@ -157,7 +157,7 @@ class TextClassificationData(TokenizedData):
             labelled_texts.write(folder, files, self.columns, self.limit(split))
 
         key = {"format": labelled_texts.FORMAT, "columns": asdict(self.columns)}
-        return self._read_files("labelled_texts", split, key, write)
+        return self._read_files("labelled_texts", split, key, write, LabelledTexts)
 
     def _corpus(self) -> Iterable[str]:
         return LabelledTexts(self._texts_folder("train")).corpus()
@@ -170,15 +170,21 @@ class TextClassificationData(TokenizedData):
             "tokenizer": tokenizer.fingerprint,
             "max_length": self.max_length,
         }
+
+        def open_folder(folder: Path) -> EncodedTexts:
+            return EncodedTexts.open(folder, tokenizer.pad_id, tokenizer.uses_types)
+
         folder = cache.entry(
             self.root,
             "encoded_texts",
             key,
             lambda folder: encoding.write(folder, texts, tokenizer, self.max_length),
+            self.verify,
+            lambda folder: open_folder(folder).check(tokenizer.vocab_size),
         )
 
         def count() -> dict[str, Any]:
-            encoded = EncodedTexts.open(folder, tokenizer.pad_id, tokenizer.uses_types)
+            encoded = open_folder(folder)
             special = TextEncoder(tokenizer, self.max_length).special
             return coverage.count_texts(encoded, texts, tokenizer.unknown_id, special)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config import command
+from config.error_handling import library_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,9 +74,13 @@ def _explain(args: argparse.Namespace) -> int:
         overrides.append("explain=enforce")
     from explain import model, run
 
-    subject, options = model.load(name, overrides)
     folder = Path(args.folder) if args.folder else Path(name) / "explain"
-    verdict = run.explain_model(subject, options, folder)
+    damaged = (
+        f"the model run={name} cannot be used; its files may be damaged, or written by another version of a library"
+    )
+    with library_errors(damaged):
+        subject, options = model.load(name, overrides)
+        verdict = run.explain_model(subject, options, folder)
     print(run.summarise_verdict(verdict))
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
     return 0 if verdict.accepted or options.action == "warn" else 5

@@ -9,6 +9,7 @@ import numpy as np
 
 from config import files
 from config.errors import InputError
+from config.parsing import read_json
 
 MIN_RUNS = 3
 DEVIATIONS = 2.0  # standard deviations below the mean
@@ -67,7 +68,7 @@ def _read_verdict(run: str) -> dict[str, Any]:
     for path in (Path(run) / "explain" / "verdict.json", Path(run) / "verdict.json"):
         if path.is_file():
             try:
-                fields = json.loads(path.read_text(encoding="utf-8"))
+                fields = read_json(path)
                 return {name: fields[name] for name in ("status", "task", "measures", "about")}
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path} is damaged: {error}") from error
@@ -87,7 +88,7 @@ def read_bounds(path: str, task: str) -> dict[str, float]:
         InputError: the file is missing, damaged, or of another task.
     """
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = read_json(path)
         bounds = {str(name): float(bound) for name, bound in fields["bounds"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"explain.thresholds={path}: not a file of python -m explain calibrate ({error})") from error

@@ -123,12 +123,15 @@ def _explain_chunk(job: Job, settings: Any, positions: list[int], progress: Call
         arrays = {f"{number}/{name}": array for number, row in enumerate(rows) for name, array in row.items()}
         np.savez(folder / FILE, allow_pickle=False, **arrays)
 
-    result: Explanations = [{} for _ in positions]
-    with np.load(cache.entry(subject.data.root, "explanations", key, build) / FILE, allow_pickle=False) as file:
-        for name in file.files:
-            number, _, array = name.partition("/")
-            result[int(number)][array] = file[name]
-    return result
+    def read(folder: Path) -> Explanations:
+        result: Explanations = [{} for _ in positions]
+        with np.load(folder / FILE, allow_pickle=False) as file:
+            for name in file.files:
+                number, _, array = name.partition("/")
+                result[int(number)][array] = file[name]
+        return result
+
+    return read(cache.entry(subject.data.root, "explanations", key, build, check=read))
 
 
 def _spread(job: Job, count: int, positions: list[int]) -> list[int]:

@@ -82,16 +82,16 @@ def prepare_network(network: Any, device: torch.device) -> Any:
     return predict.prepare_network(network.requires_grad_(False), device)
 
 
-def random_transformer(subject: Subject, auto_class: Any, seed: int) -> Any:
+def random_transformer(subject: Subject, seed: int) -> Any:
     """Build the architecture of a transformers model with random weights.
 
     Args:
         subject: the model.
-        auto_class: the Auto class of its head, such as AutoModelForQuestionAnswering.
         seed: of the weights.
     """
     with seeded(seed):
-        network = auto_class.from_config(copy.deepcopy(subject.network.config), attn_implementation=None)
+        # Of the class that is loaded already: transformers' Auto classes could run code that the folder names.
+        network = type(subject.network)._from_config(copy.deepcopy(subject.network.config), attn_implementation=None)
     return prepare_network(network, subject.device)
 
 

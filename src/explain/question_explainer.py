@@ -66,9 +66,7 @@ def preprocessing(data: Any) -> list[Any]:
 
 def random_network(subject: Subject, seed: int) -> Any:
     """Build the architecture with random weights."""
-    from transformers import AutoModelForQuestionAnswering
-
-    return random_transformer(subject, AutoModelForQuestionAnswering, seed)
+    return random_transformer(subject, seed)
 
 
 def replacements(

@@ -10,6 +10,7 @@ import numpy as np
 
 from explain.judgement import Verdict
 from reports import page
+from reports.markdown import escape
 from reports.page import Cell, Piece
 from runs.statistics import MeanEstimate
 
@@ -177,9 +178,9 @@ def markdown(verdict: Verdict, examples: str) -> str:
     lines = [
         f"# Explanations: {verdict.status}",
         "",
-        f"{verdict.examples} {examples}, accuracy {page.format_percent(verdict.accuracy)}. Judged: {verdict.judged}.",
+        f"{verdict.examples} {examples}, accuracy {page.format_percent(verdict.accuracy)}. Judged: {escape(verdict.judged)}.",
         "",
-        *(f"- {reason}" for reason in verdict.reasons),
+        *(f"- {escape(reason)}" for reason in verdict.reasons),
         *([""] if verdict.reasons else []),
         "| outcome | measure | mean | 95 % interval | bound |",
         "|---|---|---:|---|---:|",

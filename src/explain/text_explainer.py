@@ -53,9 +53,7 @@ def preprocessing(data: Any) -> list[Any]:
 
 def random_network(subject: Subject, seed: int) -> Any:
     """Build the architecture with random weights."""
-    from transformers import AutoModelForSequenceClassification
-
-    return random_transformer(subject, AutoModelForSequenceClassification, seed)
+    return random_transformer(subject, seed)
 
 
 def replacements(

@@ -9,6 +9,7 @@ from typing import Any
 
 from config import command, files
 from config.errors import InputError
+from config.masking import mask_override
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,7 +178,10 @@ def _new(args: argparse.Namespace) -> int:
     if not args.again:
         return _write_manifest(args, sys.argv[2:])
     for file in args.overrides:
-        arguments = manifest.recorded_arguments(Path(file).read_text(encoding="utf-8"))
+        try:
+            arguments = manifest.recorded_arguments(Path(file).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} cannot be read: {error}") from error
         if not arguments:
             raise InputError(f"{file} does not contain the command that generated it (`# Made by:`)")
         _write_manifest(_parser().parse_args(["new", *arguments, "-o", file]), arguments)
@@ -197,6 +201,11 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from katib.experiment import Experiment
     from katib.resources import Resources
 
+    if secrets := [word.partition("=")[0] for word in args.overrides if mask_override(word) != word]:
+        raise InputError(
+            f"{', '.join(secrets)}: a secret, which an Experiment would show to all who may read it: keep it in a "
+            "Kubernetes secret, give the trials a variable from it, and write '${oc.env:NAME}' as the value"
+        )
     if args.output:
         is_own = lambda path: bool(manifest.recorded_arguments(path.read_text(encoding="utf-8")))  # noqa: E731
         files.check_replaceable(args.output, is_own, "an Experiment of `python -m katib new`")
@@ -232,7 +241,7 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if any(finding.level == "error" for finding in rows):
         raise InputError(f"{file} was not written: the Experiment has errors; change the overrides or options")
     if args.output:
-        Path(args.output).write_text(text, encoding="utf-8")
+        files.write_text(args.output, text)
         print(f"isotrain: wrote {args.output}", file=sys.stderr)
     else:
         print(text, end="")

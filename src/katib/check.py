@@ -15,8 +15,8 @@ from katib import (
     rules_steps,
     rules_webhook,
 )
-from katib.documents import read
-from katib.experiment import Experiment
+from katib.documents import YamlPath, read
+from katib.experiment import SPEC, TRIAL, Experiment
 from katib.findings import Finding, build_finding
 
 RULES = (
@@ -29,11 +29,14 @@ RULES = (
     *rules_advice.RULES,
     *rules_steps.RULES,
 )
+# Of one Experiment: each point of the search space is composed, in about 10 ms.
+MAX_PARAMETERS, MAX_CHOICES = 200, 1_000
 TYPE_RULES = ("K114", "K118", "K218")  # other rules may fail on values of the wrong type
 TITLES = {
     "K001": "the file is valid YAML",
     "K002": "the document is an Experiment",
     "K003": "every rule was applied",
+    "K005": "the search space is of a size that can be checked",
     **{rule.code: rule.title for rule in RULES},
     **composition.TITLES,
 }
@@ -80,6 +83,8 @@ def check(files: Sequence[str]) -> tuple[list[list[Finding]], list[Finding]]:
 
 def check_experiment(experiment: Experiment) -> list[Finding]:
     """Return the findings of one Experiment, by line."""
+    if problem := _size_problem(experiment):
+        return [build_finding(experiment, "K005", "error", *problem)]
     findings: list[Finding] = []
     for rule in sorted(RULES, key=lambda rule: rule.code not in TYPE_RULES):
         try:
@@ -95,3 +100,16 @@ def check_experiment(experiment: Experiment) -> list[Finding]:
         findings.append(build_finding(experiment, "K002", "error", ("apiVersion",), message, fix))
     findings += (build_finding(experiment, *problem) for problem in composition.command_problems(experiment))
     return sorted(findings, key=lambda finding: (finding.line, finding.code))
+
+
+def _size_problem(experiment: Experiment) -> tuple[YamlPath, str, str] | None:
+    """Path, message and fix of a search space that is too large for the rules; None if it is not."""
+    for path in ((SPEC, "parameters"), (*TRIAL, "trialParameters")):
+        if (count := len(experiment.items(*path))) > MAX_PARAMETERS:
+            return path, f"it has {count:,} parameters; at most {MAX_PARAMETERS} are supported", "remove parameters"
+    parameters = experiment.parameters
+    if (count := sum(len(parameter.choices) for parameter in parameters)) > MAX_CHOICES:
+        longest = max(parameters, key=lambda parameter: len(parameter.choices))
+        message = f"the lists of the search space have {count:,} values; at most {MAX_CHOICES:,} are supported"
+        return longest.space_path, message, "shorten the list, or search a range"
+    return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.api import ApiStatusError
 from config.errors import InputError, UnreachableError
+from config.masking import mask_shell, register_secrets
 from config.numbers import format_number
 from katib import report, table
 from katib.cluster import COLLECTOR_LABEL, Cluster, experiment_condition, parse_trial
@@ -214,7 +215,7 @@ def best(args: argparse.Namespace) -> int:
             "value": trial.value,
             "assignments": trial.assignments,
             "overrides": overrides,
-            "command": train_command(experiment, trial, []),
+            "command": mask_shell(train_command(experiment, trial, [])),
         }
         print(json.dumps(row, indent=2))
     else:
@@ -242,7 +243,7 @@ def trials(args: argparse.Namespace) -> int:
             print(f"isotrain: {line}", file=sys.stderr)
     if args.report:
         optimal = _optimal_trial(value, experiment)
-        command = train_command(experiment, optimal, []) if optimal else ""
+        command = mask_shell(train_command(experiment, optimal, [])) if optimal else ""
         report.write(Path(args.report), experiment, rows, ": ".join(experiment_condition(value)), command)
         print(f"isotrain: wrote {args.report}", file=sys.stderr)
     return 0
@@ -280,6 +281,7 @@ def _load_experiment(cluster: Cluster, name: str) -> tuple[dict[str, Any], Exper
     value = cluster.find_experiment(name)
     if value is None:
         raise cluster.missing_experiment(name)
+    register_secrets(value)
     return value, Experiment(Document(name, value, {}))
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from config import files, source_code
+from config import checked_json, source_code
 from config.errors import InputError
+from config.masking import hide_environment
 from config.tasks import CONF_VARIABLE
 from katib import collector as metrics_collector
 from katib import shell_command
@@ -26,6 +28,8 @@ from katib.shell_parser import ShellSyntaxError, UnclosedQuoteError
 from katib.shell_values import changed_values
 from runs import metric_lines
 from runs.metric_lines import TRAINING_METRICS
+
+logger = logging.getLogger(__name__)
 
 TITLES = {
     "K400": "the command line was composed",
@@ -234,12 +238,20 @@ def _reading_problems(experiment: Experiment, metric: str, result: Mapping[str, 
 
 
 def _compose_cached(overrides: Sequence[str]) -> dict[str, Any]:
+    text = json.dumps(list(overrides))
+    if "${oc.env:" in text:  # the result depends on the environment
+        return _hide_environment(_compose(overrides), text)
     cache = _cache()
-    key = json.dumps(list(overrides))
+    key = hashlib.sha256(text.encode()).hexdigest()  # overrides can have secrets
     if key not in cache:
         cache[key] = _compose(overrides)
         _added.append(key)
     return cache[key]
+
+
+def _hide_environment(result: dict[str, Any], source: str) -> dict[str, Any]:
+    """Name the variables in place of their values: those of this machine are not the trials'."""
+    return {key: hide_environment(value, source) if isinstance(value, str) else value for key, value in result.items()}
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
@@ -291,7 +303,15 @@ _added: list[str] = []
 
 @functools.cache
 def _cache() -> dict[str, dict[str, Any]]:
-    return files.read_json(_cache_file())
+    try:
+        compositions: dict[str, dict[str, Any]] = checked_json.read(_cache_file())
+    except ValueError as error:
+        logger.warning("%s; command lines are composed again", error)
+    except OSError:
+        pass
+    else:
+        return compositions
+    return {}
 
 
 def save_cache() -> None:
@@ -299,7 +319,7 @@ def save_cache() -> None:
     if not _added:
         return
     try:
-        files.write_text(_cache_file(), json.dumps(_cache()))
+        checked_json.write(_cache_file(), _cache())
     except OSError:
         return
     _added.clear()

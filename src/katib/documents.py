@@ -6,12 +6,13 @@ import math
 import re
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from config import parsing
 from config.errors import InputError
+from config.masking import register_secrets
 
 YamlPath = tuple[str | int, ...]
 
@@ -119,7 +120,7 @@ def read(file: str) -> list[Document]:
         InputError: the file does not exist or is not valid YAML; the message has the line.
     """
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read(parsing.MAX_YAML + 1) if file == "-" else parsing.read_text(file)
     except OSError as error:
         raise InputError(f"{file}: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
@@ -131,20 +132,25 @@ def parse(text: str, file: str) -> list[Document]:
     """Parse all documents of a text; see `read`."""
     documents = []
     try:
+        parsing.check_length(text)
         loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
+            parsing.check_aliases(node)
             lines: dict[YamlPath, int] = {}
             repeated: list[YamlPath] = []
             _collect_lines(loader, node, (), lines, repeated)
             value = loader.construct_document(node)
             if value is not None:
+                register_secrets(value)
                 documents.append(Document(file, value, lines, tuple(repeated)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         location = f"{file}:{mark.line + 1}" if mark else file
         raise InputError(f"{location}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except RecursionError:
+        raise InputError(f"{file}: not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{file}: not valid YAML: {error}") from error
     return documents
 

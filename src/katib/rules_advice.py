@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+from config.masking import mask_command, mask_secrets
 from katib import shell_command, shell_values
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SPEC, TEMPLATE, Experiment
@@ -153,6 +154,21 @@ def _pods(experiment: Experiment) -> Iterator[Problem]:
                 yield path, message, f"name its container {primary}"
 
 
+def _secrets(experiment: Experiment) -> Iterator[Problem]:
+    """Secrets in commands and variables: an Experiment is not secret, and Katib copies it into trials, jobs and pods."""
+    message = "{} contains a secret, which all who may read Experiments, trials or pods see"
+    fix = "keep it in a Kubernetes secret: a variable with valueFrom.secretKeyRef, and ${{oc.env:{}}} in the command"
+    for path, container in experiment.containers():
+        for key in ("command", "args"):
+            words = container.get(key)
+            if isinstance(words, list) and not words == mask_secrets(words) == mask_command([*map(str, words)]):
+                yield (*path, key), message.format("the command"), fix.format("NAME")
+        for index, variable in enumerate(rows if isinstance(rows := container.get("env"), list) else []):
+            if isinstance(variable, dict) and mask_secrets(variable) != variable:
+                name = str(variable.get("name"))
+                yield (*path, "env", index), message.format(name), fix.format(name)
+
+
 RULES = (
     Rule("K301", "warning", "every metric has a strategy", _strategies),
     Rule("K302", "warning", "tpe does not repeat points", _tpe, "tpe"),
@@ -165,4 +181,5 @@ RULES = (
     Rule("K309", "warning", "the command has no brace expansion", _brace_expansion),
     Rule("K310", "warning", "hyperband does not stall after its first rung", _hyperband, "hyperband"),
     Rule("K311", "warning", "every pod of a trial has the primary container", _pods),
+    Rule("K315", "warning", "secrets are in Kubernetes secrets", _secrets),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from config.errors import InputError, SignalInterrupt
+from config.masking import MASK, mask_shell
 from config.numbers import format_count, format_number
 from katib import findings, report, table
 from katib.check import check_experiment
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         best = search.store.best()
         if best is not None and best.value is not None:
             print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
-            print(train_command(experiment, best, args.overrides))
+            print_command(train_command(experiment, best, args.overrides))
         _write_report(search, f"{condition}: {reason}", folder)
     finally:
         search.store.close()
@@ -148,9 +149,16 @@ def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]
     return shlex.join(["python", "train.py", *(word for key, word in by_key.items() if key not in SEARCH_KEYS)])
 
 
+def print_command(command: str) -> None:
+    """Print a command of `train_command`, with its secrets masked."""
+    print(masked := mask_shell(command))
+    if MASK in masked:
+        print(f"isotrain: secrets are not printed: replace {MASK}", file=sys.stderr)
+
+
 def _write_report(search: Search, verdict: str, folder: Path) -> None:
     experiment, best = search.experiment, search.store.best()
-    command = train_command(experiment, best, search.overrides) if best else ""
+    command = mask_shell(train_command(experiment, best, search.overrides)) if best else ""
     report.write(folder / "report.html", experiment, search.store.trials, verdict, command)
 
 

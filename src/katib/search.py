@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from config import process
 from config.errors import InputError
 from config.numbers import format_number
 from katib import collector, hyperband, suggestion, trial_processes
@@ -98,6 +99,7 @@ class Search:
         self.on_change = on_change
         self.max_trials = max_trials or experiment.count("maxTrialCount")
         self.parallel = parallel or experiment.parallel
+        process.check_processes("--parallel" if parallel else "parallelTrialCount", self.parallel)
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
         self.fixed = fixed_parameters(experiment, overrides)

@@ -1,4 +1,8 @@
-"""The trials of a local search on disk: Optuna's storage, and trials.jsonl for all other programs."""
+"""The trials of a local search on disk: Optuna's storage, and trials.jsonl for all other programs.
+
+A row is appended to trials.jsonl, and synced, when a trial starts, when its processes are known and when it ends; the last
+row of a trial counts. When a search opens or closes its folder, one row of each trial is left.
+"""
 
 import contextlib
 import dataclasses
@@ -14,7 +18,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from config import files
-from config.errors import InputError, InUseError
+from config.errors import InputError, InUseError, ResourceError, first_line
+from config.masking import mask_secrets
+from config.syncing import make_folder
+from config.system_errors import to_expected_error
 from katib.documents import Document
 from katib.experiment import Experiment, trial_command
 from katib.shell_command import train_overrides
@@ -100,8 +107,9 @@ class Store:
             InputError: the folder belongs to another search.
         """
         self.folder, self.experiment, self.overrides = folder, experiment, list(overrides)
+        self.superseded = False  # whether trials.jsonl has rows that do not count any more
         _check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.lock = FileLock(folder / LOCK)
         try:
             self.lock.acquire(timeout=0)
@@ -115,12 +123,17 @@ class Store:
         try:
             self._check_same_search()
             self.trials: list[Trial] = read_trials(folder)
+            if (folder / ROWS).exists():
+                self._compact()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Release the folder."""
+        """Leave one row of each trial in trials.jsonl, and release the folder."""
+        if self.superseded:
+            with contextlib.suppress(OSError):  # all rows are on the disk already
+                self._compact()
         (self.folder / OWNER).unlink(missing_ok=True)
         self.lock.release()
 
@@ -129,13 +142,15 @@ class Store:
         spec = {key: value for key, value in self.experiment.mapping("spec").items() if key not in COUNTS}
         spec["objective"] = {**self.experiment.mapping("spec", "objective"), "goal": None}
         # Counts and goal may change, as in Katib.
-        content = {"name": self.experiment.name, "spec": spec, "overrides": self.overrides}
+        # Secrets are neither stored nor compared.
+        content = mask_secrets({"name": self.experiment.name, "spec": spec, "overrides": self.overrides})
         current = json.loads(json.dumps(content))
         path = self.folder / SPEC_FILE
-        if not path.exists():
+        stored = files.read_json(path)
+        previous = mask_secrets(stored)
+        if not path.exists() or (stored != previous == current):  # with secrets: written before December 2026
             files.write_text(path, json.dumps(content, indent=1))
             return
-        previous = files.read_json(path)
         if previous != current:
             keys = [key for key in ("name", "overrides") if previous.get(key) != current[key]]
             old, new = previous.get("spec", {}), current["spec"]
@@ -150,16 +165,25 @@ class Store:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / STORAGE}")
-        study = optuna.create_study(
-            storage=storage,
-            sampler=sampler,
-            study_name=self.experiment.name,
-            direction="maximize" if self.experiment.maximize else "minimize",
-            load_if_exists=True,
-        )
+        path = self.folder / STORAGE
+        try:
+            storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+            study = optuna.create_study(
+                storage=storage,
+                sampler=sampler,
+                study_name=self.experiment.name,
+                direction="maximize" if self.experiment.maximize else "minimize",
+                load_if_exists=True,
+            )
+            rows = study.get_trials(deepcopy=False)
+        except Exception as error:
+            if isinstance(to_expected_error(error), ResourceError):
+                raise
+            raise InputError(
+                f"Optuna cannot use {path}: {first_line(error)}; restore it, or search in another --folder"
+            ) from error
         trials = {trial.number: trial for trial in self.trials}
-        for row in study.get_trials(deepcopy=False):
+        for row in rows:
             if row.state.is_finished():
                 continue
             # The search was killed between asking for a point and starting its trial, or before telling its result.
@@ -172,7 +196,7 @@ class Store:
     def add(self, trial: Trial) -> None:
         """Add a trial that starts."""
         self.trials.append(trial)
-        self._write()
+        self._append(trial)
 
     def set_processes(self, trial: Trial, processes: list[tuple[int, float]]) -> None:
         """Store the processes of a running trial."""
@@ -207,11 +231,18 @@ class Store:
 
     def _replace(self, trial: Trial) -> None:
         self.trials = [trial if row.name == trial.name else row for row in self.trials]
-        self._write()
+        self.superseded = True
+        self._append(trial)
 
-    def _write(self) -> None:
-        rows = [{**trial.to_row(), "processes": trial.processes} for trial in self.trials]
-        files.write_text(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+    def _append(self, trial: Trial) -> None:
+        files.append_lines(self.folder / ROWS, [_to_line(trial)])
+
+    def _compact(self) -> None:
+        """Leave one row of each trial, unless there is no other."""
+        text = "".join(f"{_to_line(trial)}\n" for trial in self.trials)
+        if (self.folder / ROWS).read_bytes() != text.encode():
+            files.write_text(self.folder / ROWS, text)
+        self.superseded = False
 
 
 def _check_folder(folder: Path) -> None:
@@ -233,8 +264,14 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"{folder / SPEC_FILE} is damaged, or not of a search; choose another --folder")
 
 
+def _to_line(trial: Trial) -> str:
+    return json.dumps({**trial.to_row(), "processes": trial.processes})
+
+
 def read_trials(folder: Path) -> list[Trial]:
-    """Read the trials of a search's folder.
+    """Read the trials of a search's folder, in the order in which they started.
+
+    An incomplete last row is ignored: a killed process or a power cut left it, before what it reports was used.
 
     Raises:
         InputError: trials.jsonl is damaged.
@@ -242,13 +279,16 @@ def read_trials(folder: Path) -> list[Trial]:
     path = folder / ROWS
     if not path.exists():
         return []
-    trials = []
-    for index, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    trials: dict[str, Trial] = {}
+    for index, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
-            trials.append(Trial.from_row(json.loads(line)))
-        except (ValueError, TypeError) as error:
+            trial = Trial.from_row(json.loads(line))
+            trials[trial.name] = trial
+        except (ValueError, TypeError, RecursionError) as error:
+            if not line.endswith(b"\n"):
+                break
             raise InputError(f"{path}, line {index}: not a trial: {error}; remove the line") from error
-    return trials
+    return list(trials.values())
 
 
 def best_trial(trials: Sequence[Trial], maximize: bool) -> Trial | None:

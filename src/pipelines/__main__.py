@@ -70,8 +70,10 @@ def _compile(args: argparse.Namespace) -> int:
             return 0
         texts = {Path(args.output): text}
     for path, text in texts.items():
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"cannot write {path}: its folder does not exist")
         try:
-            path.write_text(text, encoding="utf-8")
+            files.write_text(path, text)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
         print(f"isotrain: wrote {path}", file=sys.stderr)

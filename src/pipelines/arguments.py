@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config import tasks
 from config.errors import InputError
 from config.files import PROJECT
+from config.parsing import parse_yaml
 from pipelines.commands import experiment_path
 from pipelines.compilation import spec_parameters
+from pipelines.parameter_secrets import refuse_secrets
 from pipelines.resources import AMOUNTS
 from pipelines.verdict import POLICIES
 
@@ -77,6 +77,7 @@ def bind_parameters(
             rest.append(override)
     if rest:
         values["overrides"] = rest
+    refuse_secrets(values)
     defaults = {name: item.get("defaultValue") for name, item in parameters.items()}
     _check_ranges(values, local)
     _check_values({**defaults, **values}, local)
@@ -177,6 +178,8 @@ def _check_experiment(file: str) -> None:
     if done.returncode:
         problem = next(iter([*done.stdout.splitlines(), *done.stderr.splitlines()]), f"exit code {done.returncode}")
         raise InputError(f"-p tune={file}: {problem}; python -m katib check lists all findings")
+    if secret := next((line for line in done.stdout.splitlines() if " warning K315 " in line), ""):
+        raise InputError(f"-p tune={file}: {secret}; a pipeline takes secrets from Kubernetes secrets only")
 
 
 def _parse_value(assignment: str, text: str, kind: str) -> Any:
@@ -186,8 +189,8 @@ def _parse_value(assignment: str, text: str, kind: str) -> Any:
         with contextlib.suppress(ValueError):  # in YAML, 1e-3 is text
             value = int(text) if kind == "NUMBER_INTEGER" else float(text)
     elif kind != "STRING":
-        with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(text)
+        with contextlib.suppress(ValueError):
+            value, *_ = parse_yaml(text)
     valid = isinstance(value, types) and not (isinstance(value, bool) and kind != "BOOLEAN")
     if not valid:
         raise InputError(f"-p {assignment}: must be {description}")

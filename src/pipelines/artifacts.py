@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from config import files
+from reports import markdown as tables
 from reports import page as reports
 
 _MAX_CLASSES = 20  # of a confusion matrix, which KFP keeps in metadata and draws in a small field
@@ -25,13 +27,12 @@ def markdown(artifact: Any, text: str) -> None:
     """Write text into the artifact, up to the 400,000 characters that KFP shows."""
     target = Path(artifact.path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text[:400_000], encoding="utf-8")
+    files.write_text(target, text[:400_000])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(header), ["---"] * len(header), *cells])
+    """Return a Markdown table, with its cells escaped."""
+    return tables.table(header, [[tables.escape(cell) for cell in row] for row in rows])
 
 
 def metrics(artifact: Any, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Commands of isotrain as subprocesses of a step: output goes to the step's log, signals go to the command."""
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 from cluster.reasons import EXIT_CODES
 from config.errors import ExecutionError, SignalInterrupt
 from config.files import PROJECT
+from config.masking import mask_command
 
 _PREFIX = "isotrain: "  # of a command's message on stderr
 
@@ -42,7 +42,7 @@ def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequenc
         ExecutionError: Another exit code; the message is the last one of the command.
     """
     words = [str(PROJECT / word) if word == "train.py" else str(word) for word in command]
-    text = re.sub(r"://[^/@\s]+@", "://***@", shlex.join(["python", *map(str, command)]))
+    text = shlex.join(mask_command(["python", *map(str, command)]))
     environment = {**os.environ}
     path = [str(PROJECT / "src"), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from config.errors import InputError
+from config.parsing import parse_yaml, read_bytes
 from config.tasks import CONF
 
 _COMMAND = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
@@ -115,13 +116,16 @@ def recompile(path: Path) -> str:
     Raises:
         InputError: The file has no such line.
     """
-    match = _COMMAND.search(path.read_text(encoding="utf-8"))
+    try:
+        match = _COMMAND.search(path.read_text(encoding="utf-8"))
+        words = shlex.split(match[1])[1:] if match else []
+        output = words[words.index("-o") + 1] if "-o" in words else ""
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     if not match:
         raise InputError(
             f"{path} does not say which command compiled it: it has no line # python -m pipelines compile …"
         )
-    words = shlex.split(match[1])[1:]
-    output = words[words.index("-o") + 1] if "-o" in words else ""
     return compile_text([word for word in words if word not in ("-o", output)], output)
 
 
@@ -132,11 +136,11 @@ def read_documents(path: str) -> list[dict[str, Any]]:
         InputError: The file is not a compiled pipeline.
     """
     try:
-        documents = list(yaml.safe_load_all(Path(path).read_text(encoding="utf-8")))
+        documents = parse_yaml(read_bytes(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise InputError(f"{path} is not a compiled pipeline")
     return documents

@@ -13,6 +13,7 @@ from pipelines.server import Server
 _NODE_NAME = "workflows.argoproj.io/node-name"  # annotation of Argo's pods
 _PROGRESS = re.compile(r"^\s*isotrain: [a-z ]+(?: …|: done in )")  # of pipelines.record
 _EXIT_STATUS = re.compile(r"exit status (\d+)")  # in the launcher's last line; KFP itself sees 1
+_DELETED = re.compile(r"^pod deleted$|exit code 143\b")
 _NO_REASON = re.compile(
     r"^(?:Error|Failed)? ?\(?exit code \d+\)?$|^$|^PodInitializing$|^ContainerCreating$", re.IGNORECASE
 )
@@ -71,6 +72,18 @@ def _driver_rows(rows: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> li
         for name, state in states.items()
         if name not in steps
     ]
+
+
+def is_deleted(row: Mapping[str, Any]) -> bool:
+    """Return whether a step failed because its pod was deleted: by a drain, on a spot node, by hand.
+
+    Argo says `pod deleted`, or, if it looks between the end of the container and the removal of the pod, that the step ended
+    with 143.
+
+    Args:
+        row: A step with its message (`explain_steps`).
+    """
+    return row["state"] == "FAILED" and bool(_DELETED.search(row["message"]))
 
 
 def failed_step(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -17,6 +17,7 @@ import yaml
 
 from config import files, source_code
 from config.errors import ExecutionError, InputError, SignalInterrupt
+from config.masking import mask
 from pipelines import compilation, record, report, retries
 from pipelines.arguments import bind_parameters
 from pipelines.resources import refuse_resources
@@ -76,7 +77,7 @@ def run(
             raise
         except RuntimeError as error:  # raised by KFP if a step fails
             error_text = _COLOUR.sub("", str(error))
-            print(error_text, file=log)
+            print(mask(error_text), file=log)
     steps = record.read_steps(folder)
     print(record.format_steps(steps))
     print(f"isotrain: {folder}; report: {folder / report.FILE}", file=sys.stderr)
@@ -183,7 +184,7 @@ def _redirect_output(log: TextIO) -> Iterator[None]:
     stderr = sys.stderr
 
     def write_line(line: str) -> None:
-        plain = _COLOUR.sub("", line)
+        plain = mask(_COLOUR.sub("", line))
         print(plain, file=log, flush=True)
         if _SHOWN_LINE.match(plain.lstrip()):  # KFP indents the output of steps
             print(plain.lstrip().removeprefix("isotrain: "), file=stderr, flush=True)

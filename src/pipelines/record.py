@@ -10,12 +10,12 @@ from typing import Any
 
 from config import files
 from config.error_handling import report_errors
-from config.errors import ExecutionError, SignalInterrupt
+from config.errors import ExecutionError, InputError, SignalInterrupt
 from config.terminal import format_table, make_printable, terminal_width
 from pipelines import report
 from pipelines.graph import DEPENDENCIES
 from pipelines.interruption import hold_lock, is_locked, on_termination
-from pipelines.retries import describe_attempts, start_attempt
+from pipelines.retries import NODE, describe_attempts, start_attempt
 
 RUN_ID = "KFP_RUN_ID"  # an environment variable, because it must not be a part of the key of a cached step
 
@@ -78,16 +78,47 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
         code = error.code if isinstance(error.code, int) and error.code else 1
         state = "interrupted" if code in (128 + signal.SIGINT, 128 + signal.SIGTERM) else "failed"
         files.write_json(path, step | {"state": state, "code": code, "seconds": time.time() - start})
+        _publish_retried(run_folder(root), name)
         raise SystemExit(code) from None
     step |= {"state": "done", "code": 0, "seconds": time.time() - start}
     files.write_json(path, step)
+    _publish_retried(run_folder(root), name)
     verdict = f": {step['verdict']}" if step.get("verdict") else ""
     print(f"isotrain: {name}: done in {step['seconds']:.1f} s{verdict}", flush=True)
 
 
+def _publish_retried(run: Path, name: str) -> None:
+    """Publish a run again that was published by its exit handler, which KFP does not repeat when a run is retried.
+
+    It is FAILED until its last step is done.
+
+    Args:
+        run: Folder of the run.
+        name: Name of the step that has ended.
+    """
+    if name == "finish" or NODE not in os.environ or not (run / "steps" / "finish.json").exists():
+        return
+    try:
+        state, error = ("SUCCEEDED", "") if name == "register" else ("FAILED", f"retried; ended last: {name}")
+        report.write_report(run, publish_run(run, state, error))
+    except (OSError, InputError) as failure:  # the step itself has its result
+        print(f"isotrain: {name}: the record of the run was not published again: {failure}", flush=True)
+
+
 def read_steps(run: Path) -> list[dict[str, Any]]:
-    """Return the records of the steps of a run, in the order of the pipeline."""
-    steps = [step for path in (run / "steps").glob("*.json") if (step := files.read_json(path))]
+    """Return the records of the steps of a run, in the order of the pipeline.
+
+    Raises:
+        InputError: A record is damaged.
+    """
+    steps = []
+    for path in sorted((run / "steps").glob("*.json")):
+        if step := files.read_json(path):
+            texts, seconds = (step.get("step"), step.get("state")), step.get("seconds", 0)
+            is_duration = isinstance(seconds, int | float) and 0 <= seconds < 1e12
+            if not is_duration or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"{path} is damaged: it needs the texts step and state, and seconds; remove it")
+            steps.append(step)
     order = list(DEPENDENCIES)
     return sorted(steps, key=lambda step: order.index(step["step"]) if step["step"] in order else len(order))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from config.errors import ExecutionError, InputError, UnreachableError
 from config.files import PROJECT, read_json
+from config.masking import mask
 from config.numbers import format_count
 from pipelines import artifacts, failures, nodes, record, schedules, termination
 from pipelines.arguments import bind_parameters
@@ -25,6 +26,7 @@ POLL = 5.0  # seconds
 PATIENCE = 300.0  # seconds without an answer of the server while waiting for a run
 MAX_BYTES = 10_000  # of a parameter, KFP's default
 LATEST = 15  # runs in a list
+RETRIES = 2  # of a run whose pods were deleted
 SETTLE = 60.0  # seconds after the end of a run in which KFP stores the states of its tasks
 
 
@@ -41,11 +43,15 @@ def submit(args: argparse.Namespace) -> int:
     if args.no_wait:
         return 0
     names = nodes.step_names(read_documents(args.file)[0])
-    start_watch = StartWatch(args.wait_for_start, lambda run: _start_reason(server, run, names))
-    result = _wait_for_end(server, run, args.timeout, names, start_watch)
-    state = nodes.run_state(result)
-    steps, note = _explained_steps(server, result, names)
-    _print_note(note)
+    deadline = None if args.timeout is None else time.monotonic() + args.timeout
+    for retries in reversed(range(RETRIES + 1)):
+        start_watch = StartWatch(args.wait_for_start, lambda run: _start_reason(server, run, names))
+        result = _wait_for_end(server, run, deadline, names, start_watch)
+        state = nodes.run_state(result)
+        steps, note = _explained_steps(server, result, names)
+        _print_note(note)
+        if not retries or state != "FAILED" or not _retry_deleted(server, run, steps):
+            break
     print(record.format_steps(steps))
     if args.summary:
         with Path(args.summary).open("a", encoding="utf-8") as file:
@@ -148,6 +154,21 @@ def _explained_steps(server: Server, run: Any, names: Mapping[str, str]) -> tupl
     return steps, failures.explain_steps(server, run, steps, details, namespace)
 
 
+def _retry_deleted(server: Server, run: str, steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Retry a run that failed because the pod of a step was deleted; returns whether it continues."""
+    deleted = [str(step["step"]) for step in steps if failures.is_deleted(step)]
+    if not deleted:
+        return False
+    text = f"the pod of the step {' and of '.join(deleted)} was deleted, and no other one started in its place"
+    try:
+        server.retry(run)
+    except (InputError, UnreachableError) as error:
+        _print_note(f"{text}; the run could not be retried: {error}")
+        return False
+    _print_note(f"{text}: the run is retried")
+    return True
+
+
 def _start_reason(server: Server, run: Any, names: Mapping[str, str]) -> str:
     """Why no pod of a run starts; "" if that is not known."""
     steps, note = _explained_steps(server, run, names)
@@ -218,25 +239,25 @@ def _format_summary(run: str, state: str, steps: Sequence[Mapping[str, Any]], li
     """A run in Markdown."""
     rows = [(step["step"], step["state"], f"{step['seconds']:.0f}", step["message"]) for step in steps]
     table = artifacts.table(["step", "state", "seconds", "message"], rows)
-    return f"## Pipeline run {f'[{run}]({link})' if link else run}: {state}\n\n{table}\n"
+    return mask(f"## Pipeline run {f'[{run}]({link})' if link else run}: {state}\n\n{table}\n")
 
 
 def _wait_for_end(
-    server: Server, run: str, timeout: float | None, names: Mapping[str, str], start_watch: StartWatch
+    server: Server, run: str, deadline: float | None, names: Mapping[str, str], start_watch: StartWatch
 ) -> Any:
     """Wait for the end of a run, and return it. A server may be unreachable for PATIENCE seconds.
 
     Args:
         server: The server.
         run: Id of the run.
-        timeout: Seconds to wait at most; None: without limit.
+        deadline: Latest moment, of time.monotonic(); None: without limit.
         names: Names of the steps (`nodes.step_names`), whose changes are printed.
         start_watch: Says when no pod of the run starts.
 
     Raises:
         UnreachableError: The run has not ended or started in time; it continues on the cluster.
     """
-    start, unreachable_since, ended_since = time.monotonic(), None, None
+    unreachable_since, ended_since = None, None
     states = dict.fromkeys(names.values(), "WAITING")
     while True:
         try:
@@ -257,11 +278,9 @@ def _wait_for_end(
             if ended_since and (settled or time.monotonic() - ended_since > SETTLE):
                 return result
             start_watch.update(result)
-        if timeout is not None and time.monotonic() - start > timeout:
-            raise UnreachableError(
-                f"the run {run} has not ended after {timeout:g} s; it continues: {server.link(run) or run}"
-            )
-        time.sleep(min(POLL, timeout or POLL))
+        if deadline is not None and time.monotonic() > deadline:
+            raise UnreachableError(f"the run {run} has not ended in time; it continues: {server.link(run) or run}")
+        time.sleep(POLL if deadline is None else max(0.0, min(POLL, deadline - time.monotonic())))
 
 
 def _print_changes(steps: Sequence[Mapping[str, Any]], states: dict[str, str]) -> None:

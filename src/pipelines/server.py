@@ -94,6 +94,15 @@ class Server:
         except (HTTPError, TimeoutError, ConnectionError) as error:
             raise UnreachableError(f"{server} does not answer: {type(error).__name__}") from error
 
+    def retry(self, run: str) -> None:
+        """Start the steps of a failed run again that have not succeeded.
+
+        Raises:
+            InputError: The server rejects it.
+            UnreachableError: The server does not answer, or fails.
+        """
+        self._request(lambda: self.client._run_api.run_service_retry_run(run))
+
     def link(self, run: str) -> str:
         """Return the address of a run's page; "" if that of the pages is unknown."""
         return f"{self.ui}/#/runs/details/{run}" if self.ui else ""

@@ -18,21 +18,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config import files, tasks
 from config.errors import ContractError, ExecutionError, ExplanationError, InputError
+from config.masking import MASK
 from config.numbers import format_number
+from config.parsing import parse_yaml, read_bytes, read_text
 from pipelines import artifacts
 from pipelines.commands import experiment_path, run_command
 from pipelines.interruption import delete_on_termination, experiment_prefix
 from pipelines.known_results import check_benchmark
+from pipelines.parameter_secrets import refuse_secrets
 from pipelines.prerequisites import check_prerequisites
 from pipelines.record import publish_run, read_steps, record_step, run_folder
 from pipelines.report import write_report
 from pipelines.retries import repeat
 from pipelines.unfinished import publish_unfinished
 from pipelines.verdict import POLICIES, Verdict
+from reports.markdown import code, escape
 
 Artifact = Any
 # Keys of conf/data that select examples, for every task; a task adds its EXAMPLE_KEYS. Other keys belong to the model.
@@ -63,6 +65,7 @@ def data(
         if ended := publish_unfinished(root, run_folder(root)):
             step["published"] = ended
             print(f"isotrain: data: published the pages of runs that were terminated: {', '.join(ended)}", flush=True)
+        refuse_secrets({"overrides": overrides, **(later or {})})
         _set_environment(root)
         if later is not None:
             name = later["registered"] or _model_name(_choice(overrides, "data"))
@@ -81,7 +84,7 @@ def data(
         counts = [(split, *item) for split in ("train", "val") for item in description.get(split, {}).items()]
         rows += [(f"{split}: {name}", value) for split, name, value in counts if isinstance(value, int)]
         rows += [("not prepared", step["said"])] if step["exit"] else []
-        artifacts.markdown(summary, f"# Data\n\n`{' '.join(overrides)}`\n\n{artifacts.table(['', ''], rows)}\n")
+        artifacts.markdown(summary, f"# Data\n\n{code(' '.join(overrides))}\n\n{artifacts.table(['', ''], rows)}\n")
         return fingerprint
 
 
@@ -105,7 +108,7 @@ def plan(when: str, registered: str, server: str, data: str, fingerprint: str, r
             else:
                 reason = f"version {champion['version']}, the champion, was trained on other data"
         step["verdict"] = f"{answer}: {reason}"
-        artifacts.markdown(summary, f"# Train: {answer}\n\n{reason}.\n")
+        artifacts.markdown(summary, f"# Train: {answer}\n\n{escape(reason)}.\n")
         return answer
 
 
@@ -147,7 +150,7 @@ def drift(
         verdict = Verdict("failed", output, str(page)) if step["exit"] == 4 else Verdict("passed", report=str(page))
         step |= {"verdict": str(verdict), "report": str(page)}
         artifacts.html(report, page)
-        artifacts.markdown(summary, f"# Drift: {verdict.status}\n\n{output}\n")
+        artifacts.markdown(summary, f"# Drift: {verdict.status}\n\n{escape(output)}\n")
         return verdict.to_json()
 
 
@@ -209,9 +212,7 @@ def tune(
         if not path.exists():
             raise InputError(f"tune={file}: there is no such file in the image or on the volume of the steps")
         quantities = {name: value for name, value in (resources or {}).items() if value}
-        key = _digest(
-            path.read_text(encoding="utf-8"), overrides, fingerprint, image, str(trials), *map(str, quantities.items())
-        )
+        key = _digest(read_text(path), overrides, fingerprint, image, str(trials), *map(str, quantities.items()))
         options = ["--max-trials", str(trials)] if trials else []
         options += [word for name, value in quantities.items() for word in (f"--{name}", value)]
         search = _search_locally if backend == "local" else _search_with_katib
@@ -219,11 +220,16 @@ def tune(
         command = shlex.split(best["command"])
         names = {override.partition("=")[0] for override in overrides}
         words = [word for word in command[command.index("train.py") + 1 :] if word.partition("=")[0] not in names]
+        if secrets := [word for word in words if MASK in word]:
+            raise InputError(
+                f"tune={file}: the trials' command has {', '.join(secrets)}: a pipeline takes secrets from Kubernetes secrets "
+                "only; write '${oc.env:NAME}' as the value, and name the secret in conf/pipeline.yaml"
+            )
         value = f"{best['objective']} {format_number(best['value'])}"
         step["verdict"] = f"{value}: {' '.join(words)}"
         artifacts.html(report, page)
         table = artifacts.table(["key", "value"], (word.split("=", 1) for word in words))
-        artifacts.markdown(summary, f"# Tuned\n\n{best['trial']}: {value}\n\n{table}\n")
+        artifacts.markdown(summary, f"# Tuned\n\n{escape(best['trial'])}: {escape(value)}\n\n{table}\n")
         return words
 
 
@@ -250,7 +256,8 @@ def _search_with_katib(
     # Named after this run: a retry attaches to it, and no other run shares it.
     name = f"{experiment_prefix(run_folder(root).name)}{key[:8]}"
     page = run_folder(root) / "tune.html"
-    namespace = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("metadata") or {}).get("namespace")
+    experiment, *_ = parse_yaml(read_bytes(path))
+    namespace = dict(experiment.get("metadata") or {}).get("namespace")
     options = ["-n", str(namespace)] if namespace else []
     step |= {"experiment": name, "namespace": namespace, "report": str(page)}
     files.write_json(run_folder(root) / "steps" / "tune.json", step)  # for `finish`, should this step be killed
@@ -300,7 +307,7 @@ def train(
         artifacts.confusion(confusion, dict(dict(run.get("details") or {}).get("confusion") or {}))
         artifacts.html(report, folder / "report.html")
         table = artifacts.table(["metric", "value"], [(name, format_number(value)) for name, value in values.items()])
-        artifacts.markdown(summary, f"# Trained\n\n`{' '.join(words)}`\n\n{table}\n")
+        artifacts.markdown(summary, f"# Trained\n\n{code(' '.join(words))}\n\n{table}\n")
         monitor = str(dict(run["config"])["monitor"])
         step["verdict"] = f"{monitor} {format_number(values[monitor])}"
         return str(folder)
@@ -329,7 +336,7 @@ def evaluate(
         _set_environment(root)
         verdict, notes = _compare(step, run, reference, margin, minimum, overrides, root, metrics)
         step["verdict"] = str(verdict)
-        artifacts.markdown(summary, f"# Compared with {baseline}\n\n{verdict}.\n\n{notes}\n")
+        artifacts.markdown(summary, f"# Compared with {escape(baseline)}\n\n{escape(verdict)}.\n\n{escape(notes)}\n")
         return verdict.to_json()
 
 
@@ -401,7 +408,7 @@ def benchmark(policy: str, run: str, root: str, summary: Artifact) -> str:
     with record_step(root, "benchmark") as step:
         verdict, source = (Verdict("off"), "") if policy == "off" else check_benchmark(_read_run(run))
         step["verdict"] = str(verdict)
-        artifacts.markdown(summary, f"# Known results: {verdict}\n\n{source}\n")
+        artifacts.markdown(summary, f"# Known results: {escape(verdict)}\n\n{escape(source)}\n")
         return verdict.to_json()
 
 
@@ -447,7 +454,7 @@ def register(
         aliases = ", ".join(version["aliases"]) or "no alias"
         text = f"{version['name']} version {version['version']} ({aliases}){reason}"
         step["verdict"] = text
-        artifacts.markdown(summary, f"# Registered\n\n{text}.\n")
+        artifacts.markdown(summary, f"# Registered\n\n{escape(text)}.\n")
         return text
 
 
@@ -481,7 +488,7 @@ def _format_run(record: dict[str, Any]) -> str:
         for step in record["steps"]
     ]
     table = artifacts.table(["step", "state", "seconds", "result"], rows)
-    title = f"# Pipeline run {record['run']}: {record['state']}"
+    title = f"# Pipeline run {escape(record['run'])}: {escape(record['state'])}"
     return f"{title}\n\n{table}\n\nSteps without a row were cached, or not reached.\n"
 
 
@@ -507,7 +514,9 @@ def _publish_check(
         verdict = Verdict(verdict.status, reason, verdict.report)
     step |= {"verdict": str(verdict), "report": str(page)}
     artifacts.html(report, page)
-    artifacts.markdown(summary, text.read_text(encoding="utf-8") if text.exists() else f"# {step['step']}: {verdict}\n")
+    artifacts.markdown(
+        summary, text.read_text(encoding="utf-8") if text.exists() else f"# {step['step']}: {escape(verdict)}\n"
+    )
     artifacts.metrics(metrics, values)
     return verdict.to_json()
 
@@ -522,7 +531,7 @@ def _skip(step: dict[str, Any], verdict: Verdict, report: Artifact | None, summa
     step["verdict"] = str(verdict)
     if report is not None:
         artifacts.html(report, Path("none"))
-    artifacts.markdown(summary, f"{step['step']}: {verdict}\n")
+    artifacts.markdown(summary, f"{step['step']}: {escape(verdict)}\n")
     return verdict.to_json()
 
 

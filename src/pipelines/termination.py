@@ -5,10 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from cluster import api
 from config.errors import InputError, UnreachableError
+from config.parsing import parse_yaml, read_bytes
 from pipelines.commands import experiment_path
 from pipelines.interruption import EXPERIMENTS, experiment_prefix
 from pipelines.nodes import TERMINAL_STATES, run_state, task_nodes
@@ -125,7 +124,7 @@ def _namespaces(server: Server, searches: Mapping[str, Mapping[str, Any]]) -> li
     names: dict[str | None, None] = {}
     for arguments in searches.values():
         path = experiment_path(str(arguments["tune"]))
-        value = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        value = parse_yaml(read_bytes(path))[0] if path.is_file() else {}
         if namespace := dict(value.get("metadata") or {}).get("namespace"):
             names[str(namespace)] = None
     latest = next(iter(searches))

@@ -103,7 +103,11 @@ def _verify(args: argparse.Namespace) -> int:
     config = factory.compose_config(args.overrides, any_model=True)
     settings = config.quality
     verdict, report = verify_data(
-        factory.build(config.data), str(config.task.name), str(settings.contract), str(settings.action)
+        factory.build(config.data),
+        str(config.task.name),
+        str(settings.contract),
+        str(settings.action),
+        float(settings.time_limit),
     )
     folder = gate.report_folder(args.folder, "quality")
     gate.copy_report(report, folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -9,15 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from config import tasks
+from config import parsing, tasks
 from config.errors import InputError
 from datamodules.storage import cache
 from quality import soda
 
-FORMAT = 1  # part of the cache key: raise it when checks are read differently
+FORMAT = 2  # part of the cache key: raise it when checks are read differently
 KINDS = ("schema", "value", "distribution", "diversity", "privacy", "volume")
+MAX_CHECKS = 2_000
 SCHEMA_FILE = "contracts/soda_data_contract_json_schema_1_0_0.json"
 TABLE = "data/main/facts"
+_VARIABLE = re.compile(r"\$\{\s*[A-Za-z]+\.")  # Soda replaces ${env.HF_TOKEN} by its value
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,13 @@ def read(name: str, root: Path) -> Contract:
     """
     path = _contract_path(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = parsing.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         shipped = ", ".join(
             sorted({file.stem for folder in tasks.contract_folders() for file in folder.glob("*.yaml")})
         )
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else reason
         raise InputError(
             f"cannot read the data contract {name}: {reason}; the shipped contracts are {shipped}"
         ) from error
@@ -88,8 +92,11 @@ def read(name: str, root: Path) -> Contract:
         checks = [asdict(check) for check in parse(text, path.stem, str(path)).checks]
         (folder / "checks.json").write_text(json.dumps(checks), encoding="utf-8")
 
-    rows = json.loads((cache.entry(root, "contracts", key, build) / "checks.json").read_text(encoding="utf-8"))
-    checks = [Check(**{**row, "columns": tuple(row["columns"])}) for row in rows]
+    def read_checks(folder: Path) -> list[Check]:
+        rows = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
+        return [Check(**{**row, "columns": tuple(row["columns"])}) for row in rows]
+
+    checks = read_checks(cache.entry(root, "contracts", key, build, check=read_checks))
     return Contract(path.stem, text, checks, digest)
 
 
@@ -114,6 +121,8 @@ def parse(text: str, name: str, source: str) -> Contract:
     value = _parse_yaml(text, source)
     if not isinstance(value, dict):
         raise InputError(f"{source} is not a data contract: expected a mapping with dataset, columns and checks")
+    if (count := _count_checks(value)) > MAX_CHECKS:  # validation takes a millisecond per check
+        raise InputError(f"{source} has {count:,} checks; at most {MAX_CHECKS:,} are allowed")
     _validate(value, source)
     checks = [_make_check(*check, value.get("filter")) for check in _iter_checks(value)]
     if not checks:
@@ -138,7 +147,13 @@ def _parse_yaml(text: str, source: str) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
+        parsing.check_length(text)
+        parsing.check_aliases(YAML(typ="safe", pure=True).compose(text))
         document = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise InputError(f"{source} is not YAML: nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{source} is not YAML: {error}") from error
     except YAMLError as error:
         message = str(error).partition("To suppress this check")[0]  # advice to programmers
         raise InputError(f"{source} is not YAML: {' '.join(message.split())}") from error
@@ -172,8 +187,10 @@ def _validate(value: dict[str, Any], source: str) -> None:
             raise InputError(
                 f"{source}: column {column['name']}: {unknown[0]} is not a key of a column; allowed: {allowed}"
             )
-    if value.get("variables") or "${var." in json.dumps(value, default=str):
+    if value.get("variables") or "${var." in (text := json.dumps(value, default=str)):
         raise InputError(f"{source}: variables have no effect in thresholds; write their values")
+    if reference := _VARIABLE.search(text):
+        raise InputError(f"{source}: {reference[0]}...: a contract does not read the environment; write the value")
     if value.get("dataset") != TABLE:
         raise InputError(f"{source}: dataset is {value.get('dataset')!r}; it must be {TABLE}, the table of facts")
     if value.get("scopes"):
@@ -229,6 +246,17 @@ def _iter_checks(value: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], 
         for check in column.get("checks") or []:
             for check_type, body in check.items():
                 yield f"columns.{column['name']}.checks.{check_type}", (column["name"],), body or {}
+
+
+def _count_checks(value: dict[str, Any]) -> int:
+    """Return the number of checks of what may not be a contract."""
+    columns = value.get("columns")
+    lists = [
+        part.get("checks")
+        for part in (value, *(columns if isinstance(columns, list) else ()))
+        if isinstance(part, dict)
+    ]
+    return sum(len(part) for part in lists if isinstance(part, list))
 
 
 def _make_check(path: str, columns: tuple[str, ...], body: dict[str, Any], contract_filter: Any) -> Check:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config import files, tasks, terminal
+from config import files, parsing, tasks, terminal
 from config.command import take_override
-from config.errors import InputError
+from config.errors import InputError, first_line, input_errors
 from config.numbers import format_count
 from datamodules import factory
 from datamodules.classes import format_names
+from datamodules.storage import cache
 from quality import distances, drift_report, features, notify, profile, tables, verdict
 from quality.description import describe
 from quality.facts import Facts, load_facts
@@ -115,9 +116,13 @@ def find_reference(name: str, root: Path) -> Path:
         raise InputError(
             f"reference={name} has no quality/{profile.SAMPLE}: train with quality=enforce or quality=warn"
         )
-    for path in sorted((root / "verdicts").glob("*/verdict.json")):
-        if len(name) >= 8 and path.parent.suffix != ".tmp" and verdict.read(path).fingerprint.startswith(name):
-            return path.parent
+
+    def read(folder: Path) -> verdict.Verdict:
+        return verdict.read(folder / verdict.FILE)
+
+    for folder in cache.entries(root, "verdicts", read) if len(name) >= 8 else ():
+        if read(folder).fingerprint.startswith(name):
+            return folder
     raise InputError(
         f"reference={name}: neither a run folder nor the fingerprint of data whose contract was verified on this machine"
     )
@@ -140,7 +145,9 @@ def _read_sample(path: Path, split: str) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, filters=[("split", "==", split)])
+    with input_errors(lambda error: f"{path} cannot be read: {first_line(error)}"):
+        parsing.check_regular(path)
+        table = pq.read_table(path, filters=[("split", "==", split)])
     if not table.num_rows:
         raise InputError(f"{path} has no rows of {split}")
     columns: Columns = {}

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config import files
 from datamodules.classes import format_names
 from reports import page
+from reports.markdown import escape, table
 from reports.page import Cell, format_rounded
 
 COLUMNS = [
@@ -49,17 +51,21 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
             for column in result["columns"]
         ],
     )
-    header = [title for title, _ in COLUMNS]
-    lines = [
-        f"# Data drift: {result['status']}", "", summary, "", method, "",
-        f"| {' | '.join(header)} | drifted |", "|---|---|---:|---:|---:|---:|---:|---:|---|",
-    ]  # fmt: skip
-    for column in result["columns"]:
-        drifted = "yes" if column["drifted"] else ""
-        lines.append(f"| {' | '.join([column['name'], *_values(column), drifted])} |")
+    header = [*(title for title, _ in COLUMNS), "drifted"]
+    rows = [
+        [*map(escape, (column["name"], *_values(column))), "yes" if column["drifted"] else ""]
+        for column in result["columns"]
+    ]
+    lines = [f"# Data drift: {escape(result['status'])}", "", escape(summary), "", method, ""]
+    lines.append(table(header, rows, "|---|---|---:|---:|---:|---:|---:|---:|---|"))
     if changes:
-        lines += ["", "## Categories of one side only", "", *(f"- {name}: {text}" for name, text in changes)]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines += [
+            "",
+            "## Categories of one side only",
+            "",
+            *(f"- {escape(name)}: {escape(text)}" for name, text in changes),
+        ]
+    files.write_text(folder / "report.md", "\n".join(lines) + "\n")
 
 
 def describe_categories(column: Mapping[str, Any]) -> str:

@@ -66,6 +66,15 @@ def load_facts(data: Any, task: str) -> Facts:
             fields = {"classes": description.classes(data), "counts": description.counts(connection)}
         (folder / "about.json").write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
 
-    folder = cache.entry(data.root, "facts", key, build)
-    fields = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    return Facts(folder / "facts.parquet", fingerprint, task, **fields)
+    def read(folder: Path) -> Facts:
+        fields = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        return Facts(folder / "facts.parquet", fingerprint, task, **fields)
+
+    def check(folder: Path) -> None:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(read(folder).path) as file:
+            for _ in file.iter_batches():
+                pass
+
+    return read(cache.entry(data.root, "facts", key, build, getattr(data, "verify", "fast"), check))

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from config import files, process
 from config.errors import ContractError, InputError
+from datamodules.storage import cache, manifest
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def check_contract(config: DictConfig, data: Any, folder: Path) -> dict[str, Any
     from quality.verdict import summarise_verdict
     from quality.verification import verify_data
 
-    verdict, report = verify_data(data, str(config.task.name), str(settings.contract), action)
+    verdict, report = verify_data(
+        data, str(config.task.name), str(settings.contract), action, float(settings.time_limit)
+    )
     target = folder / FOLDER
     check_report_folder(target)
     page = target / "report.html"
@@ -104,7 +107,7 @@ def copy_report(report: Path, target: Path) -> None:
     try:
         # The verdict first, by which `check_report_folder` knows the folder of a process that was killed.
         for file in sorted(report.iterdir(), key=lambda file: file.name != REPORT_FILES[0]):
-            if file.name != "key.json" and file.is_file():
+            if file.name not in (cache.KEY, manifest.FILE) and file.is_file():
                 files.copy_file(file, target / file.name)
     except OSError as error:
         raise InputError(f"the report cannot be written to {target}: {error.strerror or error}") from error

@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from config import files
 from config.errors import InputError
+from config.masking import mask_command
 from datamodules import factory
 from quality import contract, profile, tables
 from quality.description import describe
 from quality.facts import load_facts
-from runs.masking import mask_command
 
 MIN_SHARE = 0.8  # of the current rows; fewer rows warn
 MAX_CATEGORIES = 50  # values of a category that is checked
@@ -42,7 +43,7 @@ def command(args: argparse.Namespace) -> int:
     if path is None:
         print(text, end="")
         return 0
-    path.write_text(text, encoding="utf-8")
+    files.write_text(path, text)
     overrides = shlex.join(mask_command(args.overrides))
     print(f"isotrain: wrote {path}; python -m quality {overrides} quality.contract={path}", file=sys.stderr)
     return 0

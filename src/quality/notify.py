@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -10,6 +11,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SECONDS = 5.0  # timeout of the request
+WEBHOOK_VARIABLE = "ISOTRAIN_WEBHOOK"  # address where quality.webhook is null, from a secret of the cluster
 
 
 def send_notification(message: str, folder: Path, address: str | None, summary: str | None) -> None:
@@ -20,7 +22,8 @@ def send_notification(message: str, folder: Path, address: str | None, summary: 
     Args:
         message: one line.
         folder: folder of the report.
-        address: accepts `{"text": ...}`, as incoming webhooks of Slack do; None for none.
+        address: accepts `{"text": ...}`, as incoming webhooks of Slack do; None for that of ISOTRAIN_WEBHOOK, if it is
+            set.
         summary: file that Markdown is appended to, such as that of $GITHUB_STEP_SUMMARY; None for none.
     """
     if summary:
@@ -29,6 +32,7 @@ def send_notification(message: str, folder: Path, address: str | None, summary: 
                 file.write((folder / "report.md").read_text(encoding="utf-8") + "\n")
         except OSError as error:
             logger.warning("quality.summary: %s was not written: %s", summary, error.strerror or error)
+    address = address or os.environ.get(WEBHOOK_VARIABLE)
     if address and not address.startswith(("http://", "https://")):
         logger.warning("quality.webhook: not sent: the address must begin with http:// or https://")
     elif address:

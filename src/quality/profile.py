@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.types as types
 
+from config import parsing
 from quality import tables
 from quality.description import Description
 from quality.facts import SPLITS
@@ -134,5 +135,5 @@ def _extreme_rows(connection: Any, name: str, caption: str | None) -> dict[str, 
 
 def read(folder: Path) -> dict[str, Any]:
     """Read the profile in a folder."""
-    profile: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    profile: dict[str, Any] = json.loads(parsing.read_text(folder / FILE))
     return profile

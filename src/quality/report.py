@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config import files
 from config.numbers import format_count
 from quality.description import Description
 from quality.verdict import CheckResult, Verdict
 from reports import page
+from reports.markdown import code, code_block, escape, table
 from reports.page import Piece, data_uri, format_rounded
 
 CONTEXT = 90  # characters on each side of a span
@@ -55,7 +57,7 @@ def write(
         **_statistics(profile),
         **_extremes(profile, description, pictures),
     )
-    (folder / "report.md").write_text(format_markdown(verdict, counts), encoding="utf-8")
+    files.write_text(folder / "report.md", format_markdown(verdict, counts))
 
 
 def _check_section(check: CheckResult, description: Description, pictures: Any) -> dict[str, Any]:
@@ -186,23 +188,23 @@ def format_markdown(verdict: Verdict, counts: str) -> str:
         verdict: the verdict.
         counts: examples of each split, in words.
     """
-    lines = [f"# Data contract {verdict.contract}: {verdict.status}", ""]
+    lines = [f"# Data contract {escape(verdict.contract)}: {verdict.status}", ""]
     lines += [f"{format_count(len(verdict.checks), 'check')} over {counts}.", ""]
     if verdict.errors:
-        lines += ["```text", *verdict.errors[:2000].splitlines(), "```", ""]
-    violated = [check for outcome in OUTCOMES[:-1] for check in verdict.by(outcome)]
-    if violated:
-        lines += ["| outcome | check | value | required | rows | examples |", "|---|---|---:|---|---:|---|"]
-    for check in violated:
-        examples = ", ".join(f"`{_escape_markdown(row['id'])}`" for row in check.examples[:3])
-        rows = "" if check.rows is None else f"{check.rows:,}"
-        name, threshold = _escape_markdown(check.name), _escape_markdown(check.threshold)
-        lines.append(
-            f"| {check.outcome} | {name} | {format_rounded(check.value)} | {threshold} | {rows} | {examples} |"
-        )
+        lines += [code_block(verdict.errors[:2000]), ""]
+    rows = [
+        [
+            check.outcome,
+            escape(check.name),
+            escape(format_rounded(check.value)),
+            escape(check.threshold),
+            "" if check.rows is None else f"{check.rows:,}",
+            ", ".join(code(row["id"]) for row in check.examples[:3]),
+        ]
+        for outcome in OUTCOMES[:-1]
+        for check in verdict.by(outcome)
+    ]
+    if rows:
+        header = ["outcome", "check", "value", "required", "rows", "examples"]
+        lines.append(table(header, rows, "|---|---|---:|---|---:|---|"))
     return "\n".join(lines) + "\n"
-
-
-def _escape_markdown(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

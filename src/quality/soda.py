@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from config.errors import InputError
+from quality.sandbox import Sandbox
 
 INSTALL_HINT = "data contracts need Soda: pip install -e '.[quality]' in isotrain's checkout, or set quality=off"
 _SIGNS = {
@@ -70,12 +71,15 @@ def versions() -> dict[str, str]:
         raise InputError(INSTALL_HINT) from error
 
 
-def verify(text: str, connection: Any) -> SodaResult:
+def verify(text: str, sandbox: Sandbox) -> SodaResult:
     """Verify a contract on the table `facts` of a connection.
 
     Args:
         text: a contract that `quality.contract.parse` accepts.
-        connection: a duckdb connection.
+        sandbox: runs the contract's SQL.
+
+    Raises:
+        ContractError: a statement does not end at the time limit.
     """
     # Set before the import: Soda sends telemetry by default, and reads the nearest .env file above its own folder.
     with _environment(SODA_CORE_TELEMETRY_ENABLED="false", PYTHON_DOTENV_DISABLED="1"), _hide_log():
@@ -84,13 +88,17 @@ def verify(text: str, connection: Any) -> SodaResult:
         from soda_core.common.yaml import ContractYamlSource  # isort: skip
         from soda_duckdb import DuckDBDataSource  # isort: skip
 
+        source = DuckDBDataSource.from_existing_cursor(sandbox.connection, name="data")
+        source.data_source_connection.connection = type(source.data_source_connection.connection)(sandbox)
         try:
             session = ContractVerificationSession.execute(
-                contract_yaml_sources=[ContractYamlSource.from_str(text)],
-                data_source_impls=[DuckDBDataSource.from_existing_cursor(connection, name="data")],
+                contract_yaml_sources=[ContractYamlSource.from_str(text)], data_source_impls=[source]
             )
         except Exception as error:  # Soda's exceptions are not documented
             return SodaResult("ERROR", [], f"{type(error).__name__}: {error}")
+        finally:
+            if sandbox.failure:
+                raise sandbox.failure
     results = session.contract_verification_results
     if len(results) != 1:
         return SodaResult("ERROR", [], session.get_errors_str() or f"{len(results)} results for one contract")

@@ -1,9 +1,14 @@
 """The DuckDB tables that contracts are verified on: facts, expected, previous, classes."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from config import checked_json
+
+logger = logging.getLogger(__name__)
 
 MEMORY = "64MB"  # DuckDB spills to the disk beyond it
 
@@ -82,8 +87,13 @@ def sql_string(text: str) -> str:
 
 def read_counts(path: Path) -> list[dict[str, Any]]:
     """Read the counts of an earlier verification of the same source; empty if there are none or the file is damaged."""
+    if not path.exists():
+        return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_bytes())
+        if not isinstance(rows, list):  # earlier versions wrote the list alone
+            rows = checked_json.read(path)
         return [{"split": row["split"], "label": row["label"], "rows": int(row["rows"])} for row in rows]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.warning("%s is damaged (%s): the data is not compared with earlier data of its source", path, error)
         return []

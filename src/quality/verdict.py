@@ -8,6 +8,7 @@ from typing import Any
 
 from config import terminal
 from config.numbers import format_count
+from config.parsing import read_json
 
 FILE = "verdict.json"
 ROWS = "rows.jsonl"
@@ -91,7 +92,7 @@ def write(path: Path, verdict: Verdict) -> None:
 
 def read(path: Path) -> Verdict:
     """Read a verdict from its file."""
-    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields = read_json(path)
     checks = [
         CheckResult(message=check.pop("said"), **{**check, "columns": tuple(check["columns"])})
         for check in fields.pop("checks")

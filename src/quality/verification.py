@@ -5,10 +5,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from config import files
+from config import checked_json
 from datamodules.storage import cache
 from quality import contract as contracts
-from quality import profile, report, soda, tables
+from quality import profile, report, sandbox, soda, tables
 from quality import verdict as verdicts
 from quality.description import describe
 from quality.facts import SPLITS, load_facts
@@ -18,10 +18,12 @@ from quality.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # part of the cache key: raise it when a verdict or its report changes
+FORMAT = 2  # part of the cache key: raise it when a verdict or its report changes
 
 
-def verify_data(data: Any, task: str, contract_name: str, action: str = "enforce") -> tuple[Verdict, Path]:
+def verify_data(
+    data: Any, task: str, contract_name: str, action: str = "enforce", seconds: float = sandbox.SECONDS
+) -> tuple[Verdict, Path]:
     """Return the verdict on a data module's content, from the cache or computed.
 
     The counts of accepted data, or of any data with the action `warn`, are what the next data of the same source is
@@ -32,6 +34,7 @@ def verify_data(data: Any, task: str, contract_name: str, action: str = "enforce
         task: name of its task.
         contract_name: name of a shipped contract, or path of a file.
         action: enforce or warn.
+        seconds: limit of the time of the contract's SQL.
 
     Returns:
         The verdict, and the folder of its report: verdict.json, rows.jsonl, report.md, report.html, profile.json,
@@ -39,6 +42,7 @@ def verify_data(data: Any, task: str, contract_name: str, action: str = "enforce
 
     Raises:
         InputError: the files cannot be read as a data set, the contract is invalid, or Soda is not installed.
+        ContractError: a statement of the contract does not end at the time limit.
     """
     versions = soda.versions()
     description = describe(task)
@@ -56,19 +60,24 @@ def verify_data(data: Any, task: str, contract_name: str, action: str = "enforce
         "versions": versions,
         "expected": expected,
         "previous": None if previous == facts.counts else previous or None,
+        **({} if seconds == sandbox.SECONDS else {"seconds": seconds}),
     }
 
     def build(folder: Path) -> None:
         logger.info("verifying the data contract %s", contract.name)
         with tables.connect(facts.path, folder / "spill") as connection:
-            tables.add_tables(connection, facts, expected, previous)
-            verdict = judge_contract(contract, facts, connection, versions, folder / verdicts.ROWS)
-            verdicts.write(folder / verdicts.FILE, verdict)
             statistics = profile.write(folder, connection, description)
-            report.write(folder, verdict, statistics, description, data)
+        with sandbox.load(facts.path, folder / "spill") as connection:
+            tables.add_tables(connection, facts, expected, previous)
+            verdict = judge_contract(contract, facts, connection, versions, folder / verdicts.ROWS, seconds)
+        verdicts.write(folder / verdicts.FILE, verdict)
+        report.write(folder, verdict, statistics, description, data)
 
-    folder = cache.entry(data.root, "verdicts", key, build)
-    verdict = verdicts.read(folder / verdicts.FILE)
+    def read(folder: Path) -> Verdict:
+        return verdicts.read(folder / verdicts.FILE)
+
+    folder = cache.entry(data.root, "verdicts", key, build, check=read)
+    verdict = read(folder)
     if (verdict.accepted or action == "warn") and previous != verdict.counts:
-        files.write_json(counts_file, verdict.counts)
+        checked_json.write(counts_file, verdict.counts)
     return verdict, folder

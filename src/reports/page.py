@@ -18,7 +18,8 @@ A package gives plain data, the template has the HTML. A page is written in two 
        page.write(folder / "report.html", "run.html.jinja", title=…, status=…, phases=[["fit", "3:20", 0.8]], curves=[…])
 
 Values are always escaped (also control characters, which show as `\\x07`), a name that is missing is an error, and the
-file appears atomically.
+file appears atomically. The page's Content-Security-Policy allows the style sheet and the script of `templates/` by their
+hashes, and images in the page; style attributes, event handlers and all that is fetched are refused by the browser.
 
 Kinds of a table's columns: "" (as it is), "number" (right-aligned; numbers get 4 significant digits), "text" (long),
 "id" (breaks anywhere), "nowrap", "code", "badge" (a status), "image" (a data URI), "bar" (a share, 0 to 1), "pieces"
@@ -27,6 +28,7 @@ Kinds of a table's columns: "" (as it is), "number" (right-aligned; numbers get 
 
 import base64
 import functools
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,12 +128,26 @@ def environment() -> "Environment":
     )
     templates.filters |= {"number": format_rounded, "percent": format_percent}
     templates.tests["cell"] = lambda value: isinstance(value, Cell)
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "tables.js"))
     templates.globals |= {
         "geometry": charts,
-        "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        "script": Markup((_TEMPLATES / "tables.js").read_text(encoding="utf-8")),
+        "style": Markup(style),
+        "script": Markup(script),
+        "policy": Markup(content_policy(style, script)),
     }
     return templates
+
+
+def content_policy(style: str, script: str) -> str:
+    """Return the Content-Security-Policy of the pages: this style, this script, images in the page, and nothing else.
+
+    Even if a text became HTML, no script of it would run, and the page fetches nothing and sends no form.
+    """
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def escape_controls(text: str) -> str:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from config import files
+from config import files, parsing
 from config.errors import InputError, InUseError
+from config.masking import mask_command, mask_override, mask_secrets, mask_text
+from config.parsing import read_json
+from config.syncing import sync_parents
 from runs.fields import flatten
-from runs.masking import mask_command, mask_override, mask_secrets, mask_text
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -26,6 +28,7 @@ PREDICTIONS = "predictions.jsonl"
 MISTAKE_IMAGES = "pictures.npz"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "last-1.ckpt", "best.ckpt"
+PREVIOUS_BEST_CHECKPOINT = "best-1.ckpt"  # while last-1.ckpt remembers an earlier best validation than last.ckpt
 MODEL = "model"
 HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
@@ -91,6 +94,7 @@ ALLOWED_CHANGES: Mapping[str, _Allows] = {
     "population_dir": _always,
     "task.module": _always,
     "model._target_": _if_renamed_class,
+    "model.trust_remote_code": _always,
     "task.majority": _always,
 }
 
@@ -212,6 +216,15 @@ def check_folder(folder: str | os.PathLike[str]) -> State:
     raise InputError(f"{folder} is not empty and not a run folder ({listing}); set another hydra.run.dir, or empty it")
 
 
+def _check_files(folder: Path) -> None:
+    """Refuse a run folder with a pipe or a device among its files, except as metrics.jsonl, which may be one."""
+    try:
+        for name in ("", HYDRA, CHECKPOINTS, MODEL, "quality", "explain"):
+            parsing.check_folder(folder / name, (METRICS,))
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from error
+
+
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the record (run.json) of a run folder.
 
@@ -219,8 +232,9 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: There is none, or it is damaged.
     """
     path = Path(folder) / RECORD
+    _check_files(Path(folder))
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
     except FileNotFoundError:
         reason = "no such folder" if not Path(folder).is_dir() else f"it has no {RECORD}"
         raise InputError(f"{folder} is not a run folder: {reason}") from None
@@ -241,6 +255,21 @@ def metrics_copy(folder: str | os.PathLike[str], metrics_file: str | None) -> Pa
     if not metrics_file or os.path.realpath(metrics_file) == os.path.realpath(Path(folder) / METRICS):
         return None
     return Path(metrics_file)
+
+
+def check_metrics_file(folder: str | os.PathLike[str], metrics_file: str | None) -> None:
+    """Check that `metrics_file` of the configuration is not metrics.jsonl in the folder of another run, which has no copy.
+
+    Raises:
+        InputError: It is.
+    """
+    if not metrics_file:
+        return
+    path = Path(os.path.realpath(metrics_file))
+    if path.name == METRICS and path.parent != Path(os.path.realpath(folder)) and (path.parent / RECORD).exists():
+        raise InputError(
+            f"metrics_file={metrics_file} has the metrics of the run {path.parent}, which would be lost: name another file"
+        )
 
 
 def is_run(folder: str | os.PathLike[str]) -> bool:
@@ -309,6 +338,7 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sync_parents(folder)  # Hydra may have created it
     lock = filelock.FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=timeout)
@@ -324,7 +354,6 @@ def lock_folder(folder: str | os.PathLike[str], timeout: float = 10.0) -> Iterat
             f"the file system of {folder} has no locks: make sure that only one process trains there", stacklevel=3
         )
     try:
-        files.remove_temporary_files(folder, RECORD)  # of a process that was killed
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": mask_command(sys.orig_argv)}
         files.write_json(folder / OWNER, owner | {"heartbeat_seconds": HEARTBEAT})
         with _heartbeat(folder / OWNER):
@@ -399,7 +428,7 @@ def _lock_state(folder: str | os.PathLike[str]) -> Literal["held", "free", "unkn
 
 def _owner(folder: Path) -> str:
     try:
-        owner = json.loads((folder / OWNER).read_bytes())
+        owner = read_json(folder / OWNER)
         command = shlex.join(owner["command"])
         return (
             f"process {owner['pid']} on {owner['host']} ({command if len(command) <= 120 else command[:117] + '...'})"

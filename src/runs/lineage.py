@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import folder as folders
+from runs.digests import file_digest
 from runs.fields import as_mapping
 
 
@@ -44,6 +45,5 @@ def folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()

@@ -10,18 +10,19 @@ Katib's StdOut collector reads every `name=number` and, as the time, a first wor
 not finite would stall a whole search, so none is ever written.
 """
 
+import itertools
 import json
 import logging
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, SupportsFloat, TextIO
+from typing import IO, NamedTuple, SupportsFloat, TextIO
 
-from config import files
+from config import files, parsing
 from config.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def write(
     jsonl_path: str | os.PathLike[str] | None = None,
     copy: str | os.PathLike[str] | None = None,
 ) -> MetricLine:
-    """Report metrics: print a line and flush it, and append an object to the file.
+    """Report metrics: print a line and flush it, and append an object to the file, which is synced.
 
     Only rank zero may call this, because Katib counts lines.
 
@@ -146,7 +147,7 @@ def write(
     _print(format_line(line), sys.stdout if stream is None else stream)
     for path in (jsonl_path, copy):
         if path is not None:
-            _append(Path(path), [line])
+            files.append_lines(path, [to_json(line)])
     for listener in listeners:
         listener(line)
     return line
@@ -167,16 +168,11 @@ def repeat(lines: Sequence[MetricLine], copy: str | os.PathLike[str] | None = No
         _print(format_line(line), sys.stdout)
     if copy is not None:
         path = Path(copy)
-        _append(path, lines[truncate_lines(path, _count_equal(path, lines)) :])
+        missing = lines[truncate_lines(path, _count_equal(path, lines)) :]
+        files.append_lines(path, [to_json(line) for line in missing])
     for line in lines:
         for listener in listeners:
             listener(line)
-
-
-def _append(path: Path, lines: Iterable[MetricLine]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.writelines(to_json(line) + "\n" for line in lines)
 
 
 def _count_equal(path: Path, lines: Sequence[MetricLine]) -> int:
@@ -218,9 +214,10 @@ def _print(text: str, stream: TextIO) -> None:
 
 
 def truncate_lines(path: str | os.PathLike[str], lines: int) -> int:
-    """Truncate metrics.jsonl to its first lines, so that a resumed run repeats none; an incomplete last line is removed.
+    """Truncate metrics.jsonl to its first lines, so that a resumed run repeats none.
 
-    The file is truncated in place, so that a collector that follows it keeps its handle.
+    The file also ends before the first line that is damaged or incomplete: a killed process or a power cut left it. It is
+    truncated in place, so that a collector that follows it keeps its handle.
 
     Args:
         path: metrics.jsonl; ignored unless it is a regular file.
@@ -232,14 +229,34 @@ def truncate_lines(path: str | os.PathLike[str], lines: int) -> int:
     path = Path(path)
     if not path.is_file():
         return 0
-    count = end = 0
     with path.open("r+b") as file:
-        for line in file:
-            if count == lines or not line.endswith(b"\n"):
-                break
-            count, end = count + 1, end + len(line)
-        file.truncate(end)
+        count, end = _count_valid(file, lines)
+        if end < file.seek(0, os.SEEK_END):
+            file.truncate(end)
     return count
+
+
+def count_lines(path: str | os.PathLike[str]) -> int:
+    """Return the number of lines of metrics.jsonl before the first one that is damaged or incomplete; 0 without a file."""
+    path = Path(path)
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return _count_valid(file)[0]
+
+
+def _count_valid(file: IO[bytes], limit: int | None = None) -> tuple[int, int]:
+    """Return the number of valid lines at the start of a file, at most `limit`, and the bytes in them."""
+    count = end = 0
+    for line in itertools.islice(file, limit):
+        try:
+            from_json(line.decode())
+        except (ValueError, RecursionError):
+            break
+        if not line.endswith(b"\n"):
+            break
+        count, end = count + 1, end + len(line)
+    return count, end
 
 
 def read(path: str | os.PathLike[str]) -> list[MetricLine]:
@@ -250,6 +267,7 @@ def read(path: str | os.PathLike[str]) -> list[MetricLine]:
         OSError: The file cannot be read.
     """
     lines = []
+    parsing.check_regular(path)
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):

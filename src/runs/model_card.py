@@ -9,6 +9,7 @@ from config import tasks
 from config.errors import InputError
 from config.files import read_json
 from config.numbers import format_number
+from reports.markdown import code, code_block, escape
 from runs import prediction_table
 from runs.fields import as_mapping, is_number
 from runs.lineage import collect_lineage
@@ -54,7 +55,7 @@ def format_card(
     intervals = prediction_table.metric_means(table) if table is not None else {}
     metrics = {name: value for name, value in as_mapping(record.get("metrics")).items() if is_number(value)}
     lines = [
-        f"# {model} on {data}",
+        f"# {escape(model)} on {escape(data)}",
         "",
         use or getattr(task, "USE", "The intended use is not stated."),
         "",
@@ -63,7 +64,7 @@ def format_card(
         "| metric | value | 95 % confidence interval |",
         "|---|---:|---|",
         *(
-            f"| {name} | {format_number(value, grouped=True)} | {format_interval(intervals.get(name))} |"
+            f"| {escape(name)} | {format_number(value, grouped=True)} | {format_interval(intervals.get(name))} |"
             for name, value in metrics.items()
         ),
         "",
@@ -71,11 +72,11 @@ def format_card(
         "",
         "## Data",
         "",
-        f"{data}. {'; '.join(counts)}{'.' if counts else ''}",
+        f"{escape(data)}. {'; '.join(counts)}{'.' if counts else ''}",
         "",
         "## Gates",
         "",
-        *(f"- {title}: {gate_verdict(folder, record, gate)}" for gate, title in GATES),
+        *(f"- {title}: {escape(gate_verdict(folder, record, gate))}" for gate, title in GATES),
         "",
         "## Limits",
         "",
@@ -89,10 +90,11 @@ def format_card(
         "",
         "| kind | name | SHA-256 or revision |",
         "|---|---|---|",
-        *(f"| {kind} | {name} | `{digest}` |" for kind, name, digest in collect_lineage(folder, record, model_digest)),
+        *(
+            f"| {kind} | {escape(name)} | {code(digest)} |"
+            for kind, name, digest in collect_lineage(folder, record, model_digest)
+        ),
         "",
-        "```bash",
-        shlex.join(rerun_command(folder, record).command),
-        "```",
+        code_block(shlex.join(rerun_command(folder, record).command), "bash"),
     ]
     return "\n".join(lines) + "\n"

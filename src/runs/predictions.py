@@ -8,6 +8,7 @@ from typing import Any
 
 from config.errors import InputError
 from config.files import atomic_write
+from config.parsing import check_regular, parse_json
 
 
 def write(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
@@ -44,6 +45,7 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         InputError: The file cannot be read, or a line is not a JSON object with an id.
     """
     try:
+        check_regular(path)
         file = Path(path).open("rb")  # noqa: SIM115 (closed below; the generator outlives this line)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
@@ -51,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         # Bytes are only split at \n; text would also be split at other line breaks, which a prediction may contain.
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 row["id"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, line {number}, is not a prediction with an id: {error}") from None

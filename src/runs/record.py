@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from config import files
 from config.errors import InputError, ResourceError
+from config.masking import mask_command, mask_secrets
 from runs import folder as folders
 from runs import provenance
-from runs.masking import mask_command, mask_secrets
 from runs.metric_lines import format_time
 from runs.push import TRIAL_VARIABLE
 from runs.utilisation import UtilisationMonitor, peak_memory

@@ -12,9 +12,9 @@ from typing import Any
 
 from config import files, tasks
 from config.errors import InputError, ResourceError, UnreachableError, first_line
-from config.system_errors import to_expected_error
+from config.system_errors import is_damaged_database, to_expected_error
 from runs import folder as folders
-from runs import kubeflow_registry, model_card
+from runs import kubeflow_registry, mlflow_store, model_card
 from runs.fields import as_mapping, is_number
 from runs.lineage import collect_lineage, folder_digest
 from runs.listing import choice_name
@@ -285,18 +285,19 @@ def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, A
 
 
 def _experiment_id(client: Any) -> str:
+    from mlflow.exceptions import MlflowException
+
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
         return str(experiment.experiment_id)
-    location = None
-    if (store := str(client.tracking_uri)).startswith("sqlite:///"):
-        # Beside the store; MLflow would write into ./mlruns of the first caller.
-        location = (_database_folder(store) / "artifacts").as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-
-
-def _database_folder(address: str) -> Path:
-    return Path(address.removeprefix("sqlite:///")).absolute().parent
+    path = mlflow_store.database_path(str(client.tracking_uri))
+    location = None if path is None else mlflow_store.artifact_location(path)
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by another process since
+            raise
+        return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
 
 
 @contextlib.contextmanager
@@ -313,19 +314,30 @@ def _client(server: str | None) -> Iterator[Any]:
         from mlflow.exceptions import MlflowException
     except ModuleNotFoundError:
         raise InputError("the registry needs MLflow: pip install -e '.[mlflow]' in isotrain's checkout") from None
-    if address.startswith("sqlite:///"):
-        _database_folder(address).mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     for name in ("mlflow.store.db", "sqlalchemy.pool"):  # a traceback of each error, which comes as an exception, too
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    path = mlflow_store.database_path(address)
     try:
+        if path is not None:
+            mlflow_store.create_database(path)
         yield MlflowClient(tracking_uri=address, registry_uri=address)
-    except (MlflowException, OSError) as error:
+    except Exception as error:
+        if isinstance(getattr(error, "exit_code", None), int):
+            raise
         message = first_line(error)
         expected = to_expected_error(error)
-        if isinstance(expected, InputError | ResourceError):  # the database or a folder of it cannot be written
+        damaged = path is not None and is_damaged_database(error)
+        if isinstance(expected, InputError | ResourceError) and not damaged:  # it or its folder cannot be written
             raise type(expected)(f"MLflow at {address}: {message}") from None
+        if damaged or not isinstance(error, MlflowException | OSError):
+            if path is None or not mlflow_store.is_database_error(error):
+                raise
+            raise InputError(
+                f"{path} is no complete database of MLflow ({message}): the process that created it was killed, or it "
+                "is damaged or another program's; move it away, or name another one with --server"
+            ) from None
         if not isinstance(error, MlflowException):
             raise UnreachableError(f"MLflow at {address} cannot be used: {message}") from None
         unreachable = "Max retries" in str(error) or "failed with exception" in str(error)

@@ -28,9 +28,10 @@ def write(folder: Path, against: Path | None = None) -> Path:
         The path of the page.
 
     Raises:
-        InputError: a record is missing or cannot be read.
+        InputError: a record is missing or cannot be read, or report.html is another program's.
     """
     record = folders.read_record(folder)
+    page.check_page(folder / FILE)
     columns, error = prediction_table.read_if_valid(folder, record)
     means = prediction_table.metric_means(columns) if columns is not None else {}
     page.write(

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from config import tasks
+from config import parsing, tasks
 from config.numbers import format_count
 from reports.page import data_uri
 from runs import folder as folders
 from runs.prediction_table import PredictionTable
 
 LIMIT = 200  # rows
+MAX_IMAGES = 64 << 20  # bytes, decompressed
 # A table's kinds of columns by those of MISTAKE_COLUMNS (docs/tasks.md).
 _KINDS = {"n": "number", "t": "text", "i": "id", "w": "nowrap", "picture": "image"}
 
@@ -77,11 +78,15 @@ def _images(folder: Path) -> dict[str, str]:
 
     images = {}
     try:
+        parsing.check_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_IMAGES:
+                return {}
         with np.load(path, allow_pickle=False) as file:
             for name, pixels in zip(file["ids"].tolist(), file["pixels"], strict=True):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
                 images[str(name)] = data_uri(buffer.getvalue(), "image/png")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
         return {}
     return images

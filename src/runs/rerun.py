@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config.masking import MASK
+from config.parsing import parse_yaml, read_bytes
 from runs import folder as folders
 from runs.fields import as_mapping
-from runs.masking import MASK
 
 # Overrides of the old run only: its folder, launcher and trial.
 _RUN_SPECIFIC = re.compile(
@@ -67,6 +68,8 @@ def _notes(folder: Path, record: Mapping[str, Any], recorded: list[str], overrid
     notes += [f"data: {split} with the fingerprint {fingerprint}" for split, fingerprint in fingerprints.items()]
     if any(MASK in override for override in overrides):
         notes.append(f"secrets were not recorded: replace {MASK}")
+    if active := [override for override in overrides if "_target_" in override or "${" in override]:
+        notes.append(f"overrides that choose a class or read the environment, to check first: {' '.join(active)}")
     world_size = record.get("world_size")
     if isinstance(world_size, int) and world_size > 1:
         notes.append(f"it ran in {world_size} processes: replace python by torchrun --nproc-per-node {world_size}")
@@ -81,11 +84,9 @@ def _recorded_overrides(folder: Path, command: list[str]) -> list[str]:
     """Hydra's own list of overrides; without it, those of the command line."""
     path = folder / folders.HYDRA / "overrides.yaml"
     if path.exists():
-        import yaml
-
         try:
-            overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            overrides, *_ = parse_yaml(read_bytes(path))
+        except (OSError, ValueError):
             overrides = None
         if isinstance(overrides, list):
             return [str(override) for override in overrides]

@@ -34,9 +34,10 @@ def is_model(config: Mapping[str, Any]) -> bool:
 
 def model_config(model: "SavedModel") -> dict[str, Any]:
     """Return conf/model of a saved model: its architecture, and the source of its weights."""
+    from trainers.image_preprocessing import read_arguments
     from trainers.stem import has_small_stem
 
-    arguments = model.config.get("model_args") or {}
+    arguments = read_arguments(model.config)
     return {
         "name": model.config["architecture"],
         "pretrained": str(model.folder),

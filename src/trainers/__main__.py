@@ -5,9 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from config import command
+from config.error_handling import library_errors
 from config.errors import InputError
 
 _NO_MODEL = "name one model by run=FOLDER: a run folder, or a transformers or timm model folder"
+_DAMAGED = "the model run={} cannot be used; its files may be damaged, or written by another version of a library"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder, overrides = command.take_override(args.overrides, "run", _NO_MODEL)
         from trainers.evaluate import evaluate
 
-        evaluate(folder, overrides, args.output)
+        with library_errors(_DAMAGED.format(folder)):
+            evaluate(folder, overrides, args.output)
         return 0
     folder, _ = command.take_override([args.run], "run", _NO_MODEL)
     if args.batch_size < 1:
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainers.predict import predict
 
     options = {"no_answer_threshold": args.no_answer_threshold}
-    predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options)
+    with library_errors(_DAMAGED.format(folder)):
+        predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options, args.trust_remote_code)
     return 0
 
 
@@ -78,6 +82,11 @@ def _make_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SCORE",
         help="SQuAD 2.0: score above which a question has no answer (default: the run's best threshold)",
+    )
+    predict.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the code that the model folder contains or names (default: refuse such models)",
     )
     return parser
 

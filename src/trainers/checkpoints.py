@@ -3,71 +3,45 @@
 Checkpoints are written after every validation, every few minutes, and on a signal, always between two optimiser steps.
 Lightning restores its loops exactly at two moments only: the end of a batch after which no validation is due, and the
 end of a validation. Checkpoints are therefore written at these moments. Lightning composes a checkpoint,
-`CheckpointFiles` writes it.
+`checkpoint_files.CheckpointFiles` writes it.
 """
 
 import logging
 import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import CheckpointIO
 
 from config import files
-from config.errors import InputError, ResourceError, SignalInterrupt, input_errors
+from config.errors import SignalInterrupt
 from config.retries import RESTARTED
-from config.system_errors import to_expected_error
+from runs import digests, metric_lines
 from runs import folder as folders
-from runs import metric_lines
-from trainers import distributed
+from trainers import best_checkpoint, distributed
+from trainers.checkpoint_files import CheckpointFiles as CheckpointFiles
+from trainers.checkpoint_files import check_content as check_content
+from trainers.checkpoint_files import read as read
+from trainers.checkpoint_files import read_latest as read_latest
+from trainers.checkpoint_files import write as write
 from trainers.lightning_internals import training_ends, validation_is_due
 from trainers.signals import Signals
 from trainers.task import Task
-from trainers.weights import describe_read_error
 
 logger = logging.getLogger(__name__)
 
 _CLOCK_STEPS = 32  # optimiser steps between two looks at rank zero's clock
 
 
-class CheckpointFiles(CheckpointIO):
-    """Lightning's plugin for checkpoint files: written atomically and synced, read without executing anything in them."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
-
-        Args:
-            checkpoint: composed by Lightning.
-            path: the file.
-            storage_options: `keep`, a path to which an existing file is moved; `beside_weights`, entries of a file that
-                holds these and the weights only.
-        """
-        options = storage_options or {}
-        if "beside_weights" in options:
-            checkpoint = {"state_dict": checkpoint["state_dict"], **options["beside_weights"]}
-        write(checkpoint, Path(path), keep=options.get("keep"))
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint to the CPU, tensors and plain values only, whatever the arguments."""
-        return read(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint."""
-        Path(path).unlink(missing_ok=True)
-
-
 class Checkpoints(Checkpoint):
     """Callback that writes checkpoints and tracks the best validation.
 
     Attributes:
-        best: metrics, epoch, step and details of the best validation; empty before the first.
+        best: metrics, epoch, step and details of the best validation, and on rank zero the SHA-256 of its checkpoint and of
+            its predictions; empty before the first.
+        recovered: replaces the best validation that a checkpoint remembers.
         lines: number of metric lines written.
         validated_step: optimiser steps at the last validation; None before the first, and in old checkpoints.
     """
@@ -88,6 +62,8 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.minutes, self.steps, self.signals = minutes, steps, signals
         self.best: dict[str, Any] = {}
+        self.recovered: dict[str, Any] = {}
+        self.remembered_step: int | None = None  # of the best validation that last.ckpt remembers
         self.lines = 0
         self.validated_step: int | None = None
         self.saved_at = time.monotonic()
@@ -100,7 +76,8 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best validation, the step of the last one and the number of metric lines."""
-        self.best, self.lines = state_dict["best"], state_dict["lines"]
+        self.best, self.lines = self.recovered or state_dict["best"], state_dict["lines"]
+        self.remembered_step = state_dict["best"].get("step")
         self.validated_step = state_dict.get("validated_step")
 
     def on_save_checkpoint(
@@ -124,8 +101,10 @@ class Checkpoints(Checkpoint):
         trainer.should_stop = checkpoint["should_stop"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count from the steps of a resumed run."""
+        """Count from the steps of a resumed run, and from the metric lines that it still has."""
         self.step = trainer.global_step
+        if trainer.is_global_zero:
+            self.lines = metric_lines.count_lines(self.folder.parent / folders.METRICS)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -156,11 +135,16 @@ class Checkpoints(Checkpoint):
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
                 "details": pl_module.details,
+                **({"lost": self.best["lost"]} if "lost" in self.best else {}),
             }
             # A full checkpoint, reduced to its weights on writing: callbacks that average weights replace them in it.
-            trainer.save_checkpoint(
-                self.folder / folders.BEST_CHECKPOINT, weights_only=False, storage_options={"beside_weights": self.best}
-            )
+            options = {
+                "beside_weights": dict(self.best),
+                "keep": self.folder / folders.PREVIOUS_BEST_CHECKPOINT,
+                "on_written": self._record_digests,
+            }
+            path = self.folder / folders.BEST_CHECKPOINT
+            trainer.save_checkpoint(path, weights_only=False, storage_options=options)
         self.save(trainer)
         if signum := self.signals.agreed(None, pl_module.device):
             self._interrupt(signum)
@@ -173,13 +157,24 @@ class Checkpoints(Checkpoint):
         return value < best if self.mode == "min" else value > best
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write last.ckpt, and move the previous one to last-1.ckpt."""
+        """Write last.ckpt, and move the previous one to last-1.ckpt. A best-1.ckpt that neither remembers is removed."""
         self.saved_at = time.monotonic()
         trainer.save_checkpoint(
             self.folder / folders.LAST_CHECKPOINT,
             weights_only=False,
             storage_options={"keep": self.folder / folders.PREVIOUS_CHECKPOINT},
         )
+        step = self.best.get("step")
+        if trainer.is_global_zero and step == self.remembered_step:
+            (self.folder / folders.PREVIOUS_BEST_CHECKPOINT).unlink(missing_ok=True)
+        self.remembered_step = step
+
+    def _record_digests(self, digest: str) -> None:
+        """Tie the best validation to its checkpoint and its predictions; called on rank zero, which writes them."""
+        self.best[best_checkpoint.DIGEST] = digest
+        predictions = self.folder.parent / folders.PREDICTIONS
+        if predictions.is_file():
+            self.best[best_checkpoint.PREDICTIONS_DIGEST] = digests.file_digest(predictions)
 
     def _interrupt(self, signum: int) -> None:
         path = self.folder / folders.LAST_CHECKPOINT
@@ -193,70 +188,7 @@ class Checkpoints(Checkpoint):
         return distributed.any_rank(late, trainer.strategy.root_device)
 
 
-def write(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
-    """Write a checkpoint atomically: a reader, or a crash, sees the old file or the new one.
-
-    Args:
-        checkpoint: tensors and plain values only.
-        path: the file.
-        keep: a path to which an existing file is moved.
-
-    Raises:
-        ResourceError: the disk is full. The old checkpoint is unchanged.
-    """
-    try:
-        with files.atomic_write(path) as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())  # before the old file is moved
-            if keep is not None and path.exists():
-                path.replace(keep)
-    except (OSError, RuntimeError) as error:
-        expected = to_expected_error(error)
-        if isinstance(expected, ResourceError):
-            previous = "; the previous checkpoint is unchanged" if path.exists() else ""
-            raise ResourceError(f"{path}: {expected}{previous}") from error
-        raise
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, tensors and plain values only: nothing in it is executed.
-
-    Raises:
-        InputError: not a checkpoint, or an incomplete one.
-    """
-    if not path.exists():
-        raise InputError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is not a complete checkpoint")
-    with input_errors(lambda error: f"{path} cannot be read as a checkpoint: {describe_read_error(error)}"):
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
-
-
-def read_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Read the newest checkpoint that is readable.
-
-    Returns:
-        Its path and content; None if there is no checkpoint.
-
-    Raises:
-        InputError: there are checkpoints, and none is readable.
-    """
-    problems = []
-    for path in (folder / folders.LAST_CHECKPOINT, folder / folders.PREVIOUS_CHECKPOINT):
-        if path.exists():
-            try:
-                return path, read(path)
-            except InputError as error:
-                problems.append(str(error))
-                logger.warning("%s; trying the previous one", error)
-    if problems:
-        raise InputError("; ".join(problems) + ": start in another folder, or delete this one")
-    return None
-
-
-def prepare_resume(folder: Path, copy: Path | None = None) -> Path | None:
+def prepare_resume(folder: Path, copy: Path | None = None) -> tuple[Path | None, dict[str, Any], dict[str, Any]]:
     """Prepare a run folder for training. A collective: all ranks get rank zero's choice.
 
     metrics.jsonl is truncated to the lines of the checkpoint, which are reported again: the process that goes on may run
@@ -267,30 +199,37 @@ def prepare_resume(folder: Path, copy: Path | None = None) -> Path | None:
         copy: a second file of the metric lines; None if there is none.
 
     Returns:
-        The checkpoint to resume from; None to train from the start.
+        The checkpoint to resume from, None to train from the start; the best validation that it remembers; and the same
+        with the digest of its weights, empty if these are lost.
 
     Raises:
         InputError: there are checkpoints, and none is readable.
     """
     history = folder / folders.METRICS
 
-    def choose() -> Path | None:
-        latest = read_latest(folder / folders.CHECKPOINTS)
+    def choose() -> tuple[Path | None, dict[str, Any], dict[str, Any]]:
+        latest = read_latest(folder / folders.CHECKPOINTS, check_content)
         if latest is None:
             for file in (history, copy):
                 if file is not None:
                     metric_lines.truncate_lines(file, 0)
-            return None
+            return None, {}, {}
         path, checkpoint = latest
         logger.info("resuming from %s", path)
         state = next((state for key, state in checkpoint["callbacks"].items() if key.startswith("Checkpoints")), None)
         if state is None:
-            return path
+            return path, {}, {}
         if copy is not None and copy.is_file() and not history.exists():  # a run of a version that wrote one file
             files.copy_file(copy, history)
-        metric_lines.truncate_lines(history, state["lines"])
+        lines = metric_lines.truncate_lines(history, state["lines"])
+        if lines < state["lines"]:
+            logger.warning(
+                "%s %s: the checkpoint counts %d metric lines, and %d of them can be read; the others are lost, and training "
+                "goes on without them",
+                history, "is damaged" if history.exists() else "is missing", state["lines"], lines,
+            )  # fmt: skip
         if history.exists():
             metric_lines.repeat(metric_lines.read(history), copy, show=RESTARTED not in os.environ)
-        return path
+        return path, state["best"], best_checkpoint.restore(path.parent, checkpoint, state["best"])
 
     return distributed.decide_on_rank_zero(choose)

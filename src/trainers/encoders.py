@@ -15,6 +15,7 @@ from config.errors import InputError, input_errors
 from datamodules.storage import cache
 from datamodules.text import tokenizer
 from datamodules.text.windows import Limits, PairEncoder
+from runs import digests
 from trainers import positions, weights
 from trainers.inference import declare_inputs
 
@@ -55,6 +56,7 @@ def build_encoder(
     architecture: Mapping[str, Any] | None,
     dropout: float | None,
     attention_dropout: float | None,
+    trust_remote_code: bool = False,
     **settings: Any,
 ) -> tuple[Any, tuple[str, ...]]:
     """Build an encoder with a head, for training.
@@ -67,6 +69,7 @@ def build_encoder(
         architecture: `model_type` and settings of a transformers configuration.
         dropout: dropout of hidden states; None for the checkpoint's.
         attention_dropout: dropout of attention weights; None for the checkpoint's.
+        trust_remote_code: whether code that the checkpoint contains or names may be executed.
         settings: further settings of the configuration, such as the classes' names.
 
     Returns:
@@ -84,8 +87,8 @@ def build_encoder(
         if head is SPAN_HEAD:
             _set_question_end(config, data)
         with _architecture_errors(head, config.model_type):
-            return auto_class.from_config(config, attn_implementation=None), ()
-    config = _read_config(head, pretrained, revision)
+            return auto_class.from_config(config, trust_remote_code=False, attn_implementation=None), ()
+    config = _read_config(head, pretrained, revision, trust_remote_code)
     _update_config(config, dropout, attention_dropout, settings)
     if head is SPAN_HEAD:
         _set_question_end(config, data)
@@ -96,6 +99,7 @@ def build_encoder(
             f"model.pretrained={pretrained}",
             revision=revision,
             config=config,
+            trust_remote_code=trust_remote_code,
             attn_implementation=None,  # SDPA if the model has it
             dtype=torch.float32,
         )
@@ -106,8 +110,13 @@ def build_encoder(
     return model, new_parameters
 
 
-def load_encoder(head: Head, folder: Path) -> Any:
+def load_encoder(head: Head, folder: Path, trust_remote_code: bool = False) -> Any:
     """Load a saved model's network as training built it, in float32.
+
+    Args:
+        head: kind of the head.
+        folder: the model folder.
+        trust_remote_code: whether code that the folder contains or names may be executed.
 
     Raises:
         InputError: the weights are unreadable, incomplete or of another architecture.
@@ -115,7 +124,12 @@ def load_encoder(head: Head, folder: Path) -> Any:
     auto_class = getattr(_transformers(), head.auto_class)
     with input_errors(lambda error: f"run={folder}: cannot load the model: {weights.describe_read_error(error)}"):
         model, new_parameters = weights.load_transformers(
-            auto_class, str(folder), f"run={folder}", attn_implementation=None, dtype=torch.float32
+            auto_class,
+            str(folder),
+            f"run={folder}",
+            trust_remote_code=trust_remote_code,
+            attn_implementation=None,
+            dtype=torch.float32,
         )
     weights.check_complete(f"run={folder}", new_parameters)
     return model
@@ -175,8 +189,10 @@ def check_max_length(head: Head, config: DictConfig, limits: Limits | None) -> N
     """
     model, data = config.model, config.data
     auto_class = getattr(_transformers(), head.auto_class)
+    trust_remote_code = False
     if model.pretrained is not None:
-        network_config = _read_config(head, model.pretrained, model.get("revision"))
+        trust_remote_code = bool(model.get("trust_remote_code"))
+        network_config = _read_config(head, model.pretrained, model.get("revision"), trust_remote_code)
     else:
         pad_id = (
             tokenizer.prepare(cache.root(data.cache_dir), tokenizer=model.tokenizer).pad_id if model.tokenizer else 0
@@ -185,7 +201,7 @@ def check_max_length(head: Head, config: DictConfig, limits: Limits | None) -> N
         vocab_size = max(data.vocab_size or 0, 100, pad_id + 1)
         network_config = _new_config(head, architecture, vocab_size, pad_id, data.max_length)
     with _architecture_errors(head, network_config.model_type):
-        longest = positions.longest_input_of(network_config, auto_class)
+        longest = positions.longest_input_of(network_config, auto_class, trust_remote_code)
     positions.check_max_length(longest, data.max_length, limits)
 
 
@@ -263,7 +279,7 @@ def _new_config(head: Head, architecture: dict[str, Any], vocab_size: int, pad_i
     return config
 
 
-def _read_config(head: Head, pretrained: str, revision: str | None) -> Any:
+def _read_config(head: Head, pretrained: str, revision: str | None, trust_remote_code: bool) -> Any:
     """Return the transformers configuration of a checkpoint.
 
     Raises:
@@ -272,13 +288,15 @@ def _read_config(head: Head, pretrained: str, revision: str | None) -> Any:
     is_folder = Path(pretrained).is_dir()
     if not is_folder and pretrained.startswith((".", "/", "~")):
         raise InputError(f"model.pretrained={pretrained}: no such folder")
+    if is_folder:
+        digests.check_model(Path(pretrained))
     from datamodules.sources.hub_errors import work_offline_if_unreachable
 
     if not is_folder:
         work_offline_if_unreachable()
     auto_config = _transformers().AutoConfig
     with _checkpoint_errors(head, pretrained):
-        config = auto_config.from_pretrained(pretrained, revision=revision)
+        config = auto_config.from_pretrained(pretrained, revision=revision, trust_remote_code=trust_remote_code)
     _check_suitable(head, config)
     return config
 
@@ -328,6 +346,8 @@ def _architecture_errors(head: Head, model_type: str) -> AbstractContextManager[
     def describe(error: Exception) -> str:
         if "Unrecognized configuration class" in str(error):
             return str(_unknown_model(head, model_type))
+        if weights.is_code_refused(error):
+            return f"model.pretrained: {weights.describe_read_error(error)}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         return f"model.architecture: transformers cannot build this {model_type}: {reason}"
 
@@ -340,6 +360,8 @@ def _checkpoint_errors(head: Head, pretrained: str) -> AbstractContextManager[No
 
     def describe(error: Exception) -> str:
         source = f"model.pretrained={pretrained}"
+        if weights.is_code_refused(error):
+            return f"{source}: {weights.describe_read_error(error)}"
         reason = f"{source} is not a transformers encoder for {head.purpose}: {weights.describe_read_error(error)}"
         return explain_hub_error(error, source) or reason
 

@@ -1,5 +1,6 @@
 """Evaluation of a saved model on a validation split, as in training."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from config import files, tasks
-from config.check import check_config
+from config.check import check_config, check_trust
 from config.compose import compose
 from config.errors import InputError
+from config.masking import mask_command, mask_secrets
 from config.messages import describe_task_mismatch
 from datamodules import factory
 from runs import folder as folders
 from runs import metric_lines, predictions
-from runs.masking import mask_command, mask_secrets
+from runs.fields import as_mapping
 from trainers import saved_model, weights
 from trainers.build import build, check_model, check_targets
 from trainers.saved_model import SavedModel
@@ -53,13 +55,17 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     data, module = load_module(model, config)
     trainer = fit.build_trainer(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
+    if not_finite := [key for key, value in module.metrics.items() if not math.isfinite(value)]:
+        raise InputError(
+            f"run={name}: {not_finite[0]} is not finite: the weights are damaged, or of a training that diverged"
+        )
     if trainer.is_global_zero:
         metrics_file = None
         if output is not None:
             folder = Path(output)
             folder.mkdir(parents=True, exist_ok=True)
             predictions.write(folder / folders.PREDICTIONS, module.rows)
-            choice = _data_choice(overrides) or (model.record.get("choices") or {}).get("data")
+            choice = _data_choice(overrides) or as_mapping(model.record.get("choices")).get("data")
             files.write_json(folder / folders.RECORD, _record(name, config, data, module, choice))
             metrics_file = folder / folders.METRICS
             metric_lines.truncate_lines(metrics_file, 0)  # of an earlier evaluation
@@ -72,16 +78,17 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
 def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
     """Compose a configuration whose model is a saved one.
 
-    Classes come from this machine's configuration, values from the record: nothing that a record names is imported.
+    Classes come from this machine's configuration, plain values from the record: nothing in it is instantiated or
+    interpolated; see `factory.overlay`.
 
     Args:
         model: the saved model.
         overrides: Hydra overrides; `data=` for another data set than the run's.
 
     Raises:
-        InputError: a model folder without `data=`, or data of another task.
+        InputError: a model folder without `data=`, data of another task, or a record that `factory.overlay` refuses.
     """
-    recorded = model.record.get("config") or {}
+    recorded = as_mapping(model.record.get("config"))
     other_data = _data_choice(overrides) is not None
     if not recorded and not other_data:
         example = getattr(model.module, "DATA", "NAME")
@@ -92,12 +99,15 @@ def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
     config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
     if problem := describe_task_mismatch(config):
         raise InputError(problem)
+    check_trust(config, overrides)
     with open_dict(config):
         if not other_data:
-            factory.overlay(config.data, recorded["data"])
-            config.trainer.deterministic = recorded["trainer"]["deterministic"]
-            config.trainer.precision = recorded["trainer"]["precision"]
-        factory.overlay(config.model, recorded.get("model") or {})
+            factory.overlay(config.data, recorded.get("data"), f"{folders.RECORD}: config.data")
+            trainer = as_mapping(recorded.get("trainer"))
+            for key in ("deterministic", "precision"):
+                if key in trainer:
+                    config.trainer[key] = factory.plain_value(trainer[key], f"{folders.RECORD}: config.trainer.{key}")
+        factory.overlay(config.model, recorded.get("model") or {}, f"{folders.RECORD}: config.model")
     apply_saved_model(model, config, preprocessing=other_data)
     for override in overrides:
         if override.startswith("data."):
@@ -116,13 +126,14 @@ def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool
     module = model.module
     weights = tasks.load_member(model.task, "model_config", "loading a model")(model)
     with open_dict(config):
-        factory.overlay(config.model, _specified_settings(model, "model") | weights)
+        factory.overlay(config.model, _specified_settings(model, "model") | weights, f"{model.folder}: model")
         if preprocessing:
             example_keys = getattr(module, "EXAMPLE_KEYS", ())  # these are the data set's own
             values = _specified_settings(model, "data")
-            factory.overlay(config.data, {key: value for key, value in values.items() if key not in example_keys})
+            values = {key: value for key, value in values.items() if key not in example_keys}
+            factory.overlay(config.data, values, f"{model.folder}: data")
         if data_config := getattr(module, "data_config", None):
-            factory.overlay(config.data, data_config(model))
+            factory.overlay(config.data, data_config(model), f"{model.folder}: data")
 
 
 def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:

@@ -9,18 +9,23 @@ from omegaconf import OmegaConf
 
 from config import process
 from config.errors import ContractError
+from config.masking import mask_secrets
 from config.retries import RESTARTED
 from config.rules import RENAMED_KEYS
 from runs import folder as folders
 from runs import metric_lines
-from runs.masking import mask_secrets
 from runs.push import TRIAL_VARIABLE, push_metric_lines
 from trainers.run import Run
 
 logger = logging.getLogger(__name__)
 
 _PASSING = ("passed", "warned")  # statuses of a verdict that let a run pass
-_NEUTRAL_KEYS = ("action", "webhook", "summary")  # keys of conf/quality and conf/explain that change no verdict
+_NEUTRAL_KEYS = (
+    "action",
+    "webhook",
+    "summary",
+    "time_limit",
+)  # keys of conf/quality and conf/explain that change no verdict
 
 
 def judge(run: Run, gate: str, run_gate: Callable[[], Mapping[str, Any]]) -> None:
@@ -81,7 +86,11 @@ def _repeat_history(run: Run) -> bool:
     path = run.folder / folders.METRICS
     if TRIAL_VARIABLE not in os.environ or not path.is_file():
         return False
-    lines = metric_lines.read(path)
+    try:
+        lines = metric_lines.read(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s; only the final metrics are printed again", error)
+        return False
     with push_metric_lines(run.config.push_metrics):
         copy = folders.metrics_copy(run.folder, run.config.metrics_file)
         metric_lines.repeat(lines, copy, show=RESTARTED not in os.environ)

@@ -14,12 +14,15 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from omegaconf import DictConfig, OmegaConf
 
 from config import process
-from config.errors import InputError
+from config.errors import InputError, first_line
+from config.system_errors import to_expected_error
+from runs import digests, metric_lines, predictions
 from runs import folder as folders
-from runs import metric_lines, predictions
-from trainers import checkpoints, hardware
-from trainers.checkpoints import CheckpointFiles, Checkpoints
+from trainers import best_checkpoint, checkpoints, distributed, hardware
+from trainers.checkpoint_files import CheckpointFiles
+from trainers.checkpoints import Checkpoints
 from trainers.lightning_internals import validate_at_the_end
+from trainers.peers import is_lost_connection
 from trainers.progress import Progress
 from trainers.reporting import Reporting, StepSeeds, check_metrics
 from trainers.signals import Signals
@@ -61,7 +64,8 @@ def fit(
         folder: the run folder: for checkpoints, predictions and metric lines.
 
     Returns:
-        The best validation: `metrics`, `epoch`, `step`, `details`. The module has its weights.
+        The best validation: `metrics`, `epoch`, `step`, `details`; on rank zero the digests of its files; and `lost`, a
+        message, if the weights of a better one were lost. The module has its weights.
 
     Raises:
         DivergenceError: the loss is not finite.
@@ -89,21 +93,27 @@ def fit(
     reporting = Reporting(folder, copy, writer, log_steps, list(config.task.metrics))
     # The first hook after Lightning installs its signal handlers, which communicate with other processes.
     signal_handlers = LambdaCallback(on_train_start=lambda *_: signals.install())
-    callbacks = [StepSeeds(config.seed), reporting, Progress(), signal_handlers, writer]
+    restored: list[int] = []  # the step from which training starts
+    start_marker = LambdaCallback(on_train_start=lambda trainer, _: restored.append(trainer.global_step))
+    callbacks = [StepSeeds(config.seed), reporting, Progress(), signal_handlers, start_marker, writer]
     trainer = build_trainer(config, loggers, folder, callbacks)
-    start = checkpoints.prepare_resume(folder, copy)
+    start, remembered, writer.recovered = checkpoints.prepare_resume(folder, copy)
+    if start is not None and remembered and not writer.recovered:
+        latest = checkpoints.read(start)
+        module.load_state_dict(latest["state_dict"])
+        epoch, step = int(latest["epoch"]) + 1, int(latest["global_step"])
+        writer.recovered = _replace_best(config, data, module, folder, remembered, epoch, step)
     if config.trainer.compile:
         module.model.compile()  # type: ignore[union-attr]
     signals.install()
     signals.begin_training()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    except MisconfigurationException as error:  # of values that Lightning compares with the number of batches
-        raise InputError(f"trainer: {str(error).strip()}") from error
-    except ValueError as error:
-        if "val_check_interval" in str(error):
-            raise InputError(f"trainer.val_check_interval: {str(error).strip()}") from error
-        raise
+    except Exception as error:
+        explanation = _explain_error(error, None if restored else start)
+        if explanation is None:
+            raise
+        raise explanation from error
     finally:
         signals.restore()
         signals.stop_deferring()
@@ -117,9 +127,7 @@ def fit(
         )
     if writer.best:
         trainer.strategy.barrier()
-        best = checkpoints.read(folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT)
-        module.load_state_dict(best["state_dict"])
-        return writer.best
+        return _load_best(config, data, module, folder, writer.best, trainer)
     logger.warning(
         "training ended without a validation (trainer.limit_val_batches=%s, trainer.limit_train_batches=%s): there are no "
         "predictions and no best checkpoint, and the model is that of the last step",
@@ -129,6 +137,79 @@ def fit(
     loss = reporting.training_metrics(trainer).get("train_loss")
     metrics = {} if loss is None else {"train_loss": loss}
     return {"metrics": metrics, "epoch": trainer.current_epoch, "step": trainer.global_step, "details": {}}
+
+
+def _load_best(
+    config: DictConfig, data: Any, module: Task, folder: Path, best: dict[str, Any], trainer: pl.Trainer
+) -> dict[str, Any]:
+    """Load the weights of the best validation after training; if they are lost, validate those of the last step again.
+
+    Returns:
+        The best validation that is left.
+    """
+    path = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
+    if not distributed.decide_on_rank_zero(lambda: best_checkpoint.matches(path, best)):
+        best = _replace_best(config, data, module, folder, best, trainer.current_epoch, trainer.global_step)
+    else:
+        module.load_state_dict(checkpoints.read(path)["state_dict"])
+        if not distributed.decide_on_rank_zero(lambda: best_checkpoint.has_predictions(folder, best)):
+            logger.warning("%s is not of the best validation: its weights are validated again", folders.PREDICTIONS)
+            _validate(config, data, module, folder)
+    if process.rank() == 0:
+        path.with_name(folders.PREVIOUS_BEST_CHECKPOINT).unlink(missing_ok=True)
+    return best
+
+
+def _replace_best(
+    config: DictConfig, data: Any, module: Task, folder: Path, lost: dict[str, Any], epoch: int, step: int
+) -> dict[str, Any]:
+    """Validate the weights of a module, and make them the best, in place of those that are lost.
+
+    Returns:
+        The new best validation.
+    """
+    path = folder / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
+    message = best_checkpoint.describe_loss(lost, config.monitor)
+    logger.warning(
+        "%s is damaged, missing or of another validation: %s; those of step %d are validated again", path, message, step
+    )
+    _validate(config, data, module, folder)
+    content = {"metrics": dict(module.metrics), "epoch": epoch, "step": step, "details": module.details}
+    best: dict[str, Any] = {**content, "lost": message}
+    if process.rank() == 0:
+        best[best_checkpoint.DIGEST] = checkpoints.write({"state_dict": module.state_dict(), **content}, path)
+        best[best_checkpoint.PREDICTIONS_DIGEST] = digests.file_digest(folder / folders.PREDICTIONS)
+    return best
+
+
+def _validate(config: DictConfig, data: Any, module: Task, folder: Path) -> None:
+    """Validate the weights of a module outside of training, and write the predictions. A collective."""
+    trainer = build_trainer(config, [], folder, [])
+    trainer.validate(module, datamodule=data, verbose=False)
+    check_metrics(module.metrics, list(config.task.metrics))
+    if trainer.is_global_zero:
+        predictions.write(folder / folders.PREDICTIONS, module.rows)
+    module.rows = ()
+
+
+def _explain_error(error: Exception, checkpoint: Path | None) -> InputError | None:
+    """Return what the user can change after an error of Lightning's fit; None if it is no error of an input.
+
+    Args:
+        error: the exception.
+        checkpoint: the one that was being restored; None if there is none, or training had started.
+    """
+    if isinstance(error, MisconfigurationException):  # of values that Lightning compares with the number of batches
+        return InputError(f"trainer: {str(error).strip()}")
+    if isinstance(error, ValueError) and "val_check_interval" in str(error):
+        return InputError(f"trainer.val_check_interval: {str(error).strip()}")
+    is_expected = isinstance(getattr(to_expected_error(error), "exit_code", None), int)
+    if checkpoint is None or is_expected or is_lost_connection(error):
+        return None
+    return InputError(
+        f"training cannot go on from {checkpoint} ({type(error).__name__}: {first_line(error)}): it is damaged, or of "
+        "another version; move it away to go on from the previous checkpoint, or start in another folder"
+    )
 
 
 def _fit_baseline(
@@ -162,8 +243,9 @@ def check_trainer(config: DictConfig, folder: Path) -> None:
     """Check that Lightning's Trainer can be built as configured, before any data is prepared.
 
     Raises:
-        InputError: what `build_trainer` refuses. A baseline needs no Trainer.
+        InputError: what `build_trainer` refuses, or too many workers for this machine. A baseline needs no Trainer.
     """
+    process.check_processes("data.workers", int(config.data.get("workers") or 0))
     if not str(config.model._target_).startswith("trainers.baselines."):
         build_trainer(config, [], folder, [])
 
@@ -188,6 +270,8 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
     world = process.world_size()
     if world > 1:
         arguments |= _distributed_arguments(arguments, world)
+    else:
+        _check_processes(arguments)
     if arguments["sync_batchnorm"] is None:
         arguments["sync_batchnorm"] = bool(world > 1 and torch.cuda.is_available())
     arguments["precision"] = hardware.resolve_precision(arguments["precision"], arguments["accelerator"])
@@ -212,6 +296,16 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
         )
     validate_at_the_end(trainer)
     return trainer
+
+
+def _check_processes(arguments: dict[str, Any]) -> None:
+    """Check the number of devices where each is a process on the CPU; Lightning itself counts GPUs."""
+    devices = str(arguments["devices"])
+    uses_cpus = arguments["accelerator"] == "cpu" or (
+        arguments["accelerator"] == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    )
+    if uses_cpus and devices.isdecimal() and len(devices) < 10:
+        process.check_processes("trainer.devices", int(devices))
 
 
 def _optional_callbacks(config: DictConfig, options: dict[str, Any]) -> list[Any]:

@@ -11,10 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
 from config.errors import InputError
+from config.parsing import read_json
 from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
+from runs import digests
 from trainers import classification, image_sizes, weights
+from trainers.image_preprocessing import read_arguments
 from trainers.inference import image_logits
 from trainers.stem import enlarge_stem, use_small_stem
 from trainers.task import Result, Task
@@ -201,9 +204,10 @@ def network_arguments(
         path = Path(pretrained) / "config.json"
         if not path.is_file():
             raise InputError(f"model.pretrained={pretrained}: not a timm model folder (it has no config.json)")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        digests.check_model(path.parent)
+        config = read_json(path)
         name = config["architecture"]
-        stored = config.get("model_args") or {}
+        stored = read_arguments(config)
         folder_arguments = {key: value for key, value in stored.items() if key not in ("img_size", "num_classes")}
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):

@@ -1,5 +1,6 @@
 """Preprocessing of images for a timm model folder, as timm's validate.py reads it from config.json."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,3 +53,23 @@ def read_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
         "mean": list(values["mean"]),
         "std": list(values["std"]),
     }
+
+
+def read_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the network in a timm folder's config.json.
+
+    Args:
+        config: content of config.json.
+
+    Raises:
+        InputError: arguments of timm.create_model itself, which name other weights, files or places on the network.
+    """
+    import timm
+
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, Mapping):
+        raise InputError("config.json is damaged: model_args must be a mapping")
+    for name, parameter in inspect.signature(timm.create_model).parameters.items():
+        if name in arguments and parameter.kind is not parameter.VAR_KEYWORD:
+            raise InputError(f"config.json: model_args.{name} is not an argument of the network; remove it")
+    return dict(arguments)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from config import files, process
 from config.errors import InputError
+from runs import digests
 from runs import folder as folders
 from trainers import checkpoints, encoders, weights
 from trainers.task import Task
@@ -59,6 +60,7 @@ def load_initial_weights(source: str | None, module: Any) -> dict[str, Any] | No
     record: dict[str, Any] = {}
     if path.is_dir() and (path / folders.RECORD).exists():
         record = folders.read_record(path)
+        digests.check_run(path, record, f"{folders.CHECKPOINTS}/{folders.BEST_CHECKPOINT}")
         path = path / folders.CHECKPOINTS / folders.BEST_CHECKPOINT
     state = weights.align_names(_read_state(path, module, source), module.state_dict(), f"init_from={source}")
     try:
@@ -84,6 +86,7 @@ def _read_state(path: Path, module: Task, source: str) -> dict[str, Any]:
     name = f"init_from={source}"
     if path.is_dir():
         weights.check_folder(path, name)
+        digests.check_model(path)
         network = getattr(module, "model", None)
         # transformers reads older names, and weights that several layers share and the file has once.
         is_transformer = hasattr(network, "base_model_prefix")

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +26,13 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from config import files
 from config.errors import InputError
+from config.masking import mask, mask_command, mask_secrets
 from runs import folder as folders
-from runs import predictions, provenance
+from runs import mlflow_store, predictions, provenance
 from runs.fields import flatten
 
 log = logging.getLogger(__name__)
@@ -170,7 +172,8 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
         )
     from trainers.build import build
 
-    with _input_errors(kind), _lock_store(config.logger):
+    record = json.loads(mask(json.dumps(record)))
+    with _input_errors(kind), _lock_store(config.logger), _masked_command_line():
         logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder))
         if isinstance(logger, CSVLogger):
             files.check_output_folder(logger.log_dir, ("metrics.csv", "hparams.yaml"), _is_csv_log, "the log of a run")
@@ -178,6 +181,17 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
     if kind in _IDENTITY_ARGUMENTS:
         files.write_json(folder / _STATE, {"logger": kind, "id": str(logger.version)})
     return logger
+
+
+@contextlib.contextmanager
+def _masked_command_line() -> Iterator[None]:
+    """Mask secrets in sys.argv, which Weights & Biases and ClearML record."""
+    arguments = sys.argv
+    sys.argv = mask_command(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def _is_csv_log(folder: Path) -> bool:
@@ -193,6 +207,7 @@ def log_run(logger: Logger, folder: Path, record: Mapping[str, Any]) -> None:
         folder: the run folder.
         record: content of run.json.
     """
+    record = json.loads(mask(json.dumps(record)))
     try:
         if isinstance(logger, TensorBoardLogger):
             _log_to_tensorboard(logger, folder, record)
@@ -378,6 +393,11 @@ def _log_to_clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, An
 def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
     """Return arguments that the configuration leaves open: the run's name and id, and paths of local stores."""
     kwargs: dict[str, Any] = {}
+    for name in ("tags", "notes", "config"):  # texts for the tracker's pages
+        if node.get(name):
+            kwargs[name] = mask_secrets(OmegaConf.to_container(OmegaConf.create({name: node[name]}), resolve=True))[
+                name
+            ]
     if "save_dir" in node and node.save_dir is None:
         kwargs["save_dir"] = str(folder)
     if kind not in _IDENTITY_ARGUMENTS:
@@ -392,7 +412,7 @@ def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
         logging.getLogger(MLFlowLogger.__module__).setLevel(logging.ERROR)
         if store := _local_store(node):
             kwargs["tracking_uri"] = f"sqlite:///{store}"  # absolute: the working directory may change
-            kwargs["artifact_location"] = node.get("artifact_location") or (store.parent / "artifacts").as_uri()
+            kwargs["artifact_location"] = node.get("artifact_location") or mlflow_store.artifact_location(store)
     elif kind == "WandbLogger":
         _check_wandb_key(node)
     return kwargs
@@ -437,22 +457,19 @@ def _input_errors(kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock_store(node: DictConfig) -> Iterator[None]:
-    """Lock MLflow's SQLite store: two runs that create it at once damage each other's tables."""
+    """Create MLflow's SQLite store if it is new, and lock it: two first runs would both create its experiment."""
     store = _local_store(node)
     if store is None:
         yield
         return
-    import filelock
-
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{store}.lock", timeout=300):
+    mlflow_store.create_database(store)
+    with mlflow_store.lock_database(store):
         yield
 
 
 def _local_store(node: DictConfig) -> Path | None:
     """Return the file of MLflow's SQLite store, if it uses one."""
-    uri = str(node.get("tracking_uri") or "")
-    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+    return mlflow_store.database_path(str(node.get("tracking_uri") or ""))
 
 
 def _disable_update_check() -> None:

@@ -1,12 +1,17 @@
 """Parameter groups and learning-rate schedules."""
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import nn
+
+from config.errors import first_line, input_errors
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks|block)\.(\d+)\.")
 _FIRST = re.compile(r"embed|pos_embed|cls_token|patch_embed|^(?:model\.)?(?:stem|conv1|bn1)\.")
@@ -79,6 +84,28 @@ def schedule_factor(schedule: str, warmup: int, horizon: int, step: int) -> floa
     if schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
     return 1.0
+
+
+def check_optimizer(config: DictConfig) -> None:
+    """Make one step with the optimiser on a small parameter, before data is prepared: torch checks values only then.
+
+    Raises:
+        InputError: the optimiser refuses an argument.
+    """
+    optim = config.optim
+    if optim.lr is None:  # of a baseline, which is not optimised
+        return
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros_like(parameter)
+    with optimizer_errors():
+        build_optimizer = instantiate(optim.optimizer, _partial_=True, _convert_="all")
+        groups = [{"params": [parameter], "lr": optim.lr, "weight_decay": optim.weight_decay}]
+        build_optimizer(groups, lr=optim.lr).step(lambda: torch.zeros(()))
+
+
+def optimizer_errors() -> contextlib.AbstractContextManager[None]:
+    """Return a context that turns errors of an optimiser into an InputError."""
+    return input_errors(lambda error: f"optim.optimizer: {first_line(error.__cause__ or error)}")
 
 
 def build_scheduler(

@@ -37,14 +37,20 @@ def _is_table(name: str) -> bool:
     return name.removesuffix(".embedding").rpartition(".")[2] in _TABLES
 
 
-def longest_input_of(config: Any, auto_class: Any) -> int | None:
+def longest_input_of(config: Any, auto_class: Any, trust_remote_code: bool = False) -> int | None:
     """Return `longest_input` of a configuration of transformers, without memory for its weights.
+
+    Args:
+        config: the configuration.
+        auto_class: transformers' class that builds the model.
+        trust_remote_code: whether code that the checkpoint contains or names may be executed.
 
     Raises:
         ValueError: the configuration is not of a model of this class, or is inconsistent.
     """
     with torch.device("meta"):
-        return longest_input(auto_class.from_config(copy.deepcopy(config), attn_implementation=None))
+        options = {"trust_remote_code": trust_remote_code, "attn_implementation": None}
+        return longest_input(auto_class.from_config(copy.deepcopy(config), **options))
 
 
 def check_max_length(longest: int | None, max_length: int, limits: Limits | None = None) -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from config import tasks
 from config.errors import InputError
-from datamodules.text.reading import type_name
+from config.parsing import parse_json
+from datamodules.text.reading import limited_lines, type_name
 from trainers import fast_dropout, hardware, saved_model
 from trainers.saved_model import SavedModel
 
@@ -27,6 +28,7 @@ def predict(
     stdin: TextIO,
     stdout: TextIO,
     options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
     """Write a JSON line for each input.
 
@@ -37,12 +39,13 @@ def predict(
         stdin: standard input.
         stdout: standard output.
         options: options of some tasks only, such as `no_answer_threshold`; None values are ignored.
+        trust_remote_code: whether code that the folder contains or names may be executed.
 
     Raises:
-        InputError: the model or an input cannot be read (the message names file and line), or the task has no such
-            option.
+        InputError: the model or an input cannot be read (the message names file and line), the task has no such option,
+            or an output is not finite.
     """
-    model = saved_model.open_model(name)
+    model = saved_model.open_model(name, trust_remote_code)
     task_predict = tasks.load_member(model.task, "predict", "python -m trainers predict")
     task_options = getattr(model.module, "PREDICT_OPTIONS", ())
     kwargs = {key: value for key, value in (options or {}).items() if value is not None}
@@ -51,7 +54,19 @@ def predict(
     hardware.tune_cpu()
     with torch.inference_mode():
         for row in task_predict(model, files, stdin, batch_size, **kwargs):
-            print(json.dumps(row, ensure_ascii=False), file=stdout, flush=True)
+            print(_json_line(name, row), file=stdout, flush=True)
+
+
+def _json_line(name: str, row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:  # JSON has no NaN
+        if "JSON compliant" not in str(error):
+            raise
+        raise InputError(
+            f"run={name}: the output for {row.get('id')} is not finite: the weights are damaged, or of a training that "
+            "diverged"
+        ) from None
 
 
 def default_device() -> torch.device:
@@ -103,7 +118,7 @@ def length_batches(
         yield indices, {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
-def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def read_json_lines(stream: TextIO, name: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Yield the objects of JSON lines. `id` becomes text, and is the number of the line if it is missing or null.
 
     Args:
@@ -114,11 +129,11 @@ def read_json_lines(stream: Iterable[str], name: str, keys: tuple[str, ...]) -> 
     Raises:
         InputError: a line is not such an object.
     """
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(limited_lines(stream, name), 1):
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
+            fields = parse_json(line)
         except ValueError as error:
             raise InputError(f"{name}, line {number}: not JSON ({error})") from None
         if not isinstance(fields, dict) or not all(isinstance(fields.get(key), str) for key in keys):

@@ -36,7 +36,8 @@ class AnswerPredictor:
         """
         self.model = model
         self.device = predict.default_device()
-        self.network = predict.prepare_network(encoders.load_encoder(encoders.SPAN_HEAD, model.folder), self.device)
+        network = encoders.load_encoder(encoders.SPAN_HEAD, model.folder, model.trust_remote_code)
+        self.network = predict.prepare_network(network, self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)
         self.tokens = self.unknown_tokens = 0

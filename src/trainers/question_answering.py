@@ -35,6 +35,7 @@ class QuestionAnswering(Task):
         architecture: Mapping[str, Any] | None = None,
         dropout: Annotated[float, Range(low=0, below=1)] | None = None,
         attention_dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        trust_remote_code: bool = False,
         n_best: Annotated[int, Range(low=1)] = 20,
         max_answer_tokens: Annotated[int, Range(low=1)] = 30,
     ) -> None:
@@ -48,6 +49,7 @@ class QuestionAnswering(Task):
             architecture: `model_type` and settings of a transformers configuration.
             dropout: dropout of hidden states; None for the checkpoint's.
             attention_dropout: dropout of attention weights; None for the checkpoint's.
+            trust_remote_code: whether code that the checkpoint contains or names may be executed.
             n_best: candidate starts and ends of a window, and answers of a question.
             max_answer_tokens: longest answer.
 
@@ -58,7 +60,7 @@ class QuestionAnswering(Task):
         self.data = data
         self.n_best, self.max_answer_tokens = n_best, max_answer_tokens
         self.model, self.new_parameters = encoders.build_encoder(
-            encoders.SPAN_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout
+            encoders.SPAN_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout, trust_remote_code
         )
         check_token_types(self.model, data.type_count)
 

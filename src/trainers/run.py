@@ -1,7 +1,6 @@
 """A run of train.py: its folder, its record and its output. All ranks open it; rank zero writes."""
 
 import contextlib
-import json
 import logging
 import random
 from collections.abc import Mapping
@@ -13,14 +12,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from config import files, interrupts, process, source_code, tasks
-from config.check import check_config
+from config.check import check_config, check_trust
 from config.command import describe_empty_override
 from config.errors import InputError
+from config.masking import mask_secrets
+from config.parsing import read_json
 from config.retries import retries
+from config.temporary_files import remove_temporary_files
+from runs import digests, metric_lines
 from runs import folder as folders
-from runs import metric_lines
 from runs import record as records
-from runs.masking import mask_secrets
 from runs.push import push_metric_lines
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Run:
         loggers: experiment trackers, after `open_loggers`.
         opened: whether `open_run` has succeeded.
         reported: whether `report` wrote the result.
+        model_digests: SHA-256 of the files that `export` wrote, by relative name.
         peers: the other ranks; None for a single process, and before they have joined.
         metric_push: connection to Katib's DB manager; `run_end.finish` closes it.
         folder_lock: lock of the run folder; `run_end.finish` releases it.
@@ -50,6 +52,7 @@ class Run:
     loggers: list[Any] = field(default_factory=list)
     opened: bool = False
     reported: bool = False
+    model_digests: dict[str, str] = field(default_factory=dict)
     peers: Any = None
     metric_push: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     folder_lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -105,6 +108,7 @@ class Run:
             return
         with files.atomic_folder(self.folder / folders.MODEL) as folder:
             model.export(str(folder))
+            self.model_digests = digests.folder_digests(folder)
             if not any((folder / name).exists() for name in ("config.json", "baseline.json")):
                 raise InputError(
                     f"export of {type(model).__name__} wrote no config.json, which opening the saved model requires"
@@ -129,18 +133,23 @@ class Run:
 
         line = self.write_metrics(best["metrics"], best["epoch"], best["step"])
         self.record.update(
-            best={"epoch": best["epoch"], "step": best["step"]}, details=best["details"], metrics=line.values
+            best={key: best[key] for key in ("epoch", "step", "lost") if key in best},
+            details=best["details"],
+            metrics=line.values,
         )
+        written = {f"{folders.CHECKPOINTS}/{folders.BEST_CHECKPOINT}": best["digest"]} if "digest" in best else {}
         model = self.folder / folders.MODEL
         if (model / "config.json").exists():  # a baseline has none
-            saved_model.write_settings(model, self.record.fields)
+            saved_model.write_settings(model, self.record.fields, self.model_digests)
+            written[f"{folders.MODEL}/{digests.SETTINGS}"] = digests.file_digest(model / digests.SETTINGS)
+        self.record.update(**{digests.KEY: written})
         self.reported = True
 
     def gate_result(self, gate: str) -> dict[str, Any]:
         """Action and verdict status of a gate, from the report in the run folder."""
         result = {"action": str(self.config[gate].action)}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            verdict = json.loads((self.folder / gate / "verdict.json").read_text(encoding="utf-8"))
+            verdict = read_json(self.folder / gate / "verdict.json")
             result["status"] = str(verdict["status"])
         return result
 
@@ -175,6 +184,7 @@ def open_run(run: Run) -> None:
         if empty := [message for word in words if (message := describe_empty_override(word))]:
             raise InputError("; ".join(empty))
         check_config(config)
+        check_trust(config, HydraConfig.get().overrides.task)
         if not (hydra_folder / folders.RECORD).exists():
             from datamodules.sources.hub_requirements import check_hub_requirements
 
@@ -217,6 +227,7 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     fields = _previous_fields(run.folder, config)
     if fields.get("status") != "finished":
         check_places(run.config)
+        folders.check_metrics_file(run.folder, run.config.metrics_file)
         run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
         run.folder_lock.enter_context(folders.lock_folder(run.folder))
         fields = _previous_fields(run.folder, config)  # another process may have finished it meanwhile
@@ -227,7 +238,7 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
         run.metric_push.close()
         return run.folder, fields
     for folder in (run.folder, run.folder / folders.CHECKPOINTS):
-        files.remove_temporary_files(folder)
+        remove_temporary_files(folder)
     run.record = records.start_record(run.folder, config=config, seeds={"seed": run.config.seed})
     hydra = OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False)  # type: ignore[union-attr]
     folders.write_hydra(

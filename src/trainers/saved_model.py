@@ -8,13 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from config import files, tasks
+from config import files, parsing, tasks
 from config.errors import InputError
+from config.parsing import read_json
+from runs import digests
 from runs import folder as folders
 
 logger = logging.getLogger(__name__)
-
-FILE = "isotrain.json"  # in a model folder: its task and its settings
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class SavedModel:
         measurements: values measured by its run that predictions depend on (the task's `measurements`), such as a
             threshold.
         precision: precision of its evaluation, as trainer.precision; "32-true" if unknown.
+        trust_remote_code: whether code that its folder contains or names may be executed.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class SavedModel:
     defaults: tuple[str, ...]
     measurements: dict[str, Any]
     precision: str
+    trust_remote_code: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -48,29 +50,35 @@ class SavedModel:
         return tasks.load_module(self.task)
 
 
-def open_model(name: str) -> SavedModel:
+def open_model(name: str, trust_remote_code: bool = False) -> SavedModel:
     """Open a saved model, without its weights. A warning names the settings for which defaults are used.
 
     Args:
         name: a run folder or a model folder.
+        trust_remote_code: whether code that the folder contains or names may be executed: as the user said, never as a file.
 
     Raises:
-        InputError: the folder holds no model, or a model of no task known on this machine.
+        InputError: the folder holds no model, one with damaged files, or a model of no task known on this machine.
     """
     folder = Path(name)
     record: dict[str, Any] = {}
     if (folder / folders.RECORD).exists():
         record = folders.read_record(folder)
+        digests.check_run(folder, record, f"{folders.MODEL}/{digests.SETTINGS}")
         folder = folder / folders.MODEL
         if not folder.is_dir():
             raise InputError(f"run={name}: this run has no model yet (it is {record['status']})")
     if (folder / "baseline.json").exists():
         raise InputError(f"run={name} is a baseline, which has no weights to load; train.py scores it")
     try:
+        parsing.check_folder(folder)
+        digests.check_model(folder)
         config = _read_object(folder / "config.json")
     except FileNotFoundError:
         raise InputError(f"run={name}: neither a run nor a model folder (there is no config.json)") from None
-    stored = _read_object(folder / FILE) if (folder / FILE).exists() else {}
+    except OSError as error:
+        raise InputError(f"run={name}: cannot read {error.filename}: {error.strerror or error}") from error
+    stored = _read_object(folder / digests.SETTINGS) if (folder / digests.SETTINGS).exists() else {}
     task = _find_task(name, config, record, stored)
     module = tasks.load_module(task)
     run_config = record.get("config") or {}
@@ -81,15 +89,18 @@ def open_model(name: str) -> SavedModel:
     measurements = stored["measured"] if isinstance(stored.get("measured"), dict) else _measurements(module, record)
     precision = stored.get("precision") or (run_config.get("trainer") or {}).get("precision") or "32-true"
     default_keys = tuple(f"{group}.{key}" for group, key in defaults)
-    return SavedModel(folder, task, config, record, settings, default_keys, measurements, str(precision))
+    return SavedModel(
+        folder, task, config, record, settings, default_keys, measurements, str(precision), trust_remote_code
+    )
 
 
-def write_settings(folder: Path, record: Mapping[str, Any]) -> None:
+def write_settings(folder: Path, record: Mapping[str, Any], file_digests: Mapping[str, str]) -> None:
     """Write isotrain.json, from which `open_model` reads a model folder without its run.
 
     Args:
         folder: the exported model.
         record: run.json of its run: `config`, `data`, `details`.
+        file_digests: SHA-256 of the exported files, by relative name.
     """
     config = record["config"]
     name = str(config["task"]["name"])
@@ -100,7 +111,8 @@ def write_settings(folder: Path, record: Mapping[str, Any]) -> None:
     }
     precision = config["trainer"]["precision"]
     measurements = _measurements(module, record)
-    files.write_json(folder / FILE, {"task": name, **settings, "measured": measurements, "precision": precision})
+    content = {"task": name, **settings, "measured": measurements, "precision": precision}
+    files.write_json(folder / digests.SETTINGS, content | {digests.KEY: dict(file_digests)})
 
 
 def _task_settings(module: ModuleType) -> dict[str, dict[str, Any]]:
@@ -114,7 +126,7 @@ def _measurements(module: ModuleType, record: Mapping[str, Any]) -> dict[str, An
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 
 from trainers import distributed
 from trainers.lightning_internals import unscale_gradients
-from trainers.optimizers import build_scheduler, parameter_groups
+from trainers.optimizers import build_scheduler, optimizer_errors, parameter_groups
 
 # Metrics; a row of predictions.jsonl for each example; details for run.json.
 Result = tuple[dict[str, float], Iterable[dict[str, Any]], dict[str, Any]]
@@ -43,7 +43,8 @@ class Task(pl.LightningModule):
         """Build the optimiser and the schedule of conf/optim."""
         optim = self.optim
         groups = parameter_groups(self.named_parameters(), optim["lr"], optim["weight_decay"], optim["layer_decay"])
-        optimizer = instantiate(optim["optimizer"], _partial_=True, _convert_="all")(groups, lr=optim["lr"])
+        with optimizer_errors():
+            optimizer = instantiate(optim["optimizer"], _partial_=True, _convert_="all")(groups, lr=optim["lr"])
         steps = self.trainer.estimated_stepping_batches  # infinite if only the time is limited
         horizon = optim["horizon"] or (int(steps) if math.isfinite(steps) else 1)
         schedule = build_scheduler(optimizer, optim["schedule"], optim["warmup"], horizon)

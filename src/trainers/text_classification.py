@@ -28,6 +28,7 @@ class TextClassification(Task):
         architecture: Mapping[str, Any] | None = None,
         dropout: Annotated[float, Range(low=0, below=1)] | None = None,
         attention_dropout: Annotated[float, Range(low=0, below=1)] | None = None,
+        trust_remote_code: bool = False,
         label_smoothing: Annotated[float, Range(low=0, below=1)] = 0.0,
     ) -> None:
         """Build the encoder and its head.
@@ -40,6 +41,7 @@ class TextClassification(Task):
             architecture: `model_type` and settings of a transformers configuration.
             dropout: dropout of hidden states; None for the checkpoint's.
             attention_dropout: dropout of attention weights; None for the checkpoint's.
+            trust_remote_code: whether code that the checkpoint contains or names may be executed.
             label_smoothing: probability mass spread over all classes in training.
 
         Raises:
@@ -50,7 +52,7 @@ class TextClassification(Task):
         self.label_smoothing = label_smoothing
         names = [entry["id"] for entry in data.classes]
         self.model, self.new_parameters = encoders.build_encoder(
-            encoders.CLASS_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout,
+            encoders.CLASS_HEAD, data, pretrained, revision, architecture, dropout, attention_dropout, trust_remote_code,
             num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)},
             problem_type="single_label_classification",
         )  # fmt: skip

@@ -1,8 +1,9 @@
 """Weights of a checkpoint and whether they fit a network: no parameter keeps random values unnoticed."""
 
-import json
 import logging
 import re
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from config.errors import InputError, first_line, input_errors
+from config.parsing import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def read_folder(folder: Path, source: str) -> dict[str, Tensor]:
     file = check_folder(folder, source)
     if file.suffix != ".json":
         return read_file(file, source)
-    shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+    shards = sorted(set(read_json(file)["weight_map"].values()))
     return {key: tensor for shard in shards for key, tensor in read_file(folder / shard, source).items()}
 
 
@@ -93,12 +95,41 @@ def read_file(path: Path, source: str) -> dict[str, Tensor]:
         InputError: the file cannot be read, or contains other objects than tensors and plain values.
     """
     with input_errors(lambda error: f"{source}: {path.name} cannot be read as weights: {describe_read_error(error)}"):
+        if is_archive(path):
+            check_zip(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     return find_state(content, source)
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is a zip archive, as those of torch.save are, or a damaged one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its last bytes contradict each other
+        return True
+
+
+def check_zip(path: Path) -> None:
+    """Check the CRC-32 of each record in a file of torch.save, which torch.load does not compare.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    problem = "its archive cannot be read"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise InputError(f"{path} is compressed, as no file of torch.save is: it is not read")
+            if (record := archive.testzip()) is None:
+                return
+            problem = f"the CRC-32 of {record} differs"
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        problem = first_line(error)
+    raise InputError(f"{path} is damaged ({problem}): copy it again")
 
 
 def find_state(content: Any, source: str) -> dict[str, Tensor]:
@@ -113,8 +144,18 @@ def find_state(content: Any, source: str) -> dict[str, Tensor]:
     return dict(state)
 
 
+def is_code_refused(error: BaseException) -> bool:
+    """Whether transformers refused to execute code that a checkpoint contains or names."""
+    return "trust_remote_code" in str(error)
+
+
 def describe_read_error(error: BaseException) -> str:
     """Describe in one line why a file of weights could not be read."""
+    if is_code_refused(error):
+        return (
+            "it needs code of its own (auto_map in its config.json), which is not run; if you trust its author, say so on "
+            "the command line: model.trust_remote_code=true (predict: --trust-remote-code)"
+        )
     if "weights_only" in str(error).lower() or type(error).__name__ == "UnpicklingError":
         return "it contains pickled objects, which could execute code; store a state dict, or safetensors"
     return first_line(error)
@@ -134,7 +175,7 @@ def load_transformers(auto_class: Any, name: str, source: str, **options: Any) -
         auto_class: transformers' class that loads it.
         name: Hub name or folder.
         source: for messages.
-        options: further arguments of `from_pretrained`.
+        options: further arguments of `from_pretrained`; without `trust_remote_code` no code of a checkpoint is run.
 
     Returns:
         The network, and the names of the parameters of its head that the checkpoint lacks, which are random.
@@ -143,6 +184,8 @@ def load_transformers(auto_class: Any, name: str, source: str, **options: Any) -
         InputError: other parameters than the head's are missing, or have another shape.
     """
     prefix = ""
+    options = {"trust_remote_code": False, **options} if hasattr(auto_class, "_model_mapping") else options
+    trust_remote_code = bool(options.get("trust_remote_code"))
     while True:
         if prefix:
             options["key_mapping"] = {f"^{re.escape(prefix)}": ""}
@@ -152,7 +195,7 @@ def load_transformers(auto_class: Any, name: str, source: str, **options: Any) -
         unexpected = [key.removeprefix(prefix) for key in info["unexpected_keys"]]
         shapes = {key: (tuple(stored), tuple(shape)) for key, stored, shape in info["mismatched_keys"]}
         absent = sorted({*info["missing_keys"], *shapes})
-        body = _without_head(network, absent)
+        body = _without_head(network, absent, trust_remote_code)
         wrapper = common_wrapper(unexpected) if body else ""
         if not wrapper:
             break
@@ -164,7 +207,8 @@ def load_transformers(auto_class: Any, name: str, source: str, **options: Any) -
             None, config=network.config, state_dict=network.state_dict(), attn_implementation=None, dtype=torch.float32
         )
     check_body(source, body, unexpected, shapes)
-    if surplus := _without_head(network, unexpected):
+    check_finite(source, network)
+    if surplus := _without_head(network, unexpected, trust_remote_code):
         logger.warning("%s has weights that the model does not have, which are not used: %s", source, listing(surplus))
     return network, tuple(absent)
 
@@ -200,6 +244,7 @@ def load_timm(name: str, folder: Path | None, num_classes: int | None, **argumen
         arguments["pretrained_cfg_overlay"] = {"source": "", "state_dict": state}
     loaded = timm.create_model(source, pretrained=True, **arguments)
     loaded.pretrained_cfg.pop("state_dict", None)
+    check_finite(source, loaded)
     if network is None:
         return loaded, ()
     head = _classifier_names(network)
@@ -211,7 +256,7 @@ def load_timm(name: str, folder: Path | None, num_classes: int | None, **argumen
 
 def _stored_classes(folder: Path) -> int | None:
     """Return the number of classes in a timm folder's config.json."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     classes = config.get("num_classes", (config.get("pretrained_cfg") or {}).get("num_classes"))
     return None if classes is None else int(classes)
 
@@ -259,6 +304,22 @@ def check_body(
     raise InputError(f"{source}: the weights are of another architecture: {'; '.join(problems)}")
 
 
+def check_finite(source: str, network: nn.Module) -> None:
+    """Check that all parameters that were loaded are finite.
+
+    Args:
+        source: for the message.
+        network: the network.
+
+    Raises:
+        InputError: one is not.
+    """
+    # A sum is not finite if a term is not; those that overflow are looked at one by one.
+    for name, parameter in network.named_parameters():
+        if not torch.isfinite(parameter.sum()) and not torch.isfinite(parameter).all():
+            raise InputError(f"{source}: the weights are damaged, or of a training that diverged: {name} is not finite")
+
+
 def check_complete(source: str, new_parameters: Collection[str]) -> None:
     """Check that a saved model has all its weights, before it predicts.
 
@@ -288,20 +349,21 @@ def listing(names: Collection[str], limit: int = 3) -> str:
     return f"{first} and {len(names) - limit} more" if len(names) > limit else first
 
 
-def _without_head(network: Any, names: Collection[str]) -> list[str]:
+def _without_head(network: Any, names: Collection[str], trust_remote_code: bool) -> list[str]:
     """Return the names that belong neither to the head of a transformers model nor to the pooler before it."""
     if not names:
         return []
     prefix = f"{network.base_model_prefix}."
     if not hasattr(network, network.base_model_prefix):  # T5's heads have the encoder's layers beside them
-        body = tuple(f"{child}." for child in _base_children(network))
+        body = tuple(f"{child}." for child in _base_children(network, trust_remote_code))
         return sorted(name for name in names if name.startswith((*body, prefix)))
     return sorted(name for name in names if name.startswith(prefix) and ".pooler." not in name)
 
 
-def _base_children(network: Any) -> list[str]:
+def _base_children(network: Any, trust_remote_code: bool) -> list[str]:
     """Return the names of the parts of a transformers model without its head."""
     from transformers import AutoModel
 
     with torch.device("meta"):
-        return [name for name, _ in AutoModel.from_config(network.config).named_children()]
+        base = AutoModel.from_config(network.config, trust_remote_code=trust_remote_code)
+        return [name for name, _ in base.named_children()]

@@ -7,7 +7,10 @@ from real_cluster import KUBECONFIG, VERSIONS, namespace, require, submit, versi
 __all__ = ["namespace", "require", "submit", "versions"]
 
 if not KUBECONFIG:
-    collect_ignore = ["test_pipelines_on_cluster.py"]  # test_experiments_on_cluster.py says once what is skipped
+    collect_ignore = [
+        "test_admission_on_cluster.py",
+        "test_pipelines_on_cluster.py",
+    ]  # test_experiments_on_cluster.py says once what is skipped
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

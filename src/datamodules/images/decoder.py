@@ -19,7 +19,8 @@ from config.errors import InputError
 from config.numbers import format_count
 from datamodules.images.image_splits import Boxes, Split
 from datamodules.sources.files import read_bytes
-from datamodules.storage.arrays import TextArray, TextWriter, load
+from datamodules.storage.arrays import TextArray, TextWriter, check_range, load
+from datamodules.storage.manifest import DamagedError
 from datamodules.storage.parallel import map_ordered
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 # Part of the cache key: change it when `decode` returns other pixels.
 POLICY = "resized and cropped as by timm, antialiased, RGB; 3"
 CHUNK = 64  # images that a thread decodes at a time
+MAX_PIXELS = 178_956_970  # of an image, as in Pillow, also once it is resized
+# Pillow also reads EPS by running Ghostscript, and formats whose decoders are rarely used and tested.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG"}
 
 Pixels = npt.NDArray[np.uint8]
@@ -93,17 +97,27 @@ class Images:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open what `write` wrote into a folder."""
+        """Open what `write` wrote into a folder.
+
+        Raises:
+            DamagedError: its files do not fit together.
+        """
         self.folder = folder
         self.pixels: Pixels = load(folder / "pixels.npy")
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
+            raise DamagedError(folder / "pixels.npy", "it is not an array of images")
         self._file = (folder / "pixels.npy").open("rb")
         self._size = self.pixels[0].nbytes
         self._start = os.fstat(self._file.fileno()).st_size - self.pixels.nbytes
-        self.labels: npt.NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
-        self.boxes: Boxes = np.load(folder / "boxes.npy", allow_pickle=False)
+        self.labels: npt.NDArray[np.int64] = np.array(load(folder / "labels.npy"))
+        self.boxes: Boxes = np.array(load(folder / "boxes.npy"))
         self.classes: list[dict[str, str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         self.counts: dict[str, int] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         self.names = TextArray(folder, "names")
+        count = len(self.pixels)
+        if self.labels.shape != (count,) or self.boxes.shape != (count, 4) or len(self.names) != count:
+            raise DamagedError(folder / "labels.npy", "its number of images is not that of the other files")
+        check_range(self.labels, 0, len(self.classes), folder / "labels.npy")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,7 +143,7 @@ class Images:
             for image, position in zip(batch, index.tolist(), strict=True)
         )
         if size != batch.nbytes:
-            raise InputError(f"{self.folder} is damaged: its pixels are truncated; remove the folder")
+            raise DamagedError(self.folder / "pixels.npy", "it was truncated while it was open")
         return batch
 
 
@@ -214,6 +228,10 @@ def _resize(rgb: "Image", size: int, resizing: Resizing) -> "Image":
 
     resized, corner = resizing.geometry(np.array(rgb.size), size)
     (width, height), (left, top) = resized.tolist(), corner.tolist()
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"its sides {rgb.width} x {rgb.height} differ too much: resized, it has {width} x {height} pixels"
+        )
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling[resizing.interpolation.upper()])
     if width < size or height < size:
@@ -226,13 +244,17 @@ def _resize(rgb: "Image", size: int, resizing: Resizing) -> "Image":
 def open_image(content: bytes) -> "Image":
     """Open an encoded image without decoding it.
 
-    Pillow tries all formats in turn, and sets up an image for each; where the first bytes identify the format, only
-    that one is tried.
+    The one place that opens images, which may come from somebody else. Pillow tries the formats in turn, and sets up an
+    image for each; where the first bytes identify the format, only that one is tried.
+
+    Raises:
+        PIL.UnidentifiedImageError: it is none of `FORMATS`.
+        PIL.Image.DecompressionBombError: it has more than `MAX_PIXELS`.
     """
     from PIL import Image
 
     image_format = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
-    return Image.open(io.BytesIO(content), formats=None if image_format is None else (image_format,))
+    return Image.open(io.BytesIO(content), formats=FORMATS if image_format is None else (image_format,))
 
 
 def describe_error(error: Exception) -> str:
@@ -240,7 +262,7 @@ def describe_error(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "it is not an image, or of a format that Pillow does not read"
+        return f"it is not an image of the formats {', '.join(FORMATS)}"
     return str(error) or type(error).__name__
 
 

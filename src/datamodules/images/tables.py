@@ -10,7 +10,7 @@ import numpy.typing as npt
 from config.errors import InputError
 from datamodules.classes import declared_names
 from datamodules.images.listing import Listing
-from datamodules.sources.files import open_parquet
+from datamodules.sources.files import open_parquet, rows_per_batch
 
 BATCH = 64  # rows read at a time
 
@@ -30,7 +30,7 @@ def read_labels(tables: list[str]) -> Listing:
                 raise InputError(f"{file}: expected the columns image and label, found {', '.join(schema.names)}")
             class_names = declared_names(schema) or class_names
             first = len(listing.classes)
-            for batch in table.iter_batches(columns=["label"]):
+            for batch in table.iter_batches(rows_per_batch(table, ["label"], 65_536), columns=["label"]):
                 start = len(listing.classes) - first
                 listing.classes += _class_ids(batch.column(0).to_pylist(), class_names, file, start)
             stem = PurePosixPath(file).stem.split("-of-")[0]
@@ -61,12 +61,13 @@ def read_images(tables: list[str], rows: npt.NDArray[np.int64]) -> Iterator[byte
     first = 0
     for file in tables:
         with open_parquet(file) as table:
+            batch_size = rows_per_batch(table, ["image"], BATCH)
             for group in range(table.num_row_groups):
                 size = table.metadata.row_group(group).num_rows
                 requested = set(rows[(rows >= first) & (rows < first + size)].tolist())
                 row = first
                 if requested:
-                    for batch in table.iter_batches(BATCH, row_groups=[group], columns=["image"]):
+                    for batch in table.iter_batches(batch_size, row_groups=[group], columns=["image"]):
                         for value in batch.column(0):
                             if row in requested:
                                 yield _image_bytes(value.as_py(), file, row)

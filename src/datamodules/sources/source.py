@@ -123,7 +123,7 @@ class Source:
         if self.kind == "path":
             content = self._file_content(split)
         elif self.kind == "sample":
-            content = f"{self.generator}-{self.sample_folder.name}:{split}"
+            content = f"{self.generator}-{cache.entry_name(self._sample_key)}:{split}"
         else:
             settings = self.hub or {}
             content = f"{settings['repo']}@{settings['revision']}:{settings[split]}"
@@ -151,10 +151,20 @@ class Source:
         Raises:
             InputError: a setting that the generator does not have.
         """
-        generator = importlib.import_module(f"datamodules.samples.{self.generator}")
+
+        def build(folder: Path) -> None:
+            self._sample_module.write(folder, **dict(self.sample or {}))
+
+        return cache.entry(self.root, self.generator, self._sample_key, build, self.verify)
+
+    @property
+    def _sample_module(self) -> Any:
+        return importlib.import_module(f"datamodules.samples.{self.generator}")
+
+    @property
+    def _sample_key(self) -> dict[str, Any]:
         settings = dict(self.sample or {})
-        names = list(inspect.signature(generator.write).parameters)[1:]
+        names = list(inspect.signature(self._sample_module.write).parameters)[1:]
         if unknown := sorted(set(settings) - set(names)):
             raise InputError(f"data.sample has no key {unknown[0]}; valid keys: {', '.join(names)}")
-        key = {**settings, "generator": generator.FINGERPRINT}
-        return cache.entry(self.root, self.generator, key, lambda folder: generator.write(folder, **settings))
+        return {**settings, "generator": self._sample_module.FINGERPRINT}

@@ -1,5 +1,7 @@
 """Flat arrays and texts on disk: appended to while a cache entry is built, memory-mapped when it is read."""
 
+import math
+import os
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import InputError
+from config.errors import InputError, first_line
+from datamodules.storage.manifest import DamagedError
 
 Array = npt.NDArray[Any]
+CHUNK = 1 << 20  # numbers that are checked at a time
 
 
 def ragged_indices(starts: Array, lengths: Array) -> npt.NDArray[np.int64]:
@@ -31,14 +35,59 @@ def ragged_indices(starts: Array, lengths: Array) -> npt.NDArray[np.int64]:
 
 
 def load(path: Path) -> Array:
-    """Open a .npy file as a read-only memory map (an empty one cannot be mapped and is read)."""
-    try:
-        content: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        content = np.load(path, allow_pickle=False)
-        if content.size:
-            raise
-    return content
+    """Open a .npy file as a read-only memory map (an empty one cannot be mapped).
+
+    Raises:
+        DamagedError: it has no header, or not the size that the header implies. Nothing is allocated before that.
+    """
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran_order, dtype = read(file)
+        except Exception as error:  # the header is a literal of Python, whose parser raises exceptions of many classes
+            raise DamagedError(path, f"it has no header of an array ({first_line(error)})") from error
+        start, size = file.tell(), os.fstat(file.fileno()).st_size
+    if dtype.hasobject or fortran_order or min(shape, default=0) < 0:
+        raise DamagedError(path, "its header is not that of an array of numbers")
+    if start + math.prod(shape) * dtype.itemsize != size:
+        raise DamagedError(path, f"it has {size} bytes, which is not the size of an array {shape} of {dtype}")
+    if size == start:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", start, shape)
+
+
+def check_offsets(offsets: Array, length: int, path: Path) -> None:
+    """Check that offsets divide an array into consecutive parts.
+
+    Args:
+        offsets: [N + 1].
+        length: of the array.
+        path: of the offsets, for messages.
+
+    Raises:
+        DamagedError: they do not.
+    """
+    if offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
+        raise DamagedError(path, "it has no offsets")
+    if offsets[0] != 0 or offsets[-1] != length:
+        raise DamagedError(path, f"its offsets are {offsets[0]} to {offsets[-1]} instead of 0 to {length}")
+    for first in range(0, len(offsets) - 1, CHUNK):
+        part = offsets[first : first + CHUNK + 1]
+        if (part[1:] < part[:-1]).any():
+            raise DamagedError(path, "its offsets do not increase")
+
+
+def check_range(values: Array, low: int, high: int, path: Path) -> None:
+    """Check that all values are at least `low` and less than `high`.
+
+    Raises:
+        DamagedError: they are not.
+    """
+    for first in range(0, len(values), CHUNK):
+        part = values[first : first + CHUNK]
+        if (part < low).any() or (part >= high).any():
+            raise DamagedError(path, f"it has numbers that are not from {low} to {high - 1}")
 
 
 class ArrayWriter:
@@ -106,15 +155,26 @@ class TextArray:
     """Sequence of the texts that a TextWriter wrote, read one at a time."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Open the files of a TextWriter."""
+        """Open the files of a TextWriter.
+
+        Raises:
+            DamagedError: they do not fit together.
+        """
         self.bytes = load(folder / f"{name}.utf8.npy")
         self.offsets = load(folder / f"{name}.offsets.npy")
+        self._path = folder / f"{name}.utf8.npy"
+        if self.bytes.ndim != 1 or self.bytes.dtype != np.uint8:
+            raise DamagedError(self._path, "it is not an array of bytes")
+        check_offsets(self.offsets, len(self.bytes), folder / f"{name}.offsets.npy")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> str:
-        return self.bytes[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        try:
+            return self.bytes[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise DamagedError(self._path, f"text {index} is not UTF-8") from error
 
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from datamodules.storage import arrays
+from datamodules.storage.manifest import DamagedError
 from datamodules.text.squad import Question
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,11 @@ class Examples:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open what `write` wrote."""
+        """Open what `write` wrote.
+
+        Raises:
+            DamagedError: its files do not fit together.
+        """
         self.folder = folder
         self._texts = {
             name: arrays.TextArray(folder, name) for name in ("ids", "questions", "contexts", "titles", "answers")
@@ -122,6 +127,12 @@ class Examples:
         self.spans = arrays.load(folder / "spans.npy")
         self.answerable = arrays.load(folder / "answerable.npy")
         self.counts: dict[str, Any] = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        count, contexts = len(self.context_of), len(self._texts["contexts"])
+        lengths = {name: len(texts) for name, texts in self._texts.items()}
+        expected = {**dict.fromkeys(lengths, count), "contexts": contexts, "titles": contexts}
+        if lengths != expected or self.spans.shape != (count, 2) or self.answerable.shape != (count,):
+            raise DamagedError(folder / "context_of.npy", "its number of questions is not that of the other files")
+        arrays.check_range(self.context_of, 0, contexts, folder / "context_of.npy")
 
     def __len__(self) -> int:
         return len(self.context_of)

@@ -2,13 +2,16 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
 from config.errors import InputError
+from config.parsing import DECODER
 
 BLOCK = 1 << 20  # bytes read at a time
-_DECODER = json.JSONDecoder()
+MAX_VALUE = 1 << 28  # characters of one value, which is in memory as a whole
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class Scanner:
@@ -75,10 +78,9 @@ class Scanner:
     def peek(self) -> str:
         """Return the next character that is not white space; "" at the end."""
         while True:
-            while self.position < len(self.text):
-                if self.text[self.position] not in " \t\r\n":
-                    return self.text[self.position]
-                self.position += 1
+            self.position = _SPACE.match(self.text, self.position).end()  # type: ignore[union-attr]
+            if self.position < len(self.text):
+                return self.text[self.position]
             if self.ended:
                 return ""
             self.read_more()
@@ -88,7 +90,7 @@ class Scanner:
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.position)
+                value, end = DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 # Truncated by the end of `text`, or invalid in any case?
                 truncated = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - 16
@@ -96,6 +98,8 @@ class Scanner:
                     raise self._broken(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self._broken("nested too deeply") from error
+            except ValueError as error:
+                raise self._broken(str(error)) from error
             else:
                 # A number that ends with `text` may continue.
                 if end < len(self.text) or self.ended:
@@ -113,6 +117,8 @@ class Scanner:
         """Drop the decoded text and read another block: at least as much as is left, so that large values cost little."""
         self.line, self.column = self._line_and_column()
         self.text, self.position = self.text[self.position :], 0
+        if len(self.text) > MAX_VALUE:
+            raise self._broken(f"a value of more than {MAX_VALUE:,} characters, or one without an end")
         block = self.stream.read(max(BLOCK, len(self.text)))
         try:
             self.text += self.decoder.decode(block, final=not block)

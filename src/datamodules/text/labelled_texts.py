@@ -13,6 +13,7 @@ import numpy.typing as npt
 from config.errors import InputError
 from datamodules.classes import format_names
 from datamodules.storage import arrays
+from datamodules.storage.manifest import DamagedError
 from datamodules.text import records
 from datamodules.text.records import Columns
 
@@ -68,6 +69,9 @@ class LabelledTexts:
         Args:
             folder: the cache entry.
             classes: ids of all classes, in the order of labels; None: those of the split's files.
+
+        Raises:
+            DamagedError: its files do not fit together.
         """
         content = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         split_classes: list[str] = content["classes"]
@@ -75,8 +79,12 @@ class LabelledTexts:
         self.present: list[str] = content["present"]
         position = {name: index for index, name in enumerate(self.classes)}
         mapping = np.array([position.get(name, -1) for name in split_classes], np.int64)
-        self.labels = mapping[np.load(folder / "labels.npy", allow_pickle=False)]
+        labels = arrays.load(folder / "labels.npy")
         self.ids, self._texts, self._pairs = (arrays.TextArray(folder, name) for name in ("ids", "texts", "pairs"))
+        if not labels.shape == (len(self.ids),) == (len(self._texts),) == (len(self._pairs),):
+            raise DamagedError(folder / "labels.npy", "its number of texts is not that of the other files")
+        arrays.check_range(labels, 0, len(split_classes), folder / "labels.npy")
+        self.labels = mapping[labels]
 
     def __len__(self) -> int:
         return len(self.labels)

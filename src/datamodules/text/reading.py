@@ -4,11 +4,12 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from config.errors import InputError
-from datamodules.sources.files import open_file, open_parquet
+from datamodules.sources.files import open_file, open_parquet, rows_per_batch
 
+MAX_TEXT = 1 << 28  # characters of a line, or of a field of CSV
 BATCH = 512  # rows of Parquet read at a time
 _SURROGATE = re.compile("[\ud800-\udfff]")
 TYPE_NAMES: dict[type, str] = {
@@ -45,10 +46,11 @@ def csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str,
     Raises:
         InputError: a column is missing, or the file is not CSV.
     """
-    csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters
+    csv.field_size_limit(MAX_TEXT)  # the default is 131,072 characters
     with open_file(file) as stream:
         try:
-            rows = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), strict=True)
+            lines = limited_lines(io.TextIOWrapper(stream, "utf-8-sig", newline=""), file)
+            rows = csv.DictReader(lines, strict=True)
             require_columns(file, columns, rows.fieldnames or ())
             for row in rows:
                 location = f"{file}: line {rows.line_num}"
@@ -81,10 +83,25 @@ def parquet_rows(
         names = table.schema_arrow.names
         require_columns(file, [name for name in columns if name not in optional], names)
         number = 0
-        for batch in table.iter_batches(batch_size=BATCH, columns=[name for name in columns if name in names]):
+        size = rows_per_batch(table, columns, BATCH)
+        for batch in table.iter_batches(batch_size=size, columns=[name for name in columns if name in names]):
             for row in batch.to_pylist():
                 number += 1
                 yield f"{file}: row {number}", row
+
+
+def limited_lines(stream: TextIO, name: str) -> Iterator[str]:
+    """Yield the lines of a text file.
+
+    Raises:
+        InputError: a line that is too long to be in memory.
+    """
+    number = 0
+    while line := stream.readline(MAX_TEXT + 1):
+        number += 1
+        if len(line) > MAX_TEXT:
+            raise InputError(f"{name}: line {number} has more than {MAX_TEXT:,} characters; is it a text file?")
+        yield line
 
 
 def require_columns(file: str, columns: Sequence[str], names: Sequence[str]) -> None:

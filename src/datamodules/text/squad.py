@@ -5,13 +5,13 @@ CSV with one answer per row. All are streamed, article by article or row group b
 file's size.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from config.errors import InputError
+from config.parsing import parse_json
 from datamodules.sources.files import open_file
 from datamodules.text import reading
 from datamodules.text.json_stream import Scanner
@@ -90,7 +90,7 @@ def _is_json_lines(scanner: Scanner, file: str) -> bool:
     if not line.startswith("{") or not (newline or scanner.ended):
         return False
     try:
-        first = json.loads(line)
+        first = parse_json(line)
     except ValueError:
         return False
     return "data" not in first and "question" in first

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.storage import arrays
+from datamodules.storage.manifest import DamagedError
 
 # Batch widths are multiples of it. CPU kernels are compiled and cached for each width (some 10 MiB a width for a small
 # model), GPUs are fastest at multiples of 8.
@@ -42,10 +43,14 @@ class TokenArrays:
             pad_id: id of the padding token.
             uses_types: whether batches have token type ids.
             folder: that the arrays are mapped from; None: they are in memory.
+
+        Raises:
+            DamagedError: the arrays do not fit together.
         """
         self.pad_id, self.uses_types, self.folder = pad_id, uses_types, folder
         for name in self.FIELDS:
             setattr(self, name, fields[name])
+        arrays.check_offsets(self.offsets, len(self.tokens), (folder or Path()) / "offsets.npy")
         self.lengths = np.diff(self.offsets).astype(np.int32)
         self.longest = int(self.lengths.max(initial=0))
         self.counts: dict[str, Any] = {}
@@ -53,9 +58,26 @@ class TokenArrays:
     @classmethod
     def open(cls, folder: Path, pad_id: int, uses_types: bool) -> Self:
         """Open the arrays of a folder as memory maps; see `__init__`."""
-        opened = cls({name: arrays.load(folder / f"{name}.npy") for name in cls.FIELDS}, pad_id, uses_types, folder)
+        fields = {name: arrays.load(folder / f"{name}.npy") for name in cls.FIELDS}
+        for name, field in fields.items():
+            length = len(fields["tokens"]) if name in ("types", "chars") else len(fields["offsets"]) - 1
+            shape = (length, 2) if name == "chars" else (length,)
+            if name not in ("tokens", "offsets") and field.shape != shape:
+                raise DamagedError(folder / f"{name}.npy", f"it is an array {field.shape} instead of {shape}")
+        opened = cls(fields, pad_id, uses_types, folder)
         opened.counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         return opened
+
+    def check(self, vocab_size: int) -> None:
+        """Check that all tokens are of a vocabulary.
+
+        Args:
+            vocab_size: one more than the largest token id.
+
+        Raises:
+            DamagedError: they are not.
+        """
+        arrays.check_range(self.tokens, 0, vocab_size, (self.folder or Path()) / "tokens.npy")
 
     def __len__(self) -> int:
         return len(self.lengths)

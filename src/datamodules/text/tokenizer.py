@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config import parsing
 from config.errors import InputError, ResourceError, first_line
 from datamodules.sources import hub
 from datamodules.sources.hub_errors import MODEL_ALTERNATIVES, hub_access
 from datamodules.storage import cache, fingerprint
 from datamodules.text.vocabulary import SPECIAL_TOKENS, character_wordpiece, splits_characters, train, wordpiece
+from runs import digests
 
 FORMAT = 2  # part of the cache key: increment it when the entries change
 MIN_ACCENTS = 0.001  # share of an uncased vocabulary's tokens with accents, above which its texts keep theirs
@@ -112,7 +114,7 @@ def prepare(
     """
     name = tokenizer or pretrained
     if name is None:
-        return _prepare_trained(root, vocab_size, corpus)
+        return _prepare_trained(root, vocab_size, corpus, verify)
     key = "model.tokenizer" if tokenizer else "model.pretrained"
     path = Path(name).expanduser()
     if path.is_dir():
@@ -121,10 +123,15 @@ def prepare(
         return _prepare_file(root, path, key, verify)
     if name.startswith(("/", ".", "~")) or name.endswith((".txt", ".json")) or name.count("/") > 1:
         raise InputError(f"there is no file or folder {key}={name} (in {Path.cwd()})")
-    return _prepare_hub(root, name, None if tokenizer else revision)
+    return _prepare_hub(root, name, None if tokenizer else revision, verify)
 
 
 def _prepare_folder(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> PreparedTokenizer:
+    try:
+        parsing.check_folder(path)
+    except OSError as error:
+        raise InputError(f"{key}={path}: cannot read {error.filename}: {error.strerror}") from error
+    digests.check_model(path, FILES)
     files = [str(path / file) for file in FILES if (path / file).is_file()]
     names = {Path(file).name for file in files}
     if not names - {"config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"}:
@@ -132,13 +139,14 @@ def _prepare_folder(root: Path, path: Path, key: str, verify: fingerprint.Verify
         raise InputError(f"{key}={path}: the folder has no tokenizer (tokenizer.json, vocab.txt, ...); found {content}")
     if "vocab.txt" in names and not names & {"tokenizer.json", "tokenizer_config.json", "config.json"}:
         return _prepare_file(root, path / "vocab.txt", key, verify)
-    return _prepare(root, fingerprint.hash_files(files, root, verify), str(path), lambda: (_load_folder(path), ""))
+    source = fingerprint.hash_files(files, root, verify)
+    return _prepare(root, source, str(path), lambda: (_load_folder(path), ""), verify)
 
 
 def _load_folder(path: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
 
 
 def _prepare_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) -> PreparedTokenizer:
@@ -172,7 +180,7 @@ def _prepare_file(root: Path, path: Path, key: str, verify: fingerprint.Verify) 
             return wordpiece(vocabulary, lower, strip_accents=False), "accents"
         return wordpiece(vocabulary, lower), ""
 
-    return _prepare(root, fingerprint.hash_files([str(path)], root, verify), str(path), load)
+    return _prepare(root, fingerprint.hash_files([str(path)], root, verify), str(path), load, verify)
 
 
 def _strip_accents(text: str) -> str:
@@ -181,7 +189,7 @@ def _strip_accents(text: str) -> str:
     return "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
 
 
-def _prepare_hub(root: Path, name: str, revision: str | None) -> PreparedTokenizer:
+def _prepare_hub(root: Path, name: str, revision: str | None, verify: fingerprint.Verify) -> PreparedTokenizer:
     config = hub.download(name, revision or "main", "config.json", "model", MODEL_ALTERNATIVES)[0]
     # The client's cache is `snapshots/<commit>/config.json`.
     commit = Path(config).parent.name
@@ -193,12 +201,15 @@ def _prepare_hub(root: Path, name: str, revision: str | None) -> PreparedTokeniz
             hub.cached_path(name, commit, file, "model") for file in ("tokenizer.json", "vocab.txt", "vocab.json")
         )
         with contextlib.nullcontext() if complete else hub_access(f"the tokenizer of {name}", MODEL_ALTERNATIVES):
-            return AutoTokenizer.from_pretrained(name, revision=commit, local_files_only=complete), ""
+            options = {"revision": commit, "local_files_only": complete, "trust_remote_code": False}
+            return AutoTokenizer.from_pretrained(name, **options), ""
 
-    return _prepare(root, f"{name}@{commit}", name, load)
+    return _prepare(root, f"{name}@{commit}", name, load, verify)
 
 
-def _prepare_trained(root: Path, vocab_size: int | None, corpus: Corpus | None) -> PreparedTokenizer:
+def _prepare_trained(
+    root: Path, vocab_size: int | None, corpus: Corpus | None, verify: fingerprint.Verify
+) -> PreparedTokenizer:
     if corpus is None or vocab_size is None:
         raise InputError(
             "give model.tokenizer or model.pretrained: there is no training split to train a vocabulary on"
@@ -212,10 +223,12 @@ def _prepare_trained(root: Path, vocab_size: int | None, corpus: Corpus | None) 
         return wordpiece(train(corpus.texts, vocab_size), lower=True), ""
 
     source = f"trained-{vocab_size}:{corpus.fingerprint}"
-    return _prepare(root, source, f"WordPiece trained on the data ({vocab_size})", load)
+    return _prepare(root, source, f"WordPiece trained on the data ({vocab_size})", load, verify)
 
 
-def _prepare(root: Path, source: str, name: str, load: Callable[[], tuple[Any, str]]) -> PreparedTokenizer:
+def _prepare(
+    root: Path, source: str, name: str, load: Callable[[], tuple[Any, str]], verify: fingerprint.Verify
+) -> PreparedTokenizer:
     """Return the cache entry of a tokenizer.
 
     Args:
@@ -223,6 +236,7 @@ def _prepare(root: Path, source: str, name: str, load: Callable[[], tuple[Any, s
         source: fingerprint of its source.
         name: for messages.
         load: returns the transformers tokenizer, and its treatment of texts if that is not the usual one of the source.
+        verify: see `cache.entry`.
     """
 
     def build(folder: Path) -> None:
@@ -231,7 +245,12 @@ def _prepare(root: Path, source: str, name: str, load: Callable[[], tuple[Any, s
         except (InputError, ResourceError):
             raise
         except Exception as error:  # the tokenizers library raises no more specific class
-            raise InputError(f"cannot load the tokenizer {name}: {first_line(error)}") from error
+            reason = first_line(error)
+            if "trust_remote_code" in str(error):
+                reason = (
+                    "it needs code of its own (auto_map in tokenizer_config.json), which is never run; use another one"
+                )
+            raise InputError(f"cannot load the tokenizer {name}: {reason}") from error
         if getattr(loaded, "backend_tokenizer", None) is None:
             raise InputError(
                 f"the tokenizer {name} ({type(loaded).__name__}) has no token offsets: "
@@ -249,10 +268,16 @@ def _prepare(root: Path, source: str, name: str, load: Callable[[], tuple[Any, s
         }
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
-    folder = cache.entry(root, "tokenizers", {"format": FORMAT, "source": source}, build)
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    treatment = meta.pop("treatment")
-    return PreparedTokenizer(folder, f"{source}:{treatment}" if treatment else source, source=name, **meta)
+    def read(folder: Path) -> PreparedTokenizer:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        treatment = meta.pop("treatment")
+        return PreparedTokenizer(folder, f"{source}:{treatment}" if treatment else source, source=name, **meta)
+
+    def check(folder: Path) -> None:
+        read(folder)
+        json.loads((folder / "tokenizer.json").read_bytes())
+
+    return read(cache.entry(root, "tokenizers", {"format": FORMAT, "source": source}, build, verify, check))
 
 
 def _properties(loaded: Any) -> dict[str, Any]:

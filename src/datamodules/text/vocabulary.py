@@ -8,7 +8,7 @@ with Chinese characters, and keep all marks.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -37,6 +37,9 @@ CONTINUOUS = (
     (0x1AFF0, 0x1B16F),  # Kana
     (0x20000, 0x3FFFF),  # Chinese characters
 )
+# Characters of a word that is trained on: the trainer's time grows with the square, and the tokenizer replaces longer
+# words than 100 characters by the unknown token.
+MAX_WORD = 1_000
 MIN_SHARE = 0.01  # of such characters and combining marks, from which texts are split into characters
 
 
@@ -67,7 +70,7 @@ def train(texts: Callable[[], Iterable[str]], vocab_size: int, by_character: boo
     Therefore they are passed in a fixed order, as special tokens.
 
     Args:
-        texts: yields the texts; called twice.
+        texts: yields the texts; called twice. Words of more than `MAX_WORD` characters are left out.
         vocab_size: maximum number of tokens; fewer if the texts do not contain as many.
         by_character: see `splits_characters`.
 
@@ -80,8 +83,21 @@ def train(texts: Callable[[], Iterable[str]], vocab_size: int, by_character: boo
     tokenizer.normalizer, tokenizer.pre_tokenizer = _normalizer(by_character), _splitter(by_character)
     characters: Counter[str] = Counter()
     inside: Counter[str] = Counter()
+
+    # Not those of the tokenizer, which it locks while it trains.
+    normalizer, splitter = _normalizer(by_character), _splitter(by_character)
+
+    def split_words(text: str) -> list[str]:
+        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(text))
+        return [word for word, _ in pieces if len(word) <= MAX_WORD]
+
+    def short_words() -> Iterator[str]:
+        for text in texts():
+            has_long = len(text) > MAX_WORD and max(map(len, text.split()), default=0) > MAX_WORD
+            yield " ".join(split_words(text)) if has_long else text
+
     for text in texts():
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+        for word in split_words(text):
             characters.update(word)
             inside.update(word[1:])
     # The most common characters; a word with any other is unknown.
@@ -99,7 +115,7 @@ def train(texts: Callable[[], Iterable[str]], vocab_size: int, by_character: boo
         *("##" + character for character in alphabet if inside[character]),
     ]
     tokenizer.train_from_iterator(
-        texts(),
+        short_words(),
         trainers.WordPieceTrainer(
             vocab_size=vocab_size,
             special_tokens=fixed_tokens[:vocab_size],

@@ -18,6 +18,7 @@ import numpy as np
 
 from config.errors import InputError
 from datamodules.storage import arrays
+from datamodules.storage.manifest import DamagedError
 from datamodules.text.examples import Examples
 from datamodules.text.token_arrays import Array, TokenArrays, open_writers
 from datamodules.text.tokenizer import encoding_errors, short_text
@@ -299,6 +300,23 @@ class Windows(TokenArrays):
     example: Array
     start: Array
     end: Array
+
+    def check(self, vocab_size: int, questions: int | None = None) -> None:
+        """Check that all tokens are of a vocabulary, windows of a question, and answers inside of their windows.
+
+        Args:
+            vocab_size: one more than the largest token id.
+            questions: number of questions of the split; None: it is not checked.
+
+        Raises:
+            DamagedError: they are not.
+        """
+        super().check(vocab_size)
+        folder = self.folder or Path()
+        if questions is not None:
+            arrays.check_range(self.example, 0, questions, folder / "example.npy")
+        if (self.start < 0).any() or (self.end < self.start).any() or (self.end >= self.lengths).any():
+            raise DamagedError(folder / "start.npy", "it has answers outside of their windows")
 
     @classmethod
     def of_records(

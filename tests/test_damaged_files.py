@@ -1,0 +1,230 @@
+"""Files that others wrote or something damaged: refused with a message, whatever is in them (tests/fuzz finds more of them)."""
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config import files, parsing
+from config.error_handling import library_errors, report_errors
+from config.errors import InputError, ResourceError
+from config.parsing import MAX_NODES, parse_json, parse_yaml
+from datamodules.classes import declared_names
+from datamodules.text import squad
+from katib import documents
+from katib.trials import Store
+from pipelines import record
+from runs.folder import read_record
+from trainers import checkpoints, saved_model
+
+DEEP, LONG = "[" * 100_000 + "]" * 100_000, "7" * 5000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large"])
+def test_a_file_that_is_none(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before it is opened: a pipe waits, and a device may have no end."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "run.json"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "large":
+            path.write_text("{}")
+            monkeypatch.setattr(parsing, "MAX_BYTES", 1)
+            monkeypatch.setattr(parsing.read_bytes, "__defaults__", (1,))
+    with pytest.raises(InputError, match=r"run\.json (is damaged|cannot be read)"):
+        read_record(folder)
+    with pytest.raises(OSError, match=r"run\.json"):
+        parsing.read_json(path)
+    assert files.read_json(path) == {}
+
+
+def test_a_model_folder_with_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match=r"tokenizer\.json: is a pipe"):
+        saved_model.open_model(str(tmp_path))
+
+
+@given(st.binary() | st.text() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
+def test_json_is_parsed_or_a_value_error(text: str | bytes) -> None:
+    try:
+        expected: Any = json.loads(text)
+    except ValueError:
+        with pytest.raises(ValueError):
+            parse_json(text)
+    else:
+        assert repr(parse_json(text)) == repr(expected)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (DEEP, "nested too deeply"),
+        (LONG, "more than 300 digits"),
+        ("[-" + "7" * 301 + "]", "more than 300 digits"),
+        (b"\xff", "utf-8"),
+        ("{", "line 1"),
+    ],
+)
+def test_json_that_python_cannot_hold(text: str | bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+def aliases(depth: int) -> str:
+    """Aliases that stand for 9 ** depth values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, depth)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (DEEP, "nested too deeply"),
+        (LONG, "line 1: a number has more than 300 digits"),
+        (f"a: 1\nb: {LONG}", "line 2: a number has more than 300 digits"),
+        ("x: &x [*x]", "line 1: an alias contains itself"),
+        ("a: 1\nx: &x {y: [*x]}", "line 2: an alias contains itself"),
+        (aliases(9), f"more than {MAX_NODES:,} values"),
+        ("2026-13-45", "month"),
+        ("? {a: 1}\n: 2", "unhashable"),
+        ("*nothing", "undefined alias"),
+        ("!!bool x", "does not fit its tag"),
+        ("!!timestamp x", "does not fit its tag"),
+        ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: [", "expected the node content"),
+        (b"a: \xff", "invalid"),
+        ("a: \0", "not allowed"),
+    ],
+)
+def test_yaml_that_is_refused(text: str | bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["!!bool x", DEEP, "x: &x [*x]", "a: \0", "a: ["])
+def test_an_experiment_that_is_no_yaml(text: str) -> None:
+    with pytest.raises(InputError, match=r"search\.yaml.*not valid YAML"):
+        documents.parse(text, "search.yaml")
+
+
+def test_yaml_is_parsed() -> None:
+    assert parse_yaml("a: 1\n---\n[b, {c: null}]\n") == [{"a": 1}, ["b", {"c": None}]]
+    assert parse_yaml("") == []
+    assert len(parse_yaml(aliases(5))[0]) == 5  # what is shared is no bomb
+
+
+@pytest.mark.parametrize(
+    "content", [DEEP, f'{{"data": [{LONG}]}}', '{"data": [{"paragraphs": [{"context": "a", "qas": 3}]}]}']
+)
+def test_questions_that_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"train\.json"):
+        list(squad.read([str(path)], None))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"", b"junk", b"[]", b'{"info": 1}', b'{"info": {"features": [1]}}', b'{"info": {"features": {"label": {"names": 1}}}}',
+     b'{"info": {"features": {"label": {"names": [1]}}}}', b"\xff", DEEP.encode()],
+)  # fmt: skip
+def test_metadata_of_a_table_that_is_junk(metadata: bytes) -> None:
+    schema = pa.schema([("label", pa.int64())], metadata={b"huggingface": metadata})
+    with pytest.raises(InputError, match="metadata"):
+        declared_names(schema)
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"{}", b'{"info": {}}', b'{"info": {"features": {"text": {}}}}', b'{"info": null}']
+)
+def test_metadata_without_classes(metadata: bytes) -> None:
+    assert declared_names(pa.schema([("label", pa.int64())], metadata={b"huggingface": metadata})) is None
+
+
+def test_a_damaged_database_is_no_bug(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    with pytest.raises(SystemExit) as ended, report_errors(), sqlite3.connect(path) as connection:
+        connection.execute("select * from x")
+    assert ended.value.code == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"junk", b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_storage_of_a_search(content: bytes, tmp_path: Path) -> None:
+    from katib.experiment import Experiment
+
+    store = Store.__new__(Store)
+    document = documents.parse("metadata: {name: toy}\nspec: {objective: {type: minimize}}", "toy.yaml")[0]
+    store.folder, store.experiment, store.trials = tmp_path, Experiment(document), []
+    (tmp_path / "optuna.db").write_bytes(content)
+    with pytest.raises(InputError, match=r"optuna\.db"):
+        store.study(None)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"step": 1.5, "state": "done"},
+        {"step": "train"},
+        {"step": "train", "state": "done", "seconds": 10**200},
+        {"step": "train", "state": "done", "seconds": "x"},
+    ],
+)
+def test_a_damaged_record_of_a_step(step: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "train.json").write_text(json.dumps(step))
+    with pytest.raises(InputError, match=r"steps/train\.json is damaged"):
+        record.read_steps(tmp_path)
+
+
+CHECKPOINT: dict[str, Any] = {
+    **dict.fromkeys(("state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"), 0),
+    "position": {}, "should_stop": False, "callbacks": {"Checkpoints": {"best": {}, "lines": 0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", CHECKPOINT)
+def test_a_checkpoint_that_lacks_a_key(key: str, tmp_path: Path) -> None:
+    """The previous one is used, and without it the message names the key."""
+    torch.save({name: value for name, value in CHECKPOINT.items() if name != key}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=rf"last\.ckpt is not a checkpoint .* lacks {key}"):
+        checkpoints.read_latest(tmp_path, checkpoints.check_content)
+    torch.save(CHECKPOINT, tmp_path / "last-1.ckpt")
+    assert checkpoints.read_latest(tmp_path, checkpoints.check_content) == (tmp_path / "last-1.ckpt", CHECKPOINT)
+
+
+@pytest.mark.parametrize("state", [None, {}, {"best": {}}, {"best": 1, "lines": 1}, {"best": {}, "lines": "1"}])
+def test_a_checkpoint_that_lacks_the_best(state: Any, tmp_path: Path) -> None:
+    torch.save({**CHECKPOINT, "callbacks": {"Checkpoints": state}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="lacks the best validation"):
+        checkpoints.read_latest(tmp_path, checkpoints.check_content)
+
+
+def test_an_error_of_a_library_is_one_of_its_input() -> None:
+    with (
+        pytest.raises(InputError, match=r"the model a cannot be used \(JSONDecodeError: Expecting"),
+        library_errors("the model a cannot be used"),
+    ):
+        json.loads("x")
+    with pytest.raises(KeyError), library_errors("the model a cannot be used"):
+        {}["ours"]
+    with pytest.raises(OSError, match="No space"), library_errors("the model a cannot be used"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(ResourceError), library_errors("the model a cannot be used"):
+        raise ResourceError("full")
