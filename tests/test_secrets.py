@@ -210,6 +210,8 @@ def test_all_files_of_ours_are_masked(tmp_path: Path) -> None:
     check_config(compose([f"quality.webhook={HOOK}"]))
     files.write_json(tmp_path / "a.json", {"message": f"see {HOOK}", "url": "https://canary@host", "n": 1})
     files.write_text(tmp_path / "a.txt", f"see {HOOK} at https://h?sig=canary\n")
+    files.append_lines(tmp_path / "a.jsonl", [json.dumps({"message": f"see {HOOK}"}), "https://canary@host"])
+    assert (tmp_path / "a.jsonl").read_text() == '{"message": "see ***"}\nhttps://***@host\n'
     assert json.loads((tmp_path / "a.json").read_text()) == {"message": "see ***", "url": "https://***@host", "n": 1}
     assert (tmp_path / "a.txt").read_text() == "see *** at https://h?sig=***\n"
 

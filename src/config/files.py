@@ -158,7 +158,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def append_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    """Append lines to a text file and sync it: they are on the disk when this returns.
+    """Append lines to a text file, with secrets masked, and sync it: they are on the disk when this returns.
 
     An incomplete last line, which a killed process or a power cut left, is removed before. A pipe or a device is written to.
 
@@ -167,7 +167,7 @@ def append_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
         lines: Lines without their ends.
     """
     path = Path(path)
-    data = "".join(f"{line}\n" for line in lines).encode()
+    data = "".join(f"{mask(line)}\n" for line in lines).encode()
     if path.exists() and not path.is_file():
         with path.open("ab") as file:
             file.write(data)
