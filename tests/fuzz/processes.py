@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +107,8 @@ def start(
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, MEMORY))
             if not rights:
                 drop_rights()
+            for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+                finalizer.atexit = False  # temporary folders are the parent's, and stay
             code = warm.command(request)
         finally:
             os._exit(code)
