@@ -21,7 +21,7 @@ from tests.fuzz.__main__ import make_world
 from tests.fuzz.targets import TARGETS, Target
 
 # What differs between two runs of the same command.
-_MEASURED = ("timestamp", "examples_per_second", "peak_memory")
+_MEASURED = ("timestamp", "examples_per_second", "peak_memory_mib")
 _TEMPORARY = (".tmp", ".lock", "-journal", "-wal", "-shm")
 
 
