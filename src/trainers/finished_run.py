@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from config import process
-from config.errors import ContractError
+from config.errors import ContractError, InputError
 from config.masking import mask_secrets
 from config.retries import RESTARTED
 from config.rules import RENAMED_KEYS
@@ -70,9 +70,23 @@ def reprint(run: Run) -> dict[str, Any]:
     if not _repeat_history(run):
         best = run.fields.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(run.fields["metrics"], best["epoch"], best["step"])
+    _write_missing_page(run)
     logger.info("this run is already finished; its result is printed again")
     explain = run.fields.get("explain") or {}
     return {**run.fields, "explain": {**explain, "action": str(run.config.explain.action)}}
+
+
+def _write_missing_page(run: Run) -> None:
+    """Write the report page of a run whose process was killed after the training had ended and before the page was there."""
+    from runs import report
+
+    if (run.folder / report.FILE).exists():
+        return
+    try:
+        with folders.lock_folder(run.folder):
+            run.write_page()
+    except (InputError, OSError) as error:  # another process is at it, or the folder is read-only
+        logger.warning("%s was not written: %s", report.FILE, error)
 
 
 def _repeat_history(run: Run) -> bool:
