@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
-from tests.kfp_nodes_double import TIME, WORKFLOW, make_nodes, make_tasks, make_workflow, node_id
+from tests.kfp_nodes_double import TIME, WORKFLOW, add_default_retries, make_nodes, make_tasks, make_workflow, node_id
 
 WHEN = "2026-01-01T00:0{}:00Z"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -33,6 +33,7 @@ class Api:
         pipelines, versions, experiments, runs, schedules: by id.
         course: states that a run goes through, one for each time that it is asked for; the last stays.
         retried: the states after RUNNING that each retry of a run goes through.
+        default_retries: whether the workflow defaults have a retryStrategy, as in the manifests since 2.17.
         step: key of the step that runs, fails or is pending.
         cached: keys of steps that are taken from the cache.
         message: Argo's message of the pod that fails or is pending.
@@ -52,6 +53,7 @@ class Api:
         self.schedules: dict[str, dict[str, Any]] = {}
         self.course = ["", "RUNNING", "SUCCEEDED"]
         self.retried: list[list[str]] = []
+        self.default_retries = False
         self.step = "train"
         self.cached: tuple[str, ...] = ()
         self.message = "Error (exit code 1)"
@@ -267,6 +269,10 @@ class Api:
         return shown
 
     def _nodes(self, run: dict[str, Any], state: str) -> list[dict[str, Any]]:
+        nodes = self._plain_nodes(run, state)
+        return add_default_retries(nodes) if self.default_retries else nodes
+
+    def _plain_nodes(self, run: dict[str, Any], state: str) -> list[dict[str, Any]]:
         if state not in ("RUNNING", "CANCELING", *ENDED):
             return []
         if run["step"] == "root":  # nothing has begun but the driver of the pipeline
@@ -298,7 +304,7 @@ class Api:
     def _log(self, run: str, pod: str) -> tuple[int, Any]:
         """The log of a pod; an error has the status 200, too, because the header is sent before the log is read."""
         for node in self._nodes(self.runs[run], self.runs[run]["course"][0]) if run in self.runs else []:
-            of = re.search(r"\.([^.]+)\.executor\(\d+\)$", node["name"])
+            of = re.search(r"\.([^.(]+)(?:\(0\))?\.executor\(\d+\)$", node["name"])
             names = (node["id"], f"{WORKFLOW}-{node['templateName']}-{node_id(node['name']).rpartition('-')[2]}")
             if of and pod in names and of[1] in self.logs:
                 return 200, self.logs[of[1]]

@@ -119,6 +119,34 @@ def _keys(spec: Mapping[str, Any], component: Mapping[str, Any]) -> list[str]:
     return keys
 
 
+def add_default_retries(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes under workflow defaults with a retryStrategy, as in the manifests since 2.17: also a DAG has attempts.
+
+    A DAG `a.b` becomes `a(0).b` of the type Retry and `a(0).b(0)`, which the names below continue.
+    """
+    dags = {node["name"] for node in nodes if node["type"] == "DAG"}
+
+    def rename(name: str) -> str:
+        parts = name.split(".")
+        heads = [".".join(parts[:end]) for end in range(1, len(parts))]
+        return ".".join(
+            [*(f"{part}(0)" if head in dags else part for part, head in zip(parts, heads, strict=False)), parts[-1]]
+        )
+
+    ids = {node["id"]: node_id(rename(node["name"])) for node in nodes}
+    result = []
+    for node in nodes:
+        name = rename(node["name"])
+        children = [ids.get(child, child) for child in node["children"]]
+        if node["name"] in dags:
+            inner = {**node, "id": node_id(f"{name}(0)"), "name": f"{name}(0)", "displayName": f"{node['displayName']}(0)", "children": children}  # fmt: skip
+            result.append({**node, "id": node_id(name), "name": name, "type": "Retry", "children": [inner["id"]]})
+            result.append(inner)
+        else:
+            result.append({**node, "id": node_id(name), "name": name, "children": children})
+    return result
+
+
 def make_tasks(run: str, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The task details of v2beta1: without messages, types, paths and ids of nodes; in the order of the ids."""
     states = {"Error": "FAILED", "Omitted": None}

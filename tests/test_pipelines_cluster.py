@@ -222,9 +222,11 @@ def test_each_change_of_a_step_is_one_line(api: Api, pipelines: Pipelines) -> No
     assert "train: SUCCEEDED" in lines
 
 
+@pytest.mark.parametrize("default_retries", [False, True], ids=["", "retries"])
 @pytest.mark.parametrize("v1", [True, False], ids=["v1beta1", "v2beta1"])
-def test_a_run_that_failed_says_where_and_why(v1: bool, api: Api, pipelines: Pipelines) -> None:
+def test_a_run_that_failed_says_where_and_why(v1: bool, default_retries: bool, api: Api, pipelines: Pipelines) -> None:
     """Its tasks come after its end, name no error, and are Argo's nodes; those never reached have no state."""
+    api.default_retries = default_retries
     api.v1, api.course, api.late = v1, ["RUNNING", "FAILED"], 2
     api.logs = {
         "train": "isotrain: train …\nepoch=1 val_f1=3.0\nisotrain: train: the training diverged at step 7: lower optim.lr\n"
@@ -299,7 +301,9 @@ def test_what_no_log_tells_the_workflow_or_the_pods_tell(
     assert ("could not be looked at" in done.stderr) == (message == "Error (exit code 1)")
 
 
-def test_what_is_taken_from_the_cache_is_said(api: Api, pipelines: Pipelines) -> None:
+@pytest.mark.parametrize("default_retries", [False, True])
+def test_what_is_taken_from_the_cache_is_said(default_retries: bool, api: Api, pipelines: Pipelines) -> None:
+    api.default_retries = default_retries
     for v1 in (True, False):
         api.v1, api.cached = v1, ("quality", "train")
         done = pipelines("submit", FILE, "--image", DIGEST)

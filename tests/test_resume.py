@@ -274,12 +274,14 @@ def test_a_finished_folder_prints_its_result_again_and_a_changed_command_is_refu
     assert "Traceback" not in refused.stderr
     after = {path: path.read_bytes() for path in sorted((tmp_path / "here").rglob("*")) if path.is_file()}
     assert after == before
-    # Killed after run.json said "finished", before the page was there.
-    (tmp_path / "here" / "report.html").unlink()
-    (tmp_path / "here" / ".lock.json").write_text('{"pid": 1, "host": "gone"}')
-    completed = run(*overrides)
-    assert completed.returncode == 0, completed.stderr
-    assert {path for path in (tmp_path / "here").rglob("*") if path.is_file()} == before.keys()
+    # Killed after run.json said "finished", before the page was there or the lock was removed.
+    for page in (False, True):
+        (tmp_path / "here" / ".lock.json").write_text('{"pid": 1, "host": "gone"}')
+        if not page:
+            (tmp_path / "here" / "report.html").unlink()
+        completed = run(*overrides)
+        assert completed.returncode == 0, completed.stderr
+        assert {path for path in (tmp_path / "here").rglob("*") if path.is_file()} == before.keys()
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before_it(

@@ -16,6 +16,7 @@ TERMINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 ACTIVE_STATES = ("RUNNING", "PENDING")
 REPORTING = timedelta(seconds=30)  # that the termination may precede its time in the history of the run
 _ATTEMPT = re.compile(r"\((\d+)\)$")  # of a node's name
+_ATTEMPTS = re.compile(r"\(\d+\)(?=\.|$)")  # of all parts of a path
 _PHASES = {"Error": "FAILED", "Omitted": "SKIPPED"}  # of Argo, where they are not KFP's states
 
 
@@ -189,8 +190,9 @@ def _is_cached(node: Node, nodes: Sequence[Node]) -> bool:
     if _seconds(node, True) > 1 or node.start is None:
         return False
     executors = [other for other in nodes if _ATTEMPT.sub("", other.name) == "executor" and other.state == "SKIPPED"]
-    if node.path:
-        return any(_ATTEMPT.sub("", other.path).startswith(f"{node.path}.") for other in executors)
+    if node.path:  # with a retryStrategy in the workflow defaults, parts of a path have attempts, too
+        heads = {_ATTEMPTS.sub("", other.path).rpartition(".")[0] for other in executors}
+        return _ATTEMPTS.sub("", node.path) in heads
     return any(other.start and abs((other.start - node.start).total_seconds()) <= 1 for other in executors)
 
 

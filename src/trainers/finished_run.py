@@ -70,23 +70,25 @@ def reprint(run: Run) -> dict[str, Any]:
     if not _repeat_history(run):
         best = run.fields.get("best") or {"epoch": 0, "step": 0}
         metric_lines.write(run.fields["metrics"], best["epoch"], best["step"])
-    _write_missing_page(run)
+    _complete_folder(run)
     logger.info("this run is already finished; its result is printed again")
     explain = run.fields.get("explain") or {}
     return {**run.fields, "explain": {**explain, "action": str(run.config.explain.action)}}
 
 
-def _write_missing_page(run: Run) -> None:
-    """Write the report page of a run whose process was killed after the training had ended and before the page was there."""
+def _complete_folder(run: Run) -> None:
+    """Do what a process that was killed after the training had ended did not: the report page, and removing its lock."""
     from runs import report
 
-    if (run.folder / report.FILE).exists():
+    page = run.folder / report.FILE
+    if page.exists() and not (run.folder / folders.OWNER).exists():
         return
     try:
-        with folders.lock_folder(run.folder):
-            run.write_page()
+        with folders.lock_folder(run.folder):  # whose end removes the lock
+            if not page.exists():
+                run.write_page()
     except (InputError, OSError) as error:  # another process is at it, or the folder is read-only
-        logger.warning("%s was not written: %s", report.FILE, error)
+        logger.warning("%s was not completed: %s", run.folder, error)
 
 
 def _repeat_history(run: Run) -> bool:

@@ -1,5 +1,6 @@
 """Weights of a checkpoint and whether they fit a network: no parameter keeps random values unnoticed."""
 
+import errno
 import logging
 import re
 import zipfile
@@ -129,6 +130,10 @@ def check_zip(path: Path) -> None:
             problem = f"the CRC-32 of {record} differs"
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         problem = first_line(error)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a seek to an impossible offset
+            raise
+        problem = "its archive has an impossible offset"
     raise InputError(f"{path} is damaged ({problem}): copy it again")
 
 

@@ -32,14 +32,14 @@ def results(folder: Path) -> dict[str, Any]:
         path = folder / name
         if name.startswith(("home", "tmp", "cache")) or not path.is_file():
             continue
-        if name.startswith(
-            ("registry/artifacts/", "store/artifacts/", "new/toy-", "search/toy-")
-        ):  # names with identifiers
+        if name.startswith(("registry/artifacts/", "store/artifacts/")) or "/trials/" in name:  # names with identifiers
             continue
         content[name] = None
         if path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             content[name] = [{k: v for k, v in row.items() if not k.endswith(_MEASURED)} for row in rows]
+        elif path.name == "trials.jsonl":
+            content[name] = len(path.read_text().splitlines())
         elif path.name in ("predictions.jsonl", "new.yaml", "experiment.yaml", "pipeline.yaml"):
             content[name] = path.read_bytes()
         elif path.name == "bounds.json":
