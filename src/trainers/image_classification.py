@@ -19,6 +19,7 @@ from runs import digests
 from trainers import classification, image_sizes, weights
 from trainers.image_preprocessing import read_arguments
 from trainers.inference import image_logits
+from trainers.pointwise_maps import guard_strides
 from trainers.stem import enlarge_stem, use_small_stem
 from trainers.task import Result, Task
 
@@ -69,6 +70,7 @@ class ImageClassification(Task):
         if stem == "small":
             use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
+        guard_strides(self.model)
 
     @staticmethod
     def check_config(config: DictConfig) -> None:

@@ -1,0 +1,37 @@
+"""Strided convolutions of maps that have shrunk to one pixel."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+
+def guard_strides(network: nn.Module) -> None:
+    """Let convolutions in bfloat16 take an input of one pixel without a stride, which cannot matter there.
+
+    oneDNN's backward pass of a strided 3 x 3 convolution of such an input, in bfloat16 with channels last, fills the taps outside of
+    the pixel, whose gradients are zero, with what the memory had before (seen with PyTorch 2.14.1 on a CPU with AMX). With
+    such gradients, clipping makes the step zero. The output has one pixel with any stride if the padding is half the kernel.
+
+    Args:
+        network: the network, whose `nn.Conv2d` get a hook.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.stride != (1, 1) and _keeps_one_pixel(module):
+            module.register_forward_pre_hook(functools.partial(_select_stride, stride=module.stride))
+
+
+def _select_stride(conv: nn.Conv2d, inputs: tuple[Tensor, ...], stride: tuple[int, int]) -> None:
+    images = inputs[0]
+    is_half = images.dtype == torch.bfloat16 or torch.is_autocast_enabled(images.device.type)
+    selected = (1, 1) if images.shape[-2:] == (1, 1) and is_half and images.device.type == "cpu" else stride
+    if conv.stride != selected:  # an assignment of the same value would break the graph of torch.compile
+        conv.stride = selected
+
+
+def _keeps_one_pixel(conv: nn.Conv2d) -> bool:
+    """Whether a convolution of one pixel has an output of one pixel without a stride, too."""
+    return all(
+        not isinstance(conv.padding, str) and 2 * padding == dilation * (kernel - 1)
+        for padding, dilation, kernel in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
+    )
