@@ -21,7 +21,7 @@ def guard_strides(network: nn.Module) -> None:
             module.register_forward_pre_hook(functools.partial(_select_stride, stride=module.stride))
 
 
-def _select_stride(conv: nn.Conv2d, inputs: tuple[Tensor, ...], stride: tuple[int, int]) -> None:
+def _select_stride(conv: nn.Conv2d, inputs: tuple[Tensor, ...], stride: tuple[int, ...]) -> None:
     images = inputs[0]
     is_half = images.dtype == torch.bfloat16 or torch.is_autocast_enabled(images.device.type)
     selected = (1, 1) if images.shape[-2:] == (1, 1) and is_half and images.device.type == "cpu" else stride
@@ -31,7 +31,9 @@ def _select_stride(conv: nn.Conv2d, inputs: tuple[Tensor, ...], stride: tuple[in
 
 def _keeps_one_pixel(conv: nn.Conv2d) -> bool:
     """Whether a convolution of one pixel has an output of one pixel without a stride, too."""
+    if isinstance(conv.padding, str):
+        return False
     return all(
-        not isinstance(conv.padding, str) and 2 * padding == dilation * (kernel - 1)
+        2 * padding == dilation * (kernel - 1)
         for padding, dilation, kernel in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
     )
