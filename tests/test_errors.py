@@ -232,7 +232,7 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         2,
         r"optim\.optimizer: Invalid beta parameter at index 0: 2",
     ),
-    ("a choice that is a number", lambda _: ["optim=[2]"], 2, r"Hydra cannot compose optim=\[2\] \(TypeError"),
+    ("a choice that is a number", lambda _: ["optim=[2]"], 2, r"optim=\[2\]: cannot be composed \(TypeError"),
     ("one beta", lambda _: ["optim.optimizer.betas=[0.9]"], 2, r"optim\.optimizer: .*index out of range"),
     (
         "a number that is text",

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config import checked_json
-from katib import check, documents, hyperband, shell_command, shell_parser
+from katib import check, composition, documents, hyperband, shell_command, shell_parser
 from katib.experiment import Experiment, Parameter
 from katib.search_space import probe_points
 
@@ -730,6 +730,15 @@ def test_place_and_mend_are_said(tmp_path: Path) -> None:
         in done.stdout
     )
     assert "    fix: use int" in done.stdout
+
+
+def test_what_hydra_fails_on_is_a_finding() -> None:
+    """`optim=[2]` is a TypeError inside of Hydra."""
+    message = composition._compose(["optim=[2]", "seed=1"])["message"]
+    assert (
+        message
+        == "optim=[2]: cannot be composed (TypeError: argument of type 'int' is not iterable): check the choices"
+    )
 
 
 def test_a_value_that_does_not_compose_is_reported_at_its_own_parameter() -> None:

@@ -198,7 +198,8 @@ def test_a_copy_of_what_is_printed_is_masked(capsys: pytest.CaptureFixture[str])
     ("argument", "hidden"),
     [(f"quality.webhok={HOOK}", True), ("logger.api_tokn=s3cret-value", True), ("db.pasword=s3cret-value", True),
      ("model.tokenizer=bert-base-uncased", False), ("data.max_tokens=1000000000", False), ("quality.webhok=null", False),
-     ("secrets.HF_TOKENS=isotrain-tokens", False), ("data.path=/data/squad-v1", False)],
+     ("secrets.HF_TOKENS=isotrain-tokens", False), ("model.pad_token=<|endoftext|>", False), ("data.tokens=a-long-name", False),
+     ("data.path=/data/squad-v1", False)],
 )  # fmt: skip
 def test_the_value_of_a_misspelled_key_is_masked(argument: str, hidden: bool) -> None:
     """ "unknown key quality.webhok" names no value, but what the library says before may do."""

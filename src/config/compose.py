@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, flag_override
-from omegaconf.errors import OmegaConfBaseException
 
+from config.errors import is_hydra_error
 from config.tasks import CONF, conf_folders
 
 
@@ -71,12 +71,11 @@ def _compose_choices(overrides: tuple[str, ...]) -> DictConfig:
 @contextlib.contextmanager
 def _overrides_in_errors(overrides: Sequence[str]) -> Iterator[None]:
     """Attach the overrides to an exception of Hydra's, for `config.messages.explain_error`."""
-    from hydra.errors import HydraException
-
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
-        error.overrides = list(overrides)  # type: ignore[attr-defined, union-attr]
+    except Exception as error:
+        if is_hydra_error(error):
+            error.overrides = list(overrides)  # type: ignore[attr-defined]
         raise
 
 

@@ -80,20 +80,12 @@ def _exit_codes() -> Iterator[None]:
 
 def explain_input_error(error: BaseException) -> BaseException:
     """Return an error of Hydra as an InputError with a message for people; other errors as they are."""
-    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
-    if isinstance(getattr(error, "exit_code", None), int):
+    if isinstance(getattr(error, "exit_code", None), int) or not is_hydra_error(error):
         return error
-    if not is_hydra_error(error):
-        if not _is_raised_by_hydra(error):
-            return error
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        invalid = InputError(f"Hydra cannot compose {' '.join(overrides)} ({reason}): check the values")
-        invalid.__cause__ = error
-        return invalid
     from config.messages import explain_error
 
     try:
-        explanation = InputError(explain_error(error, overrides))
+        explanation = InputError(explain_error(error, [word for word in sys.argv[1:] if not word.startswith("-")]))
     except InputError as invalid_folders:
         explanation = invalid_folders
     explanation.__cause__ = error
@@ -118,12 +110,6 @@ def library_errors(description: str) -> Iterator[None]:
         if not frame.f_code.co_filename.startswith(_INSTALLED):
             raise
         raise InputError(f"{description} ({type(error).__name__}: {first_line(error)})") from error
-
-
-def _is_raised_by_hydra(error: BaseException) -> bool:
-    """Whether Hydra itself raised an exception while it composed: `optim=[2]` is a TypeError."""
-    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return isinstance(error, Exception) and bool(frames) and "/hydra/_internal/" in frames[-1].replace(os.sep, "/")
 
 
 def _is_expected(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Exceptions that end a command, each with its exit code (docs/exit_codes.md)."""
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterator
 
 
@@ -87,8 +88,15 @@ def exception_chain(error: BaseException | None) -> list[BaseException]:
 
 
 def is_hydra_error(error: BaseException) -> bool:
-    """Return whether an exception is one of Hydra or OmegaConf, which `config.messages.explain_error` explains."""
-    return type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4."))
+    """Return whether an exception is of Hydra or OmegaConf, or of Python, raised by Hydra while it composes.
+
+    `config.messages.explain_error` explains both. `optim=[2]` is a TypeError of Hydra.
+    """
+    if type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    in_hydra = bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("hydra._internal.")
+    return in_hydra and isinstance(error, Exception)
 
 
 def first_line(error: BaseException) -> str:

@@ -177,9 +177,14 @@ def register_command(arguments: Sequence[str]) -> None:
 
 
 def _is_misspelled(key: str) -> bool:
-    """Return whether the last word of a key resembles that of a secret (`webhok`): the message about it must not tell the value."""
+    """Return whether the last word of a key is nearly that of a secret (`webhok`): messages about it must not tell the value.
+
+    Exact words (`pad_token`) are decided by `is_secret`, and `tokens` are none.
+    """
     word = re.split(r"[_.\-/]", key)[-1].lower()
-    return not _SECRET_NAME.match(key) and bool(difflib.get_close_matches(word, _SECRET_WORDS, 1, 0.85))
+    if _SECRET_NAME.match(key) or word.removesuffix("s") in _SECRET_WORDS or word in _SECRET_WORDS:
+        return False
+    return bool(difflib.get_close_matches(word, _SECRET_WORDS, 1, 0.85))
 
 
 def register_environment() -> None:

@@ -27,6 +27,9 @@ def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
     chain = exception_chain(error)
     overrides = next((link.overrides for link in chain if hasattr(link, "overrides")), overrides)
     text = "\n".join(str(link) for link in chain)
+    if type(error).__module__ == "builtins":
+        words = " ".join(word for word in overrides if is_group_choice(word)) or " ".join(overrides)
+        return f"{words}: cannot be composed ({type(error).__name__}: {_first_line(text)}): check the choices"
     if match := re.search(r"(?:Could not find|In '[^']*': Could not find) '([\w/]+)/([^'/]+)'", text):
         group, name = match.groups()
         return f"{group}={name}: no such choice; valid: {format_choices(group_choices(group), name)}"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config import command
-from config.error_handling import library_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,12 +72,10 @@ def _explain(args: argparse.Namespace) -> int:
     if not any(override.startswith("explain=") for override in overrides):
         overrides.append("explain=enforce")
     from explain import model, run
+    from trainers.saved_model import model_errors
 
     folder = Path(args.folder) if args.folder else Path(name) / "explain"
-    damaged = (
-        f"the model run={name} cannot be used; its files may be damaged, or written by another version of a library"
-    )
-    with library_errors(damaged):
+    with model_errors(name):
         subject, options = model.load(name, overrides)
         verdict = run.explain_model(subject, options, folder)
     print(run.summarise_verdict(verdict))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from config import checked_json, source_code
-from config.errors import InputError
+from config.errors import InputError, is_hydra_error
 from config.masking import hide_environment
 from config.tasks import CONF_VARIABLE
 from katib import collector as metrics_collector
@@ -286,7 +286,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     except InputError as error:
         return {"message": str(error)}
     except Exception as error:
-        if not type(error).__module__.startswith(("hydra.", "omegaconf.", "antlr4.")):
+        if not is_hydra_error(error):
             raise
         return {"message": explain_error(error)}
 

@@ -44,14 +44,16 @@ def submit(args: argparse.Namespace) -> int:
         return 0
     names = nodes.step_names(read_documents(args.file)[0])
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
-    for retries in reversed(range(RETRIES + 1)):
+    retries = 0
+    while True:
         start_watch = StartWatch(args.wait_for_start, lambda run: _start_reason(server, run, names))
         result = _wait_for_end(server, run, deadline, names, start_watch)
         state = nodes.run_state(result)
         steps, note = _explained_steps(server, result, names)
         _print_note(note)
-        if not retries or state != "FAILED" or not _retry_deleted(server, run, steps):
+        if state != "FAILED" or retries == RETRIES or not _retry_deleted(server, run, steps):
             break
+        retries += 1
     print(record.format_steps(steps))
     if args.summary:
         with Path(args.summary).open("a", encoding="utf-8") as file:

@@ -30,6 +30,7 @@ CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "last-1.ckpt", "best.ckpt"
 PREVIOUS_BEST_CHECKPOINT = "best-1.ckpt"  # while last-1.ckpt remembers an earlier best validation than last.ckpt
 MODEL = "model"
+REPORT = "report.html"
 HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
 LOCK = ".lock"

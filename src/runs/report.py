@@ -14,7 +14,7 @@ from runs.fields import as_mapping, is_number
 from runs.listing import choice_name, run_status
 from runs.statistics import MeanEstimate, format_interval
 
-FILE = "report.html"
+FILE = folders.REPORT
 
 
 def write(folder: Path, against: Path | None = None) -> Path:

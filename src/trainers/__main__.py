@@ -5,11 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from config import command
-from config.error_handling import library_errors
 from config.errors import InputError
 
 _NO_MODEL = "name one model by run=FOLDER: a run folder, or a transformers or timm model folder"
-_DAMAGED = "the model run={} cannot be used; its files may be damaged, or written by another version of a library"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,17 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command == "evaluate":
         folder, overrides = command.take_override(args.overrides, "run", _NO_MODEL)
         from trainers.evaluate import evaluate
+        from trainers.saved_model import model_errors
 
-        with library_errors(_DAMAGED.format(folder)):
+        with model_errors(folder):
             evaluate(folder, overrides, args.output)
         return 0
     folder, _ = command.take_override([args.run], "run", _NO_MODEL)
     if args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
     from trainers.predict import predict
+    from trainers.saved_model import model_errors
 
     options = {"no_answer_threshold": args.no_answer_threshold}
-    with library_errors(_DAMAGED.format(folder)):
+    with model_errors(folder):
         predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options, args.trust_remote_code)
     return 0
 

@@ -20,12 +20,8 @@ from trainers.run import Run
 logger = logging.getLogger(__name__)
 
 _PASSING = ("passed", "warned")  # statuses of a verdict that let a run pass
-_NEUTRAL_KEYS = (
-    "action",
-    "webhook",
-    "summary",
-    "time_limit",
-)  # keys of conf/quality and conf/explain that change no verdict
+# Keys of conf/quality and conf/explain that change no verdict.
+_NEUTRAL_KEYS = ("action", "webhook", "summary", "time_limit")
 
 
 def judge(run: Run, gate: str, run_gate: Callable[[], Mapping[str, Any]]) -> None:
@@ -78,9 +74,7 @@ def reprint(run: Run) -> dict[str, Any]:
 
 def _complete_folder(run: Run) -> None:
     """Do what a process that was killed after the training had ended did not: the report page, and removing its lock."""
-    from runs import report
-
-    page = run.folder / report.FILE
+    page = run.folder / folders.REPORT
     if page.exists() and not (run.folder / folders.OWNER).exists():
         return
     try:

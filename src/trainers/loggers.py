@@ -172,7 +172,7 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
         )
     from trainers.build import build
 
-    record = json.loads(mask(json.dumps(record)))
+    record = _mask_record(record)
     with _input_errors(kind), _lock_store(config.logger), _masked_command_line():
         logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder))
         if isinstance(logger, CSVLogger):
@@ -181,6 +181,12 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
     if kind in _IDENTITY_ARGUMENTS:
         files.write_json(folder / _STATE, {"logger": kind, "id": str(logger.version)})
     return logger
+
+
+def _mask_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return run.json without secrets, also in its messages: in memory it has them, masking is at the door of its file."""
+    masked: dict[str, Any] = json.loads(mask(json.dumps(record)))
+    return masked
 
 
 @contextlib.contextmanager
@@ -207,7 +213,7 @@ def log_run(logger: Logger, folder: Path, record: Mapping[str, Any]) -> None:
         folder: the run folder.
         record: content of run.json.
     """
-    record = json.loads(mask(json.dumps(record)))
+    record = _mask_record(record)
     try:
         if isinstance(logger, TensorBoardLogger):
             _log_to_tensorboard(logger, folder, record)
@@ -395,9 +401,8 @@ def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     for name in ("tags", "notes", "config"):  # texts for the tracker's pages
         if node.get(name):
-            kwargs[name] = mask_secrets(OmegaConf.to_container(OmegaConf.create({name: node[name]}), resolve=True))[
-                name
-            ]
+            content: Any = OmegaConf.to_container(OmegaConf.create({name: node[name]}), resolve=True)
+            kwargs[name] = mask_secrets(content)[name]
     if "save_dir" in node and node.save_dir is None:
         kwargs["save_dir"] = str(folder)
     if kind not in _IDENTITY_ARGUMENTS:

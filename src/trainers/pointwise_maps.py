@@ -9,9 +9,10 @@ from torch import Tensor, nn
 def guard_strides(network: nn.Module) -> None:
     """Let convolutions in bfloat16 take an input of one pixel without a stride, which cannot matter there.
 
-    oneDNN's backward pass of a strided 3 x 3 convolution of such an input, in bfloat16 with channels last, fills the taps outside of
-    the pixel, whose gradients are zero, with what the memory had before (seen with PyTorch 2.14.1 on a CPU with AMX). With
-    such gradients, clipping makes the step zero. The output has one pixel with any stride if the padding is half the kernel.
+    oneDNN's backward pass of a strided convolution of such an input, in bfloat16 with channels last, leaves what the memory
+    had before in those gradients of the weights that are zero, because the weights meet padding only (seen with PyTorch
+    2.14.1 on a CPU with AMX). Clipping then makes the step zero. With half the kernel as padding, the output has one pixel
+    with any stride.
 
     Args:
         network: the network, whose `nn.Conv2d` get a hook.
@@ -22,9 +23,10 @@ def guard_strides(network: nn.Module) -> None:
 
 
 def _select_stride(conv: nn.Conv2d, inputs: tuple[Tensor, ...], stride: tuple[int, ...]) -> None:
-    images = inputs[0]
-    is_half = images.dtype == torch.bfloat16 or torch.is_autocast_enabled(images.device.type)
-    selected = (1, 1) if images.shape[-2:] == (1, 1) and is_half and images.device.type == "cpu" else stride
+    images, selected = inputs[0], stride
+    if images.shape[-2:] == (1, 1) and images.device.type == "cpu":
+        is_half = images.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        selected = (1, 1) if is_half else stride
     if conv.stride != selected:  # an assignment of the same value would break the graph of torch.compile
         conv.stride = selected
 

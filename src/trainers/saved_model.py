@@ -1,5 +1,6 @@
 """A saved model: a run folder or a transformers or timm model folder, with all settings its predictions depend on."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from config import files, parsing, tasks
+from config.error_handling import library_errors
 from config.errors import InputError
 from config.parsing import read_json
 from runs import digests
@@ -48,6 +50,17 @@ class SavedModel:
     def module(self) -> ModuleType:
         """Module of its task."""
         return tasks.load_module(self.task)
+
+
+def model_errors(name: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which what a library raises on the files of a model is an InputError.
+
+    Args:
+        name: a run folder or a model folder.
+    """
+    return library_errors(
+        f"the model run={name} cannot be used; its files may be damaged, or written by another version of a library"
+    )
 
 
 def open_model(name: str, trust_remote_code: bool = False) -> SavedModel:
