@@ -1,5 +1,7 @@
 """Configuration: every shipped choice composes and passes both checks; what is wrong is said in one message."""
 
+import contextlib
+import copy
 import itertools
 import math
 import re
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from config.check import check_config, iter_rules, iter_targets
 from config.compose import compose, compose_cached, group_choices
@@ -227,3 +229,24 @@ def test_many_command_lines_compose_as_one_does(overrides: list[str]) -> None:
 
     assert told(compose_cached) == told(compose)
     assert told(compose_cached) == told(compose)  # what was composed before is not changed by it
+
+
+@pytest.mark.parametrize("value", [None, "", [], 10**400, -(2**63), float("nan")], ids=str)
+def test_each_key_refuses_what_it_cannot_be(value: object) -> None:
+    """A value of the wrong type or size at any key, or section, is an input error or valid."""
+    config = compose(["model=bert_tiny", "data=squad_sample"])
+    keys: list[str] = []
+
+    def walk(node: object, prefix: str) -> None:
+        for key, child in node.items() if isinstance(node, dict) else ():
+            keys.append(f"{prefix}{key}")
+            walk(child, f"{prefix}{key}.")
+
+    walk(OmegaConf.to_container(config), "")
+    assert len(keys) > 150
+    for key in keys:
+        changed = copy.deepcopy(config)
+        with open_dict(changed):
+            OmegaConf.update(changed, key, value, merge=False)
+        with contextlib.suppress(InputError):
+            check_config(changed)

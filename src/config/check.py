@@ -1,7 +1,6 @@
 """Checks of a composed configuration that need neither torch nor data."""
 
 import functools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from config import tasks
 from config.errors import InputError
 from config.masking import hide_environment, register_secrets
 from config.messages import describe_task_mismatch, format_choices
+from config.numbers import is_finite
 from config.ranges import Keys, Rule, check_key
 from config.rules import CALLER_ARGUMENTS, MEASURE_RULES, NON_ARGUMENT_KEYS, RENAMED_KEYS, RULES
 from config.signatures import Signature, check_arguments, missing_arguments, read_constant, read_signature
@@ -31,7 +31,7 @@ def check_config(config: DictConfig) -> None:
         InputError: The configuration is invalid; the message has all findings.
     """
     # The task comes first: the data set of one task reads model settings that a model of another task does not have.
-    if message := _check_task(config) or describe_task_mismatch(config):
+    if message := _check_sections(config) or _check_task(config) or describe_task_mismatch(config):
         raise InputError(message)
     source = str(OmegaConf.to_container(config))
     OmegaConf.resolve(config)
@@ -39,8 +39,9 @@ def check_config(config: DictConfig) -> None:
     register_secrets(plain)
     findings = [f"{old} is now {new}" for old, new in RENAMED_KEYS.items() if _select(plain, old) is not _ABSENT]
     findings += [check_key(key, value, rule) for key, value, rule in iter_rules(plain) if rule is not None]
-    findings += [*_check_targets(plain), *_check_monitor(config), *_check_combinations(config)]
-    if findings := [finding for finding in findings if finding]:
+    findings += [*_check_targets(plain), *_check_monitor(config)]
+    findings = [finding for finding in findings if finding] or list(_check_combinations(config))
+    if findings:
         raise InputError(hide_environment("; ".join(findings), source))
 
 
@@ -186,6 +187,14 @@ def _select(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def _check_sections(config: DictConfig) -> str:
+    """Finding on sections that are replaced by something else; "" if all are mappings."""
+    for name in ("task", "model", "data", "optim", "trainer", "quality", "explain"):
+        if not OmegaConf.is_dict(config.get(name)):
+            return f"{name} must be a mapping, as in conf/{name}/*.yaml"
+    return ""
+
+
 def _check_task(config: DictConfig) -> str:
     """Finding on the YAML of the task; "" if it is valid."""
     name, metrics = config.task.get("name"), config.task.get("metrics")
@@ -198,7 +207,7 @@ def _check_task(config: DictConfig) -> str:
     for metric, value in metrics.items():
         worst = value.get("worst") if OmegaConf.is_dict(value) else None
         has_mode = OmegaConf.is_dict(value) and value.get("mode") in ("min", "max")
-        if not has_mode or isinstance(worst, bool) or not isinstance(worst, int | float) or not math.isfinite(worst):
+        if not has_mode or isinstance(worst, bool) or not isinstance(worst, int | float) or not is_finite(worst):
             return f"{file}: metrics.{metric} must be {{mode: min or max, worst: NUMBER}}"
     return ""
 
@@ -236,7 +245,7 @@ def _check_combinations(config: DictConfig) -> Iterator[str]:
     if config.optim.lr is None and config.model.lr is not None:
         yield "optim.lr=null: must be a number, above 0"
     warmup = config.optim.warmup
-    if not math.isfinite(warmup):
+    if not is_finite(warmup):
         return
     if warmup >= 1 and warmup != int(warmup):
         yield f"optim.warmup={warmup}: must be a fraction of the horizon below 1, or a whole number of steps"

@@ -31,6 +31,14 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def is_finite(value: float) -> bool:
+    """Whether a number, also a whole number of any size, is a finite 64-bit float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration: `90`, `90s`, `10m`, `1h30m` or `2d`.
 

@@ -95,6 +95,8 @@ def check_value(value: Any, rule: Rule) -> str:
         return f"must be {describe_rule(rule)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "must be a number of at most 64 bits"
     if isinstance(value, int | float) and not isinstance(value, bool) and not _in_range(value, rule.range):
         return f"must be {describe_rule(rule)}"
     return ""

@@ -1,7 +1,6 @@
 """Arguments of a pipeline run, checked before anything starts: train.py's overrides and `-p NAME=VALUE`."""
 
 import contextlib
-import math
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 from config import tasks
 from config.errors import InputError
 from config.files import PROJECT
+from config.numbers import is_finite
 from config.parsing import parse_yaml
 from pipelines.commands import experiment_path
 from pipelines.compilation import spec_parameters
@@ -88,7 +88,7 @@ def _check_ranges(values: Mapping[str, Any], local: bool) -> None:
     """Check numbers, names and addresses, which steps would refuse hours after the start."""
     for name in ("margin", "minimum", "trials"):
         value = values.get(name, 0)
-        if not (value >= 0 and math.isfinite(value)):
+        if not (value >= 0 and is_finite(value)):
             raise InputError(f"-p {name}={value}: must be 0 or more")
     if values.get("trials") and not values.get("tune"):
         raise InputError(

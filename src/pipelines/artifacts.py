@@ -1,12 +1,12 @@
 """Artifacts that KFP shows of a step: one HTML page, one Markdown text, metrics, a confusion matrix, a model."""
 
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from config import files
+from config.numbers import is_finite
 from reports import markdown as tables
 from reports import page as reports
 
@@ -38,7 +38,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def metrics(artifact: Any, values: Mapping[str, Any]) -> None:
     """Log finite numbers; others cannot be stored in KFP's metadata and would fail the step."""
     for name, value in values.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value):
             artifact.log_metric(name, float(value))
 
 

@@ -8,10 +8,9 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tests.fuzz import mutations, processes, world
+from tests.fuzz import children, mutations, processes, world
 from tests.fuzz.targets import TARGETS, Target, choose_file
 
 _OUTSIDE = "outside"  # files of others beside the case's own
@@ -63,7 +62,7 @@ class Setup(NamedTuple):
 
     damage: str
     arguments: list[str]
-    limits: Mapping[str, Any] = MappingProxyType({})
+    limits: Mapping[str, Any] | None = None
     codes: frozenset[int] = frozenset()
     may_create: bool = False
 
@@ -142,11 +141,11 @@ def _has_findings(target: Target, result: processes.Result) -> bool:
 
 def run(target: Target, seed: int, origin: Path, folder: Path) -> Case:
     """Run one case in a new folder."""
-    setup = prepare(target, seed, origin, folder)
+    setup = children.call(prepare, target, seed, origin, folder)
     before = snapshot(folder)
     output = folder.with_name(f"{folder.name}.output")
     output.mkdir(exist_ok=True)
-    result = processes.run(setup.arguments, folder, world.environment(folder), output, **setup.limits)
+    result = processes.run(setup.arguments, folder, world.environment(folder), output, **(setup.limits or {}))
     after = snapshot(folder)
     changes = [
         name

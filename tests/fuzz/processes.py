@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import os
 import resource
@@ -107,6 +108,7 @@ def start(
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, MEMORY))
             if not rights:
                 drop_rights()
+            faulthandler.register(signal.SIGUSR2, 2, all_threads=True)
             for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
                 finalizer.atexit = False  # temporary folders are the parent's, and stay
             code = warm.command(request)
@@ -127,6 +129,9 @@ def finish(process: Process, patience: float = PATIENCE) -> Result:
         if ended or time.monotonic() > end:
             break
     with contextlib.suppress(ProcessLookupError, PermissionError):
+        if not ended:
+            os.kill(process.id, signal.SIGUSR2)  # writes where it hangs to stderr
+            time.sleep(1)
         os.killpg(process.id, signal.SIGKILL)
     if in_time := bool(ended):
         code = os.waitstatus_to_exitcode(status)
