@@ -1,7 +1,9 @@
 """Files that others wrote or something damaged: refused with a message, whatever is in them (tests/fuzz finds more of them)."""
 
+import errno
 import json
 import os
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from config import files, parsing
 from config.error_handling import library_errors, report_errors
 from config.errors import InputError, ResourceError
 from config.parsing import MAX_NODES, parse_json, parse_yaml
+from config.system_errors import to_expected_error
 from datamodules.classes import declared_names
+from datamodules.storage import manifest
 from datamodules.text import squad
 from katib import documents
-from katib.trials import Store
+from katib.trials import Store, Trial, read_trials
 from pipelines import record
 from runs.folder import read_record
 from trainers import checkpoints, saved_model
@@ -228,3 +232,61 @@ def test_an_error_of_a_library_is_one_of_its_input() -> None:
         raise OSError(28, "No space left on device")
     with pytest.raises(ResourceError), library_errors("the model a cannot be used"):
         raise ResourceError("full")
+
+
+@pytest.mark.parametrize("status", ["Succeeded", "Running"])
+def test_a_storage_that_contradicts_the_rows(status: str, tmp_path: Path) -> None:
+    """A row of a trial that Optuna does not have, or that has ended there, is damage."""
+    import optuna
+
+    from katib.experiment import Experiment
+
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/optuna.db", study_name="toy").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    store = Store.__new__(Store)
+    document = documents.parse("metadata: {name: toy}\nspec: {objective: {type: minimize}}", "toy.yaml")[0]
+    store.folder, store.experiment = tmp_path, Experiment(document)
+    store.trials = [Trial("toy-a", 0, "Succeeded", {}, 1.0)]
+    store.study(None)
+    store.trials.append(Trial("toy-b", 1, status, {}) if status == "Succeeded" else Trial("toy-b", 0, status, {}))
+    with pytest.raises(InputError, match=rf"optuna\.db: trial ., .*{status} in trials\.jsonl"):
+        store.study(None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"number": "1"}, {"status": "lost"}, {"assignments": []}, {"value": "x"}, {"history": None}, {"exit_code": True}],
+    ids=str,
+)
+def test_a_row_of_a_trial_with_a_value_of_another_type(change: dict[str, Any], tmp_path: Path) -> None:
+    row = Trial("toy-a", 0, "Succeeded", {}, 1.0).to_row()
+    (tmp_path / "trials.jsonl").write_text(json.dumps(row) + "\n")
+    assert len(read_trials(tmp_path)) == 1
+    (tmp_path / "trials.jsonl").write_text(json.dumps(row | change) + "\n")
+    with pytest.raises(InputError, match=r"trials\.jsonl, line 1: not a trial"):
+        read_trials(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_pipe_or_socket_for_a_file_of_a_search_or_cache(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("trials.jsonl", "manifest.json"):
+        if kind == "pipe":
+            os.mkfifo(name)
+        else:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(name)
+    with pytest.raises(SystemExit) as ended, report_errors():
+        read_trials(tmp_path)
+    assert ended.value.code == 2
+    with pytest.raises(OSError, match="a pipe, a socket or a device"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENXIO, errno.ENODEV])
+def test_a_path_that_is_no_file_is_an_input_and_a_device_that_has_gone_is_not(number: int) -> None:
+    assert to_expected_error(OSError(number, "no such device", "model/x.json")).exit_code == 2  # type: ignore[attr-defined]
+    assert to_expected_error(OSError(number, "no such device")).exit_code == 8  # type: ignore[attr-defined]

@@ -3,10 +3,9 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
-from config import files
+from config import files, parsing
 
 
 def write(path: str | os.PathLike[str], content: Any) -> None:
@@ -26,7 +25,7 @@ def read(path: str | os.PathLike[str]) -> Any:
         ValueError: it is damaged, or another file.
     """
     try:
-        record = json.loads(Path(path).read_bytes())
+        record = parsing.read_json(path)
         content, digest = record["content"], record["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: it is not JSON with a digest") from error

@@ -21,6 +21,7 @@ from config.system_errors import to_expected_error
 from config.temporary_files import OLD, temporary_file, temporary_folder
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder of train.py, src and conf
+READER_SECONDS = 10.0  # in which a pipe that is written to gets a reader
 _START = time.time()  # of this process; train.py imports this module before Hydra creates a folder
 
 
@@ -123,6 +124,7 @@ def check_output_folder(
 
 def has_line(path: Path, start: str, lines: int = 10) -> bool:
     """Return whether one of the first lines of a text file begins with a text."""
+    parsing.check_regular(path)
     with path.open(encoding="utf-8") as file:
         return any(line.startswith(start) for line, _ in zip(file, range(lines), strict=False))
 
@@ -145,7 +147,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
-        with path.open("wb") as file:
+        with os.fdopen(_open_special(path), "wb") as file:
             yield file
         return
     path = Path(os.path.realpath(path))
@@ -155,6 +157,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
+
+
+def _open_special(path: Path) -> int:
+    """Open a pipe or a device for writing; a pipe that nobody reads fails after a while, where `open` would wait for ever."""
+    deadline = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not path.is_fifo():
+                raise
+            if time.monotonic() > deadline:
+                raise OSError(errno.ENXIO, "is a pipe that nobody reads", str(path)) from None
+            time.sleep(0.05)
+            continue
+        os.set_blocking(descriptor, True)
+        return descriptor
 
 
 def append_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:

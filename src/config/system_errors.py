@@ -7,12 +7,11 @@ import socket
 from config.errors import InputError, ResourceError, UnreachableError, exception_chain, first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_DEVICE = (errno.ENODEV, errno.ENXIO)  # opening a socket, or a device that does not exist; or storage that has gone
 # Storage that fails, and limits of the process or the machine.
 _EXHAUSTED = (
     errno.EIO,
     errno.ESTALE,
-    errno.ENODEV,
-    errno.ENXIO,
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOMEM,
@@ -86,7 +85,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _is_exhausted(error: BaseException | None) -> bool:
     """Whether the machine refused, not the path: an input that is a device or a socket stays a wrong input."""
-    return isinstance(error, OSError) and error.errno in {*_FULL, *_EXHAUSTED} - {errno.ENODEV, errno.ENXIO}
+    return isinstance(error, OSError) and error.errno in {*_FULL, *_EXHAUSTED}
 
 
 def _is_writer_alone(error: RuntimeError) -> bool:
@@ -103,7 +102,8 @@ def _resource_error(error: BaseException, message: str) -> BaseException | None:
             return ResourceError(message or f"no space left on the disk{file}")
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError" or _MEMORY_TEXT.search(text):
             return ResourceError(f"out of memory: {text}; try a smaller data.batch_size")
-        if number in _EXHAUSTED or (number is None and _EXHAUSTED_TEXT.search(text)):
+        is_gone = number in _NO_DEVICE and not (isinstance(link, OSError) and link.filename)
+        if is_gone or number in _EXHAUSTED or (number is None and _EXHAUSTED_TEXT.search(text)):
             text = message or f"the system refused a file, a process or memory: {text}"
             return ResourceError(f"{text}; then repeat the command")
     return None
@@ -118,7 +118,7 @@ def _path_or_network_error(error: BaseException) -> BaseException | None:
         (isinstance(error, OSError) and error.errno in _NETWORK) or type(error).__name__ in _UNREACHABLE_CLASSES
     ):
         return UnreachableError(f"no connection: {type(error).__name__}: {error}; then repeat the command")
-    if isinstance(error, OSError) and error.errno in _PATH and error.filename is not None:
+    if isinstance(error, OSError) and error.errno in (*_PATH, *_NO_DEVICE) and error.filename is not None:
         return InputError(
             f"cannot use {error.filename}: {str(error.strerror).lower()}; check the path and its permissions, or set another"
         )

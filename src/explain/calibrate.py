@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,22 +35,21 @@ def command(runs: Sequence[str], output: str) -> int:
         )
     verdicts = [_read_verdict(run) for run in runs]
     for name, plural in (("task", "tasks"), ("sample", "samples"), ("settings", "settings")):
-        if len({json.dumps(_comparable(verdict, name), sort_keys=True) for verdict in verdicts}) > 1:
+        if len({getattr(verdict, name) for verdict in verdicts}) > 1:
             raise InputError(
                 f"the runs were explained with different {plural}: explain them with the same options and data"
             )
-    if len({verdict["about"]["model"] for verdict in verdicts}) < len(verdicts):
+    if len({verdict.model for verdict in verdicts}) < len(verdicts):
         raise InputError("two of the runs have the same model: name runs that were trained with different seeds")
     for run, verdict in zip(runs, verdicts, strict=True):
-        if verdict["status"] == "inconclusive":
+        if verdict.status == "inconclusive":
             raise InputError(f"{run}: its explanations are inconclusive; remove it from the list")
     bounds = {}
-    means = [{measure["name"]: measure["mean"]["value"] for measure in verdict["measures"]} for verdict in verdicts]
-    for name in means[0]:
-        values = [row[name] for row in means if row.get(name) is not None]
-        if len(values) == len(means):
+    for name in verdicts[0].means:
+        values = [verdict.means[name] for verdict in verdicts if name in verdict.means]
+        if len(values) == len(verdicts):
             bounds[name] = float(np.mean(values) - DEVIATIONS * np.std(values, ddof=1))
-    text = json.dumps({"task": verdicts[0]["task"], "runs": [str(run) for run in runs], "bounds": bounds}, indent=1)
+    text = json.dumps({"task": verdicts[0].task, "runs": [str(run) for run in runs], "bounds": bounds}, indent=1)
     try:
         files.write_text(Path(output), text + "\n")
     except OSError as error:
@@ -64,21 +63,37 @@ def _is_bounds(path: Path) -> bool:
     return {"task", "runs", "bounds"} <= files.read_json(path).keys()
 
 
-def _read_verdict(run: str) -> dict[str, Any]:
+class _Verdict(NamedTuple):
+    status: str
+    task: str
+    model: str  # digest
+    sample: str  # JSON
+    settings: str  # JSON, without the precision, which may differ
+    means: dict[str, float]  # by measure; without those that have none
+
+
+def _read_verdict(run: str) -> _Verdict:
     for path in (Path(run) / "explain" / "verdict.json", Path(run) / "verdict.json"):
         if path.is_file():
             try:
                 fields = read_json(path)
-                return {name: fields[name] for name in ("status", "task", "measures", "about")}
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path} is damaged: {error}") from error
+                about, settings = fields["about"], dict(fields["about"]["settings"])
+                settings.pop("bfloat16", None)
+                return _Verdict(
+                    status=str(fields["status"]),
+                    task=str(fields["task"]),
+                    model=str(about["model"]),
+                    sample=json.dumps(about["sample"]),
+                    settings=json.dumps(settings, sort_keys=True),
+                    means={
+                        str(measure["name"]): float(measure["mean"]["value"])
+                        for measure in fields["measures"]
+                        if measure["mean"]["value"] is not None
+                    },
+                )
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
+                raise InputError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     raise InputError(f"{run}: there is no explain/verdict.json; python -m explain run={run} writes it")
-
-
-def _comparable(verdict: dict[str, Any], name: str) -> Any:
-    """Return a field of a verdict that must be equal in all runs; the precision may differ."""
-    value = verdict["task"] if name == "task" else verdict["about"][name]
-    return {key: item for key, item in value.items() if key != "bfloat16"} if isinstance(value, dict) else value
 
 
 def read_bounds(path: str, task: str) -> dict[str, float]:

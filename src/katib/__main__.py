@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import command, files
+from config import command, files, parsing
 from config.errors import InputError
 from config.masking import mask_override
 
@@ -179,7 +179,7 @@ def _new(args: argparse.Namespace) -> int:
         return _write_manifest(args, sys.argv[2:])
     for file in args.overrides:
         try:
-            arguments = manifest.recorded_arguments(Path(file).read_text(encoding="utf-8"))
+            arguments = manifest.recorded_arguments(parsing.read_text(file))
         except ValueError as error:
             raise InputError(f"{file} cannot be read: {error}") from error
         if not arguments:

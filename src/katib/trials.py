@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from config import files
+from config import files, parsing
 from config.errors import InputError, InUseError, ResourceError, first_line
 from config.masking import mask_secrets
 from config.syncing import make_folder
@@ -30,6 +30,12 @@ ENDED = ("Succeeded", "Failed", "EarlyStopped", "MetricsUnavailable", "Killed")
 FAILED = ("Failed", "MetricsUnavailable")
 STORAGE, ROWS, SPEC_FILE = "optuna.db", "trials.jsonl", "experiment.json"
 LOCK, OWNER = ".lock", ".lock.json"
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("name", "status", "reason", "started", "ended"), str),
+    **dict.fromkeys(("assignments", "metrics", "position"), dict),
+    **dict.fromkeys(("history", "curve"), list),
+    **{"number": int, "value": int | float | None, "exit_code": int | None, "rule": dict | None},
+}
 COUNTS = ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount")
 
 
@@ -81,13 +87,19 @@ class Trial:
         """Return the trial of a row of trials.jsonl.
 
         Raises:
-            TypeError: the row has an unknown field, or lacks one.
+            TypeError: the row has an unknown field, lacks one, or has a value of another type.
         """
         fields = dict(row)
         fields["position"] = fields.pop("place", {})
         for key in ("curve", "processes"):
             fields[key] = [tuple(pair) for pair in fields.get(key, [])]
-        return cls(**fields)
+        trial = cls(**fields)
+        for name, types in _TYPES.items():
+            if not isinstance(value := getattr(trial, name), types) or isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}")
+        if trial.status not in ("Running", *ENDED):
+            raise TypeError(f"status is {trial.status!r}")
+        return trial
 
 
 class Store:
@@ -166,6 +178,8 @@ class Store:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = self.folder / STORAGE
+        if path.exists():
+            parsing.check_regular(path)
         try:
             storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
             study = optuna.create_study(
@@ -183,6 +197,15 @@ class Store:
                 f"Optuna cannot use {path}: {first_line(error)}; restore it, or search in another --folder"
             ) from error
         trials = {trial.number: trial for trial in self.trials}
+        ended = {row.number: row.state.is_finished() for row in rows}
+        for trial in self.trials:
+            # A row is appended after Optuna has given the point, and before Optuna is told the result.
+            if trial.number not in ended or (ended[trial.number] and trial.status not in ENDED):
+                problem = "has ended" if trial.number in ended else "is missing"
+                raise InputError(
+                    f"{path}: trial {trial.number}, which is {trial.status} in {ROWS} ({trial.name}), {problem}; restore both "
+                    "files, or search in another --folder"
+                )
         for row in rows:
             if row.state.is_finished():
                 continue
@@ -280,9 +303,9 @@ def read_trials(folder: Path) -> list[Trial]:
     if not path.exists():
         return []
     trials: dict[str, Trial] = {}
-    for index, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    for index, line in enumerate(parsing.read_bytes(path).splitlines(keepends=True), 1):
         try:
-            trial = Trial.from_row(json.loads(line))
+            trial = Trial.from_row(parsing.parse_json(line))
             trials[trial.name] = trial
         except (ValueError, TypeError, RecursionError) as error:
             if not line.endswith(b"\n"):

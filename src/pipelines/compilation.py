@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from config.errors import InputError
-from config.parsing import parse_yaml, read_bytes
+from config.parsing import parse_yaml, read_bytes, read_text
 from config.tasks import CONF
 
 _COMMAND = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
@@ -117,7 +117,7 @@ def recompile(path: Path) -> str:
         InputError: The file has no such line.
     """
     try:
-        match = _COMMAND.search(path.read_text(encoding="utf-8"))
+        match = _COMMAND.search(read_text(path))
         words = shlex.split(match[1])[1:] if match else []
         output = words[words.index("-o") + 1] if "-o" in words else ""
     except (ValueError, IndexError) as error:

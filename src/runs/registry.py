@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config import files, tasks
+from config import files, parsing, tasks
 from config.errors import InputError, ResourceError, UnreachableError, first_line
 from config.system_errors import is_damaged_database, to_expected_error
 from runs import folder as folders
@@ -274,6 +274,7 @@ def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, A
     parts += [(f"{gate}/{part}", gate) for gate, _ in model_card.GATES for part in _GATE_FILES]
     for part, target in parts:
         if (folder / part).exists():
+            parsing.check_regular(folder / part)
             client.log_artifact(run, str(folder / part), target)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "README.md"

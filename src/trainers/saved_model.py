@@ -99,7 +99,12 @@ def open_model(name: str, trust_remote_code: bool = False) -> SavedModel:
     if defaults:
         values = (f"{group}.{key}={json.dumps(settings[group][key])}" for group, key in defaults)
         logger.warning("%s lacks settings that its predictions depend on; using defaults: %s", name, ", ".join(values))
-    measurements = stored["measured"] if isinstance(stored.get("measured"), dict) else _measurements(module, record)
+    measurements = _measurements(module, record)
+    measured = stored.get("measured", {})
+    _check_kind("measured", measured, {})
+    for key, value in measured.items():
+        _check_kind(f"measured.{key}", value, measurements.get(key))
+        measurements[key] = value
     precision = stored.get("precision") or (run_config.get("trainer") or {}).get("precision") or "32-true"
     default_keys = tuple(f"{group}.{key}" for group, key in defaults)
     return SavedModel(
@@ -134,7 +139,21 @@ def _task_settings(module: ModuleType) -> dict[str, dict[str, Any]]:
 
 def _measurements(module: ModuleType, record: Mapping[str, Any]) -> dict[str, Any]:
     measurements = getattr(module, "measurements", None)
-    return dict(measurements(record)) if measurements else {}
+    try:
+        return dict(measurements(record)) if measurements else {}
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"run.json is damaged: {type(error).__name__}: {error}") from error
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuse a stored value that is of another kind than its default, a number or text for example."""
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    if default is not None and (
+        not isinstance(value, kinds) or isinstance(value, bool) is not isinstance(default, bool)
+    ):
+        raise InputError(
+            f"isotrain.json or run.json is damaged: {name} is {json.dumps(value)}, but must be like {default}"
+        )
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -172,7 +191,11 @@ def _find_task(name: str, config: dict[str, Any], record: dict[str, Any], stored
 def _collect_settings(
     module: ModuleType, sources: list[dict[str, Any]]
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]]]:
-    """Return settings by group, each from the first source that has it, and the (group, key) of those in none."""
+    """Return settings by group, each from the first source that has it, and the (group, key) of those in none.
+
+    Raises:
+        InputError: a setting has a value of another type than its default.
+    """
     settings: dict[str, dict[str, Any]] = {}
     defaults = []
     for group, keys in _task_settings(module).items():
@@ -181,6 +204,7 @@ def _collect_settings(
         for key, default in keys.items():
             values = [values[key] for values in groups if key in values]
             settings[group][key] = values[0] if values else default
+            _check_kind(f"{group}.{key}", settings[group][key], default)
             if not values:
                 defaults.append((group, key))
     return settings, defaults

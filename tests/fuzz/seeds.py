@@ -2,4 +2,9 @@
 
 SEEDS: list[tuple[str, int]] = [
     ("resume checkpoint", 6357),  # an impossible offset in the directory of the archive
+    ("katib best", 30007),  # a socket
+    ("katib run again", 30069),  # a trial that Optuna's storage contradicts
+    ("predict qa folder", 30862),  # a setting of isotrain.json that is text
+    ("explain calibrate", 31137),  # a verdict without a key
+    ("configuration", 1795797062),  # a whole number beyond all floats
 ]

@@ -1,7 +1,9 @@
-"""Damaged inputs of every command for some minutes: ISOTRAIN_FUZZ_MINUTES (3), from the seed ISOTRAIN_FUZZ_SEED (the clock's)."""
+"""Damaged inputs of every command for some minutes: ISOTRAIN_FUZZ_MINUTES (3), from the seed ISOTRAIN_FUZZ_SEED (1).
+
+The nightly workflow draws new seeds; here a change is tested, and nothing else may fail.
+"""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,6 @@ def test_damage_that_once_ended_with_1(target: str, seed: int, origin: Path, tmp
 @pytest.mark.timeout(60 * MINUTES + 900)
 def test_damage_has_a_documented_end(origin: Path, tmp_path: Path) -> None:
     """Exit code, one message, no traceback, memory, time, and nothing changed but the command's own files."""
-    seed = int(os.environ.get("ISOTRAIN_FUZZ_SEED", time.time()))
+    seed = int(os.environ.get("ISOTRAIN_FUZZ_SEED", "1"))
     failed = fuzz(origin, tmp_path / "failures", MINUTES, seed, [])
     assert not failed, "\n".join(map(describe, failed))

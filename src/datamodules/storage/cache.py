@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from config import files
+from config import files, parsing
 from config.errors import InputError, ResourceError, first_line
 from config.temporary_files import remove_temporary_files
 from datamodules.storage import manifest
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 KEY = "key.json"
 
 _NAME = re.compile("[0-9a-f]{24}")  # of an entry
-_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ESTALE}
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EIO, errno.ESTALE}
 _checked: dict[Path, dict[str, tuple[int, str]]] = {}  # manifests with which this process compared the digests
 MOVE_HINT = "set data.cache_dir=<folder> or the environment variable ISOTRAIN_CACHE to move it"
 
@@ -158,7 +158,7 @@ def _find_damage(
                 _checked[folder] = records
         elif check is not None:
             check(folder)
-        content = json.loads((folder / KEY).read_bytes())
+        content = parsing.read_json(folder / KEY)
         if key is not None and content != json.loads(json.dumps(key)):
             return f"{KEY} is that of another entry"
     except ResourceError:
