@@ -31,6 +31,16 @@ def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictC
 
 
 @contextlib.contextmanager
+def hydra_loader() -> Iterator[Any]:
+    """Return Hydra's loader, which lists groups and choices, those of Hydra and of its plug-ins included."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    with _fresh_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+@contextlib.contextmanager
 def _fresh_hydra() -> Iterator[None]:
     """Allow Hydra to be initialised inside its own main function, and restore its state afterwards."""
     from hydra.core.global_hydra import GlobalHydra

@@ -30,6 +30,11 @@ _OPTIONAL_FLAG = Rule(("bool",), optional=True)
 _OPTIONAL_TEXT = _text(optional=True)
 _LIMIT = Rule(("int", "float"), Range(low=0), optional=True)
 _MAP = Rule(("map",), optional=True)
+# Lightning's, and ours. YAML reads 32 as a number, a quoted "32" as text.
+_PRECISIONS = (
+    *("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64"),
+    *("transformer-engine", "transformer-engine-float16", 32, 16, 64),
+)
 
 # By the dotted keys of the composed configuration.
 RULES: dict[str, Rule] = {
@@ -75,11 +80,11 @@ RULES: dict[str, Rule] = {
     "trainer.early_stopping": _integer(1, optional=True),
     "trainer.checkpoint_minutes": _number(above=0, optional=True),
     "trainer.checkpoint_steps": _integer(1, optional=True),
-    "trainer.accelerator": _text(),
+    "trainer.accelerator": _text("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.strategy": Rule(("str", "map")),
     "trainer.devices": Rule(("int", "str", "list")),
     "trainer.num_nodes": _integer(1),
-    "trainer.precision": Rule(("str", "int")),
+    "trainer.precision": Rule(("str", "int"), choices=_PRECISIONS),
     "trainer.fast_dev_run": Rule(("bool", "int")),
     "trainer.max_epochs": _integer(1, also=(-1,), optional=True),
     "trainer.min_epochs": _integer(1, optional=True),

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from config import command
 from config.errors import InputError
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, _ = command.take_override([args.run], "run", _NO_MODEL)
     if args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
+    if missing := [name for name in args.files if not Path(name).exists()]:
+        raise InputError(f"{missing[0]}: no such file")  # before the model is loaded, which takes seconds
     from trainers.predict import predict
     from trainers.saved_model import model_errors
 

@@ -1,5 +1,6 @@
 """Image classification: any timm model."""
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping
@@ -213,7 +214,12 @@ def network_arguments(
         folder_arguments = {key: value for key, value in stored.items() if key not in ("img_size", "num_classes")}
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
-        similar = timm.list_models(f"*{architecture.split('_')[0]}*")[:8]
-        raise InputError(f"model.name={name}: timm has no such model; similar: {', '.join(similar) or 'none'}")
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+        hint = (
+            f"similar: {', '.join(similar)}"
+            if similar
+            else "python -c 'import timm; print(timm.list_models())' lists all"
+        )
+        raise InputError(f"model.name={name}: timm has no such model; {hint}")
     merged = {**folder_arguments, **arguments}
     return merged | image_sizes.size_arguments(architecture, merged, image_size)
