@@ -67,7 +67,11 @@ def problem(command: str) -> str | None:
     if program in ("python", "python3"):
         if arguments[:1] == ["-m"]:
             module = arguments[1].replace(".", "/")
-            places = [ROOT / "src" / module / "__main__.py", ROOT / module / "__main__.py"]
+            places = [
+                ROOT / "src" / module / "__main__.py",
+                ROOT / module / "__main__.py",
+                ROOT / "src" / f"{module}.py",
+            ]
             known = any(place.exists() for place in places) or arguments[1] in ("pip", "venv", "pytest")
             return None if known else f"there is no command python -m {arguments[1]}"
         return _script(arguments)
