@@ -154,11 +154,11 @@ def _hydra_choices(group: str) -> list[str]:
 
 def _groups() -> list[str]:
     """Return all groups that a command line can choose from."""
-    own = {
+    names = {
         path.name for folder in conf_folders() for path in folder.iterdir() if path.is_dir() and path.name != "hydra"
     }
     with hydra_loader() as loader:
-        return [*sorted(own), *(f"hydra/{name}" for name in loader.list_groups("hydra"))]
+        return [*sorted(names), *(f"hydra/{name}" for name in loader.list_groups("hydra"))]
 
 
 def _compose_without(overrides: Sequence[str], key: str) -> DictConfig:

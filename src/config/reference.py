@@ -94,8 +94,8 @@ def read_choice(path: Path, group: str) -> Choice:
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     values = yaml.safe_load(text) or {}
-    whole = group in ("", "pipeline") or text.startswith("# @package _global_")
-    prefix = "" if whole else group
+    is_root = group in ("", "pipeline") or text.startswith("# @package _global_")
+    prefix = "" if is_root else group
     rules = {key: rule for key, _, rule in iter_rules({prefix: values} if prefix else values)}
     summary = [line.lstrip("# ").rstrip() for line in lines[: _count_comments(lines)]]
     root = yaml.compose(text)
@@ -188,7 +188,7 @@ def _default(key: str, choices: list[Choice]) -> str:
     if len(names) == 1 and len(choices) == len(next(iter(names.values()))):
         return _code(next(iter(names)))
     ordered = sorted(names.items(), key=lambda pair: -len(pair[1]))
-    return "; ".join(f"{_code(default)} ({', '.join(chosen)})" for default, chosen in ordered)
+    return "; ".join(f"{_code(default)} ({', '.join(choices_with_it)})" for default, choices_with_it in ordered)
 
 
 def _code(text: str) -> str:

@@ -66,14 +66,14 @@ def similar_key(key: str, config: DictConfig) -> str | None:
         config: The configuration without the key.
     """
     section, _, leaf = key.rpartition(".")
-    keys = sorted(_iter_keys(config), key=lambda known: (not known.startswith(f"{section}."), _rank(known)))
-    leaves = {known.rpartition(".")[2] for known in keys}
+    keys = sorted(_iter_keys(config), key=lambda path: (not path.startswith(f"{section}."), _rank(path)))
+    leaves = {path.rpartition(".")[2] for path in keys}
     close = difflib.get_close_matches(leaf, [*leaves, *SYNONYMS], n=1, cutoff=0.85)
     for name in (leaf, *close):
         name = SYNONYMS.get(name, name)
         if "." in name:
             return name
-        if match := next((known for known in keys if known.rpartition(".")[2] == name), None):
+        if match := next((path for path in keys if path.rpartition(".")[2] == name), None):
             return match
     return None
 

@@ -77,13 +77,13 @@ def _read_verdict(run: str) -> _Verdict:
         if path.is_file():
             try:
                 fields = read_json(path)
-                about, settings = fields["about"], dict(fields["about"]["settings"])
+                inputs, settings = fields["about"], dict(fields["about"]["settings"])
                 settings.pop("bfloat16", None)
                 return _Verdict(
                     status=str(fields["status"]),
                     task=str(fields["task"]),
-                    model=str(about["model"]),
-                    sample=json.dumps(about["sample"]),
+                    model=str(inputs["model"]),
+                    sample=json.dumps(inputs["sample"]),
                     settings=json.dumps(settings, sort_keys=True),
                     means={
                         str(measure["name"]): float(measure["mean"]["value"])
