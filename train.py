@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from config import process
 from config.error_handling import report_errors
 from config.retries import repeat_failures
-from config.terminal import disable_progress_bars
+from config.terminal import folded_help, silence_libraries
 
 if TYPE_CHECKING:
     from trainers.run import Run
@@ -98,11 +98,12 @@ def print_again(run: "Run") -> None:
 
 
 if __name__ == "__main__":
-    disable_progress_bars()
+    silence_libraries()
     with repeat_failures(), report_errors():
         try:
             process.join_pods()
-            main()
+            with folded_help():
+                main()
         except BaseException as raised:
             if process.world_size() > 1:
                 from trainers.run_end import tell_others

@@ -14,6 +14,7 @@ from config.errors import InputError, first_line, is_hydra_error
 from config.files import PROJECT
 from config.masking import MaskedStream, register_command, register_environment
 from config.system_errors import to_expected_error
+from config.terminal import fold
 
 _INSTALLED = (sys.prefix, sys.base_prefix, "<")  # packages and frozen modules
 
@@ -155,7 +156,7 @@ def _exit(message: str, code: int) -> NoReturn:
         if _debug():
             traceback.print_exc()
         if message:
-            print(f"isotrain: {message}", file=sys.stderr, flush=True)
+            print(fold(f"isotrain: {message}", sys.stderr), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
     sys.exit(code)

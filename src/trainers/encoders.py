@@ -1,7 +1,6 @@
 """Transformers encoders with a task's head: from a checkpoint, or from an architecture with random weights."""
 
 import logging
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -211,13 +210,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _transformers() -> Any:
-    """Import transformers without its warnings of new heads, and without progress bars unless on a terminal."""
+    """Import transformers without its warnings of new heads, and without progress bars."""
     import transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    if not sys.stderr.isatty():  # in a process that imported it before `config.terminal.disable_progress_bars`
-        transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # in a process that imported it before `config.terminal.silence_libraries`
     return transformers
 
 

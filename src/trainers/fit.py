@@ -95,7 +95,7 @@ def fit(
     signal_handlers = LambdaCallback(on_train_start=lambda *_: signals.install())
     restored: list[int] = []  # the step from which training starts
     start_marker = LambdaCallback(on_train_start=lambda trainer, _: restored.append(trainer.global_step))
-    callbacks = [StepSeeds(config.seed), reporting, Progress(), signal_handlers, start_marker, writer]
+    callbacks = [StepSeeds(config.seed), reporting, Progress(config, folder), signal_handlers, start_marker, writer]
     trainer = build_trainer(config, loggers, folder, callbacks)
     start, remembered, writer.recovered = checkpoints.prepare_resume(folder, copy)
     if start is not None and remembered and not writer.recovered:

@@ -13,6 +13,7 @@ from config.errors import ContractError, DivergenceError, InputError, ProcessLos
 from config.system_errors import to_expected_error
 from runs import folder as folders
 from runs.record import Status
+from trainers import console
 from trainers.peers import Ending, ProcessEnding, is_lost_connection
 from trainers.run import Run
 
@@ -52,6 +53,8 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     finally:
         run.folder_lock.close()
         _leave_together(run, ending)
+    if process.rank() == 0 and run.reported and error is None:
+        print(console.format_end(run.fields, run.folder), file=sys.stderr)
     if process.rank() == 0 and (run.reported or run.finished):
         print(f"isotrain: the run is in {run.folder}", file=sys.stderr)
     if ending.exit_code == 0 and error is None:
