@@ -179,7 +179,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_an_index_of_200_runs(many: Path, run: Run) -> None:
     report(run, many)
-    page, head = many / "report.html", "run|status|model|data|metric|value|time|started"
+    page, head = many / "report.html", "run|status|model|data|metric|value|seed|time|started"
     assert needs_nothing(page)
     rows = {row[0].splitlines()[0]: row for row in tables(page)[head]}
     assert len(rows) == 200
@@ -199,6 +199,31 @@ def test_an_index_of_200_runs(many: Path, run: Run) -> None:
     best = max(range(197), key=lambda number: folders.read_record(many / f"{number:03}")["metrics"]["val_f1"])
     said = asked(page, "return document.body.innerText")
     assert re.search(rf"python -m runs compare \d+ {best:03}", said) or "half" in said
+
+
+def test_the_page_of_a_sweep(run: Run, tmp_path: Path) -> None:
+    """The best is compared with its runner-up; parallel coordinates, and a scatter of each parameter."""
+    for number, lr in enumerate((1e-5, 1e-3, 1e-4, 1e-2)):
+        rows = made_runs.questions(40, 0.2 + number / 5, 1)
+        schedule = "linear" if number % 2 else "cosine"
+        made_runs.write(tmp_path / str(number), rows, seed=number, optim={"lr": lr, "schedule": schedule, "warmup": 0})
+    report(run, tmp_path)
+    page = tmp_path / "report.html"
+    assert needs_nothing(page)
+    rows = tables(page)["run|status|model|data|metric|value|optim.lr|optim.schedule|seed|time|started"]
+    assert {(row[0], *row[6:9]) for row in rows} >= {("3", "0.01", "linear", "3"), ("2", "0.0001", "cosine", "2")}
+    values = {row[0]: float(row[5]) for row in rows}
+    best, second = sorted(values, key=values.__getitem__, reverse=True)[:2]
+    said = asked(page, "return document.body.innerText")
+    assert f"python -m runs compare {second} {best} in this page's folder" in said
+    lines = asked(page, "return document.querySelectorAll('svg.wide polyline').length")
+    assert lines == 4
+    cards = asked(page, "return [...document.querySelectorAll('h3')].map(each => each.textContent)")
+    assert [card for card in cards if " and " in card] == [
+        "val_f1 and training time", "val_f1 and optim.lr", "val_f1 and optim.schedule", "val_f1 and seed",
+    ]  # fmt: skip
+    axes = asked(page, "return [...document.querySelectorAll('svg text')].map(each => each.textContent)")
+    assert {"log10(optim.lr)", "optim.schedule: 0 = cosine, 1 = linear"} <= set(axes)
 
 
 def test_one_run_above_its_folder_and_what_it_differs_by(run: Run, tmp_path: Path) -> None:

@@ -48,17 +48,21 @@ def _show(args: argparse.Namespace) -> str:
 
 def _list(args: argparse.Namespace) -> str:
     from config.terminal import terminal_width
-    from runs.listing import filter_runs, find_runs, format_runs
+    from runs.listing import filter_runs, find_runs
+    from runs.listing_table import format_csv, format_runs
 
     roots = args.folders or [name for name in ("outputs", "multirun") if Path(name).is_dir()]
     _check_folders(roots)
     rows = filter_runs(find_runs(roots), args.conditions, args.sort, args.limit)
     if args.json:
         return json.dumps(rows, indent=2)
+    columns = [name for name in args.columns.split(",") if name]
+    if args.csv:
+        return format_csv(rows, columns)
     if not rows:
         location = " or ".join(roots) if roots else "outputs or multirun"
         return f"no such runs in {location}" if args.conditions else f"no runs in {location}; python train.py makes one"
-    return format_runs(rows, terminal_width())
+    return format_runs(rows, terminal_width(), columns)
 
 
 def _compare(args: argparse.Namespace) -> str:
@@ -183,11 +187,25 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONDITION",
-        help="show matching runs only: model=bert, status=finished, 'val_f1>80' (repeatable)",
+        help="show matching runs only: model=bert, 'val_f1>80', 'optim.lr<1e-3' (repeatable)",
     )
-    parser.add_argument("--sort", metavar="NAME", help="sort by a metric or field, descending; ascending: --sort=-NAME")
+    parser.add_argument(
+        "--sort",
+        metavar="NAME",
+        help="sort by a metric, field or key of the configuration, descending; ascending: --sort=-NAME",
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="NAMES",
+        help="show these metrics, fields or keys of the configuration: optim.lr,seed (default: those that differ)",
+    )
     parser.add_argument("-n", dest="limit", type=int, metavar="N", help="maximum number of runs")
-    parser.add_argument("--json", action="store_true", help="print a JSON list with all metrics of each run")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--csv", action="store_true", help="print CSV with all metrics and the keys that differ")
+    output.add_argument(
+        "--json", action="store_true", help="print a JSON list with all metrics and the configuration of each run"
+    )
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
