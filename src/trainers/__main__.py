@@ -1,7 +1,12 @@
 """Saved models on other data: `python -m trainers evaluate|predict run=FOLDER ...`."""
 
-import argparse
 import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evaluate(folder, overrides, args.output)
         return 0
     folder, _ = command.take_override([args.run], "run", _NO_MODEL)
+    if args.command == "baseline":
+        from trainers.evaluate import evaluate_baseline
+
+        evaluate_baseline(folder, args.output)
+        return 0
     if args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
     if missing := [name for name in args.files if not Path(name).exists()]:
@@ -64,6 +74,15 @@ def _make_parser() -> argparse.ArgumentParser:
         "overrides", nargs="+", metavar="OVERRIDE", help="run=FOLDER: a run or model folder; others as for train.py"
     )
     evaluate.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
+    baseline = command.add_command(
+        commands,
+        "baseline",
+        "evaluate model=majority on the data of a run and print a metric line",
+        "It learns from the run's training data and predicts its validation split.",
+        "python -m trainers baseline run=outputs/a --output outputs/a-baseline",
+    )
+    baseline.add_argument("run", metavar="run=FOLDER", help="run folder")
+    baseline.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
     predict = command.add_command(
         commands,
         "predict",

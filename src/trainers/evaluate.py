@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,7 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
         InputError: the model cannot be loaded, the data is of another task or has other classes, or `output` is a run or
             holds files of another program.
     """
-    if output is not None:
-        if folders.is_run(output):
-            raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
-        names = (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
-        files.check_output_folder(output, names, folders.is_evaluation, "an evaluation")
+    _check_output(output)
 
     from trainers import distributed, fit, hardware
 
@@ -60,19 +57,47 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
             f"run={name}: {not_finite[0]} is not finite: the weights are damaged, or of a training that diverged"
         )
     if trainer.is_global_zero:
-        metrics_file = None
-        if output is not None:
-            folder = Path(output)
-            folder.mkdir(parents=True, exist_ok=True)
-            predictions.write(folder / folders.PREDICTIONS, module.rows)
-            choice = _data_choice(overrides) or as_mapping(model.record.get("choices")).get("data")
-            files.write_json(folder / folders.RECORD, _record(name, config, data, module, choice))
-            metrics_file = folder / folders.METRICS
-            metric_lines.truncate_lines(metrics_file, 0)  # of an earlier evaluation
+        choice = _data_choice(overrides) or as_mapping(model.record.get("choices")).get("data")
+        record = _record(name, config, data, module.metrics, module.details, choice)
         best: dict[str, Any] = model.record.get("best") or {"epoch": 0, "step": 0}
-        metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
+        _write(output, record, module.rows, module.metrics, best)
     distributed.stop()
     return metric_lines.round_metrics(module.metrics)
+
+
+def evaluate_baseline(name: str, output: str | None) -> dict[str, float]:
+    """Let model=majority learn from a run's training data, evaluate it on its validation split, and print its metric line.
+
+    Args:
+        name: the run folder.
+        output: as for `evaluate`.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        InputError: the run's task has no baseline, its data cannot be opened, or `output` is a run or holds files of
+            another program.
+    """
+    _check_output(output)
+    record = folders.read_record(name)
+    task = tasks.task_from_record(record)
+    if not tasks.load_settings(task).get("majority"):
+        raise InputError(f"conf/task/{task}.yaml names no class of model=majority (majority: …)")
+    choice = factory.select_choice(record, task, "data")
+    config = compose([f"data={choice}", "model=majority"])
+    recorded = as_mapping(record.get("config")).get("data")
+    factory.overlay(config.data, recorded, f"{folders.RECORD}: config.data")
+    check_config(config)
+    check_targets(config)
+    data = build(config, "data")
+    data.prepare_data()
+    data.setup("fit")
+    baseline = build(config, "model", data=data, optim=config.optim)
+    baseline.fit(data)
+    metrics, rows, details = baseline.predict(data)
+    _write(output, _record("majority", config, data, metrics, details, choice), rows, metrics, {"epoch": 0, "step": 0})
+    return metric_lines.round_metrics(metrics)
 
 
 def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
@@ -160,14 +185,40 @@ def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
     return data, module
 
 
-def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str | None) -> dict[str, Any]:
+def _check_output(output: str | None) -> None:
+    """Refuse a folder for results that holds something else."""
+    if output is not None:
+        if folders.is_run(output):
+            raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
+        names = (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
+        files.check_output_folder(output, names, folders.is_evaluation, "an evaluation")
+
+
+def _write(
+    output: str | None, record: dict[str, Any], rows: Iterable[Any], metrics: dict[str, float], best: dict[str, Any]
+) -> None:
+    """Write the files of an evaluation into its folder, if there is one, and print the metric line."""
+    metrics_file = None
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        predictions.write(folder / folders.PREDICTIONS, rows)
+        files.write_json(folder / folders.RECORD, record)
+        metrics_file = folder / folders.METRICS
+        metric_lines.truncate_lines(metrics_file, 0)  # of an earlier evaluation
+    metric_lines.write(metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
+
+
+def _record(
+    name: str, config: DictConfig, data: Any, metrics: dict[str, float], details: Any, choice: str | None
+) -> dict[str, Any]:
     """Return the run.json of an evaluation, as `python -m runs` reads it."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
         "status": "evaluated",
         "command": mask_command(sys.argv),
-        "metrics": metric_lines.round_metrics(module.metrics),
-        "details": module.details,
+        "metrics": metric_lines.round_metrics(metrics),
+        "details": details,
         "data": {"fingerprints": {"val": data.fingerprint("val")}},
         "parent": {"init_from": str(Path(name).absolute())},
         "choices": {"model": name, **({"data": choice} if choice else {})},

@@ -53,7 +53,20 @@ def build(folder: Path, command: Command) -> None:
     _write_unfinished(folder / "runs" / "qa", folder / "runs" / "unfinished")
     command(
         folder,
-        ["-m", "runs", "register", "runs/qa", "--name", "qa", "--server", SERVER, "--champion", "--despite-gates"],
+        [
+            "-m",
+            "runs",
+            "register",
+            "runs/qa",
+            "--name",
+            "qa",
+            "--server",
+            SERVER,
+            "--champion",
+            "--despite-gates",
+            "--justification",
+            "the fuzzer needs a champion",
+        ],
     )
     _write_experiment(folder / "search.yaml")
     command(folder, ["-m", "katib", "run", "search.yaml", "--folder", "search"])
