@@ -1,9 +1,13 @@
 """Explanations without training: `python -m explain [calibrate] run=FOLDER [OVERRIDE ...]`."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+from collections.abc import Sequence
 
 from config import command
 
