@@ -364,7 +364,7 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert "report.html could not be written: of no shape; python -m runs report " in done.stderr
-    assert "pictures of mistakes could not be saved for the report: of no shape" in done.stderr
+    assert "texts or pictures of mistakes could not be saved for the report: of no shape" in done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], (tmp_path / "run" / "report.html").exists()) == ("finished", False)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()

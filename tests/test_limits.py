@@ -31,7 +31,7 @@ from katib.search import Search
 from pipelines import arguments, compilation
 from quality import contract
 from runs import folder as run_folders
-from runs import metric_lines, report_mistakes, rerun
+from runs import metric_lines, report_mistakes, rerun, step_metrics
 from trainers import fit, predict_images, saved_model
 
 COLUMNS = records.Columns()
@@ -110,6 +110,10 @@ def test_readers_that_do_without_a_file_do_without_a_pipe(kind: Callable[[Path],
     assert "optim.lr=1" in rerun.rerun_command(tmp_path, {"command": ["train.py", "optim.lr=1"]}).command
     kind(tmp_path / run_folders.MISTAKE_IMAGES)
     assert report_mistakes._images(tmp_path) == {}
+    kind(tmp_path / run_folders.MISTAKES)
+    assert report_mistakes._fields(tmp_path) == {}
+    kind(tmp_path / "csv" / "version_0" / "metrics.csv")
+    assert step_metrics.read(tmp_path) == {}
     with pytest.raises(OSError, match="is a pipe, a socket or a device"):
         metric_lines.read(kind(tmp_path / "metrics.jsonl"))
 

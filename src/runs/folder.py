@@ -26,6 +26,7 @@ RECORD = "run.json"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
 MISTAKE_IMAGES = "pictures.npz"
+MISTAKES = "mistakes.jsonl"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "last-1.ckpt", "best.ckpt"
 PREVIOUS_BEST_CHECKPOINT = "best-1.ckpt"  # while last-1.ckpt remembers an earlier best validation than last.ckpt

@@ -56,7 +56,7 @@ def _row(path: Path, summary: Summary, parameters: Sequence[str]) -> list[Any]:
         summary["model"],
         summary["data"],
         summary["monitor"],
-        None if summary["value"] is None else format_rounded(summary["value"], 5),
+        None if summary["value"] is None else format_rounded(summary["value"]),
         *(_parameter(summary["parameters"].get(name)) for name in parameters),
         Cell(format_duration(summary["duration_seconds"]), sort=summary["duration_seconds"] or 0),
         format_timestamp(summary["started"]),

@@ -70,9 +70,18 @@ def is_correct(row: Mapping[str, Any]) -> bool:
     return bool(row["exact_match"] == 1)
 
 
-# Columns of the table of mistakes: "n" number, "t" text that may break, "i" identifier.
-MISTAKE_COLUMNS = {"F1": "n", "confidence": "n", "question": "t", "answer": "i", "predicted": "i", "document": "i"}
+# Columns of the table of mistakes: "n" number, "t" text that may break, "i" identifier, "spans" text with spans.
+MISTAKE_COLUMNS = {
+    "F1": "n",
+    "confidence": "n",
+    "question": "t",
+    "answer": "i",
+    "predicted": "i",
+    "paragraph": "spans",
+    "document": "i",
+}
 MISTAKE_ORDER = "the lowest F1 first, then the highest confidence"
+MISTAKE_NOTE = "In the paragraphs true answers are marked, predicted ones have a dashed underline."
 
 
 def mistake_key(row: Mapping[str, Any]) -> Any:
@@ -89,8 +98,25 @@ def mistake(row: Mapping[str, Any]) -> list[Any]:
         row.get("question") or row["id"],
         (row.get("answers") or ["no answer"])[0],
         row.get("prediction") or "no answer",
+        _paragraph(row),
         row.get("document", ""),
     ]
+
+
+def _paragraph(row: Mapping[str, Any]) -> dict[str, Any] | str:
+    """Return the paragraph of a mistake with the spans of its answers; "" if the run has not saved it."""
+    if not isinstance(row.get("context"), str):
+        return ""
+    spans = {(answer["answer_start"], answer["answer_start"] + len(answer["text"])) for answer in row["true_answers"]}
+    predicted = [] if row.get("start") is None else [(row["start"], row["end"])]
+    return {"text": row["context"], "correct": sorted(spans), "incorrect": predicted}
+
+
+def keep_mistakes(module: Any, folder: Any) -> None:
+    """Save the paragraphs of a run's mistakes for its report."""
+    from trainers import mistake_passages
+
+    mistake_passages.save_passages(module, folder, mistake_key)
 
 
 def mistake_group(row: Mapping[str, Any]) -> str:
