@@ -193,7 +193,7 @@ BROKEN = [
     (change(*QA, "question", to=[]), PLACE + r" \(id id-11\): 'question' must be text, not a list"),
     (change(*QA, "answers", to=KeyError), r"the key 'answers' is missing"),
     (change(*QA, "answers", to=[]), r"\(id id-11\): no answers; .* \"is_impossible\": true"),
-    (change(*QA, "answers", to=["x"]), r"answer 1: expected an object with the key 'text', found text"),
+    (change(*QA, "answers", to=[5]), r"answer 1: expected an object with the key 'text', found a whole number"),
     (
         change(*QA, "answers", 0, "answer_start", to="4"),
         r"answer 1: 'answer_start' must be a whole number, not text",
@@ -256,7 +256,9 @@ def test_mistakes_in_other_layouts(tmp_path: Path) -> None:
     told("c.jsonl", "\n".join(map(json.dumps, rows)), r"line 1 .*: no answers; .* data\.version_2=true", False)
     rows[1]["answers"]["text"].append("x")
     told("d.jsonl", "\n".join(map(json.dumps, rows)), r"line 2 .*: 2 answer texts, but 1 answer_start")
-    told("e.jsonl", '{"id": 1}\n{"id"', r"line 1: the key 'context' is missing; found id")
+    told(
+        "e.jsonl", '{"id": 1}\n{"id"', r"line 1: the column 'context' is missing; found id; data\.columns\.context=NAME"
+    )
     told("f.jsonl", json.dumps(flat(nested())[0]) + '\n{"id"', r"broken JSON at line 2, column")
     told("g.parquet", "no parquet", r"g\.parquet: not a readable Parquet file")
     write_parquet(tmp_path / "h.parquet", [{"id": "1", "context": "x"}])
@@ -327,7 +329,7 @@ def test_answers_elsewhere_than_said_are_counted_and_told(tmp_path: Path, caplog
     content["data"][1]["paragraphs"][1]["qas"][2]["answers"][0]["answer_start"] += 1
     stored = store(tmp_path / "e", content)
     stored.warn("train")
-    assert "train: 1 of 18 answers are not at their answer_start; 1 question(s)" in caplog.text
+    assert "train: 1 of 18 answers are not at their answer_start, or not in the context; 1 question(s)" in caplog.text
     assert (
         "article 2 (Article 1), paragraph 2, question 3 (id id-11): the answer 'fox' is not at character" in caplog.text
     )
@@ -843,9 +845,9 @@ def test_csv_is_read_with_and_without_offsets(tmp_path: Path) -> None:
     ]
     (tmp_path / "dev.csv").write_text('question,context,answer\n"Who, then?","Two\nlines","lines"\nWhy?,Because.,\n')
     found = list(squad.read([str(tmp_path / "dev.csv")]))
-    assert [(each.id, each.question, each.context, each.answers) for each in found] == [
-        ("dev-1", "Who, then?", "Two\nlines", [("lines", 4)]),
-        ("dev-2", "Why?", "Because.", []),
+    assert [(each.question, each.context, each.answers) for each in found] == [
+        ("Who, then?", "Two\nlines", [("lines", 4)]),
+        ("Why?", "Because.", []),
     ]
     long = "word " * 40_000
     (tmp_path / "long.csv").write_text(f"question,context,answer,is_impossible\nWho?,{long},nobody,False\n")
@@ -858,7 +860,6 @@ def test_csv_is_read_with_and_without_offsets(tmp_path: Path) -> None:
     [
         ("question,answer\nWho?,I\n", "the column 'context' is missing; found question, answer"),
         ("", "the column 'context' is missing; found none"),
-        ("context,question,answer\nI or I,Who?,I\n", "line 2: the context has the answer 2 times"),
         ("context,question,answer,answer_start\nI,Who?,I,first\n", "must be a whole number, not 'first'"),
         ("context,question,answer\nI,Who?\n", "fewer columns"),
         ("context,question,answer\nI,Who?,I,0\n", "more columns"),

@@ -38,6 +38,9 @@ def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
         key = match[1].partition("@")[0]
         if "/" in key:
             return f"{key}: no such group; valid: {format_choices(_groups(), key)}"
+        # The key of a mapping that is set as a whole: data.columns={qestion: q}.
+        if (inner := re.search(r"full_key: (\S+)", text)) and inner[1].startswith(f"{key}."):
+            return describe_unknown_key(inner[1], _compose_without(overrides, key))
         if "is not in struct" in text or "No match in the defaults list" in text:
             return describe_unknown_key(key, _compose_without(overrides, key))
         return f"cannot set {match[1]}: {_first_line(str(chain[-1]))}"

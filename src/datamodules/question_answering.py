@@ -1,6 +1,6 @@
 """Data module of question answering: the questions of both splits as windows of tokens, in batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,11 @@ from datamodules.base import TokenizedData
 from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import Source
 from datamodules.storage import cache
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, examples, squad, windows
 from datamodules.text.examples import Examples
+from datamodules.text.question_rows import Columns, Question
+from datamodules.text.reading import TABLE
 from datamodules.text.windows import Limits, PairEncoder, Windows
 
 
@@ -31,6 +34,7 @@ class QuestionAnsweringData(TokenizedData):
         train_batches: the training order; the trainer sets its epoch and start.
         limits: sizes of windows, in tokens.
         max_length: maximum number of tokens of a window.
+        columns: names of the columns of tables.
         version_2: as in the configuration.
     """
 
@@ -47,6 +51,7 @@ class QuestionAnsweringData(TokenizedData):
         val_file: str | None = None,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Questions")] = None,
+        columns: Annotated[Mapping[str, Any] | None, Keys("datamodules.text.question_rows.Columns")] = None,
         max_train: Annotated[int, Range(low=1)] | None = None,
         max_val: Annotated[int, Range(low=1)] | None = None,
         max_length: Annotated[int, Range(low=8, high=1_000_000)] = 384,
@@ -73,6 +78,7 @@ class QuestionAnsweringData(TokenizedData):
             val_file: the validation file, likewise.
             hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `unanswerable` of `datamodules.samples.squad_sample.write`.
+            columns: names of the columns of tables, see `question_rows.Columns`.
             max_train: maximum number of training questions, the first of the file; None: all.
             max_val: maximum number of validation questions.
             max_length: maximum number of tokens of a window.
@@ -89,7 +95,11 @@ class QuestionAnsweringData(TokenizedData):
             revision: of `pretrained`, if it is a Hub name.
             tokenizer: folder, vocab.txt or tokenizer.json.
             vocab_size: of the vocabulary that is trained without `pretrained` and `tokenizer`.
+
+        Raises:
+            InputError: an unknown key of `columns`.
         """
+        self.columns = column_names.parse(Columns, columns)
         source = Source(
             path=path,
             train_file=train_file,
@@ -102,6 +112,7 @@ class QuestionAnsweringData(TokenizedData):
             layout=partial(resolve_files, official=squad.official_names(version_2), suffixes=squad.SUFFIXES),
             root=cache.root(cache_dir),
             verify=verify,
+            variant=column_names.variant(self.columns),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self._tokenizer = {
@@ -138,11 +149,19 @@ class QuestionAnsweringData(TokenizedData):
         examples_for_messages = ("example", "unrecoverable_answer")
         return {key: value for key, value in counts.items() if key not in examples_for_messages}
 
+    def questions(self, split: str, version_2: bool | None) -> Iterator[Question]:
+        """Yield the questions of a split, beyond its limit too; see `squad.read`."""
+        return squad.read(self.files(split), version_2, self.columns)
+
     def _examples_folder(self, split: str) -> Path:
         def write(folder: Path, files: list[str]) -> None:
-            examples.write(folder, squad.read(files, self.version_2), self.limit(split), ", ".join(files))
+            examples.write(folder, self.questions(split, self.version_2), self.limit(split), ", ".join(files))
 
-        key = {"format": examples.FORMAT, "version_2": self.version_2}
+        key: dict[str, Any] = {"format": examples.FORMAT, "version_2": self.version_2}
+        if self.columns != Columns():
+            key["columns"] = asdict(self.columns)
+        if self.source.kind == "path" and any(TABLE.search(file) for file in self.files(split)):
+            key["tables"] = 2  # since their rows without an id have a hash of the content
         return self._read_files("examples", split, key, write, Examples)
 
     def _corpus(self) -> Iterable[str]:

@@ -12,6 +12,7 @@ from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import SPLITS, Source
 from datamodules.storage import cache
 from datamodules.storage.arrays import TextArray
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, encoding, labelled_texts, records
 from datamodules.text.encoding import EncodedTexts, TextEncoder
 from datamodules.text.labelled_texts import LabelledTexts
@@ -19,7 +20,7 @@ from datamodules.text.records import Columns
 
 
 class TextClassificationData(TokenizedData):
-    """Data module of labelled texts, or pairs of texts: from CSV, JSON Lines or Parquet files, the Hub or generated.
+    """Data module of labelled texts, or pairs of texts: from CSV, TSV, JSON Lines or Parquet files, the Hub or generated.
 
     `prepare_data` fills the cache (one process does the work, others wait), `setup` opens it. A batch is a dict of
     int64 tensors: input_ids, attention_mask, token_type_ids (if the tokenizer has several) [B, L]; labels, index [B]
@@ -85,7 +86,7 @@ class TextClassificationData(TokenizedData):
         Raises:
             InputError: an unknown key of `columns`.
         """
-        self.columns = records.parse_columns(columns)
+        self.columns = column_names.parse(Columns, columns)
         source = Source(
             path=path,
             train_file=train_file,
@@ -99,7 +100,7 @@ class TextClassificationData(TokenizedData):
             layout=partial(resolve_files, suffixes=records.SUFFIXES),
             root=cache.root(cache_dir),
             verify=verify,
-            variant=_variant(self.columns),
+            variant=column_names.variant(self.columns),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self._tokenizer = {
@@ -198,10 +199,3 @@ class TextClassificationData(TokenizedData):
         coverage.warn(split, self.prepared_tokenizer.source, self._counts[split])
         setattr(self, split, texts)
         return texts
-
-
-def _variant(columns: Columns) -> str:
-    """Part of fingerprints, unless the columns are the default ones: other columns of a file are other data."""
-    if columns == Columns():
-        return ""
-    return "columns-" + "-".join(str(name) for name in asdict(columns).values())

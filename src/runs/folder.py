@@ -67,6 +67,11 @@ def _if_longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     return bool(fixed) and _limit(new) >= _limit(old)
 
 
+def _if_added(*defaults: Any) -> _Allows:
+    """Return whether a setting is at its default, and the run is of a version without it."""
+    return lambda old, new, config: old is None and new in defaults
+
+
 def _limit(count: Any) -> float:
     return float("inf") if count is None or count == -1 else float(count)
 
@@ -85,6 +90,7 @@ ALLOWED_CHANGES: Mapping[str, _Allows] = {
     "data.workers": _always,
     "data.cache_dir": _always,
     "data.verify": _always,
+    "data.columns.*": _if_added("question", "context", "answer", "answers", "answer_start", "id", "title"),
     "quality.*": _always,
     "explain": _always,
     "explain.*": _always,

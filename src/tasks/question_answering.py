@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert", "squad"  # choices of conf with which a saved model is opened
-EXAMPLE_KEYS = ("version_2",)  # keys of conf/data that select examples, besides those of every data set
+EXAMPLE_KEYS = ("version_2", "columns")  # keys of conf/data that select examples, besides those of every data set
 EXAMPLES = "questions"  # name of examples, plural
 EXPERIMENT = "questions"  # prefix of Experiments' names
 CLUSTER = "document"  # key of a prediction whose equal values mark similar examples
@@ -25,7 +25,7 @@ EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.tokens.ExtraSett
 # Settings of a saved model, by group of conf, with defaults for model folders without them.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},
-    "data": {"max_length": 384, "stride": 128, "max_query_length": 64, "version_2": None},
+    "data": {"max_length": 384, "stride": 128, "max_query_length": 64, "version_2": None, "columns": None},
 }
 
 # -- saved models -----------------------------------------------------------------------------------------------------

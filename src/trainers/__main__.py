@@ -87,8 +87,8 @@ def _make_parser() -> argparse.ArgumentParser:
         commands,
         "predict",
         "print a JSON line with the prediction for each input",
-        "Inputs are, by the task of the model: questions as JSON Lines of id, question and context, or SQuAD files; texts as JSON "
-        "Lines, CSV or Parquet; images as files or folders.",
+        "Inputs are, by the task of the model: questions and contexts, or texts, as JSON Lines, CSV, TSV or Parquet with the "
+        "columns of training (answers and labels are not needed); SQuAD files; images as files or folders.",
         "python -m trainers predict run=outputs/a questions.jsonl",
     )
     predict.add_argument("run", metavar="run=FOLDER", help="run folder or model folder")

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 import torch
 
 from config.errors import InputError
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, records
 from datamodules.text.encoding import EncodedTexts, TextEncoder
 from trainers import classification, encoders, positions, predict
@@ -81,7 +82,7 @@ def read_texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterat
     Raises:
         InputError: a file cannot be read as texts, or a row has no text; the message names the row.
     """
-    columns = records.parse_columns(model.settings["data"]["columns"])
+    columns = column_names.parse(records.Columns, model.settings["data"]["columns"])
     if not files:
         for fields in predict.read_json_lines(stdin, "standard input", (columns.text,)):
             pair = fields.get(columns.text_pair) if columns.text_pair else None

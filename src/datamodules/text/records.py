@@ -1,4 +1,4 @@
-"""Reader of texts with labels from CSV, JSON Lines and Parquet files, row by row.
+"""Reader of texts with labels from CSV, TSV, JSON Lines and Parquet files, row by row.
 
 A defect of a row is noted in its record: a data contract counts it, `datamodules.text.labelled_texts` refuses it.
 """
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from config import check
 from config.errors import InputError
-from config.ranges import Keys
 from datamodules.classes import class_sort_key, declared_names, select_balanced
 from datamodules.sources.files import open_file, open_parquet
+from datamodules.text import columns as column_names
 from datamodules.text.json_stream import Scanner
-from datamodules.text.reading import csv_rows, parquet_rows, replace_surrogates, require_columns, type_name
+from datamodules.text.reading import TABLE, csv_rows, parquet_rows, replace_surrogates, type_name
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+PLAIN_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+SUFFIXES = (*PLAIN_SUFFIXES, ".parquet", *(f"{suffix}.gz" for suffix in PLAIN_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,6 @@ class LabelSurvey:
         return [self.classes[position] for position in np.unique(self.labels) if position < len(self.classes)]
 
 
-def parse_columns(settings: Mapping[str, Any] | None) -> Columns:
-    """Make `Columns` of a configuration.
-
-    Args:
-        settings: names that differ from the defaults.
-
-    Raises:
-        InputError: an unknown key, or a name that is not text.
-    """
-    values = dict(settings or {})
-    if problems := check.check_settings("data.columns", values, Keys("datamodules.text.records.Columns")):
-        raise InputError("; ".join(problems))
-    return Columns(**values)
-
-
 def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:
     """Read the labels of all rows.
 
@@ -116,7 +101,7 @@ def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:
     for file in files:
         names = _declared(file, columns.label)
         declared = names or declared
-        for _, row in _rows(file, [columns.label], [columns.label]):
+        for _, row in _rows(file, [columns.label], [columns.label], columns):
             label, _ = _label(row.get(columns.label), names)
             label_numbers.append(-1 if label is None else numbers.setdefault(label, len(numbers)))
     classes = [*(declared or []), *sorted(set(numbers) - set(declared or []), key=class_sort_key)]
@@ -154,7 +139,7 @@ def read(
     for file in files:
         names = _declared(file, columns.label)
         stem = PurePosixPath(file).name.split(".")[0].split("-of-")[0]
-        for row, (location, values) in enumerate(_rows(file, required, requested)):
+        for row, (location, values) in enumerate(_rows(file, required, requested, columns)):
             if selection is None or number in selection:
                 yield _record(values, columns, names, f"{stem}/{row}", location, labelled)
             number += 1
@@ -219,19 +204,20 @@ def _declared(file: str, column: str) -> list[str] | None:
         return declared_names(table.schema_arrow, column)
 
 
-def _rows(file: str, required: Sequence[str], requested: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(
+    file: str, required: Sequence[str], requested: Sequence[str], columns: Columns
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Location and values of the rows of a file, of any layout."""
     if file.endswith(".parquet"):
-        optional = [name for name in requested if name not in required]
-        return parquet_rows(file, requested, optional)
+        return parquet_rows(file, requested, required, columns)
     if re.search(r"\.(jsonl|ndjson)(\.gz)?$", file):
-        return _json_lines(file, required)
-    if re.search(r"\.csv(\.gz)?$", file):
-        return csv_rows(file, required)
+        return _json_lines(file, required, columns)
+    if TABLE.search(file):
+        return csv_rows(file, required, columns)
     raise InputError(f"{file}: not a supported file of texts; its name must end with {', '.join(SUFFIXES)}")
 
 
-def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _json_lines(file: str, required: Sequence[str], columns: Columns) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with open_file(file) as stream:
         for number, (line, value) in enumerate(Scanner(stream, file).lines()):
             location = f"{file}: {line}"
@@ -239,5 +225,5 @@ def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mappi
                 keys = " and ".join(map(repr, required))
                 raise InputError(f"{location}: expected an object with {keys}, found {type_name(value)}")
             if number == 0:  # the configuration has a wrong column name; in a later row, the row is defective
-                require_columns(file, required, list(value))
+                column_names.require(file, required, list(value), columns)
             yield location, value
