@@ -157,8 +157,8 @@ def check_content(path: Path, checkpoint: Any) -> None:
     content = checkpoint if isinstance(checkpoint, dict) else {}
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(f"{path} is not a checkpoint of a training: it lacks {', '.join(missing)}")
-    if wrong := [key for key, kind in _KEYS.items() if not isinstance(content[key], kind)]:
-        raise InputError(f"{path} is damaged: {', '.join(wrong)} are of another type")
+    if names := [key for key, kind in _KEYS.items() if not isinstance(content[key], kind)]:
+        raise InputError(f"{path} is damaged: {', '.join(names)} are of another type")
     for name, state in content["callbacks"].items():
         if str(name).startswith("Checkpoints") and not (
             isinstance(state, dict) and isinstance(state.get("best"), dict) and isinstance(state.get("lines"), int)

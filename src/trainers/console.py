@@ -114,8 +114,8 @@ def _describe_counts(data: Mapping[str, Any]) -> str:
 
 
 def _first_count(split: Mapping[str, Any]) -> tuple[str, int]:
-    found = ((name, value) for name, value in split.items() if isinstance(value, int) and not isinstance(value, bool))
-    return next(found, ("examples", 0))
+    counts = ((name, value) for name, value in split.items() if isinstance(value, int) and not isinstance(value, bool))
+    return next(counts, ("examples", 0))
 
 
 def _describe_device(trainer: "pl.Trainer") -> str:

@@ -56,20 +56,20 @@ class Progress(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance the bar, or log a line."""
-        now = time.monotonic()
+        moment = time.monotonic()
         if not self.bar.disable:
-            if now - self.logged_at > _LOSS_INTERVAL_S:  # a GPU must wait for each loss that is read
-                self.logged_at = now
+            if moment - self.logged_at > _LOSS_INTERVAL_S:  # a GPU must wait for each loss that is read
+                self.logged_at = moment
                 self.bar.set_postfix_str(f"loss {_loss(trainer, outputs)}", refresh=False)
             self.bar.update(trainer.global_step - self.bar.n)
-        elif trainer.is_global_zero and now - self.logged_at > _LINE_INTERVAL_S:
-            self.logged_at = now
+        elif trainer.is_global_zero and moment - self.logged_at > _LINE_INTERVAL_S:
+            self.logged_at = moment
             step, total = trainer.global_step, _total_steps(trainer)
             remaining = ""
             if total and step > self.first_step:
                 seconds = (total - step) * (self.logged_at - self.started_at) / (step - self.first_step)
                 remaining = f" of {total}, about {_duration(seconds)} left"
-            rate = (step - self.first_step) / (now - self.started_at)
+            rate = (step - self.first_step) / (moment - self.started_at)
             loss = _loss(trainer, outputs)
             logger.info(
                 "epoch %d, step %d%s: loss %s, %.3g steps/s", trainer.current_epoch + 1, step, remaining, loss, rate
