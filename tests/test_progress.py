@@ -41,9 +41,9 @@ def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_p
     assert process.returncode == 0, shown
     text = shown.decode()
     assert re.search(r"training:\s+\d+%\|.*\d+/20 \[[\d:]+<[\d:]+,.*(step/s|s/step)", text), text
-    assert re.search(r"training: [^\r]*, loss \d+\.\d+\]", text), text
+    assert re.search(r"training: [^\r]*, loss [\d.]+\]", text), text
     visible = [re.sub(r"\x1b\[\w", "", line) for line in re.split(r"[\r\n]+", text)]
-    assert max(len(line) for line in visible if str(tmp_path) not in line and str(cache) not in line) <= 80, visible
+    assert max(len(line) for line in visible if " " in line.strip()) <= 80, visible  # a path is not broken
     bars = {line.split(":")[0] for line in visible if "%|" in line}
     assert bars <= {"training", "validating", "tokenising"}, bars
     *epochs, best = [parse_metric_line(line).step for line in stdout.splitlines()]

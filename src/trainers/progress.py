@@ -1,6 +1,7 @@
 """Progress of training and remaining time: a bar on a terminal, a log line now and then elsewhere."""
 
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ class Progress(Callback):
             print(console.format_start(self.config, trainer, pl_module, self.folder), file=sys.stderr, flush=True)
         self.started_at = self.logged_at = time.monotonic()
         if trainer.is_global_zero and sys.stderr.isatty():
+            self.logged_at = -math.inf  # the first step shows its loss
             self.bar = tqdm(
                 total=_total_steps(trainer),
                 initial=trainer.global_step,
