@@ -98,7 +98,7 @@ def problem(command: str) -> str | None:
                 return None
             if not any(place.exists() for place in places):
                 return f"there is no command python -m {arguments[1]}"
-            return _option(arguments[1], arguments[2:])
+            return _option(arguments[1], arguments[2:]) or _overrides(arguments[1], arguments[2:])
         return _script(arguments)
     return None if program in TOOLS or shutil.which(program, path=_path()) else f"there is no program {program}"
 
@@ -107,8 +107,27 @@ def _script(arguments: list[str]) -> str | None:
     script = next((a for a in arguments if a.endswith(".py")), None)
     if script is None or not (ROOT / script).exists():
         return f"there is no script {script}"
+    return _composition(arguments[arguments.index(script) + 1 :])
+
+
+def _overrides(module: str, arguments: list[str]) -> str | None:
+    """What is wrong with the overrides of a command that composes the configuration of train.py."""
+    if module not in ("quality", "explain", "trainers", "datamodules", "pipelines", "katib"):
+        return None
+    if module == "pipelines" and arguments[:1] not in (["run"], ["submit"]):
+        return None  # compile and check take keys of conf/pipeline.yaml
+    after_option = {index + 1 for index, word in enumerate(arguments) if re.fullmatch("--?[a-z-]+", word)}
+    words = [word for index, word in enumerate(arguments) if index not in after_option and not word.startswith("-")]
+    # These name saved models, and a value such as loguniform(1e-5,1e-4) is a range of a search.
+    words = [word for word in words if not re.search(r"^(run|reference)=|[({$]", word)]
+    any_task = module not in ("pipelines", "katib") and not any(word.startswith("model") for word in words)
+    return _composition([*(["model=majority"] * any_task), *words])
+
+
+def _composition(arguments: list[str]) -> str | None:
+    """What is wrong with overrides of train.py."""
     # A placeholder (<folder>, …) or a list of choices to sweep over is for the reader to fill in.
-    given = [a for a in arguments[arguments.index(script) + 1 :] if "=" in a and not re.search("[<…,]", a)]
+    given = [a for a in arguments if "=" in a and not re.search("[<…,]", a)]
     try:
         config = (compose if any(a.startswith("hydra.") for a in given) else compose_cached)(given)
         # Paths of loggers refer to the run's folder, which exists in a run alone.
@@ -194,6 +213,12 @@ def test_marked_commands_run(page: str, tmp_path: Path, cache: Path) -> None:
         ("python -m runs list -n 3 --sort val_f1   # --nothing", None),
         ("python -m runs list --sorted val_f1", "python -m runs list has no option --sorted"),
         ("python -m quality data=squad --foldr x", "python -m quality  has no option --foldr"),
+        ("python -m quality data=sqad", "data=sqad"),
+        ("python -m katib run x.yaml --max-trials 2 optim.lrr=1", "lrr"),
+        (
+            "python -m pipelines run model=bert_tiny data=squad_sample -p benchmark=enforce data.batch_size=0",
+            "batch_size",
+        ),
         ("make tset", "no target tset"),
         ('make train ARGS="model=bert"', None),
         ("no-such-tool --help", "there is no program"),
