@@ -1,6 +1,7 @@
 """Where data comes from: what identifies it stays the same from version to version, so that old caches and runs stay of use."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from config.errors import InputError
 from datamodules import factory
+from datamodules.sources import files
 from datamodules.sources.locations import resolve_files
 from datamodules.sources.source import Source
 from datamodules.text.records import SUFFIXES
@@ -114,3 +116,9 @@ def test_the_content_of_local_files_is_read_once(tmp_path: Path) -> None:
     made = source(tmp_path, path=str(tmp_path), content=content)
     assert [made.fingerprint("val") for _ in range(3)] == ["content of val:balanced-3"] * 3
     assert calls == ["val"]
+
+
+@pytest.mark.parametrize("url", ["https://host:x/a.json", "https://[::1/a.json", "s3://bucket:y/a.json"])
+def test_an_invalid_url_is_named(url: str) -> None:
+    with pytest.raises(InputError, match=rf"cannot open {re.escape(url)}: "):
+        files.file_system(url)

@@ -3,6 +3,7 @@
 SEEDS: list[tuple[str, int]] = [
     ("resume checkpoint", 6357),  # an impossible offset in the directory of the archive
     ("resume checkpoint", 40428),  # callbacks that are a list
+    ("configuration", 40675),  # a URL whose port is no number
     ("katib best", 30007),  # a socket
     ("katib run again", 30069),  # a trial that Optuna's storage contradicts
     ("predict qa folder", 30862),  # a setting of isotrain.json that is text
