@@ -379,8 +379,13 @@ def test_an_array_written_in_pieces_is_the_whole(tmp_path: Path) -> None:
 def resolve(folder: Path, *names: str, **options: Any) -> dict[str, list[str]]:
     for name in names:
         (folder / name).touch()
-    found = locations.resolve_files(str(folder), official=squad.OFFICIAL_NAMES, suffixes=squad.SUFFIXES, **options)
+    named = locations.Names(str(folder), **options)
+    found = {split: resolve_split(named, split) for split in ("train", "val")}
     return {split: [Path(file).name for file in files] for split, files in found.items()}
+
+
+def resolve_split(names: locations.Names, split: str) -> list[str]:
+    return locations.resolve_files(names, split, squad.OFFICIAL_NAMES, squad.SUFFIXES)
 
 
 @pytest.mark.parametrize(
@@ -409,16 +414,14 @@ def test_a_folders_files_are_found(tmp_path: Path, names: list[str], expected: d
 
 
 def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve(tmp_path, "a [1].json", "b.json", train_file="a [1].json", val_file=str(tmp_path / "b.json")) == {
+    assert resolve(tmp_path, "a [1].json", "b.json", train="a [1].json", val=str(tmp_path / "b.json")) == {
         "train": ["a [1].json"],
         "val": ["b.json"],
     }
     monkeypatch.chdir(tmp_path)
-    assert locations.resolve_files(None, "b.json", "*.json") == {
-        "train": [str(tmp_path / "b.json")],
-        "val": [str(tmp_path / "a [1].json"), str(tmp_path / "b.json")],
-    }
-    assert list(locations.resolve_files(None, None, "b.json", splits=("val",))) == ["val"]
+    names = locations.Names(None, "b.json", "*.json")
+    assert resolve_split(names, "train") == [str(tmp_path / "b.json")]
+    assert resolve_split(names, "val") == [str(tmp_path / "a [1].json"), str(tmp_path / "b.json")]
 
 
 @pytest.mark.parametrize(
@@ -437,7 +440,7 @@ def test_files_named_outright_are_taken(tmp_path: Path, monkeypatch: pytest.Monk
             r"more than one .* \(train-a\.json, train-b\.json\); name it with "
             r"data\.train_file",
         ),
-        (["dev.json"], {"train_file": "nothing.json"}, r"there is no data\.train_file=nothing\.json"),
+        (["dev.json"], {"train": "nothing.json"}, r"there is no data\.train_file=nothing\.json"),
     ],
 )
 def test_what_cannot_be_found_is_told(tmp_path: Path, names: list[str], options: dict[str, str], message: str) -> None:
@@ -447,19 +450,20 @@ def test_what_cannot_be_found_is_told(tmp_path: Path, names: list[str], options:
 
 def test_a_wrong_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no folder data\.path=.*nothing"):
-        locations.resolve_files(str(tmp_path / "nothing"))
+        resolve_split(locations.Names(str(tmp_path / "nothing")), "train")
     (tmp_path / "file.json").touch()
     with pytest.raises(InputError, match=r"is a file; give its folder"):
-        locations.resolve_files(str(tmp_path / "file.json"))
+        resolve_split(locations.Names(str(tmp_path / "file.json")), "train")
     with pytest.raises(InputError, match=r"data\.path=<folder>, or data\.train_file and data\.val_file"):
-        locations.resolve_files(None)
+        resolve_split(locations.Names(), "train")
 
 
 def test_a_remote_folder_is_searched_alike() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("train.json", "dev.json"):
         memory.pipe(f"/remote/{name}", json.dumps(nested()).encode())
-    found = locations.resolve_files("memory://remote", official=squad.OFFICIAL_NAMES, suffixes=squad.SUFFIXES)
+    names = locations.Names("memory://remote")
+    found = {split: resolve_split(names, split) for split in ("train", "val")}
     assert found == {"train": ["memory:///remote/train.json"], "val": ["memory:///remote/dev.json"]}
     assert len(read(found["train"][0])) == 18
 

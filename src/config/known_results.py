@@ -8,7 +8,8 @@ import yaml
 from config.tasks import CONF
 
 KNOWN_RESULTS = CONF / "known_results.yaml"
-_DATA_KEYS = ("path", "train_file", "val_file", "max_train", "max_val")  # with any of these it is other data
+# With any of these it is other data.
+_DATA_KEYS = ("path", "train_file", "val_file", "split", "test_split", "max_train", "max_val")
 
 
 def find_known_result(record: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:

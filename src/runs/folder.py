@@ -31,6 +31,7 @@ CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "last-1.ckpt", "best.ckpt"
 PREVIOUS_BEST_CHECKPOINT = "best-1.ckpt"  # while last-1.ckpt remembers an earlier best validation than last.ckpt
 MODEL = "model"
+TEST = "test"  # folder of the evaluation on the test part
 REPORT = "report.html"
 HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
@@ -90,6 +91,7 @@ ALLOWED_CHANGES: Mapping[str, _Allows] = {
     "data.workers": _always,
     "data.cache_dir": _always,
     "data.verify": _always,
+    "data.split_seed": _if_added(0),
     "data.columns.*": _if_added("question", "context", "answer", "answers", "answer_start", "id", "title"),
     "quality.*": _always,
     "explain": _always,

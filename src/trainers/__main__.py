@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from trainers.saved_model import model_errors
 
         with model_errors(folder):
-            evaluate(folder, overrides, args.output)
+            evaluate(folder, overrides, args.output, args.split)
         return 0
     folder, _ = command.take_override([args.run], "run", _NO_MODEL)
     if args.command == "baseline":
@@ -64,14 +64,21 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate = command.add_command(
         commands,
         "evaluate",
-        "evaluate a model on a validation split and print a metric line",
+        "evaluate a model on a validation split or the test part, and print a metric line",
         "The model is the best of a run, or a transformers or timm model folder. Overrides such as data=squad select the "
         "data; the default is the data of the run.",
-        "python -m trainers evaluate run=outputs/a data=squad data.path=my/questions",
+        "python -m trainers evaluate run=outputs/a --split test",
         "python -m trainers evaluate [OPTIONS] run=FOLDER [OVERRIDE ...]",
     )
     evaluate.add_argument(
         "overrides", nargs="+", metavar="OVERRIDE", help="run=FOLDER: a run or model folder; others as for train.py"
+    )
+    evaluate.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="test: score the test part (data.test_file, data.test_split, or a file or folder test) once, at the end; its "
+        "result is in RUN/test (default: val)",
     )
     evaluate.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
     baseline = command.add_command(

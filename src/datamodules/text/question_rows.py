@@ -57,6 +57,7 @@ class Question(NamedTuple):
             is -1 if the answer was searched and the context does not have it.
         location: in its file, for messages.
         repeated: number of answers that were searched, and that the context has more than once.
+        group: value of the column by which examples are split, if there is one.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Question(NamedTuple):
     answers: list[tuple[str, int]]
     location: str
     repeated: int = 0
+    group: str = ""
 
 
 class Identities:

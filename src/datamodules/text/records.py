@@ -51,6 +51,7 @@ class Record(NamedTuple):
         label: id of its class; None if missing or invalid.
         location: file and line or row, for messages.
         problem: why the row is not a valid example; "" if it is.
+        group: value of the column by which examples are split, if there is one.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Record(NamedTuple):
     label: str | None
     location: str
     problem: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,26 @@ class LabelSurvey:
         classes: ids, in the order of labels: as declared, else sorted (numbers by value).
         labels: int64 [N] positions in `classes`; len(classes) for a row without a label.
         declared: whether the files declare their classes, as Parquet files of the Hub do.
+        selected: bool [N] the rows that count; None: all.
     """
 
     classes: list[str]
     labels: npt.NDArray[np.int64]
     declared: bool
+    selected: npt.NDArray[np.bool_] | None = None
 
     def rows(self, limit: int | None) -> npt.NDArray[np.int64]:
         """Return the positions of at most `limit` rows, spread evenly over the classes, ascending."""
-        return select_balanced(self.labels, limit)
+        if self.selected is None:
+            return select_balanced(self.labels, limit)
+        positions = np.flatnonzero(self.selected)
+        return positions[select_balanced(self.labels[positions], limit)]
 
     @property
     def present(self) -> list[str]:
         """The classes that occur in the rows."""
-        return [self.classes[position] for position in np.unique(self.labels) if position < len(self.classes)]
+        labels = self.labels if self.selected is None else self.labels[self.selected]
+        return [self.classes[position] for position in np.unique(labels) if position < len(self.classes)]
 
 
 def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:
@@ -116,6 +124,7 @@ def read(
     limit: int | None = None,
     labelled: bool = True,
     labels: LabelSurvey | None = None,
+    group: str | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of some files, in order, valid or not.
 
@@ -124,16 +133,17 @@ def read(
         columns: names of the columns.
         limit: maximum number of rows, spread evenly over the classes; None: all.
         labelled: whether labels are required; texts to predict need none.
-        labels: of these files, if they were surveyed before.
+        labels: of these files, if they were surveyed before, or if only some rows are selected.
+        group: column whose values become `Record.group`.
 
     Raises:
         InputError: files that cannot be read at all, or that lack a column.
     """
     selection = None
-    if limit is not None:
+    if limit is not None or (labels is not None and labels.selected is not None):
         selection = set((labels or survey(files, columns)).rows(limit).tolist())
     required = [columns.text, *([columns.label] if labelled else [])]
-    required += [name for name in (columns.text_pair, columns.id) if name is not None]
+    required += [name for name in (columns.text_pair, columns.id, group) if name is not None]
     requested = list(dict.fromkeys([*required, columns.label, *([] if columns.id else ["id"])]))
     number = 0
     for file in files:
@@ -141,7 +151,8 @@ def read(
         stem = PurePosixPath(file).name.split(".")[0].split("-of-")[0]
         for row, (location, values) in enumerate(_rows(file, required, requested, columns)):
             if selection is None or number in selection:
-                yield _record(values, columns, names, f"{stem}/{row}", location, labelled)
+                record = _record(values, columns, names, f"{stem}/{row}", location, labelled)
+                yield record if group is None else record._replace(group=str(values.get(group)))
             number += 1
 
 

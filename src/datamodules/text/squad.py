@@ -28,7 +28,11 @@ def official_names(version_2: bool | None) -> dict[str, tuple[str, ...]]:
 
 
 def read(
-    files: Sequence[str], version_2: bool | None = None, columns: Columns | None = None, answered: bool = True
+    files: Sequence[str],
+    version_2: bool | None = None,
+    columns: Columns | None = None,
+    answered: bool = True,
+    group: str | None = None,
 ) -> Iterator[Question]:
     """Yield the questions of some files, in order.
 
@@ -38,12 +42,13 @@ def read(
             (`is_impossible` in the nested layout; an empty list of answers in the flat ones).
         columns: names of the columns of tables; the nested layout has SQuAD's names.
         answered: whether answers are read; questions to predict need none.
+        group: column of tables whose values become `Question.group`.
 
     Raises:
         InputError: broken JSON, a missing key, an invalid type, or a question without an answer that must have one. The
             message names the location in the file.
     """
-    reader = _Reader(version_2, columns or Columns(), answered)
+    reader = _Reader(version_2, columns or Columns(), answered, group)
     for file in files:
         if file.endswith(".parquet"):
             yield from reader.parquet(file)
@@ -56,8 +61,8 @@ def read(
 class _Reader:
     """Reader of the files of a split; see `read`."""
 
-    def __init__(self, version_2: bool | None, columns: Columns, answered: bool) -> None:
-        self.version_2, self.columns, self.answered = version_2, columns, answered
+    def __init__(self, version_2: bool | None, columns: Columns, answered: bool, group: str | None) -> None:
+        self.version_2, self.columns, self.answered, self.group = version_2, columns, answered, group
         self.identities = Identities()
 
     def json(self, file: str) -> Iterator[Question]:
@@ -80,6 +85,7 @@ class _Reader:
         requested = [*dict.fromkeys([columns.id, columns.title, columns.context, columns.question])]
         if self.answered:
             requested += [columns.answers, columns.answer, columns.answer_start]
+        requested += [self.group] if self.group else []
         for location, row in reading.parquet_rows(file, requested, (), columns):
             yield self._flat(row, location)
 
@@ -93,6 +99,8 @@ class _Reader:
             yield self._flat(row, location)
 
     def _article(self, article: dict[str, Any], location: str) -> Iterator[Question]:
+        if self.group:
+            raise InputError(f"{location}: data.group={self.group} is for tables; articles are split by their titles")
         title = article.get("title") or ""
         if not isinstance(title, str):
             raise InputError(f'{location}: "title" must be text, not {reading.type_name(title)}')
@@ -114,11 +122,14 @@ class _Reader:
         location = location if identity is None else f"{location} (id {identity})"
         question_rows.check_row(row, columns, location, self.answered)
         if identity is None:
-            question = replace_surrogates(field(row, columns.question, str, location))
-            identity = self.identities.make(question, context)
-        return self._question(
-            row, location, identity, str(row.get(columns.title) or ""), context, columns, nested=False
-        )
+            identity = self.identities.make(replace_surrogates(field(row, columns.question, str, location)), context)
+        title = str(row.get(columns.title) or "")
+        question = self._question(row, location, identity, title, context, columns, nested=False)
+        if self.group is None:
+            return question
+        if self.group not in row:
+            raise InputError(f"{location}: the column data.group={self.group} is missing; found {', '.join(row)}")
+        return question._replace(group=str(row[self.group]))
 
     def _question(
         self, qa: Any, location: str, identity: str, title: str, context: str, columns: Columns, nested: bool
