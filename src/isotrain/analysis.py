@@ -33,11 +33,13 @@ def compose(*overrides: str) -> dict[str, Any]:
     from omegaconf import OmegaConf, open_dict
 
     from config import compose as composition
+    from config import search_path
     from config.check import check_config
 
     try:
-        config = composition.compose(overrides)
-        check_config(config)
+        with search_path.adopted(overrides):
+            config = composition.compose(overrides)
+            check_config(config)
         with open_dict(config):
             config.logger = None  # it refers to values that only a run has
         resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
