@@ -12,6 +12,7 @@ from runs.fields import is_number
 
 MIN_RUNS = 3
 _PARAMETERS = 8  # at most, of which charts are drawn
+_NONE: Mapping[str, Any] = {"axes": [], "lines": [], "scatters": []}
 _CHOICES = 10  # of a parameter that is no number
 
 
@@ -30,7 +31,7 @@ class _Scale(NamedTuple):
 
 
 def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str, mode: str | None) -> dict[str, Any]:
-    """Return what the page draws of runs on the same data; empty for fewer than `MIN_RUNS`, or runs that do not differ.
+    """Return what the page draws of runs on the same data; nothing for fewer than `MIN_RUNS`, or runs that do not differ.
 
     Args:
         rows: N summaries with a value.
@@ -42,12 +43,12 @@ def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str,
         `axes` and `lines` of the parallel coordinates, and `scatters`: title of the x axis, and series.
     """
     if len(rows) < MIN_RUNS:
-        return {}
+        return dict(_NONE)
     scales = {key: _scale(key, [row["parameters"].get(key) for row in rows]) for key in hyperparameters.differing(rows)}
     drawn = {key: scale for key, scale in scales.items() if scale is not None}
     drawn = dict(list(drawn.items())[:_PARAMETERS])
     if not drawn:
-        return {}
+        return dict(_NONE)
     values = [float(row["value"]) for row in rows]
     titles = [f"{name}: {format_rounded(value, 3)}" for name, value in zip(names, values, strict=True)]
     shares = _shares(values)
