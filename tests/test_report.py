@@ -267,6 +267,16 @@ def test_the_page_of_a_sweep(run: Run, tmp_path: Path) -> None:
     assert {"log10(optim.lr)", "optim.schedule: 0 = cosine, 1 = linear"} <= set(axes)
 
 
+def test_the_page_of_two_runs(run: Run, tmp_path: Path) -> None:
+    """They are compared; a sweep has three runs at least."""
+    for number in (1, 2):
+        made_runs.write(tmp_path / str(number), made_runs.questions(40, 0.3 * number, 1), optim={"lr": 0.1 * number})
+    report(run, tmp_path)
+    said = asked(tmp_path / "report.html", "return document.body.innerText")
+    assert "python -m runs compare 1 2 in this page's folder" in said
+    assert "Hyperparameters" not in said
+
+
 def test_one_run_above_its_folder_and_what_it_differs_by(run: Run, tmp_path: Path) -> None:
     made_runs.write(tmp_path / "runs" / "a", made_runs.questions(30, 0.5, 1), optim={"lr": 0.5})
     other = made_runs.write(tmp_path / "b", made_runs.questions(30, 0.5, 1))
