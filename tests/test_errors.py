@@ -100,6 +100,7 @@ def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
         "model=resnet18",
         "model.name=test_resnet",
         "model.stem=standard",
+        "model.pretrained=false",
         "data=image_folder",
         "data.image_size=16",
         f"data.path={tmp / 'images'}",

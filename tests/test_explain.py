@@ -354,7 +354,8 @@ def test_without_boxes_pointing_is_unmeasured_and_said(run: Run, tmp_path: Path)
                 pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{number}.png")
     overrides = [each for each in IMAGES if not each.startswith(("data=", "data.sample"))]
-    data = ["data=image_folder", f"data.path={tmp_path / 'data'}", "data.image_size=64"]
+    data = ["data=image_folder", f"data.path={tmp_path / 'data'}", "data.image_size=64",
+            "data.suitable.pretrained=false", "data.suitable.stem=small"]  # fmt: skip
     assert run("train.py", *overrides, *data, f"hydra.run.dir={tmp_path / 'run'}").returncode == 0
     done = run("-m", "explain", f"run={tmp_path / 'run'}", *SMALL)
     assert done.returncode in (0, 5), done.stderr

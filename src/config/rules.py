@@ -8,7 +8,7 @@ from typing import Any
 from config.ranges import Range, Rule
 
 # Keys of conf/model and conf/data that are read by interpolation; they are not arguments of the target.
-NON_ARGUMENT_KEYS = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
+NON_ARGUMENT_KEYS = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract", "suitable")}
 # Arguments of a target that train.py passes in addition to those in the node.
 CALLER_ARGUMENTS = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
 
@@ -58,6 +58,7 @@ RULES: dict[str, Rule] = {
     "model.vocab_size": _integer(100, 10_000_000, optional=True),
     "data.epochs": _integer(1),
     "data.contract": _text(),
+    "data.suitable": _MAP,
     "quality.action": _text("enforce", "warn", "off"),
     "quality.contract": _text(),
     "quality.time_limit": _number(above=0, high=86_400),

@@ -97,6 +97,7 @@ ALLOWED_CHANGES: Mapping[str, _Allows] = {
     "explain": _always,
     "explain.*": _always,
     "data.contract": _always,
+    "data.suitable.*": _always,  # the model's settings are compared
     "logger": _always,
     "logger.*": _always,
     "metrics_file": _always,

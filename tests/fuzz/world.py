@@ -22,7 +22,7 @@ LENGTHS = ("data.max_length=64", "data.stride=16", "data.max_query_length=16")
 QUESTIONS = ("model=bert_tiny", *ENCODER, *LENGTHS, "data=squad", "data.path=questions", *COMMON)
 TEXTS = ("model=bert_tiny_classifier", *ENCODER, "data=text_folder", "data.path=texts", *COMMON)
 IMAGES = (
-    *("model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=image_folder", "data.path=images"),
+    *("model=resnet18", "model.name=test_resnet", "model.pretrained=false", "data=image_folder", "data.path=images"),
     *("data.image_size=16", "data.augment.crop_padding=0", *COMMON),
 )
 NO_GATES = ("quality=off", "explain=off")
