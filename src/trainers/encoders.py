@@ -288,12 +288,17 @@ def _read_config(head: Head, pretrained: str, revision: str | None, trust_remote
         raise InputError(f"model.pretrained={pretrained}: no such folder")
     if is_folder:
         digests.check_model(Path(pretrained))
+    from datamodules.sources.hub import cached_path
     from datamodules.sources.hub_errors import work_offline_if_unreachable
 
     if not is_folder:
         work_offline_if_unreachable()
     auto_config = _transformers().AutoConfig
     with _checkpoint_errors(head, pretrained):
+        if not is_folder and not any(
+            cached_path(pretrained, revision or "main", name, "model") for name in weights.FILES
+        ):
+            logger.info("downloading the model %s from the Hub", pretrained)  # the client's own bars are not shown
         config = auto_config.from_pretrained(pretrained, revision=revision, trust_remote_code=trust_remote_code)
     _check_suitable(head, config)
     return config

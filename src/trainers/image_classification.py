@@ -209,6 +209,7 @@ def build_network(
 
     if pretrained is True:
         work_offline_if_unreachable()
+        logger.info("loading the pretrained weights of %s from the Hub, or its cache", name)
     try:
         if not pretrained:
             return timm.create_model(name, num_classes=num_classes, **arguments), ()
