@@ -263,7 +263,19 @@ def test_a_storage_that_contradicts_the_rows(status: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [{"number": "1"}, {"status": "lost"}, {"assignments": []}, {"value": "x"}, {"history": None}, {"exit_code": True}],
+    [
+        {"number": "1"},
+        {"status": "lost"},
+        {"assignments": []},
+        {"value": "x"},
+        {"history": None},
+        {"exit_code": True},
+        {"curve": [["a", 1]]},
+        {"curve": [["a"]]},
+        {"history": ["x"]},
+        {"assignments": {"lr": 1}},
+        {"metrics": {"f1": {"max": 1}}},
+    ],
     ids=str,
 )
 def test_a_row_of_a_trial_with_a_value_of_another_type(change: dict[str, Any], tmp_path: Path) -> None:

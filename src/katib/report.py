@@ -223,9 +223,10 @@ def _curve(trial: Trial) -> list[tuple[float, float]]:
         try:
             moment, value = datetime.fromisoformat(time), float(text)
             start = datetime.fromisoformat(trial.started) if trial.started else moment
-        except ValueError:
+            seconds = (moment - start).total_seconds()
+        except (ValueError, TypeError):  # no time, or one with a zone and one without
             continue
         if math.isfinite(value) and moment.year > 1:
-            points.append(((moment - start).total_seconds(), value))
+            points.append((seconds, value))
     # The last metric line of train.py repeats the best value.
     return points[:-1] if len(points) > 2 and points[-1][1] in (value for _, value in points[:-1]) else points

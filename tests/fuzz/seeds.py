@@ -5,6 +5,7 @@ SEEDS: list[tuple[str, int]] = [
     ("resume checkpoint", 40428),  # callbacks that are a list
     ("configuration", 40675),  # a URL whose port is no number
     ("katib best", 30007),  # a socket
+    ("katib run again", 60032),  # a time that is a number
     ("katib run again", 30069),  # a trial that Optuna's storage contradicts
     ("predict qa folder", 30862),  # a setting of isotrain.json that is text
     ("explain calibrate", 31137),  # a verdict without a key
