@@ -107,8 +107,8 @@ class Trial:
             (texts, "text", lambda value: isinstance(value, str)),
             (numbers, "number", is_number),
         ):
-            if others := [value for value in values if not is_kind(value)]:
-                raise TypeError(f"{others[0]!r} is no {kind}")
+            if invalid := [value for value in values if not is_kind(value)]:
+                raise TypeError(f"{invalid[0]!r} is no {kind}")
         if [len(pair) for pair in (*trial.curve, *trial.processes)] != [2] * (len(trial.curve) + len(trial.processes)):
             raise ValueError("curve and processes must have pairs")
         return trial
