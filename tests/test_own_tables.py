@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import Run
 
 from config.errors import InputError
-from conftest import Run
 from datamodules.text import columns, examples, records, squad
 from datamodules.text.question_rows import Columns, Question
 from runs.folder import config_differences

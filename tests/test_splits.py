@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import Run
 
 from config.errors import InputError
-from conftest import Run
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import image_splits
 from datamodules.question_answering import QuestionAnsweringData

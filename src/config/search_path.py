@@ -22,7 +22,7 @@ def named_folder(words: Sequence[str]) -> Path | None:
         InputError: It names several, one of a Python package, or one that does not exist.
     """
     names = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         option, equals, value = word.partition("=")
         if option in _OPTIONS:
             names.append(value if equals else following)
