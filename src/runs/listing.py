@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import InputError
-from config.messages import suggest_name
 from runs import folder as folders
 from runs import hyperparameters
 from runs.fields import as_mapping, is_number
@@ -103,6 +102,8 @@ def check_name(rows: Sequence[Mapping[str, Any]], name: str) -> None:
         leaf = sorted(
             (key for key in keys if key.rpartition(".")[2] == name), key=lambda key: not key.startswith("optim.")
         )
+        from config.messages import suggest_name  # imports OmegaConf
+
         suggestion = f" (did you mean {leaf[0]}?)" if leaf else suggest_name(name, [*names, *keys])
         also = ", or a key of the configuration, such as optim.lr" if keys else ""
         raise InputError(f"runs have no field {name}; valid: {', '.join(names)}{also}{suggestion}")

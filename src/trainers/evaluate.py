@@ -61,7 +61,7 @@ def evaluate(
     check_targets(config)
     distributed.start()
     hardware.configure_cpu(config.trainer.threads)
-    best: dict[str, Any] = model.record.get("best") or {"epoch": 0, "step": 0}
+    best: dict[str, Any] = {"epoch": 0, "step": 0} | as_mapping(model.record.get("best"))
     if split == "test" and (previous := _previous_test(output, config, best)) is not None:
         distributed.stop()
         return previous

@@ -22,6 +22,8 @@ def parse(kind: type[T], settings: Mapping[str, Any] | None) -> T:
     Raises:
         InputError: an unknown field, or a name that is not text.
     """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InputError(f"data.columns={settings}: must be a mapping of fields to names of columns")
     values = dict(settings or {})
     if problems := check.check_settings("data.columns", values, Keys(f"{kind.__module__}.{kind.__qualname__}")):
         raise InputError("; ".join(problems))
