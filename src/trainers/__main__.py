@@ -45,12 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError("--batch-size must be at least 1")
     if missing := [name for name in args.files if not Path(name).exists()]:
         raise InputError(f"{missing[0]}: no such file")  # before the model is loaded, which takes seconds
+    output = None if args.output is None else Path(args.output)
+    if output is not None:
+        from trainers.prediction_formats import check_output
+
+        check_output(output, args.files)
     from trainers.predict import predict
     from trainers.saved_model import model_errors
 
     options = {"no_answer_threshold": args.no_answer_threshold}
     with model_errors(folder):
-        predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options, args.trust_remote_code)
+        predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options, args.trust_remote_code, output)
     return 0
 
 
@@ -93,10 +98,11 @@ def _make_parser() -> argparse.ArgumentParser:
     predict = command.add_command(
         commands,
         "predict",
-        "print a JSON line with the prediction for each input",
+        "print or write the prediction for each input",
         "Inputs are, by the task of the model: questions and contexts, or texts, as JSON Lines, CSV, TSV or Parquet with the "
-        "columns of training (answers and labels are not needed); SQuAD files; images as files or folders.",
-        "python -m trainers predict run=outputs/a questions.jsonl",
+        "columns of training (answers and labels are not needed); SQuAD files; images as files or folders. A prediction is a "
+        "JSON line on stdout, or a row of --output; a command with --output that was stopped goes on when it is repeated.",
+        "python -m trainers predict run=outputs/a questions.jsonl --output answers.csv",
     )
     predict.add_argument("run", metavar="run=FOLDER", help="run folder or model folder")
     predict.add_argument(
@@ -104,6 +110,11 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="FILE",
         help="input files (default: stdin, with JSON Lines, or one image path per line)",
+    )
+    predict.add_argument(
+        "--output",
+        metavar="FILE",
+        help="file for the predictions; the suffix chooses the format: .jsonl, .csv or .parquet (default: JSON Lines on stdout)",
     )
     predict.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)")
     predict.add_argument(

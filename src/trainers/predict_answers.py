@@ -83,7 +83,12 @@ class AnswerPredictor:
 
 
 def predict_answers(
-    model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int, no_answer_threshold: float | None = None
+    model: SavedModel,
+    files: Sequence[str],
+    stdin: TextIO,
+    batch_size: int,
+    no_answer_threshold: float | None = None,
+    offset: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each question: id, prediction, start, end, score, probability, no_answer_score.
 
@@ -94,12 +99,17 @@ def predict_answers(
         stdin: standard input.
         batch_size: windows in a forward pass.
         no_answer_threshold: see `AnswerPredictor`.
+        offset: number of the first inputs whose predictions are there: their rows may have nothing but the id.
     """
     predictor = AnswerPredictor(model, no_answer_threshold)
     if predictor.no_answer:
         source = "measured by the run" if no_answer_threshold is None else "set by --no-answer-threshold"
         logger.warning("questions have no answer above a no-answer score of %.4f (%s)", predictor.threshold, source)
-    for chunk in predict.chunks(read_questions(model, files, stdin), batch_size * predict.CHUNK_BATCHES):
+    questions = read_questions(model, files, stdin)
+    for chunk, is_new in predict.chunks_after(questions, batch_size * predict.CHUNK_BATCHES, offset):
+        if not is_new:
+            yield from ({"id": row["id"]} for row in chunk)
+            continue
         answers = predictor.answer([(row["question"], row["context"]) for row in chunk], batch_size)
         for index, row in enumerate(chunk):
             fields = answer_scores.answer_fields(answers, index, predictor.no_answer)

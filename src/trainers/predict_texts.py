@@ -58,7 +58,9 @@ class TextPredictor:
         return logits
 
 
-def predict_texts(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
+def predict_texts(
+    model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int, offset: int = 0
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each text: id, prediction, probability, top.
 
     Args:
@@ -67,9 +69,14 @@ def predict_texts(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_
             input.
         stdin: standard input.
         batch_size: texts in a forward pass.
+        offset: number of the first inputs whose predictions are there: their rows may have nothing but the id.
     """
     predictor = TextPredictor(model)
-    for chunk in predict.chunks(read_texts(model, files, stdin), batch_size * predict.CHUNK_BATCHES):
+    texts = read_texts(model, files, stdin)
+    for chunk, is_new in predict.chunks_after(texts, batch_size * predict.CHUNK_BATCHES, offset):
+        if not is_new:
+            yield from ({"id": row["id"]} for row in chunk)
+            continue
         top = classification.top_classes(predictor.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
         for row, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
             yield {"id": row["id"], **classification.prediction_fields(probabilities, classes, predictor.names, "top")}
