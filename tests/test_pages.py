@@ -102,7 +102,8 @@ PART = {"label": H, "value": 1.0, "strength": -0.5, "pieces": PIECES}
 COUNTS = {H: {H: 3, "b": 1}, "b": {H: 1}}
 COMPARISON = {
     "data": H, "metric": H, "mode": H, "best": H, "count": 2, "value": 1.5, "command": H, "task": H, "curves_title": H,
-    "curves": SERIES, "times": SERIES[0],
+    "curves": SERIES, "times": SERIES[0], "second": H,
+    "axes": [(H, [(0.0, H), (1.0, H)])] * 2, "lines": [([0.1, 0.9], 0.5, H)], "scatters": [(H, SERIES)],
 }  # fmt: skip
 CARD = {"name": H, "missing": 3}
 NUMBERS = {"edges": [0, 1], "bars": {H: [3]}, "numbers": [[H, 1.0, 2.0, 0.5, 3.0]]}

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from config.errors import InputError
-from config.tasks import CONF_VARIABLE
 
+CONF_VARIABLE = "ISOTRAIN_CONF"  # names the folder of tasks, models and data of one's own
 _OVERRIDE = "hydra.searchpath="
 _OPTIONS = ("--config-dir", "-cd")
 

@@ -14,7 +14,7 @@ from typing import Any
 from config import checked_json, source_code
 from config.errors import InputError, is_hydra_error
 from config.masking import hide_environment
-from config.tasks import CONF_VARIABLE
+from config.search_path import CONF_VARIABLE
 from katib import collector as metrics_collector
 from katib import shell_command
 from katib.documents import YamlPath
