@@ -255,7 +255,7 @@ def test_predict_answers_from_standard_input(finished: dict[str, tuple[Path, str
     asked.write_text('{"question": "Which one?"}\n')
     broken = run("-m", "trainers", "predict", f"run={finished['questions'][0]}", "asked.jsonl")
     assert broken.returncode == 2
-    assert 'asked.jsonl, line 1: must be an object with the texts "question" and "context"' in broken.stderr
+    assert "asked.jsonl: line 1: the column 'context' is missing" in broken.stderr
 
 
 def test_predict_labels_a_folder_of_images(finished: dict[str, tuple[Path, str]], run: Run, cache: Path) -> None:

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ def warn_random_weights(config: DictConfig, model: Any, data: Any) -> None:
         model: the LightningModule.
         data: the data module, set up.
     """
-    if not isinstance(model, torch.nn.Module):  # a baseline
+    if not hasattr(model, "parameters"):  # a baseline
         return
     if "pretrained" not in config.model or config.model.pretrained or any(config.get(key) for key in SOURCES):
         return
