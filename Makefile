@@ -9,7 +9,7 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-more lint audit pipeline studies bench lock clean
+.PHONY: help train test test-slow test-more lint audit site pipeline studies bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,14 @@ $(VENV)/audit/.installed: requirements-audit.lock
 	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-audit.lock
 	@touch $@
 
+site: $(VENV)/docs/.installed  ## build the documentation as a searchable site in site/; a broken link is an error
+	$(VENV)/docs/bin/zensical build --clean --strict
+
+$(VENV)/docs/.installed: requirements-docs.lock
+	@$(PYTHON) -m venv $(VENV)/docs
+	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-docs.lock
+	@touch $@
+
 # Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
 PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
 pipeline: $(BASE)  ## run the whole pipeline on this machine for two tasks; registers two models
@@ -77,6 +85,7 @@ lock: $(DEV)  ## update the lock files (needs uv)
 	$(COMPILE) $(EXTRAS) -c requirements-dev.lock -o requirements.lock
 	$(COMPILE) $(EXTRAS) $(addprefix --no-emit-package ,$(CLIENT)) -c requirements-dev.lock -o requirements-image.lock
 	$(COMPILE:pyproject.toml=) --group audit -o requirements-audit.lock
+	$(COMPILE:pyproject.toml=) --group docs -o requirements-docs.lock
 
 clean:  ## remove the environment and the caches of tools
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from config import process
 from config.error_handling import report_errors
 from config.retries import repeat_failures
-from config.terminal import disable_progress_bars
+from config.terminal import folded_help, silence_libraries
 
 if TYPE_CHECKING:
     from trainers.run import Run
@@ -51,7 +51,7 @@ def train(run: "Run") -> None:
     """Build, fit, evaluate, export and report."""
     from explain import gate as explanations
     from quality import gate as contract
-    from trainers import initial_weights
+    from trainers import advice, initial_weights
     from trainers.build import build, check_model, check_targets
     from trainers.fit import check_trainer, fit
     from trainers.optimizers import check_optimizer
@@ -72,6 +72,7 @@ def train(run: "Run") -> None:
         run.update(data={"fingerprints": data.fingerprints, **data.describe()})
     with run.phase("model"):
         model = build(config, "model", data=data, optim=config.optim)
+        advice.warn_random_weights(config, model, data)
         run.update(parent=initial_weights.load_initial_weights(initial_weights.find_source(config), model))
     with run.phase("fit"):
         best = fit(config, data, model, run.open_loggers(), run.folder)
@@ -98,11 +99,12 @@ def print_again(run: "Run") -> None:
 
 
 if __name__ == "__main__":
-    disable_progress_bars()
+    silence_libraries()
     with repeat_failures(), report_errors():
         try:
             process.join_pods()
-            main()
+            with folded_help():
+                main()
         except BaseException as raised:
             if process.world_size() > 1:
                 from trainers.run_end import tell_others

@@ -75,18 +75,11 @@ def test_metric_lines_that_are_lost_are_reported(
     damage: str, lines: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The lines that are left are not repeated later, although fewer than the checkpoint counts."""
-    keys = (
-        "state_dict",
-        "optimizer_states",
-        "lr_schedulers",
-        "loops",
-        "epoch",
-        "global_step",
-        "position",
-        "should_stop",
-    )
-    state = {"lines": 3, "best": {}}
-    content: Any = {**dict.fromkeys(keys, 0), "callbacks": {"Checkpoints": state}}
+    content: Any = {
+        **{"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}, "position": {}},
+        "epoch": 0,
+    }
+    content |= {"global_step": 0, "should_stop": False, "callbacks": {"Checkpoints": {"lines": 3, "best": {}}}}
     checkpoints.write(content, tmp_path / "checkpoints" / "last.ckpt")
     history = tmp_path / "metrics.jsonl"
     for step in range(5 if damage == "longer" else 3):

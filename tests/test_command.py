@@ -1,8 +1,12 @@
 """Every `python -m` command has the same manners: options anywhere, one message, exit codes, quiet ends."""
 
+import importlib
+import io
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,41 @@ def test_help_needs_nothing_heavy_and_says_what_there_is(name: str) -> None:
     assert f"usage: python -m {name} [-h]" in done.stdout
     spent = os.times()
     assert spent.children_user - begin.children_user < 1
+
+
+COMMANDS = {
+    "trainers": ["evaluate", "predict"],
+    "datamodules": ["prepare", "fingerprint"],
+    "quality": ["init", "drift"],
+    "explain": ["calibrate"],
+    "katib": ["check", "run", "new", "submit", "watch", "best", "trials", "delete", "stop"],
+    "runs": ["show", "list", "compare", "report", "register", "champion"],
+    "pipelines": ["compile", "check", "run", "submit", "schedule", "status", "terminate"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns_and_has_sentences(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main = importlib.import_module(f"{name}.__main__").main
+    for words in ([], *([word] for word in COMMANDS[name])):
+        monkeypatch.setattr("sys.argv", [name, *words, "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80, text
+        (options,) = re.findall(r"^options:\n((?:  .*\n)+)", text, re.MULTILINE)
+        for option in re.split(r"^  (?=-)", options, flags=re.MULTILINE)[1:]:
+            assert option.rstrip().endswith("."), option
+
+
+def test_help_of_train_fits_80_columns(run: Run) -> None:
+    done = run("train.py", "--help", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80, done.stdout
+    assert "resnet50" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -135,12 +174,48 @@ def test_libraries_draw_no_progress_bars_into_files() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
 
 
-def test_a_terminal_has_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in terminal._NO_PROGRESS_BARS:
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    terminal.disable_progress_bars()
-    assert not set(terminal._NO_PROGRESS_BARS) & set(os.environ)
+WARNS = """
+import warnings
+from config import command
+def main():
+    import numpy
+    for filename in (numpy.__file__, "own.py"):
+        warnings.warn_explicit("deprecated " + filename[-6:], UserWarning, filename, 1)
+    return 0
+command.run_main(main)
+"""
+
+
+@pytest.mark.parametrize(("debug", "shown"), [("0", ["own.py"]), ("1", ["own.py", "t__.py"])])
+def test_warnings_about_installed_packages_are_for_developers(debug: str, shown: list[str]) -> None:
+    environment = {**ENVIRONMENT, "ISOTRAIN_DEBUG": debug}
+    done = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, env=environment, check=False)
+    assert sorted(re.findall(r"UserWarning: deprecated (\S+)", done.stderr)) == shown, done.stderr
+
+
+def test_a_variable_of_a_library_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    for variable in terminal._SILENCE:
+        monkeypatch.setenv(variable, "mine")
+    terminal.silence_libraries()
+    assert {os.environ[variable] for variable in terminal._SILENCE} == {"mine"}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_texts_are_folded_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "isotrain: a value with a blank needs quotes: write 'data.path=\"/my own data\"' and go on with it"
+    assert terminal.fold(text, io.StringIO()) == text
+    lines = terminal.fold(text, Terminal()).split("\n")
+    assert max(map(len, lines)) <= 40
+    assert any("'data.path=\"/my own data\"'" in line for line in lines), lines
+    assert " ".join(line.strip() for line in lines) == text
 
 
 def test_empty_texts_can_be_written() -> None:

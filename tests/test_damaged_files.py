@@ -198,9 +198,9 @@ def test_a_damaged_record_of_a_step(step: dict[str, Any], tmp_path: Path) -> Non
 
 
 CHECKPOINT: dict[str, Any] = {
-    **dict.fromkeys(("state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"), 0),
-    "position": {}, "should_stop": False, "callbacks": {"Checkpoints": {"best": {}, "lines": 0}},
-}  # fmt: skip
+    **{"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}, "epoch": 0, "global_step": 0},
+    **{"position": {}, "should_stop": False, "callbacks": {"Checkpoints": {"best": {}, "lines": 0}}},
+}
 
 
 @pytest.mark.parametrize("key", CHECKPOINT)
@@ -211,6 +211,13 @@ def test_a_checkpoint_that_lacks_a_key(key: str, tmp_path: Path) -> None:
         checkpoints.read_latest(tmp_path, checkpoints.check_content)
     torch.save(CHECKPOINT, tmp_path / "last-1.ckpt")
     assert checkpoints.read_latest(tmp_path, checkpoints.check_content) == (tmp_path / "last-1.ckpt", CHECKPOINT)
+
+
+@pytest.mark.parametrize("key", CHECKPOINT)
+def test_a_checkpoint_with_a_value_of_another_type(key: str, tmp_path: Path) -> None:
+    torch.save({**CHECKPOINT, key: "x"}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=rf"last\.ckpt is damaged: {key} "):
+        checkpoints.read_latest(tmp_path, checkpoints.check_content)
 
 
 @pytest.mark.parametrize("state", [None, {}, {"best": {}}, {"best": 1, "lines": 1}, {"best": {}, "lines": "1"}])
@@ -256,7 +263,19 @@ def test_a_storage_that_contradicts_the_rows(status: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [{"number": "1"}, {"status": "lost"}, {"assignments": []}, {"value": "x"}, {"history": None}, {"exit_code": True}],
+    [
+        {"number": "1"},
+        {"status": "lost"},
+        {"assignments": []},
+        {"value": "x"},
+        {"history": None},
+        {"exit_code": True},
+        {"curve": [["a", 1]]},
+        {"curve": [["a"]]},
+        {"history": ["x"]},
+        {"assignments": {"lr": 1}},
+        {"metrics": {"f1": {"max": 1}}},
+    ],
     ids=str,
 )
 def test_a_row_of_a_trial_with_a_value_of_another_type(change: dict[str, Any], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.conftest import ROOT, forked, parse_metric_line
 
+from runs import metric_lines
 from trainers import checkpoints
 
 QUESTIONS = [
@@ -123,7 +124,8 @@ def test_one_checkpoint_scores_the_same_by_one_and_by_two(
         outputs.append((parse_metric_line(line).values, (tmp_path / str(processes) / "predictions.jsonl").read_text()))
     assert outputs[0] == outputs[1]
     trained = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
-    assert outputs[0][0] == {name: value for name, value in trained.items() if name.startswith("val")}
+    validated = {name: value for name, value in trained.items() if name.startswith("val")}
+    assert outputs[0][0] == metric_lines.round_metrics(validated, metric_lines.LINE_DIGITS)
 
 
 def _evaluate(processes: int, cache: Path, folder: Path) -> subprocess.CompletedProcess[str]:

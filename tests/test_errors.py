@@ -100,6 +100,7 @@ def images(tmp: Path, classes: int = 2, spoil: str | None = None) -> list[str]:
         "model=resnet18",
         "model.name=test_resnet",
         "model.stem=standard",
+        "model.pretrained=false",
         "data=image_folder",
         "data.image_size=16",
         f"data.path={tmp / 'images'}",
@@ -120,6 +121,42 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         r"unknown key data\.augment\.mixp; keys of data\.augment: random_resized_crop, .*did you mean mixup\?",
     ),
     ("unknown choice", lambda _: ["model=brt"], 2, r"model=brt: no such choice; valid: .*bert"),
+    ("key of another section", lambda _: ["lr=1"], 2, r"unknown key lr; .*\(did you mean optim\.lr\?\)"),
+    ("name of other tools", lambda _: ["optim.learning_rate=1"], 2, r"optim\.learning_rate; .*did you mean lr\?"),
+    (
+        "launcher that is not installed",
+        lambda _: ["hydra/launcher=joblib"],
+        2,
+        r"hydra/launcher=joblib: no such choice; valid: .*basic.*pip install hydra-joblib-launcher",
+    ),
+    ("unknown group", lambda _: ["hydra/launchr=x"], 2, r"no such group; .*did you mean hydra/launcher\?"),
+    ("several values without -m", lambda _: ["seed=0,1"], 2, r"seed=0,1: is a list of values: add -m"),
+    (
+        "path with a blank",
+        lambda _: ["data.path=/my", "own", "data"],
+        2,
+        r"""cannot parse the override 'own': .* write 'data\.path="/my own data"'""",
+    ),
+    (
+        "path with symbols",
+        lambda _: ["data.path=/my(data)"],
+        2,
+        r"""its value needs quotes: write 'data\.path="/my\(data\)"'""",
+    ),
+    ("home folder", lambda _: ["data.path=~/data"], 2, r"""write data\.path="\$HOME/data"\n"""),
+    ("no such accelerator", lambda _: ["trainer.accelerator=gpuu"], 2, r"must be auto or cpu or gpu"),
+    ("precision of nobody", lambda _: ["trainer.precision=fp16"], 2, r"precision=fp16: must be auto or 32-true or "),
+    (
+        "processes without torchrun",
+        lambda tmp: [
+            *questions(tmp),
+            "trainer.accelerator=cpu",
+            "trainer.devices=2",
+            f"data.cache_dir={tmp}/unread",
+        ],
+        2,
+        r"trainer\.devices=2: torchrun starts the processes: torchrun --nproc-per-node=2 train\.py",
+    ),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
     (
@@ -186,7 +223,7 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         "no such timm model",
         lambda tmp: [*images(tmp), "model.name=resnet19"],
         2,
-        r"model\.name=resnet19: timm has no such model",
+        r"model\.name=resnet19: timm has no such model; similar: .*resnet18",
     ),
     (
         "diverges",
@@ -285,6 +322,11 @@ def test_one_message_and_its_exit_code(
         assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
 
 
+def test_a_file_for_predict_is_refused_before_the_model_is_loaded(run: Run) -> None:
+    done = run("-m", "trainers", "predict", "run=nowhere", "missing.jsonl")
+    assert (done.returncode, done.stderr) == (2, "isotrain: missing.jsonl: no such file\n")
+
+
 def test_a_traceback_for_those_who_ask(run: Run) -> None:
     done = run("train.py", "optim.lrr=1", ISOTRAIN_DEBUG="1")
     assert done.returncode == 2
@@ -323,7 +365,7 @@ def test_a_report_that_fails_leaves_a_finished_run(tmp_path: Path, cache: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert "report.html could not be written: of no shape; python -m runs report " in done.stderr
-    assert "pictures of mistakes could not be saved for the report: of no shape" in done.stderr
+    assert "texts or pictures of mistakes could not be saved for the report: of no shape" in done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], (tmp_path / "run" / "report.html").exists()) == ("finished", False)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()

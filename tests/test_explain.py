@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +104,34 @@ def test_a_run_is_explained_and_the_same_every_time(task: str, runs: dict[str, P
     ).read_text()
     run(*command, "--folder", str(tmp_path / "three"), "explain.batch_size=7")
     assert np.abs(values(tmp_path / "three")["values"] - kept["values"]).max() <= 1e-4
+
+
+def test_the_runs_page_knows_a_later_explanation(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs["questions"], folder, symlinks=True)
+    shutil.rmtree(folder / "explain", ignore_errors=True)
+    before = (folder / "report.html").read_text()
+    assert "explained after training" not in before
+    done = run("-m", "explain", f"run={folder}", *FEW, "--folder", str(tmp_path / "elsewhere"))
+    assert done.returncode in (0, 5), done.stderr
+    assert (folder / "report.html").read_text() == before
+    (folder / "report.html").write_text("my thesis")
+    done = run("-m", "explain", f"run={folder}", *FEW)
+    assert done.returncode in (0, 5), done.stderr
+    assert "report.html was not updated with the verdict" in done.stderr
+    assert (folder / "report.html").read_text() == "my thesis"
+    (folder / "report.html").unlink()
+    done = run("-m", "explain", f"run={folder}", *FEW)
+    page = (folder / "report.html").read_text()
+    (row,) = re.findall(r"<tr>\s*<td[^>]*>explanations</td>.*?</tr>", page, re.DOTALL)
+    assert verdict(folder / "explain")["status"] in row
+    assert "explained after training, 20" in row
+    assert 'href="explain/report.html"' in row
+    found = verdict(folder / "explain")
+    found["about"]["data"] = "0" * 64
+    (folder / "explain" / "verdict.json").write_text(json.dumps(found))
+    assert run("-m", "runs", "report", str(folder)).returncode == 0
+    assert "on other data than the run&#39;s" in (folder / "report.html").read_text()
 
 
 def test_answers_are_the_runs_own_whatever_it_decodes_with(run: Run, tmp_path: Path) -> None:
@@ -324,7 +354,8 @@ def test_without_boxes_pointing_is_unmeasured_and_said(run: Run, tmp_path: Path)
                 pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{number}.png")
     overrides = [each for each in IMAGES if not each.startswith(("data=", "data.sample"))]
-    data = ["data=image_folder", f"data.path={tmp_path / 'data'}", "data.image_size=64"]
+    data = ["data=image_folder", f"data.path={tmp_path / 'data'}", "data.image_size=64",
+            "data.suitable.pretrained=false", "data.suitable.stem=small"]  # fmt: skip
     assert run("train.py", *overrides, *data, f"hydra.run.dir={tmp_path / 'run'}").returncode == 0
     done = run("-m", "explain", f"run={tmp_path / 'run'}", *SMALL)
     assert done.returncode in (0, 5), done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -323,12 +324,16 @@ def test_bert_on_squad_as_typed(hub: hub_double.HubDouble, run: Command, tmp_pat
     result = run(*command, **environment)
     assert result.returncode == 0, result.stderr
     assert {"val_f1", "val_exact_match", "val_loss"} <= _final_metrics(tmp_path).keys()
+    files = "downloading .*parquet of the data set rajpurkar/squad from the Hub"
+    assert re.search(files, result.stderr), result.stderr
+    assert "downloading the model google-bert/bert-base-uncased from the Hub" in result.stderr
     asked = [path for _, path in hub.requests]
     assert any("rajpurkar/squad/resolve/" + hub_double.SQUAD_REVISION in path for path in asked)
     assert any("google-bert/bert-base-uncased/resolve/" in path for path in asked)
     # Nothing but the caches is needed for a second run.
     again = run(*command, "hydra.run.dir=again", **{**environment, "HF_HUB_OFFLINE": "1"})
     assert again.returncode == 0, again.stderr
+    assert "downloading" not in again.stderr
 
 
 def test_pretrained_resnet18_on_tiny_imagenet_as_typed(hub: hub_double.HubDouble, run: Command, tmp_path: Path) -> None:

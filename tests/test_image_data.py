@@ -27,6 +27,7 @@ from config.errors import InputError
 from datamodules.classes import select_balanced
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import decoder, image_splits
+from datamodules.sources.locations import Names
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 LABELLED = {"train": {"cat": 3, "dog": 2}, "val": {"cat": 1, "dog": 2}}
@@ -68,8 +69,12 @@ def table(file: Path, labels: list[Any], names: list[str] | None = None, column:
     return file
 
 
+def locate(names: Names) -> dict[str, list[str]]:
+    return {split: image_splits.locate(names, split) for split in ("train", "val")}
+
+
 def read(root: Path | str, **limits: int) -> tuple[list[dict[str, str]], dict[str, image_splits.Split]]:
-    survey = image_splits.survey(image_splits.locate(str(root)), limits, str(root))
+    survey = image_splits.survey(locate(Names(str(root))), limits, str(root))
     return survey.classes, {split: survey.valid_split(split) for split in survey.splits}
 
 
@@ -163,7 +168,7 @@ def test_class_folders_in_any_usual_layout(tmp_path: Path, name: str, below: str
 def test_folders_named_outright(tmp_path: Path) -> None:
     folders(tmp_path, {"one": LABELLED["train"], "two": LABELLED["val"]})
     for path, prefix in ((str(tmp_path), ""), (None, f"{tmp_path}/")):
-        splits = image_splits.survey(image_splits.locate(path, f"{prefix}one", f"{prefix}two")).splits
+        splits = image_splits.survey(locate(Names(path, f"{prefix}one", f"{prefix}two"))).splits
         assert [len(splits["train"]), len(splits["val"])] == [5, 3]
 
 
@@ -729,7 +734,7 @@ def test_problems_of_the_official_layout_are_told(tmp_path: Path, problem: str) 
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": {"cat": 2, "dog": 2}}, "no file for the val split; expected val or valid or"),
+        ({"train": {"cat": 2, "dog": 2}}, "no file for the val split; expected a folder val or valid or"),
         ({"val": {"cat": 2, "dog": 2}}, "no file for the train split"),
         ({"train": {"cat": 2}, "val": {"cat": 2}}, "only one class"),
         (

@@ -31,7 +31,7 @@ from katib.search import Search
 from pipelines import arguments, compilation
 from quality import contract
 from runs import folder as run_folders
-from runs import metric_lines, report_mistakes, rerun
+from runs import metric_lines, report_mistakes, rerun, step_metrics
 from trainers import fit, predict_images, saved_model
 
 COLUMNS = records.Columns()
@@ -110,6 +110,10 @@ def test_readers_that_do_without_a_file_do_without_a_pipe(kind: Callable[[Path],
     assert "optim.lr=1" in rerun.rerun_command(tmp_path, {"command": ["train.py", "optim.lr=1"]}).command
     kind(tmp_path / run_folders.MISTAKE_IMAGES)
     assert report_mistakes._images(tmp_path) == {}
+    kind(tmp_path / run_folders.MISTAKES)
+    assert report_mistakes._fields(tmp_path) == {}
+    kind(tmp_path / "csv" / "version_0" / "metrics.csv")
+    assert step_metrics.read(tmp_path) == {}
     with pytest.raises(OSError, match="is a pipe, a socket or a device"):
         metric_lines.read(kind(tmp_path / "metrics.jsonl"))
 
@@ -277,7 +281,7 @@ def test_more_processes_than_cores_are_refused(
     for setting in ("trainer.devices=99", "data.workers=99"):
         with pytest.raises(InputError, match=f"{setting}: as many .* this machine has 2 cores; set 16 or less"):
             fit.check_trainer(compose([*overrides, setting]), tmp_path)
-    for setting in ("trainer.devices=2", "trainer.devices=auto", "data.workers=16"):
+    for setting in ("trainer.devices=1", "trainer.devices=auto", "data.workers=16"):
         fit.check_trainer(compose([*overrides, setting]), tmp_path)
 
 

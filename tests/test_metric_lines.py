@@ -30,10 +30,14 @@ def as_katib_reads(text: str, wanted: set[str]) -> dict[str, str]:
     return {name: value for name, value, *_ in found if name in wanted}
 
 
+def shown(line: MetricLine) -> MetricLine:
+    """The line as it is printed."""
+    return line._replace(values=metric_lines.round_metrics(line.values, metric_lines.LINE_DIGITS))
+
+
 @given(lines)
 def test_reading_gives_what_was_written(line: MetricLine) -> None:
-    text = metric_lines.format_line(line)
-    assert parse_metric_line(text) == line
+    assert parse_metric_line(metric_lines.format_line(line)) == shown(line)
     assert metric_lines.from_json(metric_lines.to_json(line)) == line
 
 
@@ -42,7 +46,7 @@ def test_katib_reads_every_name_and_value(line: MetricLine) -> None:
     text = metric_lines.format_line(line)
     found = as_katib_reads(text, set(line.values) | {"epoch", "step"})
     assert {name: float(value) for name, value in found.items()} == {
-        **line.values,
+        **shown(line).values,
         "epoch": line.epoch,
         "step": line.step,
     }
@@ -57,6 +61,24 @@ def test_katib_reads_the_file_too(line: MetricLine) -> None:
     fields = json.loads(metric_lines.to_json(line))
     assert all(isinstance(value, str) for value in fields.values())
     assert {name: float(fields[name]) for name in line.values} == line.values
+
+
+def test_a_line_has_six_digits_and_the_file_all(tmp_path: Path) -> None:
+    stream, path = io.StringIO(), tmp_path / "metrics.jsonl"
+    metric_lines.write({"a": 1 / 3, "b": 123456.789, "c": 2 / 3e9, "d": 83.1}, 1, 2, stream, path)
+    assert stream.getvalue().endswith("epoch=1 step=2 a=0.333333 b=123457.0 c=6.66667e-10 d=83.1\n")
+    assert metric_lines.read(path)[0].values["a"] == pytest.approx(1 / 3, abs=1e-15)
+
+
+def test_a_line_is_folded_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    metric_lines.write({f"val_metric_{index}": 1.5 for index in range(8)}, 1, 2, stream)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 60
+    assert parse_metric_line(" ".join(line.strip() for line in lines)).values["val_metric_7"] == 1.5
 
 
 def test_the_shape_of_a_line() -> None:
@@ -107,7 +129,9 @@ def test_each_line_is_flushed_and_appended(tmp_path: Path) -> None:
         assert stream.flushed == len(stream.getvalue())
         assert metric_lines.read(path)[-1] == line
     assert len(metric_lines.read(path)) == 3
-    assert [parse_metric_line(text) for text in stream.getvalue().splitlines()] == metric_lines.read(path)
+    assert [parse_metric_line(text) for text in stream.getvalue().splitlines()] == [
+        *map(shown, metric_lines.read(path))
+    ]
 
 
 @given(st.integers(0, 5), st.integers(0, 7), st.booleans())
@@ -148,7 +172,7 @@ def test_repeated_lines_complete_a_second_file(
     finally:
         metric_lines.listeners.remove(heard.append)
     assert metric_lines.read(path) == history == heard
-    assert [parse_metric_line(text) for text in printed.getvalue().splitlines()] == history
+    assert [parse_metric_line(text) for text in printed.getvalue().splitlines()] == [*map(shown, history)]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         metric_lines.repeat(history, path, show=False)
     assert (printed.getvalue(), metric_lines.read(path)) == ("", history)
@@ -182,13 +206,13 @@ def test_rounding_changes_the_16th_digit_at_most_and_once(value: float) -> None:
 
 
 @given(st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
-def test_line_file_and_result_have_the_same_short_number(counts: tuple[int, int]) -> None:
+def test_the_number_on_a_line_is_short(counts: tuple[int, int]) -> None:
     share = 100 * (counts[0] / counts[1])
     stream = io.StringIO()
     line = metric_lines.write({"val_accuracy": share}, 1, 2, stream)
     text = stream.getvalue().split("val_accuracy=")[1].strip()
-    assert float(text) == line.values["val_accuracy"]
-    assert len(text.replace(".", "").replace("-", "").split("e")[0].lstrip("0")) <= 16  # 15 digits, and the 0 of "5.0"
+    assert float(text) == shown(line).values["val_accuracy"]
+    assert len(text.replace(".", "").replace("-", "").split("e")[0].lstrip("0")) <= 7  # 6 digits, and the 0 of "5.0"
     if counts[1] == 2000:  # every share has at most two decimals
         assert len(text.split(".")[1]) <= 2
 

@@ -204,6 +204,57 @@ def test_katib_checks_and_searches_it(command: Command, tmp_path: Path) -> None:
     assert "optim.lr=" in done.stdout
 
 
+def test_the_folder_is_named_on_the_command_line(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
+    """hydra.searchpath= and --config-dir, as in any Hydra program, in place of ISOTRAIN_CONF."""
+    folder = environment.pop("ISOTRAIN_CONF")
+    path = f"hydra.searchpath=[file://{folder}]"
+    small = ["model=counter", "data=dots", "quality=off", "logger=none", "trainer.accelerator=cpu", "trainer.threads=1"]
+    command("train.py", *small, "trainer.max_steps=2", path, "hydra.run.dir=a")
+    command("train.py", "--config-dir", folder, *small, "trainer.max_steps=2", "hydra.run.dir=b")
+    first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in "ab")
+    assert first["metrics"]["val_mae"] == second["metrics"]["val_mae"]
+    assert first["own_code"] == second["own_code"]
+    assert folder in first["own_code"]["folders"]
+    scored = command("-m", "trainers", "evaluate", "run=a", "trainer.threads=1", path, "--output", "again").stdout
+    assert "val_mae=" in scored
+    found = command("-m", "datamodules", "fingerprint", "model=counter", "data=dots", path).stdout
+    assert json.loads(found.splitlines()[-1])["val"] == first["data"]["fingerprints"]["val"]
+
+    search = ["optim.lr=loguniform(1e-3,1e-1)", "--max-trials", "1", "--parallel", "1", "-o", "counting.yaml"]
+    command("-m", "katib", "new", path, *small, "trainer.max_steps=2", *search)
+    assert path in (tmp_path / "counting.yaml").read_text()
+    command("-m", "katib", "check", "counting.yaml")
+    command("-m", "katib", "run", "counting.yaml", "--folder", "search")
+    assert "optim.lr=" in command("-m", "katib", "best", "search").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.searchpath=[nowhere]"], "hydra.searchpath=[nowhere]: no such folder on this machine"),
+        (["hydra.searchpath=[mine/conf,/tmp]"], "name one folder"),
+        (["hydra.searchpath=[pkg://counting]"], "name the folder of the package"),
+        (["--config-dir", "nowhere"], "no such folder on this machine"),
+    ],
+)
+def test_a_folder_that_cannot_be_searched_is_refused(
+    words: list[str], message: str, command: Command, environment: dict[str, str]
+) -> None:
+    del environment["ISOTRAIN_CONF"]
+    done = command("train.py", *words, "model=counter", "data=dots", expected=2)
+    assert message in done.stderr
+    if not words[0].startswith("--"):
+        done = command("-m", "katib", "new", *words, "model=counter", "optim.lr=choice(1,2)", expected=2)
+        assert message in done.stderr
+
+
+def test_trials_take_absolute_paths_only(command: Command, environment: dict[str, str]) -> None:
+    del environment["ISOTRAIN_CONF"]
+    words = ["hydra.searchpath=[mine/conf]", "model=counter", "data=dots", "quality=off"]
+    done = command("-m", "katib", "new", *words, "optim.lr=loguniform(1e-3,1e-1)", expected=2)
+    assert "trials run in another folder; name it by its absolute path" in done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_the_pipeline_takes_it(command: Command, tmp_path: Path) -> None:
     done = command(

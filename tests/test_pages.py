@@ -19,7 +19,7 @@ from tests.browser import asked
 
 from reports import charts, markdown, page
 from reports.charts import Series
-from reports.page import Cell, Piece
+from reports.page import Cell, Piece, Span
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -61,7 +61,11 @@ def test_no_html_in_python(path: Path) -> None:
 def test_hostile_text_stays_text_in_every_macro() -> None:
     kinds = ("", "number", "text", "id", "nowrap", "code", "badge", "image")
     cell = Cell(HOSTILE, href=HOSTILE, note=HOSTILE, badge=HOSTILE, sort=HOSTILE)
-    pieces = [Piece(HOSTILE), Piece(HOSTILE, mark=True), Piece(HOSTILE, underline=True, value=-1, title=HOSTILE)]
+    pieces = [
+        Piece(HOSTILE),
+        Piece(HOSTILE, mark=True, incorrect=True, title=HOSTILE),
+        Piece(HOSTILE, underline=True, value=-1, title=HOSTILE),
+    ]
     many = {f"{HOSTILE} {number}": 3 for number in range(20)}
     parts = [
         macro("badge", HOSTILE),
@@ -98,20 +102,21 @@ PART = {"label": H, "value": 1.0, "strength": -0.5, "pieces": PIECES}
 COUNTS = {H: {H: 3, "b": 1}, "b": {H: 1}}
 COMPARISON = {
     "data": H, "metric": H, "mode": H, "best": H, "count": 2, "value": 1.5, "command": H, "task": H, "curves_title": H,
-    "curves": SERIES, "times": SERIES[0],
+    "curves": SERIES, "times": SERIES[0], "second": H,
+    "axes": [(H, [(0.0, H), (1.0, H)])] * 2, "lines": [([0.1, 0.9], 0.5, H)], "scatters": [(H, SERIES)],
 }  # fmt: skip
 CARD = {"name": H, "missing": 3}
 NUMBERS = {"edges": [0, 1], "bars": {H: [3]}, "numbers": [[H, 1.0, 2.0, 0.5, 3.0]]}
 CHECK = {
-    "outcome": H, "name": H, "value": 1.0, "threshold": H, "path": H, "message": H, "summary": H, "columns": COLUMNS, "rows": ROWS,
+    "outcome": H, "name": H, "value": 1.0, "threshold": H, "path": H, "message": H, "summary": H, "note": H, "columns": COLUMNS, "rows": ROWS,
 }  # fmt: skip
 PAGES: dict[str, dict[str, Any]] = {
     "no_report": {},
     "run": {
         "status": H, "reason": H, "predictions_error": H, "summary": SUMMARY, "metrics": {"rows": [[H, H, H, None]], "note": H},
-        "curves": [(H, SERIES)], "confusion": {"counts": COUNTS, "pairs": [[H, H, 1, H]]},
+        "curves": [(H, [*SERIES, Series(H, [(0, 1), (1, 2)], style="noisy")])], "noisy": True, "confusion": {"counts": COUNTS, "pairs": [[H, H, 1, H]]},
         "mistakes": {
-            "summary": H, "error": H, "missing": H, "task": H, "columns": COLUMNS, "rows": ROWS, "groups": [H, f"{H} 2"],
+            "summary": H, "error": H, "missing": H, "note": H, "task": H, "columns": COLUMNS, "rows": ROWS, "groups": [H, f"{H} 2"],
         },
         "calibration": CALIBRATION, "timings": [[H, H, H, 0.5]], "machine": H, "gates": [[H, H, H, CELL]],
         "changes": {"run": H, "rows": [[H, H, H]]}, "configuration": H, "lineage": [[H, H, H]], "command": H,
@@ -145,7 +150,7 @@ PAGES: dict[str, dict[str, Any]] = {
         ],
     },
     "search": {
-        "summary": SUMMARY, "command": H, "history": SERIES, "objective": H, "curves": SERIES, "statuses": [(H, H)],
+        "summary": SUMMARY, "command": H, "history": SERIES, "objective": H, "curves": SERIES, "x_label": H, "statuses": [(H, H)],
         "axes": [(H, [(0, H), (1, H)])], "lines": [([0.5], 0.5, H)], "importances": [(H, H, 0.5)], "count": 3, "few": 30,
         "minimum": 6, "parameters": [(H, "number")], "trials": [[CELL, H, H, H, H]],
     },
@@ -326,9 +331,32 @@ def test_a_highlighted_text_is_the_text() -> None:
     assert re.sub("<[^>]*>", "", macro("highlight", pieces)) == text.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def test_an_excerpt_marks_a_part() -> None:
-    assert page.mark_excerpt("abcdefgh", 3, 5, 2) == [Piece("... bc"), Piece("de", mark=True), Piece("fg ...")]
-    assert page.mark_excerpt("abc", 0, 0, 9) == [Piece(""), Piece("∅", mark=True), Piece("abc")]
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([], "abcd ... "),
+        ([Span(3, 5)], " ... bc[de]fg ... "),
+        ([Span(3, 5), Span(4, 7, incorrect=True)], " ... bc[d][~e~]~fg~hi ... "),
+        ([Span(1, 2), Span(14, 15, incorrect=True)], "a[b]cd ... mn~o~p"),
+        ([Span(0, 3, incorrect=True), Span(1, 2)], "~a~[~b~]~c~de ... "),
+        ([Span(5, 5)], " ... de[∅]fg ... "),
+        ([Span(99, 120, incorrect=True)], " ... op~∅~"),
+        ([Span(-3, 2)], "[ab]cd ... "),
+        ([Span(0, 99)], "[abcdefghijklmnop]"),
+    ],
+)
+def test_an_excerpt_marks_parts(spans: list[Span], expected: str) -> None:
+    pieces = page.mark_excerpt("abcdefghijklmnop", spans, 2)
+    texts = [f"~{piece.text}~" if piece.incorrect else piece.text for piece in pieces]
+    assert "".join(f"[{text}]" if piece.mark else text for piece, text in zip(pieces, texts, strict=True)) == expected
+
+
+def test_an_excerpt_of_nothing() -> None:
+    assert page.mark_excerpt("", [Span(0, 3, "a")], 9) == [Piece("∅", mark=True, title="a")]
+    assert page.mark_excerpt("abc", [Span(0, 0)], 9) == [Piece("∅", mark=True), Piece("abc")]
+    assert macro("highlight", [Piece("a", mark=True, incorrect=True, title="b")]).strip() == (
+        '<mark class="incorrect" title="b">a</mark>'
+    )
 
 
 def test_charts_leave_out_what_is_no_number() -> None:
@@ -361,3 +389,26 @@ def test_confusions_of_many_classes_fit() -> None:
     html = macro("confusion", counts, file="charts")
     assert html.count("<rect") == 401
     assert len(html) < 100_000
+
+
+def test_smoothing_is_the_unbiased_moving_average() -> None:
+    points = [(0.0, 1.0), (1.0, 3.0), (2.0, -1.0)]
+    assert charts.smooth(points, 0) == points
+    assert charts.smooth([(step, 5.0) for step in range(3)], 0.9) == [(step, pytest.approx(5)) for step in range(3)]
+    # Weights of the past of 0.5: (1 * 1 + 2 * 3) / 3, then (1 * 1 + 2 * 3 + 4 * -1) / 7.
+    assert [y for _, y in charts.smooth(points, 0.5)] == [1, pytest.approx(7 / 3), pytest.approx(3 / 7)]
+
+
+def test_a_long_curve_keeps_its_ends_and_its_extremes() -> None:
+    points = [(float(step), 500.0 if step == 70_123 else step % 7) for step in range(100_000)]
+    points[31_001] = (31_001.0, -80.0)
+    plot = charts.plot_xy([Series("loss", points, style="noisy")], "step", 340, 180)
+    assert plot is not None
+    (row,) = plot.series
+    drawn = [tuple(map(float, pair.split(","))) for pair in row.path.split()]
+    assert len(drawn) <= 4 * (charts.COLUMNS + 1)
+    assert drawn == sorted(drawn, key=lambda point: point[0])
+    assert {plot.x.start, plot.x.stop, plot.x.pixel(70_123), plot.x.pixel(31_001)} <= {x for x, _ in drawn}
+    assert {plot.y.start, plot.y.stop} == {max(y for _, y in drawn), min(y for _, y in drawn)}
+    assert len(row.smoothed) == len(charts.SMOOTHING) - 1
+    assert row.dots == []

@@ -73,6 +73,7 @@ def test_settings_reach_the_pods(run: Run, tmp_path: Path) -> None:
         (["+larg=1"], "unknown setting larg"),
         (["large.cpu=x"], "Invalid cpu"),
         (["large.gpus=-1"], "0 or more"),
+        (["large.gpu=1"], "large.gpu=1: must be the name of the GPU's resource, such as nvidia.com/gpu; large.gpus is"),
         (["name=My_Pipeline"], "lower-case letters"),
         (["root=runs"], "must be an absolute path"),
         (["-o", "nowhere/x.yaml"], "cannot write nowhere/x.yaml"),

@@ -33,6 +33,7 @@ INVALID = {
     "baseline": ["outputs/a"],
     "margin": ["", "-1", ".nan", ".inf", "true", "x"],
     "minimum": ["", "-1", "0.5", "true"],
+    "floor": ["", "x", "true", ".nan", "inf"],
     "promote": ["", "1", "x"],
     "when": ["", "never"],
     "refresh": [""],
@@ -44,7 +45,7 @@ INVALID = {
 VALID = {
     "trials": ["0"], "baseline": ["", "champion", "/runs/a"], "margin": ["0", "0.5", "1e-3", "2"], "minimum": ["0", "100"],
     "registered": ["it's mine"], "server": ["http://mlflow:5000", "sqlite:////runs/mlflow.db", "databricks"],
-    "root": ["/runs"], "image": ["registry/isotrain@sha256:1"], "refresh": ["2026-11"], "promote": ["false"],
+    "root": ["/runs"], "image": ["registry/isotrain@sha256:1"], "refresh": ["2026-11"], "floor": ["80", "1e-3", "-2.5"], "promote": ["false"],
 }  # fmt: skip
 
 

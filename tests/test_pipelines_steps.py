@@ -22,6 +22,7 @@ from tests.katib_api_double import Api
 from config import source_code
 from config.errors import ExecutionError, InputError
 from config.files import read_json, write_json
+from config.known_results import KNOWN_RESULTS
 from pipelines import artifacts, compilation, graph, interruption, known_results, record, report, steps, unfinished
 from pipelines.verdict import Verdict
 
@@ -330,6 +331,26 @@ def test_only_what_is_no_worse_than_the_champion_is_promoted(
     assert ("it was not promoted" in told) != promotes
 
 
+@pytest.mark.parametrize(("status", "promotes"), [("passed", True), ("failed", False), ("unevaluated", False)])
+def test_without_a_champion_the_floor_decides(
+    status: str, promotes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = Stub({
+        "champion": None, "floor": {"status": status, "reason": "val_f1 7, at least 5"},
+        "register": {"name": "m", "version": "1", "aliases": ["candidate"], "reason": "Explanations: failed" * promotes},
+    })  # fmt: skip
+    monkeypatch.setattr(steps, "run_command", stub)
+    summary, metrics = made(dsl.Markdown, tmp_path / "s"), made(dsl.Metrics, tmp_path / "m")
+    given = ["champion", 0.5, 100, "m", "", ["data=squad"], str(tmp_path), metrics, summary, "5"]
+    said = steps.evaluate("run", *given)
+    assert "-m runs floor run --floor=5 --json" in map(" ".join, stub.asked)
+    assert str(Verdict.from_json(said)) == f"{status}: there is no champion yet; val_f1 7, at least 5"
+    steps.register("run", said, True, "enforce warn", "m", "", str(tmp_path), summary)
+    assert ("--champion --instead-of none" in " ".join(stub.asked[-1])) == promotes
+    told = read_json(record.run_folder(str(tmp_path)) / "steps" / "register.json")["verdict"]
+    assert told.endswith("not promoted: Explanations: failed" if promotes else "val_f1 7, at least 5")
+
+
 def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A cached step returns a folder that somebody may have removed: its gate must not pass."""
     with pytest.raises(SystemExit):
@@ -447,14 +468,13 @@ def test_the_benchmark_gate(model: str, data: str, value: float, verdict: str) -
 
 
 def test_known_results_are_of_configurations_that_exist() -> None:
-    for each in yaml.safe_load(known_results.KNOWN_RESULTS.read_text()):
+    for each in yaml.safe_load(KNOWN_RESULTS.read_text()):
         assert (ROOT / "conf" / "model" / f"{each['model']}.yaml").exists()
         assert (ROOT / "conf" / "data" / f"{each['data']}.yaml").exists()
         assert each["floor"] <= each["published"] <= 100
         assert each["source"]
     assert not any(
-        "sample" in each["data"] or each["data"] == "shapes"
-        for each in yaml.safe_load(known_results.KNOWN_RESULTS.read_text())
+        "sample" in each["data"] or each["data"] == "shapes" for each in yaml.safe_load(KNOWN_RESULTS.read_text())
     )
 
 

@@ -81,6 +81,7 @@ def test_other_kinds_of_clipping_learn_with_a_scaled_loss(optimizer: dict[str, A
         "trainer.strategy=deepspeed",
         "trainer.accelerator=gpu",
         "trainer.devices=0",
+        "trainer.devices=2",
         "trainer.overfit_batches=1.5",
         "trainer.max_time=tomorrow",
         "trainer.profiler=none_such",

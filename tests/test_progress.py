@@ -1,6 +1,7 @@
 """Progress is for a person at a terminal: a bar with the time left there, plain lines elsewhere, never on stdout."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -39,16 +40,36 @@ def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_p
     stdout, _ = process.communicate()
     assert process.returncode == 0, shown
     text = shown.decode()
-    assert re.search(r"training:\s+\d+%\|.*\d+/20 \[[\d:]+<[\d:]+", text), text
+    assert re.search(r"training:\s+\d+%\|.*\d+/20 \[[\d:]+<[\d:]+,.*(step/s|s/step)", text), text
+    assert re.search(r"training: [^\r]*, loss [\d.]+\]", text), text
+    visible = [re.sub(r"\x1b\[\w", "", line) for line in re.split(r"[\r\n]+", text)]
+    assert max(len(line) for line in visible if " " in line.strip()) <= 80, visible  # a path is not broken
+    bars = {line.split(":")[0] for line in visible if "%|" in line}
+    assert bars <= {"training", "validating", "tokenising"}, bars
     *epochs, best = [parse_metric_line(line).step for line in stdout.splitlines()]
     assert epochs == [10, 20]
     assert best in epochs
     assert "\r" not in stdout
 
 
-def test_no_bar_in_a_pipe(run: Run) -> None:
+def test_no_bar_in_a_pipe_and_a_block_at_both_ends(run: Run, tmp_path: Path) -> None:
     done = run(*QUESTIONS, "trainer.max_steps=2", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    blocks = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line[:1].islower()}
+    assert re.fullmatch(r"bert_tiny: [\d,]+ parameters, random weights", blocks["model"]), lines
+    assert re.fullmatch(r"squad_sample: \d+ questions to train on, \d+ to validate on", blocks["data"]), lines
+    assert re.fullmatch(r"cpu \(1 thread\), precision \S+", blocks["device"]), lines
+    assert re.fullmatch(r"2 steps, 0\.\d+ epochs, batch size \d+", blocks["training"]), lines
+    assert (blocks["folder"], blocks["report"]) == ("run", "run/report.html")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert blocks["best"].startswith(f"epoch 1, step 2: val_loss={record['metrics']['val_loss']:.6g} "), lines
+    commands = [line.removeprefix("next").strip() for line in lines if " python -m " in line]
+    assert commands == [
+        "python -m trainers evaluate run=run",
+        "python -m trainers predict run=run FILE",
+        "python -m runs compare run OTHER_RUN",
+    ]
     assert "\r" not in done.stderr
     assert "%|" not in done.stderr
     assert "\x1b" not in done.stderr + done.stdout

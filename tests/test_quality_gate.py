@@ -70,7 +70,12 @@ def test_a_broken_contract_stops_training_and_leaves_its_report(run: Any, tmp_pa
     assert "Traceback" not in done.stderr
     assert "every answer is where it says to be (1 row, e.g. train-3)" in done.stderr
     report = (tmp_path / "run" / "quality" / "report.html").read_text()
-    assert "<mark>" in report
+    assert "How many thousand people had the train town in 1203?" in report
+    places = re.findall(r'<(?:span class="incorrect"|mark) title="(?:not )?at character (\d+)">([^<]*)<', report)
+    texts = re.findall(r'<(?:mark|span)(?: class="incorrect")? title="[^"]*at character[^>]*>([^<]*)<', report)
+    assert len({place for place, _ in places}) == 2
+    assert "".join(texts).startswith("5 thousand people")
+    assert "A dashed underline is where a part is declared to be" in report
     assert "train-3" in report
     rows = [json.loads(line) for line in (tmp_path / "run" / "quality" / "rows.jsonl").read_text().splitlines()]
     assert {row["id"] for row in rows if row["check"] == "every answer is where it says to be"} == {"train-3"}

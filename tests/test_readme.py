@@ -1,10 +1,12 @@
 """The commands in README.md and docs/: those marked with `<!-- test -->` are run, all others must make sense.
 
 A mark stands on a line of its own before a ```bash block. The marked commands of one file run one after
-another in one folder that has the repository's entries, as a user's checkout has. The others must name
-programs, scripts, modules and make targets that exist, and overrides that compose.
+another in one folder that has the repository's entries, as a user's checkout has; `<!-- test with OVERRIDES -->` adds
+overrides to those of train.py, so that they end soon. The others must name programs, scripts, modules and make targets
+that exist, options that are in the command's --help, and overrides that compose.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -23,9 +25,28 @@ from config.messages import explain_error
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
-BLOCK = re.compile(r"(?P<mark><!-- test -->\s*\n)?^```(?:bash|sh|console)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?P<mark><!-- test(?: with (?P<small>[^>]*))? -->\s*\n)?^```(?:bash|sh|console)\n(?P<body>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
 # Tools that a reader has, or is told to get.
-TOOLS = {"git", "cd", "export", "pip", "uv", "source", "kill", "tail", "cat", "echo", "docker", "kubectl"}
+TOOLS = {
+    "git",
+    "cd",
+    "export",
+    "pip",
+    "uv",
+    "source",
+    "kill",
+    "tail",
+    "cat",
+    "echo",
+    "eval",
+    "printf",
+    "mkdir",
+    "docker",
+    "kubectl",
+}
 
 
 class Line(NamedTuple):
@@ -34,6 +55,7 @@ class Line(NamedTuple):
     page: str
     command: str
     marked: bool
+    small: str = ""
 
 
 def commands(page: Path) -> list[Line]:
@@ -43,7 +65,7 @@ def commands(page: Path) -> list[Line]:
         for line in re.sub(r"\\\n\s*", "", block["body"]).splitlines():
             command = line.strip().removeprefix("$ ")
             if shlex.split(command, comments=True):
-                found.append(Line(page.name, command, block["mark"] is not None))
+                found.append(Line(page.name, command, block["mark"] is not None, block["small"] or ""))
     return found
 
 
@@ -67,9 +89,16 @@ def problem(command: str) -> str | None:
     if program in ("python", "python3"):
         if arguments[:1] == ["-m"]:
             module = arguments[1].replace(".", "/")
-            places = [ROOT / "src" / module / "__main__.py", ROOT / module / "__main__.py"]
-            known = any(place.exists() for place in places) or arguments[1] in ("pip", "venv", "pytest")
-            return None if known else f"there is no command python -m {arguments[1]}"
+            places = [
+                ROOT / "src" / module / "__main__.py",
+                ROOT / module / "__main__.py",
+                ROOT / "src" / f"{module}.py",
+            ]
+            if arguments[1] in ("pip", "venv", "pytest"):
+                return None
+            if not any(place.exists() for place in places):
+                return f"there is no command python -m {arguments[1]}"
+            return _option(arguments[1], arguments[2:]) or _overrides(arguments[1], arguments[2:])
         return _script(arguments)
     return None if program in TOOLS or shutil.which(program, path=_path()) else f"there is no program {program}"
 
@@ -78,8 +107,27 @@ def _script(arguments: list[str]) -> str | None:
     script = next((a for a in arguments if a.endswith(".py")), None)
     if script is None or not (ROOT / script).exists():
         return f"there is no script {script}"
+    return _composition(arguments[arguments.index(script) + 1 :])
+
+
+def _overrides(module: str, arguments: list[str]) -> str | None:
+    """What is wrong with the overrides of a command that composes the configuration of train.py."""
+    if module not in ("quality", "explain", "trainers", "datamodules", "pipelines", "katib"):
+        return None
+    if module == "pipelines" and arguments[:1] not in (["run"], ["submit"]):
+        return None  # compile and check take keys of conf/pipeline.yaml
+    after_option = {index + 1 for index, word in enumerate(arguments) if re.fullmatch("--?[a-z-]+", word)}
+    words = [word for index, word in enumerate(arguments) if index not in after_option and not word.startswith("-")]
+    # These name saved models, and a value such as loguniform(1e-5,1e-4) is a range of a search.
+    words = [word for word in words if not re.search(r"^(run|reference)=|[({$]", word)]
+    any_task = module not in ("pipelines", "katib") and not any(word.startswith("model") for word in words)
+    return _composition([*(["model=majority"] * any_task), *words])
+
+
+def _composition(arguments: list[str]) -> str | None:
+    """What is wrong with overrides of train.py."""
     # A placeholder (<folder>, …) or a list of choices to sweep over is for the reader to fill in.
-    given = [a for a in arguments[arguments.index(script) + 1 :] if "=" in a and not re.search("[<…,]", a)]
+    given = [a for a in arguments if "=" in a and not re.search("[<…,]", a)]
     try:
         config = (compose if any(a.startswith("hydra.") for a in given) else compose_cached)(given)
         # Paths of loggers refer to the run's folder, which exists in a run alone.
@@ -88,6 +136,27 @@ def _script(arguments: list[str]) -> str | None:
     except Exception as error:  # whatever the command line would say
         return explain_error(error)
     return None
+
+
+def _option(module: str, arguments: list[str]) -> str | None:
+    """What is wrong with the options of `python -m MODULE [SUBCOMMAND]`, by its --help."""
+    options = [word.partition("=")[0] for word in arguments if re.match("--?[a-z]", word)]
+    # What follows a shell operator is another command's.
+    if not options or any(word in ("|", "&&", ";") for word in arguments):
+        return None
+    subcommand = [word for word in arguments[:1] if re.fullmatch("[a-z-]+", word) and not word.startswith("-")]
+    text = _help_text(module, *subcommand)
+    wrong = [option for option in options if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text)]
+    return f"python -m {module} {' '.join(subcommand)} has no option {wrong[0]}" if wrong else None
+
+
+@functools.cache
+def _help_text(module: str, *subcommand: str) -> str:
+    command = [sys.executable, "-m", module, *subcommand, "--help"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _path() -> str:
@@ -114,8 +183,11 @@ def test_marked_commands_run(page: str, tmp_path: Path, cache: Path) -> None:
     for line in ALL:
         if line.page != page or not line.marked:
             continue
+        command = line.command
+        if line.small and "train.py" in command:
+            command = re.sub(r"\s#\s.*", "", command) + f" {line.small}"
         result = subprocess.run(
-            ["bash", "-c", line.command],
+            ["bash", "-c", command],
             cwd=tmp_path,
             env=environment,
             text=True,
@@ -123,7 +195,7 @@ def test_marked_commands_run(page: str, tmp_path: Path, cache: Path) -> None:
             timeout=600,
             check=False,
         )
-        assert result.returncode == 0, f"{line.command}\n{result.stdout}\n{result.stderr}"
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +210,15 @@ def test_marked_commands_run(page: str, tmp_path: Path, cache: Path) -> None:
         ("python train.py data.batch_size=0", "batch_size"),
         ("python -m nothing here", "python -m nothing"),
         ("python -m datamodules prepare", None),
+        ("python -m runs list -n 3 --sort val_f1   # --nothing", None),
+        ("python -m runs list --sorted val_f1", "python -m runs list has no option --sorted"),
+        ("python -m quality data=squad --foldr x", "python -m quality  has no option --foldr"),
+        ("python -m quality data=sqad", "data=sqad"),
+        ("python -m katib run x.yaml --max-trials 2 optim.lrr=1", "lrr"),
+        (
+            "python -m pipelines run model=bert_tiny data=squad_sample -p benchmark=enforce data.batch_size=0",
+            "batch_size",
+        ),
         ("make tset", "no target tset"),
         ('make train ARGS="model=bert"', None),
         ("no-such-tool --help", "there is no program"),

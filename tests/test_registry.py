@@ -55,7 +55,13 @@ def registered(run: Run, *arguments: str | Path) -> Any:
 def test_a_model_is_registered_with_its_card_and_lineage(run: Run, tmp_path: Path) -> None:
     folder, server = made(tmp_path / "a", quality="passed", explain="warned"), f"sqlite:///{tmp_path}/m/mlflow.db"
     found = registered(run, folder, "--server", server, "--licence", "MIT", "--use", "Answers about ships.")
-    assert found == {"name": "question_answering-squad_sample", "version": "1", "aliases": ["candidate"], "new": True}
+    assert found == {
+        "name": "question_answering-squad_sample",
+        "version": "1",
+        "aliases": ["candidate"],
+        "new": True,
+        "reason": "",
+    }
     version = client(server).get_model_version(found["name"], "1")
     assert version.tags["model_sha256"] == lineage.folder_digest(folder / "model")
     assert version.tags["data_val"] == made_runs.MARK
@@ -81,16 +87,18 @@ def test_a_model_is_registered_with_its_card_and_lineage(run: Run, tmp_path: Pat
 def test_aliases_move_and_go_back(run: Run, tmp_path: Path, mlflow_store: Store) -> None:
     server = ["--server", mlflow_store(tmp_path / "mlflow.db"), "--name", "it's mine"]
     one, two, three = (made(tmp_path / name, seed) for seed, name in enumerate("abc", 1))
-    assert registered(run, one, "--champion", *server)["aliases"] == ["champion"]
+    champion = ("--champion", "--justification", "a test")
+    assert registered(run, one, *champion, *server)["aliases"] == ["champion"]
     assert registered(run, two, *server)["aliases"] == ["candidate"]
-    assert registered(run, two, "--champion", *server) == {
+    assert registered(run, two, *champion, *server) == {
         "name": "it's mine",
         "version": "2",
         "aliases": ["champion"],
         "new": False,
+        "reason": "",
     }
     assert registered(run, one, *server)["aliases"] == ["previous", "candidate"]
-    assert registered(run, three, "--champion", *server)["version"] == "3"
+    assert registered(run, three, *champion, *server)["version"] == "3"
     back = registered(run, "--rollback", *server)
     assert (back["version"], back["aliases"]) == ("2", ["champion"])
     known = client(server[1]).get_registered_model("it's mine").aliases
@@ -185,7 +193,7 @@ def test_a_server_and_one_that_does_not_answer(run: Run, tmp_path: Path) -> None
                 assert time.monotonic() < end, (tmp_path / "log").read_text()
                 assert server.poll() is None
                 time.sleep(0.3)
-        assert registered(run, folder, "--server", address, "--champion")["aliases"] == ["champion"]
+        assert registered(run, folder, "--server", address, "--champion", "--floor", "1")["aliases"] == ["champion"]
         version = client(address).get_model_version_by_alias("question_answering-squad_sample", "champion")
         assert version.tags["model_sha256"] == lineage.folder_digest(folder / "model")
     finally:
@@ -272,7 +280,8 @@ def test_only_the_version_that_was_compared_with_is_replaced(run: Run, tmp_path:
     one, two, three = (made(tmp_path / str(number), seed=number) for number in (1, 2, 3))
 
     def aliases(folder: Path, instead: str) -> list[str]:
-        return list(registered(run, folder, *more, "--champion", "--instead-of", instead)["aliases"])
+        judged = ("--floor", "1") if instead == "none" else ()
+        return list(registered(run, folder, *more, "--champion", "--instead-of", instead, *judged)["aliases"])
 
     assert aliases(one, "none") == ["champion"]
     assert aliases(two, "none") == ["candidate"]  # another was first
@@ -281,7 +290,7 @@ def test_only_the_version_that_was_compared_with_is_replaced(run: Run, tmp_path:
     assert aliases(two, "1") == ["champion"]  # it is already
     assert run("-m", "runs", "register", "--rollback", *more).returncode == 0
     assert "champion" not in aliases(two, "1")  # it was taken down, and stays so until a person says otherwise
-    assert "champion" in registered(run, two, *more, "--champion")["aliases"]
+    assert "champion" in registered(run, two, *more, "--champion", "--floor", "1")["aliases"]
 
 
 @pytest.mark.slow
@@ -294,7 +303,7 @@ def test_a_champions_run_can_be_had_from_anywhere(run: Run, tmp_path: Path) -> N
     for number in (1, 2):
         folder = made(tmp_path / str(number), seed=number, quality="passed")
         (folder / "quality" / "sample.parquet").write_bytes(b"reference")
-        registered(run, folder, "--server", server, "--name", "ships", "--champion")
+        registered(run, folder, "--server", server, "--name", "ships", "--champion", "--floor", "1")
         found = json.loads(run(*asked, "--json").stdout)
         assert (found["version"], found["run"], found["data"]["val"]) == (str(number), str(folder), made_runs.MARK)
         for name in ("run.json", "predictions.jsonl", "model/model.safetensors", "quality/sample.parquet"):

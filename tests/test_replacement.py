@@ -369,7 +369,7 @@ def test_a_champion_replaces_only_the_files_of_an_earlier_download(
     tmp_path: Path, mlflow_store: Callable[[Path], str]
 ) -> None:
     server = mlflow_store(tmp_path / "m" / "mlflow.db")
-    registry.register_run(made(tmp_path / "1", quality="passed"), "ships", server, champion=True)
+    registry.register_run(made(tmp_path / "1", quality="passed"), "ships", server, champion=True, floor=0.0)
     made(tmp_path / "mine", seed=3)
     for folder in ("mine", "m", "1"):
         before = snapshot(tmp_path / folder)
@@ -383,7 +383,7 @@ def test_a_champion_replaces_only_the_files_of_an_earlier_download(
         registry.find_champion("ships", server, tmp_path / folder)
         assert (tmp_path / folder / "model" / "model.safetensors").read_bytes() == bytes([1]) * 1000
     (tmp_path / "empty" / "notes.txt").write_text(TEXT)
-    registry.register_run(made(tmp_path / "2", seed=2), "ships", server, champion=True)
+    registry.register_run(made(tmp_path / "2", seed=2), "ships", server, champion=True, floor=0.0)
     registry.find_champion("ships", server, tmp_path / "empty")
     assert (tmp_path / "empty" / "model" / "model.safetensors").read_bytes() == bytes([2]) * 1000
     assert (tmp_path / "empty" / "notes.txt").read_text() == TEXT

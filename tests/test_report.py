@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests import made_runs
 from tests.browser import asked, needs_nothing
 from tests.conftest import Run
+from tests.test_pages import PAGES
 
 from config import files
+from reports.page import data_uri, write
 from runs import folder as folders
-from runs import lineage, metric_lines, report_metrics
+from runs import lineage, metric_lines, report_metrics, step_metrics
 from runs.rerun import rerun_command
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>\"'&amp; \u202e\x07"
@@ -72,7 +75,7 @@ def test_a_trained_runs_page(task: str, trained: Path, run: Run) -> None:
     found = tables(page)
     metrics = {row[0]: row[1] for row in found["metric|value|95 % interval|range of examples"]}
     assert {name: float(value.replace(",", "")) for name, value in metrics.items()} == {
-        name: pytest.approx(value, rel=1e-4) for name, value in record["metrics"].items()
+        name: pytest.approx(value, rel=6e-4) for name, value in record["metrics"].items()
     }
     gates = {row[0]: row[1] for row in found["gate|verdict|reason|report"]}
     assert gates["data contract"] == record["quality"]["status"]
@@ -99,6 +102,44 @@ def test_a_trained_runs_page(task: str, trained: Path, run: Run) -> None:
         assert all(widths)  # the browser could read every one of them
     else:
         assert "What" in said or "Where" in said
+        rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        wrong_rows = {row["id"]: row for row in rows if not row["exact_match"]}
+        kept = [json.loads(line) for line in (folder / "mistakes.jsonl").read_text().splitlines()]
+        assert {entry["id"] for entry in kept} == set(wrong_rows)
+        shown = asked(page, PARAGRAPHS)
+        assert len(shown) == len(wrong_rows)
+        known = {(text, row["prediction"]) for row in wrong_rows.values() for text in row["answers"]}
+        assert set(map(tuple, shown)) <= known
+
+
+PARAGRAPHS = """
+const join = (cell, selector) => [...cell.querySelectorAll(selector)].map(each => each.textContent).join('');
+return [...document.querySelectorAll('td.pieces')].map(cell => [join(cell, 'mark'), join(cell, '.incorrect')]);
+"""
+
+
+def test_paragraphs_of_mistakes(run: Run, tmp_path: Path) -> None:
+    rows = made_runs.questions(8, 0.0, 1)
+    for row in rows:
+        row |= {"prediction": "Bb cc", "start": 3, "end": 8}
+    folder = made_runs.write(tmp_path / "a", rows)
+    texts = [
+        {"id": "q0", "context": "Aa Bb cc dd", "true_answers": [{"text": "cc dd", "answer_start": 6}]},
+        {"id": "q1", "context": "Aa Bb cc dd", "true_answers": []},
+        {"id": "other", "context": 3},
+    ]
+    (folder / "mistakes.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    report(run, folder)
+    page, head = folder / "report.html", "F1|confidence|question|answer|predicted|paragraph|document"
+    assert sorted(asked(page, PARAGRAPHS)) == [["", ""]] * 6 + [["", "Bb cc"], ["cc dd", "Bb cc"]]
+    assert sorted(row[5] for row in tables(page)[head])[-2:] == ["Aa Bb cc dd"] * 2
+    for damage in ('{"id": []}\n', '{"id": "q0", "con', "[1]\n"):
+        (folder / "mistakes.jsonl").write_text(damage)
+        report(run, folder)
+        assert len(tables(page)[head.replace("|paragraph", "")]) == 8
+    (folder / "mistakes.jsonl").write_text('{"id": "q0", "context": "x", "true_answers": 3}\n')
+    report(run, folder)
+    assert "The table cannot be shown: TypeError" in asked(page, "return document.body.innerText")
 
 
 def test_it_reads_at_any_width_light_and_dark(trained: Path, run: Run) -> None:
@@ -179,7 +220,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_an_index_of_200_runs(many: Path, run: Run) -> None:
     report(run, many)
-    page, head = many / "report.html", "run|status|model|data|metric|value|time|started"
+    page, head = many / "report.html", "run|status|model|data|metric|value|seed|time|started"
     assert needs_nothing(page)
     rows = {row[0].splitlines()[0]: row for row in tables(page)[head]}
     assert len(rows) == 200
@@ -187,7 +228,7 @@ def test_an_index_of_200_runs(many: Path, run: Run) -> None:
     assert "cannot be read" in asked(many / "half" / "report.html", "return document.body.innerText")
     for name in ("000", "196", "half"):
         record = folders.read_record(many / name)
-        assert float(rows[name][5]) == pytest.approx(record["metrics"]["val_f1"], rel=1e-4)
+        assert float(rows[name][5]) == pytest.approx(record["metrics"]["val_f1"], rel=6e-4)
     links = asked(page, "return [...document.querySelectorAll('a')].map(each => each.getAttribute('href'))")
     assert len(links) == 198
     assert all((many / link).exists() for link in links)
@@ -199,6 +240,41 @@ def test_an_index_of_200_runs(many: Path, run: Run) -> None:
     best = max(range(197), key=lambda number: folders.read_record(many / f"{number:03}")["metrics"]["val_f1"])
     said = asked(page, "return document.body.innerText")
     assert re.search(rf"python -m runs compare \d+ {best:03}", said) or "half" in said
+
+
+def test_the_page_of_a_sweep(run: Run, tmp_path: Path) -> None:
+    """The best is compared with its runner-up; parallel coordinates, and a scatter of each parameter."""
+    for number, lr in enumerate((1e-5, 1e-3, 1e-4, 1e-2)):
+        rows = made_runs.questions(40, 0.2 + number / 5, 1)
+        schedule = "linear" if number % 2 else "cosine"
+        made_runs.write(tmp_path / str(number), rows, seed=number, optim={"lr": lr, "schedule": schedule, "warmup": 0})
+    report(run, tmp_path)
+    page = tmp_path / "report.html"
+    assert needs_nothing(page)
+    rows = tables(page)["run|status|model|data|metric|value|optim.lr|optim.schedule|seed|time|started"]
+    assert {(row[0], *row[6:9]) for row in rows} >= {("3", "0.01", "linear", "3"), ("2", "0.0001", "cosine", "2")}
+    values = {row[0]: float(row[5]) for row in rows}
+    best, second = sorted(values, key=values.__getitem__, reverse=True)[:2]
+    said = asked(page, "return document.body.innerText")
+    assert f"python -m runs compare {second} {best} in this page's folder" in said
+    lines = asked(page, "return document.querySelectorAll('svg.wide polyline').length")
+    assert lines == 4
+    cards = asked(page, "return [...document.querySelectorAll('h3')].map(each => each.textContent)")
+    assert [card for card in cards if " and " in card] == [
+        "val_f1 and training time", "val_f1 and optim.lr", "val_f1 and optim.schedule", "val_f1 and seed",
+    ]  # fmt: skip
+    axes = asked(page, "return [...document.querySelectorAll('svg text')].map(each => each.textContent)")
+    assert {"log10(optim.lr)", "optim.schedule: 0 = cosine, 1 = linear"} <= set(axes)
+
+
+def test_the_page_of_two_runs(run: Run, tmp_path: Path) -> None:
+    """They are compared; a sweep has three runs at least."""
+    for number in (1, 2):
+        made_runs.write(tmp_path / str(number), made_runs.questions(40, 0.3 * number, 1), optim={"lr": 0.1 * number})
+    report(run, tmp_path)
+    said = asked(tmp_path / "report.html", "return document.body.innerText")
+    assert "python -m runs compare 1 2 in this page's folder" in said
+    assert "Hyperparameters" not in said
 
 
 def test_one_run_above_its_folder_and_what_it_differs_by(run: Run, tmp_path: Path) -> None:
@@ -328,3 +404,93 @@ def test_one_run_of_a_sweep_is_done_again_alone(run: Run, tmp_path: Path) -> Non
     words = shlex.split(run("-m", "runs", "show", str(folder), "--command").stdout)
     assert "seed=4" in words
     assert "--multirun" not in words
+
+
+def step_lines(folder: Path, session: int, rows: list[tuple[int, float | str]]) -> None:
+    """A session's file of the CSV logger, with a validation of another loss at step 4."""
+    lines = [f"0.5,{step},{loss}," for step, loss in rows]
+    (folder / "csv" / f"version_{session}").mkdir(parents=True)
+    text = "\n".join(["lr,step,train_loss,val_loss", *lines, ",4,9.5,9.5", ""])
+    (folder / "csv" / f"version_{session}" / "metrics.csv").write_text(text)
+
+
+def test_the_losses_of_every_logged_step(tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "a", made_runs.questions(10, 0.5, 1))
+    assert step_metrics.read(folder) == {}
+    step_lines(folder, 0, [(2, 3.0), (4, 2.0), (6, 1.5), (8, 7.0)])
+    assert step_metrics.read(folder)["train_loss"] == [(2, 3.0), (4, 2.0), (6, 1.5), (8, 7.0)]
+    step_lines(folder, 10, [(6, 1.25), (8, 1.0), (10, "nan")])  # resumed at step 4, the latest of all
+    step_lines(folder, 9, [])
+    assert step_metrics.read(folder)["train_loss"] == [(2, 3.0), (4, 2.0), (6, 1.25), (8, 1.0)]
+    assert [step for step, _ in step_metrics.read(folder)["lr"]] == [2, 4, 6, 8, 10]
+    for damage in (b"lr,step\n1,x\n", b"\xff", b"lr,step,train_loss\n1,2,3\n\0\xfe"):
+        (folder / "csv" / "version_9" / "metrics.csv").write_bytes(damage)
+        assert step_metrics.read(folder) == {}
+
+
+SHOWN = """
+return [...document.querySelectorAll('svg polyline')].filter(line => getComputedStyle(line).display !== 'none')
+  .map(line => [line.getAttribute('class'), getComputedStyle(line).strokeOpacity]);
+"""
+
+
+def test_smoothing_is_chosen_without_a_script(run: Run, tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "a", made_runs.questions(10, 0.5, 1))
+    report(run, folder)
+    page = folder / "report.html"
+    assert "With logger=csv it is drawn for every logged step" in asked(page, "return document.body.innerText")
+    step_lines(folder, 0, [(step, 3.0 - step / 10 + step % 2) for step in range(1, 20)])
+    report(run, folder)
+    assert needs_nothing(page)
+    assert asked(page, SHOWN)[:2] == [["raw", "0.3"], ["smoothed1", "1"]]
+    for number, expected in enumerate(([["raw", "1"]], *([["raw", "0.3"], [f"smoothed{n}", "1"]] for n in (1, 2, 3)))):
+        chosen = f"document.querySelector('.weight{number}').checked = true;"
+        assert asked(page, chosen + SHOWN)[: len(expected)] == expected
+
+
+LARGER = """
+const image = document.images[0], before = image.getBoundingClientRect().width;
+image.click();
+const during = [image.getBoundingClientRect().width, image.getBoundingClientRect().height, innerWidth, innerHeight];
+image.click();
+return [before, ...during, image.getBoundingClientRect().width];
+"""
+
+
+def test_images_are_larger_on_a_click(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(picture, "PNG")
+    mistakes = {
+        "summary": "a", "error": "", "missing": "", "note": "", "task": "a", "columns": [("image", "image")],
+        "rows": [[data_uri(picture.getvalue(), "image/png")]] * 2, "groups": ["a", "b"],
+    }  # fmt: skip
+    page = tmp_path / "a.html"
+    write(page, "run.html.jinja", title="a", **{**PAGES["run"], "mistakes": mistakes})
+    before, width, height, window_width, window_height, after = asked(page, LARGER)
+    assert (before, after) == (64, 64)
+    assert (width, height) == (window_width, window_height)
+
+
+def test_calibration_has_ticks_and_counts(run: Run, tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "a", made_runs.questions(40, 0.5, 1))
+    report(run, folder)
+    page = folder / "report.html"
+    rows = tables(page)["confidence|accuracy|difference|examples"]
+    assert [int(row[3]) for row in rows] == [4] * 10
+    assert all(float(row[1]) - float(row[0]) == pytest.approx(float(row[2])) for row in rows)
+    ticks = asked(page, "return [...document.querySelectorAll('svg.square text')].map(each => each.textContent)")
+    assert ticks[:12:2] == ["0", "0.2", "0.4", "0.6", "0.8", "1"] == ticks[1:12:2]
+
+
+def test_tables_have_four_significant_digits(run: Run, tmp_path: Path) -> None:
+    folder = made_runs.write(tmp_path / "runs" / "a", made_runs.questions(37, 0.5, 1))
+    report(run, tmp_path / "runs")
+    values = [
+        *(row[1] for row in tables(folder / "report.html")["metric|value|95 % interval|range of examples"]),
+        *(
+            row[5]
+            for row in tables(tmp_path / "runs" / "report.html")["run|status|model|data|metric|value|time|started"]
+        ),
+    ]
+    assert len(values) == 4
+    assert all(len(value.replace(".", "").lstrip("0")) <= 4 for value in values), values

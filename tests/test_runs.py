@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from config import files, masking, terminal
 from config.errors import InputError
 from runs import folder as folders
-from runs import listing, predictions, provenance, record
+from runs import listing, listing_table, predictions, provenance, record
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = {
@@ -48,9 +48,12 @@ def changed(**values: Any) -> dict[str, Any]:
     return config
 
 
-def finished(folder: Path, **metrics: float) -> record.Record:
+def finished(folder: Path, config: Any = None, words: Sequence[str] = (), **metrics: float) -> record.Record:
     run = record.start_record(
-        folder, config=CONFIG, seeds={"seed": 3}, command=["python", "train.py", f"hydra.run.dir={folder}"]
+        folder,
+        config=config or CONFIG,
+        seeds={"seed": 3},
+        command=["python", "train.py", *words, f"hydra.run.dir={folder}"],
     )
     run.update(
         choices={"model": "bert_tiny", "data": "squad_sample"},
@@ -599,7 +602,7 @@ def test_show_and_list_live_with_any_record(value: Any, tmp_path: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps({**full, key: value}))
-        text = format_run(folder, folders.read_record(folder), 80) + listing.format_runs(
+        text = format_run(folder, folders.read_record(folder), 80) + listing_table.format_runs(
             listing.find_runs([folder]), 80
         )
         assert "\x1b" not in text

@@ -26,7 +26,8 @@ QUESTIONS = (
     "model.vocab_size=400",
     "data.batch_size=8",
 )
-IMAGES = ("data=image_folder", "data.path=images", "data.batch_size=8", "data.image_size=32")
+IMAGES = ("data=image_folder", "data.path=images", "data.batch_size=8", "data.image_size=32",
+          "data.suitable.pretrained=false", "data.suitable.stem=small")  # fmt: skip
 
 
 def encoder(kind: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Where data comes from: what identifies it stays the same from version to version, so that old caches and runs stay of use."""
 
 import json
-from functools import partial
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import pytest
 
 from config.errors import InputError
 from datamodules import factory
-from datamodules.sources.locations import resolve_files
+from datamodules.sources import files
+from datamodules.sources.locations import Names, resolve_files
 from datamodules.sources.source import Source
 from datamodules.text.records import SUFFIXES
 
@@ -70,15 +71,13 @@ def test_fingerprints_of_the_hub_are_repository_revision_and_file(data: str, tra
 
 def source(tmp_path: Path, **settings: Any) -> Source:
     given: dict[str, Any] = {
-        "path": None,
-        "train_file": None,
-        "val_file": None,
+        "names": Names(),
         "hub": None,
         "sample": None,
         "generator": "topics",
         "limits": {"train": None, "val": 3},
         "selection": "balanced",
-        "layout": partial(resolve_files, suffixes=SUFFIXES),
+        "layout": lambda names, part, undivided: resolve_files(names, part, suffixes=SUFFIXES, undivided=undivided),
         "root": tmp_path / "cache",
         **settings,
     }
@@ -89,7 +88,7 @@ def test_files_come_before_a_sample_and_a_sample_before_the_hub(tmp_path: Path) 
     hub = {"repo": "o/n", "revision": "r", "train": "a", "val": "b"}
     sample = {"seed": 0, "train": 5, "val": 4}
     (tmp_path / "train.csv").write_text("text,label\na,b\n")
-    every = source(tmp_path, path=str(tmp_path), sample=sample, hub=hub)
+    every = source(tmp_path, names=Names(str(tmp_path)), sample=sample, hub=hub)
     assert (every.kind, every.folder, every.files("train")) == ("path", str(tmp_path), [str(tmp_path / "train.csv")])
     assert every.origin == json.dumps([str(tmp_path), None, None])
     assert every.expected("train") is None
@@ -111,6 +110,12 @@ def test_the_content_of_local_files_is_read_once(tmp_path: Path) -> None:
         calls.append(split)
         return f"content of {split}"
 
-    made = source(tmp_path, path=str(tmp_path), content=content)
+    made = source(tmp_path, names=Names(str(tmp_path)), content=content)
     assert [made.fingerprint("val") for _ in range(3)] == ["content of val:balanced-3"] * 3
     assert calls == ["val"]
+
+
+@pytest.mark.parametrize("url", ["https://host:x/a.json", "https://[::1/a.json", "s3://bucket:y/a.json"])
+def test_an_invalid_url_is_named(url: str) -> None:
+    with pytest.raises(InputError, match=rf"cannot open {re.escape(url)}: "):
+        files.file_system(url)

@@ -174,7 +174,7 @@ def test_every_task_of_ours_has_what_runs_asks(name: str) -> None:
         assert len(module.mistake(row)) == len(module.MISTAKE_COLUMNS)
         assert module.mistake_group(row)
     assert sorted(rows, key=module.mistake_key)
-    assert set(module.MISTAKE_COLUMNS.values()) <= {"", "n", "t", "i", "w", "picture"}
+    assert set(module.MISTAKE_COLUMNS.values()) <= {"", "n", "t", "i", "w", "picture", "spans"}
 
 
 def test_a_task_without_scores_is_refused_by_name(run: Run, tmp_path: Path) -> None:

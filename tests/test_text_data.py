@@ -21,7 +21,7 @@ from tests.conftest import forked
 
 from config.errors import InputError
 from datamodules.samples import topics
-from datamodules.text import labelled_texts, records
+from datamodules.text import columns, labelled_texts, records
 from datamodules.text.encoding import EncodedTexts
 from datamodules.text.records import Columns, Record
 from datamodules.text_classification import TextClassificationData
@@ -112,16 +112,16 @@ def test_every_layout_gives_the_same_records(tmp_path: Path) -> None:
 def test_columns_are_named_by_configuration_and_ids_are_file_and_row_where_there_are_none(tmp_path: Path) -> None:
     made = [{"body": "One.", "answer": "Two.", "topic": 1, "key": 7}, {"body": "Three.", "answer": None, "topic": 0}]
     path = write_json_lines(tmp_path / "train-00000-of-00001.jsonl", made)
-    named = records.parse_columns({"text": "body", "text_pair": "answer", "label": "topic"})
+    named = columns.parse(Columns, {"text": "body", "text_pair": "answer", "label": "topic"})
     first, second = read(path, named)
     assert (first.id, first.text, first.pair, first.label) == ("train-00000/0", "One.", "Two.", "1")
     assert (second.id, second.pair, second.problem) == ("train-00000/1", "", "")
-    first, second = read(path, records.parse_columns({"text": "body", "label": "topic", "id": "key"}))
+    first, second = read(path, columns.parse(Columns, {"text": "body", "label": "topic", "id": "key"}))
     assert (first.id, second.problem) == ("7", "the id ('key') must be text or a whole number, not null")
     with pytest.raises(InputError, match=r"data\.columns has no key lable; valid keys: text, text_pair, label, id"):
-        records.parse_columns({"lable": "topic"})
+        columns.parse(Columns, {"lable": "topic"})
     with pytest.raises(InputError, match=r"data\.columns\.text=null: must be text$"):
-        records.parse_columns({"text": None})
+        columns.parse(Columns, {"text": None})
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_wrong_files_are_refused_with_their_place(
 
 def test_missing_files_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("x")
-    with pytest.raises(InputError, match=r"no file for the train split; .*\.csv, \.jsonl.*found train\.txt"):
+    with pytest.raises(InputError, match=r"no file for the train split; .*\.csv, \.tsv, .*found train\.txt"):
         module(tmp_path, tmp_path / "cache").prepare_data()
     with pytest.raises(InputError, match=r"train\.txt: not a supported file of texts; its name must end with \.csv"):
         module(tmp_path, tmp_path / "cache", train_file="train.txt", val_file="train.txt").prepare_data()

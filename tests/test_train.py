@@ -46,6 +46,11 @@ IMAGES = [
 ]
 
 
+def shown(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics as a metric line has them."""
+    return metric_lines.round_metrics(metrics, metric_lines.LINE_DIGITS)
+
+
 def lines(stdout: str) -> list[metric_lines.MetricLine]:
     """Stdout holds metric lines and nothing else."""
     return [parse_metric_line(line) for line in stdout.splitlines()]
@@ -96,9 +101,11 @@ def test_the_last_line_the_record_the_predictions_and_the_model_agree(
     folder, stdout = finished[task]
     record = json.loads((folder / "run.json").read_text())
     last = lines(stdout)[-1]
-    assert record["metrics"] == last.values
+    assert shown(record["metrics"]) == last.values
     assert record["status"] == "finished"
-    assert metric_lines.read(folder / "metrics.jsonl") == lines(stdout)
+    assert [
+        metric_lines.format_line(line) for line in metric_lines.read(folder / "metrics.jsonl")
+    ] == stdout.splitlines()
     monitored = record["config"]["monitor"]
     assert last.values[monitored] == max(line.values[monitored] for line in lines(stdout))
     rows = [json.loads(row) for row in (folder / "predictions.jsonl").read_text().splitlines()]
@@ -248,7 +255,7 @@ def test_predict_answers_from_standard_input(finished: dict[str, tuple[Path, str
     asked.write_text('{"question": "Which one?"}\n')
     broken = run("-m", "trainers", "predict", f"run={finished['questions'][0]}", "asked.jsonl")
     assert broken.returncode == 2
-    assert 'asked.jsonl, line 1: must be an object with the texts "question" and "context"' in broken.stderr
+    assert "asked.jsonl: line 1: the column 'context' is missing" in broken.stderr
 
 
 def test_predict_labels_a_folder_of_images(finished: dict[str, tuple[Path, str]], run: Run, cache: Path) -> None:
@@ -296,7 +303,7 @@ def test_baselines_go_through_the_same_command(model: str, data: str, run: Run, 
         "train.py", f"model={model}", f"data={data}", "data.sample.train=120", "data.sample.val=48", "hydra.run.dir=b"
     )
     assert done.returncode == 0, done.stderr
-    assert lines(done.stdout)[-1].values == json.loads((tmp_path / "b" / "run.json").read_text())["metrics"]
+    assert lines(done.stdout)[-1].values == shown(json.loads((tmp_path / "b" / "run.json").read_text())["metrics"])
     assert (tmp_path / "b" / "model" / "baseline.json").exists()
     assert len((tmp_path / "b" / "predictions.jsonl").read_text().splitlines()) == 48
 

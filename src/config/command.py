@@ -12,7 +12,7 @@ from config.error_handling import report_errors
 from config.errors import InputError
 from config.masking import register_command
 from config.numbers import parse_duration
-from config.terminal import disable_progress_bars
+from config.terminal import LogFormatter, silence_libraries
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
@@ -24,7 +24,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     Args:
         main: Returns the exit code.
     """
-    disable_progress_bars()
+    silence_libraries()
     with report_errors():
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -34,7 +34,17 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wraps descriptions; texts with line breaks keep them, so that examples can be copied."""
+    """Wraps descriptions, and makes sentences of the arguments' texts.
+
+    Texts with line breaks keep them, so that examples can be copied.
+    """
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        first = text.split(" ", 1)[0].rstrip(",;:")
+        if first.replace("-", "").isalpha():  # no file name, and no key
+            text = text[0].upper() + text[1:]
+        return text if text.endswith(".") else f"{text}."
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
@@ -165,4 +175,6 @@ def take_override(words: Sequence[str], name: str, message: str) -> tuple[str, l
 
 def log_progress() -> None:
     """Print log messages from level INFO on stderr, without decoration."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

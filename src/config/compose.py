@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, flag_override
@@ -28,6 +29,16 @@ def compose(overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictC
 
     with _overrides_in_errors(overrides), _fresh_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+@contextlib.contextmanager
+def hydra_loader() -> Iterator[Any]:
+    """Return Hydra's loader, which lists groups and choices, those of Hydra and of its plug-ins included."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    with _fresh_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
 
 
 @contextlib.contextmanager
@@ -57,14 +68,14 @@ def compose_cached(overrides: Sequence[str]) -> DictConfig:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         choices = tuple(override.input_line for override in parsed if is_group_choice(override.input_line))
         values: list[Any] = [override for override in parsed if not is_group_choice(override.input_line)]
-        config = copy.deepcopy(_compose_choices(choices))
+        config = copy.deepcopy(_compose_choices(choices, tuple(conf_folders())))
         with flag_override(config, "struct", True):
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
 
 @functools.cache
-def _compose_choices(overrides: tuple[str, ...]) -> DictConfig:
+def _compose_choices(overrides: tuple[str, ...], _: tuple[Path, ...]) -> DictConfig:
     return compose(overrides)
 
 

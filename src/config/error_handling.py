@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from config import search_path
 from config.errors import InputError, first_line, is_hydra_error
 from config.files import PROJECT
 from config.masking import MaskedStream, register_command, register_environment
 from config.system_errors import to_expected_error
+from config.terminal import fold
 
 _INSTALLED = (sys.prefix, sys.base_prefix, "<")  # packages and frozen modules
 
@@ -30,6 +32,7 @@ def report_errors() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits with 1
     with masked_output(), _exit_codes():
+        search_path.adopt(sys.argv[1:])
         yield
 
 
@@ -155,7 +158,7 @@ def _exit(message: str, code: int) -> NoReturn:
         if _debug():
             traceback.print_exc()
         if message:
-            print(f"isotrain: {message}", file=sys.stderr, flush=True)
+            print(fold(f"isotrain: {message}", sys.stderr), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
     sys.exit(code)

@@ -1,6 +1,5 @@
 """Messages for exceptions of Hydra and OmegaConf: one line that says what is wrong and which choices are valid."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from config.compose import compose_cached, group_choices, is_group_choice
+from config.compose import compose_cached, group_choices, hydra_loader, is_group_choice
 from config.errors import exception_chain
 from config.rules import RENAMED_KEYS
+from config.suggestions import PLUGINS, join_parts, quote_override, similar_key, similar_name
 from config.tasks import conf_folders
 
 
@@ -31,10 +31,16 @@ def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
         words = " ".join(word for word in overrides if is_group_choice(word)) or " ".join(overrides)
         return f"{words}: cannot be composed ({type(error).__name__}: {_first_line(text)}): check the choices"
     if match := re.search(r"(?:Could not find|In '[^']*': Could not find) '([\w/]+)/([^'/]+)'", text):
-        group, name = match.groups()
-        return f"{group}={name}: no such choice; valid: {format_choices(group_choices(group), name)}"
+        return _describe_unknown_choice(*match.groups())
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text, re.DOTALL):
+        return _describe_list(match[1])
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].partition("@")[0]
+        if "/" in key:
+            return f"{key}: no such group; valid: {format_choices(_groups(), key)}"
+        # The key of a mapping that is set as a whole: data.columns={qestion: q}.
+        if (inner := re.search(r"full_key: (\S+)", text)) and inner[1].startswith(f"{key}."):
+            return describe_unknown_key(inner[1], _compose_without(overrides, key))
         if "is not in struct" in text or "No match in the defaults list" in text:
             return describe_unknown_key(key, _compose_without(overrides, key))
         return f"cannot set {match[1]}: {_first_line(str(chain[-1]))}"
@@ -47,7 +53,7 @@ def explain_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if match := re.search(r"Environment variable '([^']+)' not found", text):
         return f"the configuration needs the environment variable {match[1]}, which is not set"
     if override := next((link.override for link in chain if hasattr(link, "override")), None):
-        return f"cannot parse the override '{override}': write key=value, and quote values with spaces or symbols"
+        return _describe_unparsable(str(override), overrides)
     if match := re.search(r"Error in call to target '([^']+)'", text):
         return f"{match[1]}: {type(chain[-1]).__name__}: {_first_line(str(chain[-1]))}"
     if match := re.search(r"full_key: (\S+)", text):
@@ -81,7 +87,11 @@ def describe_unknown_key(key: str, config: DictConfig | None = None) -> str:
     if key.startswith("trainer."):
         hint = f"; +{key}=… passes any other argument to Lightning's Trainer"
     names = [str(name) for name in node if name != "_target_"]
-    text = f"unknown key {key}; keys of {parent or 'the configuration'}: {format_choices(names, leaf)}{hint}"
+    elsewhere = similar_key(key, config) if ancestor == key or similar_name(leaf, names) is None else None
+    suggestion = suggest_name(leaf, names)
+    if elsewhere is not None:
+        suggestion = f" (did you mean {elsewhere.removeprefix(f'{parent}.') if parent else elsewhere}?)"
+    text = f"unknown key {key}; keys of {parent or 'the configuration'}: {', '.join(names)}{suggestion}{hint}"
     mismatch = describe_task_mismatch(config) if ancestor.startswith(("model.", "data.")) else ""
     return f"{text}; {mismatch}" if mismatch else text
 
@@ -110,8 +120,48 @@ def format_choices(names: Iterable[str], name: str) -> str:
 
 def suggest_name(name: str, names: Iterable[str]) -> str:
     """Return ` (did you mean b?)`, or "" if none of the names is similar."""
-    matches = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    match = similar_name(name, names)
+    return f" (did you mean {match}?)" if match else ""
+
+
+def _describe_unknown_choice(group: str, name: str) -> str:
+    """Return the message for a choice that a group does not have; groups of Hydra's own may be of a plug-in."""
+    choices = group_choices(group) or _hydra_choices(group)
+    text = f"{group}={name}: no such choice; valid: {format_choices(choices, name)}"
+    plugin = PLUGINS.get(f"{group}={name}")
+    return f"{text}; {name} is in the package {plugin}: pip install {plugin}" if plugin else text
+
+
+def _describe_list(word: str) -> str:
+    """Return the message for several values of a key in a command that runs one training."""
+    message = f"{word}: is a list of values: add -m to run one training for each"
+    quoted = quote_override(word) if "/" in word or " " in word else None
+    return f"{message}, or, for one text with a comma, write {quoted}" if quoted else message
+
+
+def _describe_unparsable(word: str, overrides: Sequence[str]) -> str:
+    """Return the message for an override that is no `key=value`, with the exact quoting if that is what it lacks."""
+    message = f"cannot parse the override '{word}'"
+    if joined := join_parts(word, overrides):
+        return f"{message}: a value with a blank needs quotes: write {joined}"
+    if quoted := quote_override(word):
+        return f"{message}: its value needs quotes: write {quoted}"
+    return f"{message}: write key=value, and quote values with spaces or symbols"
+
+
+def _hydra_choices(group: str) -> list[str]:
+    """Return the choices of a group that Hydra or its plug-ins have, e.g. `hydra/launcher`."""
+    with hydra_loader() as loader:
+        return [str(name) for name in loader.get_group_options(group)]
+
+
+def _groups() -> list[str]:
+    """Return all groups that a command line can choose from."""
+    names = {
+        path.name for folder in conf_folders() for path in folder.iterdir() if path.is_dir() and path.name != "hydra"
+    }
+    with hydra_loader() as loader:
+        return [*sorted(names), *(f"hydra/{name}" for name in loader.list_groups("hydra"))]
 
 
 def _compose_without(overrides: Sequence[str], key: str) -> DictConfig:

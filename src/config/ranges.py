@@ -106,7 +106,7 @@ def describe_rule(rule: Rule) -> str:
     """Return the valid values in words: `a whole number, at least 8 or null`."""
     bounds = rule.range
     if rule.choices:
-        text = " or ".join(str(choice) for choice in rule.choices)
+        text = " or ".join(dict.fromkeys(str(choice) for choice in rule.choices))
     else:
         text = " or ".join(_TYPES[name][1] for name in rule.types)
         low = f"above {format_number(bounds.above)}" if bounds.above is not None else ""

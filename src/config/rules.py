@@ -8,7 +8,7 @@ from typing import Any
 from config.ranges import Range, Rule
 
 # Keys of conf/model and conf/data that are read by interpolation; they are not arguments of the target.
-NON_ARGUMENT_KEYS = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract")}
+NON_ARGUMENT_KEYS = {"model": ("task", "lr", "tokenizer", "vocab_size"), "data": ("epochs", "contract", "suitable")}
 # Arguments of a target that train.py passes in addition to those in the node.
 CALLER_ARGUMENTS = {"model": ("data", "optim"), "optim.optimizer": ("params", "lr", "weight_decay")}
 
@@ -30,6 +30,11 @@ _OPTIONAL_FLAG = Rule(("bool",), optional=True)
 _OPTIONAL_TEXT = _text(optional=True)
 _LIMIT = Rule(("int", "float"), Range(low=0), optional=True)
 _MAP = Rule(("map",), optional=True)
+# Lightning's, and ours. YAML reads 32 as a number, a quoted "32" as text.
+_PRECISIONS = (
+    *("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64"),
+    *("transformer-engine", "transformer-engine-float16", 32, 16, 64),
+)
 
 # By the dotted keys of the composed configuration.
 RULES: dict[str, Rule] = {
@@ -53,6 +58,7 @@ RULES: dict[str, Rule] = {
     "model.vocab_size": _integer(100, 10_000_000, optional=True),
     "data.epochs": _integer(1),
     "data.contract": _text(),
+    "data.suitable": _MAP,
     "quality.action": _text("enforce", "warn", "off"),
     "quality.contract": _text(),
     "quality.time_limit": _number(above=0, high=86_400),
@@ -75,11 +81,11 @@ RULES: dict[str, Rule] = {
     "trainer.early_stopping": _integer(1, optional=True),
     "trainer.checkpoint_minutes": _number(above=0, optional=True),
     "trainer.checkpoint_steps": _integer(1, optional=True),
-    "trainer.accelerator": _text(),
+    "trainer.accelerator": _text("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.strategy": Rule(("str", "map")),
     "trainer.devices": Rule(("int", "str", "list")),
     "trainer.num_nodes": _integer(1),
-    "trainer.precision": Rule(("str", "int")),
+    "trainer.precision": Rule(("str", "int"), choices=_PRECISIONS),
     "trainer.fast_dev_run": Rule(("bool", "int")),
     "trainer.max_epochs": _integer(1, also=(-1,), optional=True),
     "trainer.min_epochs": _integer(1, optional=True),

@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from config.errors import InputError
 from config.files import PROJECT
+from config.search_path import CONF_VARIABLE
 
 CONF = PROJECT / "conf"
-CONF_VARIABLE = "ISOTRAIN_CONF"
 
 
 def conf_folders() -> list[Path]:

@@ -1,32 +1,103 @@
 """Text for a terminal: tables, wrapped entries, numbers, durations, and names with unprintable characters."""
 
+import contextlib
+import io
+import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import TextIO
 
 from config.numbers import format_number
 
 INDENT = 11  # columns before the text of an entry
 
-
-# Of tqdm, the Hugging Face libraries (transformers reads the Hub's) and MLflow, read when these are imported.
-_NO_PROGRESS_BARS = {
+_FOLD_INDENT = "    "  # before the further lines of a folded text
+# Of tqdm, the Hugging Face libraries (transformers reads the Hub's) and MLflow, read when these are imported. Our own
+# bars pass `disable` themselves.
+_SILENCE = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
 }
 
 
-def disable_progress_bars() -> None:
-    """Switch off the progress bars of libraries unless stderr is a terminal. A command calls this before it imports them."""
-    if not sys.stderr.isatty():
-        for variable, value in _NO_PROGRESS_BARS.items():
-            os.environ.setdefault(variable, value)
+def silence_libraries() -> None:
+    """Switch off the progress bars and warnings of installed packages. A command calls this before it imports them.
+
+    A variable that is already set is kept. With ISOTRAIN_DEBUG=1 the warnings are shown.
+    """
+    for variable, value in _SILENCE.items():
+        os.environ.setdefault(variable, value)
+    if os.environ.get("ISOTRAIN_DEBUG", "0") in ("", "0"):
+        warnings.showwarning = _show_own_warning
+
+
+def _show_own_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as Python does, unless it is about a line of an installed package, which no user can change."""
+    if not filename.startswith((sys.prefix, sys.base_prefix, "<")):
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
+
+
+def fold(text: str, stream: TextIO) -> str:
+    """Break a text at blanks into lines of the terminal's width, the further ones indented; in a pipe it stays whole.
+
+    Text in single quotes is not broken, so that it can be copied.
+
+    Args:
+        text: One or several lines.
+        stream: Where it is printed.
+    """
+    if not stream.isatty():
+        return text
+    return "\n".join(_fold_line(line, terminal_width()) for line in text.split("\n"))
+
+
+@contextlib.contextmanager
+def folded_help() -> Iterator[None]:
+    """Fold the lines of Hydra's --help, which lists all choices of a group in one, to the terminal's width."""
+    if not {"-h", "--help"} & set(sys.argv[1:]):
+        yield
+        return
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:  # Hydra exits
+        print("\n".join(_fold_line(line, terminal_width()) for line in text.getvalue().rstrip().split("\n")))
+
+
+def _fold_line(line: str, width: int) -> str:
+    quoted = re.sub(r"'[^']*'", lambda match: match[0].replace(" ", "\0"), line)
+    if len(line) <= width:
+        return line
+    lines = textwrap.wrap(quoted, width, subsequent_indent=_FOLD_INDENT, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log messages, folded on a terminal (`fold`)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the folded message."""
+        return fold(super().format(record), sys.stderr)
 
 
 def terminal_width() -> int:

@@ -1,5 +1,11 @@
 """Data without training: `python -m datamodules prepare|fingerprint [OVERRIDE ...]`."""
 
+import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import json
 from collections.abc import Sequence
 

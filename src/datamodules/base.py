@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from config import process
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
 from datamodules.sources.source import SPLITS, Source
+from datamodules.sources.splitting import Key, mask
 from datamodules.storage import cache, fingerprint
 from datamodules.text import coverage
 from datamodules.text import tokenizer as tokenizers
@@ -144,7 +146,11 @@ class PreparedData(pl.LightningDataModule):
 
     def limit(self, split: str) -> int | None:
         """Return the maximum number of examples of a split; None: no limit."""
-        return self.source.limits[split]
+        return self.source.limits.get(self.source.part(split))
+
+    def evaluate_test(self) -> None:
+        """Make the test part the one that is evaluated, in place of the validation part, before anything is read."""
+        self.source = replace(self.source, evaluated="test")
 
     def expected(self, split: str) -> int | None:
         """Return the number of examples that the configuration requires of a split, if it does."""
@@ -157,6 +163,9 @@ class PreparedData(pl.LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """Return counts and locations of the open splits, for run.json."""
         description = {"source": self.source.kind, **self._describe_data()}
+        if self.source.splitting:
+            shares = {key: value for key, value in asdict(self.source.splitting).items() if value is not None}
+            description["split"] = shares
         for split in SPLITS:
             if split in self._splits:
                 description[split] = {
@@ -205,6 +214,19 @@ class TokenizedData(PreparedData):
 
         key = {**key, "source": self.fingerprint(split)}
         return cache.entry(self.root, kind, key, build, self.verify, check)
+
+    def _part_mask(self, split: str, keys: Callable[[], Iterable[Key]]) -> npt.NDArray[np.bool_] | None:
+        """Return which examples of the training files are a split; None if it has files of its own.
+
+        Args:
+            split: "train" or "val".
+            keys: of the examples of the training files; see `sources.splitting`.
+        """
+        source, part = self.source, self.source.part(split)
+        if not source.splitting.takes(part):
+            return None
+        content = source.content_fingerprint(split)
+        return mask(self.root, source.splitting, part, content, source.variant, keys, self.verify)
 
     def _coverage(self, split: str, tokens: Path, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what the tokens of a split do not give back, counted once, and refuse a split that loses most.

@@ -2,12 +2,16 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from config.errors import InputError
 from config.ranges import Keys, Range
@@ -15,8 +19,13 @@ from datamodules.base import PreparedData
 from datamodules.images import augmentation, decoder, image_splits
 from datamodules.images.decoder import Images
 from datamodules.images.image_splits import Boxes, Survey
-from datamodules.images.listing import Problem
+from datamodules.images.listing import Listing, Problem
+from datamodules.images.tables import read_images
+from datamodules.sources import splitting
+from datamodules.sources.files import read_bytes
+from datamodules.sources.locations import Names
 from datamodules.sources.source import SPLITS, Source
+from datamodules.sources.splitting import Splitting
 from datamodules.storage import cache, fingerprint
 from datamodules.storage.arrays import TextArray
 
@@ -50,6 +59,10 @@ class ImageClassificationData(PreparedData):
         path: str | None = None,
         train_file: str | None = None,
         val_file: str | None = None,
+        test_file: str | None = None,
+        split: Annotated[float, Range(above=0, below=1)] | None = None,
+        test_split: Annotated[float, Range(above=0, below=1)] | None = None,
+        split_seed: Annotated[int, Range(low=0)] = 0,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Shapes")] = None,
         max_train: Annotated[int, Range(low=1)] | None = None,
@@ -75,6 +88,10 @@ class ImageClassificationData(PreparedData):
                 precedence over `sample`, which takes precedence over `hub`.
             train_file: the training folder or Parquet file, relative to `path` or by its own path.
             val_file: the same for validation.
+            test_file: the test file, likewise a folder or a Parquet file; it is read by `python -m trainers evaluate --split test` only.
+            split: share of the training images that is the validation part, if that has no file of its own.
+            test_split: share of the training images that is the test part.
+            split_seed: of the choice of these parts; see `sources.splitting`.
             hub: `repo`, `revision`, and the Parquet files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `classes`, `size` of `datamodules.samples.shapes.write`.
             max_train: maximum number of training images, spread evenly over the classes; None: all.
@@ -97,9 +114,7 @@ class ImageClassificationData(PreparedData):
             InputError: an invalid value.
         """
         source = Source(
-            path=path,
-            train_file=train_file,
-            val_file=val_file,
+            names=Names(path, train_file, val_file, test_file),
             hub=hub,
             sample=sample,
             generator="shapes",
@@ -109,6 +124,7 @@ class ImageClassificationData(PreparedData):
             root=cache.root(cache_dir),
             verify=verify,
             content=self._file_content,
+            splitting=Splitting(split, test_split, split_seed),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self.image_size = image_size
@@ -159,7 +175,27 @@ class ImageClassificationData(PreparedData):
     def survey(self) -> Survey:
         """All images of both splits, and the problems of their files; nothing is decoded."""
         files = {split: self.files(split) for split in SPLITS}
-        return image_splits.survey(files, self.source.limits, self.source.folder)
+        limits = {split: self.limit(split) for split in SPLITS}
+        masks = {split: partial(self._part_mask, split) for split in SPLITS if self._is_taken(split)}
+        return image_splits.survey(files, limits, self.source.folder, masks)
+
+    def _is_taken(self, split: str) -> bool:
+        return self.source.splitting.takes(self.source.part(split))
+
+    def _part_mask(self, split: str, listing: Listing) -> npt.NDArray[np.bool_]:
+        """Which images of the training files are a split, bool [N]: equal files are in one, each class gets its share."""
+        if listing.tables or any("://" in path for path in listing.paths):
+            images = read_images(listing.tables, np.arange(len(listing.names))) if listing.tables else listing.paths
+            digests = [
+                hashlib.sha256(image if isinstance(image, bytes) else read_bytes(image)).hexdigest() for image in images
+            ]
+        else:
+            paths = [os.path.abspath(path) for path in listing.paths]  # noqa: PTH100
+            by_path = fingerprint.digest_files(paths, self.root)
+            digests = [by_path[path] for path in paths]
+        keys = [splitting.Key((digest,), label) for digest, label in zip(digests, listing.classes, strict=True)]
+        parts = splitting.assign(keys, self.source.splitting)
+        return np.asarray(parts == splitting.PARTS.index(self.source.part(split)))
 
     @property
     def problems(self) -> list[Problem]:

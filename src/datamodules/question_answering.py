@@ -1,18 +1,22 @@
 """Data module of question answering: the questions of both splits as windows of tokens, in batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
-from datamodules.sources.locations import resolve_files
+from datamodules.sources.locations import Names, resolve_files
 from datamodules.sources.source import Source
+from datamodules.sources.splitting import Key, Splitting, normalise
 from datamodules.storage import cache
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, examples, squad, windows
 from datamodules.text.examples import Examples
+from datamodules.text.question_rows import Columns, Question
+from datamodules.text.reading import TABLE
 from datamodules.text.windows import Limits, PairEncoder, Windows
 
 
@@ -31,6 +35,7 @@ class QuestionAnsweringData(TokenizedData):
         train_batches: the training order; the trainer sets its epoch and start.
         limits: sizes of windows, in tokens.
         max_length: maximum number of tokens of a window.
+        columns: names of the columns of tables.
         version_2: as in the configuration.
     """
 
@@ -45,8 +50,14 @@ class QuestionAnsweringData(TokenizedData):
         path: str | None = None,
         train_file: str | None = None,
         val_file: str | None = None,
+        test_file: str | None = None,
+        split: Annotated[float, Range(above=0, below=1)] | None = None,
+        test_split: Annotated[float, Range(above=0, below=1)] | None = None,
+        split_seed: Annotated[int, Range(low=0)] = 0,
+        group: str | None = None,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Questions")] = None,
+        columns: Annotated[Mapping[str, Any] | None, Keys("datamodules.text.question_rows.Columns")] = None,
         max_train: Annotated[int, Range(low=1)] | None = None,
         max_val: Annotated[int, Range(low=1)] | None = None,
         max_length: Annotated[int, Range(low=8, high=1_000_000)] = 384,
@@ -71,8 +82,14 @@ class QuestionAnsweringData(TokenizedData):
                 which takes precedence over `hub`.
             train_file: the training file, relative to `path` or by its own path.
             val_file: the validation file, likewise.
+            test_file: the test file, likewise; it is read by `python -m trainers evaluate --split test` only.
+            split: share of the training file that is the validation part, if that has no file of its own.
+            test_split: share of the training file that is the test part.
+            split_seed: of the choice of these parts; see `sources.splitting`.
+            group: column whose equal values are in the same part.
             hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `unanswerable` of `datamodules.samples.squad_sample.write`.
+            columns: names of the columns of tables, see `question_rows.Columns`.
             max_train: maximum number of training questions, the first of the file; None: all.
             max_val: maximum number of validation questions.
             max_length: maximum number of tokens of a window.
@@ -89,19 +106,24 @@ class QuestionAnsweringData(TokenizedData):
             revision: of `pretrained`, if it is a Hub name.
             tokenizer: folder, vocab.txt or tokenizer.json.
             vocab_size: of the vocabulary that is trained without `pretrained` and `tokenizer`.
+
+        Raises:
+            InputError: an unknown key of `columns`.
         """
+        self.columns = column_names.parse(Columns, columns)
+        official = squad.official_names(version_2)
         source = Source(
-            path=path,
-            train_file=train_file,
-            val_file=val_file,
+            names=Names(path, train_file, val_file, test_file),
             hub=hub,
             sample=sample,
             generator="squad_sample",
             limits={"train": max_train, "val": max_val},
             selection="first",
-            layout=partial(resolve_files, official=squad.official_names(version_2), suffixes=squad.SUFFIXES),
+            layout=lambda names, part, undivided: resolve_files(names, part, official, squad.SUFFIXES, undivided),
             root=cache.root(cache_dir),
             verify=verify,
+            variant=column_names.variant(self.columns),
+            splitting=Splitting(split, test_split, split_seed, group),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self._tokenizer = {
@@ -138,11 +160,29 @@ class QuestionAnsweringData(TokenizedData):
         examples_for_messages = ("example", "unrecoverable_answer")
         return {key: value for key, value in counts.items() if key not in examples_for_messages}
 
+    def questions(self, split: str, version_2: bool | None) -> Iterator[Question]:
+        """Yield the questions of a split, beyond its limit too; see `squad.read`."""
+        rows = squad.read(self.files(split), version_2, self.columns, group=self.source.splitting.group)
+        mask = self._part_mask(split, self._split_keys)
+        return rows if mask is None else compress(rows, mask)
+
+    def _split_keys(self) -> Iterator[Key]:
+        """What keeps questions together: their document, or the value of `data.group`, and equal contexts."""
+        group = self.source.splitting.group
+        for question in squad.read(self.files("train"), True, self.columns, group=group):
+            name = question.title if group is None else question.group
+            names = [f"group {name}"] if name else []
+            yield Key((f"text {normalise(question.context)}", *names))
+
     def _examples_folder(self, split: str) -> Path:
         def write(folder: Path, files: list[str]) -> None:
-            examples.write(folder, squad.read(files, self.version_2), self.limit(split), ", ".join(files))
+            examples.write(folder, self.questions(split, self.version_2), self.limit(split), ", ".join(files))
 
-        key = {"format": examples.FORMAT, "version_2": self.version_2}
+        key: dict[str, Any] = {"format": examples.FORMAT, "version_2": self.version_2}
+        if self.columns != Columns():
+            key["columns"] = asdict(self.columns)
+        if self.source.kind == "path" and any(TABLE.search(file) for file in self.files(split)):
+            key["tables"] = 2  # since their rows without an id have a hash of the content
         return self._read_files("examples", split, key, write, Examples)
 
     def _corpus(self) -> Iterable[str]:

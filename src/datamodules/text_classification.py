@@ -1,25 +1,27 @@
 """Data module of text classification: the labelled texts of both splits as tokens, in batches."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
-from datamodules.sources.locations import resolve_files
+from datamodules.sources.locations import Names, resolve_files
 from datamodules.sources.source import SPLITS, Source
+from datamodules.sources.splitting import Key, Splitting, normalise
 from datamodules.storage import cache
 from datamodules.storage.arrays import TextArray
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, encoding, labelled_texts, records
 from datamodules.text.encoding import EncodedTexts, TextEncoder
 from datamodules.text.labelled_texts import LabelledTexts
-from datamodules.text.records import Columns
+from datamodules.text.records import Columns, LabelSurvey, Record
 
 
 class TextClassificationData(TokenizedData):
-    """Data module of labelled texts, or pairs of texts: from CSV, JSON Lines or Parquet files, the Hub or generated.
+    """Data module of labelled texts, or pairs of texts: from CSV, TSV, JSON Lines or Parquet files, the Hub or generated.
 
     `prepare_data` fills the cache (one process does the work, others wait), `setup` opens it. A batch is a dict of
     int64 tensors: input_ids, attention_mask, token_type_ids (if the tokenizer has several) [B, L]; labels, index [B]
@@ -41,6 +43,11 @@ class TextClassificationData(TokenizedData):
         path: str | None = None,
         train_file: str | None = None,
         val_file: str | None = None,
+        test_file: str | None = None,
+        split: Annotated[float, Range(above=0, below=1)] | None = None,
+        test_split: Annotated[float, Range(above=0, below=1)] | None = None,
+        split_seed: Annotated[int, Range(low=0)] = 0,
+        group: str | None = None,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Topics")] = None,
         columns: Annotated[Mapping[str, Any] | None, Keys("datamodules.text.records.Columns")] = None,
@@ -65,6 +72,11 @@ class TextClassificationData(TokenizedData):
                 which takes precedence over `hub`.
             train_file: the training file, relative to `path` or by its own path.
             val_file: the validation file, likewise.
+            test_file: the test file, likewise; it is read by `python -m trainers evaluate --split test` only.
+            split: share of the training file that is the validation part, if that has no file of its own.
+            test_split: share of the training file that is the test part.
+            split_seed: of the choice of these parts; see `sources.splitting`.
+            group: column whose equal values are in the same part.
             hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `classes` of `datamodules.samples.topics.write`.
             columns: `text`, `text_pair`, `label`, `id`: names of the columns, see `records.Columns`.
@@ -85,21 +97,22 @@ class TextClassificationData(TokenizedData):
         Raises:
             InputError: an unknown key of `columns`.
         """
-        self.columns = records.parse_columns(columns)
+        self.columns = column_names.parse(Columns, columns)
         source = Source(
-            path=path,
-            train_file=train_file,
-            val_file=val_file,
+            names=Names(path, train_file, val_file, test_file),
             hub=hub,
             sample=sample,
             generator="topics",
             choice="topics_sample",
             limits={"train": max_train, "val": max_val},
             selection="balanced",
-            layout=partial(resolve_files, suffixes=records.SUFFIXES),
+            layout=lambda names, part, undivided: resolve_files(
+                names, part, suffixes=records.SUFFIXES, undivided=undivided
+            ),
             root=cache.root(cache_dir),
             verify=verify,
-            variant=_variant(self.columns),
+            variant=column_names.variant(self.columns),
+            splitting=Splitting(split, test_split, split_seed, group),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self._tokenizer = {
@@ -152,9 +165,32 @@ class TextClassificationData(TokenizedData):
     def _describe_split(self, split: str) -> dict[str, Any]:
         return {**getattr(self, split).counts, **self._counts[split]}
 
+    def survey(self, split: str) -> LabelSurvey:
+        """Return the labels of a split's files."""
+        labels = records.survey(self.files(split), self.columns)
+        return replace(labels, selected=self._part_mask(split, self._split_keys))
+
+    def records(self, split: str) -> Iterator[Record]:
+        """Yield the rows of a split, up to its limit, valid or not."""
+        has_survey = self.limit(split) is not None or bool(self.source.splitting)
+        return self._read(split, self.survey(split) if has_survey else None)
+
+    def _read(self, split: str, survey: LabelSurvey | None) -> Iterator[Record]:
+        group = self.source.splitting.group if self.source.splitting.takes(self.source.part(split)) else None
+        return records.read(self.files(split), self.columns, self.limit(split), labels=survey, group=group)
+
+    def _split_keys(self) -> Iterator[Key]:
+        """What keeps texts together: equal texts, and the value of `data.group`; each class gets its share."""
+        group = self.source.splitting.group
+        for record in records.read(self.files("train"), self.columns, labelled=False, group=group):
+            text = f"text {normalise(record.text or '')}\0{normalise(record.pair)}"
+            names = () if group is None else (f"group {record.group}",)
+            yield Key((text, *names), record.label or "")
+
     def _texts_folder(self, split: str) -> Path:
         def write(folder: Path, files: list[str]) -> None:
-            labelled_texts.write(folder, files, self.columns, self.limit(split))
+            survey = self.survey(split)
+            labelled_texts.write(folder, survey, self._read(split, survey), ", ".join(files))
 
         key = {"format": labelled_texts.FORMAT, "columns": asdict(self.columns)}
         return self._read_files("labelled_texts", split, key, write, LabelledTexts)
@@ -198,10 +234,3 @@ class TextClassificationData(TokenizedData):
         coverage.warn(split, self.prepared_tokenizer.source, self._counts[split])
         setattr(self, split, texts)
         return texts
-
-
-def _variant(columns: Columns) -> str:
-    """Part of fingerprints, unless the columns are the default ones: other columns of a file are other data."""
-    if columns == Columns():
-        return ""
-    return "columns-" + "-".join(str(name) for name in asdict(columns).values())

@@ -1,11 +1,18 @@
 """Explanations without training: `python -m explain [calibrate] run=FOLDER [OVERRIDE ...]`."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import logging
+from collections.abc import Sequence
+
 from config import command
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,9 +85,23 @@ def _explain(args: argparse.Namespace) -> int:
     with model_errors(name):
         subject, options = model.load(name, overrides)
         verdict = run.explain_model(subject, options, folder)
+    _update_page(Path(name), folder)
     print(run.summarise_verdict(verdict))
     print(f"isotrain: {folder / 'report.html'}", file=sys.stderr)
     return 0 if verdict.accepted or options.action == "warn" else 5
+
+
+def _update_page(run_folder: Path, folder: Path) -> None:
+    """Write the page of the explained run again, which then has the verdict. A failure is a warning."""
+    from runs import folder as folders
+    from runs import report
+
+    if folder.resolve() != (run_folder / "explain").resolve() or not (run_folder / folders.RECORD).exists():
+        return  # the report is elsewhere, or the model is not of a run
+    try:
+        report.write(run_folder)
+    except Exception as error:  # of a task's functions, perhaps: the explanation is complete
+        logger.warning("%s was not updated with the verdict: %s", run_folder / report.FILE, error)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def report_sections(
         rows: of explanations.jsonl.
         count: images with a card.
     """
-    # Ids of classes such as n01443537 are replaced by the first of their names.
-    names = {entry["id"]: entry["name"].split(",")[0] for entry in subject.data.classes}
+    # Ids of classes such as n01443537 are replaced by their names.
+    names = {entry["id"]: entry["name"] for entry in subject.data.classes}
     rows = [{**row, **{key: names[row[key]] for key in ("label", "prediction")}} for row in rows]
     errors = [index for index, row in enumerate(rows) if not row["correct"]]
     correct = [index for index, row in enumerate(rows) if row["correct"]]

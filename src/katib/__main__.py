@@ -1,10 +1,14 @@
 """`python -m katib check|run|new|submit|watch|best|trials|delete|stop`."""
 
+import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from config import command, files, parsing

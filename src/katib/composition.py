@@ -14,7 +14,7 @@ from typing import Any
 from config import checked_json, source_code
 from config.errors import InputError, is_hydra_error
 from config.masking import hide_environment
-from config.tasks import CONF_VARIABLE
+from config.search_path import CONF_VARIABLE
 from katib import collector as metrics_collector
 from katib import shell_command
 from katib.documents import YamlPath
@@ -239,7 +239,9 @@ def _reading_problems(experiment: Experiment, metric: str, result: Mapping[str, 
 
 def _compose_cached(overrides: Sequence[str]) -> dict[str, Any]:
     text = json.dumps(list(overrides))
-    if "${oc.env:" in text:  # the result depends on the environment
+    if (
+        "${oc.env:" in text or "hydra.searchpath=" in text
+    ):  # the result depends on the environment, or on the user's folder
         return _hide_environment(_compose(overrides), text)
     cache = _cache()
     key = hashlib.sha256(text.encode()).hexdigest()  # overrides can have secrets
@@ -262,6 +264,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
+    from config import search_path
     from config.check import check_config
     from config.compose import compose_cached
     from config.messages import explain_error
@@ -269,10 +272,15 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     if flags := [override for override in overrides if override.startswith("-")]:
         return {"message": f"{flags[0]} is not allowed: a trial takes only overrides (key=value)"}
     try:
-        config = compose_cached([override for override in overrides if not override.startswith("hydra.")])
-        # Hydra's own node has values that exist only in a run, so its overrides are composed separately.
-        _compose_hydra(tuple(override for override in overrides if override.startswith("hydra.")))
-        check_config(config)
+        folder = search_path.named_folder(overrides)
+        if folder is not None and not folder.is_absolute():
+            message = f"hydra.searchpath=[{folder}]: trials run in another folder; name it by its absolute path"
+            return {"message": message}
+        with search_path.adopted(overrides):
+            config = compose_cached([override for override in overrides if not override.startswith("hydra.")])
+            # Hydra's own node has values that exist only in a run, so its overrides are composed separately.
+            _compose_hydra(tuple(override for override in overrides if override.startswith("hydra.")))
+            check_config(config)
         return {
             "message": "",
             "batch_size": OmegaConf.select(config, "data.batch_size"),

@@ -1,7 +1,7 @@
 """The report of a search as one HTML page: the best trial, history, parallel coordinates, importance, curves, trials."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from katib.trials import Trial, best_trial
 from reports import page
 from reports.charts import Series
 from reports.page import Cell
+from runs import report_metrics
 
+RUNS = "runs"  # folder of the trials' run folders, in that of the search
 MIN_TRIALS = 6  # with values, for importances
 FEW_TRIALS = 30  # below which importances are a hint at most
 _COLOURS = {"Succeeded": "c0", "EarlyStopped": "fair", "Failed": "bad", "MetricsUnavailable": "bad"}
@@ -21,6 +23,8 @@ _COLOURS = {"Succeeded": "c0", "EarlyStopped": "fair", "Failed": "bad", "Metrics
 
 def write(path: Path, experiment: Experiment, trials: Sequence[Trial], verdict: str, command: str) -> None:
     """Write the page.
+
+    Trials whose run folders are in `runs/` beside the page have links to their reports, and curves over steps.
 
     Args:
         path: the page.
@@ -33,7 +37,10 @@ def write(path: Path, experiment: Experiment, trials: Sequence[Trial], verdict: 
     best = best_trial(trials, maximize)
     valued = [trial for trial in trials if trial.value is not None]
     shares = importances(valued, parameters, maximize)
-    curves = [(trial, points) for trial in trials if len(points := _curve(trial)) > 1]
+    folders = {trial.name: path.parent / RUNS / trial.name for trial in trials}
+    curves = _step_curves(trials, folders, objective)
+    x_label = "step" if curves else "seconds since the start of the trial"
+    curves = curves or [(trial, points) for trial in trials if len(points := _curve(trial)) > 1]
     page.write(
         path,
         "search.html.jinja",
@@ -54,11 +61,12 @@ def write(path: Path, experiment: Experiment, trials: Sequence[Trial], verdict: 
         few=FEW_TRIALS,
         minimum=MIN_TRIALS,
         curves=[Series(trial.name, points, colour=_colour(trial)) for trial, points in curves],
+        x_label=x_label,
         statuses=[(trial.status, _colour(trial)) for trial in {trial.status: trial for trial, _ in curves}.values()],
         parameters=[(parameter.name, "number") for parameter in parameters],
         trials=[
             [
-                Cell(trial.name, badge="best" if trial is best else ""),
+                Cell(trial.name, href=_address(folders[trial.name], path), badge="best" if trial is best else ""),
                 trial.status,
                 _value_text(trial),
                 *(_assignment(trial.assignments.get(parameter.name)) for parameter in parameters),
@@ -79,7 +87,7 @@ def _colour(trial: Trial) -> str:
 
 
 def _value_text(trial: Trial) -> str | None:
-    return None if trial.value is None else format_number(trial.value, 6)
+    return None if trial.value is None else format_number(trial.value, 4)
 
 
 def _assignment(text: str | None) -> float | str | None:
@@ -194,6 +202,20 @@ def importances(valued: Sequence[Trial], parameters: Sequence[Parameter], maximi
     return {name: share for name, share in shares.items() if math.isfinite(share)}
 
 
+def _address(folder: Path, path: Path) -> str:
+    """Return the address of a trial's own report on the page; "" without one."""
+    report = folder / "report.html"
+    return page.relative_url(report, path.parent) if report.exists() else ""
+
+
+def _step_curves(
+    trials: Sequence[Trial], folders: Mapping[str, Path], objective: str
+) -> list[tuple[Trial, Sequence[tuple[float, float]]]]:
+    """Return the objective over steps of each trial that has a run folder and at least two validations."""
+    curves = ((trial, report_metrics.read_curves(folders[trial.name]).get(objective)) for trial in trials)
+    return [(trial, curve.points) for trial, curve in curves if curve is not None and len(curve.points) > 1]
+
+
 def _curve(trial: Trial) -> list[tuple[float, float]]:
     """Seconds since the start of a trial, and the reported objective."""
     points = []
@@ -201,9 +223,10 @@ def _curve(trial: Trial) -> list[tuple[float, float]]:
         try:
             moment, value = datetime.fromisoformat(time), float(text)
             start = datetime.fromisoformat(trial.started) if trial.started else moment
-        except ValueError:
+            seconds = (moment - start).total_seconds()
+        except (ValueError, TypeError):  # no time, or one with a zone and one without
             continue
         if math.isfinite(value) and moment.year > 1:
-            points.append(((moment - start).total_seconds(), value))
+            points.append((seconds, value))
     # The last metric line of train.py repeats the best value.
     return points[:-1] if len(points) > 2 and points[-1][1] in (value for _, value in points[:-1]) else points

@@ -18,7 +18,8 @@ import psutil
 
 from config.errors import InputError
 from config.process import available_cores
-from config.tasks import CONF, CONF_VARIABLE
+from config.search_path import CONF_VARIABLE
+from config.tasks import CONF
 from katib import shell_command
 from katib.experiment import (
     TEMPLATE,

@@ -25,6 +25,7 @@ from config.system_errors import to_expected_error
 from katib.documents import Document
 from katib.experiment import Experiment, trial_command
 from katib.shell_command import train_overrides
+from runs.fields import is_number
 
 ENDED = ("Succeeded", "Failed", "EarlyStopped", "MetricsUnavailable", "Killed")
 FAILED = ("Failed", "MetricsUnavailable")
@@ -99,6 +100,17 @@ class Trial:
                 raise TypeError(f"{name} is {value!r}")
         if trial.status not in ("Running", *ENDED):
             raise TypeError(f"status is {trial.status!r}")
+        texts: list[Any] = [*trial.assignments.values(), *(text for pair in trial.curve for text in pair)]
+        texts += [text for strategies in trial.metrics.values() for text in dict(strategies).values()]
+        numbers: list[Any] = list(trial.history)
+        for values, kind, is_kind in (
+            (texts, "text", lambda value: isinstance(value, str)),
+            (numbers, "number", is_number),
+        ):
+            if invalid := [value for value in values if not is_kind(value)]:
+                raise TypeError(f"{invalid[0]!r} is no {kind}")
+        if [len(pair) for pair in (*trial.curve, *trial.processes)] != [2] * (len(trial.curve) + len(trial.processes)):
+            raise ValueError("curve and processes must have pairs")
         return trial
 
 

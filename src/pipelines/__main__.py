@@ -1,7 +1,12 @@
 """Kubeflow pipelines: `python -m pipelines compile|check|run|submit|schedule|status|terminate`."""
 
-import argparse
 import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
 from typing import Any
 
 from config import command

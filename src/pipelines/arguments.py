@@ -1,7 +1,6 @@
 """Arguments of a pipeline run, checked before anything starts: train.py's overrides and `-p NAME=VALUE`."""
 
 import contextlib
-import os
 import re
 import subprocess
 import sys
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from config import tasks
+from config.child_process import command_line, environment
 from config.errors import InputError
-from config.files import PROJECT
 from config.numbers import is_finite
 from config.parsing import parse_yaml
 from pipelines.commands import experiment_path
@@ -90,6 +89,10 @@ def _check_ranges(values: Mapping[str, Any], local: bool) -> None:
         value = values.get(name, 0)
         if not (value >= 0 and is_finite(value)):
             raise InputError(f"-p {name}={value}: must be 0 or more")
+    if "floor" in values:
+        _parse_value(f"floor={values['floor']}", values["floor"], "NUMBER_DOUBLE")
+        if not is_finite(float(values["floor"])):
+            raise InputError(f"-p floor={values['floor']}: must be a finite number, in the unit of the metric")
     if values.get("trials") and not values.get("tune"):
         raise InputError(
             f"-p trials={values['trials']}: has no effect without -p tune=FILE, the Experiment that it limits"
@@ -169,12 +172,8 @@ def _check_experiment(file: str) -> None:
             f"-p tune={file}: there is no such file; those of the image are in katib/, and a file on the volume of the steps "
             "is named by its path there"
         )
-    search_path = os.pathsep.join(filter(None, [str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")]))
-    command, environment = (
-        [sys.executable, "-m", "katib", "check", str(path)],
-        {**os.environ, "PYTHONPATH": search_path},
-    )
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    command = command_line("-m", "katib", "check", str(path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     if done.returncode:
         problem = next(iter([*done.stdout.splitlines(), *done.stderr.splitlines()]), f"exit code {done.returncode}")
         raise InputError(f"-p tune={file}: {problem}; python -m katib check lists all findings")

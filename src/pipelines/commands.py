@@ -1,10 +1,8 @@
 """Commands of isotrain as subprocesses of a step: output goes to the step's log, signals go to the command."""
 
-import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -15,11 +13,10 @@ from types import FrameType
 from typing import Any
 
 from cluster.reasons import EXIT_CODES
+from config.child_process import PREFIX, command_line, environment
 from config.errors import ExecutionError, SignalInterrupt
 from config.files import PROJECT
 from config.masking import mask_command
-
-_PREFIX = "isotrain: "  # of a command's message on stderr
 
 
 def experiment_path(file: str) -> Path:
@@ -41,21 +38,18 @@ def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequenc
     Raises:
         ExecutionError: Another exit code; the message is the last one of the command.
     """
-    words = [str(PROJECT / word) if word == "train.py" else str(word) for word in command]
     text = shlex.join(mask_command(["python", *map(str, command)]))
-    environment = {**os.environ}
-    path = [str(PROJECT / "src"), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    environment.pop("_KFP_RUNTIME", None)  # set in a step; with it, importing kfp hides its client
+    variables = environment()
+    variables.pop("_KFP_RUNTIME", None)  # set in a step; with it, importing kfp hides its client
     print(f"$ {text}", flush=True)
     start = time.monotonic()
     # stderr goes to KFP's log at once; stdout, the result, is also returned.
     process = subprocess.Popen(
-        [sys.executable, *words],
+        command_line(*map(str, command)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=variables,
         start_new_session=True,  # Ctrl-C on a terminal must reach it only once, forwarded
     )
     messages: deque[str] = deque([""], maxlen=1)
@@ -81,8 +75,8 @@ def _print_stderr(stream: Any, messages: deque[str]) -> None:
     """Print the lines of stderr, and keep the last message among them."""
     for line in stream:
         print(line, end="", flush=True)
-        if line.strip().startswith(_PREFIX):
-            messages.append(line.strip().removeprefix(_PREFIX))
+        if line.strip().startswith(PREFIX):
+            messages.append(line.strip().removeprefix(PREFIX))
 
 
 @contextmanager

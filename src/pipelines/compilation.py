@@ -61,6 +61,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name, value in (("image", settings["image"]), ("large.gpu", large["gpu"])):
         if not re.fullmatch(r"[^\s]+", str(value)):
             raise InputError(f"{name}={value}: must be a name without blanks, not empty")
+    if "/" not in str(large["gpu"]):
+        raise InputError(
+            f"large.gpu={large['gpu']}: must be the name of the GPU's resource, such as nvidia.com/gpu; large.gpus is the "
+            "number of GPUs"
+        )
     for name in ("root", "cache"):
         if not re.fullmatch(r"/[^\s]*", str(settings[name])):
             raise InputError(f"{name}={settings[name]}: must be an absolute path without blanks")

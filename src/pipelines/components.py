@@ -165,15 +165,16 @@ def evaluate(
     data: str,
     overrides: List[str],  # noqa: UP006
     root: str,
+    floor: str,
     trained: Input[Model],
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ) -> str:
-    """Compare the model with the baseline on the same examples, and return the verdict."""
+    """Compare the model with the baseline on the same examples, or with its floor, and return the verdict."""
     from pipelines import steps
 
     words = [f"data={data}", *overrides]
-    return steps.evaluate(run, baseline, margin, minimum, registered, server, words, root, metrics, summary)
+    return steps.evaluate(run, baseline, margin, minimum, registered, server, words, root, metrics, summary, floor)
 
 
 @_step
@@ -215,7 +216,7 @@ def register(
     trained: Input[Model],
     summary: Output[Markdown],
 ) -> str:
-    """Register the model as a candidate, or as the champion if it is non-inferior to the present one."""
+    """Register the model as a candidate, or as the champion if it is non-inferior to it, or the first one above its floor."""
     from pipelines import steps
 
     return steps.register(run, evaluation, promote, policies, registered, server, root, summary)

@@ -41,6 +41,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
         baseline: str = "champion",
         margin: float = 0.5,
         minimum: int = 100,
+        floor: str = "",
         promote: bool = True,
         when: str = "always",
         refresh: str = "",
@@ -107,7 +108,7 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 evaluated = add(
                     components.evaluate(
                         run=run, baseline=baseline, margin=margin, minimum=minimum, registered=registered,
-                        server=server, data=data, overrides=overrides, root=root, trained=trained,
+                        server=server, data=data, overrides=overrides, root=root, floor=floor, trained=trained,
                     )
                 )  # fmt: skip
                 explained = add(

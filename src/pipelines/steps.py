@@ -38,7 +38,10 @@ from reports.markdown import code, escape
 
 Artifact = Any
 # Keys of conf/data that select examples, for every task; a task adds its EXAMPLE_KEYS. Other keys belong to the model.
-EXAMPLE_KEYS = ("path", "train_file", "val_file", "hub", "sample", "max_train", "max_val")
+EXAMPLE_KEYS = (
+    "path", "train_file", "val_file", "test_file", "split", "test_split", "split_seed", "group",
+    "hub", "sample", "max_train", "max_val",
+)  # fmt: skip
 FORMAT = 2  # of folders that are named by their content; raise it when the content changes
 NO_CHAMPION = Verdict("none", "there is no champion yet")
 
@@ -315,9 +318,11 @@ def train(
 
 def evaluate(
     run: str, baseline: str, margin: float, minimum: int, registered: str, server: str, overrides: Sequence[str],
-    root: str, metrics: Artifact, summary: Artifact,
+    root: str, metrics: Artifact, summary: Artifact, floor: str = "",
 ) -> str:  # fmt: skip
     """Evaluate the baseline on the same examples, and test whether the model is non-inferior by the margin.
+
+    Without a champion to compare with, the model must reach its floor: `floor` if it is set, else as `python -m runs floor`.
 
     Returns:
         The verdict as JSON.
@@ -330,7 +335,7 @@ def evaluate(
             champion = _fetch_champion(step, name, server, root, Path(reference))
             step["champion"] = str(champion["version"]) if champion else "none"  # `register` replaces only this version
             if champion is None:
-                return _skip(step, NO_CHAMPION, None, summary)
+                return _skip(step, _judge_floor(step, run, floor, root), None, summary)
         if not reference:
             return _skip(step, Verdict("none", "there is no baseline"), None, summary)
         _set_environment(root)
@@ -338,6 +343,13 @@ def evaluate(
         step["verdict"] = str(verdict)
         artifacts.markdown(summary, f"# Compared with {escape(baseline)}\n\n{escape(verdict)}.\n\n{escape(notes)}\n")
         return verdict.to_json()
+
+
+def _judge_floor(step: dict[str, Any], run: str, floor: str, root: str) -> Verdict:
+    _set_environment(root)
+    options = [f"--floor={floor}"] if floor else []
+    result = json.loads(run_command(step, "-m", "runs", "floor", run, *options, "--json"))
+    return Verdict(str(result["status"]), f"{NO_CHAMPION.reason}; {result['reason']}")
 
 
 def _compare(
@@ -415,7 +427,7 @@ def benchmark(policy: str, run: str, root: str, summary: Artifact) -> str:
 def register(
     run: str, evaluation: str, promote: bool, policies: str, registered: str, server: str, root: str, summary: Artifact
 ) -> str:
-    """Register the model; it becomes the champion if there is none, or if it is non-inferior to the champion.
+    """Register the model; it becomes the champion if it is non-inferior to the champion, or reaches the floor if there is none.
 
     Args:
         run: The run folder.
@@ -447,10 +459,8 @@ def register(
             reason = ""
         elif not promote:
             reason = "; promote=False"
-        elif non_inferior and champion:
-            reason = "; it was not promoted: there is another champion by now, or this model was rolled back"
         else:
-            reason = f"; it was not promoted: {verdict}"
+            reason = f"; it was not promoted: {version.get('reason') or verdict}"
         aliases = ", ".join(version["aliases"]) or "no alias"
         text = f"{version['name']} version {version['version']} ({aliases}){reason}"
         step["verdict"] = text

@@ -1,7 +1,12 @@
 """Data contracts without training: `python -m quality [drift|init] OVERRIDE ...`."""
 
-import argparse
 import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
 from collections.abc import Sequence
 
 from config import command

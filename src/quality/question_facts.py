@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from datamodules.question_answering import QuestionAnsweringData
-from datamodules.text import examples, squad
+from datamodules.text import examples
+from datamodules.text.question_rows import Question
 from quality.hashes import hash64
 from quality.text_statistics import ARTICLES, count_broken_characters, count_personal_data
 
@@ -69,12 +70,12 @@ def tables(data: QuestionAnsweringData, split: str) -> Iterator[pa.Table]:
         InputError: a file cannot be read as questions.
     """
     # Read as version 2 so that unanswerable questions are rows; whether they are allowed is decided by the contract.
-    questions = enumerate(islice(squad.read(data.files(split), version_2=True), data.limit(split)))
+    questions = enumerate(islice(data.questions(split, version_2=True), data.limit(split)))
     while rows := [_question_row(split, number, question) for number, question in islice(questions, ROWS)]:
         yield pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _question_row(split: str, number: int, question: squad.Question) -> dict[str, Any]:
+def _question_row(split: str, number: int, question: Question) -> dict[str, Any]:
     context = _context_statistics(question.context)
     errors = [_placement_error(question.context, text, start) for text, start in question.answers]
     text, start = question.answers[0] if question.answers else (None, None)

@@ -1,5 +1,6 @@
 """The report of a verdict: an HTML page with the rows that violate its checks, and Markdown."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from quality.description import Description
 from quality.verdict import CheckResult, Verdict
 from reports import page
 from reports.markdown import code, code_block, escape, table
-from reports.page import Piece, data_uri, format_rounded
+from reports.page import Piece, Span, data_uri, format_rounded
 
 CONTEXT = 90  # characters on each side of a span
 MAX_CHARACTERS = 400  # of a text
 MAX_BALANCE = 12  # categories in a card of normal width
+_MISPLACED = "A dashed underline is where a part is declared to be; where it is instead, if anywhere, is marked."
 OUTCOMES = ("failed", "unevaluated", "warned", "passed")
 
 
@@ -62,10 +64,9 @@ def write(
 
 def _check_section(check: CheckResult, description: Description, pictures: Any) -> dict[str, Any]:
     """Return the section of a violated check, with the first rows that violate it."""
-    hidden = {"split", "number", "id"}
-    for text, (part, start) in description.spans.items():
-        hidden |= {part, start} if text in check.columns else {start}  # the text shows the span
+    hidden = {"split", "number", "id", *(start for _, start in description.spans.values())}  # texts show the spans
     names = [name for name in check.columns if name not in hidden]
+    spans = [_declared_spans(row, name, description) for row in check.examples for name in names]
     first = f", the first {len(check.examples)} are listed" if (check.rows or 0) > len(check.examples) else ""
     return {
         "outcome": check.outcome,
@@ -75,6 +76,7 @@ def _check_section(check: CheckResult, description: Description, pictures: Any) 
         "path": check.path,
         "message": check.message,
         "summary": f"{format_rounded(check.rows)} row{'s' * (check.rows != 1)}{first}",
+        "note": _MISPLACED if any(row and row[0].incorrect for row in spans) else "",
         "columns": [
             *([("picture", "image")] if pictures else []),
             ("split", ""),
@@ -109,13 +111,24 @@ def _value(row: Mapping[str, Any], name: str, description: Description) -> str |
     if name.endswith("_hash"):
         return f"{value % 2**64:016x}"
     if name in description.spans:
-        part, start = (row.get(column) for column in description.spans[name])
-        if part is None or start is None:
-            return [Piece(value[: 2 * CONTEXT] + (" ..." if len(value) > 2 * CONTEXT else ""))]
-        return page.mark_excerpt(value, max(0, start), max(0, start + len(part)), CONTEXT)
+        return page.mark_excerpt(value, _declared_spans(row, name, description), CONTEXT)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return format_rounded(value) if isinstance(value, int | float) else str(value)[:MAX_CHARACTERS] or "∅"
+
+
+def _declared_spans(row: Mapping[str, Any], name: str, description: Description) -> list[Span]:
+    """Return where a part of a text is declared to be and, if it is not there, also the nearest place where it is."""
+    part, start = (row.get(column) for column in description.spans.get(name, ("", "")))
+    text = row[name]
+    if part is None or start is None or text is None:
+        return []
+    if start >= 0 and text.startswith(part, start):
+        return [Span(start, start + len(part))]
+    declared = Span(start, start + len(part), f"not at character {start}", incorrect=True)
+    starts = [match.start() for match in re.finditer(f"(?={re.escape(part)})", text)] if part else []
+    nearest = min(starts, key=lambda other: abs(other - start), default=None)
+    return [declared, *([] if nearest is None else [Span(nearest, nearest + len(part), f"at character {nearest}")])]
 
 
 def _picture(pictures: Any, row: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.text import records
 from datamodules.text.records import Record
 from datamodules.text_classification import TextClassificationData
 from quality.hashes import hash64
@@ -55,14 +54,14 @@ def tables(data: TextClassificationData, split: str) -> Iterator[pa.Table]:
     Raises:
         InputError: a file cannot be read as texts.
     """
-    texts = enumerate(records.read(data.files(split), data.columns, data.limit(split)))
+    texts = enumerate(data.records(split))
     while rows := [_text_row(split, number, record) for number, record in islice(texts, ROWS)]:
         yield pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def classes(data: TextClassificationData) -> list[dict[str, str]]:
     """Return the classes that the training files declare or contain."""
-    return [{"id": name, "name": name} for name in records.survey(data.files("train"), data.columns).classes]
+    return [{"id": name, "name": name} for name in data.survey("train").classes]
 
 
 def finish(rows: Path, final: Path) -> None:

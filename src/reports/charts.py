@@ -9,6 +9,8 @@ from config.numbers import format_number
 
 COLOURS = 8  # in style.css: classes c0 to c7
 LARGEST = 1e300  # beyond it differences are no numbers
+SMOOTHING = (0.0, 0.6, 0.9, 0.98)  # weights of the past that a reader may choose; style.css has a class for each
+COLUMNS = 600  # parts of a noisy curve's range of steps; the lowest and the highest point of each are drawn
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,15 @@ class Series:
         name: in the legend.
         points: (x, y), in the order of x; those that are not finite are left out.
         titles: one for each point, shown when the pointer is over it; made of name and values where there are none.
-        style: "line" with dots, dots alone, or a line of steps without dots.
+        style: "line" with dots, dots alone, a line of steps without dots, or "noisy": a line of many points without dots,
+            and smoothed ones over it, of which the page shows the chosen one.
         colour: class in style.css: c0 to c7, good, fair, bad, plain; "" for the next of c0 to c7.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     titles: Sequence[str] = ()
-    style: Literal["line", "dots", "steps"] = "line"
+    style: Literal["line", "dots", "steps", "noisy"] = "line"
     colour: str = ""
 
 
@@ -72,7 +75,8 @@ class PlottedSeries(NamedTuple):
     Attributes:
         name, colour, style: those of the series.
         path: points of its polyline.
-        dots: x, y and title of each point.
+        dots: x, y and title of each point; none of a noisy curve.
+        smoothed: points of a noisy curve's polyline for each of SMOOTHING but the first, which is the curve itself.
     """
 
     name: str
@@ -80,6 +84,7 @@ class PlottedSeries(NamedTuple):
     style: str
     path: str
     dots: list[tuple[float, float, str]]
+    smoothed: list[str]
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,12 @@ def plot_xy(series: Sequence[Series], x_label: str, width: float, height: float)
     x, y = Axis(x_low, x_high, 48, width - 10), Axis(y_low, y_high, height - 34, 8)
     plotted = []
     for index, row in enumerate(series):
+        colour = row.colour or f"c{index % COLOURS}"
+        if row.style == "noisy":
+            if curve := [point for point in points[index] if point is not None]:
+                paths = [_noisy(smooth(curve, weight), x, y) for weight in SMOOTHING]
+                plotted.append(PlottedSeries(row.name, colour, row.style, paths[0], [], paths[1:]))
+            continue
         dots = [
             (x.pixel(point[0]), y.pixel(point[1]), _title(row, position, x_label))
             for position, point in enumerate(points[index])
@@ -120,9 +131,7 @@ def plot_xy(series: Sequence[Series], x_label: str, width: float, height: float)
         ]
         if dots:
             path = _steps(dots) if row.style == "steps" else [(left, top) for left, top, _ in dots]
-            plotted.append(
-                PlottedSeries(row.name, row.colour or f"c{index % COLOURS}", row.style, _polyline(path), dots)
-            )
+            plotted.append(PlottedSeries(row.name, colour, row.style, _polyline(path), dots, []))
     return Plot(x, y, plotted, f"{', '.join(row.name for row in plotted)} over {x_label}")
 
 
@@ -137,6 +146,38 @@ def _finite(point: tuple[float, float]) -> tuple[float, float] | None:
     """Return a point; None if it cannot be drawn."""
     x, y = point
     return (x, y) if abs(x) < LARGEST and abs(y) < LARGEST else None
+
+
+def smooth(points: Sequence[tuple[float, float]], weight: float) -> list[tuple[float, float]]:
+    """Return a curve's exponential moving average, without the bias of its start, as TensorBoard computes it.
+
+    Args:
+        points: (x, y), in the order of x.
+        weight: of the past, 0 to 1; 0 returns the points.
+    """
+    smoothed, total, share = [], 0.0, 0.0
+    for x, y in points:
+        total, share = weight * total + (1 - weight) * y, weight * share + (1 - weight)
+        smoothed.append((x, total / share))
+    return smoothed
+
+
+def _noisy(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    """Return a polyline of many points: in each of COLUMNS parts of the axis the first, lowest, highest and last one."""
+    if len(points) > 2 * COLUMNS:
+        parts: dict[int, list[tuple[float, float]]] = {}
+        for point in points:
+            parts.setdefault(int((point[0] - x.low) / (x.high - x.low) * COLUMNS), []).append(point)
+        points = [
+            point
+            for part in parts.values()
+            for point in sorted({part[0], min(part, key=_height), max(part, key=_height), part[-1]})
+        ]
+    return _polyline([(x.pixel(left), y.pixel(top)) for left, top in points])
+
+
+def _height(point: tuple[float, float]) -> float:
+    return point[1]
 
 
 def _steps(dots: Sequence[tuple[float, float, str]]) -> list[tuple[float, float]]:
@@ -182,6 +223,14 @@ def share_lengths(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, di
     return [
         (name, {split: (row.get(name, 0), row.get(name, 0) / totals[split] / highest) for split, row in counts.items()})
         for name in names
+    ]
+
+
+def reliability_rows(bins: Sequence[tuple[float, float, int]]) -> list[list[str | int]]:
+    """Return the table of a reliability diagram: confidence, accuracy, their difference and the examples of each bin."""
+    return [
+        [f"{confidence:.3f}", f"{accuracy:.3f}", f"{accuracy - confidence:+.3f}", count]
+        for confidence, accuracy, count in bins
     ]
 
 

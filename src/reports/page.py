@@ -29,8 +29,10 @@ Kinds of a table's columns: "" (as it is), "number" (right-aligned; numbers get 
 import base64
 import functools
 import hashlib
+import itertools
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -74,6 +76,7 @@ class Piece:
         text: the piece.
         mark: whether it is marked, as with a pen.
         underline: whether it is underlined.
+        incorrect: whether it is underlined with a dashed red line, as a place that is not the right one.
         value: shade, from -1 (blue) to 1 (red); None for none.
         title: shows when the pointer is over it.
     """
@@ -81,8 +84,25 @@ class Piece:
     text: str
     mark: bool = False
     underline: bool = False
+    incorrect: bool = False
     value: float | None = None
     title: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a text to show.
+
+    Attributes:
+        start, stop: its characters; an empty part, or one beyond the text, shows as ∅.
+        title: shows when the pointer is over it.
+        incorrect: whether it is shown as a `incorrect` Piece; a marked one if not.
+    """
+
+    start: int
+    stop: int
+    title: str = ""
+    incorrect: bool = False
 
 
 def write(path: Path, template: str, **values: Any) -> None:
@@ -187,17 +207,35 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def mark_excerpt(text: str, start: int, stop: int, around: int) -> list[Piece]:
-    """Return a part of a text, marked, between the characters around it.
+def mark_excerpt(text: str, spans: Sequence[Span], around: int) -> list[Piece]:
+    """Return the surroundings of some parts of a text as pieces; of no parts, the beginning of the text.
 
     Args:
         text: the text.
-        start, stop: of the part; an empty part shows as ∅.
-        around: characters on each side.
+        spans: the parts; they may overlap.
+        around: characters on each side of a part that are shown.
     """
-    before, after = text[max(0, start - around) : start], text[stop : stop + around]
-    return [
-        Piece(f"{'... ' if start > around else ''}{before}"),
-        Piece(text[start:stop] or "∅", mark=True),
-        Piece(f"{after}{' ...' if len(text) > stop + around else ''}"),
-    ]
+    spans = [replace(span, start=min(max(0, span.start), len(text)), stop=min(span.stop, len(text))) for span in spans]
+    ranges = [(span.start - around, max(span.start, span.stop) + around) for span in spans] or [(0, 2 * around)]
+    inner = {end for span in spans for end in (span.start, span.stop)} | {end for row in ranges for end in row}
+    ends = sorted({0, len(text), *(end for end in inner if 0 < end < len(text))})
+    empty = [span for span in spans if span.stop <= span.start]
+    pieces: list[Piece] = []
+    for start, stop in itertools.pairwise([*ends, len(text) + 1]):
+        pieces += [_piece("∅", [span]) for span in empty if span.start == start]
+        if not any(low <= start and stop <= high for low, high in ranges) and stop <= len(text):
+            pieces += [Piece(" ... ")] * (not pieces or pieces[-1] != Piece(" ... "))
+        elif text[start:stop]:
+            pieces.append(_piece(text[start:stop], [row for row in spans if row.start <= start and stop <= row.stop]))
+    return pieces
+
+
+def _piece(text: str, spans: Sequence[Span]) -> Piece:
+    """Return the piece of a text that lies in some spans."""
+    titles = dict.fromkeys(span.title for span in spans if span.title)
+    return Piece(
+        text,
+        mark=any(not span.incorrect for span in spans),
+        incorrect=any(span.incorrect for span in spans),
+        title=", ".join(titles),
+    )

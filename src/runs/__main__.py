@@ -1,13 +1,17 @@
-"""Commands on runs: `python -m runs show FOLDER`, `list`, `compare A B`, `report`, `register` and `champion`."""
+"""Commands on runs: `python -m runs show FOLDER`, `list`, `compare A B`, `report`, `register`, `floor` and `champion`."""
+
+import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from config import command
@@ -48,17 +52,21 @@ def _show(args: argparse.Namespace) -> str:
 
 def _list(args: argparse.Namespace) -> str:
     from config.terminal import terminal_width
-    from runs.listing import filter_runs, find_runs, format_runs
+    from runs.listing import filter_runs, find_runs
+    from runs.listing_table import format_csv, format_runs
 
     roots = args.folders or [name for name in ("outputs", "multirun") if Path(name).is_dir()]
     _check_folders(roots)
     rows = filter_runs(find_runs(roots), args.conditions, args.sort, args.limit)
     if args.json:
         return json.dumps(rows, indent=2)
+    columns = [name for name in args.columns.split(",") if name]
+    if args.csv:
+        return format_csv(rows, columns)
     if not rows:
         location = " or ".join(roots) if roots else "outputs or multirun"
         return f"no such runs in {location}" if args.conditions else f"no runs in {location}; python train.py makes one"
-    return format_runs(rows, terminal_width())
+    return format_runs(rows, terminal_width(), columns)
 
 
 def _compare(args: argparse.Namespace) -> str:
@@ -113,12 +121,26 @@ def _register(args: argparse.Namespace) -> str:
     elif not args.run:
         raise InputError("name a run to register: python -m runs register outputs/…")
     else:
-        names = ("name", "server", "champion", "use", "licence", "despite_gates", "kubeflow", "instead_of")
-        version = registry.register_run(Path(args.run), **{name: getattr(args, name) for name in names})
+        names = ["name", "server", "champion", "use", "licence", "despite_gates", "kubeflow", "instead_of", "floor"]
+        options = {name: getattr(args, name) for name in [*names, "justification"]}
+        version = registry.register_run(Path(args.run), **options)
     if args.json:
         return json.dumps(asdict(version))
     note = "" if version.new or args.rollback else ", already registered"
-    return f"{version.name} version {version.version}{note}: {', '.join(version.aliases)}"
+    reason = f"\nnot promoted: {version.reason}" if version.reason else ""
+    return f"{version.name} version {version.version}{note}: {', '.join(version.aliases)}{reason}"
+
+
+def _floor(args: argparse.Namespace) -> str:
+    from config.terminal import terminal_width
+    from runs import floor
+    from runs.folder import read_record
+
+    verdict = floor.judge_floor(Path(args.run), args.floor)
+    record = read_record(args.run)
+    if args.json:
+        return json.dumps(asdict(verdict) | {"obstacle": floor.promotion_obstacle(Path(args.run), record, verdict)})
+    return floor.format_floor(Path(args.run), record, verdict, terminal_width())
 
 
 def _champion(args: argparse.Namespace) -> str:
@@ -157,8 +179,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(add("compare", _compare, "compare runs on the same evaluation examples", text))
     text = "For several runs, also write a page about all of them."
     _add_report(add("report", _report, "write report.html into run folders", text))
-    text = "It becomes a candidate, or with --champion the champion. Its card and lineage are registered with it."
+    text = (
+        "It becomes a candidate, or with --champion the champion, if it reaches its floor (`runs floor`) and no gate failed. "
+        "Its card and lineage are registered with it."
+    )
     _add_register(add("register", _register, "register the model of a run in MLflow", text))
+    text = (
+        "The floor is --floor, else the model's in conf/known_results.yaml, else the result of model=majority on the same "
+        "validation examples, which is run, and which the run must exceed significantly."
+    )
+    _add_floor(add("floor", _floor, "show the floor of a run, which a first champion must reach", text))
     text = "Optionally download its run."
     _add_champion(add("champion", _champion, "print the champion of a registered model", text))
     return parser
@@ -183,11 +213,25 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONDITION",
-        help="show matching runs only: model=bert, status=finished, 'val_f1>80' (repeatable)",
+        help="show matching runs only: model=bert, 'val_f1>80', 'optim.lr<1e-3' (repeatable)",
     )
-    parser.add_argument("--sort", metavar="NAME", help="sort by a metric or field, descending; ascending: --sort=-NAME")
+    parser.add_argument(
+        "--sort",
+        metavar="NAME",
+        help="sort by a metric, field or key of the configuration, descending; ascending: --sort=-NAME",
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="NAMES",
+        help="show these metrics, fields or keys of the configuration: optim.lr,seed (default: those that differ)",
+    )
     parser.add_argument("-n", dest="limit", type=int, metavar="N", help="maximum number of runs")
-    parser.add_argument("--json", action="store_true", help="print a JSON list with all metrics of each run")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--csv", action="store_true", help="print CSV with all metrics and the keys that differ")
+    output.add_argument(
+        "--json", action="store_true", help="print a JSON list with all metrics and the configuration of each run"
+    )
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -236,6 +280,18 @@ def _add_register(parser: argparse.ArgumentParser) -> None:
         metavar="VERSION",
         help="with --champion: only if VERSION (none: no version) is still the champion, and the model was never rolled back",
     )
+    parser.add_argument(
+        "--floor",
+        type=_number,
+        metavar="VALUE",
+        help="with --champion: value that the run's monitor must reach (default: that of `runs floor`)",
+    )
+    parser.add_argument(
+        "--justification",
+        type=_text,
+        metavar="TEXT",
+        help="with --champion: promote it whatever floor and gates say; card and tags state the reason",
+    )
     parser.add_argument("--rollback", action="store_true", help="make the previous champion the champion again")
     parser.add_argument("--use", metavar="TEXT", help="intended use of the model, for its card")
     parser.add_argument("--licence", metavar="NAME", help="licence of the model, for its card")
@@ -246,11 +302,32 @@ def _add_register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
+def _add_floor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        "--floor", type=_number, metavar="VALUE", help="set the floor of the run's monitor, in its unit"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
 def _add_champion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the registered model")
     parser.add_argument("--folder", metavar="DIR", help="download its run.json, model, predictions and reports to DIR")
     parser.add_argument("--server", metavar="URI", help="address of MLflow (default: as for register)")
     parser.add_argument("--json", action="store_true", help="print a JSON object; null if there is no champion")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise argparse.ArgumentTypeError("must be a finite number")
+    return value
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _margin(text: str) -> float:

@@ -26,10 +26,12 @@ RECORD = "run.json"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
 MISTAKE_IMAGES = "pictures.npz"
+MISTAKES = "mistakes.jsonl"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "last-1.ckpt", "best.ckpt"
 PREVIOUS_BEST_CHECKPOINT = "best-1.ckpt"  # while last-1.ckpt remembers an earlier best validation than last.ckpt
 MODEL = "model"
+TEST = "test"  # folder of the evaluation on the test part
 REPORT = "report.html"
 HYDRA = ".hydra"
 DIFF = "uncommitted.diff"
@@ -66,6 +68,11 @@ def _if_longer(old: Any, new: Any, config: Mapping[str, Any]) -> bool:
     return bool(fixed) and _limit(new) >= _limit(old)
 
 
+def _if_added(*defaults: Any) -> _Allows:
+    """Return whether a setting is at its default, and the run is of a version without it."""
+    return lambda old, new, config: old is None and new in defaults
+
+
 def _limit(count: Any) -> float:
     return float("inf") if count is None or count == -1 else float(count)
 
@@ -84,10 +91,13 @@ ALLOWED_CHANGES: Mapping[str, _Allows] = {
     "data.workers": _always,
     "data.cache_dir": _always,
     "data.verify": _always,
+    "data.split_seed": _if_added(0),
+    "data.columns.*": _if_added("question", "context", "answer", "answers", "answer_start", "id", "title"),
     "quality.*": _always,
     "explain": _always,
     "explain.*": _always,
     "data.contract": _always,
+    "data.suitable.*": _always,  # the model's settings are compared
     "logger": _always,
     "logger.*": _always,
     "metrics_file": _always,

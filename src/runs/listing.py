@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import InputError
-from config.terminal import format_duration, format_table, format_value, make_printable
 from runs import folder as folders
+from runs import hyperparameters
 from runs.fields import as_mapping, is_number
 
 # A folder with one of these and no run.json is an incomplete run.
 _TRACES = (folders.HYDRA, folders.METRICS, folders.CHECKPOINTS, folders.LOCK)
 _MLFLOW_ID = re.compile("[0-9a-f]{32}")
 _ORDERS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
+_MAPPINGS = ("metrics", "parameters", "overridden")
 _EMPTY_ROW = dict.fromkeys(
     ("task", "model", "data", "fingerprint", "monitor", "value", "started", "duration_seconds", "restarts", "trial")
 )
@@ -39,8 +40,8 @@ def filter_runs(
 
     Args:
         rows: Result of `find_runs`.
-        conditions: All must hold, e.g. `model=bert`, `status=finished`, `trial=x`, `val_f1>80`, `duration_seconds<60`.
-        sort_by: A field or metric: numbers descending, text ascending; a leading `-` reverses the order. Rows without a
+        conditions: All must hold, e.g. `model=bert`, `status=finished`, `trial=x`, `val_f1>80`, `optim.lr<1e-3`.
+        sort_by: A field, metric or key of the configuration: numbers descending, text ascending; a leading `-` reverses the order. Rows without a
             value come last.
         limit: Maximum number of rows.
 
@@ -50,14 +51,14 @@ def filter_runs(
     selection = [row for row in rows if all(_satisfies(row, condition, rows) for condition in conditions)]
     if sort_by is not None:
         name = sort_by.removeprefix("-")
-        _check_name(rows, name)
-        with_value = [row for row in selection if _value(row, name) is not None]
-        numeric = all(is_number(_value(row, name)) for row in with_value)
+        check_name(rows, name)
+        with_value = [row for row in selection if field_value(row, name) is not None]
+        numeric = all(is_number(field_value(row, name)) for row in with_value)
         with_value.sort(
-            key=lambda row: _value(row, name) if numeric else str(_value(row, name)),
+            key=lambda row: field_value(row, name) if numeric else str(field_value(row, name)),
             reverse=numeric != (sort_by != name),
         )
-        selection = with_value + [row for row in selection if _value(row, name) is None]
+        selection = with_value + [row for row in selection if field_value(row, name) is None]
     return selection[:limit]
 
 
@@ -68,28 +69,44 @@ def _satisfies(row: Mapping[str, Any], condition: str, rows: Sequence[Mapping[st
             f"--where {condition}: must be a name, one of = != > < >= <=, and a value, e.g. model=bert or 'val_f1>80'"
         )
     name, sign, text = match.groups()
-    _check_name(rows, name)
-    value = _value(row, name)
+    check_name(rows, name)
+    value = field_value(row, name)
     try:
         number = float(text)
     except ValueError:
         number = None
     if sign in ("=", "!="):
-        return (str(value) == text or (is_number(value) and number == value)) == (sign == "=")
+        return (text in (str(value), hyperparameters.text(value)) or (is_number(value) and number == value)) == (
+            sign == "="
+        )
     if number is None:
         raise InputError(f"--where {condition}: {text!r} is not a number")
     return is_number(value) and bool(_ORDERS[sign](value, number))
 
 
-def _value(row: Mapping[str, Any], name: str) -> Any:
-    return row[name] if name in row else row["metrics"].get(name)
+def field_value(row: Mapping[str, Any], name: str) -> Any:
+    """Return a field of a summary, a metric or a value of the configuration; None if the run has none."""
+    return row[name] if name in row else row["metrics"].get(name, row["parameters"].get(name))
 
 
-def _check_name(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+def check_name(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Check that some run has a field, metric or key of the configuration.
+
+    Raises:
+        InputError: None has.
+    """
     metrics = sorted({metric for row in rows for metric in row["metrics"]})
-    names = [*(field for field in rows[0] if field != "metrics"), *metrics] if rows else [name]
-    if name not in names:
-        raise InputError(f"runs have no field {name}; valid: {', '.join(names)}")
+    keys = sorted({key for row in rows for key in row["parameters"]})
+    names = [*(field for field in rows[0] if field not in _MAPPINGS), *metrics] if rows else [name]
+    if name not in names and name not in keys:
+        leaf = sorted(
+            (key for key in keys if key.rpartition(".")[2] == name), key=lambda key: not key.startswith("optim.")
+        )
+        from config.messages import suggest_name  # imports OmegaConf
+
+        suggestion = f" (did you mean {leaf[0]}?)" if leaf else suggest_name(name, [*names, *keys])
+        also = ", or a key of the configuration, such as optim.lr" if keys else ""
+        raise InputError(f"runs have no field {name}; valid: {', '.join(names)}{also}{suggestion}")
 
 
 def summarise_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -98,9 +115,11 @@ def summarise_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         folder, status (that of run.json; "stopped" or "lost" if it says running and the process is gone; "damaged", "incomplete" or
         "foreign" without a readable record), problem, task, model, data, fingerprint (of the evaluation data), monitor
-        (its name) and value, metrics, started, duration_seconds, restarts, trial.
+        (its name) and value, metrics, started, duration_seconds, restarts, trial, parameters (the values of the configuration
+        by dotted key) and overridden (the keys that the command line set).
     """
-    row: dict[str, Any] = {"folder": os.fspath(folder), "status": "", "problem": None, **_EMPTY_ROW, "metrics": {}}
+    row: dict[str, Any] = {"folder": os.fspath(folder), "status": "", "problem": None, **_EMPTY_ROW}
+    row |= {"metrics": {}, "parameters": {}, "overridden": []}
     path = Path(folder)
     try:
         if not (path / folders.RECORD).exists():
@@ -127,6 +146,8 @@ def summarise_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "duration_seconds": record["duration_seconds"] if is_number(record.get("duration_seconds")) else None,
         "restarts": record.get("restarts"),
         "trial": record.get("trial"),
+        "parameters": hyperparameters.flatten(config),
+        "overridden": hyperparameters.overridden_keys(record.get("command")),
     }
 
 
@@ -153,16 +174,6 @@ def choice_name(record: Mapping[str, Any], group: str) -> str | None:
     config = as_mapping(as_mapping(record.get("config")).get(group))
     names = (config.get(key) for key in ("name", "pretrained", "path", "_target_"))
     return next((name for name in names if isinstance(name, str) and name), None)
-
-
-def format_runs(rows: Sequence[Mapping[str, Any]], width: int) -> str:
-    """Format summaries as a table for a terminal of `width` columns."""
-    cells = []
-    for row in rows:
-        metric = f"{row['monitor']} {format_value(row['value'])}" if row["value"] is not None else "-"
-        names = [row[key] or "-" for key in ("folder", "status", "model", "data")]
-        cells.append([*map(make_printable, [*names, metric]), format_duration(row["duration_seconds"])])
-    return format_table(["run", "status", "model", "data", "metric", "time"], cells, width)
 
 
 def _walk(folder: Path) -> Iterator[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 Each report is one line on stdout and one JSON object in metrics.jsonl:
 
-    2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.2345
-    {"timestamp": "2026-01-01T00:00:00.123456Z", "epoch": "1", "step": "120", "val_loss": "1.2345"}
+    2026-01-01T00:00:00.123456Z epoch=1 step=120 val_loss=1.23457
+    {"timestamp": "2026-01-01T00:00:00.123456Z", "epoch": "1", "step": "120", "val_loss": "1.23456789"}
+
+The line is for people and for Katib, and has six significant digits; the file has them all.
 
 Katib's StdOut collector reads every `name=number` and, as the time, a first word in RFC 3339. Its File collector
 (JSON) reads top-level keys whose values are strings, and rejects a file with any line that is not JSON. A value that is
@@ -24,6 +26,7 @@ from typing import IO, NamedTuple, SupportsFloat, TextIO
 
 from config import files, parsing
 from config.errors import InputError
+from config.terminal import fold
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 KATIB_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 # Metrics of every run, in addition to those of its task.
 TRAINING_METRICS = ("train_loss", "train_examples_per_second", "peak_memory_mib")
+
+LINE_DIGITS = 6  # significant digits of numbers on stdout
 
 _JSON_START = b'{"timestamp": "'  # of every line of `to_json`
 
@@ -74,25 +79,30 @@ def to_finite_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
     return metrics
 
 
-def round_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
-    """Round metrics to the 15 significant digits that every double holds (C's DBL_DIG): 100 * 0.0585 becomes 5.85.
+def round_metrics(values: Mapping[str, SupportsFloat], digits: int = 15) -> dict[str, float]:
+    """Round metrics, by default to the 15 significant digits that every double holds: 100 * 0.0585 becomes 5.85.
+
+    Args:
+        values: Metrics by name.
+        digits: Number of significant digits; 15 is C's DBL_DIG.
 
     Raises:
         ValueError: A metric is not valid; see `to_finite_metrics`.
     """
     metrics = to_finite_metrics(values)
-    rounded = {name: float(f"{value:.15g}") for name, value in metrics.items()}
+    rounded = {name: float(f"{value:.{digits}g}") for name, value in metrics.items()}
     # The largest doubles would be rounded up to infinity.
     return {name: value if math.isfinite(value) else metrics[name] for name, value in rounded.items()}
 
 
 def format_line(line: MetricLine) -> str:
-    """Format a metric line, without a line break. Its numbers are exactly the same floats.
+    """Format a metric line, without a line break, with `LINE_DIGITS` significant digits.
 
     Raises:
         ValueError: A metric is not valid; see `to_finite_metrics`.
     """
-    return " ".join([format_time(line.time), *(f"{name}={text}" for name, text in _fields(line).items())])
+    fields = _fields(line._replace(values=round_metrics(line.values, LINE_DIGITS)))
+    return " ".join([format_time(line.time), *(f"{name}={text}" for name, text in fields.items())])
 
 
 def to_json(line: MetricLine) -> str:
@@ -205,7 +215,8 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print a line. A reader of stdout that has left (`| head`) ends no training: further lines go nowhere."""
+    """Print a line, folded on a terminal. A reader that has left (`| head`) ends no training: further lines go nowhere."""
+    text = fold(text, stream)
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError:

@@ -18,6 +18,7 @@ from runs.rerun import rerun_command
 from runs.statistics import format_interval
 
 GATES = (("quality", "Data contract"), ("explain", "Explanations"))
+FAILED = ("failed", "inconclusive", "unevaluated")  # verdicts of a gate that say against a model
 
 
 def gate_verdict(folder: Path, record: Mapping[str, Any], gate: str) -> str:
@@ -33,6 +34,7 @@ def format_card(
     use: str | None = None,
     licence: str | None = None,
     model_digest: str | None = None,
+    promotion: Mapping[str, str] | None = None,
 ) -> str:
     """Return the model card in Markdown.
 
@@ -42,6 +44,7 @@ def format_card(
         use: Intended use of the model; that of its task by default.
         licence: Licence of the model.
         model_digest: Digest of the model folder, if it is known already.
+        promotion: Why it is champion or not: `floor`, `justification` and `not promoted`, those that apply.
     """
     try:
         task = tasks.load_module(tasks.task_from_record(record))
@@ -78,6 +81,11 @@ def format_card(
         "",
         *(f"- {title}: {escape(gate_verdict(folder, record, gate))}" for gate, title in GATES),
         "",
+        *(
+            ["## Promotion", "", *(f"- {name.capitalize()}: {escape(text)}" for name, text in promotion.items()), ""]
+            if promotion
+            else []
+        ),
         "## Limits",
         "",
         getattr(task, "LIMITS", "None are stated."),

@@ -13,6 +13,7 @@ from typing import Any
 from config import files, parsing, tasks
 from config.errors import InputError, ResourceError, UnreachableError, first_line
 from config.system_errors import is_damaged_database, to_expected_error
+from runs import floor as floors
 from runs import folder as folders
 from runs import kubeflow_registry, mlflow_store, model_card
 from runs.fields import as_mapping, is_number
@@ -24,9 +25,10 @@ SERVER = "sqlite:///outputs/mlflow/mlflow.db"
 EXPERIMENT = "isotrain-registry"
 _DIGEST_TAG = "model_sha256"
 _ROLLED_BACK_TAG = "rolled_back"
+# Why a version is champion or not: keys of the card, and the tags.
+_PROMOTION_TAGS = {"floor": "floor", "justification": "justification", "not promoted": "not_promoted"}
 # Files of a gate: its report, and the reference data of `quality drift reference=`.
 _GATE_FILES = ("verdict.json", "report.html", "profile.json", "sample.parquet")
-_FAILED = ("failed", "inconclusive", "unevaluated")
 _DOWNLOAD = ".champion.json"  # in a folder of `find_champion`: the champion, and the files that were downloaded
 
 
@@ -39,12 +41,14 @@ class RegisteredVersion:
         version: Its number.
         aliases: Its present aliases.
         new: Whether this call created it.
+        reason: Why it was not promoted, if it was to become champion.
     """
 
     name: str
     version: str
     aliases: tuple[str, ...]
     new: bool
+    reason: str = ""
 
 
 def register_run(
@@ -57,10 +61,14 @@ def register_run(
     despite_gates: bool = False,
     kubeflow: str | None = None,
     instead_of: str | None = None,
+    floor: float | None = None,
+    justification: str | None = None,
 ) -> RegisteredVersion:
     """Register the model of a run as a candidate, or as the champion.
 
-    A model whose files are registered already is not uploaded again, but gets the alias.
+    A model that was not compared with the champion (`instead_of`) becomes champion only if it reaches its floor (`runs.floor`)
+    and no gate failed, or with a justification; else it becomes a candidate, and card and tags have the reason. A model whose
+    files are registered already is not uploaded again, but gets the alias.
 
     Args:
         folder: Folder of a finished run.
@@ -73,15 +81,23 @@ def register_run(
         kubeflow: Address of a Kubeflow Model Registry, where the version is registered, too.
         instead_of: With `champion`: the version that it was compared with, or "none". If there is another champion by now, or
             the model was rolled back, it becomes a candidate instead.
+        floor: With `champion`: value that the run's monitor must reach; by default see `runs.floor`.
+        justification: With `champion`: a person's reason to promote it whatever floor and gates say.
 
     Raises:
-        InputError: The name is empty, the run is not finished, has no model, failed a gate, or its task is not configured.
+        InputError: The name is empty, `floor` or `justification` without `champion`, the run is not finished, has no model, failed a gate, or its task is not configured.
         UnreachableError: The server does not answer.
     """
     if name is not None and not name.strip():
         raise InputError(
             "--name is empty, perhaps from a variable that is not set: give a name, or leave the option out"
         )
+    for option, value in (("floor", floor), ("justification", justification)):
+        if value is not None and not champion:
+            raise InputError(f"--{option} needs --champion: a candidate may have any result")
+    compared = instead_of not in (None, "none")  # with a champion, by a pipeline
+    if compared and floor is not None:
+        raise InputError("--floor and --instead-of VERSION: it was compared with the champion; leave one of them out")
     record = folders.read_record(folder)
     # Exit code 5: the explanation gate ended a run whose model is complete. The verdicts are checked below.
     if record["status"] != "finished" and record.get("exit_code") != 5:
@@ -91,7 +107,7 @@ def register_run(
         raise InputError(f"{folder} has no {folders.MODEL}/ to register (baselines have none)")
     for gate, title in model_card.GATES:
         verdict = model_card.gate_verdict(folder, record, gate)
-        if verdict in _FAILED and not despite_gates:
+        if verdict in model_card.FAILED and not despite_gates:
             raise InputError(
                 f"{title.lower()} of {folder}: {verdict}; see {folder / gate / 'report.html'}. --despite-gates registers the "
                 "model nevertheless"
@@ -100,15 +116,29 @@ def register_run(
     tasks.load_module(task)  # the card needs it
     name = name or f"{task}-{choice_name(record, 'data') or 'data'}"
     digest = folder_digest(model)
-    card = model_card.format_card(folder, record, use, licence, digest)
     with _client(server) as client:
         _create_model(client, name, task)
         existing = next((item for item in _versions(client, name) if item.tags.get(_DIGEST_TAG) == digest), None)
+        current = _version_of_alias(client, name, CHAMPION)
+        is_champion = existing is not None and current == str(existing.version)
+        promotion: dict[str, str] = {}
+        if champion and not compared and not is_champion:
+            promotion = _judge_promotion(folder, record, floor, justification)
+        elif justification is not None:
+            promotion = {"justification": justification}
+        card = model_card.format_card(folder, record, use, licence, digest, promotion)
         version = str(existing.version) if existing else _create_version(client, name, folder, record, digest, card)
         current = _version_of_alias(client, name, CHAMPION)
-        rolled_back = existing is not None and _ROLLED_BACK_TAG in existing.tags
-        unchanged = instead_of is None or (instead_of == (current or "none") and not rolled_back)
-        if champion and (current == version or unchanged):
+        reason = promotion.get("not promoted", "")
+        if champion and not reason and instead_of is not None:
+            if instead_of != (current or "none"):
+                reason = "there is another champion by now"
+            elif existing is not None and _ROLLED_BACK_TAG in existing.tags:
+                reason = "this model was rolled back"
+        promoted = champion and (current == version or not reason)
+        if promotion:
+            _record_promotion(client, name, version, promotion, card if existing else None)
+        if promoted:
             _promote(client, name, version)
         elif current != version:
             client.set_registered_model_alias(name, CANDIDATE, version)
@@ -117,7 +147,36 @@ def register_run(
             # The URI of the version itself is runs:/…, which only MLflow can resolve.
             uri = f"{client.get_run(registered.run_id).info.artifact_uri}/{folders.MODEL}"
             kubeflow_registry.register_version(kubeflow, name, version, uri, registered.tags, card)
-        return RegisteredVersion(name, version, _aliases_of_version(client, name, version), existing is None)
+        aliases = _aliases_of_version(client, name, version)
+        return RegisteredVersion(name, version, aliases, existing is None, "" if promoted else reason)
+
+
+def _judge_promotion(
+    folder: Path, record: Mapping[str, Any], floor: float | None, justification: str | None
+) -> dict[str, str]:
+    """Return why a run may become champion or not, for card and tags; a justification spares running a baseline."""
+    if justification is None or floor is not None:
+        verdict: floors.FloorVerdict | None = floors.judge_floor(folder, floor)
+    else:
+        verdict = floors.read_floor(folder)
+    promotion = {"floor": str(verdict or "not judged")}
+    if justification is not None:
+        promotion["justification"] = justification
+    elif verdict is not None and (obstacle := floors.promotion_obstacle(folder, record, verdict)):
+        promotion["not promoted"] = obstacle
+    return promotion
+
+
+def _record_promotion(client: Any, name: str, version: str, promotion: Mapping[str, str], card: str | None) -> None:
+    """Set the tags of a promotion, and replace the card of a version that was registered before."""
+    for key, tag in _PROMOTION_TAGS.items():
+        if key in promotion:
+            client.set_model_version_tag(name, version, tag, promotion[key][:4000])
+        elif tag in client.get_model_version(name, version).tags:
+            client.delete_model_version_tag(name, version, tag)
+    if card is not None:
+        client.update_model_version(name, version, card)
+        _log_card(client, client.get_model_version(name, version).run_id, card)
 
 
 def rollback_champion(name: str, server: str | None = None) -> RegisteredVersion:
@@ -276,13 +335,17 @@ def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, A
         if (folder / part).exists():
             parsing.check_regular(folder / part)
             client.log_artifact(run, str(folder / part), target)
+    _log_card(client, run, card)
+    client.set_terminated(run, "FINISHED")
+    version = client.create_model_version(name, f"runs:/{run}/{folders.MODEL}", run, tags=tags, description=card)
+    return str(version.version)
+
+
+def _log_card(client: Any, run: str, card: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "README.md"
         path.write_text(card, encoding="utf-8")
         client.log_artifact(run, str(path), folders.MODEL)
-    client.set_terminated(run, "FINISHED")
-    version = client.create_model_version(name, f"runs:/{run}/{folders.MODEL}", run, tags=tags, description=card)
-    return str(version.version)
 
 
 def _experiment_id(client: Any) -> str:

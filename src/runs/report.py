@@ -43,7 +43,7 @@ def write(folder: Path, against: Path | None = None) -> Path:
         predictions_error=error,
         summary=_summary(folder, record, means),
         metrics=report_metrics.metrics(record, columns, means),
-        curves=report_metrics.curves(folder),
+        **report_metrics.curves(folder),
         confusion=report_metrics.confusion(record),
         mistakes=report_mistakes.mistakes(folder, columns),
         calibration=report_metrics.reliability(columns),
@@ -66,7 +66,7 @@ def _summary(folder: Path, record: Mapping[str, Any], means: Mapping[str, MeanEs
         note = ""
         if interval := format_interval(means.get(monitor)):
             note = f"95 % interval {interval}, {format_count(means[monitor].examples, 'example')}"
-        pairs.append((monitor, Cell(format_rounded(metrics[monitor], 5), note=note)))
+        pairs.append((monitor, Cell(format_rounded(metrics[monitor]), note=note)))
     best = as_mapping(record.get("best"))
     if isinstance(best.get("step"), int):
         pairs.append(("Best checkpoint", f"epoch {best.get('epoch')}, step {best['step']:,}"))

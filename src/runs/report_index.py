@@ -12,13 +12,15 @@ from config.terminal import format_duration, format_timestamp
 from reports import page
 from reports.charts import Series
 from reports.page import Cell, format_rounded
-from runs import prediction_table, report, report_metrics
+from runs import hyperparameters, prediction_table, report, report_metrics, sweep
+from runs.fields import is_number
 
 CURVES = 8  # runs at most whose curves are drawn
+PARAMETERS = 8  # columns of hyperparameters at most
 COLUMNS = [
     ("run", "id"), ("status", "badge"), ("model", "id"), ("data", "id"), ("metric", "nowrap"), ("value", "number"),
-    ("time", "number"), ("started", "nowrap"),
 ]  # fmt: skip
+LAST_COLUMNS = [("time", "number"), ("started", "nowrap")]
 
 Summary = Mapping[str, Any]
 
@@ -31,20 +33,21 @@ def write(path: Path, summaries: Sequence[Summary]) -> None:
         summaries: of `runs.listing.find_runs`.
     """
     count = len(summaries)
+    parameters = hyperparameters.differing(summaries)[:PARAMETERS]
     statuses = sorted(Counter(row["status"] for row in summaries).items())
     page.write(
         path,
         "runs.html.jinja",
         title="Runs",
         summary=", ".join([format_count(count, "run"), *(f"{number} {status}" for status, number in statuses)]),
-        columns=COLUMNS,
-        rows=[_row(path, row) for row in summaries],
+        columns=[*COLUMNS, *((name, "number") for name in parameters), *LAST_COLUMNS],
+        rows=[_row(path, row, parameters) for row in summaries],
         data_names=[row["data"] or row["status"] for row in summaries],
         comparisons=_comparisons(path, [row for row in summaries if row["value"] is not None]),
     )
 
 
-def _row(path: Path, summary: Summary) -> list[Any]:
+def _row(path: Path, summary: Summary, parameters: Sequence[str]) -> list[Any]:
     report_path = Path(summary["folder"]) / report.FILE
     address = page.relative_url(report_path, path.parent) if report_path.exists() else ""
     return [
@@ -53,10 +56,16 @@ def _row(path: Path, summary: Summary) -> list[Any]:
         summary["model"],
         summary["data"],
         summary["monitor"],
-        None if summary["value"] is None else format_rounded(summary["value"], 5),
+        None if summary["value"] is None else format_rounded(summary["value"]),
+        *(_parameter(summary["parameters"].get(name)) for name in parameters),
         Cell(format_duration(summary["duration_seconds"]), sort=summary["duration_seconds"] or 0),
         format_timestamp(summary["started"]),
     ]
+
+
+def _parameter(value: Any) -> Any:
+    """A number, which the table rounds, or text."""
+    return value if value is None or is_number(value) else hyperparameters.text(value)
 
 
 def _name(path: Path, summary: Summary) -> str:
@@ -102,7 +111,9 @@ def _comparison(path: Path, data: str, metric: str, task: str, group: list[Summa
         "count": len(group),
         "best": names[0],
         "value": ranked[0]["value"],
-        "command": shlex.join(["python", "-m", "runs", "compare", names[-1], names[0]]),
+        "second": names[1],
+        "command": shlex.join(["python", "-m", "runs", "compare", names[1], names[0]]),
+        **sweep.charts(ranked, names, metric, mode),
         "curves_title": f"{metric}{selection}",
         "curves": curves,
         "times": Series("runs", times, titles, style="dots"),

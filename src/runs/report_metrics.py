@@ -7,7 +7,7 @@ from typing import Any
 from config.errors import InputError
 from reports.charts import Series
 from reports.page import format_percent, format_rounded
-from runs import calibration, metric_lines, prediction_table
+from runs import calibration, metric_lines, prediction_table, step_metrics
 from runs import folder as folders
 from runs.fields import as_mapping, is_number
 from runs.prediction_table import PredictionTable
@@ -38,7 +38,7 @@ def metrics(
             # Between the extremes of single examples, and 0: from 0 to 100 for an accuracy.
             low, high = min(0.0, float(columns.values[name].min())), max(0.0, float(columns.values[name].max()))
             chart = (mean.value, mean.low, mean.high, low, high) if low < high else None
-        table.append([name, format_rounded(value, 5), interval, chart or ""])
+        table.append([name, format_rounded(value), interval, chart or ""])
     return {"rows": table, "note": _note(columns)}
 
 
@@ -54,16 +54,24 @@ def _note(columns: PredictionTable | None) -> str:
     )
 
 
-def curves(folder: Path) -> list[tuple[str, list[Series]]]:
-    """Return the learning curves: losses, validation metrics and throughput, by title."""
-    series = read_curves(folder)
-    if not any(len(row.points) > 1 for row in series.values()):
-        return []
+def curves(folder: Path) -> dict[str, Any]:
+    """Return the learning curves by title: losses, validation metrics, learning rate and throughput.
+
+    The training loss has a point for every logged step where the run's folder has them, else one for each validation.
+    """
+    series, steps = read_curves(folder), step_metrics.read(folder)
+    noisy = {name: Series(name, points, style="noisy") for name, points in steps.items() if len(points) > 1}
+    if not noisy and not any(len(row.points) > 1 for row in series.values()):
+        return {"curves": [], "noisy": False}
+    if "train_loss" in noisy:
+        series = {**noisy, **series, "train_loss": noisy["train_loss"]}
     losses = [row for name, row in series.items() if name.endswith("loss")]
     validation = [row for name, row in series.items() if name.startswith("val_") and not name.endswith("loss")]
+    rates = [Series("lr", steps["lr"], style="steps")] if "lr" in noisy else []
     speed = [series[_SPEED]] if len(series[_SPEED].points if _SPEED in series else ()) > 1 else []
-    titled = [("Losses", losses), ("Metrics", validation), ("Training examples per second", speed)]
-    return [(title, group) for title, group in titled if group]
+    titled = [("Losses", losses), ("Metrics", validation), ("Learning rate", rates)]
+    titled.append(("Training examples per second", speed))
+    return {"curves": [(title, group) for title, group in titled if group], "noisy": "train_loss" in noisy}
 
 
 def read_curves(folder: Path) -> dict[str, Series]:

@@ -3,21 +3,26 @@
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from config import parsing, tasks
+from config.errors import InputError
 from config.numbers import format_count
-from reports.page import data_uri
+from reports.page import Piece, Span, data_uri, mark_excerpt
 from runs import folder as folders
+from runs import predictions
 from runs.prediction_table import PredictionTable
 
 LIMIT = 200  # rows
+CONTEXT = 250  # characters of a text on each side of a span
 MAX_IMAGES = 64 << 20  # bytes, decompressed
+MAX_FIELDS = 128 << 20  # bytes of mistakes.jsonl
 # A table's kinds of columns by those of MISTAKE_COLUMNS (docs/tasks.md).
-_KINDS = {"n": "number", "t": "text", "i": "id", "w": "nowrap", "picture": "image"}
+_KINDS = {"n": "number", "t": "text", "i": "id", "w": "nowrap", "picture": "image", "spans": "pieces"}
 
 
 def mistakes(folder: Path, columns: PredictionTable | None) -> dict[str, Any] | None:
@@ -29,7 +34,7 @@ def mistakes(folder: Path, columns: PredictionTable | None) -> dict[str, Any] | 
     """
     if columns is None:
         return None
-    section: dict[str, Any] = {"task": columns.task, "summary": "", "missing": "", "error": "", "rows": []}
+    section: dict[str, Any] = {"task": columns.task, "summary": "", "missing": "", "error": "", "note": "", "rows": []}
     count = len(columns.ids)
     if columns.correct is None:
         return section | {"missing": "is_correct"}
@@ -57,16 +62,40 @@ def _table(folder: Path, module: Any, mistake_rows: list[dict[str, Any]]) -> dic
     first_rows = (sorted(mistake_rows, key=key) if key else mistake_rows)[:LIMIT]
     columns = [(title, _KINDS.get(kind, "")) for title, kind in module.MISTAKE_COLUMNS.items()]
     images = _images(folder) if any(kind == "image" for _, kind in columns) else {}
+    fields = _fields(folder)
     table = [
         [
-            images.get(str(value), "") if kind == "image" else str(value)
-            for value, (_, kind) in zip(module.mistake(row), columns, strict=True)
+            images.get(str(value), "") if kind == "image" else _excerpt(value) if kind == "pieces" else str(value)
+            for value, (_, kind) in zip(module.mistake({**fields.get(row["id"], {}), **row}), columns, strict=True)
         ]
         for row in first_rows
     ]
+    # Runs of a version that did not save them, and baselines, have no texts.
+    indices = [index for index, (_, kind) in enumerate(columns) if kind != "pieces" or any(row[index] for row in table)]
+    columns, table = [columns[index] for index in indices], [[row[index] for index in indices] for row in table]
     group = getattr(module, "mistake_group", None)
     groups = [str(group(row)) if group else "" for row in first_rows]
-    return {"columns": columns, "rows": table, "groups": groups}
+    note = getattr(module, "MISTAKE_NOTE", "") if any(kind == "pieces" for _, kind in columns) else ""
+    return {"columns": columns, "rows": table, "groups": groups, "note": note}
+
+
+def _excerpt(value: Mapping[str, Any] | str) -> list[Piece]:
+    """Return a text around its correct and incorrect spans; nothing for "", a text that the run has not saved."""
+    if not isinstance(value, Mapping):
+        return []
+    spans = [Span(start, stop, "true") for start, stop in value["correct"]]
+    spans += [Span(start, stop, "predicted", incorrect=True) for start, stop in value["incorrect"]]
+    return mark_excerpt(value["text"], spans, CONTEXT)
+
+
+def _fields(folder: Path) -> dict[Any, dict[str, Any]]:
+    """Return the further fields of mistakes that training stored for this page, by id; none if the file is damaged."""
+    path = folder / folders.MISTAKES
+    try:
+        parsing.check_regular(path, MAX_FIELDS)
+        return {row["id"]: row for row in predictions.read(path)}
+    except (OSError, InputError, TypeError):
+        return {}
 
 
 def _images(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config.files import read_json
-from config.terminal import format_duration
+from config.terminal import format_duration, format_timestamp
 from reports.page import Cell, format_percent
 from runs import folder as folders
 from runs.fields import as_mapping, is_number
@@ -50,9 +50,23 @@ def gates(folder: Path, record: Mapping[str, Any]) -> list[list[Any]]:
             continue
         reasons = verdict.get("why")
         text = "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons or "")
+        if name == "explain" and not gate.get("status"):
+            text = f"{_afterwards(record, verdict)}{f': {text}' if text else ''}"
         path = f"{name}/report.html"
         table.append([title, status, text, Cell("report", href=path) if (folder / path).exists() else ""])
     return table
+
+
+def _afterwards(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    """Return when an explanation was made that was not part of training, and whether it is of other data."""
+    provenance, data = as_mapping(verdict.get("about")), as_mapping(record.get("data"))
+    fingerprint = as_mapping(data.get("fingerprints")).get("val")
+    other = (
+        ", on other data than the run's"
+        if provenance.get("data") and fingerprint and provenance["data"] != fingerprint
+        else ""
+    )
+    return f"explained after training{other}, {format_timestamp(provenance.get('when'))}"
 
 
 def changes(record: Mapping[str, Any], against: Path) -> dict[str, Any]:

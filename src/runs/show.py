@@ -18,6 +18,7 @@ _FILES = (
     (folders.MODEL, "the model"),
     (folders.PREDICTIONS, "one prediction per evaluation example"),
     (folders.METRICS, "metric lines"),
+    (folders.TEST, "result on the test part"),
     (folders.CHECKPOINTS, "for resuming and for init_from="),
     (f"{folders.HYDRA}/config.yaml", "the configuration"),
     (folders.DIFF, "uncommitted changes of the code"),
@@ -64,6 +65,7 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
         _pairs({f"{split} fingerprint": _LONG_HASH.sub(r"\1", str(value)) for split, value in fingerprints.items()}),
     )
     yield "metrics", _pairs(field("metrics")) or "none yet"
+    yield "test", _test_result(folder)
     yield from _details(field("details"))
     phases = (f"{make_printable(name)} {format_duration(seconds)}" for name, seconds in field("timings").items())
     yield "timings", ", ".join(phases)
@@ -87,6 +89,16 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
             loader = f"; {library} loads it" if name == folders.MODEL and library else ""
             yield title, f"{name:<20} {description}{loader}"
             title = ""
+
+
+def _test_result(folder: Path) -> str:
+    """The metrics on the test part, which is apart from the validation that chose the weights; "" if it was not scored."""
+    if not (folder / folders.TEST / folders.RECORD).exists():
+        return ""
+    record = folders.read_record(folder / folders.TEST)
+    if record.get("split") != "test":
+        return ""
+    return f"{_pairs(as_mapping(record.get('metrics')))}; scored {format_timestamp(record.get('finished'))}"
 
 
 def _library(record: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert", "squad"  # choices of conf with which a saved model is opened
-EXAMPLE_KEYS = ("version_2",)  # keys of conf/data that select examples, besides those of every data set
+EXAMPLE_KEYS = ("version_2", "columns")  # keys of conf/data that select examples, besides those of every data set
 EXAMPLES = "questions"  # name of examples, plural
 EXPERIMENT = "questions"  # prefix of Experiments' names
 CLUSTER = "document"  # key of a prediction whose equal values mark similar examples
@@ -25,7 +25,7 @@ EXPLAIN_SETTINGS = ("explain.question_views.Settings", "explain.tokens.ExtraSett
 # Settings of a saved model, by group of conf, with defaults for model folders without them.
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_best": 20, "max_answer_tokens": 30},
-    "data": {"max_length": 384, "stride": 128, "max_query_length": 64, "version_2": None},
+    "data": {"max_length": 384, "stride": 128, "max_query_length": 64, "version_2": None, "columns": None},
 }
 
 # -- saved models -----------------------------------------------------------------------------------------------------
@@ -70,9 +70,18 @@ def is_correct(row: Mapping[str, Any]) -> bool:
     return bool(row["exact_match"] == 1)
 
 
-# Columns of the table of mistakes: "n" number, "t" text that may break, "i" identifier.
-MISTAKE_COLUMNS = {"F1": "n", "confidence": "n", "question": "t", "answer": "i", "predicted": "i", "document": "i"}
+# Columns of the table of mistakes: "n" number, "t" text that may break, "i" identifier, "spans" text with spans.
+MISTAKE_COLUMNS = {
+    "F1": "n",
+    "confidence": "n",
+    "question": "t",
+    "answer": "i",
+    "predicted": "i",
+    "paragraph": "spans",
+    "document": "i",
+}
 MISTAKE_ORDER = "the lowest F1 first, then the highest confidence"
+MISTAKE_NOTE = "In the paragraphs true answers are marked, predicted ones have a dashed underline."
 
 
 def mistake_key(row: Mapping[str, Any]) -> Any:
@@ -89,8 +98,25 @@ def mistake(row: Mapping[str, Any]) -> list[Any]:
         row.get("question") or row["id"],
         (row.get("answers") or ["no answer"])[0],
         row.get("prediction") or "no answer",
+        _paragraph(row),
         row.get("document", ""),
     ]
+
+
+def _paragraph(row: Mapping[str, Any]) -> dict[str, Any] | str:
+    """Return the paragraph of a mistake with the spans of its answers; "" if the run has not saved it."""
+    if not isinstance(row.get("context"), str):
+        return ""
+    spans = {(answer["answer_start"], answer["answer_start"] + len(answer["text"])) for answer in row["true_answers"]}
+    predicted = [] if row.get("start") is None else [(row["start"], row["end"])]
+    return {"text": row["context"], "correct": sorted(spans), "incorrect": predicted}
+
+
+def keep_mistakes(module: Any, folder: Any) -> None:
+    """Save the paragraphs of a run's mistakes for its report."""
+    from trainers import mistake_passages
+
+    mistake_passages.save_passages(module, folder, mistake_key)
 
 
 def mistake_group(row: Mapping[str, Any]) -> str:

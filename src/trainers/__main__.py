@@ -1,8 +1,14 @@
 """Saved models on other data: `python -m trainers evaluate|predict run=FOLDER ...`."""
 
-import argparse
 import sys
+from pathlib import Path
+
+# Before files of the working directory, such as a config.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from config import command
 from config.errors import InputError
@@ -27,17 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from trainers.saved_model import model_errors
 
         with model_errors(folder):
-            evaluate(folder, overrides, args.output)
+            evaluate(folder, overrides, args.output, args.split)
         return 0
     folder, _ = command.take_override([args.run], "run", _NO_MODEL)
+    if args.command == "baseline":
+        from trainers.evaluate import evaluate_baseline
+
+        evaluate_baseline(folder, args.output)
+        return 0
     if args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
+    if missing := [name for name in args.files if not Path(name).exists()]:
+        raise InputError(f"{missing[0]}: no such file")  # before the model is loaded, which takes seconds
+    output = None if args.output is None else Path(args.output)
+    if output is not None:
+        from trainers.prediction_formats import check_output
+
+        check_output(output, args.files)
     from trainers.predict import predict
     from trainers.saved_model import model_errors
 
     options = {"no_answer_threshold": args.no_answer_threshold}
     with model_errors(folder):
-        predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options, args.trust_remote_code)
+        predict(folder, args.files, args.batch_size, sys.stdin, sys.stdout, options, args.trust_remote_code, output)
     return 0
 
 
@@ -51,23 +69,40 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate = command.add_command(
         commands,
         "evaluate",
-        "evaluate a model on a validation split and print a metric line",
+        "evaluate a model on a validation split or the test part, and print a metric line",
         "The model is the best of a run, or a transformers or timm model folder. Overrides such as data=squad select the "
         "data; the default is the data of the run.",
-        "python -m trainers evaluate run=outputs/a data=squad data.path=my/questions",
+        "python -m trainers evaluate run=outputs/a --split test",
         "python -m trainers evaluate [OPTIONS] run=FOLDER [OVERRIDE ...]",
     )
     evaluate.add_argument(
         "overrides", nargs="+", metavar="OVERRIDE", help="run=FOLDER: a run or model folder; others as for train.py"
     )
+    evaluate.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="test: score the test part (data.test_file, data.test_split, or a file or folder test) once, at the end; its "
+        "result is in RUN/test (default: val)",
+    )
     evaluate.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
+    baseline = command.add_command(
+        commands,
+        "baseline",
+        "evaluate model=majority on the data of a run and print a metric line",
+        "It learns from the run's training data and predicts its validation split.",
+        "python -m trainers baseline run=outputs/a --output outputs/a-baseline",
+    )
+    baseline.add_argument("run", metavar="run=FOLDER", help="run folder")
+    baseline.add_argument("--output", metavar="FOLDER", help="folder for predictions.jsonl and metrics.jsonl")
     predict = command.add_command(
         commands,
         "predict",
-        "print a JSON line with the prediction for each input",
-        "Inputs are, by the task of the model: questions as JSON Lines of id, question and context, or SQuAD files; texts as JSON "
-        "Lines, CSV or Parquet; images as files or folders.",
-        "python -m trainers predict run=outputs/a questions.jsonl",
+        "print or write the prediction for each input",
+        "Inputs are, by the task of the model: questions and contexts, or texts, as JSON Lines, CSV, TSV or Parquet with the "
+        "columns of training (answers and labels are not needed); SQuAD files; images as files or folders. A prediction is a "
+        "JSON line on stdout, or a row of --output; a command with --output that was stopped goes on when it is repeated.",
+        "python -m trainers predict run=outputs/a questions.jsonl --output answers.csv",
     )
     predict.add_argument("run", metavar="run=FOLDER", help="run folder or model folder")
     predict.add_argument(
@@ -75,6 +110,11 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="FILE",
         help="input files (default: stdin, with JSON Lines, or one image path per line)",
+    )
+    predict.add_argument(
+        "--output",
+        metavar="FILE",
+        help="file for the predictions; the suffix chooses the format: .jsonl, .csv or .parquet (default: JSON Lines on stdout)",
     )
     predict.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)")
     predict.add_argument(

@@ -19,10 +19,11 @@ from trainers.weights import check_zip, describe_read_error, is_archive
 logger = logging.getLogger(__name__)
 
 # What Lightning writes, and `Checkpoints` adds.
-_KEYS = (
-    *("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"),
-    *("position", "should_stop"),
-)
+_KEYS: dict[str, type] = {
+    **dict.fromkeys(("state_dict", "loops", "callbacks", "position"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **{"epoch": int, "global_step": int, "should_stop": bool},
+}
 
 
 class CheckpointFiles(CheckpointIO):
@@ -156,8 +157,9 @@ def check_content(path: Path, checkpoint: Any) -> None:
     content = checkpoint if isinstance(checkpoint, dict) else {}
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(f"{path} is not a checkpoint of a training: it lacks {', '.join(missing)}")
-    callbacks = content["callbacks"] if isinstance(content["callbacks"], dict) else {}
-    for name, state in callbacks.items():
+    if names := [key for key, kind in _KEYS.items() if not isinstance(content[key], kind)]:
+        raise InputError(f"{path} is damaged: {', '.join(names)} are of another type")
+    for name, state in content["callbacks"].items():
         if str(name).startswith("Checkpoints") and not (
             isinstance(state, dict) and isinstance(state.get("best"), dict) and isinstance(state.get("lines"), int)
         ):

@@ -1,7 +1,6 @@
 """Transformers encoders with a task's head: from a checkpoint, or from an architecture with random weights."""
 
 import logging
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -211,13 +210,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _transformers() -> Any:
-    """Import transformers without its warnings of new heads, and without progress bars unless on a terminal."""
+    """Import transformers without its warnings of new heads, and without progress bars."""
     import transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    if not sys.stderr.isatty():  # in a process that imported it before `config.terminal.disable_progress_bars`
-        transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # in a process that imported it before `config.terminal.silence_libraries`
     return transformers
 
 
@@ -290,12 +288,17 @@ def _read_config(head: Head, pretrained: str, revision: str | None, trust_remote
         raise InputError(f"model.pretrained={pretrained}: no such folder")
     if is_folder:
         digests.check_model(Path(pretrained))
+    from datamodules.sources.hub import cached_path
     from datamodules.sources.hub_errors import work_offline_if_unreachable
 
     if not is_folder:
         work_offline_if_unreachable()
     auto_config = _transformers().AutoConfig
     with _checkpoint_errors(head, pretrained):
+        if not is_folder and not any(
+            cached_path(pretrained, revision or "main", name, "model") for name in weights.FILES
+        ):
+            logger.info("downloading the model %s from the Hub", pretrained)  # the client's own bars are not shown
         config = auto_config.from_pretrained(pretrained, revision=revision, trust_remote_code=trust_remote_code)
     _check_suitable(head, config)
     return config

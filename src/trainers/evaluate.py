@@ -1,48 +1,57 @@
-"""Evaluation of a saved model on a validation split, as in training."""
+"""Evaluation of a saved model on a validation split, as in training, or once on the test part."""
 
+import logging
 import math
 import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from config import files, tasks
+from config import files, process, tasks
 from config.check import check_config, check_trust
 from config.compose import compose
 from config.errors import InputError
 from config.masking import mask_command, mask_secrets
 from config.messages import describe_task_mismatch
+from config.terminal import format_timestamp
 from datamodules import factory
 from runs import folder as folders
 from runs import metric_lines, predictions
 from runs.fields import as_mapping
+from runs.metric_lines import format_time
 from trainers import saved_model, weights
 from trainers.build import build, check_model, check_targets
 from trainers.saved_model import SavedModel
 
+logger = logging.getLogger(__name__)
 
-def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, float]:
+
+def evaluate(
+    name: str, overrides: list[str], output: str | None, split: Literal["val", "test"] = "val"
+) -> dict[str, float]:
     """Evaluate a saved model, and print its metric line.
 
     Args:
         name: a run folder or a model folder.
         overrides: Hydra overrides; `data=` for another data set than the run's.
         output: folder for predictions.jsonl, metrics.jsonl and a run.json (status "evaluated"), which `runs` compares;
-            None writes no files.
+            None writes no files; for the test part of a run, they are in the run's folder `test`.
+        split: "val", or "test": the part that neither trained nor chose the model. A result that `output` has for the
+            same weights and examples is printed again.
 
     Returns:
-        The metrics.
+        The metrics; those of the test are named test_*.
 
     Raises:
-        InputError: the model cannot be loaded, the data is of another task or has other classes, or `output` is a run or
-            holds files of another program.
+        InputError: the model cannot be loaded, the data is of another task, has other classes or no test part, or
+            `output` is a run or holds files of another program or another test.
     """
-    if output is not None:
-        if folders.is_run(output):
-            raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
-        names = (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
-        files.check_output_folder(output, names, folders.is_evaluation, "an evaluation")
+    if split == "test" and output is None and folders.is_run(name):
+        output = str(Path(name) / folders.TEST)
+    _check_output(output)
 
     from trainers import distributed, fit, hardware
 
@@ -52,27 +61,94 @@ def evaluate(name: str, overrides: list[str], output: str | None) -> dict[str, f
     check_targets(config)
     distributed.start()
     hardware.configure_cpu(config.trainer.threads)
-    data, module = load_module(model, config)
+    best: dict[str, Any] = {"epoch": 0, "step": 0} | as_mapping(model.record.get("best"))
+    if split == "test" and (previous := _previous_test(output, config, best)) is not None:
+        distributed.stop()
+        return previous
+    data, module = load_module(model, config, split)
     trainer = fit.build_trainer(config, [], Path(output or "."), [])
     trainer.validate(module, datamodule=data, verbose=False)
     if not_finite := [key for key, value in module.metrics.items() if not math.isfinite(value)]:
         raise InputError(
             f"run={name}: {not_finite[0]} is not finite: the weights are damaged, or of a training that diverged"
         )
+    metrics = metric_lines.round_metrics(module.metrics)
+    if split == "test":
+        metrics = {f"test_{key.removeprefix('val_')}": value for key, value in metrics.items()}
     if trainer.is_global_zero:
-        metrics_file = None
-        if output is not None:
-            folder = Path(output)
-            folder.mkdir(parents=True, exist_ok=True)
-            predictions.write(folder / folders.PREDICTIONS, module.rows)
-            choice = _data_choice(overrides) or as_mapping(model.record.get("choices")).get("data")
-            files.write_json(folder / folders.RECORD, _record(name, config, data, module, choice))
-            metrics_file = folder / folders.METRICS
-            metric_lines.truncate_lines(metrics_file, 0)  # of an earlier evaluation
-        best: dict[str, Any] = model.record.get("best") or {"epoch": 0, "step": 0}
-        metric_lines.write(module.metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
+        choice = _data_choice(overrides) or as_mapping(model.record.get("choices")).get("data")
+        record = _record(name, config, data, metrics, module.details, choice)
+        record |= {"split": split, "best": best, "finished": format_time(datetime.now(UTC))}
+        _write(output, record, module.rows, metrics, best)
+        if split == "test":
+            saved = "" if output is None else f"; the result is in {output}"
+            logger.warning("scored on the test part, which neither trained nor chose the model%s", saved)
     distributed.stop()
-    return metric_lines.round_metrics(module.metrics)
+    return metrics
+
+
+def _previous_test(output: str | None, config: DictConfig, best: Mapping[str, Any]) -> dict[str, float] | None:
+    """Print the result of an earlier test of the same weights on the same examples, and return it; None without one.
+
+    Raises:
+        InputError: `output` has the result of another test.
+    """
+    if output is None or not (Path(output) / folders.RECORD).exists():
+        return None
+    record = folders.read_record(output)
+    data = build(config, "data")
+    data.evaluate_test()
+    fingerprints = as_mapping(as_mapping(record.get("data")).get("fingerprints"))
+    if (
+        record.get("split") != "test"
+        or fingerprints.get("val") != data.fingerprint("val")
+        or record.get("best") != best
+    ):
+        raise InputError(
+            f"{output} has the result of another evaluation: of other examples, or of other weights; give another --output, "
+            "or remove it"
+        )
+    metrics = {str(key): float(value) for key, value in as_mapping(record.get("metrics")).items()}
+    if process.rank() == 0:
+        metric_lines.write(metrics, best["epoch"], best["step"], stream=sys.stdout)
+        date = format_timestamp(record.get("finished"))
+        logger.warning("the test part was scored at %s; this is the result in %s again", date, output)
+    return metrics
+
+
+def evaluate_baseline(name: str, output: str | None) -> dict[str, float]:
+    """Let model=majority learn from a run's training data, evaluate it on its validation split, and print its metric line.
+
+    Args:
+        name: the run folder.
+        output: as for `evaluate`.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        InputError: the run's task has no baseline, its data cannot be opened, or `output` is a run or holds files of
+            another program.
+    """
+    _check_output(output)
+    record = folders.read_record(name)
+    task = tasks.task_from_record(record)
+    if not tasks.load_settings(task).get("majority"):
+        raise InputError(f"conf/task/{task}.yaml names no class of model=majority (majority: …)")
+    choice = factory.select_choice(record, task, "data")
+    config = compose([f"data={choice}", "model=majority"])
+    recorded = as_mapping(record.get("config")).get("data")
+    factory.overlay(config.data, recorded, f"{folders.RECORD}: config.data")
+    check_config(config)
+    check_targets(config)
+    data = build(config, "data")
+    data.prepare_data()
+    data.setup("fit")
+    baseline = build(config, "model", data=data, optim=config.optim)
+    baseline.fit(data)
+    metrics, rows, details = baseline.predict(data)
+    _write(output, _record("majority", config, data, metrics, details, choice), rows, metrics, {"epoch": 0, "step": 0})
+    return metric_lines.round_metrics(metrics)
 
 
 def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
@@ -136,12 +212,13 @@ def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool
             factory.overlay(config.data, data_config(model), f"{model.folder}: data")
 
 
-def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
+def load_module(model: SavedModel, config: DictConfig, split: Literal["val", "test"] = "val") -> tuple[Any, Any]:
     """Open the validation split of a configuration, and load a saved model.
 
     Args:
         model: the saved model.
         config: a configuration of that model (`compose_saved`, `apply_saved_model`).
+        split: "test" opens the test part in its place.
 
     Returns:
         The data module and the LightningModule.
@@ -151,6 +228,8 @@ def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
     """
     check_model(config)
     data = build(config, "data")
+    if split == "test":
+        data.evaluate_test()
     data.prepare_data(("val",))
     data.setup("validate")
     if check_data := getattr(model.module, "check_data", None):
@@ -160,14 +239,40 @@ def load_module(model: SavedModel, config: DictConfig) -> tuple[Any, Any]:
     return data, module
 
 
-def _record(name: str, config: DictConfig, data: Any, module: Any, choice: str | None) -> dict[str, Any]:
+def _check_output(output: str | None) -> None:
+    """Refuse a folder for results that holds something else."""
+    if output is not None:
+        if folders.is_run(output):
+            raise InputError(f"--output {output} holds a run, whose record would be lost; give another folder")
+        names = (folders.RECORD, folders.PREDICTIONS, folders.METRICS)
+        files.check_output_folder(output, names, folders.is_evaluation, "an evaluation")
+
+
+def _write(
+    output: str | None, record: dict[str, Any], rows: Iterable[Any], metrics: dict[str, float], best: dict[str, Any]
+) -> None:
+    """Write the files of an evaluation into its folder, if there is one, and print the metric line."""
+    metrics_file = None
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        predictions.write(folder / folders.PREDICTIONS, rows)
+        files.write_json(folder / folders.RECORD, record)
+        metrics_file = folder / folders.METRICS
+        metric_lines.truncate_lines(metrics_file, 0)  # of an earlier evaluation
+    metric_lines.write(metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
+
+
+def _record(
+    name: str, config: DictConfig, data: Any, metrics: dict[str, float], details: Any, choice: str | None
+) -> dict[str, Any]:
     """Return the run.json of an evaluation, as `python -m runs` reads it."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
         "status": "evaluated",
         "command": mask_command(sys.argv),
-        "metrics": metric_lines.round_metrics(module.metrics),
-        "details": module.details,
+        "metrics": metric_lines.round_metrics(metrics),
+        "details": details,
         "data": {"fingerprints": {"val": data.fingerprint("val")}},
         "parent": {"init_from": str(Path(name).absolute())},
         "choices": {"model": name, **({"data": choice} if choice else {})},

@@ -95,7 +95,7 @@ def fit(
     signal_handlers = LambdaCallback(on_train_start=lambda *_: signals.install())
     restored: list[int] = []  # the step from which training starts
     start_marker = LambdaCallback(on_train_start=lambda trainer, _: restored.append(trainer.global_step))
-    callbacks = [StepSeeds(config.seed), reporting, Progress(), signal_handlers, start_marker, writer]
+    callbacks = [StepSeeds(config.seed), reporting, Progress(config, folder), signal_handlers, start_marker, writer]
     trainer = build_trainer(config, loggers, folder, callbacks)
     start, remembered, writer.recovered = checkpoints.prepare_resume(folder, copy)
     if start is not None and remembered and not writer.recovered:
@@ -272,6 +272,8 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
         arguments |= _distributed_arguments(arguments, world)
     else:
         _check_processes(arguments)
+        if arguments["devices"] == "auto":
+            arguments["devices"] = 1  # Lightning would start a process for each GPU, and they would not find each other
     if arguments["sync_batchnorm"] is None:
         arguments["sync_batchnorm"] = bool(world > 1 and torch.cuda.is_available())
     arguments["precision"] = hardware.resolve_precision(arguments["precision"], arguments["accelerator"])
@@ -288,11 +290,21 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
             default_root_dir=str(folder),
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        if "backend found" in str(error) or "can not run on your system" in str(error):
+            raise InputError(
+                f"trainer.accelerator={config.trainer.accelerator}: this machine has none that torch can use; set "
+                "trainer.accelerator=auto or cpu"
+            ) from error
         raise InputError(f"trainer: {str(error).strip()}") from error
     if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
         raise InputError(
             f"trainer.strategy={config.trainer.strategy} distributes the weights over processes, which isotrain's "
             "checkpoints and gradient clipping do not support; use ddp"
+        )
+    if world == 1 and trainer.world_size > 1:
+        raise InputError(
+            f"trainer.devices={config.trainer.devices}: torchrun starts the processes: torchrun "
+            f"--nproc-per-node={trainer.world_size} train.py …, without trainer.devices (docs/distributed.md)"
         )
     validate_at_the_end(trainer)
     return trainer

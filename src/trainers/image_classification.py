@@ -1,5 +1,6 @@
 """Image classification: any timm model."""
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from trainers.task import Result, Task
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
+LARGE_IMAGE = 128  # pixels, from which on the small stem is warned of
+WEIGHT_ALTERNATIVES = "model.pretrained=false for random weights, or model.pretrained=<timm model folder>"
 
 
 class ImageClassification(Task):
@@ -74,11 +77,23 @@ class ImageClassification(Task):
 
     @staticmethod
     def check_config(config: DictConfig) -> None:
-        """Check that timm has the network, and that it takes images of the data's size; see `image_sizes`."""
+        """Check that timm has the network and its weights, and that it takes images of the data's size.
+
+        Raises:
+            InputError: it does not, or its weights are not on this machine and the Hub cannot be reached.
+        """
         model = config.model
         arguments: Any = OmegaConf.to_container(model.arguments, resolve=True) if model.arguments else {}
         image_sizes.check_arguments(arguments)
         network_arguments(model.name, model.pretrained, arguments, config.data.image_size)
+        if model.pretrained is True:
+            _check_weights(str(model.name))
+        if model.stem == "small" and config.data.image_size >= LARGE_IMAGE:
+            logger.warning(
+                "model.stem=small is for images of about 64 pixels: at data.image_size=%d each step takes four times the "
+                "time and memory of model.stem=standard",
+                config.data.image_size,
+            )
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the mean loss of the augmented batch."""
@@ -145,6 +160,31 @@ def image_result(outputs: classification.ClassOutputs, data: ImageClassification
     return metrics, rows, details
 
 
+def _check_weights(name: str) -> None:
+    """Say which weights are fine-tuned.
+
+    Raises:
+        InputError: timm has none, or they are not on this machine and the Hub cannot be reached.
+    """
+    import timm
+
+    from datamodules.sources import hub, hub_errors
+
+    settings = timm.get_pretrained_cfg(name)
+    if settings is None or not settings.has_weights:
+        raise InputError(f"model.name={name}: timm has no weights for it; use {WEIGHT_ALTERNATIVES}")
+    repository = settings.hf_hub_id
+    files = ("model.safetensors", "pytorch_model.bin")
+    is_cached = not repository or any(hub.cached_path(repository, "main", file, "model") for file in files)
+    if not is_cached and hub_errors.work_offline_if_unreachable():
+        reason = hub_errors.offline_reason() or "no network"
+        subject = f"the weights {repository} (model.pretrained=true)"
+        raise InputError(hub_errors.unreachable_message(subject, WEIGHT_ALTERNATIVES, reason))
+    logger.info(
+        "fine-tuning the weights %s (model.pretrained=false: random weights)", repository or settings.url or name
+    )
+
+
 def build_network(
     name: str, pretrained: str | bool | None, arguments: Mapping[str, Any], num_classes: int
 ) -> tuple[Any, tuple[str, ...]]:
@@ -169,6 +209,7 @@ def build_network(
 
     if pretrained is True:
         work_offline_if_unreachable()
+        logger.info("loading the pretrained weights of %s from the Hub, or its cache", name)
     try:
         if not pretrained:
             return timm.create_model(name, num_classes=num_classes, **arguments), ()
@@ -177,7 +218,7 @@ def build_network(
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        if message := explain_hub_error(error, f"model.name={name} model.pretrained=true"):
+        if message := explain_hub_error(error, f"model.name={name} model.pretrained=true", WEIGHT_ALTERNATIVES):
             raise InputError(message) from error
         raise InputError(f"model.name={name}: timm cannot build it: {weights.describe_mismatch(error)}") from error
 
@@ -213,7 +254,12 @@ def network_arguments(
         folder_arguments = {key: value for key, value in stored.items() if key not in ("img_size", "num_classes")}
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
-        similar = timm.list_models(f"*{architecture.split('_')[0]}*")[:8]
-        raise InputError(f"model.name={name}: timm has no such model; similar: {', '.join(similar) or 'none'}")
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+        hint = (
+            f"similar: {', '.join(similar)}"
+            if similar
+            else "python -c 'import timm; print(timm.list_models())' lists all"
+        )
+        raise InputError(f"model.name={name}: timm has no such model; {hint}")
     merged = {**folder_arguments, **arguments}
     return merged | image_sizes.size_arguments(architecture, merged, image_size)

@@ -1,6 +1,7 @@
-"""Predictions of a saved model for new inputs, as JSON lines, and what the tasks' predictors share."""
+"""Predictions of a saved model for new inputs, as JSON lines or a file, and what the tasks' predictors share."""
 
 import contextlib
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -15,7 +16,7 @@ from config import tasks
 from config.errors import InputError
 from config.parsing import parse_json
 from datamodules.text.reading import limited_lines, type_name
-from trainers import fast_dropout, hardware, saved_model
+from trainers import fast_dropout, hardware, prediction_output, saved_model
 from trainers.saved_model import SavedModel
 
 CHUNK_BATCHES = 32  # batches of texts that are read together and sorted by length
@@ -29,8 +30,9 @@ def predict(
     stdout: TextIO,
     options: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    output: Path | None = None,
 ) -> None:
-    """Write a JSON line for each input.
+    """Write a row for each input, to standard output or to a file.
 
     Args:
         name: a run folder or a model folder.
@@ -40,10 +42,11 @@ def predict(
         stdout: standard output.
         options: options of some tasks only, such as `no_answer_threshold`; None values are ignored.
         trust_remote_code: whether code that the folder contains or names may be executed.
+        output: file for the rows, which `prediction_formats.check_output` has checked; None for JSON lines on `stdout`.
 
     Raises:
         InputError: the model or an input cannot be read (the message names file and line), the task has no such option,
-            or an output is not finite.
+            an output is not finite, or `output` was begun by another command.
     """
     model = saved_model.open_model(name, trust_remote_code)
     task_predict = tasks.load_member(model.task, "predict", "python -m trainers predict")
@@ -52,9 +55,21 @@ def predict(
     if unknown := sorted(set(kwargs) - set(task_options)):
         raise InputError(f"--{unknown[0].replace('_', '-')} is not an option for models of {model.task}")
     hardware.tune_cpu()
+
+    def rows(offset: int) -> Iterator[tuple[str, str]]:
+        # A task outside isotrain may have no offset: it predicts all inputs again.
+        has_offset = "offset" in inspect.signature(task_predict).parameters
+        arguments = kwargs | ({"offset": offset} if has_offset else {})
+        for row in task_predict(model, files, stdin, batch_size, **arguments):
+            yield str(row.get("id")), _json_line(name, row)
+
     with torch.inference_mode():
-        for row in task_predict(model, files, stdin, batch_size, **kwargs):
-            print(_json_line(name, row), file=stdout, flush=True)
+        if output is not None:
+            header = prediction_output.make_header(model, files, {"batch_size": batch_size, **kwargs})
+            prediction_output.write(output, header, rows, batch_size)
+            return
+        for _, line in rows(0):
+            print(line, file=stdout, flush=True)
 
 
 def _json_line(name: str, row: Mapping[str, Any]) -> str:
@@ -96,6 +111,17 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def chunks_after(items: Iterable[Any], size: int, offset: int) -> Iterator[tuple[list[Any], bool]]:
+    """Yield lists of at most `size` items, and whether one of them comes after the first `offset`.
+
+    A list is always of the same items, because what is computed together may differ in the last digits from what is not.
+    """
+    end = 0
+    for chunk in chunks(items, size):
+        end += len(chunk)
+        yield chunk, end > offset
 
 
 def length_batches(

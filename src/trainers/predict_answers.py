@@ -6,7 +6,9 @@ from typing import Any, TextIO
 
 import torch
 
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, squad
+from datamodules.text.question_rows import Columns
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from trainers import answer_scores, encoders, positions, predict
 from trainers.inference import check_token_types, span_logits, top_candidates
@@ -81,22 +83,33 @@ class AnswerPredictor:
 
 
 def predict_answers(
-    model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int, no_answer_threshold: float | None = None
+    model: SavedModel,
+    files: Sequence[str],
+    stdin: TextIO,
+    batch_size: int,
+    no_answer_threshold: float | None = None,
+    offset: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each question: id, prediction, start, end, score, probability, no_answer_score.
 
     Args:
         model: the saved model.
-        files: JSON lines {"id", "question", "context"}, or SQuAD files; empty to read JSON lines from standard input.
+        files: JSON lines {"id", "question", "context"}, tables with the columns of training, or SQuAD files; answers are
+            not read. Empty to read JSON lines from standard input.
         stdin: standard input.
         batch_size: windows in a forward pass.
         no_answer_threshold: see `AnswerPredictor`.
+        offset: number of the first inputs whose predictions are there: their rows may have nothing but the id.
     """
     predictor = AnswerPredictor(model, no_answer_threshold)
     if predictor.no_answer:
         source = "measured by the run" if no_answer_threshold is None else "set by --no-answer-threshold"
         logger.warning("questions have no answer above a no-answer score of %.4f (%s)", predictor.threshold, source)
-    for chunk in predict.chunks(read_questions(files, stdin), batch_size * predict.CHUNK_BATCHES):
+    questions = read_questions(model, files, stdin)
+    for chunk, is_new in predict.chunks_after(questions, batch_size * predict.CHUNK_BATCHES, offset):
+        if not is_new:
+            yield from ({"id": row["id"]} for row in chunk)
+            continue
         answers = predictor.answer([(row["question"], row["context"]) for row in chunk], batch_size)
         for index, row in enumerate(chunk):
             fields = answer_scores.answer_fields(answers, index, predictor.no_answer)
@@ -105,20 +118,16 @@ def predict_answers(
     coverage.warn_unknown(predictor.unknown_tokens, predictor.tokens)
 
 
-def read_questions(files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:
+def read_questions(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterator[dict[str, str]]:
     """Yield the questions of files, or of standard input: id, question, context.
 
     Raises:
         InputError: a file cannot be read as questions; the message names the line.
     """
-    keys = ("question", "context")
+    columns = column_names.parse(Columns, model.settings["data"]["columns"])
     if not files:
-        yield from predict.read_json_lines(stdin, "standard input", keys)
-    for name in files:
-        path = predict.input_path(name)
-        if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as stream:
-                yield from predict.read_json_lines(stream, name, keys)
-            continue
-        for question in squad.read([str(path)], True):
-            yield {"id": question.id, "question": question.question, "context": question.context}
+        for fields in predict.read_json_lines(stdin, "standard input", (columns.question, columns.context)):
+            yield {"id": fields["id"], "question": fields[columns.question], "context": fields[columns.context]}
+    paths = [str(predict.input_path(name)) for name in files]
+    for question in squad.read(paths, True, columns, answered=False):
+        yield {"id": question.id, "question": question.question, "context": question.context}

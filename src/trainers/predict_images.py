@@ -64,7 +64,9 @@ class ImagePredictor:
             return image_logits(self.network, batch)
 
 
-def predict_images(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
+def predict_images(
+    model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int, offset: int = 0
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each image: id (its path), prediction, probability, top5, probabilities.
 
     Args:
@@ -72,12 +74,16 @@ def predict_images(model: SavedModel, files: Sequence[str], stdin: TextIO, batch
         files: images, or folders of images; empty to read one path a line from standard input.
         stdin: standard input.
         batch_size: images in a forward pass.
+        offset: number of the first inputs whose predictions are there: their rows may have nothing but the id.
 
     Raises:
         InputError: an image cannot be read.
     """
     predictor = ImagePredictor(model)
-    for chunk in predict.chunks(image_paths(files, stdin), batch_size):
+    for chunk, is_new in predict.chunks_after(image_paths(files, stdin), batch_size, offset):
+        if not is_new:
+            yield from ({"id": str(path)} for path in chunk)
+            continue
         top = classification.top_classes(predictor.logits([_read(path, predictor.prepare) for path in chunk]))
         for path, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
             fields = classification.prediction_fields(probabilities, classes, predictor.names, "top5")

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 import torch
 
 from config.errors import InputError
+from datamodules.text import columns as column_names
 from datamodules.text import coverage, records
 from datamodules.text.encoding import EncodedTexts, TextEncoder
 from trainers import classification, encoders, positions, predict
@@ -57,7 +58,9 @@ class TextPredictor:
         return logits
 
 
-def predict_texts(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int) -> Iterator[dict[str, Any]]:
+def predict_texts(
+    model: SavedModel, files: Sequence[str], stdin: TextIO, batch_size: int, offset: int = 0
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each text: id, prediction, probability, top.
 
     Args:
@@ -66,9 +69,14 @@ def predict_texts(model: SavedModel, files: Sequence[str], stdin: TextIO, batch_
             input.
         stdin: standard input.
         batch_size: texts in a forward pass.
+        offset: number of the first inputs whose predictions are there: their rows may have nothing but the id.
     """
     predictor = TextPredictor(model)
-    for chunk in predict.chunks(read_texts(model, files, stdin), batch_size * predict.CHUNK_BATCHES):
+    texts = read_texts(model, files, stdin)
+    for chunk, is_new in predict.chunks_after(texts, batch_size * predict.CHUNK_BATCHES, offset):
+        if not is_new:
+            yield from ({"id": row["id"]} for row in chunk)
+            continue
         top = classification.top_classes(predictor.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
         for row, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
             yield {"id": row["id"], **classification.prediction_fields(probabilities, classes, predictor.names, "top")}
@@ -81,7 +89,7 @@ def read_texts(model: SavedModel, files: Sequence[str], stdin: TextIO) -> Iterat
     Raises:
         InputError: a file cannot be read as texts, or a row has no text; the message names the row.
     """
-    columns = records.parse_columns(model.settings["data"]["columns"])
+    columns = column_names.parse(records.Columns, model.settings["data"]["columns"])
     if not files:
         for fields in predict.read_json_lines(stdin, "standard input", (columns.text,)):
             pair = fields.get(columns.text_pair) if columns.text_pair else None

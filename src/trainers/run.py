@@ -118,8 +118,8 @@ class Run:
             return
         try:
             keep_mistakes(model, self.folder)
-        except Exception as error:  # the report works without pictures
-            logger.warning("pictures of mistakes could not be saved for the report: %s", error)
+        except Exception as error:  # the report works without them
+            logger.warning("texts or pictures of mistakes could not be saved for the report: %s", error)
 
     def report(self, best: Mapping[str, Any]) -> None:
         """Print the final metric line, and write the result to run.json and to the exported model.

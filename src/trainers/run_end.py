@@ -11,8 +11,10 @@ from config import interrupts, process
 from config.error_handling import explain_input_error
 from config.errors import ContractError, DivergenceError, InputError, ProcessLostError, SignalInterrupt
 from config.system_errors import to_expected_error
+from config.terminal import fold
 from runs import folder as folders
 from runs.record import Status
+from trainers import console
 from trainers.peers import Ending, ProcessEnding, is_lost_connection
 from trainers.run import Run
 
@@ -52,8 +54,10 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     finally:
         run.folder_lock.close()
         _leave_together(run, ending)
+    if process.rank() == 0 and run.reported and error is None:
+        print(console.format_end(run.fields, run.folder), file=sys.stderr)
     if process.rank() == 0 and (run.reported or run.finished):
-        print(f"isotrain: the run is in {run.folder}", file=sys.stderr)
+        print(fold(f"isotrain: the run is in {run.folder}", sys.stderr), file=sys.stderr)
     if ending.exit_code == 0 and error is None:
         return
     is_own = error is not None and not isinstance(error, ProcessEnding)

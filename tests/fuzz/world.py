@@ -22,7 +22,7 @@ LENGTHS = ("data.max_length=64", "data.stride=16", "data.max_query_length=16")
 QUESTIONS = ("model=bert_tiny", *ENCODER, *LENGTHS, "data=squad", "data.path=questions", *COMMON)
 TEXTS = ("model=bert_tiny_classifier", *ENCODER, "data=text_folder", "data.path=texts", *COMMON)
 IMAGES = (
-    *("model=resnet18", "model.name=test_resnet", "model.stem=standard", "data=image_folder", "data.path=images"),
+    *("model=resnet18", "model.name=test_resnet", "model.pretrained=false", "data=image_folder", "data.path=images"),
     *("data.image_size=16", "data.augment.crop_padding=0", *COMMON),
 )
 NO_GATES = ("quality=off", "explain=off")
@@ -53,7 +53,20 @@ def build(folder: Path, command: Command) -> None:
     _write_unfinished(folder / "runs" / "qa", folder / "runs" / "unfinished")
     command(
         folder,
-        ["-m", "runs", "register", "runs/qa", "--name", "qa", "--server", SERVER, "--champion", "--despite-gates"],
+        [
+            "-m",
+            "runs",
+            "register",
+            "runs/qa",
+            "--name",
+            "qa",
+            "--server",
+            SERVER,
+            "--champion",
+            "--despite-gates",
+            "--justification",
+            "the fuzzer needs a champion",
+        ],
     )
     _write_experiment(folder / "search.yaml")
     command(folder, ["-m", "katib", "run", "search.yaml", "--folder", "search"])

@@ -37,6 +37,9 @@ def read_folder(split: str, location: str) -> Listing:
         inner_folders, inner_files = list_folder(parent)
         folders = [name for name in inner_folders if name != "images"]
         files = [name for name in inner_files if name != annotations]
+    elif [name.lower() for name in folders] == ["images"] and (inner := list_folder(f"{location}/{folders[0]}"))[0]:
+        parent = f"{location}/{folders[0]}"
+        folders, files = inner[0], [*inner[1]]
     listing = _read_classes(split, location, str(parent), folders, files)
     if annotations is not None:
         _add_boxes(listing, f"{location}/{annotations}")

@@ -5,8 +5,8 @@ boxes in `<class>_boxes.txt`: Tiny ImageNet's train/), or a flat `images/` besid
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,12 +17,10 @@ from datamodules.classes import class_sort_key, format_names, select_balanced
 from datamodules.images.folders import SUFFIXES, read_class_names, read_folder
 from datamodules.images.listing import Listing, Problem
 from datamodules.images.tables import read_images, read_labels
-from datamodules.sources.files import file_system
-from datamodules.sources.locations import resolve_files
+from datamodules.sources.files import file_system, list_folder
+from datamodules.sources.locations import FOLDERS, Names, resolve_files
 
 logger = logging.getLogger(__name__)
-
-OFFICIAL_NAMES = {"train": ("train",), "val": ("val", "valid", "validation", "dev")}
 
 Boxes = npt.NDArray[np.float32]
 SplitFiles = Mapping[str, list[str]]
@@ -87,40 +85,49 @@ class Survey:
         return images
 
 
-def locate(
-    path: str | None,
-    train_file: str | None = None,
-    val_file: str | None = None,
-    splits: Sequence[str] = ("train", "val"),
-) -> SplitFiles:
-    """Find the folder or the Parquet files of each split.
+def locate(names: Names, split: str, undivided: bool = False) -> list[str]:
+    """Find the folder or the Parquet files of a split.
 
     Args:
-        path: the data set's folder, local or an fsspec URL. It holds `train` and `val` (or `valid`, `validation`,
-            `dev`): folders, or Parquet files that begin with these names (in it, or in its `data/`).
-        train_file: the training folder or Parquet file, relative to `path` or by its own path.
-        val_file: the same for validation.
-        splits: which splits to find.
+        names: `path` is the data set's folder. It holds `train` and `val` (or `valid`, `validation`, `dev`), and maybe
+            `test`, in any case: folders, or Parquet files that begin with these names (in it, or in its `data/`).
+        split: "train", "val" or "test".
+        undivided: the training images are all that there is: `path` may hold the class folders itself.
 
     Raises:
         InputError: no match, or several. The message names what exists and what is expected.
     """
-    if path is not None and (train_file is None or val_file is None):
+    path = names.path
+    if path is not None and getattr(names, split) is None:
         system, folder = file_system(path)
         # A local copy of a Hub repository keeps its Parquet files in data/.
-        has_folders = any(system.exists(f"{folder}/{name}") for name in OFFICIAL_NAMES["train"])
-        if system.isdir(f"{folder}/data") and not has_folders:
+        if system.isdir(f"{folder}/data") and not _has_training_folder(path) and not (undivided and _has_folders(path)):
             path = f"{path.rstrip('/')}/data"
-    return resolve_files(path, train_file, val_file, splits, OFFICIAL_NAMES, (".parquet",))
+    return resolve_files(replace(names, path=path), split, suffixes=(".parquet",), undivided=undivided, folders=True)
 
 
-def survey(files: SplitFiles, limits: Mapping[str, int | None] | None = None, folder: str | None = None) -> Survey:
+def _has_training_folder(path: str) -> bool:
+    return any(name.lower() in FOLDERS["train"] for name in list_folder(path)[0])
+
+
+def _has_folders(path: str) -> bool:
+    """Whether a folder holds others than data/, which may be those of classes."""
+    return list_folder(path)[0] != ["data"]
+
+
+def survey(
+    files: SplitFiles,
+    limits: Mapping[str, int | None] | None = None,
+    folder: str | None = None,
+    masks: Mapping[str, Callable[[Listing], npt.NDArray[np.bool_]]] | None = None,
+) -> Survey:
     """List the images of both splits. What is defective is a problem in the result, not an error.
 
     Args:
         files: of "train" and "val": one folder each, or Parquet files.
         limits: maximum number of images by split, spread evenly over the classes.
         folder: the data set's folder, for its `words.txt`.
+        masks: by split that is a part of the training files: selects its images, bool [N], of all of them.
 
     Returns:
         The survey. Classes are sorted by id, such as {"id": "n01443537", "name": "goldfish, Carassius auratus"}; without
@@ -129,13 +136,27 @@ def survey(files: SplitFiles, limits: Mapping[str, int | None] | None = None, fo
     Raises:
         InputError: nothing to read, no images, or fewer than two classes.
     """
-    listings = {name: _list_images(name, paths) for name, paths in files.items()}
+    listings = _list_parts(files, masks or {})
     classes, class_problems = _resolve_classes(listings["train"], listings["val"])
     problems = [problem for listing in listings.values() for problem in listing.problems] + class_problems
     position = {identity: index for index, identity in enumerate(classes)}
     splits = {name: _make_split(listing, position, (limits or {}).get(name)) for name, listing in listings.items()}
     names = read_class_names(folder, position)
     return Survey([{"id": identity, "name": names.get(identity, identity)} for identity in classes], splits, problems)
+
+
+def _list_parts(
+    files: SplitFiles, masks: Mapping[str, Callable[[Listing], npt.NDArray[np.bool_]]]
+) -> dict[str, Listing]:
+    """List the images of both splits, of which one or both may be parts of the training files."""
+    training = _list_images("train", files["train"])
+    listings = {}
+    for name, paths in files.items():
+        if name in masks:
+            listings[name] = training.select(masks[name](training), keep_problems=name == "train")
+        else:
+            listings[name] = training if name == "train" else _list_images(name, paths)
+    return listings
 
 
 def _list_images(split: str, files: list[str]) -> Listing:
@@ -198,7 +219,8 @@ def _make_split(listing: Listing, position: Mapping[str, int], limit: int | None
                 boxes[row] = listing.boxes[name]
     images: Callable[[], Iterator[str | bytes]]
     if listing.tables:
-        files, images = listing.tables, partial(read_images, listing.tables, selection)
+        rows = selection if listing.rows is None else listing.rows[selection]
+        files, images = listing.tables, partial(read_images, listing.tables, rows)
     else:
         paths = [listing.paths[index] for index in selection]
         files, images = paths + listing.other_files, partial(iter, paths)

@@ -1,6 +1,10 @@
 """Content of a split's folder or tables, before the classes of both splits are known."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Listing:
         tables: Parquet files that contain the images.
         other_files: files that are not images but matter: annotations, boxes.
         problems: of files that are not images with a label.
+        rows: int64 [N] positions of the images in the tables; None: all, in order.
     """
 
     location: str
@@ -49,3 +54,20 @@ class Listing:
     tables: list[str] = field(default_factory=list)
     other_files: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    rows: npt.NDArray[np.int64] | None = None
+
+    def select(self, mask: npt.NDArray[np.bool_], keep_problems: bool) -> "Listing":
+        """Return the images of a part of a listing.
+
+        Args:
+            mask: bool [N] the images of the part.
+            keep_problems: whether the part gets the problems, which only one part should.
+        """
+        return replace(
+            self,
+            names=list(compress(self.names, mask)),
+            classes=list(compress(self.classes, mask)),
+            paths=list(compress(self.paths, mask)),
+            problems=self.problems if keep_problems else [],
+            rows=np.flatnonzero(mask) if self.tables else None,
+        )

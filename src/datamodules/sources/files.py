@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import urllib.parse
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,11 +24,12 @@ def file_system(path: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path or URL, and the path within it.
 
     Raises:
-        InputError: an unknown protocol.
+        InputError: an unknown protocol, or no valid URL.
     """
     import fsspec
 
     try:
+        _ = urllib.parse.urlsplit(path).port  # raises ValueError
         system, inner_path = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
         raise InputError(f"cannot open {path}: {error}") from error

@@ -55,6 +55,9 @@ def download(
                 "which the Hub named it; repeat the command without HF_HUB_OFFLINE, or delete it and copy it again"
             )
         logger.warning("%s, a downloaded file of %s, is damaged, and is downloaded again", cached[name], subject)
+    if not constants.HF_HUB_OFFLINE:  # the client's own bars are not shown
+        missing = [name for name in names if cached[name] is None or name in damaged]
+        logger.info("downloading %s of %s from the Hub", ", ".join(missing), subject)
     with hub_access(subject, alternatives):
         return [
             hf_hub_download(repo, name, revision=revision, repo_type=repo_type, force_download=name in damaged)

@@ -3,33 +3,33 @@
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from config.errors import InputError
 from datamodules.sources import hub
+from datamodules.sources.locations import Names
+from datamodules.sources.splitting import Splitting
 from datamodules.storage import cache, fingerprint
 
 SPLITS = ("train", "val")
 
-# Arguments: folder, training file, validation file, splits; returns the files by split.
-Layout = Callable[[str | None, str | None, str | None, Sequence[str]], Mapping[str, list[str]]]
+# Arguments: the named files, the split, and whether the training files are all that there is; returns the split's files.
+Layout = Callable[[Names, str, bool], list[str]]
 
 
 @dataclass(frozen=True)
 class Source:
     """Source of both splits of a data set, with a limit on their examples.
 
-    The first of these settings counts: files (`path`, `train_file`, `val_file`), a sample, the Hub.
+    The first of these settings counts: files (`names`), a sample, the Hub.
 
     Attributes:
-        path: folder with both splits, local or an fsspec URL.
-        train_file: the training file, relative to `path` or by its own path.
-        val_file: the validation file, likewise.
-        hub: `repo`, `revision`, and the files of `train` and `val` in it.
+        names: of files.
+        hub: `repo`, `revision`, and the files of `train`, `val` and maybe `test` in it.
         sample: settings of the generator.
         generator: module of `datamodules.samples` with `write(folder, **settings)` and `FINGERPRINT`.
         limits: maximum number of examples by split; None: all.
@@ -40,11 +40,11 @@ class Source:
         content: computes the fingerprint of a split of files; None: from the files' names and contents.
         variant: anything else the examples depend on, as part of fingerprints; "" for nothing.
         choice: of conf/data, for a message: one that needs no files; "": the generator's name.
+        splitting: parts that are taken from the training files.
+        evaluated: the part that counts as "val": another one is evaluated in its place.
     """
 
-    path: str | None
-    train_file: str | None
-    val_file: str | None
+    names: Names
     hub: Mapping[str, Any] | None
     sample: Mapping[str, Any] | None
     generator: str
@@ -56,6 +56,12 @@ class Source:
     content: Callable[[str], str] | None = None
     variant: str = ""
     choice: str = ""
+    splitting: Splitting = field(default_factory=Splitting)
+    evaluated: Literal["val", "test"] = "val"
+
+    def part(self, split: str) -> str:
+        """Return the part that a split is: "test" for "val" if that is evaluated."""
+        return self.evaluated if split == "val" else split
 
     @property
     def kind(self) -> Literal["path", "sample", "hub"]:
@@ -64,7 +70,7 @@ class Source:
         Raises:
             InputError: none is set.
         """
-        if any(value is not None for value in (self.path, self.train_file, self.val_file)):
+        if self.names:
             return "path"
         if self.sample is not None:
             return "sample"
@@ -79,7 +85,7 @@ class Source:
     def origin(self) -> str:
         """Where the data comes from, independent of its present content: the same for all versions of a data set."""
         if self.kind == "path":
-            names = (self.path, self.train_file, self.val_file)
+            names = (self.names.path, self.names.train, self.names.val)
             return json.dumps([name and (name if "://" in name else str(Path(name).absolute())) for name in names])
         if self.kind == "sample":
             return json.dumps(dict(self.sample or {}), sort_keys=True)
@@ -90,7 +96,7 @@ class Source:
         """The folder of the files, or the cached one of generated files; None for the Hub."""
         if self.kind == "sample":
             return str(self.sample_folder)
-        return self.path if self.kind == "path" else None
+        return self.names.path if self.kind == "path" else None
 
     def files(self, split: str) -> list[str]:
         """Return the files of a split, downloaded or generated if necessary.
@@ -98,15 +104,44 @@ class Source:
         Raises:
             InputError: there are none, or the Hub cannot be reached.
         """
+        part = self.part(split)
+        taken = self.splitting.takes(part)
+        if self.kind == "path" and taken and part != "train":
+            self._check_single(part)
+        name = "train" if taken else part
+        if self._is_named_test(part):
+            return self.layout(self.names, "test", False)
         if self.kind == "hub":
             settings = dict(self.hub or {})
-            return hub.download(settings["repo"], settings["revision"], settings[split])
-        names = (self.train_file, self.val_file) if self.kind == "path" else (None, None)
-        return self.layout(self.folder, *names, (split,))[split]
+            if settings.get(name) is None:
+                raise InputError(f"data.hub has no {name} files; give data.{name}_file, or data.test_split=0.1")
+            return hub.download(settings["repo"], settings["revision"], settings[name])
+        names = self.names if self.kind == "path" else Names(self.folder)
+        return self.layout(names, name, self.splitting.val is not None)
+
+    def _is_named_test(self, part: str) -> bool:
+        """Whether a part is the test file that the configuration names, whatever the source of the others."""
+        return part == "test" and self.names.test is not None and not self.splitting.takes(part)
+
+    def _check_single(self, part: str) -> None:
+        """Refuse a part that is to be taken from the training files and also has a file of its own."""
+        key = {"val": "split", "test": "test_split"}[part]
+        share = f"data.{key}={getattr(self.splitting, part)}"
+        if (name := getattr(self.names, part)) is not None:
+            raise InputError(f"data.{part}_file={name} and {share} both name the {part} part: set only one of them")
+        if self.names.path is not None and self.names.train is None:
+            try:
+                candidates = self.layout(self.names, part, False)
+            except InputError:  # no file, as it should be
+                return
+            raise InputError(
+                f"{candidates[0]} could be the {part} part, and {share} takes one from the training files: unset it, or name the "
+                "file to split with data.train_file"
+            )
 
     def expected(self, split: str) -> int | None:
         """Return the number of examples that the configuration requires of a split, if it does."""
-        count = (self.sample or {}).get(split) if self.kind == "sample" else None
+        count = (self.sample or {}).get(split) if self.kind == "sample" and not self.splitting else None
         return None if count is None else min(int(count), self.limits[split] or int(count))
 
     @property
@@ -120,16 +155,22 @@ class Source:
         The content of files is a hash, that of Hub data `repo@revision:file`, that of generated data a hash of the
         generator and its settings.
         """
-        if self.kind == "path":
-            content = self._file_content(split)
-        elif self.kind == "sample":
-            content = f"{self.generator}-{cache.entry_name(self._sample_key)}:{split}"
-        else:
-            settings = self.hub or {}
-            content = f"{settings['repo']}@{settings['revision']}:{settings[split]}"
-        limit = self.limits[split]
-        parts = [content, self.variant, "" if limit is None else f"{self.selection}-{limit}"]
-        return ":".join(part for part in parts if part)
+        part = self.part(split)
+        limit = self.limits.get(part)
+        parts = [self.content_fingerprint(split), self.variant, self.splitting.variant(part)]
+        parts.append("" if limit is None else f"{self.selection}-{limit}")
+        return ":".join(text for text in parts if text)
+
+    def content_fingerprint(self, split: str) -> str:
+        """Return the fingerprint of all that the files of a split contain."""
+        part = self.part(split)
+        name = "train" if self.splitting.takes(part) else part
+        if self.kind == "path" or self._is_named_test(part):
+            return self._file_content(split)
+        if self.kind == "sample":
+            return f"{self.generator}-{cache.entry_name(self._sample_key)}:{name}"
+        settings = self.hub or {}
+        return f"{settings['repo']}@{settings['revision']}:{settings.get(name)}"
 
     def _file_content(self, split: str) -> str:
         if split not in self._file_contents:

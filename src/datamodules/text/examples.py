@@ -12,7 +12,7 @@ import numpy as np
 
 from datamodules.storage import arrays
 from datamodules.storage.manifest import DamagedError
-from datamodules.text.squad import Question
+from datamodules.text.question_rows import Question
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, source
     spans = arrays.ArrayWriter(folder / "spans.npy", np.int32, columns=2)
     answerable = arrays.ArrayWriter(folder / "answerable.npy", np.bool_)
     hashes = array("q")
-    names = ("questions", "contexts", "unanswerable", "answers", "mismatched_answers")
+    names = ("questions", "contexts", "unanswerable", "answers", "mismatched_answers", "repeated_answers")
     counts = dict.fromkeys((*names, "questions_without_a_matching_answer"), 0)
     example = ""
     previous: tuple[str, str] | None = None
@@ -81,7 +81,10 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, source
             if mismatched and not example:
                 text, start = question.answers[answer_spans.index(None)]
                 actual = question.context[max(start, 0) : max(start, 0) + max(len(text), 1)]
-                example = f"{question.location}: the answer {text!r} is not at character {start}, which has {actual!r}"
+                mismatch = (
+                    f"is not at character {start}, which has {actual!r}" if start >= 0 else "is not in the context"
+                )
+                example = f"{question.location}: the answer {text!r} {mismatch}"
             # A model is trained on the first answer with a correct offset.
             target = next((answer_span for answer_span in answer_spans if answer_span), None)
             ids.append(question.id)
@@ -94,6 +97,7 @@ def write(folder: Path, questions: Iterable[Question], limit: int | None, source
             counts["questions"] += 1
             counts["answers"] += len(answer_spans)
             counts["mismatched_answers"] += mismatched
+            counts["repeated_answers"] += question.repeated
             counts["unanswerable"] += not question.answers
             counts["questions_without_a_matching_answer"] += bool(question.answers) and target is None
     arrays.check_ids(arrays.TextArray(folder, "ids"), hashes, source, "questions")
@@ -171,7 +175,15 @@ class Examples:
         return chain(self._texts["contexts"], self._texts["questions"])
 
     def warn(self, split: str) -> None:
-        """Log a warning if the context does not have some answers at their offsets."""
+        """Log a warning if contexts have answers more than once, or do not have them at their offsets."""
+        if self.counts.get("repeated_answers"):  # entries of earlier versions do not count them
+            logger.warning(
+                "%s: %d of %d answers occur more than once in their context; the first occurrence is taken (a column "
+                "answer_start says which it is)",
+                split,
+                self.counts["repeated_answers"],
+                self.counts["answers"],
+            )
         if self.counts["mismatched_answers"]:
             unusable = self.counts["questions_without_a_matching_answer"]
             effect = (
@@ -180,7 +192,7 @@ class Examples:
                 else "predictions are scored against them all the same"
             )
             logger.warning(
-                "%s: %d of %d answers are not at their answer_start; %s. The first: %s",
+                "%s: %d of %d answers are not at their answer_start, or not in the context; %s. The first: %s",
                 split,
                 self.counts["mismatched_answers"],
                 self.counts["answers"],

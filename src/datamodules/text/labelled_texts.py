@@ -3,7 +3,7 @@
 import json
 import logging
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,33 +14,31 @@ from config.errors import InputError
 from datamodules.classes import format_names
 from datamodules.storage import arrays
 from datamodules.storage.manifest import DamagedError
-from datamodules.text import records
-from datamodules.text.records import Columns
+from datamodules.text.records import LabelSurvey, Record
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the cache key: increment it when `write` writes anything else
 
 
-def write(folder: Path, files: Sequence[str], columns: Columns, limit: int | None) -> None:
+def write(folder: Path, survey: LabelSurvey, rows: Iterable[Record], source: str) -> None:
     """Write a split.
 
     Args:
         folder: a cache entry that is being built.
-        files: of the split.
-        columns: names of the columns.
-        limit: maximum number of texts, spread evenly over the classes; None: all.
+        survey: the labels of its files.
+        rows: its records.
+        source: its files, for messages.
 
     Raises:
         InputError: no texts, an invalid row, or an id that occurs twice. The message names file and row.
     """
-    survey = records.survey(files, columns)
     ids, texts, pairs = (arrays.TextWriter(folder, name) for name in ("ids", "texts", "pairs"))
     labels = arrays.ArrayWriter(folder / "labels.npy", np.int32)
     position = {name: index for index, name in enumerate(survey.classes)}
     hashes = array("q")
     with arrays.completing((ids, texts, pairs, labels)):
-        for record in records.read(files, columns, limit, labels=survey):
+        for record in rows:
             if record.problem or record.text is None or record.label is None:
                 raise InputError(f"{record.location}: {record.problem}")
             ids.append(record.id)
@@ -48,7 +46,7 @@ def write(folder: Path, files: Sequence[str], columns: Columns, limit: int | Non
             pairs.append(record.pair)
             labels.append([position[record.label]])
             hashes.append(hash(record.id))
-    arrays.check_ids(arrays.TextArray(folder, "ids"), hashes, ", ".join(files), "texts", " (see data.columns.id)")
+    arrays.check_ids(arrays.TextArray(folder, "ids"), hashes, source, "texts", " (see data.columns.id)")
     content = {"classes": survey.classes, "present": survey.present, "declared": survey.declared}
     (folder / "classes.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 

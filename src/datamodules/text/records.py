@@ -1,4 +1,4 @@
-"""Reader of texts with labels from CSV, JSON Lines and Parquet files, row by row.
+"""Reader of texts with labels from CSV, TSV, JSON Lines and Parquet files, row by row.
 
 A defect of a row is noted in its record: a data contract counts it, `datamodules.text.labelled_texts` refuses it.
 """
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from config import check
 from config.errors import InputError
-from config.ranges import Keys
 from datamodules.classes import class_sort_key, declared_names, select_balanced
 from datamodules.sources.files import open_file, open_parquet
+from datamodules.text import columns as column_names
 from datamodules.text.json_stream import Scanner
-from datamodules.text.reading import csv_rows, parquet_rows, replace_surrogates, require_columns, type_name
+from datamodules.text.reading import TABLE, csv_rows, parquet_rows, replace_surrogates, type_name
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+PLAIN_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+SUFFIXES = (*PLAIN_SUFFIXES, ".parquet", *(f"{suffix}.gz" for suffix in PLAIN_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Record(NamedTuple):
         label: id of its class; None if missing or invalid.
         location: file and line or row, for messages.
         problem: why the row is not a valid example; "" if it is.
+        group: value of the column by which examples are split, if there is one.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Record(NamedTuple):
     label: str | None
     location: str
     problem: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,35 +71,26 @@ class LabelSurvey:
         classes: ids, in the order of labels: as declared, else sorted (numbers by value).
         labels: int64 [N] positions in `classes`; len(classes) for a row without a label.
         declared: whether the files declare their classes, as Parquet files of the Hub do.
+        selected: bool [N] the rows that count; None: all.
     """
 
     classes: list[str]
     labels: npt.NDArray[np.int64]
     declared: bool
+    selected: npt.NDArray[np.bool_] | None = None
 
     def rows(self, limit: int | None) -> npt.NDArray[np.int64]:
         """Return the positions of at most `limit` rows, spread evenly over the classes, ascending."""
-        return select_balanced(self.labels, limit)
+        if self.selected is None:
+            return select_balanced(self.labels, limit)
+        positions = np.flatnonzero(self.selected)
+        return positions[select_balanced(self.labels[positions], limit)]
 
     @property
     def present(self) -> list[str]:
         """The classes that occur in the rows."""
-        return [self.classes[position] for position in np.unique(self.labels) if position < len(self.classes)]
-
-
-def parse_columns(settings: Mapping[str, Any] | None) -> Columns:
-    """Make `Columns` of a configuration.
-
-    Args:
-        settings: names that differ from the defaults.
-
-    Raises:
-        InputError: an unknown key, or a name that is not text.
-    """
-    values = dict(settings or {})
-    if problems := check.check_settings("data.columns", values, Keys("datamodules.text.records.Columns")):
-        raise InputError("; ".join(problems))
-    return Columns(**values)
+        labels = self.labels if self.selected is None else self.labels[self.selected]
+        return [self.classes[position] for position in np.unique(labels) if position < len(self.classes)]
 
 
 def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:
@@ -116,7 +109,7 @@ def survey(files: Sequence[str], columns: Columns) -> LabelSurvey:
     for file in files:
         names = _declared(file, columns.label)
         declared = names or declared
-        for _, row in _rows(file, [columns.label], [columns.label]):
+        for _, row in _rows(file, [columns.label], [columns.label], columns):
             label, _ = _label(row.get(columns.label), names)
             label_numbers.append(-1 if label is None else numbers.setdefault(label, len(numbers)))
     classes = [*(declared or []), *sorted(set(numbers) - set(declared or []), key=class_sort_key)]
@@ -131,6 +124,7 @@ def read(
     limit: int | None = None,
     labelled: bool = True,
     labels: LabelSurvey | None = None,
+    group: str | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of some files, in order, valid or not.
 
@@ -139,24 +133,26 @@ def read(
         columns: names of the columns.
         limit: maximum number of rows, spread evenly over the classes; None: all.
         labelled: whether labels are required; texts to predict need none.
-        labels: of these files, if they were surveyed before.
+        labels: of these files, if they were surveyed before, or if only some rows are selected.
+        group: column whose values become `Record.group`.
 
     Raises:
         InputError: files that cannot be read at all, or that lack a column.
     """
     selection = None
-    if limit is not None:
+    if limit is not None or (labels is not None and labels.selected is not None):
         selection = set((labels or survey(files, columns)).rows(limit).tolist())
     required = [columns.text, *([columns.label] if labelled else [])]
-    required += [name for name in (columns.text_pair, columns.id) if name is not None]
+    required += [name for name in (columns.text_pair, columns.id, group) if name is not None]
     requested = list(dict.fromkeys([*required, columns.label, *([] if columns.id else ["id"])]))
     number = 0
     for file in files:
         names = _declared(file, columns.label)
         stem = PurePosixPath(file).name.split(".")[0].split("-of-")[0]
-        for row, (location, values) in enumerate(_rows(file, required, requested)):
+        for row, (location, values) in enumerate(_rows(file, required, requested, columns)):
             if selection is None or number in selection:
-                yield _record(values, columns, names, f"{stem}/{row}", location, labelled)
+                record = _record(values, columns, names, f"{stem}/{row}", location, labelled)
+                yield record if group is None else record._replace(group=str(values.get(group)))
             number += 1
 
 
@@ -219,19 +215,20 @@ def _declared(file: str, column: str) -> list[str] | None:
         return declared_names(table.schema_arrow, column)
 
 
-def _rows(file: str, required: Sequence[str], requested: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(
+    file: str, required: Sequence[str], requested: Sequence[str], columns: Columns
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Location and values of the rows of a file, of any layout."""
     if file.endswith(".parquet"):
-        optional = [name for name in requested if name not in required]
-        return parquet_rows(file, requested, optional)
+        return parquet_rows(file, requested, required, columns)
     if re.search(r"\.(jsonl|ndjson)(\.gz)?$", file):
-        return _json_lines(file, required)
-    if re.search(r"\.csv(\.gz)?$", file):
-        return csv_rows(file, required)
+        return _json_lines(file, required, columns)
+    if TABLE.search(file):
+        return csv_rows(file, required, columns)
     raise InputError(f"{file}: not a supported file of texts; its name must end with {', '.join(SUFFIXES)}")
 
 
-def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _json_lines(file: str, required: Sequence[str], columns: Columns) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with open_file(file) as stream:
         for number, (line, value) in enumerate(Scanner(stream, file).lines()):
             location = f"{file}: {line}"
@@ -239,5 +236,5 @@ def _json_lines(file: str, required: Sequence[str]) -> Iterator[tuple[str, Mappi
                 keys = " and ".join(map(repr, required))
                 raise InputError(f"{location}: expected an object with {keys}, found {type_name(value)}")
             if number == 0:  # the configuration has a wrong column name; in a later row, the row is defective
-                require_columns(file, required, list(value))
+                column_names.require(file, required, list(value), columns)
             yield location, value

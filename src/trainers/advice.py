@@ -1,0 +1,36 @@
+"""Warnings of combinations that take long and learn little, before the training starts."""
+
+import logging
+from typing import Any
+
+from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
+
+LARGE = 20_000_000  # parameters; smaller models learn from little data, and are soon trained
+PARAMETERS_PER_EXAMPLE = 1_000
+SOURCES = ("init_from", "population_dir", "population_parent")  # settings that name other weights
+
+
+def warn_random_weights(config: DictConfig, model: Any, data: Any) -> None:
+    """Warn of a large model that starts with random weights, and has few examples to learn from.
+
+    Args:
+        config: the composed configuration.
+        model: the LightningModule.
+        data: the data module, set up.
+    """
+    if not hasattr(model, "parameters"):  # a baseline
+        return
+    if "pretrained" not in config.model or config.model.pretrained or any(config.get(key) for key in SOURCES):
+        return
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    examples = len(getattr(data.train_dataloader(), "dataset", ()))
+    if parameters > LARGE and parameters > PARAMETERS_PER_EXAMPLE * examples:
+        logger.warning(
+            "model.pretrained=%s: %.1f million random weights learn little from %d examples; fine-tune pretrained weights, "
+            "or choose a smaller model",
+            "null" if config.model.pretrained is None else "false",
+            parameters / 1e6,
+            examples,
+        )
