@@ -146,4 +146,5 @@ def test_a_compiled_pipeline_and_an_experiment_still_run(tmp_path: Path, cache: 
     record = json.loads((tmp_path / "outputs" / "pipelines" / "one" / "pipeline.json").read_text())
     assert {step["state"] for step in record["steps"]} == {"done"}
     verdicts = {step["step"]: step.get("verdict") for step in record["steps"]}
-    assert verdicts["register"] == "question_answering-squad_sample version 1 (champion)"
+    # Then the first model became champion whatever it was worth.
+    assert verdicts["register"].startswith("question_answering-squad_sample version 1 (candidate); it was not promoted")
