@@ -25,8 +25,10 @@ def warn_random_weights(config: DictConfig, model: Any, data: Any) -> None:
     if "pretrained" not in config.model or config.model.pretrained or any(config.get(key) for key in SOURCES):
         return
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters <= LARGE:
+        return
     examples = len(getattr(data.train_dataloader(), "dataset", ()))
-    if parameters > LARGE and parameters > PARAMETERS_PER_EXAMPLE * examples:
+    if parameters > PARAMETERS_PER_EXAMPLE * examples:
         logger.warning(
             "model.pretrained=%s: %.1f million random weights learn little from %d examples; fine-tune pretrained weights, "
             "or choose a smaller model",

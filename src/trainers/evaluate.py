@@ -20,7 +20,7 @@ from config.terminal import format_timestamp
 from datamodules import factory
 from runs import folder as folders
 from runs import metric_lines, predictions
-from runs.fields import as_mapping
+from runs.fields import as_mapping, is_number
 from runs.metric_lines import format_time
 from trainers import saved_model, weights
 from trainers.build import build, check_model, check_targets
@@ -108,7 +108,7 @@ def _previous_test(output: str | None, config: DictConfig, best: Mapping[str, An
             f"{output} has the result of another evaluation: of other examples, or of other weights; give another --output, "
             "or remove it"
         )
-    metrics = {str(key): float(value) for key, value in as_mapping(record.get("metrics")).items()}
+    metrics = {str(key): value for key, value in as_mapping(record.get("metrics")).items() if is_number(value)}
     if process.rank() == 0:
         metric_lines.write(metrics, best["epoch"], best["step"], stream=sys.stdout)
         date = format_timestamp(record.get("finished"))
