@@ -8,11 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from tests.conftest import Run
 
 from config.check import check_config
 from config.compose import compose
 from config.errors import InputError
-from conftest import Run
 from runs.folder import config_differences
 from trainers import advice
 from trainers.image_classification import ImageClassification
