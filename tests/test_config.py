@@ -90,6 +90,10 @@ def _leaves(node: object, path: str) -> list[str]:
         (["model=brt"], r"model=brt: no such choice; valid: .*did you mean bert\?"),
         (["data=squadd"], r"data=squadd: no such choice.*did you mean squad\?"),
         (["modle=bert"], r"unknown key modle"),
+        (
+            ["+callbacks.a._target_=mine.A"],
+            r"unknown key callbacks, which nothing reads; valid keys: data, .* trainer$",
+        ),
         (["optim.lr=fast"], r"optim\.lr=fast: must be a number, above 0"),
         (["optim.lr=0"], r"optim\.lr=0: must be a number, above 0"),
         (["optim.lr=nan"], r"optim\.lr=nan: must be finite"),

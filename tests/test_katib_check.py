@@ -607,8 +607,8 @@ FORMS: dict[str, tuple[list[str], bool]] = {
     "&& echo": (["sh", "-c", LINE + " && echo x"], False),  # MetricsUnavailable
     "; echo": (["sh", "-c", LINE + "; echo x"], False),  # MetricsUnavailable
     "a line break at the end": (["sh", "-c", LINE + "\n"], False),  # MetricsUnavailable
-    "a quote in an argument": ([*LINE.split(), "+note=it's"], False),
-    "parentheses in an argument": ([*LINE.split(), "+note=a(b)"], False),
+    "a quote in an argument": ([*LINE.split(), "hydra.sweep.dir=it's"], False),
+    "parentheses in an argument": ([*LINE.split(), "hydra.sweep.dir=a(b)"], False),
     "exec": (["sh", "-c", "exec " + LINE], False),
     "a comment": (["sh", "-c", LINE + " # train"], False),
     "/bin/sh -c": (["/bin/sh", "-c", LINE], False),

@@ -14,13 +14,31 @@ from pathlib import Path
 from tests.conftest import ROOT, Run, parse_metric_line
 from tests.test_train import QUESTIONS
 
+NOISY = """import logging
+from trainers.question_answering import QuestionAnswering
+
+
+class Noisy(QuestionAnswering):
+    def training_step(self, batch, index):
+        logging.getLogger("noisy").warning("a message of step %d", self.trainer.global_step)
+        return super().training_step(batch, index)
+"""
+
 
 def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {**os.environ, "ISOTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "80", "TERM": "xterm"}
+    environment = {
+        **os.environ,
+        "ISOTRAIN_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "80",
+        "TERM": "xterm",
+        "PYTHONPATH": str(tmp_path),
+    }
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *QUESTIONS[1:], "hydra.run.dir=run"],
+        [sys.executable, str(ROOT / "train.py"), *QUESTIONS[1:], "hydra.run.dir=run", "model._target_=noisy.Noisy"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -46,6 +64,8 @@ def test_a_bar_on_a_terminal_and_metric_lines_alone_on_stdout(cache: Path, tmp_p
     assert max(len(line) for line in visible if " " in line.strip()) <= 80, visible  # a path is not broken
     bars = {line.split(":")[0] for line in visible if "%|" in line}
     assert bars <= {"training", "validating", "tokenising"}, bars
+    messages = [line for line in visible if "a message of step" in line]
+    assert messages == [f"WARNING noisy: a message of step {step}" for step in range(20)], messages
     *epochs, best = [parse_metric_line(line).step for line in stdout.splitlines()]
     assert epochs == [10, 20]
     assert best in epochs

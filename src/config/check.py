@@ -34,6 +34,8 @@ def check_config(config: DictConfig) -> None:
     if message := _check_sections(config) or _check_task(config) or describe_task_mismatch(config):
         raise InputError(message)
     source = str(OmegaConf.to_container(config))
+    if message := _check_top_level(config, source):
+        raise InputError(message)
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
     register_secrets(plain)
@@ -193,6 +195,23 @@ def _check_sections(config: DictConfig) -> str:
         if not OmegaConf.is_dict(config.get(name)):
             return f"{name} must be a mapping, as in conf/{name}/*.yaml"
     return ""
+
+
+def _check_top_level(config: DictConfig, source: str) -> str:
+    """Finding on added keys that neither conf/train.yaml nor an interpolation has; "" if there are none."""
+    valid = _top_level_keys()
+    for key in map(str, config):
+        if key not in valid and not re.search(rf"\$\{{{re.escape(key)}\b", source):
+            return f"unknown key {key}, which nothing reads; valid keys: {format_choices(valid, key)}"
+    return ""
+
+
+@functools.cache
+def _top_level_keys() -> list[str]:
+    values = OmegaConf.load(tasks.CONF / "train.yaml")
+    groups = [str(group) for choice in values.defaults if OmegaConf.is_dict(choice) for group in choice]
+    settings = {*map(str, values), *(group for group in groups if " " not in group), "task"}
+    return sorted(settings - {"defaults", "experiment"})
 
 
 def _check_task(config: DictConfig) -> str:

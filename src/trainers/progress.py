@@ -1,5 +1,6 @@
 """Progress of training and remaining time: a bar on a terminal, a log line now and then elsewhere."""
 
+import contextlib
 import logging
 import math
 import sys
@@ -11,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from trainers import console
 
@@ -32,6 +34,7 @@ class Progress(Callback):
         """
         self.config, self.folder = config, folder
         self.bar = tqdm(disable=True)
+        self.log_above_bar = contextlib.ExitStack()
         self.first_step = 0
         self.started_at = self.logged_at = time.monotonic()
 
@@ -53,6 +56,7 @@ class Progress(Callback):
                 disable=False,
                 file=sys.stderr,
             )
+            self.log_above_bar.enter_context(logging_redirect_tqdm())
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -89,6 +93,7 @@ class Progress(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
         self.bar.close()
+        self.log_above_bar.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bar."""
