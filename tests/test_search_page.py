@@ -39,3 +39,20 @@ def test_trials_have_steps_and_links(tmp_path: Path) -> None:
     assert links == [["first", "runs/first/report.html"], ["a b", "runs/a%20b/report.html"]]
     cells = asked(page, "return [...document.querySelectorAll('td.number')].map(each => each.textContent)")
     assert {"61.23", "3.142e-05"} <= set(cells)
+
+
+def test_each_parameter_that_differs_has_a_scatter(tmp_path: Path) -> None:
+    (document,) = documents.read(str(ROOT / "katib" / "questions-tpe.yaml"))
+    trials = [trial(f"trial-{index}", 60.0 + index) for index in range(3)]
+    for index, each in enumerate(trials):
+        each.assignments.update({"optim.lr": f"{10.0**-index}", "data.batch_size": str(8 * 2**index)})
+    page = tmp_path / "report.html"
+    report.write(page, Experiment(document), trials, "Succeeded", "python train.py")
+    cards = asked(page, "return [...document.querySelectorAll('h3')].map(each => each.textContent)")
+    assert cards[-2:] == ["val_f1 and optim.lr", "val_f1 and data.batch_size"]
+    titles = asked(
+        page, "return [...document.querySelectorAll('circle title')].map(each => each.textContent).slice(-3)"
+    )
+    assert titles == ["trial-0: 60", "trial-1: 61", "trial-2: 62"]
+    labels = asked(page, "return [...document.querySelectorAll('svg > text')].map(each => each.textContent)")
+    assert {"log10(optim.lr)", "data.batch_size"} <= set(labels)

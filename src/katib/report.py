@@ -1,4 +1,4 @@
-"""The report of a search as one HTML page: the best trial, history, parallel coordinates, importance, curves, trials."""
+"""The report of a search as one HTML page: the best trial, history, curves, parameters, importance, trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from katib.trials import Trial, best_trial
 from reports import page
 from reports.charts import Series
 from reports.page import Cell
-from runs import report_metrics
+from runs import report_metrics, sweep
 
 RUNS = "runs"  # folder of the trials' run folders, in that of the search
 MIN_TRIALS = 6  # with values, for importances
@@ -56,6 +56,11 @@ def write(path: Path, experiment: Experiment, trials: Sequence[Trial], verdict: 
         history=_history(valued, maximize),
         axes=_axes(parameters, valued, objective),
         lines=_lines(parameters, valued, maximize),
+        scatters=sweep.scatters(
+            {item.name: [_assignment(trial.assignments.get(item.name)) for trial in valued] for item in parameters},
+            [trial.value or 0.0 for trial in valued],
+            [f"{trial.name}: {_value_text(trial)}" for trial in valued],
+        ),
         importances=[(name, page.format_percent(share), share) for name, share in shares.items()],
         count=len(valued),
         few=FEW_TRIALS,

@@ -62,11 +62,34 @@ def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str,
     return {
         "axes": [*((key, scale.ticks) for key, scale in drawn.items()), (metric, ends)],
         "lines": lines,
-        "scatters": [
-            (scale.label, [Series(key, list(zip(scale.values, values, strict=True)), titles, style="dots")])
-            for key, scale in drawn.items()
-        ],
+        "scatters": _scatters(drawn, values, titles),
     }
+
+
+def scatters(
+    parameters: Mapping[str, Sequence[Any]], values: Sequence[float], titles: Sequence[str]
+) -> list[tuple[str, list[Series]]]:
+    """Return a scatter of each parameter against a metric.
+
+    Args:
+        parameters: by name, N values; those of one value, and those with more than 10 choices, have no chart.
+        values: N values of the metric.
+        titles: N texts that appear over the points.
+
+    Returns:
+        Title of the x axis, and series.
+    """
+    scales = {key: _scale(key, column) for key, column in parameters.items() if len(set(column)) > 1}
+    return _scatters({key: scale for key, scale in scales.items() if scale is not None}, values, titles)
+
+
+def _scatters(
+    scales: Mapping[str, _Scale], values: Sequence[float], titles: Sequence[str]
+) -> list[tuple[str, list[Series]]]:
+    return [
+        (scale.label, [Series(key, list(zip(scale.values, values, strict=True)), list(titles), style="dots")])
+        for key, scale in list(scales.items())[:_PARAMETERS]
+    ]
 
 
 def _scale(key: str, values: Sequence[Any]) -> _Scale | None:

@@ -106,7 +106,7 @@ TARGETS: tuple[Target, ...] = (
         ("train.py", *world.QUESTIONS, *world.NO_GATES, "hydra.run.dir=run"),
         ("questions",),
         (),
-        ("run/*", "e" * 3 + "*", "*.jsonl"),
+        ("run/*", "e" * 3 + "*", "*.jsonl", "null*", "nan*", "0*"),  # damaged values that name a folder or file
         REFUSED | {3, 7, 8},
         _case_arguments,
     ),
