@@ -54,6 +54,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
 def _is_output(path: str, target: Target) -> bool:
     # Hydra and the system: the cache, temporary files, and what a library keeps at home.
     patterns = (*target.outputs, "cache/*", "tmp/*", "home/*")
+    if target.outputs and path.split("/")[0] == mutations.NOT_UTF8:  # an output that was moved there
+        return True
     return any(Path(path).match(part) or f"{path}/".startswith(part.removesuffix("*")) for part in patterns)
 
 

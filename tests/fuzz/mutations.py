@@ -47,6 +47,8 @@ VALUES: tuple[Any, ...] = (
     *([], {}, [[]], [2, 3], {"a": 1}, [None], ["a", 1], {"_target_": "os.system"}, "2026-01-01", "1h", _DEEP, _LONG),
 )
 
+NOT_UTF8 = os.fsdecode(b"\xff\xfe")  # name to which an argument's file is moved
+
 
 def mutate_bytes(content: bytes, generator: random.Random) -> bytes:
     """Return bytes with one to three kinds of damage."""
@@ -298,7 +300,7 @@ def mutate_arguments(arguments: list[str], folder: Path, generator: random.Rando
             new.symlink_to("new")
             name = "new"
         case 5:
-            name = os.fsdecode(b"\xff\xfe")
+            name = NOT_UTF8
             if (folder / value).exists():
                 (folder / value).rename(folder / name)
         case 6:
