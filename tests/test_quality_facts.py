@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
+from datamodules.images.near_duplicates import near_groups, near_hashes
 from datamodules.question_answering import QuestionAnsweringData
 from quality import facts, image_facts, image_statistics, tables, text_statistics
-from quality.hashes import hash64, near_groups, near_hashes
+from quality.hashes import hash64
 from quality.thumbnails import Thumbnails
 
 

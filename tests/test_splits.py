@@ -132,6 +132,58 @@ def test_the_test_part_is_never_in_the_others(tmp_path: Path) -> None:
     assert QuestionAnsweringData(**settings, seed=5).fingerprints == fingerprints
 
 
+def write_articles(path: Path) -> Path:
+    """Write five articles of four paragraphs with one question each, in SQuAD's layout; two articles are of one author."""
+    articles = []
+    for number in range(5):
+        contexts = [f"The house {number}{n} is not far." for n in range(4)]
+        paragraphs = [
+            {"context": text, "qas": [{"id": f"{number}{n}", "question": f"{number}.{n}?", "answers": [ANSWER]}]}
+            for n, text in enumerate(contexts)
+        ]
+        articles.append({"title": f"Street {number}", "author": number // 2, "paragraphs": paragraphs})
+    path.write_text(json.dumps({"data": articles}))
+    return path
+
+
+ANSWER = {"text": "house", "answer_start": 4}
+
+
+def test_articles_are_split_by_title_by_another_key_or_by_paragraph(tmp_path: Path) -> None:
+    path = str(write_articles(tmp_path / "all.json"))
+
+    def values(group: str | None) -> dict[str, set[tuple[int, int]]]:
+        found = questions(tmp_path / "cache", path=path, split=0.4, group=group)
+        return {split: {(int(text[0]), int(text[2])) for text in texts} for split, texts in found.items()}
+
+    for group in (None, "title"):
+        parts = values(group)
+        assert not {article for article, _ in parts["train"]} & {article for article, _ in parts["val"]}
+        assert len(parts["val"]) == 8
+    authors = {split: {article // 2 for article, _ in found} for split, found in values("author").items()}
+    assert not authors["train"] & authors["val"]
+    paragraphs = values("context")
+    assert len(paragraphs["val"]) == 8
+    assert len({article for article, _ in paragraphs["val"]}) > 2
+    with pytest.raises(
+        InputError,
+        match=r"article 1 \(Street 0\): the article has no key 'topic' \(data\.group\) with a text or a number; possible are "
+        r"'title', 'author', 'context'",
+    ):
+        values("topic")
+
+
+def test_a_validation_file_needs_no_column_of_the_group(tmp_path: Path) -> None:
+    path = write_questions(tmp_path / "all.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        del row["author"]
+    (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = {"train_file": str(path), "val_file": str(tmp_path / "other.jsonl")}
+    found = questions(tmp_path / "cache", **names, test_split=0.5, group="author")
+    assert (len(found["train"]), len(found["val"])) == (20, 40)
+
+
 # --- texts
 
 
@@ -145,7 +197,7 @@ def test_texts_are_split_with_their_classes_and_equal_texts_stay_together(tmp_pa
     assert (len(texts["train"]), len(texts["val"])) == (48, 12)
     assert not set(texts["train"]) & set(texts["val"])
     assert np.bincount(data.texts("val").labels).tolist() == [6, 6]
-    assert data.describe()["split"] == {"val": 0.2, "seed": 0}
+    assert data.describe()["split"] == {"val": 0.2, "seed": 0, "near_duplicates": True}
     few = TextClassificationData(
         path=str(tmp_path), split=0.2, max_train=4, cache_dir=str(tmp_path / "cache"), vocab_size=100
     )
@@ -183,6 +235,57 @@ def test_a_folder_of_class_folders_is_split(tmp_path: Path, inner: str) -> None:
     assert len(numbers["val"]) == 3  # of each class two equal ones
 
 
+def write_patients(folder: Path) -> Path:
+    """Write images of twelve patients, half of whom have images in both classes."""
+    for name in ("sick", "well"):
+        (folder / name).mkdir(parents=True)
+    for patient in range(12):
+        for scan in range(4):
+            name = ("sick", "well")[patient % 2 if patient < 6 else scan % 2]
+            colour = (patient * 20, scan * 60, 0)
+            Image.new("RGB", (16, 16), colour).save(folder / name / f"patient{patient}_{scan}.png")
+    return folder
+
+
+def test_images_are_grouped_by_a_part_of_their_path(run: Run, tmp_path: Path) -> None:
+    folder = write_patients(tmp_path / "scans")
+    data = images(folder, tmp_path / "cache", split=0.35, group=r"^(patient\d+)_")
+    parts = {
+        split: {name.rpartition("/")[2].split("_")[0] for name in data.survey.splits[split].names}
+        for split in ("train", "val")
+    }
+    assert not parts["train"] & parts["val"]
+    assert (len(parts["train"]), len(parts["val"])) == (8, 4)
+    ungrouped = images(folder, tmp_path / "cache", split=0.35)
+    assert ungrouped.fingerprint("train") != data.fingerprint("train")
+    small = ("-m", "datamodules", "prepare", "data=image_folder", "model=majority", "data.path=scans",
+             "data.split=0.35")  # fmt: skip
+    made = run(*small, r"data.group='^(patient\d+)_'", "data.image_size=16")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["train"]["fingerprint"] == data.fingerprint("train")
+    for group, message in (
+        ("'^([^/]+)/'", "scans, such as patient0_0.png; every image needs one"),
+        ("'^patient'", r"with one group in parentheses, such as ^(patient\d+)_, and not with 0"),
+        ("'^(patient'", "is not a regular expression: missing ), unterminated subpattern at position 1"),
+    ):
+        told = run(*small, f"data.group={group}")
+        assert told.returncode == 2
+        assert message in told.stderr, told.stderr
+
+
+def test_images_are_grouped_by_the_folder_below_their_class(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for film in range(4):
+            (tmp_path / "my" / name / f"film{film}").mkdir(parents=True)
+            for frame in range(3):
+                colour = (film * 60, frame * 60, 90 * len(name))
+                Image.new("RGB", (16, 16), colour).save(tmp_path / "my" / name / f"film{film}" / f"{frame}.png")
+    data = images(tmp_path / "my", tmp_path / "cache", split=0.25, group="^([^/]+)/")
+    films = {split: {name.split("/")[2] for name in data.survey.splits[split].names} for split in ("train", "val")}
+    assert not films["train"] & films["val"]
+    assert len(films["val"]) == 1
+
+
 def test_images_in_tables_are_split(tmp_path: Path) -> None:
     import io
 
@@ -193,7 +296,8 @@ def test_images_in_tables_are_split(tmp_path: Path) -> None:
     for number in range(20):
         buffer = io.BytesIO()
         Image.new("RGB", (16, 16), (number * 10, 0, 0)).save(buffer, "PNG")
-        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": number % 2})
+        image = {"bytes": buffer.getvalue(), "path": None}
+        rows.append({"image": image, "label": number % 2, "author": number // 4})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "all.parquet")
     data = images(tmp_path / "all.parquet", tmp_path / "cache", split=0.2)
     assert (len(data.train), len(data.val)) == (16, 4)
@@ -202,6 +306,11 @@ def test_images_in_tables_are_split(tmp_path: Path) -> None:
             number = int(name.split("/")[-1])
             assert split.batch([index])["pixels"][0, 0, 0].tolist() == [number * 10, 0, 0]
             assert split.batch([index])["labels"].tolist() == [number % 2]
+    grouped = images(tmp_path / "all.parquet", tmp_path / "cache", split=0.2, group="author")
+    authors = [{int(name.split("/")[-1]) // 4 for name in split.names} for split in (grouped.train, grouped.val)]
+    assert not authors[0] & authors[1]
+    with pytest.raises(InputError, match=r"the column data\.group=sex is missing; found image, label, author"):
+        images(tmp_path / "all.parquet", tmp_path / "cache", split=0.2, group="sex")
 
 
 # --- where the parts are
@@ -262,7 +371,7 @@ def test_the_test_part_is_scored_once_and_said_apart(run: Run, tmp_path: Path) -
     made = run("train.py", *small, "data.test_split=0.1")
     assert made.returncode == 0, made.stderr
     record = (tmp_path / "run" / "run.json").read_text()
-    assert json.loads(record)["data"]["split"] == {"val": 0.2, "test": 0.1, "seed": 0}
+    assert json.loads(record)["data"]["split"] == {"val": 0.2, "test": 0.1, "seed": 0, "near_duplicates": True}
     validation = (tmp_path / "run" / "predictions.jsonl").read_text()
     assert "test_" not in run("-m", "runs", "show", "run").stdout
 

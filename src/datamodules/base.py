@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 from config import process
 from datamodules.batching import EvaluationBatches, LengthBatches, evaluation_batches
 from datamodules.sources.source import SPLITS, Source
-from datamodules.sources.splitting import Key, mask
+from datamodules.sources.splitting import Key, Pairs, mask
 from datamodules.storage import cache, fingerprint
 from datamodules.text import coverage
 from datamodules.text import tokenizer as tokenizers
+from datamodules.text.near_duplicates import near_pairs
 from datamodules.text.tokenizer import Corpus, PreparedTokenizer
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,10 @@ class PreparedData(pl.LightningDataModule):
         batches = evaluation_batches(sizes, self.eval_batch_size, process.rank(), process.world_size())
         return self._loader("val", batches)
 
+    def _is_taken(self, split: str) -> bool:
+        """Whether a split is a part of the training files."""
+        return self.source.splitting.takes(self.source.part(split))
+
     def _loader(self, split: str, batches: LengthBatches | EvaluationBatches) -> DataLoader[Any]:
         return DataLoader(
             _BatchDataset(self._splits[split]),
@@ -164,8 +169,7 @@ class PreparedData(pl.LightningDataModule):
         """Return counts and locations of the open splits, for run.json."""
         description = {"source": self.source.kind, **self._describe_data()}
         if self.source.splitting:
-            shares = {key: value for key, value in asdict(self.source.splitting).items() if value is not None}
-            description["split"] = shares
+            description["split"] = self.source.splitting.describe()
         for split in SPLITS:
             if split in self._splits:
                 description[split] = {
@@ -222,11 +226,15 @@ class TokenizedData(PreparedData):
             split: "train" or "val".
             keys: of the examples of the training files; see `sources.splitting`.
         """
-        source, part = self.source, self.source.part(split)
-        if not source.splitting.takes(part):
+        if not self._is_taken(split):
             return None
-        content = source.content_fingerprint(split)
-        return mask(self.root, source.splitting, part, content, source.variant, keys, self.verify)
+
+        def pairs(all_keys: Sequence[Key]) -> Pairs:
+            return near_pairs(key.text for key in all_keys)
+
+        source, content = self.source, self.source.content_fingerprint(split)
+        part = source.part(split)
+        return mask(self.root, source.splitting, part, content, source.variant, keys, pairs, self.verify)
 
     def _coverage(self, split: str, tokens: Path, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what the tokens of a split do not give back, counted once, and refuse a split that loses most.

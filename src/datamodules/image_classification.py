@@ -1,9 +1,10 @@
 """Data module of image classification: the images of both splits as memory maps of pixels, in batches."""
 
+import functools
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,16 +17,16 @@ import numpy.typing as npt
 from config.errors import InputError
 from config.ranges import Keys, Range
 from datamodules.base import PreparedData
-from datamodules.images import augmentation, decoder, image_splits
+from datamodules.images import augmentation, decoder, image_splits, near_duplicates
 from datamodules.images.decoder import Images
 from datamodules.images.image_splits import Boxes, Survey
 from datamodules.images.listing import Listing, Problem
-from datamodules.images.tables import read_images
+from datamodules.images.tables import read_groups, read_images
 from datamodules.sources import splitting
 from datamodules.sources.files import read_bytes
 from datamodules.sources.locations import Names
 from datamodules.sources.source import SPLITS, Source
-from datamodules.sources.splitting import Splitting
+from datamodules.sources.splitting import Key, Pairs, Splitting
 from datamodules.storage import cache, fingerprint
 from datamodules.storage.arrays import TextArray
 
@@ -63,6 +64,8 @@ class ImageClassificationData(PreparedData):
         split: Annotated[float, Range(above=0, below=1)] | None = None,
         test_split: Annotated[float, Range(above=0, below=1)] | None = None,
         split_seed: Annotated[int, Range(low=0)] = 0,
+        group: str | None = None,
+        group_near_duplicates: bool = True,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Shapes")] = None,
         max_train: Annotated[int, Range(low=1)] | None = None,
@@ -92,6 +95,9 @@ class ImageClassificationData(PreparedData):
             split: share of the training images that is the validation part, if that has no file of its own.
             test_split: share of the training images that is the test part.
             split_seed: of the choice of these parts; see `sources.splitting`.
+            group: what is in the same part: images in whose paths below their class folders this regular expression's group
+                has the same value; of Parquet files the name of a column.
+            group_near_duplicates: whether near-duplicates are, too; see `images.near_duplicates`.
             hub: `repo`, `revision`, and the Parquet files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `classes`, `size` of `datamodules.samples.shapes.write`.
             max_train: maximum number of training images, spread evenly over the classes; None: all.
@@ -124,7 +130,7 @@ class ImageClassificationData(PreparedData):
             root=cache.root(cache_dir),
             verify=verify,
             content=self._file_content,
-            splitting=Splitting(split, test_split, split_seed),
+            splitting=Splitting(split, test_split, split_seed, group, group_near_duplicates),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self.image_size = image_size
@@ -179,23 +185,51 @@ class ImageClassificationData(PreparedData):
         masks = {split: partial(self._part_mask, split) for split in SPLITS if self._is_taken(split)}
         return image_splits.survey(files, limits, self.source.folder, masks)
 
-    def _is_taken(self, split: str) -> bool:
-        return self.source.splitting.takes(self.source.part(split))
-
     def _part_mask(self, split: str, listing: Listing) -> npt.NDArray[np.bool_]:
-        """Which images of the training files are a split, bool [N]: equal files are in one, each class gets its share."""
-        if listing.tables or any("://" in path for path in listing.paths):
-            images = read_images(listing.tables, np.arange(len(listing.names))) if listing.tables else listing.paths
-            digests = [
-                hashlib.sha256(image if isinstance(image, bytes) else read_bytes(image)).hexdigest() for image in images
-            ]
-        else:
-            paths = [os.path.abspath(path) for path in listing.paths]  # noqa: PTH100
-            by_path = fingerprint.digest_files(paths, self.root)
-            digests = [by_path[path] for path in paths]
-        keys = [splitting.Key((digest,), label) for digest, label in zip(digests, listing.classes, strict=True)]
-        parts = splitting.assign(keys, self.source.splitting)
-        return np.asarray(parts == splitting.PARTS.index(self.source.part(split)))
+        """Which images of the training files are a split, bool [N]; see `_split_keys`."""
+        source, groups = self.source, self._groups(listing)
+
+        def images() -> Iterable[str | bytes]:
+            if listing.tables:
+                return read_images(listing.tables, np.arange(len(listing.names)))
+            return listing.paths
+
+        @functools.cache
+        def digests() -> list[str]:
+            if not listing.tables and not any("://" in path for path in listing.paths):
+                paths = [os.path.abspath(path) for path in listing.paths]  # noqa: PTH100
+                by_path = fingerprint.digest_files(paths, self.root)
+                return [by_path[path] for path in paths]
+            contents = (read_bytes(image) if isinstance(image, str) else image for image in images())
+            return [hashlib.sha256(content).hexdigest() for content in contents]
+
+        def keys() -> Iterator[Key]:
+            """What keeps images together: equal files, and `data.group`; each class gets its share."""
+            for digest, group, label in zip(digests(), groups, listing.classes, strict=True):
+                yield Key((digest, *([] if group is None else [f"group {group}"])), label)
+
+        def pairs(_: Sequence[Key]) -> Pairs:
+            return near_duplicates.near_pairs(images(), digests(), listing.location)
+
+        files = fingerprint.hash_files(listing.tables or listing.paths, self.root, self.verify)
+        rows = repr((listing.names, listing.classes, groups)).encode("utf-8", "surrogateescape")
+        content = f"{files}-{hashlib.sha256(rows).hexdigest()}"
+        return splitting.mask(
+            self.root, source.splitting, source.part(split), content, source.variant, keys, pairs, self.verify
+        )
+
+    def _groups(self, listing: Listing) -> Sequence[str | None]:
+        """The value of `data.group` for each image of the training files.
+
+        Raises:
+            InputError: a table lacks the column, or a file's path does not match the regular expression.
+        """
+        group = self.source.splitting.group
+        if group is None:
+            return [None] * len(listing.names)
+        if listing.tables:
+            return read_groups(listing.tables, group)
+        return listing.match_groups(group)
 
     @property
     def problems(self) -> list[Problem]:

@@ -10,7 +10,7 @@ from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
 from datamodules.sources.locations import Names, resolve_files
 from datamodules.sources.source import Source
-from datamodules.sources.splitting import Key, Splitting, normalise
+from datamodules.sources.splitting import TEXT, Key, Splitting, normalise
 from datamodules.storage import cache
 from datamodules.text import columns as column_names
 from datamodules.text import coverage, examples, squad, windows
@@ -55,6 +55,7 @@ class QuestionAnsweringData(TokenizedData):
         test_split: Annotated[float, Range(above=0, below=1)] | None = None,
         split_seed: Annotated[int, Range(low=0)] = 0,
         group: str | None = None,
+        group_near_duplicates: bool = True,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Questions")] = None,
         columns: Annotated[Mapping[str, Any] | None, Keys("datamodules.text.question_rows.Columns")] = None,
@@ -86,7 +87,8 @@ class QuestionAnsweringData(TokenizedData):
             split: share of the training file that is the validation part, if that has no file of its own.
             test_split: share of the training file that is the test part.
             split_seed: of the choice of these parts; see `sources.splitting`.
-            group: column whose equal values are in the same part.
+            group: column, or key of nested articles, whose equal values are in the same part; "context": those of a paragraph.
+            group_near_duplicates: whether near-duplicates are, too; see `text.near_duplicates`.
             hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `unanswerable` of `datamodules.samples.squad_sample.write`.
             columns: names of the columns of tables, see `question_rows.Columns`.
@@ -123,7 +125,7 @@ class QuestionAnsweringData(TokenizedData):
             root=cache.root(cache_dir),
             verify=verify,
             variant=column_names.variant(self.columns),
-            splitting=Splitting(split, test_split, split_seed, group),
+            splitting=Splitting(split, test_split, split_seed, group, group_near_duplicates),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self._tokenizer = {
@@ -162,7 +164,8 @@ class QuestionAnsweringData(TokenizedData):
 
     def questions(self, split: str, version_2: bool | None) -> Iterator[Question]:
         """Yield the questions of a split, beyond its limit too; see `squad.read`."""
-        rows = squad.read(self.files(split), version_2, self.columns, group=self.source.splitting.group)
+        group = self.source.splitting.group if self._is_taken(split) else None
+        rows = squad.read(self.files(split), version_2, self.columns, group=group)
         mask = self._part_mask(split, self._split_keys)
         return rows if mask is None else compress(rows, mask)
 
@@ -172,7 +175,7 @@ class QuestionAnsweringData(TokenizedData):
         for question in squad.read(self.files("train"), True, self.columns, group=group):
             name = question.title if group is None else question.group
             names = [f"group {name}"] if name else []
-            yield Key((f"text {normalise(question.context)}", *names))
+            yield Key((f"{TEXT}{normalise(question.context)}", *names))
 
     def _examples_folder(self, split: str) -> Path:
         def write(folder: Path, files: list[str]) -> None:

@@ -10,7 +10,7 @@ from config.ranges import Keys, Range
 from datamodules.base import TokenizedData
 from datamodules.sources.locations import Names, resolve_files
 from datamodules.sources.source import SPLITS, Source
-from datamodules.sources.splitting import Key, Splitting, normalise
+from datamodules.sources.splitting import TEXT, Key, Splitting, normalise
 from datamodules.storage import cache
 from datamodules.storage.arrays import TextArray
 from datamodules.text import columns as column_names
@@ -48,6 +48,7 @@ class TextClassificationData(TokenizedData):
         test_split: Annotated[float, Range(above=0, below=1)] | None = None,
         split_seed: Annotated[int, Range(low=0)] = 0,
         group: str | None = None,
+        group_near_duplicates: bool = True,
         hub: Mapping[str, Any] | None = None,
         sample: Annotated[Mapping[str, Any] | None, Keys("datamodules.samples.settings.Topics")] = None,
         columns: Annotated[Mapping[str, Any] | None, Keys("datamodules.text.records.Columns")] = None,
@@ -77,6 +78,7 @@ class TextClassificationData(TokenizedData):
             test_split: share of the training file that is the test part.
             split_seed: of the choice of these parts; see `sources.splitting`.
             group: column whose equal values are in the same part.
+            group_near_duplicates: whether near-duplicates are, too; see `text.near_duplicates`.
             hub: `repo`, `revision`, and the files of `train` and `val` in it.
             sample: `seed`, `train`, `val`, `classes` of `datamodules.samples.topics.write`.
             columns: `text`, `text_pair`, `label`, `id`: names of the columns, see `records.Columns`.
@@ -112,7 +114,7 @@ class TextClassificationData(TokenizedData):
             root=cache.root(cache_dir),
             verify=verify,
             variant=column_names.variant(self.columns),
-            splitting=Splitting(split, test_split, split_seed, group),
+            splitting=Splitting(split, test_split, split_seed, group, group_near_duplicates),
         )
         super().__init__(source, batch_size, eval_batch_size, workers, seed)
         self._tokenizer = {
@@ -183,7 +185,7 @@ class TextClassificationData(TokenizedData):
         """What keeps texts together: equal texts, and the value of `data.group`; each class gets its share."""
         group = self.source.splitting.group
         for record in records.read(self.files("train"), self.columns, labelled=False, group=group):
-            text = f"text {normalise(record.text or '')}\0{normalise(record.pair)}"
+            text = f"{TEXT}{normalise(record.text or '')}\0{normalise(record.pair)}"
             names = () if group is None else (f"group {record.group}",)
             yield Key((text, *names), record.label or "")
 

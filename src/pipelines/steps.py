@@ -40,7 +40,7 @@ Artifact = Any
 # Keys of conf/data that select examples, for every task; a task adds its EXAMPLE_KEYS. Other keys belong to the model.
 EXAMPLE_KEYS = (
     "path", "train_file", "val_file", "test_file", "split", "test_split", "split_seed", "group",
-    "hub", "sample", "max_train", "max_val",
+    "group_near_duplicates", "hub", "sample", "max_train", "max_val",
 )  # fmt: skip
 FORMAT = 2  # of folders that are named by their content; raise it when the content changes
 NO_CHAMPION = Verdict("none", "there is no champion yet")

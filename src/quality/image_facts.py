@@ -14,8 +14,8 @@ from PIL import Image
 
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images.image_splits import Split
+from datamodules.images.near_duplicates import near_groups
 from datamodules.storage.parallel import map_ordered
-from quality.hashes import near_groups
 from quality.image_statistics import Columns, measure_images
 from quality.tables import class_counts
 from quality.thumbnails import Thumbnails

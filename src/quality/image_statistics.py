@@ -8,20 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from config.errors import InputError
 from datamodules.images import decoder
+from datamodules.images.near_duplicates import FLAT, LUMA, SIDE, near_hashes, thumbnail
 from datamodules.sources.files import read_bytes
-from quality.hashes import hash64, near_hashes
+from quality.hashes import hash64
 
-SIDE = 16  # of the thumbnail that colours and hashes are computed from, in pixels
-FLAT = 0.02  # standard deviation of the luma below which an image has no hash
 _ROW = (
     "problem", "decodes", "format", "mode", "width", "height", "bytes", "frames", "orientation", "gps", "content_hash",
 )  # fmt: skip
 COLUMNS = (*_ROW, "red", "green", "blue", "brightness", "contrast", "near_hash")
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GPS, _ORIENTATION = 0x8825, 0x0112  # EXIF 2.32, tags of IFD 0
 _BLANK = bytes(SIDE * SIDE * 3)
 
@@ -41,13 +38,13 @@ def measure_images(images: Sequence[str | bytes]) -> Columns:
     rows, thumbnails = zip(*map(_image_row, images), strict=True)
     columns: Columns = dict(zip(_ROW, map(list, zip(*rows, strict=True)), strict=True))
     colours = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE, 3).astype(np.float32) / 255
-    luma = colours @ _LUMA
+    luma = colours @ LUMA
     contrast = luma.std(axis=(1, 2))
     means = colours.mean(axis=(1, 2))
     decodes = np.array(columns["decodes"])
     for name, values, valid_rows in (
         *((colour, means[:, index], decodes) for index, colour in enumerate(("red", "green", "blue"))),
-        ("brightness", means @ _LUMA, decodes),
+        ("brightness", means @ LUMA, decodes),
         ("contrast", contrast, decodes),
         ("near_hash", near_hashes(luma), decodes & (contrast >= FLAT)),
     ):
@@ -75,12 +72,8 @@ def _image_row(image: str | bytes) -> tuple[tuple[Any, ...], bytes]:
                     gps, value = bool(exif.get_ifd(_GPS)), exif.get(_ORIENTATION, 1)
                     orientation = value if isinstance(value, int) and 0 <= value < 2**16 else 0
             rgb = decoder.to_rgb(opened)
-            if width == height == 4 * SIDE:
-                thumbnail = rgb.reduce(4)  # equal to resize, faster
-            else:
-                thumbnail = rgb.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
             row = (None, True, form, mode, width, height, size, frames, orientation, gps, digest)
-            return row, thumbnail.tobytes()
+            return row, thumbnail(rgb).tobytes()
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types on broken content

@@ -92,6 +92,7 @@ ALLOWED_CHANGES: Mapping[str, _Allows] = {
     "data.cache_dir": _always,
     "data.verify": _always,
     "data.split_seed": _if_added(0),
+    "data.group_near_duplicates": _if_added(True),
     "data.columns.*": _if_added("question", "context", "answer", "answers", "answer_start", "id", "title"),
     "quality.*": _always,
     "explain": _always,

@@ -101,6 +101,7 @@ def _read_classes(split: str, location: str, parent: str, folders: Sequence[str]
                 listing.names.append(name)
                 listing.classes.append(identity)
                 listing.paths.append(path)
+                listing.inner_paths.append(inner)
             elif inner == f"{identity}_boxes.txt":
                 listing.other_files.append(path)
                 for line, fields in _rows(path):
@@ -125,6 +126,7 @@ def _read_annotated(split: str, location: str, annotations: str) -> Listing:
             unlisted.remove(image)
             listing.names.append(name)
             listing.paths.append(path)
+            listing.inner_paths.append(image)
             listing.classes.append(identity)
             if box:
                 listing.boxes[name] = _parse_box(box, file, line)

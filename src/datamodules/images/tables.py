@@ -39,6 +39,23 @@ def read_labels(tables: list[str]) -> Listing:
     return listing
 
 
+def read_groups(tables: list[str], column: str) -> list[str]:
+    """Return the values of a column of all tables, by which images are kept in one part.
+
+    Raises:
+        InputError: a table lacks it.
+    """
+    groups: list[str] = []
+    for file in tables:
+        with open_parquet(file) as table:
+            names = table.schema_arrow.names
+            if column not in names:
+                raise InputError(f"{file}: the column data.group={column} is missing; found {', '.join(names)}")
+            for batch in table.iter_batches(rows_per_batch(table, [column], 65_536), columns=[column]):
+                groups += map(str, batch.column(0).to_pylist())
+    return groups
+
+
 def _class_ids(labels: list[Any], class_names: list[str] | None, file: str, start: int) -> list[str]:
     count = len(class_names) if class_names else np.inf
     for row, label in enumerate(labels, start):

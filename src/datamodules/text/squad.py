@@ -42,7 +42,7 @@ def read(
             (`is_impossible` in the nested layout; an empty list of answers in the flat ones).
         columns: names of the columns of tables; the nested layout has SQuAD's names.
         answered: whether answers are read; questions to predict need none.
-        group: column of tables whose values become `Question.group`.
+        group: column of tables, or key of articles, whose values become `Question.group`; of articles also "context".
 
     Raises:
         InputError: broken JSON, a missing key, an invalid type, or a question without an answer that must have one. The
@@ -99,19 +99,32 @@ class _Reader:
             yield self._flat(row, location)
 
     def _article(self, article: dict[str, Any], location: str) -> Iterator[Question]:
-        if self.group:
-            raise InputError(f"{location}: data.group={self.group} is for tables; articles are split by their titles")
         title = article.get("title") or ""
         if not isinstance(title, str):
             raise InputError(f'{location}: "title" must be text, not {reading.type_name(title)}')
         location = f"{location} ({title})" if title else location
+        group = self._article_group(article, location)
         for p, paragraph in enumerate(field(article, "paragraphs", list, location), 1):
             paragraph_location = f"{location}, paragraph {p}"
             context = replace_surrogates(field(paragraph, "context", str, paragraph_location))
             for q, qa in enumerate(field(paragraph, "qas", list, paragraph_location), 1):
                 identity = replace_surrogates(str(field(qa, "id", (str, int), f"{paragraph_location}, question {q}")))
                 question_location = f"{paragraph_location}, question {q} (id {identity})"
-                yield self._question(qa, question_location, identity, title, context, Columns(), nested=True)
+                question = self._question(qa, question_location, identity, title, context, Columns(), nested=True)
+                yield question if self.group is None else question._replace(group=context if group is None else group)
+
+    def _article_group(self, article: dict[str, Any], location: str) -> str | None:
+        """The value of `data.group`, a key of the article; None if questions are grouped by their contexts."""
+        if self.group in (None, Columns.context):
+            return None
+        value = article.get(self.group)
+        if not isinstance(value, str | int):
+            keys = [key for key, other in article.items() if isinstance(other, str | int)]
+            raise InputError(
+                f"{location}: the article has no key {self.group!r} (data.group) with a text or a number; possible are "
+                f"{', '.join(map(repr, [*keys, Columns.context]))}"
+            )
+        return str(value)
 
     def _flat(self, row: Any, location: str) -> Question:
         columns = self.columns
