@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from config import tasks
+from config import networks, tasks
 from config.errors import InputError
 from config.masking import hide_environment, register_secrets
 from config.messages import describe_task_mismatch, format_choices
 from config.numbers import is_finite
 from config.ranges import Keys, Rule, check_key
-from config.rules import CALLER_ARGUMENTS, MEASURE_RULES, NON_ARGUMENT_KEYS, RENAMED_KEYS, RULES
+from config.rules import MEASURE_RULES, NON_ARGUMENT_KEYS, RENAMED_KEYS, RULES
 from config.signatures import Signature, check_arguments, missing_arguments, read_constant, read_signature
 
 _ABSENT = object()
@@ -77,6 +77,8 @@ def iter_rules(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule | Non
     for path, node in iter_targets(config):
         if (signature := read_signature(str(node["_target_"]))) is not None:
             yield from _argument_rules(path, node, signature)
+            if path == "model" and networks.is_network(signature) and not signature.open:
+                yield from _argument_rules(path, node, networks.trainer_signature(_task_module(config)))
     for name, section in (config.get("explain") or {}).items():
         if isinstance(section, Mapping) and name in tasks.task_names():
             yield from _explanation_rules(name, section)
@@ -89,11 +91,6 @@ def iter_targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, 
             yield path, node
         for key, value in node.items():
             yield from iter_targets(value, f"{path}.{key}".lstrip("."))
-
-
-def argument_names(path: str, node: Mapping[str, Any]) -> set[str]:
-    """Return the keys of a node that are arguments of its target."""
-    return {str(key) for key in node if not str(key).startswith("_")} - set(NON_ARGUMENT_KEYS.get(path, ()))
 
 
 def check_settings(path: str, values: Mapping[str, Any], keys: Keys) -> list[str]:
@@ -140,10 +137,34 @@ def _check_targets(config: Mapping[str, Any]) -> Iterator[str]:
     for path, node in iter_targets(config):
         target = str(node["_target_"])
         if (signature := read_signature(target)) is not None:
-            yield from check_arguments(
-                path, target, signature, argument_names(path, node), CALLER_ARGUMENTS.get(path, ())
-            )
+            yield from check_target(path, node, signature, _task_module(config))
             yield from _check_nested_keys(path, node, signature)
+
+
+def check_target(path: str, node: Mapping[str, Any], signature: Signature, module: str) -> Iterator[str]:
+    """Check that the target of a node can be called with its arguments, and those that isotrain adds.
+
+    Args:
+        path: Path of the node, such as `model`.
+        node: The node.
+        signature: Signature of its target.
+        module: Dotted name of the task's module.
+
+    Yields:
+        Findings.
+    """
+    names = networks.argument_names(path, node, signature, module)
+    callers: Sequence[str] = networks.caller_arguments(path, signature, module)
+    if node.get("_partial_"):  # called later, with further arguments
+        callers = tuple(signature.parameters)
+    hint = "; for a function of logits and targets, add _partial_: true" if path == "model.loss" else ""
+    for finding in check_arguments(path, str(node["_target_"]), signature, names, callers):
+        yield finding + (hint if "requires the argument" in finding else "")
+
+
+def _task_module(config: Mapping[str, Any]) -> str:
+    task = config.get("task")
+    return str(task.get("module")) if isinstance(task, Mapping) else ""
 
 
 def _check_nested_keys(path: str, node: Mapping[str, Any], signature: Signature) -> Iterator[str]:

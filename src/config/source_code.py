@@ -1,16 +1,20 @@
-"""Digests of the code and configuration that results depend on: isotrain's, and those of the user's own tasks.
+"""Digests of the code and configuration that results depend on: isotrain's, and those of the user's own tasks and models.
 
 Caches and names of results contain the digest, so that results of other code are never reused.
 """
 
 import hashlib
 import importlib.util
+import re
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from config import tasks
 from config.files import PROJECT
+
+_TARGET = re.compile(r"\b_target_:\s*['\"]?([A-Za-z_]\w*)\.")
 
 
 def code_digest() -> str:
@@ -22,7 +26,7 @@ def code_digest() -> str:
 
 
 def custom_code() -> dict[str, Any] | None:
-    """Return folders and SHA-256 (hexadecimal digits) of the code of the user's own tasks; None if there is none."""
+    """Return folders and SHA-256 (hexadecimal digits) of the code of the user's own tasks and models; None if there is none."""
     roots = [*_packages(), *tasks.conf_folders()[1:]]
     if not roots:
         return None
@@ -47,12 +51,23 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 
 def _packages() -> Iterator[Path]:
-    """Top-level packages, or single files, of task modules outside this project."""
+    """Top-level packages, or single files, of task modules outside this project, and of the user's models and data."""
     modules = {str(tasks.load_settings(name).get("module", "")) for name in tasks.task_names()}
-    for name in {module.partition(".")[0] for module in modules}:
+    names = {module.partition(".")[0] for module in modules}
+    targets = {name for folder in tasks.conf_folders()[1:] for name in _target_packages(folder)} - names
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    for name in names | targets:
         spec = importlib.util.find_spec(name) if name else None
         for location in [*(spec.submodule_search_locations or []), spec.origin] if spec else []:
             path = Path(location) if location else None
             # The origin of a package is its __init__.py, which the package's folder contains.
+            if name in targets and path and any(path.is_relative_to(root) for root in installed):
+                continue  # a library such as torch, which run.json has the version of
             if path and path.exists() and path.name != "__init__.py" and not path.is_relative_to(PROJECT / "src"):
                 yield path
+
+
+def _target_packages(folder: Path) -> set[str]:
+    """Top-level packages of the classes that the YAML files of a configuration folder name."""
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in folder.rglob("*.yaml"))
+    return {name for text in texts for name in _TARGET.findall(text)}

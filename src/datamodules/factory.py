@@ -79,7 +79,7 @@ def select_choice(record: Mapping[str, Any], task: str, group: str) -> str:
     return choice if choice_task == task else default
 
 
-def overlay(node: DictConfig, values: Any, source: str) -> None:
+def overlay(node: DictConfig, values: Any, source: str, further: Sequence[str] = ()) -> None:
     """Update a node in place with plain values of settings that it has.
 
     The values are of a folder that may be somebody else's: its run.json, isotrain.json or config.json. Classes
@@ -89,6 +89,7 @@ def overlay(node: DictConfig, values: Any, source: str) -> None:
         node: composed from the configuration of this machine.
         values: the values, by key.
         source: where they are from, for messages.
+        further: settings beside those of the node and its class.
 
     Raises:
         InputError: a setting that the node and its class do not have, or a value that is not plain; see `plain_value`.
@@ -100,8 +101,14 @@ def overlay(node: DictConfig, values: Any, source: str) -> None:
         for key, value in values.items():
             if str(key).startswith("_") or key in MACHINE_KEYS:
                 continue
-            if key not in node and signature is not None and not signature.open and key not in signature.parameters:
+            is_setting = (
+                key in node or key in further or signature is None or signature.open or key in signature.parameters
+            )
+            if not is_setting:
                 raise InputError(f"{source}.{key}: {node.get('_target_')} has no such setting on this machine")
+            if OmegaConf.is_dict(node.get(key)) and "_target_" in node[key] and isinstance(value, Mapping):
+                overlay(node[key], value, f"{source}.{key}")  # its class, too, is that of this machine
+                continue
             node[key] = plain_value(value, f"{source}.{key}")
 
 

@@ -17,6 +17,7 @@ from explain.report import Section
 from explain.slices import SliceNames, class_slices, tercile_slices
 from explain.tables import Table
 from trainers import stem as stems
+from trainers.evaluate import load_network
 from trainers.image_classification import build_network, network_arguments
 
 FORMAT = 5  # part of the cache key: raise it when values change
@@ -63,17 +64,22 @@ def random_network(subject: Subject, seed: int) -> Any:
         subject: the model.
         seed: of the weights.
     """
-    config = subject.saved.config
-    name, data = config["architecture"], subject.data
+    with seeded(seed):
+        saved = subject.saved
+        network = load_network(saved, random=True) if saved.is_network else _build_timm(saved.config, subject.data)
+        network.to(device=subject.device, memory_format=torch.channels_last)
+        _set_norm_statistics(network, subject.data)
+    return prepare_network(network, subject.device)
+
+
+def _build_timm(config: Mapping[str, Any], data: Any) -> Any:
+    name = config["architecture"]
     arguments = network_arguments(name, False, config.get("model_args") or {}, data.image_size)
     arguments.pop("num_classes", None)  # in folders of others
-    with seeded(seed):
-        network, _ = build_network(name, False, arguments, data.num_classes)
-        if stems.has_small_stem(config):
-            stems.use_small_stem(network)
-        network.to(device=subject.device, memory_format=torch.channels_last)
-        _set_norm_statistics(network, data)
-    return prepare_network(network, subject.device)
+    network, _ = build_network(name, False, arguments, data.num_classes)
+    if stems.has_small_stem(config):
+        stems.use_small_stem(network)
+    return network
 
 
 def _set_norm_statistics(network: Any, data: Any) -> None:

@@ -27,7 +27,7 @@ class Subject:
         saved: the saved model.
         explainer: the explainer module of its task.
         data: the data module, set up for validation.
-        network: of transformers or timm, in eval mode on its device.
+        network: of transformers, timm or the user, in eval mode on its device.
         digest: SHA-256 (hex) of its weights and configuration.
         device: device of the network.
     """
@@ -83,13 +83,15 @@ def prepare_network(network: Any, device: torch.device) -> Any:
 
 
 def random_transformer(subject: Subject, seed: int) -> Any:
-    """Build the architecture of a transformers model with random weights.
+    """Build the architecture of a text model with random weights.
 
     Args:
         subject: the model.
         seed: of the weights.
     """
     with seeded(seed):
+        if subject.saved.is_network:
+            return prepare_network(evaluate.load_network(subject.saved, random=True), subject.device)
         # Of the class that is loaded already: transformers' Auto classes could run code that the folder names.
         network = type(subject.network)._from_config(copy.deepcopy(subject.network.config), attn_implementation=None)
     return prepare_network(network, subject.device)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from config.errors import InputError
 from config.ranges import Range
 from explain import shapley
 from explain.model import inference_context
@@ -61,7 +62,7 @@ class View:
         """Initialise the view.
 
         Args:
-            network: of transformers.
+            network: of transformers, or one of the user's own.
             ids: [L] tokens.
             types: [L] token types; None if the model has none.
             mask_id: token that replaces hidden ones.
@@ -158,10 +159,17 @@ def integrated_gradients(view: View, group: Ints, players: int) -> Floats:
 
     ids = torch.from_numpy(view.ids).to(view.device)[None]
     hidden = ids.masked_fill(torch.from_numpy(group >= 0).to(view.device), view.mask_id)
-    embed = view.network.get_input_embeddings()
+    embed = _input_embeddings(view.network)
 
     def target(embeddings: Tensor) -> Tensor:
-        return view.target(view.outputs(view.batch(inputs_embeds=embeddings)))
+        if hasattr(view.network, "get_input_embeddings"):
+            return view.target(view.outputs(view.batch(inputs_embeds=embeddings)))
+        # A network of the user's own takes tokens only: the outputs of its embedding are replaced.
+        handle = embed.register_forward_hook(lambda *_: embeddings)
+        try:
+            return view.target(view.outputs(view.batch(input_ids=ids.expand(len(embeddings), -1))))
+        finally:
+            handle.remove()
 
     with torch.autocast(view.device.type, torch.bfloat16, enabled=view.settings.bfloat16):
         values = IntegratedGradients(target).attribute(
@@ -170,6 +178,21 @@ def integrated_gradients(view: View, group: Ints, players: int) -> Floats:
     sums = np.zeros(players)
     np.add.at(sums, group[group >= 0], values[0].sum(dim=1).double().cpu().numpy()[group >= 0])
     return sums
+
+
+def _input_embeddings(network: Any) -> Any:
+    """Return the layer that embeds tokens: of a network of the user's own the first `torch.nn.Embedding`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if hasattr(network, "get_input_embeddings"):
+        return network.get_input_embeddings()
+    layer = next((layer for layer in network.modules() if isinstance(layer, torch.nn.Embedding)), None)
+    if layer is None:
+        name = f"{type(network).__module__}.{type(network).__qualname__}"
+        raise InputError(f"{name} has no torch.nn.Embedding for tokens, which explanations need: set explain=off")
+    return layer
 
 
 def split_sentences(text: str, low: int, high: int, most: int) -> list[Span]:

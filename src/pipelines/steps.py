@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import files, tasks
+from config import files, networks, tasks
 from config.errors import ContractError, ExecutionError, ExplanationError, InputError
 from config.masking import MASK
 from config.numbers import format_number
@@ -296,7 +296,7 @@ def train(
             )
         values = dict(run.get("metrics", {}))
         metadata = {
-            "framework": tasks.load_member(tasks.task_from_record(run), "LIBRARY", "the pipeline"),
+            "framework": _library(folder, tasks.task_from_record(run)),
             "revision": dict(run.get("git") or {}).get("revision"),
             "image": image,
             "overrides": words,
@@ -314,6 +314,13 @@ def train(
         monitor = str(dict(run["config"])["monitor"])
         step["verdict"] = f"{monitor} {format_number(values[monitor])}"
         return str(folder)
+
+
+def _library(run: Path, task: str) -> str:
+    """The library that loads the model of a run."""
+    if networks.is_exported(files.read_json(run / "model" / "config.json")):
+        return "torch"
+    return str(tasks.load_member(task, "LIBRARY", "the pipeline"))
 
 
 def evaluate(

@@ -82,7 +82,7 @@ def _entries(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, str
     yield "pipeline", _pairs(field("pipeline"))
     config_hash = record.get("config_hash")
     yield "config", f"hash {make_printable(str(config_hash)[:12])}" if config_hash else ""
-    library = _library(record)
+    library = _library(folder, record)
     title = "files"
     for name, description in _FILES:
         if (folder / name).exists():
@@ -101,11 +101,13 @@ def _test_result(folder: Path) -> str:
     return f"{_pairs(as_mapping(record.get('metrics')))}; scored {format_timestamp(record.get('finished'))}"
 
 
-def _library(record: Mapping[str, Any]) -> str | None:
-    """The library that loads the model without isotrain; None if it is unknown."""
-    from config import tasks  # imports OmegaConf
+def _library(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """The library that loads the model without isotrain; None if it is unknown, or a network of the user's own."""
+    from config import files, networks, tasks  # imports OmegaConf
 
     try:
+        if networks.is_exported(files.read_json(folder / folders.MODEL / "config.json")):
+            return None
         library = getattr(tasks.load_module(tasks.task_from_record(record)), "LIBRARY", None)
     except InputError:
         return None

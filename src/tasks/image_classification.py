@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "timm"  # loads model/ without isotrain
 MODEL, DATA = "resnet18", "tiny_imagenet"  # choices of conf with which a saved model is opened
+NETWORK = "trainers.networks.ImageNetwork"  # trains a model that is a plain torch.nn.Module
 EXAMPLES = "images"  # name of examples, plural
 EXPERIMENT = "images"  # prefix of Experiments' names
 CLUSTER = "label"  # key of a prediction whose equal values mark similar examples

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert", "squad"  # choices of conf with which a saved model is opened
+NETWORK = "trainers.networks.QuestionNetwork"  # trains a model that is a plain torch.nn.Module
 EXAMPLE_KEYS = ("version_2", "columns")  # keys of conf/data that select examples, besides those of every data set
 EXAMPLES = "questions"  # name of examples, plural
 EXPERIMENT = "questions"  # prefix of Experiments' names

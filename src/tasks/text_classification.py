@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "transformers"  # loads model/ without isotrain
 MODEL, DATA = "bert_classifier", "imdb"  # choices of conf with which a saved model is opened
+NETWORK = "trainers.networks.TextNetwork"  # trains a model that is a plain torch.nn.Module
 EXAMPLE_KEYS = ("columns",)  # keys of conf/data that select examples, besides those of every data set
 EXAMPLES = "texts"  # name of examples, plural
 EXPERIMENT = "texts"  # prefix of Experiments' names

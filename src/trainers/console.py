@@ -103,6 +103,8 @@ def _describe_weights(config: DictConfig) -> str:
         return f"weights of {parent}"
     if isinstance(pretrained, str):
         return f"weights of {pretrained}"
+    if "pretrained" not in config.model:  # a network of the user's own, whose constructor may load some
+        return "weights of its constructor"
     return "pretrained weights" if pretrained else "random weights"
 
 

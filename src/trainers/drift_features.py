@@ -42,6 +42,11 @@ def open_task_model(name: str, task: str) -> SavedModel:
     model = saved_model.open_model(name)
     if model.task != task:
         raise InputError(f"--model {name} is a model of {model.task}, the data is of {task}")
+    if model.is_network:
+        raise InputError(
+            f"--model {name} is a network of the user's own, whose last layer is unknown: features of transformers and timm "
+            "models only can be compared; leave out --model to compare the data"
+        )
     return model
 
 

@@ -156,22 +156,33 @@ def read_state(network: Any, folder: Path, source: str) -> dict[str, torch.Tenso
 def export_encoder(model: Any, data: Any, folder: str) -> None:
     """Write a transformers folder: safetensors, configuration, tokenizer.
 
-    The tokenizer neither truncates nor pads by itself, as those of some checkpoints do, whose setting may be of another
-    length than the model was trained with; data.max_length is the limit of its `truncation=True`.
-
     Args:
         model: the transformers model.
         data: data module with the tokenizer and the longest input.
         folder: the folder.
     """
     model.save_pretrained(folder, safe_serialization=True)
+    export_tokenizer(model, data, folder)
+
+
+def export_tokenizer(network: Any, data: Any, folder: str) -> None:
+    """Write the tokenizer of a network into its model folder.
+
+    The tokenizer neither truncates nor pads by itself, as those of some checkpoints do, whose setting may be of another
+    length than the model was trained with; data.max_length is the limit of its `truncation=True`.
+
+    Args:
+        network: a network of transformers, or another one.
+        data: data module with the tokenizer and the longest input.
+        folder: the folder.
+    """
     exported = data.tokenizer()
     exported.backend_tokenizer.no_truncation()
     exported.backend_tokenizer.no_padding()
     for setting in ("max_length", "stride", "pad_to_multiple_of", "truncation_strategy"):
         exported.init_kwargs.pop(setting, None)  # copies of those
     exported.model_max_length = data.max_length
-    declare_inputs(exported, model, data.type_count)
+    declare_inputs(exported, network, data.type_count)
     exported.save_pretrained(folder)
 
 

@@ -2,17 +2,19 @@
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from config import files, process, tasks
+from config import files, networks, process, tasks
 from config.check import check_config, check_trust
-from config.compose import compose
+from config.compose import compose, group_choices
 from config.errors import InputError
 from config.masking import mask_command, mask_secrets
 from config.messages import describe_task_mismatch
@@ -169,13 +171,18 @@ def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
     if not recorded and not other_data:
         example = getattr(model.module, "DATA", "NAME")
         raise InputError(f"name a data set, such as data={example}: a model folder does not specify one")
-    choices = [f"model={factory.select_choice(model.record, model.task, 'model')}"]
+    choices = [f"model={_model_choice(model)}"]
     if not other_data:
         choices.append(f"data={factory.select_choice(model.record, model.task, 'data')}")
     config = compose([*choices, *(override for override in overrides if not override.startswith("data."))])
     if problem := describe_task_mismatch(config):
         raise InputError(problem)
     check_trust(config, overrides)
+    if model.is_network and str(config.model._target_).startswith("trainers."):
+        raise InputError(
+            f"run={model.folder} is a network of model={model.choice}, but on this machine model={model.choice} is "
+            f"{config.model._target_}: name the configuration folder that it was trained with (docs/models.md)"
+        )
     with open_dict(config):
         if not other_data:
             factory.overlay(config.data, recorded.get("data"), f"{folders.RECORD}: config.data")
@@ -183,7 +190,8 @@ def compose_saved(model: SavedModel, overrides: list[str]) -> DictConfig:
             for key in ("deterministic", "precision"):
                 if key in trainer:
                     config.trainer[key] = factory.plain_value(trainer[key], f"{folders.RECORD}: config.trainer.{key}")
-        factory.overlay(config.model, recorded.get("model") or {}, f"{folders.RECORD}: config.model")
+        settings = model.model_settings if model.is_network else recorded.get("model") or {}
+        factory.overlay(config.model, settings, f"{folders.RECORD}: config.model", _trainer_keys(model))
     apply_saved_model(model, config, preprocessing=other_data)
     for override in overrides:
         if override.startswith("data."):
@@ -200,9 +208,11 @@ def apply_saved_model(model: SavedModel, config: DictConfig, preprocessing: bool
         preprocessing: whether to set the data's preprocessing to the model's, too.
     """
     module = model.module
-    weights = tasks.load_member(model.task, "model_config", "loading a model")(model)
+    load_settings = tasks.load_member(model.task, "model_config", "loading a model")
+    weights = {} if model.is_network else load_settings(model)  # `load_module` loads those of a network
     with open_dict(config):
-        factory.overlay(config.model, _specified_settings(model, "model") | weights, f"{model.folder}: model")
+        values = _specified_settings(model, "model") | weights
+        factory.overlay(config.model, values, f"{model.folder}: model", _trainer_keys(model))
         if preprocessing:
             example_keys = getattr(module, "EXAMPLE_KEYS", ())  # these are the data set's own
             values = _specified_settings(model, "data")
@@ -236,7 +246,59 @@ def load_module(model: SavedModel, config: DictConfig, split: Literal["val", "te
         check_data(model, data)
     module = build(config, "model", data=data, optim=config.optim)
     weights.check_complete(f"run={model.folder}", getattr(module, "new_parameters", ()))
+    if model.is_network:
+        from trainers.custom_networks import load_weights
+
+        load_weights(module, model.folder)
     return data, module
+
+
+def load_network(model: SavedModel, random: bool = False) -> Any:
+    """Build the network of a saved model that is one of the user's own, without its data.
+
+    Args:
+        model: the saved model; `is_network`.
+        random: whether to keep random weights.
+
+    Raises:
+        InputError: its class is not in the configuration of this machine, or does not fit its weights.
+    """
+    from trainers.custom_networks import load_weights, reset_weights
+
+    config = compose_saved(model, [f"data={tasks.load_member(model.task, 'DATA', 'loading a model')}"])
+    check_config(config)
+    check_targets(config)
+    names = getattr(model.module, "labels", lambda config: config.get("label_names", []))(model.config)
+    data = SimpleNamespace(**model.config[networks.CONFIG_KEY], classes=[{"id": name} for name in names])
+    module = build(config, "model", data=data, optim=config.optim)
+    (reset_weights(module.model) if random else load_weights(module, model.folder))
+    return module.model
+
+
+def _trainer_keys(model: SavedModel) -> tuple[str, ...]:
+    """Return the keys of conf/model that the class which trains a network takes, beside those of the network itself."""
+    return tuple(networks.trainer_signature(model.module.__name__).parameters) if model.is_network else ()
+
+
+def _model_choice(model: SavedModel) -> str:
+    """Return the choice of conf/model with which a saved model is opened.
+
+    Raises:
+        InputError: it is a network of the user's own, whose choice this machine does not have.
+    """
+    if not model.is_network:
+        return factory.select_choice(model.record, model.task, "model")
+    if model.choice is None or re.fullmatch(r"[\w.-]+", model.choice) is None:
+        raise InputError(
+            f"run={model.folder} is damaged: it has a network of the user's own, and no choice of conf/model"
+        )
+    if model.choice not in group_choices("model"):
+        raise InputError(
+            f"run={model.folder} is a network of model={model.choice}, and no configuration folder has "
+            f"model/{model.choice}.yaml: name the one it was trained with, as ISOTRAIN_CONF=/home/me/mine/conf (or "
+            "hydra.searchpath=[/home/me/mine/conf]), and the folder of its package in PYTHONPATH"
+        )
+    return model.choice
 
 
 def _check_output(output: str | None) -> None:

@@ -99,7 +99,11 @@ class ImageClassification(Task):
         """Return the mean loss of the augmented batch."""
         data = self.data
         images, targets = augmentation.augment_batch(batch["pixels"], batch["labels"], data.num_classes, data.augment)
-        return cross_entropy(image_logits(self.model, images), targets)
+        return self.training_loss(image_logits(self.model, images), targets)
+
+    def training_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of logits [B, C]; targets are classes, int64 [B], or probabilities, float32 [B, C]."""
+        return cross_entropy(logits, targets)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect the loss and the best classes of each image."""

@@ -23,15 +23,13 @@ def span_logits(network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     """Return start and end logits for question answering, float32 [B, L]; minus infinity on padding.
 
     Args:
-        network: a transformers model with a question-answering head.
+        network: a transformers model with a question-answering head, or a network that returns start and end logits.
         batch: `attention_mask` int64 [B, L] and the network's other inputs; other entries are ignored.
     """
     output = network(**text_inputs(network, batch))
+    start, end = output if isinstance(output, tuple | list) else (output.start_logits, output.end_logits)
     padding = batch["attention_mask"] == 0
-    return (
-        output.start_logits.float().masked_fill(padding, -torch.inf),
-        output.end_logits.float().masked_fill(padding, -torch.inf),
-    )
+    return start.float().masked_fill(padding, -torch.inf), end.float().masked_fill(padding, -torch.inf)
 
 
 def top_candidates(start: Tensor, end: Tensor, n_best: int) -> Candidates:
@@ -46,26 +44,27 @@ def text_logits(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """Return logits for text classification, float32 [B, C].
 
     Args:
-        network: a transformers model with a sequence-classification head.
+        network: a transformers model with a sequence-classification head, or a network that returns logits.
         batch: `attention_mask` int64 [B, L] and the network's other inputs; other entries are ignored.
     """
-    return network(**text_inputs(network, batch)).logits.float()  # type: ignore[no-any-return]
+    output = network(**text_inputs(network, batch))
+    return (output if isinstance(output, Tensor) else output.logits).float()  # type: ignore[no-any-return]
 
 
 def image_logits(network: Any, images: Tensor) -> Tensor:
     """Return logits for image classification, float32 [B, C].
 
     Args:
-        network: a timm model.
+        network: a timm model, or another that returns logits.
         images: [B, 3, H, W], normalised.
     """
     return network(images).float()  # type: ignore[no-any-return]
 
 
 def text_inputs(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of a batch that a transformers network takes.
+    """Return the entries of a batch that a network takes.
 
-    All take `inputs_embeds` instead of `input_ids`, some of them as a keyword argument without a name (ModernBERT).
+    All of transformers take `inputs_embeds` instead of `input_ids`, some of them as a keyword argument without a name (ModernBERT).
     """
     names = {"inputs_embeds", *_parameters(type(network).forward)}
     if not takes_token_types(network):
@@ -74,14 +73,16 @@ def text_inputs(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def takes_token_types(network: Any) -> bool:
-    """Whether a transformers network distinguishes token types.
+    """Whether a network distinguishes token types; one that is not of transformers does if its `forward` takes them.
 
     Those with an embedding of one type only (RoBERTa's checkpoints) or of none (DeBERTa's) do not. Others without such an
     embedding take the ids for those of tokens (GPT-2, XLM) or of images (Gemma 3).
     """
     if "token_type_ids" not in _parameters(type(network).forward):
         return False
-    config = network.config
+    config: Any = getattr(network, "config", None)
+    if not hasattr(config, "model_type"):
+        return True
     return config.model_type in RELATIVE_TYPES or (getattr(config, "type_vocab_size", None) or 0) > 1
 
 
@@ -95,7 +96,7 @@ def check_token_types(network: Any, type_count: int) -> None:
     Raises:
         InputError: it has fewer.
     """
-    size = getattr(network.config, "type_vocab_size", None) or 0
+    size = getattr(getattr(network, "config", None), "type_vocab_size", None) or 0
     if takes_token_types(network) and size and type_count > size:
         raise InputError(
             f"the tokenizer distinguishes {type_count} token types (segments), the model has type_vocab_size={size}: "

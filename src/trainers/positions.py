@@ -13,14 +13,16 @@ _TABLES = ("position_embeddings", "char_position_embeddings", "embed_positions",
 
 
 def longest_input(network: Any) -> int | None:
-    """Return the maximum number of tokens of a transformers model; None if it has no table of positions.
+    """Return the maximum number of tokens of a transformers model; None if it has no table of positions, or is another one.
 
     Models like RoBERTa number the tokens from the id of the padding token + 1, so that the first rows are not used.
 
     Args:
         network: the model; its weights may be on the meta device.
     """
-    config = network.config
+    config: Any = getattr(network, "config", None)
+    if not hasattr(config, "model_type"):
+        return None
     declared = getattr(config, "max_position_embeddings", None)
     limits = [config.max_seq_len] if config.model_type == "mpt" else []  # the range of its ALiBi biases
     for name, module in network.named_modules():

@@ -11,6 +11,7 @@ from datamodules.text import coverage, squad
 from datamodules.text.question_rows import Columns
 from datamodules.text.windows import Limits, PairEncoder, Windows
 from trainers import answer_scores, encoders, positions, predict
+from trainers.evaluate import load_network
 from trainers.inference import check_token_types, span_logits, top_candidates
 from trainers.saved_model import SavedModel
 from trainers.spans import Answers, best_spans, merge_candidates
@@ -22,7 +23,7 @@ class AnswerPredictor:
     """A saved question-answering model with its weights; it answers as validation does.
 
     Attributes:
-        network: the transformers model.
+        network: of transformers, or one of the user's own.
         no_answer: whether questions may have no answer.
         threshold: no-answer score above which a question has no answer.
         tokens: number of tokens of all questions and contexts until now.
@@ -38,7 +39,10 @@ class AnswerPredictor:
         """
         self.model = model
         self.device = predict.default_device()
-        network = encoders.load_encoder(encoders.SPAN_HEAD, model.folder, model.trust_remote_code)
+        if model.is_network:
+            network = load_network(model)
+        else:
+            network = encoders.load_encoder(encoders.SPAN_HEAD, model.folder, model.trust_remote_code)
         self.network = predict.prepare_network(network, self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)

@@ -12,6 +12,7 @@ from config.errors import InputError, input_errors
 from datamodules.images import augmentation, decoder, folders
 from datamodules.sources.files import read_bytes
 from trainers import classification, predict, stem, weights
+from trainers.evaluate import load_network
 from trainers.image_classification import network_arguments
 from trainers.inference import image_logits
 from trainers.saved_model import SavedModel
@@ -25,7 +26,7 @@ class ImagePredictor:
     """A saved image classifier with its weights; it classifies as validation does.
 
     Attributes:
-        network: the timm model.
+        network: of timm, or one of the user's own.
         names: [C] ids of the classes.
         prepare: function from an encoded image to uint8 [H, W, 3].
     """
@@ -35,13 +36,7 @@ class ImagePredictor:
         self.model = model
         self.device = predict.default_device()
         settings = model.module.data_config(model)
-        arguments = model.module.model_config(model)["arguments"]
-        name = str(model.config["architecture"])
-        arguments = network_arguments(name, None, arguments, settings["image_size"])
-        with input_errors(
-            lambda error: f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"
-        ):
-            network, _ = weights.load_timm(name, model.folder, None, **arguments)
+        network = load_network(model) if model.is_network else _load_timm(model, settings["image_size"])
         preprocessing = model.config.get("pretrained_cfg") or {}
         self.names: list[str] = (
             model.config.get("label_names")
@@ -50,8 +45,6 @@ class ImagePredictor:
         )
         self.normalisation = augmentation.make_settings(None, settings["mean"], settings["std"])
         self.prepare = _make_prepare(settings)
-        if stem.has_small_stem(model.config):
-            stem.use_small_stem(network)
         network.to(memory_format=torch.channels_last)
         self.network = predict.prepare_network(network, self.device)
 
@@ -62,6 +55,16 @@ class ImagePredictor:
             batch = augmentation.normalise_batch(batch, self.normalisation)
         with torch.inference_mode(), predict.autocast(self.model, self.device):
             return image_logits(self.network, batch)
+
+
+def _load_timm(model: SavedModel, image_size: int) -> Any:
+    name = str(model.config["architecture"])
+    arguments = network_arguments(name, None, model.module.model_config(model)["arguments"], image_size)
+    with input_errors(lambda error: f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"):
+        network, _ = weights.load_timm(name, model.folder, None, **arguments)
+    if stem.has_small_stem(model.config):
+        stem.use_small_stem(network)
+    return network
 
 
 def predict_images(

@@ -11,6 +11,7 @@ from datamodules.text import columns as column_names
 from datamodules.text import coverage, records
 from datamodules.text.encoding import EncodedTexts, TextEncoder
 from trainers import classification, encoders, positions, predict
+from trainers.evaluate import load_network
 from trainers.inference import check_token_types, text_logits
 from trainers.saved_model import SavedModel
 
@@ -21,7 +22,7 @@ class TextPredictor:
     """A saved text classifier with its weights; it classifies as validation does.
 
     Attributes:
-        network: the transformers model.
+        network: of transformers, or one of the user's own.
         names: [C] ids of the classes.
         special: number of special tokens of a text.
         tokens: number of tokens of all texts until now, without special ones.
@@ -32,7 +33,10 @@ class TextPredictor:
         """Load the model."""
         self.model = model
         self.device = predict.default_device()
-        network = encoders.load_encoder(encoders.CLASS_HEAD, model.folder, model.trust_remote_code)
+        if model.is_network:
+            network = load_network(model)
+        else:
+            network = encoders.load_encoder(encoders.CLASS_HEAD, model.folder, model.trust_remote_code)
         self.network = predict.prepare_network(network, self.device)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)
@@ -42,8 +46,7 @@ class TextPredictor:
         self.special = TextEncoder(self.tokenizer, self.max_length).special
         if self.max_length < max_length:
             logger.warning("texts are truncated to the positions of the model: %d tokens", self.max_length)
-        labels = self.network.config.id2label
-        self.names: list[str] = [labels[number] for number in range(self.network.config.num_labels)]
+        self.names: list[str] = _class_names(model, self.network)
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
         """Return logits, float32 [N, C], of texts and their second texts ("" for none)."""
@@ -56,6 +59,13 @@ class TextPredictor:
             for indices, batch in predict.length_batches(texts, batch_size, self.device):
                 logits[torch.from_numpy(indices)] = text_logits(self.network, batch).cpu()
         return logits
+
+
+def _class_names(model: SavedModel, network: Any) -> list[str]:
+    if model.is_network:
+        names: list[str] = model.module.labels(model.config)
+        return names
+    return [network.config.id2label[number] for number in range(network.config.num_labels)]
 
 
 def predict_texts(

@@ -82,7 +82,11 @@ class QuestionAnswering(Task):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the mean loss of the batch."""
-        return self._losses(batch, *span_logits(self.model, batch)).mean()
+        return self.training_loss(batch, *span_logits(self.model, batch))
+
+    def training_loss(self, batch: Batch, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of start and end logits [B, L], minus infinity on padding."""
+        return self._losses(batch, start, end).mean()
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect the loss and the best starts and ends of each window."""

@@ -4,17 +4,19 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from config import files, parsing, tasks
+from config import files, networks, parsing, tasks
 from config.error_handling import library_errors
 from config.errors import InputError
+from config.masking import mask_secrets
 from config.parsing import read_json
 from runs import digests
 from runs import folder as folders
+from runs.fields import as_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class SavedModel:
             threshold.
         precision: precision of its evaluation, as trainer.precision; "32-true" if unknown.
         trust_remote_code: whether code that its folder contains or names may be executed.
+        choice: recorded choice of conf/model, which names the class of a network of the user's own; None if unknown.
+        model_settings: conf/model of its run without the loss, plain values; empty if unknown.
     """
 
     folder: Path
@@ -45,6 +49,13 @@ class SavedModel:
     measurements: dict[str, Any]
     precision: str
     trust_remote_code: bool = False
+    choice: str | None = None
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a network of the user's own, whose class is in the configuration of the user."""
+        return networks.is_exported(self.config)
 
     @property
     def module(self) -> ModuleType:
@@ -96,8 +107,12 @@ def open_model(name: str, trust_remote_code: bool = False) -> SavedModel:
     module = tasks.load_module(task)
     run_config = record.get("config") or {}
     settings, defaults = _collect_settings(module, [stored, run_config])
-    if defaults:
-        values = (f"{group}.{key}={json.dumps(settings[group][key])}" for group, key in defaults)
+    if networks.is_exported(config):  # the class that trains a network has the same defaults
+        unspecified = [(group, key) for group, key in defaults if group != "model"]
+    else:
+        unspecified = defaults
+    if unspecified:
+        values = (f"{group}.{key}={json.dumps(settings[group][key])}" for group, key in unspecified)
         logger.warning("%s lacks settings that its predictions depend on; using defaults: %s", name, ", ".join(values))
     measurements = _measurements(module, record)
     measured = stored.get("measured", {})
@@ -107,9 +122,13 @@ def open_model(name: str, trust_remote_code: bool = False) -> SavedModel:
         measurements[key] = value
     precision = stored.get("precision") or (run_config.get("trainer") or {}).get("precision") or "32-true"
     default_keys = tuple(f"{group}.{key}" for group, key in defaults)
+    choice = as_mapping(record.get("choices")).get("model", stored.get("choice"))
+    model_settings = as_mapping(run_config.get("model", stored.get("model_settings")))
     return SavedModel(
-        folder, task, config, record, settings, default_keys, measurements, str(precision), trust_remote_code
-    )
+        folder, task, config, record, settings, default_keys, measurements, str(precision), trust_remote_code,
+        choice if isinstance(choice, str) else None,
+        {key: value for key, value in model_settings.items() if key != "loss"},
+    )  # fmt: skip
 
 
 def write_settings(folder: Path, record: Mapping[str, Any], file_digests: Mapping[str, str]) -> None:
@@ -130,6 +149,11 @@ def write_settings(folder: Path, record: Mapping[str, Any], file_digests: Mappin
     precision = config["trainer"]["precision"]
     measurements = _measurements(module, record)
     content = {"task": name, **settings, "measured": measurements, "precision": precision}
+    if networks.is_exported(_read_object(folder / "config.json")):
+        model_settings = {
+            key: value for key, value in config["model"].items() if key != "loss" and not key.startswith("_")
+        }
+        content |= {"choice": record["choices"]["model"], "model_settings": mask_secrets(model_settings)}
     files.write_json(folder / digests.SETTINGS, content | {digests.KEY: dict(file_digests)})
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from config import networks
 from config.errors import InputError
 
 _PAIRS = [(1, 2), (3, 4), (5, 6)]  # taps, of seven, for the pixels i-1, i and i+1
@@ -56,6 +57,8 @@ def has_small_stem(config: Mapping[str, Any]) -> bool:
 
     Exports of earlier versions are recognised by the filter "nearest", which no model of timm's has.
     """
+    if networks.is_exported(config):  # of any architecture
+        return False
     return "small_stem" in config or (config.get("pretrained_cfg") or {}).get("interpolation") == "nearest"
 
 

@@ -74,7 +74,11 @@ class TextClassification(Task):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the mean loss of the batch."""
-        return cross_entropy(text_logits(self.model, batch), batch["labels"], label_smoothing=self.label_smoothing)
+        return self.training_loss(text_logits(self.model, batch), batch["labels"])
+
+    def training_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of logits [B, C]; targets are classes, int64 [B]."""
+        return cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect the loss and the best classes of each text."""
