@@ -61,6 +61,7 @@ def train(run: "Run") -> None:
     check_optimizer(config)
     check_model(config)
     check_trainer(config, run.folder)
+    advice.warn_default_model(config)
     explanations.check_options(config)
     with run.phase("data"):
         data = build(config, "data")
@@ -71,7 +72,7 @@ def train(run: "Run") -> None:
         data.setup("fit")
         run.update(data={"fingerprints": data.fingerprints, **data.describe()})
     with run.phase("model"):
-        model = build(config, "model", data=data, optim=config.optim)
+        model = build(config, "model", data=data, optim=config.optim, **initial_weights.network_arguments(config))
         advice.warn_random_weights(config, model, data)
         run.update(parent=initial_weights.load_initial_weights(initial_weights.find_source(config), model))
     with run.phase("fit"):

@@ -14,7 +14,8 @@ from config.check import check_config
 from config.compose import compose
 from config.errors import InputError
 from runs.folder import config_differences
-from trainers import advice
+from trainers import advice, initial_weights
+from trainers.build import build
 from trainers.image_classification import ImageClassification
 
 
@@ -71,6 +72,37 @@ def test_weights_that_cannot_be_had_are_told_before_any_image_is_decoded(run: Ru
     # The standard stem: the exported model takes images of the size that it was trained on.
     saved = OmegaConf.load(tmp_path / "run" / "model" / "config.json")
     assert saved.pretrained_cfg.input_size == [3, 32, 32]
+    # Weights that init_from replaces are not fetched.
+    small = [*small[:-1], "model.name=test_resnet"]
+    assert "cannot get the weights timm/test_resnet" in run("train.py", *small, "hydra.run.dir=third").stderr
+    made = run("train.py", *small, "init_from=run", "hydra.run.dir=second")
+    assert made.returncode == 0, made.stderr
+    assert "weights of run" in made.stderr
+    assert "fine-tuning the weights" not in made.stderr
+    assert "from the Hub" not in made.stderr
+
+
+def test_a_network_that_gets_other_weights_is_built_without_timms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("weights were looked for")
+
+    for name in ("_check_weights", "weights.load_timm"):
+        monkeypatch.setattr(f"trainers.image_classification.{name}", refuse)
+    words = ["model=resnet18", "data=image_folder", "model.name=test_resnet", "data.image_size=32"]
+    data = SimpleNamespace(num_classes=2, image_size=32)
+    for source in (f"init_from={tmp_path}", f"population_parent={tmp_path}"):
+        config = compose([*words, source])
+        if "population" in source:  # of the first generation
+            with pytest.raises(AssertionError, match="weights were looked for"):
+                ImageClassification.check_config(config)
+            assert initial_weights.network_arguments(config) == {}
+            (tmp_path / "checkpoints").mkdir()
+            (tmp_path / "checkpoints" / "best.ckpt").touch()
+        ImageClassification.check_config(config)
+        module = build(config, "model", data=data, optim={}, **initial_weights.network_arguments(config))
+        assert module.new_parameters == ()
 
 
 def test_a_network_without_weights_is_refused() -> None:
@@ -114,3 +146,23 @@ def test_large_random_models_on_little_data_are_warned_of(
     advice.warn_random_weights(OmegaConf.create({"model": settings, "init_from": init_from}), model, data)
     message = f"million random weights learn little from {examples} examples"
     assert (message in caplog.text) == warned
+
+
+def test_random_weights_that_nobody_chose_are_warned_of_with_models_that_are_fine_tuned(run: Run) -> None:
+    message = "model=bert_tiny, the default, has random weights, for tests with generated data; model=minilm or model=bert fine"
+    for words, warned in (
+        (["data=squad"], True),
+        (["data=squad_v2", "optim.lr=1e-4"], True),
+        (["data=squad", "model=bert_tiny"], False),
+        (["data=squad", "init_from=old"], False),
+    ):
+        told = run("train.py", *words, "data.path=none", "hydra.run.dir=run")
+        assert told.returncode == 2
+        assert "there is no folder data.path=none" in told.stderr
+        assert (message in told.stderr) == warned
+
+
+def test_models_that_data_sets_suggest_are_pretrained() -> None:
+    for data in ("squad", "squad_v2"):
+        for name in compose([f"data={data}"]).data.suitable.models:
+            assert compose([f"model={name}", f"data={data}"]).model.pretrained

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 logger = logging.getLogger(__name__)
@@ -10,6 +11,27 @@ logger = logging.getLogger(__name__)
 LARGE = 20_000_000  # parameters; smaller models learn from little data, and are soon trained
 PARAMETERS_PER_EXAMPLE = 1_000
 SOURCES = ("init_from", "population_dir", "population_parent")  # settings that name other weights
+
+
+def warn_default_model(config: DictConfig) -> None:
+    """Warn of random weights that were not chosen, where the data set suggests models that are fine-tuned.
+
+    Args:
+        config: the composed configuration, in a command of Hydra.
+    """
+    suggested = (config.data.get("suitable") or {}).get("models")
+    if not suggested or config.model.get("pretrained") or any(config.get(key) for key in SOURCES):
+        return
+    hydra = HydraConfig.get()
+    if any(
+        word.lstrip("+").startswith(("model=", "model.pretrained=", "experiment=")) for word in hydra.overrides.task
+    ):
+        return
+    logger.warning(
+        "model=%s, the default, has random weights, for tests with generated data; %s fine-tunes pretrained weights",
+        hydra.runtime.choices["model"],
+        " or ".join(f"model={name}" for name in suggested),
+    )
 
 
 def warn_random_weights(config: DictConfig, model: Any, data: Any) -> None:

@@ -17,7 +17,7 @@ from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
 from runs import digests
-from trainers import classification, image_sizes, weights
+from trainers import classification, image_sizes, initial_weights, weights
 from trainers.image_preprocessing import read_arguments
 from trainers.inference import image_logits
 from trainers.pointwise_maps import guard_strides
@@ -79,6 +79,8 @@ class ImageClassification(Task):
     def check_config(config: DictConfig) -> None:
         """Check that timm has the network and its weights, and that it takes images of the data's size.
 
+        Weights that `init_from` or a population replaces are not needed.
+
         Raises:
             InputError: it does not, or its weights are not on this machine and the Hub cannot be reached.
         """
@@ -86,7 +88,7 @@ class ImageClassification(Task):
         arguments: Any = OmegaConf.to_container(model.arguments, resolve=True) if model.arguments else {}
         image_sizes.check_arguments(arguments)
         network_arguments(model.name, model.pretrained, arguments, config.data.image_size)
-        if model.pretrained is True:
+        if model.pretrained is True and not initial_weights.has_source(config):
             _check_weights(str(model.name))
         if model.stem == "small" and config.data.image_size >= LARGE_IMAGE:
             logger.warning(

@@ -25,12 +25,29 @@ POPULATION_WEIGHTS = "weights.ckpt"  # in the population folder
 
 def find_source(config: DictConfig) -> str | None:
     """Return `init_from`, else the weights of the previous generation, else None."""
+    source = _find_source(config)
+    if source is None and config.population_parent:
+        logger.info(
+            "%s has no weights to continue with, as in a population's first generation", config.population_parent
+        )
+    return source
+
+
+def has_source(config: DictConfig) -> bool:
+    """Return whether a new run starts from other weights than those of `model.pretrained`."""
+    return _find_source(config) is not None
+
+
+def network_arguments(config: DictConfig) -> dict[str, Any]:
+    """Return arguments of the model's class, so that it does not fetch weights that are replaced afterwards."""
+    return {"pretrained": False} if config.model.get("pretrained") is True and has_source(config) else {}
+
+
+def _find_source(config: DictConfig) -> str | None:
     if config.population_parent:
         parent = Path(config.population_parent)
-        if (parent / folders.CHECKPOINTS / folders.BEST_CHECKPOINT).is_file():
-            return str(parent)
-        logger.info("%s has no weights to continue with, as in a population's first generation", parent)
-        return None
+        has_weights = (parent / folders.CHECKPOINTS / folders.BEST_CHECKPOINT).is_file()
+        return str(parent) if has_weights else None
     if config.init_from or not config.population_dir:
         return config.init_from or None
     path = Path(config.population_dir) / POPULATION_WEIGHTS
