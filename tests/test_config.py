@@ -254,3 +254,48 @@ def test_each_key_refuses_what_it_cannot_be(value: object) -> None:
             OmegaConf.update(changed, key, value, merge=False)
         with contextlib.suppress(InputError):
             check_config(changed)
+
+
+VARIABLE = "${oc.env:VALUE}"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ("0.0021", "optim.lr", 0.0021),
+        ("1e-5", "optim.lr", 1e-5),
+        ("2.1e-05", "model.lr", 2.1e-5),
+        ("null", "model.lr", None),
+        ("8", "data.batch_size", 8),
+        ("3", "seed", 3),
+        ("true", "trainer.deterministic", True),
+        ("16-mixed", "trainer.precision", "16-mixed"),
+        ("32", "data.path", "32"),  # only text is valid
+    ],
+)
+def test_values_of_the_environment_have_the_types_of_overrides(
+    text: str, key: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", text)
+    config = compose([f"{key}={VARIABLE}", *(["optim.lr=1"] if key == "model.lr" else [])])
+    check_config(config)
+    value = OmegaConf.select(config, key)
+    assert (value, type(value)) == (expected, type(expected))
+    if key == "seed":
+        assert config.data.seed == 3  # refers to the key
+
+
+@pytest.mark.parametrize("text", ["fast", "-1", "[1, 2]", "nan", ""])
+def test_a_wrong_value_of_the_environment_is_refused_with_the_variable(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", text)
+    with pytest.raises(InputError, match=r"^optim\.lr=(\$\{oc\.env:VALUE\})?: must be (a number, above 0|finite)"):
+        check_config(compose([f"optim.lr={VARIABLE}"]))
+
+
+def test_a_default_of_a_variable_is_typed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VALUE", raising=False)
+    config = compose(["optim.lr=${oc.env:VALUE,3e-5}"])
+    check_config(config)
+    assert config.optim.lr == 3e-5

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from config import networks, tasks
+from config.environment import read_typed_variables
 from config.errors import InputError
 from config.masking import hide_environment, register_secrets
 from config.messages import describe_task_mismatch, format_choices
@@ -36,6 +37,7 @@ def check_config(config: DictConfig) -> None:
     source = str(OmegaConf.to_container(config))
     if message := _check_top_level(config, source):
         raise InputError(message)
+    read_typed_variables(config, iter_rules)
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
     register_secrets(plain)
