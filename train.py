@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from config import process
 from config.error_handling import report_errors
 from config.retries import repeat_failures
+from config.sweep_jobs import continue_sweep
 from config.terminal import folded_help, silence_libraries
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def main(config: DictConfig) -> None:
     from trainers import run_end
     from trainers.run import new_run, open_run
 
-    with report_errors():  # inside Hydra, which would print exceptions itself
+    with continue_sweep(), report_errors():  # inside Hydra, which would print exceptions itself
+        if interrupts.current().ended:  # an earlier job of a sweep
+            interrupts.install()
         interrupts.current().end_deferral()
         run = new_run(config)
         run_end.end_when_stuck(run)
