@@ -157,6 +157,18 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         2,
         r"trainer\.devices=2: torchrun starts the processes: torchrun --nproc-per-node=2 train\.py",
     ),
+    (
+        "processes of a strategy",
+        lambda tmp: [*questions(tmp), "trainer.accelerator=cpu", "trainer.strategy=ddp_spawn"],
+        2,
+        r"trainer\.strategy=ddp_spawn starts processes from this one, .*; use ddp with torchrun",
+    ),
+    (
+        "run folder in a bucket",
+        lambda _: ["hydra.run.dir=s3://bucket/run"],
+        2,
+        r"dir=s3://…: is a URL; .*mount the bucket",
+    ),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
     (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from config import search_path
+from config import output_paths, search_path
 from config.errors import InputError, first_line, is_hydra_error
 from config.files import PROJECT
 from config.masking import MaskedStream, register_command, register_environment
@@ -32,6 +32,7 @@ def report_errors() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits with 1
     with masked_output(), _exit_codes():
+        output_paths.refuse_urls(sys.argv[1:])  # before Hydra makes a folder of that name
         search_path.adopt(sys.argv[1:])
         yield
 

@@ -301,6 +301,11 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
             f"trainer.strategy={config.trainer.strategy} distributes the weights over processes, which isotrain's "
             "checkpoints and gradient clipping do not support; use ddp"
         )
+    if type(trainer.strategy.launcher).__module__.endswith(".multiprocessing"):
+        raise InputError(
+            f"trainer.strategy={config.trainer.strategy} starts processes from this one, which cannot share a run; "
+            "use ddp with torchrun (docs/distributed.md)"
+        )
     if world == 1 and trainer.world_size > 1:
         raise InputError(
             f"trainer.devices={config.trainer.devices}: torchrun starts the processes: torchrun "
