@@ -13,7 +13,7 @@ from config.masking import mask_secrets
 from config.retries import RESTARTED
 from config.rules import RENAMED_KEYS
 from runs import folder as folders
-from runs import metric_lines
+from runs import metric_lines, trainjob_status
 from runs.push import TRIAL_VARIABLE, push_metric_lines
 from trainers.run import Run
 
@@ -86,7 +86,7 @@ def _complete_folder(run: Run) -> None:
 
 
 def _repeat_history(run: Run) -> bool:
-    """Report all metric lines of the run again, if this is a trial of a search.
+    """Report all metric lines of the run again, if this is a trial of a search or a TrainJob with a status server.
 
     A pod that is lost after its training has ended leaves the search without metrics; those of the new pod are the same.
 
@@ -94,16 +94,19 @@ def _repeat_history(run: Run) -> bool:
         Whether there are any.
     """
     path = run.folder / folders.METRICS
-    if TRIAL_VARIABLE not in os.environ or not path.is_file():
+    if not {TRIAL_VARIABLE, trainjob_status.URL} & os.environ.keys() or not path.is_file():
         return False
     try:
         lines = metric_lines.read(path)
     except (OSError, ValueError) as error:
         logger.warning("%s; only the final metrics are printed again", error)
         return False
-    with push_metric_lines(run.config.push_metrics):
+    monitor = run.config.monitor
+    maximize = run.config.task.metrics[monitor].mode == "max"
+    with push_metric_lines(run.config.push_metrics), trainjob_status.post_status(monitor, maximize):
         copy = folders.metrics_copy(run.folder, run.config.metrics_file)
         metric_lines.repeat(lines, copy, show=RESTARTED not in os.environ)
+        trainjob_status.report_completion()
     return bool(lines)
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from runs import trainjob_status
 from trainers import console
 
 logger = logging.getLogger(__name__)
@@ -36,18 +37,20 @@ class Progress(Callback):
         self.bar = tqdm(disable=True)
         self.log_above_bar = contextlib.ExitStack()
         self.first_step = 0
+        self.total_steps: int | None = None
         self.started_at = self.logged_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the block, and open the bar."""
-        self.first_step = trainer.global_step
+        self.first_step, self.total_steps = trainer.global_step, _total_steps(trainer)
+        trainjob_status.report_step(self.first_step, self.total_steps)
         if trainer.is_global_zero:
             print(console.format_start(self.config, trainer, pl_module, self.folder), file=sys.stderr, flush=True)
         self.started_at = self.logged_at = time.monotonic()
         if trainer.is_global_zero and sys.stderr.isatty():
             self.logged_at = -math.inf  # the first step shows its loss
             self.bar = tqdm(
-                total=_total_steps(trainer),
+                total=self.total_steps,
                 initial=trainer.global_step,
                 desc="training",
                 unit="step",
@@ -61,7 +64,8 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance the bar, or log a line."""
+        """Advance the bar and the status of a TrainJob, or log a line."""
+        trainjob_status.report_step(trainer.global_step, self.total_steps)
         moment = time.monotonic()
         if not self.bar.disable:
             if moment - self.logged_at > _LOSS_INTERVAL_S:  # a GPU must wait for each loss that is read
@@ -70,7 +74,7 @@ class Progress(Callback):
             self.bar.update(trainer.global_step - self.bar.n)
         elif trainer.is_global_zero and moment - self.logged_at > _LINE_INTERVAL_S:
             self.logged_at = moment
-            step, total = trainer.global_step, _total_steps(trainer)
+            step, total = trainer.global_step, self.total_steps
             remaining = ""
             if total and step > self.first_step:
                 seconds = (total - step) * (self.logged_at - self.started_at) / (step - self.first_step)

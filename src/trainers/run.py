@@ -23,6 +23,7 @@ from runs import digests, metric_lines
 from runs import folder as folders
 from runs import record as records
 from runs.push import push_metric_lines
+from runs.trainjob_status import post_status
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Run:
         reported: whether `report` wrote the result.
         model_digests: SHA-256 of the files that `export` wrote, by relative name.
         peers: the other ranks; None for a single process, and before they have joined.
-        metric_push: connection to Katib's DB manager; `run_end.finish` closes it.
+        metric_push: connections to Katib's DB manager and Kubeflow Trainer; `run_end.finish` closes them.
         folder_lock: lock of the run folder; `run_end.finish` releases it.
     """
 
@@ -229,6 +230,9 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
         check_places(run.config)
         folders.check_metrics_file(run.folder, run.config.metrics_file)
         run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
+        run.metric_push.enter_context(
+            post_status(str(run.config.monitor), config["task"]["metrics"][run.config.monitor]["mode"] == "max")
+        )
         run.folder_lock.enter_context(folders.lock_folder(run.folder))
         fields = _previous_fields(run.folder, config)  # another process may have finished it meanwhile
         if retries() is not None and fields.get("status") != "finished":

@@ -13,6 +13,7 @@ from config.errors import ContractError, DivergenceError, InputError, ProcessLos
 from config.system_errors import to_expected_error
 from config.terminal import fold
 from runs import folder as folders
+from runs import trainjob_status
 from runs.record import Status
 from trainers import console
 from trainers.peers import Ending, ProcessEnding, is_lost_connection
@@ -123,6 +124,8 @@ def _complete(run: Run, error: BaseException | None) -> BaseException | None:
         logger.warning("%s", error)
         divergence = str(error)
         error = _attempt(None, lambda: _report_worst(run, str(divergence)))
+    if error is None:
+        trainjob_status.report_completion()
     error = _attempt(error, run.metric_push.close)
     if error is None and run.record is not None:
         error = _attempt(error, lambda: run.record.end("finished", reason=divergence))  # type: ignore[union-attr]
