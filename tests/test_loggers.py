@@ -75,6 +75,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     for name in (
         "MLFLOW_TRACKING_URI",
+        "MLFLOW_RUN_ID",
+        "KATIB_TRIAL_NAME",
         "WANDB_MODE",
         "WANDB_API_KEY",
         "WANDB_PROJECT",
@@ -229,6 +231,38 @@ def test_mlflow(tmp_path: Path, no_warnings: None) -> None:
     assert again is not None
     assert again.version == logger.version
     assert again.experiment.get_run(again.version).data.params["epochs"] == "2"
+
+
+def test_mlflow_logs_into_the_run_of_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    store = f"sqlite:///{tmp_path}/store.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    client = MlflowClient(store)
+    experiment = client.create_experiment("pipeline", artifact_location=str(tmp_path / "artifacts"))
+    step = client.create_run(experiment, run_name="train step").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", step)
+    logger, _ = whole_run("mlflow", tmp_path / "slope-3")
+    assert logger.version == step
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_id, run.info.run_name) == (step, "train step")
+    assert run.data.metrics["best_val_loss"] == 0.5
+    assert len(client.get_metric_history(step, "val_loss")) == 2
+    assert client.get_experiment_by_name("isotrain") is None
+
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "trial-1")  # trials of a search share its variables
+    trial, _ = whole_run("mlflow", tmp_path / "slope-4")
+    assert trial.version != step
+    child = client.get_run(trial.version)
+    assert child.info.experiment_id == experiment
+    assert child.data.tags["mlflow.parentRunId"] == step
+    assert child.data.metrics["best_val_loss"] == 0.5
+
+
+def test_mlflow_refuses_a_run_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(InputError, match=r"logger: MLFlowLogger cannot start: .*0{32}"):
+        loggers.open_logger(configuration("mlflow", tmp_path / "run"), tmp_path / "run", {})
 
 
 class Parameters:

@@ -34,6 +34,7 @@ from config.masking import mask, mask_command, mask_secrets
 from runs import folder as folders
 from runs import mlflow_store, predictions, provenance
 from runs.fields import flatten
+from trainers import mlflow_run
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def open_logger(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> 
 
     record = _mask_record(record)
     with _input_errors(kind), _lock_store(config.logger), _masked_command_line():
-        logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder))
+        logger: Logger = build(config, "logger", **_arguments(kind, config.logger, folder, record))
         if isinstance(logger, CSVLogger):
             files.check_output_folder(logger.log_dir, ("metrics.csv", "hparams.yaml"), _is_csv_log, "the log of a run")
         _log_start(logger, record)
@@ -396,7 +397,7 @@ def _log_to_clearml(logger: ClearMLLogger, folder: Path, record: Mapping[str, An
         log.info("ClearML's offline session is %s.zip", task.get_offline_mode_folder())
 
 
-def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
+def _arguments(kind: str, node: DictConfig, folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments that the configuration leaves open: the run's name and id, and paths of local stores."""
     kwargs: dict[str, Any] = {}
     for name in ("tags", "notes", "config"):  # texts for the tracker's pages
@@ -409,7 +410,8 @@ def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
         return kwargs
     name_key, id_key = _IDENTITY_ARGUMENTS[kind]
     kwargs[name_key] = node.get(name_key) or run_name(folder)
-    if previous_id := _previous_id(kind, folder):
+    previous_id = _previous_id(kind, folder)
+    if previous_id:
         kwargs[id_key] = previous_id
     if kind == "MLFlowLogger":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -418,6 +420,9 @@ def _arguments(kind: str, node: DictConfig, folder: Path) -> dict[str, Any]:
         if store := _local_store(node):
             kwargs["tracking_uri"] = f"sqlite:///{store}"  # absolute: the working directory may change
             kwargs["artifact_location"] = node.get("artifact_location") or mlflow_store.artifact_location(store)
+        if not previous_id:
+            address = kwargs.get("tracking_uri") or node.get("tracking_uri")
+            kwargs |= mlflow_run.run_arguments(record, address, kwargs.get("tags"))
     elif kind == "WandbLogger":
         _check_wandb_key(node)
     return kwargs
