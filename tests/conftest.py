@@ -77,11 +77,11 @@ def warm_kfp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield from serve_warm(tmp_path_factory.mktemp("warm-kfp") / "socket", "hydra", "kfp", "kfp_server_api")
 
 
-def serve_warm(path: Path, *modules: str) -> Iterator[Path]:
-    """Runs tests/warm.py at a socket, with modules imported, for as long as the generator lives."""
+def serve_warm(path: Path, *modules: str, **settings: str) -> Iterator[Path]:
+    """Runs tests/warm.py at a socket, with modules imported and further environment variables, while the generator lives."""
     # huggingface_hub reads its settings when it is imported: those of `run`.
     hub = {"HF_HOME": os.environ["ISOTRAIN_CACHE"] + "/hf", "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **hub}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **hub, **settings}
     command = [sys.executable, str(ROOT / "tests" / "warm.py"), str(path), *modules]
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     while not path.exists():
