@@ -1,8 +1,11 @@
-"""Commands of isotrain as subprocesses of a step: output goes to the step's log, signals go to the command."""
+"""Commands of isotrain, and of the user, as subprocesses of a step: output goes to the step's log, signals go to the command."""
 
+import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -14,7 +17,7 @@ from typing import Any
 
 from cluster.reasons import EXIT_CODES
 from config.child_process import PREFIX, command_line, environment
-from config.errors import ExecutionError, SignalInterrupt
+from config.errors import ExecutionError, InputError, SignalInterrupt
 from config.files import PROJECT
 from config.masking import mask_command
 
@@ -39,13 +42,50 @@ def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequenc
         ExecutionError: Another exit code; the message is the last one of the command.
     """
     text = shlex.join(mask_command(["python", *map(str, command)]))
+    lines, message, _ = _run(step, command_line(*map(str, command)), text)
+    if step["exit"] not in valid_codes:
+        reason = f"{text} ended with exit code {step['exit']}, {EXIT_CODES.get(step['exit'], 'a bug')}"
+        raise ExecutionError(message or reason, step["exit"])
+    return "".join(lines)
+
+
+def run_program(step: dict[str, Any], words: Sequence[str]) -> None:
+    """Run a command of the user's own, without a shell, and add it to the record of the step; see `run_command`.
+
+    Args:
+        step: Record of the step.
+        words: Words of the command; "python" is this interpreter.
+
+    Raises:
+        InputError: There is no such program.
+        ExecutionError: The command failed; the message has its exit code and the last line on stderr.
+    """
+    text = shlex.join(mask_command(list(words)))
+    program = sys.executable if words[0] == "python" else shutil.which(words[0])
+    if program is None:
+        raise InputError(f"{words[0]}: there is no such program in this environment, or image")
+    _, message, last = _run(step, [program, *words[1:]], text)
+    if step["exit"]:
+        raise ExecutionError(
+            message or f"{text} ended with exit code {step['exit']}{last and f': {last}'}", step["exit"]
+        )
+
+
+def set_environment(root: str) -> None:
+    """Share prepared data on the volume, and wait for folders that another pipeline run uses."""
+    os.environ.setdefault("ISOTRAIN_CACHE", str(Path(root).absolute() / "cache"))
+    os.environ.setdefault("ISOTRAIN_WAIT", "1")
+
+
+def _run(step: dict[str, Any], arguments: Sequence[str], text: str) -> tuple[list[str], str, str]:
+    """Run a command and record it: lines of stdout, the last message of isotrain and the last line on stderr."""
     variables = environment()
     variables.pop("_KFP_RUNTIME", None)  # set in a step; with it, importing kfp hides its client
     print(f"$ {text}", flush=True)
     start = time.monotonic()
     # stderr goes to KFP's log at once; stdout, the result, is also returned.
     process = subprocess.Popen(
-        command_line(*map(str, command)),
+        arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,8 +93,9 @@ def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequenc
         start_new_session=True,  # Ctrl-C on a terminal must reach it only once, forwarded
     )
     messages: deque[str] = deque([""], maxlen=1)
+    last: deque[str] = deque([""], maxlen=1)
     with _forward_signals(process):
-        reader = threading.Thread(target=_print_stderr, args=(process.stderr, messages), daemon=True)
+        reader = threading.Thread(target=_print_stderr, args=(process.stderr, messages, last), daemon=True)
         reader.start()
         lines = []
         for line in process.stdout or ():
@@ -65,16 +106,15 @@ def run_command(step: dict[str, Any], *command: str | Path, valid_codes: Sequenc
     step["commands"].append({"command": text, "seconds": time.monotonic() - start, "code": code})
     code = 128 - code if code < 0 else code
     step |= {"exit": code, "said": messages[-1]}
-    if code not in valid_codes:
-        reason = f"{text} ended with exit code {code}, {EXIT_CODES.get(code, 'a bug')}"
-        raise ExecutionError(messages[-1] or reason, code)
-    return "".join(lines)
+    return lines, messages[-1], last[-1]
 
 
-def _print_stderr(stream: Any, messages: deque[str]) -> None:
-    """Print the lines of stderr, and keep the last message among them."""
+def _print_stderr(stream: Any, messages: deque[str], last: deque[str]) -> None:
+    """Print the lines of stderr, and keep the last message among them, and the last line that is not empty."""
     for line in stream:
         print(line, end="", flush=True)
+        if line.strip():
+            last.append(line.strip())
         if line.strip().startswith(PREFIX):
             messages.append(line.strip().removeprefix(PREFIX))
 

@@ -12,6 +12,7 @@ import yaml
 from config.errors import InputError
 from config.parsing import parse_yaml, read_bytes, read_text
 from config.tasks import CONF
+from pipelines.further_steps import read_steps
 
 _COMMAND = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
 _OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # names of claims and configuration maps
@@ -49,6 +50,7 @@ def load_settings(overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not str(settings["root"]).startswith("/"):
         raise InputError(f"root={settings['root']}: must be an absolute path, where the volume is mounted")
     _check_settings(settings)
+    settings["steps"] = read_steps(settings["steps"])
     return dict(settings)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import List  # noqa: UP035 - the runtime of a step imports this one
 
 from kfp import dsl
-from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
 # The image is a parameter of the pipeline, which replaces this base image.
 _step = partial(dsl.component, base_image="python", install_kfp_package=False)
@@ -220,6 +220,33 @@ def register(
     from pipelines import steps
 
     return steps.register(run, evaluation, promote, policies, registered, server, root, summary)
+
+
+@_step
+def command(
+    name: str,
+    words: List[str],  # noqa: UP006
+    after: List[str],  # noqa: UP006
+    root: str,
+    outputs: Output[Artifact],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    metrics: Output[Metrics],
+    fingerprint: str = "",
+    run: str = "",
+    quality: str = "",
+    drift: str = "",
+    evaluation: str = "",
+    explanation: str = "",
+    benchmark: str = "",
+) -> str:
+    """Run a command of the user's own, and return the folder of its outputs."""
+    from pipelines import further_steps
+
+    results = {"fingerprint": fingerprint, "run": run, "quality": quality, "drift": drift}
+    results |= {"evaluation": evaluation, "explanation": explanation, "benchmark": benchmark}
+    values = {key: results[parameter] for key, (_, parameter) in further_steps.INPUTS.items()}
+    return further_steps.run_step(name, words, after, values, root, outputs, report, summary, metrics)
 
 
 @_step

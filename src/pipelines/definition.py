@@ -1,16 +1,17 @@
-"""The pipeline: data, quality, drift, tune, train, evaluate, explain, benchmark, register, and gates; for every task."""
+"""The pipeline: data, quality, drift, tune, train, evaluate, explain, benchmark, register, gates, and further steps."""
 
 from collections.abc import Mapping
 from typing import Any, List  # noqa: UP035 - as KFP reads annotations
 
 from kfp import dsl, kubernetes
 
-from pipelines import components
+from pipelines import components, further_steps
 from pipelines.record import RUN_ID
 from pipelines.retries import RETRIES
 
 CACHED = ("quality", "train", "explain")  # determined by their parameters, the digest of the image among them
 RETRIED = ("data", "tune", "train")  # a second attempt resumes the first (retries.repeat)
+FURTHER = "command"  # component of the further steps, which are retried, too
 GPU = ("train", "evaluate", "explain")
 SMALL = ("plan", "gate", "benchmark", "register", "finish")
 CONFIG_MAP_KEYS = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
@@ -120,13 +121,29 @@ def pipeline(settings: Mapping[str, Any]) -> Any:
                 explanation_gate = add_gate("explanation", explain, explained)
                 benchmarked = add(components.benchmark(policy=benchmark, run=run, root=root, trained=trained))
                 benchmark_gate = add_gate("benchmark", benchmark, benchmarked)
-                add(
+                registered_task = add(
                     components.register(
                         run=run, evaluation=evaluated.outputs["Output"], promote=promote,
                         policies=f"{quality} {explain}", registered=registered, server=server, root=root,
                         trained=trained,
                     )
                 ).after(explanation_gate, benchmark_gate)  # fmt: skip
+                tasks = {
+                    "data": prepared, "plan": planned, "quality": checked, "quality gate": quality_gate, "drift": compared,
+                    "drift gate": drift_gate, "tune": tuned, "train": fitted, "evaluate": evaluated,
+                    "explain": explained, "explanation gate": explanation_gate, "benchmark": benchmarked,
+                    "benchmark gate": benchmark_gate, "register": registered_task,
+                }  # fmt: skip
+                for name, step in settings["steps"].items():
+                    results = {
+                        parameter: tasks[source].outputs["Output"] for source, parameter in further_steps.inputs(step)
+                    }
+                    task = components.command(
+                        name=name, words=list(step.command), after=list(step.after), root=root, **results
+                    )
+                    # All steps here wait for data and plan, which are outside of the condition.
+                    waits = [tasks[item] for item in step.after if item not in ("data", "plan")]
+                    tasks[name] = add(task.after(*waits), name)
 
     return train
 
@@ -138,7 +155,7 @@ def _configure_task(task: Any, name: str, settings: Mapping[str, Any], image: An
     task.set_display_name(name or step)
     task.set_container_image(image)
     task.set_caching_options(step in CACHED)
-    if step in RETRIED and settings["retries"]:
+    if step in (*RETRIED, FURTHER) and settings["retries"]:
         # Argo takes the maximum for the time from the start of the first attempt to the end of the last one.
         task.set_retry(num_retries=settings["retries"], backoff_duration="30s", backoff_max_duration="365d")
         task.set_env_variable(RETRIES, str(settings["retries"]))

@@ -99,7 +99,9 @@ def _publish_retried(run: Path, name: str) -> None:
     if name == "finish" or NODE not in os.environ or not (run / "steps" / "finish.json").exists():
         return
     try:
-        state, error = ("SUCCEEDED", "") if name == "register" else ("FAILED", f"retried; ended last: {name}")
+        registered = files.read_json(run / "steps" / "register.json").get("state") == "done"
+        is_last = registered and (name == "register" or name not in DEPENDENCIES)
+        state, error = ("SUCCEEDED", "") if is_last else ("FAILED", f"retried; ended last: {name}")
         report.write_report(run, publish_run(run, state, error))
     except (OSError, InputError) as failure:  # the step itself has its result
         print(f"isotrain: {name}: the record of the run was not published again: {failure}", flush=True)
@@ -120,7 +122,16 @@ def read_steps(run: Path) -> list[dict[str, Any]]:
                 raise InputError(f"{path} is damaged: it needs the texts step and state, and seconds; remove it")
             steps.append(step)
     order = list(DEPENDENCIES)
-    return sorted(steps, key=lambda step: order.index(step["step"]) if step["step"] in order else len(order))
+    last = len(order)  # of further steps, in the order in which they began
+
+    def position(step: dict[str, Any]) -> tuple[int, float]:
+        began = step.get("began")
+        return (
+            order.index(step["step"]) if step["step"] in order else last,
+            float(began) if isinstance(began, int | float) else 0.0,
+        )
+
+    return sorted(steps, key=position)
 
 
 def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:

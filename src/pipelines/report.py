@@ -41,13 +41,13 @@ def write_report(folder: Path, record: Mapping[str, Any]) -> Path:
         decision=decision,
         tone=tone,
         summary=_summary(record["steps"]),
-        graph=_graph(steps),
+        graph=_graph(steps, _dependencies(steps)),
         comparison=_comparison(steps.get("evaluate", {})),
         parameters=[
             [name, " ".join(map(str, value)) if isinstance(value, list) else str(value)]
             for name, value in read_json(folder / "parameters.json").items()
         ],
-        steps=[_row(name, steps, folder) for name in DEPENDENCIES if name != "finish"],
+        steps=[_row(name, steps, folder) for name in _dependencies(steps) if name != "finish"],
         commands=[
             [step["step"], command["command"], format_duration(command["seconds"]), str(command["code"])]
             for step in record["steps"]
@@ -55,6 +55,16 @@ def write_report(folder: Path, record: Mapping[str, Any]) -> Path:
         ],
     )
     return folder / FILE
+
+
+def _dependencies(steps: Mapping[str, Step]) -> dict[str, tuple[str, ...]]:
+    """The steps that each step waits for: those of the pipeline, and further ones that have begun."""
+    further = {name: step.get("after") for name, step in steps.items() if name not in DEPENDENCIES}
+    dependencies = dict(DEPENDENCIES)
+    for name, parents in further.items():  # in the order in which they began
+        waits = [str(parent) for parent in parents or [] if parent in dependencies] if isinstance(parents, list) else []
+        dependencies[name] = tuple(waits or ["plan"])
+    return dependencies
 
 
 def _decide(record: Mapping[str, Any], steps: Mapping[str, Step]) -> tuple[str, str]:
@@ -69,6 +79,9 @@ def _decide(record: Mapping[str, Any], steps: Mapping[str, Step]) -> tuple[str, 
     if failed and failed["step"].endswith(" gate"):
         reason = str(failed.get("message")).partition("; ")[0]  # the table has all reasons, and the link
         return f"Not registered: {reason}.", "bad"
+    if failed and failed["step"] not in DEPENDENCIES and registered.get("verdict"):
+        message = f"the step {failed['step']} failed with exit code {failed.get('code')}: {failed.get('message')}"
+        return f"Registered as {registered['verdict']}; {message}.", "bad"
     if failed:
         reason = f"the step {failed['step']} failed with exit code {failed.get('code')}: {failed.get('message')}"
         return f"Not registered: {reason}.", "bad"
@@ -129,15 +142,15 @@ def _report_cell(report: str | None, folder: Path) -> Cell | str | None:
     return Cell(path.name, href=page.relative_url(path, folder.resolve())) if path.is_relative_to(root) else report
 
 
-def _graph(steps: Mapping[str, Step]) -> dict[str, Any]:
+def _graph(steps: Mapping[str, Step], dependencies: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Geometry of the graph: size, edges as polylines, and nodes (left, top, name, tone, state and time)."""
     (width, height), (gap_x, gap_y) = _NODE, _GAP
     columns: dict[str, float] = {}
     layers: dict[str, int] = {}
-    for name, parents in DEPENDENCIES.items():
+    for name, parents in dependencies.items():
         if name == "finish":  # it writes the page
             continue
-        siblings = [child for child, sources in DEPENDENCIES.items() if sources == parents and child != "finish"]
+        siblings = [child for child, sources in dependencies.items() if sources == parents and child != "finish"]
         centre = sum(columns[parent] for parent in parents) / max(1, len(parents))
         columns[name] = centre + siblings.index(name) - (len(siblings) - 1) / 2
         layers[name] = max((layers[parent] + 1 for parent in parents), default=0)
@@ -150,7 +163,7 @@ def _graph(steps: Mapping[str, Step]) -> dict[str, Any]:
             (left[parent] + width / 2, top[name] - gap_y),
             (left[name] + width / 2, top[name]),
         ]
-        for name, parents in DEPENDENCIES.items()
+        for name, parents in dependencies.items()
         for parent in parents
     ]
     nodes = []

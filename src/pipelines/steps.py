@@ -24,7 +24,7 @@ from config.masking import MASK
 from config.numbers import format_number
 from config.parsing import parse_yaml, read_bytes, read_text
 from pipelines import artifacts
-from pipelines.commands import experiment_path, run_command
+from pipelines.commands import experiment_path, run_command, set_environment
 from pipelines.interruption import delete_on_termination, experiment_prefix
 from pipelines.known_results import check_benchmark
 from pipelines.parameter_secrets import refuse_secrets
@@ -69,7 +69,7 @@ def data(
             step["published"] = ended
             print(f"isotrain: data: published the pages of runs that were terminated: {', '.join(ended)}", flush=True)
         refuse_secrets({"overrides": overrides, **(later or {})})
-        _set_environment(root)
+        set_environment(root)
         if later is not None:
             name = later["registered"] or _model_name(_choice(overrides, "data"))
             check_prerequisites(step, overrides, root, later, lambda server: _fetch_champion(step, name, server, root))
@@ -210,7 +210,7 @@ def tune(
             return []
         if backend not in ("katib", "local"):
             raise InputError(f"tune_backend={backend}: must be katib, or local for this machine")
-        _set_environment(root)
+        set_environment(root)
         path = experiment_path(file)
         if not path.exists():
             raise InputError(f"tune={file}: there is no such file in the image or on the volume of the steps")
@@ -285,7 +285,7 @@ def train(
     name = f"{_choice(overrides, 'model')}-{_digest(*words, fingerprint, image, refresh)}"
     folder = Path(root) / "pipelines" / "runs" / name
     with record_step(root, "train", run=str(folder)) as step:
-        _set_environment(root)
+        set_environment(root)
         step |= {"run": str(folder), "report": str(folder / "report.html")}
         run_command(step, "train.py", *words, "explain=off", f"hydra.run.dir={folder}")
         run = _read_run(str(folder))
@@ -345,7 +345,7 @@ def evaluate(
                 return _skip(step, _judge_floor(step, run, floor, root), None, summary)
         if not reference:
             return _skip(step, Verdict("none", "there is no baseline"), None, summary)
-        _set_environment(root)
+        set_environment(root)
         verdict, notes = _compare(step, run, reference, margin, minimum, overrides, root, metrics)
         step["verdict"] = str(verdict)
         artifacts.markdown(summary, f"# Compared with {escape(baseline)}\n\n{escape(verdict)}.\n\n{escape(notes)}\n")
@@ -353,7 +353,7 @@ def evaluate(
 
 
 def _judge_floor(step: dict[str, Any], run: str, floor: str, root: str) -> Verdict:
-    _set_environment(root)
+    set_environment(root)
     options = [f"--floor={floor}"] if floor else []
     result = json.loads(run_command(step, "-m", "runs", "floor", run, *options, "--json"))
     return Verdict(str(result["status"]), f"{NO_CHAMPION.reason}; {result['reason']}")
@@ -412,7 +412,7 @@ def explain(
         if policy == "off":
             return _skip(step, Verdict("off"), report, summary)
         _check_policy("explain step", policy)
-        _set_environment(root)
+        set_environment(root)
         words = [override for override in overrides if override.startswith(("explain.", "trainer.threads="))]
         run_command(step, "-m", "explain", f"run={run}", *words, valid_codes=(0, 5))
         folder = Path(run) / "explain"
@@ -450,7 +450,7 @@ def register(
         The registered version in words.
     """
     with record_step(root, "register") as step:
-        _set_environment(root)
+        set_environment(root)
         # It replaces only the champion that it was compared with, not one that was registered since, and never after a
         # comparison with another baseline.
         champion = files.read_json(run_folder(root) / "steps" / "evaluate.json").get("champion")
@@ -615,9 +615,3 @@ def _choice(overrides: Sequence[str], group: str) -> str:
 def _digest(*parts: str | Sequence[str]) -> str:
     """Twelve hexadecimal digits of what determines a result."""
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()[:12]
-
-
-def _set_environment(root: str) -> None:
-    """Share prepared data on the volume, and wait for folders that another pipeline run uses."""
-    os.environ.setdefault("ISOTRAIN_CACHE", str(Path(root).absolute() / "cache"))
-    os.environ.setdefault("ISOTRAIN_WAIT", "1")
