@@ -126,4 +126,4 @@ def bars(path: Path, title: str, values: Mapping[str, tuple[float, float, float]
 
     with mpl.rc_context({"svg.hashsalt": "isotrain"}):
         figure.savefig(path, metadata={"Date": None})
-    return f"![{title}](studies/{path.name})"
+    return f"![{title}](studies/{path.name})\n\n*Made by `python -m studies {path.stem}`.*"

@@ -1,4 +1,5 @@
-"""The documentation as a site (mkdocs.yml): every page is in its navigation, and every link leads somewhere."""
+"""The documentation as a site (mkdocs.yml): every page is in its navigation, every link leads somewhere, and every picture names
+the command that made it."""
 
 import re
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from tests.test_readme import problem
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -52,3 +54,26 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         # A page of the site links to pages of the site only.
         assert page.name == "README.md" or target.is_relative_to(ROOT / "docs"), link
         assert not anchor or anchor in anchors(target), link
+
+
+def unnamed(text: str) -> list[str]:
+    """Pictures without a command of ours below them."""
+    found = []
+    for picture, below in re.findall(r"^!\[.*?\]\((.*?)\)\n+(.*?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL):
+        commands = re.findall(r"`((?:python|make) .*?)`", below, re.DOTALL)
+        if not commands or any(problem(command.replace("\n", " ")) for command in commands):
+            found.append(picture)
+    return found
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_picture_names_its_command(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert unnamed(text) == []
+    assert len(re.findall(r"!\[", text)) == len(re.findall(r"^!\[.*\)$", text, re.MULTILINE))
+
+
+def test_a_picture_without_a_command_is_found() -> None:
+    assert unnamed("![A](a.png)\n\nText.\n") == ["a.png"]
+    assert unnamed("![A](a.png)\n\n*Made by `python -m studies.pictures`.*\n") == ["a.png"]
+    assert unnamed("![A](a.png)\n\n*Made by `python -m studies\nsearch`.*\n\nText.\n") == []
