@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import ROOT, Run
 
 from config.errors import InputError
+from trainers import predict as predict_module
 from trainers import prediction_formats, prediction_output
 
 COMMON = ("trainer.max_steps=1", "trainer.accelerator=cpu", "trainer.threads=1", "quality=off", "logger=none")
@@ -26,7 +27,9 @@ TRAININGS = {
     "texts": ("model=bert_tiny_classifier", "data=topics_sample", "data.sample.train=40", "data.sample.val=8"),
     "images": ("model=resnet18", "data=shapes", "data.sample.train=40", "data.sample.val=8", "model.pretrained=false"),
 }  # fmt: skip
-COUNT = 80
+GROUP = predict_module.CHUNK_BATCHES  # texts that are written together, with batches of one
+BROKEN = GROUP + 4  # inputs before a broken one
+COUNT = BROKEN + 4
 _TRAINED: dict[str, Path] = {}
 
 
@@ -86,11 +89,11 @@ def parse_cell(text: str, value: Any) -> Any:
 def test_each_format_has_the_rows_of_standard_output(run: Run, tmp_path: Path, trained: Any, task: str) -> None:
     trained(task)
     inputs = write_inputs(tmp_path, task)
-    printed = predict(run, *inputs)
+    printed = predict(run, *inputs, batch_size=8)
     rows = [json.loads(line) for line in printed.splitlines()]
     assert len(rows) == COUNT
     for suffix in prediction_formats.SUFFIXES:
-        predict(run, *inputs, "--output", f"new/out{suffix}")
+        predict(run, *inputs, "--output", f"new/out{suffix}", batch_size=8)
         prediction_formats.check_output(tmp_path / "new" / f"out{suffix}", inputs)  # which can be replaced
     assert (tmp_path / "new" / "out.jsonl").read_text() == printed
     with (tmp_path / "new" / "out.csv").open(newline="", encoding="utf-8") as file:
@@ -107,15 +110,15 @@ def test_each_format_has_the_rows_of_standard_output(run: Run, tmp_path: Path, t
 def test_after_a_broken_input_the_same_command_goes_on(run: Run, tmp_path: Path, trained: Any, task: str) -> None:
     trained(task)
     inputs = write_inputs(tmp_path, task)
-    broken = tmp_path / ("photos/070.png" if task == "images" else "inputs.jsonl")
+    broken = tmp_path / (f"photos/{BROKEN:03d}.png" if task == "images" else "inputs.jsonl")
     content = broken.read_bytes()
-    broken.write_bytes(b"no image" if task == "images" else b"\n".join(content.split(b"\n")[:70]) + b"\n{}\n")
+    broken.write_bytes(b"no image" if task == "images" else b"\n".join(content.split(b"\n")[:BROKEN]) + b"\n{}\n")
     refused = refusal(run, "run=run", *inputs, "--output", "out.csv", "--batch-size=1")
-    assert ("070.png" if task == "images" else "inputs.jsonl: line 71") in refused
+    assert (broken.name if task == "images" else f"inputs.jsonl: line {BROKEN + 1}") in refused
     partial = tmp_path / "out.csv.partial.jsonl"
     assert not (tmp_path / "out.csv").exists()
     kept = partial.read_bytes()
-    count = 70 if task == "images" else 64  # whole groups of 32 texts
+    count = BROKEN if task == "images" else GROUP
     assert len(kept.splitlines()) == 1 + count
     broken.write_bytes(content)
     partial.write_bytes(kept[:-9])  # as a killed process may leave it
@@ -139,10 +142,10 @@ def test_a_killed_command_goes_on(tmp_path: Path, run: Run, cache: Path, trained
     partial = tmp_path / "out.parquet.partial.jsonl"
     with subprocess.Popen(command, stdin=subprocess.PIPE, **settings) as process:
         assert process.stdin is not None
-        process.stdin.write("".join(lines[:70]))
+        process.stdin.write("".join(lines[:BROKEN]))
         process.stdin.flush()  # and the rest does not come
         deadline = time.monotonic() + 120
-        while not partial.exists() or len(partial.read_bytes().splitlines()) < 65:
+        while not partial.exists() or len(partial.read_bytes().splitlines()) < 1 + GROUP:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -152,7 +155,7 @@ def test_a_killed_command_goes_on(tmp_path: Path, run: Run, cache: Path, trained
     assert not (tmp_path / "out.parquet").exists()
     again = subprocess.run(command, input="".join(lines), capture_output=True, check=False, **settings)
     assert again.returncode == 0, again.stderr
-    assert "out.parquet.partial.jsonl: 64 predictions were there" in again.stderr
+    assert f"out.parquet.partial.jsonl: {GROUP} predictions were there" in again.stderr
     whole = [*command[:-2], "whole.parquet", command[-1]]
     subprocess.run(whole, input="".join(lines), check=True, **settings)
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -162,7 +165,7 @@ def test_what_does_not_belong_together_is_refused(run: Run, tmp_path: Path, trai
     trained("texts")
     inputs = write_inputs(tmp_path, "texts")
     content = (tmp_path / "inputs.jsonl").read_text()
-    (tmp_path / "inputs.jsonl").write_text("".join(content.splitlines(keepends=True)[:64]) + "{}\n")
+    (tmp_path / "inputs.jsonl").write_text("".join(content.splitlines(keepends=True)[:GROUP]) + "{}\n")
     command = ("run=run", *inputs, "--output", "out.jsonl")
     refusal(run, *command, "--batch-size=1")
     kept = (tmp_path / "out.jsonl.partial.jsonl").read_bytes()
@@ -176,12 +179,15 @@ def test_what_does_not_belong_together_is_refused(run: Run, tmp_path: Path, trai
     (tmp_path / "other" / "isotrain.json").write_text(json.dumps(settings))
     model = refusal(run, "run=other", *command[1:], "--batch-size=1")
     assert "out.jsonl.partial.jsonl has predictions of another model: name the model that made them" in model
-    (tmp_path / "inputs.jsonl").write_text(content.replace('"t,63"', '"t,x"'))
+    (tmp_path / "inputs.jsonl").write_text(content.replace(f'"t,{GROUP - 1}"', '"t,x"'))
     ids = refusal(run, *command, "--batch-size=1")
-    assert "prediction 64 is of t,63, but input 64 is t,x: name the same inputs in the same order" in ids
+    assert (
+        f"prediction {GROUP} is of t,{GROUP - 1}, but input {GROUP} is t,x: name the same inputs in the same order"
+        in ids
+    )
     (tmp_path / "inputs.jsonl").write_text("".join(content.splitlines(keepends=True)[:3]))
     fewer = refusal(run, *command, "--batch-size=1")
-    assert "out.jsonl.partial.jsonl has 64 predictions, but there are 3 inputs" in fewer
+    assert f"out.jsonl.partial.jsonl has {GROUP} predictions, but there are 3 inputs" in fewer
     assert (tmp_path / "out.jsonl.partial.jsonl").read_bytes() == kept
     (tmp_path / "out.jsonl.partial.jsonl").write_text('{"id": "mine"}\n')
     assert "out.jsonl.partial.jsonl has no header" in refusal(run, *command)
