@@ -20,7 +20,7 @@ IMAGES = ("my/images", "new/images")
 RUNS = ("outputs/a", "outputs/b", "outputs/2026-11-21/10-00-00", "outputs/2026-11-20/23-28-01")
 PATHS = (
     *QUESTIONS, *IMAGES, *RUNS, "my/questions.csv", "my/texts", "my/photos", "a.jsonl", "b.jsonl", "questions.jsonl",
-    "multirun/old", "multirun/new",
+    "my/scans", "my/films", "picture.jpg", "multirun/old", "multirun/new",
 )  # fmt: skip
 # Models and data sets of the Hub, whose tiny doubles are served.
 ENCODERS = ("google-bert/bert-base-uncased", "microsoft/deberta-v3-small", "their/model")
@@ -129,6 +129,14 @@ def write_files(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         shapes.write(folder / name, seed, train=48, val=24)
     shutil.copytree(folder / "my/images/train", folder / "my/photos")
+    for number, file in enumerate(sorted((folder / "my/photos").rglob("*.JPEG"))):
+        for name in (
+            f"my/scans/{'sick' if number % 2 else 'well'}/patient{number // 4}_{number}.jpg",
+            f"my/films/{'cat' if number % 2 else 'dog'}/film{number // 4}/{number}.jpg",
+        ):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / name)
+    shutil.copy(file, folder / "picture.jpg")
     for name in QUESTIONS[1:2]:  # tables, with the columns of both examples
         for part in ("train", "dev"):
             source = folder / name / f"{part}-v1.1.json"

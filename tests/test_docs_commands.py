@@ -17,7 +17,7 @@ import pytest
 from tests import docs_files, katib_api_double, kfp_api_double
 from tests.conftest import ROOT, serve_warm
 from tests.hub_double import HubDouble
-from tests.test_readme import ALL
+from tests.test_readme import ALL, NETWORKS
 
 RunPage = Callable[[str, bool], None]
 TRAIN = r"(?:\btrain\.py|\bkatib run +\S+|\bpipelines run)"
@@ -43,6 +43,9 @@ SMALL = [
     (r"\bRUN\b(?= --host)", "runs-1"),
     (r"<yours>", "counter"),
     (r"data=counter", "data=dots"),
+    (r"(?<=ISOTRAIN_CONF=)/home/me/mine/conf PYTHONPATH=/home/me/mine", f"{NETWORKS}/conf PYTHONPATH={NETWORKS}:$PYTHONPATH"),
+    (r'python, -m, mine.publish, "{train.run}", "{folder}"', r'cp, "{train.run}/run.json", "{folder}/link.txt"'),
+    (r"bash, /opt/mine/announce.sh", "cat"),
     (r"/home/me/mine", str(ROOT / "tests" / "own_task")),
     # Packages are there already.
     (r"make train(?!.*ARGS)", "make train ARGS=quality=warn"),

@@ -152,7 +152,7 @@ PAGES: dict[str, dict[str, Any]] = {
     "search": {
         "summary": SUMMARY, "command": H, "history": SERIES, "objective": H, "curves": SERIES, "x_label": H, "statuses": [(H, H)],
         "axes": [(H, [(0, H), (1, H)])], "lines": [([0.5], 0.5, H)], "importances": [(H, H, 0.5)], "count": 3, "few": 30,
-        "minimum": 6, "parameters": [(H, "number")], "trials": [[CELL, H, H, H, H]],
+        "minimum": 6, "parameters": [(H, "number")], "trials": [[CELL, H, H, H, H]], "scatters": [(H, SERIES)],
     },
     "pipeline": {
         "status": H, "decision": H, "tone": H, "summary": SUMMARY, "parameters": [[H, H]], "commands": [[H, H, H, H]],
