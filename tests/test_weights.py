@@ -480,9 +480,9 @@ def test_errors_of_constructors_are_explained() -> None:
     from trainers.build import build
 
     node = compose(["model=bert_tiny"])
-    node.model._target_ = "builtins.int"
+    node.data._target_ = "builtins.int"
     with pytest.raises(Exception, match="Error in call to target") as raised:
-        build(node, "model", data=1)
+        build(node, "data")
     assert "builtins.int: TypeError" in explain_error(raised.value)
 
 

@@ -30,8 +30,11 @@ def is_exported(config: Mapping[str, Any]) -> bool:
 
 
 def imported_signature(target: Any) -> Signature:
-    """Return the signature of a class or function, without its annotations."""
-    parameters = inspect.signature(target).parameters.values()
+    """Return the signature of a class or function, without its annotations; an open one for builtins without one."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except ValueError:
+        return Signature({}, open=True)
     named = {
         parameter.name: Parameter(required=parameter.default is parameter.empty)
         for parameter in parameters

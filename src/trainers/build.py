@@ -66,6 +66,9 @@ def _binding_problems(path: str, node: Mapping[str, Any], module: str) -> Iterat
     except Exception as error:
         yield f"{path}._target_={name}: cannot be imported ({error.__cause__ or error})"
         return
+    if not callable(target):
+        yield f"{path}._target_={name}: {type(target).__name__} cannot be called; name a class or function"
+        return
     if path == "model" and hasattr(target, "configure_optimizers"):
         from trainers.task import Task
 
