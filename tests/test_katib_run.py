@@ -547,7 +547,7 @@ def test_the_report_has_pictures_and_needs_nothing_else(tmp_path: Path) -> None:
     path = experiment(tmp_path, parameters=SPACE, maxTrialCount=8)
     assert search(path).returncode == 0
     page = (tmp_path / "search" / "report.html").read_text()
-    assert page.count('role="img"') == 3
+    assert page.count('role="img"') == 3 + len(SPACE)  # history, curves, coordinates; a scatter of each parameter
     for each in rows(path):
         assert each["name"] in page
     assert not re.search(r"<script|<link|src=|@import|https?:", page)
