@@ -171,6 +171,7 @@ def test_an_interrupt_reaches_the_training(tmp_path: Path) -> None:
     """Ctrl-C in a notebook: the run writes its checkpoint, the notebook goes on."""
     code = f"""
 import isotrain, os, signal, threading, time, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets programs in the background ignore it
 folder = pathlib.Path("long")
 def interrupt():
     while not list(folder.glob("metrics.jsonl")): time.sleep(0.1)
