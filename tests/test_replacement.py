@@ -434,6 +434,20 @@ def test_an_explanation_replaces_no_file_of_another_program(tmp_path: Path) -> N
         explain_run.explain_model(None, None, tmp_path)  # type: ignore[arg-type]
 
 
+def test_a_report_of_a_killed_explanation_is_replaced(tmp_path: Path) -> None:
+    import numpy as np
+
+    from explain import run as explain_run
+
+    arrays = {name: np.zeros(1) for name in ("ids", "offsets", "values", "gradients")}
+    np.savez(tmp_path / "values.npz", **arrays)
+    assert explain_run._is_report(tmp_path)
+    np.savez(tmp_path / "values.npz", measurements=np.zeros(1))  # of another program
+    assert not explain_run._is_report(tmp_path)
+    (tmp_path / "values.npz").write_bytes(b"no archive")
+    assert not explain_run._is_report(tmp_path)
+
+
 def test_a_report_of_a_run_replaces_no_page_of_another_program(run: Run, tmp_path: Path) -> None:
     folder = made_runs.write(tmp_path / "run", made_runs.questions(8, 0.5, 1))
     (folder / "report.html").write_text(TEXT)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from config import files, tasks
+from config import files, parsing, tasks
 from config.numbers import replace_non_finite
 from explain import chunks, judgement, report, sample, slices
 from explain.judgement import Verdict
@@ -60,9 +61,18 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
 
 
 def _is_report(folder: Path) -> bool:
-    """Return whether the folder has a verdict of isotrain, or is in a run folder, where a killed process left it without."""
+    """Return whether the folder has a verdict of isotrain, or what a killed process left: values, which are written first.
+
+    In a run folder a report is isotrain's in any case.
+    """
     verdict = files.read_json(folder / FILE)
-    return {"task", "measures", "about"} <= verdict.keys() or (not verdict and folders.is_run(folder.parent))
+    if verdict or folders.is_run(folder.parent):
+        return not verdict or {"task", "measures", "about"} <= verdict.keys()
+    parsing.check_regular(folder / VALUES)
+    if not zipfile.is_zipfile(folder / VALUES):
+        return False
+    with zipfile.ZipFile(folder / VALUES) as archive:
+        return set(archive.namelist()) == {f"{name}.npy" for name in ("ids", "offsets", "values", "gradients")}
 
 
 def _explain_sample(subject: Subject, options: Options) -> tuple[list[int], Any, chunks.Explanations]:

@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def _watch(cluster: Cluster, name: str, timeout: float | None, wait_for_start: f
     end = None if timeout is None else start + timeout
     live_table: table.LiveTable | None = None
     reasons: Reasons | None = None
-    lines: dict[str, str] = {}
+    printed: set[str] = set()
     last_activity, ended = start, -1
     while True:
         value, experiment = _load_experiment(cluster, name)
@@ -113,8 +113,8 @@ def _watch(cluster: Cluster, name: str, timeout: float | None, wait_for_start: f
         objects, version = cluster.list_trials(name)
         rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in objects])
         condition, message = experiment_condition(value)
-        _print_changes(lines, {"": f"{condition}: {message}"}, live_table)
-        _print_changes(lines, _reason_lines(rows, search_reason, reasons, sys.stderr.isatty()), live_table)
+        _print_new(printed, [f"{condition}: {message}" if message else ""], live_table)
+        _print_new(printed, _reason_lines(rows, search_reason, reasons, sys.stderr.isatty()).values(), live_table)
         live_table.show(rows)
         if condition in COMPLETED:
             print("\n".join(table.trial_lines(rows, experiment)))
@@ -149,13 +149,13 @@ def _watch(cluster: Cluster, name: str, timeout: float | None, wait_for_start: f
             time.sleep(0.2)  # limits the requests to a server that drops every watch
 
 
-def _print_changes(lines: dict[str, str], changes: Mapping[str, str], live_table: table.LiveTable) -> None:
-    """Print lines that changed since they were printed last, above the live table."""
-    for key, text in changes.items():
-        if text and lines.get(key) != text:
+def _print_new(printed: set[str], lines: Iterable[str], live_table: table.LiveTable) -> None:
+    """Print lines that were not printed before, above the live table: some reasons of a pod alternate for ever."""
+    for text in lines:
+        if text and text not in printed:
             print(f"isotrain: {text}", file=sys.stderr, flush=True)
             live_table.drawn_lines = 0
-        lines[key] = text
+            printed.add(text)
 
 
 def _reason_lines(rows: Sequence[Trial], search_reason: str, reasons: Reasons, with_ended: bool) -> dict[str, str]:
