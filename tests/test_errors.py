@@ -169,6 +169,8 @@ TABLE: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
         2,
         r"dir=s3://…: is a URL; .*mount the bucket",
     ),
+    ("cache in a bucket", lambda _: ["data.cache_dir=s3://bucket/cache"], 2, r"data\.cache_dir=s3://…: is a URL"),
+    ("metrics in a bucket", lambda _: ["metrics_file=s3://bucket/m.jsonl"], 2, r"s3://…: is a URL"),
     ("wrong type", lambda _: ["optim.lr=fast"], 2, r"optim\.lr=fast: must be a number"),
     ("out of range", lambda _: ["data.batch_size=0"], 2, r"data\.batch_size=0: must be a whole number, at least 1"),
     (

@@ -76,7 +76,7 @@ def test_no_server_stops_a_training(trouble: str, run: Run, server: trainjob_dou
         server.server.server_close()
     elif trouble == "other certificate":
         (tmp_path / "other").mkdir()
-        trainjob_double._write_certificate(tmp_path / "other" / "ca.crt", tmp_path / "other" / "key.pem")
+        trainjob_double.write_certificate(tmp_path / "other" / "ca.crt", tmp_path / "other" / "key.pem")
         environment["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = str(tmp_path / "other" / "ca.crt")
     elif trouble == "413":
         server.code = 413

@@ -53,7 +53,7 @@ class Server:
         self.token = folder / "token"
         self.token.write_text("first\n")
         self.ca, key = folder / "ca.crt", folder / "key.pem"
-        _write_certificate(self.ca, key)
+        write_certificate(self.ca, key)
         double = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -113,7 +113,7 @@ def serve(folder: Path) -> Iterator[Server]:
         double.server.server_close()
 
 
-def _write_certificate(path: Path, key_path: Path) -> None:
+def write_certificate(path: Path, key_path: Path) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

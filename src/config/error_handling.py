@@ -32,7 +32,7 @@ def report_errors() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits with 1
     with masked_output(), _exit_codes():
-        output_paths.refuse_urls(sys.argv[1:])  # before Hydra makes a folder of that name
+        output_paths.refuse_hydra_urls(sys.argv[1:])  # before Hydra makes a folder of that name
         search_path.adopt(sys.argv[1:])
         yield
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 from config import parsing
 from config.errors import InputError, ResourceError
 from config.masking import mask
+from config.output_paths import refuse_url
 from config.syncing import make_folder
 from config.syncing import sync_directory as sync_directory
 from config.syncing import sync_folder as sync_folder
@@ -34,8 +35,9 @@ def check_writable(path: str | os.PathLike[str], description: str, append: bool 
         append: Whether an existing file is continued; otherwise it is replaced, for which its folder must be writable.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: It cannot be written, or is a URL.
     """
+    refuse_url(path)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir() and (append or not target.is_file()):
         location = target

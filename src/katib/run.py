@@ -12,6 +12,7 @@ from types import FrameType
 from config.errors import InputError, SignalInterrupt
 from config.masking import MASK, mask_shell
 from config.numbers import format_count, format_number
+from config.output_paths import refuse_url
 from katib import findings, report, table
 from katib.check import check_experiment
 from katib.documents import read
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
     folder = Path(args.folder or Path("searches") / experiment.name)
+    refuse_url(folder, "--folder ")
     max_trials = args.max_trials or experiment.count("maxTrialCount")
     live_table = table.LiveTable(experiment, max_trials)
     for number in (signal.SIGINT, signal.SIGTERM):

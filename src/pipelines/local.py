@@ -18,6 +18,7 @@ import yaml
 from config import files, source_code
 from config.errors import ExecutionError, InputError, SignalInterrupt
 from config.masking import mask
+from config.output_paths import refuse_url
 from pipelines import compilation, record, report, retries
 from pipelines.arguments import bind_parameters
 from pipelines.resources import refuse_resources
@@ -51,6 +52,7 @@ def run(
         spec, *platform = yaml.safe_load_all(compilation.compile_text())
     refuse_resources(assignments)
     arguments = bind_parameters(spec, overrides, assignments, local=True)
+    refuse_url(root, "--root ")
     folder_root = str(Path(root).absolute())
     # The digest of the code takes the place of the image's: results of other code are not reused.
     defaults = {"root": folder_root, "image": f"this-machine:{source_code.code_digest()[:12]}"}

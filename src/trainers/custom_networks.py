@@ -29,7 +29,7 @@ def build_module(config: DictConfig, data: Any, optim: Mapping[str, Any]) -> Tas
 
     Args:
         config: the composed configuration.
-        data: data module, with the task's NETWORK_ARGUMENTS as attributes.
+        data: data module, whose attributes include the DATA_ARGUMENTS of the task's class in `trainers.networks`.
         optim: conf/optim.
 
     Raises:
@@ -121,6 +121,11 @@ def build_loss(node: Mapping[str, Any] | None) -> Any:
 
 
 def mean_loss(loss: Any) -> Tensor:
+    """Return what `model.loss` returned.
+
+    Raises:
+        InputError: it is no tensor without dimensions.
+    """
     if not isinstance(loss, Tensor) or loss.ndim:
         kind = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(

@@ -42,7 +42,7 @@ class Run:
         reported: whether `report` wrote the result.
         model_digests: SHA-256 of the files that `export` wrote, by relative name.
         peers: the other ranks; None for a single process, and before they have joined.
-        metric_push: connections to Katib's DB manager and Kubeflow Trainer; `run_end.finish` closes them.
+        metric_connections: connections to Katib's DB manager and Kubeflow Trainer; `run_end.finish` closes them.
         folder_lock: lock of the run folder; `run_end.finish` releases it.
     """
 
@@ -55,7 +55,7 @@ class Run:
     reported: bool = False
     model_digests: dict[str, str] = field(default_factory=dict)
     peers: Any = None
-    metric_push: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    metric_connections: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     folder_lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -201,7 +201,7 @@ def open_run(run: Run) -> None:
         _seed(config.seed)
     except BaseException:
         run.folder_lock.close()
-        run.metric_push.close()
+        run.metric_connections.close()
         files.remove_new_folder(hydra_folder)
         raise
     run.opened = True
@@ -229,8 +229,8 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
     if fields.get("status") != "finished":
         check_places(run.config)
         folders.check_metrics_file(run.folder, run.config.metrics_file)
-        run.metric_push.enter_context(push_metric_lines(run.config.push_metrics))
-        run.metric_push.enter_context(
+        run.metric_connections.enter_context(push_metric_lines(run.config.push_metrics))
+        run.metric_connections.enter_context(
             post_status(str(run.config.monitor), config["task"]["metrics"][run.config.monitor]["mode"] == "max")
         )
         run.folder_lock.enter_context(folders.lock_folder(run.folder))
@@ -239,7 +239,7 @@ def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
             records.check_progress(run.folder)
     if fields.get("status") == "finished":
         run.folder_lock.close()
-        run.metric_push.close()
+        run.metric_connections.close()
         return run.folder, fields
     for folder in (run.folder, run.folder / folders.CHECKPOINTS):
         remove_temporary_files(folder)

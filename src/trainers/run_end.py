@@ -126,7 +126,7 @@ def _complete(run: Run, error: BaseException | None) -> BaseException | None:
         error = _attempt(None, lambda: _report_worst(run, str(divergence)))
     if error is None:
         trainjob_status.report_completion()
-    error = _attempt(error, run.metric_push.close)
+    error = _attempt(error, run.metric_connections.close)
     if error is None and run.record is not None:
         error = _attempt(error, lambda: run.record.end("finished", reason=divergence))  # type: ignore[union-attr]
     return error

@@ -1,4 +1,4 @@
-"""Damaged inputs of every command for some minutes: ISOTRAIN_FUZZ_MINUTES (3), from the seed ISOTRAIN_FUZZ_SEED (1).
+"""Damaged inputs of every command for some minutes: ISOTRAIN_FUZZ_MINUTES (10), from the seed ISOTRAIN_FUZZ_SEED (1).
 
 The nightly workflow draws new seeds; here a change is tested, and nothing else may fail.
 """
@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz import cases, processes, seeds
 from tests.fuzz.__main__ import describe, fuzz, make_world
 
-MINUTES = float(os.environ.get("ISOTRAIN_FUZZ_MINUTES", "3"))
+MINUTES = float(os.environ.get("ISOTRAIN_FUZZ_MINUTES", "10"))
 
 
 @pytest.fixture(scope="module")

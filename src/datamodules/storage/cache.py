@@ -21,6 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from config import files, parsing
 from config.errors import InputError, ResourceError, first_line
+from config.output_paths import refuse_url
 from config.temporary_files import remove_temporary_files
 from datamodules.storage import manifest
 from datamodules.storage.fingerprint import Verify
@@ -36,8 +37,13 @@ MOVE_HINT = "set data.cache_dir=<folder> or the environment variable ISOTRAIN_CA
 
 
 def root(configured: str | None = None) -> Path:
-    """Return the folder of all entries: the configured one, else $ISOTRAIN_CACHE, else ~/.cache/isotrain."""
+    """Return the folder of all entries: the configured one, else $ISOTRAIN_CACHE, else ~/.cache/isotrain.
+
+    Raises:
+        InputError: It is a URL.
+    """
     folder = configured or os.environ.get("ISOTRAIN_CACHE") or "~/.cache/isotrain"
+    refuse_url(folder, "data.cache_dir=" if configured else "ISOTRAIN_CACHE=")
     return Path(folder).expanduser().absolute()
 
 
