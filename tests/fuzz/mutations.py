@@ -307,7 +307,7 @@ def mutate_arguments(arguments: list[str], folder: Path, generator: random.Rando
             new.touch()
             name = "new/below"
         case 7:
-            new.touch()
+            new.write_text("of another program\n")  # as an output, an empty file may be replaced
             name = "new"
         case 8:
             new.mkdir()
