@@ -33,10 +33,16 @@ def denormals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def step_environment() -> Iterator[None]:
-    """Takes back what a step of a pipeline sets in this process: other tests would wait for locks that they expect to be refused."""
+def environment(cache: Path) -> Iterator[None]:
+    """Takes back what a command called in this process sets for its children: a later training would be a step of its pipeline."""
+    before = dict(os.environ)
     yield
-    os.environ.pop("ISOTRAIN_WAIT", None)
+    for name in os.environ.keys() | before.keys():
+        if not name.startswith("PYTEST_") and os.environ.get(name) != before.get(name):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 @pytest.fixture(scope="session")
