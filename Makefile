@@ -26,7 +26,7 @@ test-slow: $(DEV)  ## run the slow tests
 	$(PYTEST) -m slow $(ARGS)
 
 # Of those, what CI runs, too, the longest files first; the others train, search or run pipelines for long, or build an image as root.
-MORE := resume distributed explain registry errors own_task saved shipped_before
+MORE := resume distributed explain registry errors own_task saved shipped_before kfp_sdk
 test-more: $(DEV)  ## run the slow tests that CI runs
 	$(PYTEST) --no-loadscope-reorder -m slow tests/fuzz $(MORE:%=tests/test_%.py) $(ARGS)
 
@@ -59,6 +59,12 @@ $(VENV)/docs/.installed: requirements-docs.lock
 	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-docs.lock
 	@touch $@
 
+# The oldest SDK of Kubeflow Pipelines that reads what we compile: tests/test_kfp_sdk.py.
+$(VENV)/kfp-sdk/.installed: requirements-kfp-sdk.lock
+	@$(PYTHON) -m venv $(VENV)/kfp-sdk
+	@$(VENV)/kfp-sdk/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-kfp-sdk.lock
+	@touch $@
+
 # Images are tuned first; a model that has learned something takes minutes, and the explanation gate asks for one.
 PIPELINE := $(BIN)/python -m pipelines run explain.examples=64
 pipeline: $(BASE)  ## run the whole pipeline on this machine for two tasks; registers two models
@@ -86,6 +92,7 @@ lock: $(DEV)  ## update the lock files (needs uv)
 	$(COMPILE) $(EXTRAS) $(addprefix --no-emit-package ,$(CLIENT)) -c requirements-dev.lock -o requirements-image.lock
 	$(COMPILE:pyproject.toml=) --group audit -o requirements-audit.lock
 	$(COMPILE:pyproject.toml=) --group docs -o requirements-docs.lock
+	$(COMPILE:pyproject.toml=) --group kfp-sdk -o requirements-kfp-sdk.lock
 
 clean:  ## remove the environment and the caches of tools
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
