@@ -66,7 +66,7 @@ def data_frame(rows: list[dict[str, Any]]) -> Any:
         InputError: pandas is not installed.
     """
     try:
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd
     except ModuleNotFoundError:
         raise InputError("data frames need pandas: pip install pandas") from None
     return pd.DataFrame(rows)

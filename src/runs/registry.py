@@ -15,10 +15,12 @@ from config.errors import InputError, ResourceError, UnreachableError, first_lin
 from config.system_errors import is_damaged_database, to_expected_error
 from runs import floor as floors
 from runs import folder as folders
-from runs import kubeflow_registry, mlflow_store, model_card
+from runs import kubeflow_registry, mlflow_model, mlflow_store, model_card
 from runs.fields import as_mapping, is_number
 from runs.lineage import collect_lineage, folder_digest
 from runs.listing import choice_name
+
+logger = logging.getLogger(__name__)
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SERVER = "sqlite:///outputs/mlflow/mlflow.db"
@@ -127,7 +129,15 @@ def register_run(
         elif justification is not None:
             promotion = {"justification": justification}
         card = model_card.format_card(folder, record, use, licence, digest, promotion)
-        version = str(existing.version) if existing else _create_version(client, name, folder, record, digest, card)
+        if existing is not None:
+            version = str(existing.version)
+            if all(
+                Path(item.path).name != mlflow_model.FILE
+                for item in client.list_artifacts(existing.run_id, folders.MODEL)
+            ):
+                _log_model_files(client, existing.run_id, folder, record)  # of an isotrain that did not write them
+        else:
+            version = _create_version(client, name, folder, record, digest, card)
         current = _version_of_alias(client, name, CHAMPION)
         reason = promotion.get("not promoted", "")
         if champion and not reason and instead_of is not None:
@@ -336,6 +346,7 @@ def _create_version(client: Any, name: str, folder: Path, record: Mapping[str, A
             parsing.check_regular(folder / part)
             client.log_artifact(run, str(folder / part), target)
     _log_card(client, run, card)
+    _log_model_files(client, run, folder, record)
     client.set_terminated(run, "FINISHED")
     version = client.create_model_version(name, f"runs:/{run}/{folders.MODEL}", run, tags=tags, description=card)
     return str(version.version)
@@ -346,6 +357,16 @@ def _log_card(client: Any, run: str, card: str) -> None:
         path = Path(temporary) / "README.md"
         path.write_text(card, encoding="utf-8")
         client.log_artifact(run, str(path), folders.MODEL)
+
+
+def _log_model_files(client: Any, run: str, folder: Path, record: Mapping[str, Any]) -> None:
+    """Upload what MLflow needs to load the model itself."""
+    task = tasks.load_module(tasks.task_from_record(record))
+    with mlflow_model.model_files(folder / folders.MODEL, task, as_mapping(record.get("packages"))) as temporary:
+        if temporary is None:
+            logger.warning("mlflow.pyfunc cannot load this version: %s has no predictor (docs/tasks.md)", task.__name__)
+        else:
+            client.log_artifacts(run, str(temporary), folders.MODEL)
 
 
 def _experiment_id(client: Any) -> str:

@@ -120,6 +120,9 @@ def mistake_group(row: Mapping[str, Any]) -> str:
     return str(row["label"])
 
 
+# Columns of predictions; a value of each has the type of all.
+OUTPUTS: dict[str, Any] = {"id": "", "prediction": "", "probability": 0.0, "top5": [""], "probabilities": [0.0]}
+
 # -- parts in other packages ------------------------------------------------------------------------------------------
 
 
@@ -128,6 +131,28 @@ def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: i
     from trainers.predict_images import predict_images
 
     return predict_images(model, files, stdin, batch_size)
+
+
+def predictor(model: "SavedModel") -> Any:
+    """Return a saved model with its weights, which predicts rows: see `python -m trainers predict` and `trainers.pyfunc`."""
+    from trainers.predict_images import ImagePredictor
+
+    return ImagePredictor(model)
+
+
+def input_example(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an input of `predictor`: a value by column.
+
+    Args:
+        settings: of a saved model, by group of conf.
+    """
+    from io import BytesIO
+
+    from PIL import Image
+
+    content = BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(content, "PNG")
+    return {"image": content.getvalue()}
 
 
 def explainer() -> ModuleType:

@@ -127,6 +127,10 @@ def mistake_group(row: Mapping[str, Any]) -> str:
     return question_word(str(row.get("question", "")))
 
 
+# Columns of predictions; a value of each has the type of all.
+OUTPUTS: dict[str, Any] = {
+    "id": "", "prediction": "", "start": 0, "end": 0, "score": 0.0, "no_answer_score": 0.0, "probability": 0.0,
+}  # fmt: skip
 PREDICT_OPTIONS = ("no_answer_threshold",)  # further options of `python -m trainers predict`
 
 # -- parts in other packages ------------------------------------------------------------------------------------------
@@ -139,6 +143,26 @@ def predict(
     from trainers.predict_answers import predict_answers
 
     return predict_answers(model, files, stdin, batch_size, **options)
+
+
+def predictor(model: "SavedModel") -> Any:
+    """Return a saved model with its weights, which predicts rows: see `python -m trainers predict` and `trainers.pyfunc`."""
+    from trainers.predict_answers import AnswerPredictor
+
+    return AnswerPredictor(model)
+
+
+def input_example(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an input of `predictor`: a value by column.
+
+    Args:
+        settings: of a saved model, by group of conf.
+    """
+    from datamodules.text import columns
+    from datamodules.text.question_rows import Columns
+
+    names = columns.parse(Columns, settings["data"]["columns"])
+    return {names.question: "Who opened the station?", names.context: "The mayor opened the station in 1911."}
 
 
 def explainer() -> ModuleType:

@@ -104,6 +104,9 @@ def mistake_group(row: Mapping[str, Any]) -> str:
     return str(row["label"])
 
 
+# Columns of predictions; a value of each has the type of all.
+OUTPUTS: dict[str, Any] = {"id": "", "prediction": "", "probability": 0.0, "top": [""]}
+
 # -- parts in other packages ------------------------------------------------------------------------------------------
 
 
@@ -112,6 +115,27 @@ def predict(model: "SavedModel", files: Sequence[str], stdin: Any, batch_size: i
     from trainers.predict_texts import predict_texts
 
     return predict_texts(model, files, stdin, batch_size)
+
+
+def predictor(model: "SavedModel") -> Any:
+    """Return a saved model with its weights, which predicts rows: see `python -m trainers predict` and `trainers.pyfunc`."""
+    from trainers.predict_texts import TextPredictor
+
+    return TextPredictor(model)
+
+
+def input_example(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an input of `predictor`: a value by column.
+
+    Args:
+        settings: of a saved model, by group of conf.
+    """
+    from datamodules.text import columns
+    from datamodules.text.records import Columns
+
+    names = columns.parse(Columns, settings["data"]["columns"])
+    second = {names.text_pair: "It was opened in 1911."} if names.text_pair else {}
+    return {names.text: "When was the station opened?", **second}
 
 
 def explainer() -> ModuleType:

@@ -19,6 +19,7 @@ from datamodules.text.reading import limited_lines, type_name
 from trainers import fast_dropout, hardware, prediction_output, saved_model
 from trainers.saved_model import SavedModel
 
+BATCH_SIZE = 32  # inputs in a forward pass, unless another number is given
 CHUNK_BATCHES = 32  # batches of texts that are read together and sorted by length
 
 

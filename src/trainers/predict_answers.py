@@ -1,7 +1,7 @@
 """Prediction for question answering: answers to questions about texts."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import torch
@@ -24,11 +24,15 @@ class AnswerPredictor:
 
     Attributes:
         network: of transformers, or one of the user's own.
+        required: keys of the rows of `predict` besides id that may not be missing.
+        columns: names of the columns of its inputs, by key of the rows of `predict`.
         no_answer: whether questions may have no answer.
         threshold: no-answer score above which a question has no answer.
         tokens: number of tokens of all questions and contexts until now.
         unknown_tokens: number of unknown ones.
     """
+
+    required = ("question", "context")
 
     def __init__(self, model: SavedModel, threshold: float | None = None) -> None:
         """Load the model.
@@ -49,6 +53,8 @@ class AnswerPredictor:
         self.tokens = self.unknown_tokens = 0
         self.encoder = PairEncoder(self.tokenizer.folder / "tokenizer.json")
         data, decoding = model.settings["data"], model.settings["model"]
+        names = column_names.parse(Columns, data["columns"])
+        self.columns = {"question": names.question, "context": names.context}
         limits = Limits(data["max_length"], data["stride"], data["max_query_length"])
         self.limits = positions.fit_limits(limits, positions.longest_input(self.network), self.encoder.special)
         if self.limits != limits:
@@ -85,6 +91,21 @@ class AnswerPredictor:
             threshold=self.threshold,
         )
 
+    def predict(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        """Return a row for each question, as `predict_answers`.
+
+        Args:
+            rows: id, question, context.
+            batch_size: windows in a forward pass.
+        """
+        answers = self.answer([(row["question"], row["context"]) for row in rows], batch_size)
+        predictions = []
+        for index, row in enumerate(rows):
+            fields = answer_scores.answer_fields(answers, index, self.no_answer)
+            text = answer_scores.answer_text(row["context"], fields)
+            predictions.append({"id": row["id"], "prediction": text, **fields})
+        return predictions
+
 
 def predict_answers(
     model: SavedModel,
@@ -114,11 +135,7 @@ def predict_answers(
         if not is_new:
             yield from ({"id": row["id"]} for row in chunk)
             continue
-        answers = predictor.answer([(row["question"], row["context"]) for row in chunk], batch_size)
-        for index, row in enumerate(chunk):
-            fields = answer_scores.answer_fields(answers, index, predictor.no_answer)
-            text = answer_scores.answer_text(row["context"], fields)
-            yield {"id": row["id"], "prediction": text, **fields}
+        yield from predictor.predict(chunk, batch_size)
     coverage.warn_unknown(predictor.unknown_tokens, predictor.tokens)
 
 

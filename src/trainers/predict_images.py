@@ -27,13 +27,18 @@ class ImagePredictor:
 
     Attributes:
         network: of timm, or one of the user's own.
+        required: keys of the rows of `predict` besides id that may not be missing.
+        columns: names of the columns of its inputs, by key of the rows of `predict`.
         names: [C] ids of the classes.
         prepare: function from an encoded image to uint8 [H, W, 3].
     """
 
+    required = ("image",)
+
     def __init__(self, model: SavedModel) -> None:
         """Load the model."""
         self.model = model
+        self.columns = {"image": "image"}
         self.device = predict.default_device()
         settings = model.module.data_config(model)
         network = load_network(model) if model.is_network else _load_timm(model, settings["image_size"])
@@ -55,6 +60,30 @@ class ImagePredictor:
             batch = augmentation.normalise_batch(batch, self.normalisation)
         with torch.inference_mode(), predict.autocast(self.model, self.device):
             return image_logits(self.network, batch)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        """Return a row for each image, as `predict_images`.
+
+        Args:
+            rows: id, and image, the content of a file.
+            batch_size: images in a forward pass.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        predictions = []
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            top = classification.top_classes(self.logits([self._prepare(row["id"], row["image"]) for row in chunk]))
+            for row, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
+                fields = classification.prediction_fields(probabilities, classes, self.names, "top5")
+                predictions.append({"id": row["id"], **fields, "probabilities": probabilities})
+        return predictions
+
+    def _prepare(self, name: str, content: bytes) -> torch.Tensor:
+        # Pillow raises many kinds of exceptions on broken content.
+        with input_errors(lambda error: f"{name} cannot be read as an image: {decoder.describe_error(error)}"):
+            return self.prepare(content)
 
 
 def _load_timm(model: SavedModel, image_size: int) -> Any:
@@ -87,10 +116,7 @@ def predict_images(
         if not is_new:
             yield from ({"id": str(path)} for path in chunk)
             continue
-        top = classification.top_classes(predictor.logits([_read(path, predictor.prepare) for path in chunk]))
-        for path, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
-            fields = classification.prediction_fields(probabilities, classes, predictor.names, "top5")
-            yield {"id": str(path), **fields, "probabilities": probabilities}
+        yield from predictor.predict([{"id": str(path), "image": _read(path)} for path in chunk], batch_size)
 
 
 def image_paths(files: Sequence[str], stdin: TextIO) -> Iterator[Path]:
@@ -116,7 +142,6 @@ def _make_prepare(settings: Mapping[str, Any]) -> Callable[[bytes], torch.Tensor
     return lambda content: torch.from_numpy(np.array(decoder.decode(content, settings["image_size"], resizing)[0]))
 
 
-def _read(path: Path, prepare: Callable[[bytes], torch.Tensor]) -> torch.Tensor:
-    # Pillow raises many kinds of exceptions on broken content.
+def _read(path: Path) -> bytes:
     with input_errors(lambda error: f"{path} cannot be read as an image: {decoder.describe_error(error)}"):
-        return prepare(read_bytes(str(path)))
+        return read_bytes(str(path))

@@ -1,7 +1,7 @@
 """Prediction for text classification: labels of texts."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import torch
@@ -23,11 +23,15 @@ class TextPredictor:
 
     Attributes:
         network: of transformers, or one of the user's own.
+        required: keys of the rows of `predict` besides id that may not be missing.
+        columns: names of the columns of its inputs, by key of the rows of `predict`.
         names: [C] ids of the classes.
         special: number of special tokens of a text.
         tokens: number of tokens of all texts until now, without special ones.
         unknown_tokens: number of unknown ones.
     """
+
+    required = ("text",)
 
     def __init__(self, model: SavedModel) -> None:
         """Load the model."""
@@ -47,6 +51,8 @@ class TextPredictor:
         if self.max_length < max_length:
             logger.warning("texts are truncated to the positions of the model: %d tokens", self.max_length)
         self.names: list[str] = _class_names(model, self.network)
+        columns = column_names.parse(records.Columns, model.settings["data"]["columns"])
+        self.columns = {"text": columns.text} | ({"pair": columns.text_pair} if columns.text_pair else {})
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> torch.Tensor:
         """Return logits, float32 [N, C], of texts and their second texts ("" for none)."""
@@ -59,6 +65,20 @@ class TextPredictor:
             for indices, batch in predict.length_batches(texts, batch_size, self.device):
                 logits[torch.from_numpy(indices)] = text_logits(self.network, batch).cpu()
         return logits
+
+    def predict(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        """Return a row for each text, as `predict_texts`.
+
+        Args:
+            rows: id, text, and pair, the second text, "" or missing for none.
+            batch_size: texts in a forward pass.
+        """
+        pairs = [(row["text"], row.get("pair") or "") for row in rows]
+        top = classification.top_classes(self.logits(pairs, batch_size))
+        return [
+            {"id": row["id"], **classification.prediction_fields(probabilities, classes, self.names, "top")}
+            for row, probabilities, classes in zip(rows, top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
 
 
 def _class_names(model: SavedModel, network: Any) -> list[str]:
@@ -87,9 +107,7 @@ def predict_texts(
         if not is_new:
             yield from ({"id": row["id"]} for row in chunk)
             continue
-        top = classification.top_classes(predictor.logits([(row["text"], row["pair"]) for row in chunk], batch_size))
-        for row, probabilities, classes in zip(chunk, top.values.tolist(), top.indices.tolist(), strict=True):
-            yield {"id": row["id"], **classification.prediction_fields(probabilities, classes, predictor.names, "top")}
+        yield from predictor.predict(chunk, batch_size)
     coverage.warn_unknown(predictor.unknown_tokens, predictor.tokens)
 
 
