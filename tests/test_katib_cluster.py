@@ -622,6 +622,31 @@ def test_a_trial_without_pods_and_a_suggestion_service_that_fails(api: Api, comm
     assert (code, "the suggestion service refuses the search: Validation failed: gamma" in err) == (6, True)
 
 
+def test_a_search_whose_suggestion_service_is_not_ready_says_so(api: Api, commands: Commands) -> None:
+    assert commands("submit", FILE)[0] == 0
+    start = "has run for 0.5 s: "
+    for status, reason in (
+        (None, "Katib has not started its suggestion service; is Katib's controller running?"),
+        ("False", f"its suggestion service is not ready (pod {NAME}-tpe-1)"),
+        ("True", "its suggestion service is ready, but has suggested nothing"),
+    ):
+        if status:
+            api.pod(NAME, f"{NAME}-tpe-1", {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]})
+        code, _, err = commands("watch", NAME, "--wait-for-start", "0.5s")
+        assert (code, start + reason in err) == (7, True), err
+
+
+def test_a_pipe_has_whole_names(api: Api, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(api)
+    name = f"{NAME}-{'d' * 60}"
+    api.trial(NAME, name, "Running", None, **dict.fromkeys(POINT, "1"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert name in commands("trials", NAME)[1]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert name not in (table := commands("trials", NAME)[1])
+    assert max(map(len, table.splitlines())) <= 80
+
+
 def test_wait_for_start_ends_with_the_reason(api: Api, commands: Commands) -> None:
     filled(api)
     name = f"{NAME}-dddd"

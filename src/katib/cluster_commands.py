@@ -186,7 +186,8 @@ def _because(rows: Sequence[Trial], search_reason: str, reasons: Reasons) -> str
     """Return the first reason known, as the end of a message: `: a-1: the image x cannot be pulled`."""
     waiting = [f"{row.name}: {row.reason}" for row in rows if row.reason and row.status not in ENDED]
     failed = [f"{row.name}: {row.reason}" for row in rows if row.reason and row.status in ENDED]
-    text = next(iter([*filter(None, [search_reason]), *waiting, *failed[-1:], reasons.missing_line()]), "")
+    start = "" if rows else reasons.describe_start()
+    text = next(filter(None, [search_reason, *waiting, *failed[-1:], reasons.missing_line(), start]), "")
     return f": {text}" if text else ""
 
 

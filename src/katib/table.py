@@ -1,5 +1,6 @@
 """Trials as a table, for a terminal or a pipe."""
 
+import os
 import shutil
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ from katib.trials import ENDED, Trial, best_trial
 
 
 def trial_lines(trials: Sequence[Trial], experiment: Experiment, max_rows: int | None = None) -> list[str]:
-    """Return a header and a line for each trial, as wide as the terminal; the best value is marked with *.
+    """Return a header and a line for each trial, as wide as the terminal (in a pipe, as wide as they are); the best value is marked with *.
 
     Args:
         trials: in the order of their start.
@@ -42,7 +43,12 @@ def trial_lines(trials: Sequence[Trial], experiment: Experiment, max_rows: int |
         for trial in rows
     ]
     titles = ["trial", "status", experiment.objective, *header]
-    return terminal.format_table(titles, cells, terminal.terminal_width()).split("\n")
+    return terminal.format_table(titles, cells, _width()).split("\n")
+
+
+def _width() -> int:
+    """Columns of the terminal; a pipe has no end, so that a program finds whole names."""
+    return terminal.terminal_width() if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
 
 
 def status_counts(trials: Sequence[Trial]) -> str:

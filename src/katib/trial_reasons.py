@@ -86,6 +86,19 @@ class Reasons:
         subjects = ", ".join(self.missing)
         return f"{subjects} could not be looked at ({next(iter(self.missing.values()))})" if subjects else ""
 
+    def describe_start(self) -> str:
+        """Return how far a search without trials is: whether its suggestion service has a pod, and whether that is ready."""
+        if not self.looked:
+            return ""
+        pods = [pod for pod in self._pods if _label(pod, SUGGESTION_LABEL) == self._name]
+        if not pods:
+            return "Katib has not started its suggestion service; is Katib's controller running?"
+        conditions = [row for pod in pods for row in (pod.get("status") or {}).get("conditions") or []]
+        if any(row.get("type") == "Ready" and row.get("status") == "True" for row in conditions):
+            return "its suggestion service is ready, but has suggested nothing"
+        name = (pods[-1].get("metadata") or {}).get("name")
+        return f"its suggestion service is not ready (pod {name})"
+
     def _is_stalled(self, value: Mapping[str, Any], trials: Sequence[Trial]) -> bool:
         """Whether the search waits for suggestions, or failed without them."""
         if (failure := condition_message(value, "Failed")) is not None:
