@@ -71,7 +71,7 @@ NOT_RUN = {
     "kubectl port-forward": "needs a cluster",
 }
 # Exit codes of what a model fails that has learned nothing.
-CODES = {r"-m explain .*run=": 5, r"explain=enforce": 5}
+CODES = {r"-m explain .*run=": 5, r"explain=enforce": 5, r"explain calibrate": 2}
 # Only with the other slow tests: pages that take minutes, and such commands of the others.
 SLOW_PAGES = {"README.md", "data.md", "image.md", "models.md", "quality.md"}
 SLOW = re.compile("torchrun|katib run|pipelines (run|submit|status)|explain|register|champion")
