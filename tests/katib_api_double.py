@@ -1,4 +1,5 @@
-"""A small Kubernetes API server on loopback: Experiments, trials, pods, events and logs, watches, and faults on demand.
+"""A small Kubernetes API server on loopback: Experiments, trials, OptimizationJobs, TrainJobs, pods, events and logs, watches,
+and faults on demand.
 
 It speaks what the real one speaks: status objects for errors, plain text for kinds that it does not know, a JSON object a
 line for watches, 410 for versions that are too old, and 403 for what a role does not permit. In the foreground a deleted
@@ -19,6 +20,8 @@ import yaml
 
 ROOT = "/apis/kubeflow.org/v1beta1/namespaces/"
 KINDS = "experiments|trials|suggestions"
+TRAINER = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/"
+TRAINER_KINDS = "trainingruntimes|optimizationjobs|trainjobs"
 # Messages of a trial's conditions, as Katib 0.19 writes them.
 MESSAGES = {
     "Failed": "Trial has failed. Job message: Job has reached the specified backoff limit",
@@ -250,7 +253,7 @@ class Api:
         if found and not self.has_katib:
             return 404, None
         found = found or re.fullmatch(
-            r"/(?:api|apis/trainer.kubeflow.org)/v1(?:alpha1)?/namespaces/([^/]+)/(pods|events|trainingruntimes)(?:/([^/]+))?",
+            rf"(?:/api/v1/namespaces/|{TRAINER})([^/]+)/(pods|events|{TRAINER_KINDS})(?:/([^/]+))?",
             path,
         )
         if not found:
@@ -271,7 +274,8 @@ class Api:
             name = body["metadata"]["name"]
             if (kind, namespace, name) in self.objects:
                 return 409, f'{kind}.kubeflow.org "{name}" already exists'
-            body["spec"].setdefault("resumePolicy", "Never")  # as the webhook adds its defaults
+            if kind == "experiments":
+                body["spec"].setdefault("resumePolicy", "Never")  # as the webhook adds its defaults
             if query.get("dryRun") == "All":
                 return 201, body
             self.put(kind, namespace, body)
@@ -289,26 +293,33 @@ class Api:
 
     def _collect_garbage(self) -> None:
         """Deletes what deleted Experiments own, after `lingers` reads; never while one of them waits for it."""
-        if any((kind, name) == ("experiments", name_) for kind, _, name_ in self.objects for name in self.deleted):
+        searches = ("experiments", "optimizationjobs")
+        if any(kind in searches and name in self.deleted for kind, _, name in self.objects):
             return
         if self.lingers:
             self.lingers -= 1
             return
         for key, value in list(self.objects.items()):
-            if (value["metadata"].get("labels") or {}).get(LABEL) in self.deleted:
+            owners = [row["name"] for row in value["metadata"].get("ownerReferences", [])]
+            owners.append((value["metadata"].get("labels") or {}).get(LABEL))
+            if self.deleted.intersection(owners):
                 del self.objects[key]
 
     def _selected(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
-        label, _, wanted = query.get("labelSelector", "").partition("=")
+        label, sign, wanted = query.get("labelSelector", "").partition("=")
         return [
             value
             for (kind_, namespace_, _), value in list(self.objects.items())
             if (kind_, namespace_) == (kind, namespace)
-            and (not label or (value["metadata"].get("labels") or {}).get(label) == wanted)
+            and (
+                not label
+                or (value["metadata"].get("labels") or {}).get(label)
+                in ([wanted] if sign else value["metadata"].get("labels", {}).values())
+            )
         ]
 
     def _watch(self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
-        found = re.fullmatch(rf"{re.escape(ROOT)}([^/]+)/({KINDS})", path)
+        found = re.fullmatch(rf"(?:{re.escape(ROOT)}|{TRAINER})([^/]+)/({KINDS}|{TRAINER_KINDS})", path)
         since = int(query.get("resourceVersion") or 0)
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")

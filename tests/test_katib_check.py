@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config import checked_json
-from katib import check, composition, documents, hyperband, shell_command, shell_parser
+from katib import check, composition, documents, hyperband, optimization_check, shell_command, shell_parser
 from katib.experiment import Experiment, Parameter
 from katib.search_space import probe_points
 
@@ -626,7 +626,8 @@ def test_verdicts_on_shell_forms_are_those_of_a_real_katib(form: str) -> None:
 
 def test_every_rule_is_tested() -> None:
     # Not YAML, no kubernetes package, repeated keys: below; a large search space: tests/test_limits.py; secrets: tests/test_secrets.py.
-    elsewhere = {"K001", "K003", "K005", "K201", "K315"}
+    # OptimizationJobs: tests/test_optimization_job.py.
+    elsewhere = {"K001", "K003", "K005", "K201", "K315"} | {rule.code for rule in optimization_check.ALL_RULES}
     assert {code for code, _ in BROKEN} | elsewhere == set(check.TITLES)
 
 

@@ -1,4 +1,4 @@
-"""`python -m katib check|run|new|submit|watch|best|trials|delete|stop`."""
+"""`python -m katib check|run|new|convert|submit|watch|best|trials|delete|stop`."""
 
 import sys
 from pathlib import Path
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_run(commands)
     _add_new(commands)
+    _add_convert(commands)
     _add_cluster_commands(commands)
     _add_stop(commands)
     return parser
@@ -45,11 +46,11 @@ def _add_check(commands: Any) -> None:
     parser = command.add_command(
         commands,
         "check",
-        "find errors in Experiments, without a cluster",
-        "Report what Katib would refuse, what it would accept but cannot work, and what works badly. Compose the trials' "
+        "find errors in Experiments and OptimizationJobs, without a cluster",
+        "Report what Katib or Trainer would refuse, what it would accept but cannot work, and what works badly. Compose the trials' "
         "train.py command line over the search space. Exit code 2 if there are errors.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="YAML with one or more Experiments; - reads stdin")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="YAML with one or more searches; - reads stdin")
     parser.add_argument(
         "--format", choices=("text", "json", "sarif"), default="text", help="output format (default: text)"
     )
@@ -61,6 +62,8 @@ def _check(args: argparse.Namespace) -> int:
     from config.numbers import format_count
     from katib import findings
     from katib.check import TITLES, check
+    from katib.optimization_check import CONTROLLER_RULE
+    from katib.optimization_job import KIND
 
     checked, rows = check(args.files)
     if args.format == "json":
@@ -71,8 +74,11 @@ def _check(args: argparse.Namespace) -> int:
         print(findings.format_text(rows))
     counts = {level: sum(finding.level == level for finding in rows) for level in ("error", "warning")}
     levels = ("error", "warning") if args.strict else ("error",)
-    refused = sum(any(row.level in levels for row in experiment_rows) for experiment_rows in checked)
-    summary = format_count(len(checked), "Experiment") + " checked" + (f" and {refused} refused" if refused else "")
+    refused = sum(any(row.level in levels for row in search_rows) for search_rows in checked)
+    jobs = sum(any(row.code == CONTROLLER_RULE.code for row in search_rows) for search_rows in checked)
+    names = [format_count(len(checked) - jobs, "Experiment")] * (len(checked) > jobs or not jobs)
+    names += [format_count(jobs, KIND)] * (jobs > 0)
+    summary = " and ".join(names) + " checked" + (f" and {refused} refused" if refused else "")
     print(", ".join([summary, *(format_count(number, level) for level, number in counts.items())]), file=sys.stderr)
     return 2 if any(counts[level] for level in levels) or not checked else 0
 
@@ -81,13 +87,13 @@ def _add_run(commands: Any) -> None:
     parser = command.add_command(
         commands,
         "run",
-        "run an Experiment on this machine, without a cluster",
+        "run an Experiment or OptimizationJob on this machine, without a cluster",
         "Optuna suggests the parameters; substitution, command wrapper, metrics collector, early stopping and statuses are "
         "Katib's. The same command resumes an interrupted search without repeating finished trials.",
         "python -m katib run katib/questions-tpe.yaml model=bert_tiny data=squad_sample",
         "python -m katib run [OPTIONS] FILE [OVERRIDE ...]",
     )
-    parser.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
+    parser.add_argument("file", metavar="FILE", help="YAML with one search; - reads stdin")
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="added to the train.py command line of all trials"
     )
@@ -126,7 +132,13 @@ def _add_new(commands: Any) -> None:
         "python -m katib new [OPTIONS] OVERRIDE [OVERRIDE ...]\n       python -m katib new --again FILE [FILE ...]",
     )
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="key=value or key=distribution")
-    parser.add_argument("--name", metavar="NAME", help="name of the Experiment (default: task and algorithm)")
+    parser.add_argument(
+        "--to",
+        choices=("Experiment", "OptimizationJob"),
+        default="Experiment",
+        help="kind of search: Katib's, or Kubeflow Trainer's, which no release runs yet (default: Experiment)",
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the search (default: task and algorithm)")
     parser.add_argument(
         "--algorithm", default="random", metavar="NAME", help="algorithm, as Katib names it (default: random)"
     )
@@ -200,9 +212,11 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         arguments: the arguments after `new`, to record in the file.
     """
     from katib import findings, manifest
-    from katib.check import check_experiment
+    from katib.check import check_search
+    from katib.convert import job_manifest
     from katib.documents import parse
     from katib.experiment import Experiment
+    from katib.optimization_job import KIND
     from katib.resources import Resources
 
     if secrets := [word.partition("=")[0] for word in args.overrides if mask_override(word) != word]:
@@ -222,6 +236,10 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
             raise InputError(f"--setting {setting}: write NAME=VALUE")
         settings[name] = value
     words = [word for word in arguments if word not in ("-o", "--output", args.output)]
+    if args.to == KIND:
+        if args.kind == "PyTorchJob":
+            raise InputError("--kind PyTorchJob: the trials of an OptimizationJob are TrainJobs; leave --kind out")
+        args.kind, args.processes = "TrainJob", args.processes or 1
     counts = {name: min(getattr(args, name), args.max_trials) for name in ("max_trials", "parallel", "max_failed")}
     options = ("goal", "stop_early", "collector", "kind", "retries", "title")
     request = manifest.build_request(
@@ -239,17 +257,40 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     )
     file = args.output or f"{request.name}.yaml"
     text = manifest.format_manifest(request, file)
-    rows = [finding for document in parse(text, file) for finding in check_experiment(Experiment(document))]
+    if args.to == KIND:
+        text = job_manifest(text, file)
+    rows = [finding for document in parse(text, file) for finding in check_search(Experiment(document))]
     if rows:
         print(findings.format_text(rows), file=sys.stderr)
     if any(finding.level == "error" for finding in rows):
-        raise InputError(f"{file} was not written: the Experiment has errors; change the overrides or options")
+        raise InputError(f"{file} was not written: the {args.to} has errors; change the overrides or options")
     if args.output:
         files.write_text(args.output, text)
         print(f"isotrain: wrote {args.output}", file=sys.stderr)
     else:
         print(text, end="")
     return 0
+
+
+def _add_convert(commands: Any) -> None:
+    parser = command.add_command(
+        commands,
+        "convert",
+        "write an Experiment as an OptimizationJob of Kubeflow Trainer, or back",
+        "What the other kind cannot express is refused with exit code 2 (error), what is lost or different is said (warning, "
+        "note). The file is checked before and after it is converted.",
+        "python -m katib convert search.yaml --to OptimizationJob -o job.yaml",
+    )
+    parser.add_argument("file", metavar="FILE", help="YAML with one Experiment or OptimizationJob; - reads stdin")
+    parser.add_argument("--to", required=True, choices=("Experiment", "OptimizationJob"), help="kind to write")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
+    parser.set_defaults(function=_convert)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from katib.convert import convert
+
+    return convert(args)
 
 
 def _add_cluster_commands(commands: Any) -> None:
@@ -260,12 +301,12 @@ def _add_cluster_commands(commands: Any) -> None:
         parser.set_defaults(function=lambda args: _call_cluster_command(name, args))
         return parser
 
-    submit = add("submit", "check an Experiment and create it on a cluster", "If the same one exists, attach to it.")
-    submit.add_argument("file", metavar="FILE", help="YAML with one Experiment; - reads stdin")
+    submit = add("submit", "check a search and create it on a cluster", "If the same one exists, attach to it.")
+    submit.add_argument("file", metavar="FILE", help="YAML with one Experiment or OptimizationJob; - reads stdin")
     submit.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="added to the train.py command line of all trials"
     )
-    submit.add_argument("--name", metavar="NAME", help="name of the Experiment (default: the file's)")
+    submit.add_argument("--name", metavar="NAME", help="name of the search (default: the file's)")
     submit.add_argument("--max-trials", type=int, metavar="N", help="replaces maxTrialCount")
     submit.add_argument("--image", help="image of the trials (default: the file's)")
     _add_resources(submit, *["the file's"] * 3)
@@ -279,19 +320,21 @@ def _add_cluster_commands(commands: Any) -> None:
     }
     submit.add_argument("--wait-for-start", **wait_for_start)
     submit.add_argument("--no-check", action="store_true", help="create it even if `check` finds errors")
-    watch = add("watch", "show a live table of an Experiment's trials", "Exit code 6 if the Experiment fails.")
-    watch.add_argument("name", metavar="NAME", help="name of the Experiment")
+    watch = add("watch", "show a live table of a search's trials", "Exit code 6 if the search fails.")
+    watch.add_argument("name", metavar="NAME", help="name of the Experiment or OptimizationJob")
     watch.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit; exit code 7 (default: none)")
     watch.add_argument("--wait-for-start", **wait_for_start)
-    best = add("best", "print an Experiment's best assignments as Hydra overrides")
-    best.add_argument("name", metavar="NAME", help="name of the Experiment, or a search folder of `run`")
+    best = add("best", "print a search's best assignments as Hydra overrides")
+    best.add_argument(
+        "name", metavar="NAME", help="name of the Experiment or OptimizationJob, or a search folder of `run`"
+    )
     best.add_argument("--json", action="store_true", help="print value, overrides and the train.py command as JSON")
-    trials = add("trials", "list the trials of an Experiment on a cluster")
-    trials.add_argument("name", metavar="NAME", help="name of the Experiment")
+    trials = add("trials", "list the trials of a search on a cluster")
+    trials.add_argument("name", metavar="NAME", help="name of the Experiment or OptimizationJob")
     trials.add_argument("--json", action="store_true", help="print one JSON object per line")
     trials.add_argument("--report", metavar="FILE", help="also write the HTML report that `run` writes")
-    delete = add("delete", "delete an Experiment with its trials, and wait until their pods are gone")
-    delete.add_argument("name", metavar="NAME", help="name of the Experiment")
+    delete = add("delete", "delete a search with its trials, and wait until their pods are gone")
+    delete.add_argument("name", metavar="NAME", help="name of the Experiment or OptimizationJob")
     delete.add_argument("--unfinished", action="store_true", help="only if it has not ended")
     delete.add_argument(
         "--timeout", type=float, default=180, metavar="SECONDS", help="maximum time to wait (default: 180)"

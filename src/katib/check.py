@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from config.errors import InputError
 from katib import (
     composition,
+    optimization_check,
     rules_advice,
     rules_algorithm,
     rules_command,
@@ -18,6 +19,7 @@ from katib import (
 from katib.documents import YamlPath, read
 from katib.experiment import SPEC, TRIAL, Experiment
 from katib.findings import Finding, build_finding
+from katib.optimization_job import is_optimization_job
 
 RULES = (
     *rules_webhook.RULES,
@@ -39,17 +41,18 @@ TITLES = {
     "K005": "the search space is of a size that can be checked",
     **{rule.code: rule.title for rule in RULES},
     **composition.TITLES,
+    **{rule.code: rule.title for rule in optimization_check.ALL_RULES},
 }
 
 
 def check(files: Sequence[str]) -> tuple[list[list[Finding]], list[Finding]]:
-    """Read files and apply every rule.
+    """Read files and apply every rule, to Experiments and OptimizationJobs.
 
     Args:
         files: YAML files of one or more documents each; `-` is standard input.
 
     Returns:
-        The findings of each Experiment, and all findings in the order of files and lines.
+        The findings of each search, and all findings in the order of files and lines.
     """
     checked: list[list[Finding]] = []
     findings: list[Finding] = []
@@ -67,11 +70,12 @@ def check(files: Sequence[str]) -> tuple[list[list[Finding]], list[Finding]]:
         for document in documents:
             experiment = Experiment(document)
             kind, version = experiment.get("kind"), str(experiment.get("apiVersion"))
-            if kind != "Experiment" or not version.startswith("kubeflow.org/"):
+            is_experiment = kind == "Experiment" and version.startswith("kubeflow.org/")
+            if not is_experiment and not is_optimization_job(document.value):
                 message = f"skipped: {kind or 'the document'} is not an Experiment of kubeflow.org"
                 findings.append(build_finding(experiment, "K002", "note", ("kind",), message))
                 continue
-            checked.append(check_experiment(experiment))
+            checked.append(check_search(experiment))
             findings += checked[-1]
     if checked and importlib.util.find_spec("kubernetes") is None:
         message = "fields of Jobs and containers were not checked: the package kubernetes is not installed"
@@ -79,6 +83,12 @@ def check(files: Sequence[str]) -> tuple[list[list[Finding]], list[Finding]]:
         findings.append(Finding("K003", "note", files[0], 1, "", message, fix))
     composition.save_cache()
     return checked, findings
+
+
+def check_search(search: Experiment) -> list[Finding]:
+    """Return the findings of one Experiment or OptimizationJob, by line."""
+    is_job = is_optimization_job(search.value)
+    return optimization_check.check_job(search) if is_job else check_experiment(search)
 
 
 def check_experiment(experiment: Experiment) -> list[Finding]:

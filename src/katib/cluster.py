@@ -25,7 +25,15 @@ class Cluster:
 
     Attributes:
         api: connection to the namespace.
+        kind, resource: of the searches.
+        trial_label: label of a pod with the name of its trial.
+        has_suggestions: whether a Suggestion and its service stand behind a search.
     """
+
+    kind = "Experiment"
+    resource = EXPERIMENTS
+    trial_label = "katib.kubeflow.org/trial"
+    has_suggestions = True
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         """Connect, as `cluster.api.connect`.
@@ -38,11 +46,15 @@ class Cluster:
 
     def find_experiment(self, name: str) -> dict[str, Any] | None:
         """Return an Experiment's object; None if it does not exist."""
-        return self.api.find(EXPERIMENTS, name)
+        return self.find_object(name)
+
+    def find_object(self, name: str) -> dict[str, Any] | None:
+        """Return a search as the cluster stores it; None if it does not exist."""
+        return self.api.find(self.resource, name)
 
     def missing_experiment(self, name: str) -> InputError:
         """Return the exception for an Experiment that does not exist."""
-        return InputError(f"the namespace {self.namespace} has no Experiment {name}; choose another --namespace")
+        return InputError(f"the namespace {self.namespace} has no {self.kind} {name}; choose another --namespace")
 
     def create(self, value: dict[str, Any]) -> None:
         """Create an Experiment through the SDK.
@@ -67,12 +79,12 @@ class Cluster:
             InputError: it refuses the Experiment, or has no Katib.
             UnreachableError: it does not respond.
         """
-        action = f"create the Experiment {value['metadata']['name']}"
-        self.api.request(action, "POST", self.api.path(EXPERIMENTS), {"dryRun": "All"}, value)
+        action = f"create the {self.kind} {value['metadata']['name']}"
+        self.api.request(action, "POST", self.api.path(self.resource), {"dryRun": "All"}, value)
 
     def delete(self, name: str) -> bool:
         """Delete an Experiment in the background, and so its trials and their workloads; False if there is none."""
-        return self.api.delete(EXPERIMENTS, name)
+        return self.api.delete(self.resource, name)
 
     def find_remains(self, name: str) -> tuple[str, str]:
         """Return what is left of a deleted Experiment.
@@ -80,7 +92,7 @@ class Cluster:
         Returns:
             The objects that still exist, "" if none does; and why pods could not be looked at, "" if they could.
         """
-        selector = f"{EXPERIMENT_LABEL}={name}"
+        selector = self.pod_selector(name)
         remains = [f"the Experiment {name}"] if self.find_experiment(name) is not None else []
         if trials := self.list_trials(name)[0]:
             remains.append(f"{format_count(len(trials), 'trial')}")
@@ -112,6 +124,10 @@ class Cluster:
             return self.api.find(RUNTIMES, name) is not None
         except ForbiddenError:
             return None
+
+    def pod_selector(self, name: str) -> str:
+        """Return the label selector of the pods of an Experiment."""
+        return f"{EXPERIMENT_LABEL}={name}"
 
     def list_trials(self, name: str) -> tuple[list[dict[str, Any]], str]:
         """Return the trial objects of an Experiment by age, and the version of the list, for `wait_for_change`."""

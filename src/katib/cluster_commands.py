@@ -19,6 +19,11 @@ from katib.cluster import COLLECTOR_LABEL, Cluster, experiment_condition, parse_
 from katib.documents import Document
 from katib.experiment import TEMPLATE, Experiment
 from katib.experiment_changes import change_experiment
+from katib.experiment_from_job import build_experiment
+from katib.optimization_changes import change_job
+from katib.optimization_check import NO_CONTROLLER, NO_CONTROLLER_FIX
+from katib.optimization_cluster import JobCluster, connect_to
+from katib.optimization_job import is_optimization_job
 from katib.resources import Resources, change_resources
 from katib.rules_jobs import RUNTIME
 from katib.run import FAILED_EXIT_CODE, load_checked, train_command
@@ -32,7 +37,7 @@ COMPLETED = ("Succeeded", "Failed")
 
 
 def submit(args: argparse.Namespace) -> int:
-    """Check an Experiment and create it; attach to an existing one that is the same."""
+    """Check a search and create it; attach to an existing one that is the same."""
     if args.wait_for_start is not None and not args.watch:
         raise InputError("--wait-for-start waits for trials, as --watch does: add --watch")
     resources = Resources(args.cpu, args.memory, args.gpus)
@@ -42,46 +47,53 @@ def submit(args: argparse.Namespace) -> int:
         change_resources(changed, resources)
         return changed
 
-    experiment = load_checked(args.file, args.no_check, change)
-    cluster = Cluster(args.context, args.namespace or experiment.get("metadata", "namespace"))
-    if cluster.has_collector_label() is False:
+    def change_search(search: Experiment) -> Experiment:
+        if not is_optimization_job(search.value):
+            return change(search)
+        changes = (args.overrides, args.name, args.max_trials, args.image, resources != Resources())
+        return change_job(search, change) if any(changes) else search
+
+    search = load_checked(args.file, args.no_check, change_search)
+    is_job = is_optimization_job(search.value)
+    cluster = (JobCluster if is_job else Cluster)(args.context, args.namespace or search.get("metadata", "namespace"))
+    kind, name = cluster.kind, search.name
+    if not is_job and cluster.has_collector_label() is False:
         raise InputError(
             f"Katib does not collect metrics in the namespace {cluster.namespace}; kubectl label namespace "
             f"{cluster.namespace} {COLLECTOR_LABEL}=enabled"
         )
-    _check_runtime(cluster, experiment)
-    value = {**experiment.value, "metadata": {**experiment.mapping("metadata"), "namespace": cluster.namespace}}
-    existing = cluster.find_experiment(experiment.name)
+    _check_runtime(cluster, build_experiment(search)[0] if is_job else search)
+    value = {**search.value, "metadata": {**search.mapping("metadata"), "namespace": cluster.namespace}}
+    existing = cluster.find_object(name)
     if args.dry_run and existing is None:
         cluster.check_create(value)
-        print(
-            f"isotrain: {cluster.namespace} accepts the Experiment {experiment.name}; nothing created", file=sys.stderr
-        )
+        print(f"isotrain: {cluster.namespace} accepts the {kind} {name}; nothing created", file=sys.stderr)
         return 0
     if existing is None:
         try:
             cluster.create(value)
         except ApiStatusError as status:
             # 409: another process was faster, or our request succeeded and its response was lost.
-            existing = cluster.find_experiment(experiment.name) if status.code == 409 else None
+            existing = cluster.find_object(name) if status.code == 409 else None
             if existing is None:
                 raise
     if existing is None:
-        print(f"isotrain: created the Experiment {experiment.name} in {cluster.namespace}", file=sys.stderr)
-    elif differences := list(_differences(experiment.value["spec"], existing["spec"], "spec")):
+        print(f"isotrain: created the {kind} {name} in {cluster.namespace}", file=sys.stderr)
+    elif differences := list(_differences(search.value["spec"], existing["spec"], "spec")):
         raise InputError(
-            f"the namespace {cluster.namespace} has another Experiment {experiment.name}, which differs in "
+            f"the namespace {cluster.namespace} has another {kind} {name}, which differs in "
             f"{', '.join(differences[:5])}; choose another --name, or delete it"
         )
     else:
-        print(f"isotrain: the same Experiment {experiment.name} exists already; attached to it", file=sys.stderr)
+        print(f"isotrain: the same {kind} {name} exists already; attached to it", file=sys.stderr)
+    if is_job and not (existing or {}).get("status"):
+        print(f"isotrain: {NO_CONTROLLER}; {NO_CONTROLLER_FIX}", file=sys.stderr)
     if args.dry_run:
         return 0
     if not args.watch:
-        command = f"python -m katib watch {experiment.name} -n {cluster.namespace}"
-        print(f"isotrain: watch it with {command}", file=sys.stderr)
+        print(f"isotrain: watch it with python -m katib watch {name} -n {cluster.namespace}", file=sys.stderr)
         return 0
-    return _watch(cluster, experiment.name, args.timeout, args.wait_for_start)
+    return _watch(cluster, name, args.timeout, args.wait_for_start)
 
 
 def _check_runtime(cluster: Cluster, experiment: Experiment) -> None:
@@ -96,7 +108,7 @@ def _check_runtime(cluster: Cluster, experiment: Experiment) -> None:
 
 def watch(args: argparse.Namespace) -> int:
     """Show a live table of trials until the Experiment is completed."""
-    return _watch(Cluster(args.context, args.namespace), args.name, args.timeout, args.wait_for_start)
+    return _watch(connect_to(args.context, args.namespace, args.name), args.name, args.timeout, args.wait_for_start)
 
 
 def _watch(cluster: Cluster, name: str, timeout: float | None, wait_for_start: float | None) -> int:
@@ -198,7 +210,7 @@ def best(args: argparse.Namespace) -> int:
         experiment, trial = local, best_trial(read_trials(Path(args.name)), local.maximize)
         reason = next((f": {row.name}: {row.reason}" for row in read_trials(Path(args.name)) if row.reason), "")
     else:
-        cluster = Cluster(args.context, args.namespace)
+        cluster = connect_to(args.context, args.namespace, args.name)
         value, experiment = _load_experiment(cluster, args.name)
         trial, reason = _optimal_trial(value, experiment), ""
         if trial is None:
@@ -230,7 +242,7 @@ def trials(args: argparse.Namespace) -> int:
     """List the trials as a table, as JSON lines, or as a report."""
     if args.report:
         check_page(args.report)
-    cluster = Cluster(args.context, args.namespace)
+    cluster = connect_to(args.context, args.namespace, args.name)
     value, experiment = _load_experiment(cluster, args.name)
     reasons, items = Reasons(cluster, value), cluster.list_trials(args.name)[0]
     rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in items])
@@ -252,12 +264,12 @@ def trials(args: argparse.Namespace) -> int:
 
 def delete(args: argparse.Namespace) -> int:
     """Delete an Experiment, and wait until it, its trials and their pods do not exist any more."""
-    cluster = Cluster(args.context, args.namespace)
+    cluster = connect_to(args.context, args.namespace, args.name)
     if args.unfinished:
         value = cluster.find_experiment(args.name)
         condition = experiment_condition(value)[0] if value is not None else "not there"
         if value is None or condition in COMPLETED:
-            print(f"isotrain: nothing to delete: the Experiment {args.name} is {condition}", file=sys.stderr)
+            print(f"isotrain: nothing to delete: the {cluster.kind} {args.name} is {condition}", file=sys.stderr)
             return 0
     if not cluster.delete(args.name) and not cluster.find_remains(args.name)[0]:
         raise cluster.missing_experiment(args.name)
@@ -272,7 +284,7 @@ def delete(args: argparse.Namespace) -> int:
                 "checkpoint, repeat the command to wait for it"
             )
         time.sleep(1)
-    print(f"isotrain: deleted the Experiment {args.name} from {cluster.namespace}", file=sys.stderr)
+    print(f"isotrain: deleted the {cluster.kind} {args.name} from {cluster.namespace}", file=sys.stderr)
     if unknown:
         print(f"isotrain: its pods could not be looked at, and may still end: {unknown}", file=sys.stderr)
     return 0

@@ -168,6 +168,33 @@ def format_path(path: YamlPath) -> str:
     return text
 
 
+def string_dumper() -> type[yaml.SafeDumper]:
+    """Return a dumper that quotes the strings which Kubernetes would read as another type; long lines are folded."""
+
+    class Dumper(yaml.SafeDumper):
+        yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            super().increase_indent(flow, False)  # the dashes of a list, too
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = '"' if dumper.resolve(yaml.ScalarNode, text, (True, False)) != _tag("str") else None
+        if len(text) > 80 and re.fullmatch(r"\S+( \S+)+", text):
+            style = ">"
+        return dumper.represent_scalar(_tag("str"), text, style=style)
+
+    def represent_number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
+        return dumper.represent_scalar(_tag("float"), repr(number))
+
+    Dumper.add_representer(str, represent)
+    Dumper.add_representer(int, represent_number)
+    Dumper.add_representer(float, represent_number)
+    return Dumper
+
+
 def _collect_lines(
     loader: _Loader, node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int], repeated: list[YamlPath]
 ) -> None:

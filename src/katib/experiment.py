@@ -286,6 +286,12 @@ def container_words(container: Mapping[str, Any]) -> list[str]:
     return [_to_text(word) for part in parts if isinstance(part, list) for word in part]
 
 
+def trial_parameter(name: str) -> str:
+    """Return a trial parameter's name: the parameter's without dots, `optim.lr` as optimLr."""
+    first, *rest = re.findall(r"[A-Za-z0-9]+", name) or ["parameter"]
+    return str(first) + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
 def default_condition(kind: str, key: str) -> str:
     """Return the default successCondition or failureCondition (the key) of a workload; "" if Katib has none."""
     success = "Complete" if kind in ("Job", "TrainJob") else "Succeeded"

@@ -10,7 +10,7 @@ from typing import Any
 
 from config import tasks
 from config.errors import ContractError, DivergenceError, ExplanationError, InputError, is_hydra_error
-from katib.experiment import Parameter
+from katib.experiment import Parameter, trial_parameter
 from katib.resources import DEFAULTS, Resources
 from katib.rules_jobs import RUNTIME
 from katib.search_space import USAGE, probe_points, split_overrides
@@ -171,7 +171,7 @@ def format_manifest(request: ExperimentRequest, file: str) -> str:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
     )
-    environment.filters |= {"quoted": json.dumps, "trial_parameter": _trial_parameter, "amount": _amount}
+    environment.filters |= {"quoted": json.dumps, "trial_parameter": trial_parameter, "amount": _amount}
     names = ", ".join(parameter.name for parameter in request.parameters)
     template = Path(__file__).with_name("experiment.yaml.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -211,12 +211,6 @@ def _fold(words: Sequence[str], indent: str = "") -> list[str]:
     return lines
 
 
-def _trial_parameter(name: str) -> str:
-    """Return a trial parameter's name: the key without dots, `optim.lr` as optimLr."""
-    first, *rest = re.findall(r"[A-Za-z0-9]+", name)
-    return str(first) + "".join(word[:1].upper() + word[1:] for word in rest)
-
-
 def _amount(text: str) -> str:
     """Return a quantity as YAML: 500m and 4Gi as they are, numbers in quotes."""
     return text if re.fullmatch(r"\d+(m|[KMGTPE]i)", text) else json.dumps(text)
@@ -225,7 +219,7 @@ def _amount(text: str) -> str:
 def _trial_words(request: ExperimentRequest) -> list[str]:
     """Return the trial's shell line in words: train.py with overrides, parameters and the run folder."""
     names = [parameter.name for parameter in request.parameters]
-    overrides = [*request.overrides, *(f"{name}=${{trialParameters.{_trial_parameter(name)}}}" for name in names)]
+    overrides = [*request.overrides, *(f"{name}=${{trialParameters.{trial_parameter(name)}}}" for name in names)]
     if request.algorithm == "hyperband":  # which waits forever for a failed trial
         overrides.append("trainer.on_divergence=report_worst")
     if request.algorithm == "pbt":

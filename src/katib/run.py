@@ -14,9 +14,11 @@ from config.masking import MASK, mask_shell
 from config.numbers import format_count, format_number
 from config.output_paths import refuse_url
 from katib import findings, report, table
-from katib.check import check_experiment
+from katib.check import check_search
 from katib.documents import read
 from katib.experiment import Experiment, trial_command
+from katib.experiment_from_job import build_experiment
+from katib.optimization_job import is_optimization_job
 from katib.search import Search
 from katib.shell_command import WRAPPED, takes_overrides, train_overrides
 from katib.trials import Trial
@@ -38,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         0 if the Experiment Succeeded, 6 if it Failed.
     """
     experiment = load_checked(args.file, args.no_check, accepted=CLUSTER_CODES)
+    if is_optimization_job(experiment.value):
+        experiment = as_experiment(experiment)
     for name in ("max_trials", "parallel", "deadline"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -108,7 +112,7 @@ def load_checked(
     change: Callable[[Experiment], Experiment] = lambda experiment: experiment,
     accepted: Sequence[str] = (),
 ) -> Experiment:
-    """Load the Experiment of a file, and print the findings of `check`.
+    """Load the Experiment or the OptimizationJob of a file, and print the findings of `check`.
 
     Args:
         file: path of the file; `-` reads standard input.
@@ -117,18 +121,41 @@ def load_checked(
         accepted: codes of errors that are printed and do not count.
 
     Raises:
-        InputError: the file does not have exactly one Experiment, or it has errors.
+        InputError: the file does not have exactly one, or it has errors.
     """
-    experiments = [row for document in read(file) if (row := Experiment(document)).get("kind") == "Experiment"]
-    if len(experiments) != 1:
-        raise InputError(f"{file} must have exactly one Experiment, got {len(experiments)}")
-    experiment = change(experiments[0])
-    problems = [finding for finding in check_experiment(experiment) if finding.level != "note"]
+    search = change(load_search(file))
+    problems = [finding for finding in check_search(search) if finding.level != "note"]
     if problems:
         print(findings.format_text(problems), file=sys.stderr)
     errors = sum(finding.level == "error" and finding.code not in accepted for finding in problems)
     if errors and not no_check:
         raise InputError(f"{file} has {format_count(errors, 'error')}: fix the file, or add --no-check")
+    return search
+
+
+def load_search(file: str) -> Experiment:
+    """Load the Experiment or the OptimizationJob of a file, without checking it.
+
+    Raises:
+        InputError: the file does not have exactly one.
+    """
+    documents = [document for document in read(file) if isinstance(document.value, dict)]
+    searches = [row for row in documents if row.value.get("kind") == "Experiment" or is_optimization_job(row.value)]
+    if len(searches) != 1:
+        raise InputError(f"{file} must have exactly one Experiment, got {len(searches)}")
+    return Experiment(searches[0])
+
+
+def as_experiment(job: Experiment) -> Experiment:
+    """Return the Experiment that searches as an OptimizationJob does.
+
+    Raises:
+        InputError: Katib's algorithm cannot search so.
+    """
+    experiment, differences = build_experiment(job)
+    for level, path, message, fix in differences:
+        if level == "error":
+            raise InputError(f"{job.document.file}:{job.document.line(path)}: {message}; {fix}")
     return experiment
 
 

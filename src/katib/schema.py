@@ -98,7 +98,7 @@ def unknown_fields(value: Any, schema: Any, path: YamlPath = ()) -> Iterator[Pro
     elif isinstance(schema, dict) and isinstance(value, dict):
         for key, child in value.items():
             if key not in schema:
-                yield _unknown_field((*path, str(key)), "Katib", schema)
+                yield unknown_field((*path, str(key)), "Katib", schema)
             else:
                 yield from unknown_fields(child, schema[key], (*path, key))
 
@@ -194,7 +194,7 @@ def _unknown_object_field(path: YamlPath, kind: str, types: Mapping[str, str]) -
     name = f"{kind}.{path[-1]}"
     if name.startswith("TrainJobSpec.") and name in REMOVED_FIELDS:
         return
-    _, message, fix = _unknown_field(path, short_name(kind), types)
+    _, message, fix = unknown_field(path, short_name(kind), types)
     if name in REMOVED_FIELDS:
         message, fix = f"{message} any more, which {REMOVED_FIELDS[name][0]} had", f"use {REMOVED_FIELDS[name][1]}"
     yield path, f"{message} (checked against {api_name(kind)})", fix
@@ -265,7 +265,14 @@ def _wrong_type(path: YamlPath, value: Any, type_name: str) -> Problem:
     return path, f"the value must be {_TYPE_NAMES[type_name]}, got {value!r}", fix
 
 
-def _unknown_field(path: YamlPath, owner: str, names: Iterable[str]) -> Problem:
+def unknown_field(path: YamlPath, owner: str, names: Iterable[str]) -> Problem:
+    """Return the problem of a field that an object does not have.
+
+    Args:
+        path: path of the field.
+        owner: the object, for the message.
+        names: fields that it has.
+    """
     similar = difflib.get_close_matches(str(path[-1]), list(names), n=1)
     fix = f"use {similar[0]}" if similar else f"remove it, or use one of {', '.join(sorted(names))}"
     return path, f"{owner} has no field {path[-1]}", fix

@@ -15,10 +15,9 @@ from cluster.reasons import (
     workload_reason,
 )
 from config.errors import InputError, UnreachableError
-from katib.cluster import EXPERIMENT_LABEL, SUGGESTIONS, Cluster, condition_message
+from katib.cluster import SUGGESTIONS, Cluster, condition_message
 from katib.trials import ENDED, Trial
 
-TRIAL_LABEL = "katib.kubeflow.org/trial"
 SUGGESTION_LABEL = "katib.kubeflow.org/suggestion"
 COLLECTOR = "metrics-logger-and-collector"
 _GOOD = ("Succeeded", "EarlyStopped")
@@ -71,10 +70,10 @@ class Reasons:
             The trials; the reason of the search, "" if a trial runs or nothing is known.
         """
         self.running = set()
-        stalled = self._is_stalled(value, trials)
+        stalled = self._cluster.has_suggestions and self._is_stalled(value, trials)
         if not stalled and all(trial.status in _GOOD for trial in trials):
             return list(trials), ""
-        api, selector = self._cluster.api, f"{EXPERIMENT_LABEL}={self._name}"
+        api, selector = self._cluster.api, self._cluster.pod_selector(self._name)
         pods = self._optional("pods", lambda: api.list("pods", labels=selector)[0])
         self.looked, self._pods = pods is not None, pods or []
         self._events = self._optional("events", lambda: api.list("events")[0]) or []
@@ -141,7 +140,7 @@ class Reasons:
         """Return the reason of a trial, and note whether it runs."""
         if trial.status in _GOOD:
             return ""
-        pods = [pod for pod in self._pods if _label(pod, TRIAL_LABEL) == trial.name]
+        pods = [pod for pod in self._pods if _label(pod, self._cluster.trial_label) == trial.name]
         if trial.status not in ENDED:
             active = [pod for pod in pods if (pod.get("status") or {}).get("phase") in _ACTIVE]
             if any(map(has_started, active)):

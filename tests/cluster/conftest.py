@@ -9,6 +9,7 @@ __all__ = ["namespace", "require", "submit", "versions"]
 if not KUBECONFIG:
     collect_ignore = [
         "test_admission_on_cluster.py",
+        "test_optimization_jobs_on_cluster.py",
         "test_pipelines_on_cluster.py",
     ]  # test_experiments_on_cluster.py says once what is skipped
 
