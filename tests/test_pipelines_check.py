@@ -48,6 +48,7 @@ def test_settings_reach_the_pods(run: Run, tmp_path: Path) -> None:
     asked = [
         "large.gpus=3", "volume=my-runs", "cache_volume=null", "+node_selector.pool=a", "secrets=null", "config_map=null",
         "tolerations=[{key: gpu, operator: Exists}]", "image=me/isotrain:7", "retries=0", "root=/data",
+        "queue=team", "priority_class=high",
     ]  # fmt: skip
     done = run("-m", "pipelines", "compile", *asked, "-o", "mine.yaml")
     assert done.returncode == 0, done.stderr
@@ -62,6 +63,9 @@ def test_settings_reach_the_pods(run: Run, tmp_path: Path) -> None:
     assert pod["nodeSelector"]["labels"] == {"pool": "a"}
     assert pod["tolerations"][0]["key"] == "gpu"
     assert not pod.get("secretAsEnv")
+    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        labels = {"kueue.x-k8s.io/queue-name": "team", "kueue.x-k8s.io/priority-class": "high"}
+        assert executor["podMetadata"]["labels"] == labels
     defaults = {name: each.get("defaultValue") for name, each in compilation.spec_parameters(spec).items()}
     assert (defaults["image"], defaults["root"]) == ("me/isotrain:7", "/data")
 

@@ -100,7 +100,8 @@ def test_a_search_is_checked() -> None:
     "setting",
     ["retries=-1", "retries=x", "retries=2.5", "retries=true", "image=''", "image='a b'", "large.gpus=true", "large.gpu=''",
      "large.shared_memory=abc", "volume=''", "volume=a_b", "cache=cache", "cache=''", "root='/a b'", "config_map=''",
-     "tolerations=x", "tolerations=[x]", "+node_selector.pool=''", "secrets.HF_TOKEN=''"],
+     "tolerations=x", "tolerations=[x]", "+node_selector.pool=''", "secrets.HF_TOKEN=''",
+     "queue=''", "queue=Team", "queue=a b", f"queue={'a' * 64}", "priority_class=high"],
 )  # fmt: skip
 def test_a_setting_that_the_cluster_would_refuse_is_not_compiled(setting: str) -> None:
     with pytest.raises(InputError, match=setting.lstrip("+").partition("=")[0].partition(".")[0]):

@@ -163,6 +163,7 @@ def _add_new(commands: Any) -> None:
         "--processes", type=int, metavar="N", help="processes of a PyTorchJob or TrainJob, one in each pod (default: 2)"
     )
     _add_resources(parser, "250m to 4", "2Gi to 8Gi", "0")
+    _add_scheduling(parser, "none")
     parser.add_argument(
         "--retries",
         type=int,
@@ -186,6 +187,14 @@ def _add_resources(parser: argparse.ArgumentParser, cpu: str, memory: str, gpus:
     parser.add_argument("--cpu", metavar="N", help=f"CPUs of each process, e.g. 2 or 500m (default: {cpu})")
     parser.add_argument("--memory", metavar="N", help=f"memory of each process, e.g. 4Gi (default: {memory})")
     parser.add_argument("--gpus", type=int, metavar="N", help=f"GPUs of each process (default: {gpus})")
+
+
+def _add_scheduling(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --queue and --priority-class; the second argument is the default to print."""
+    parser.add_argument("--queue", metavar="NAME", help=f"queue of Kueue that admits the trials (default: {default})")
+    parser.add_argument(
+        "--priority-class", metavar="NAME", help=f"priorityClassName of the trials' pods (default: {default})"
+    )
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -218,6 +227,7 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from katib.experiment import Experiment
     from katib.optimization_job import KIND
     from katib.resources import Resources
+    from katib.scheduling import Scheduling
 
     if secrets := [word.partition("=")[0] for word in args.overrides if mask_override(word) != word]:
         raise InputError(
@@ -240,6 +250,8 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         if args.kind == "PyTorchJob":
             raise InputError("--kind PyTorchJob: the trials of an OptimizationJob are TrainJobs; leave --kind out")
         args.kind, args.processes = "TrainJob", args.processes or 1
+    scheduling = Scheduling(args.queue, args.priority_class)
+    scheduling.check_kind(args.kind)
     counts = {name: min(getattr(args, name), args.max_trials) for name in ("max_trials", "parallel", "max_failed")}
     options = ("goal", "stop_early", "collector", "kind", "retries", "title")
     request = manifest.build_request(
@@ -251,6 +263,7 @@ def _write_manifest(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         image=args.image or manifest.IMAGE,
         processes=manifest.check_processes(args.kind, args.processes),
         resources=Resources(args.cpu, args.memory, args.gpus),
+        scheduling=scheduling,
         command=shlex.join(["python", "-m", "katib", "new", *words]),
         **counts,
         **{name: getattr(args, name) for name in options},
@@ -310,6 +323,7 @@ def _add_cluster_commands(commands: Any) -> None:
     submit.add_argument("--max-trials", type=int, metavar="N", help="replaces maxTrialCount")
     submit.add_argument("--image", help="image of the trials (default: the file's)")
     _add_resources(submit, *["the file's"] * 3)
+    _add_scheduling(submit, "the file's")
     submit.add_argument("--dry-run", action="store_true", help="let the cluster check it, but do not create it")
     submit.add_argument("--watch", action="store_true", help="watch it until it ends")
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of --watch (default: none)")

@@ -27,6 +27,7 @@ from katib.optimization_job import is_optimization_job
 from katib.resources import Resources, change_resources
 from katib.rules_jobs import RUNTIME
 from katib.run import FAILED_EXIT_CODE, load_checked, train_command
+from katib.scheduling import Scheduling, change_scheduling
 from katib.trial_reasons import Reasons
 from katib.trials import ENDED, Trial, best_trial, read_experiment, read_trials
 from reports.page import check_page
@@ -41,16 +42,25 @@ def submit(args: argparse.Namespace) -> int:
     if args.wait_for_start is not None and not args.watch:
         raise InputError("--wait-for-start waits for trials, as --watch does: add --watch")
     resources = Resources(args.cpu, args.memory, args.gpus)
+    scheduling = Scheduling(args.queue, args.priority_class)
 
     def change(experiment: Experiment) -> Experiment:
         changed = change_experiment(experiment, args.overrides, args.name, args.max_trials, args.image)
         change_resources(changed, resources)
+        change_scheduling(changed, scheduling)
         return changed
 
     def change_search(search: Experiment) -> Experiment:
         if not is_optimization_job(search.value):
             return change(search)
-        changes = (args.overrides, args.name, args.max_trials, args.image, resources != Resources())
+        changes = (
+            args.overrides,
+            args.name,
+            args.max_trials,
+            args.image,
+            resources != Resources(),
+            scheduling != Scheduling(),
+        )
         return change_job(search, change) if any(changes) else search
 
     search = load_checked(args.file, args.no_check, change_search)

@@ -13,6 +13,7 @@ from config.errors import ContractError, DivergenceError, ExplanationError, Inpu
 from katib.experiment import Parameter, trial_parameter
 from katib.resources import DEFAULTS, Resources
 from katib.rules_jobs import RUNTIME
+from katib.scheduling import QUEUE_LABEL, Scheduling
 from katib.search_space import USAGE, probe_points, split_overrides
 
 IMAGE = "isotrain:0.1.0"
@@ -52,6 +53,7 @@ class ExperimentRequest:
         kind: Job, PyTorchJob or TrainJob.
         processes: processes of a PyTorchJob or TrainJob.
         resources: CPUs, memory and GPUs of each process; others than `katib.resources.DEFAULTS`.
+        scheduling: queue and priority class of the trials.
         retries: plain failures of a trial that are forgiven (exit codes 1, 7 and 8).
         image: image with train.py.
         command: the command that generates the file; it is in the file's first lines.
@@ -74,6 +76,7 @@ class ExperimentRequest:
     kind: str = "Job"
     processes: int = 2
     resources: Resources = field(default_factory=Resources)
+    scheduling: Scheduling = field(default_factory=Scheduling)
     retries: int = 0
     image: str = IMAGE
     command: str = ""
@@ -184,6 +187,7 @@ def format_manifest(request: ExperimentRequest, file: str) -> str:
         container=CONTAINERS[request.kind],
         uid_label=UID_LABELS.get(request.kind, ""),
         runtime=RUNTIME,
+        queue_label=QUEUE_LABEL,
         metrics_file=METRICS_FILE,
         real_failures=REAL_FAILURES,
         losses=LOSSES,

@@ -16,6 +16,7 @@ from pipelines.further_steps import read_steps
 
 _COMMAND = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
 _OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # names of claims and configuration maps
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # names that are values of labels
 _MEMORY = re.compile(r"\d+([EPTGMK]i?)?")
 SIZES = ("small", "large")
 
@@ -74,6 +75,15 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("volume", "cache_volume", "config_map"):
         if settings[name] is not None and not _OBJECT.fullmatch(str(settings[name])):
             raise InputError(f"{name}={settings[name]}: must be the name of an object of Kubernetes, or null")
+    for name in ("queue", "priority_class"):
+        if settings[name] is not None and not _LABEL.fullmatch(str(settings[name])):
+            raise InputError(
+                f"{name}={settings[name]}: must be a name of at most 63 lower-case letters, digits and dashes, or null"
+            )
+    if settings["priority_class"] and not settings["queue"]:
+        raise InputError(
+            f"priority_class={settings['priority_class']}: is Kueue's, which needs a queue: add queue=NAME"
+        )
     if large["shared_memory"] is not None and not _MEMORY.fullmatch(str(large["shared_memory"])):
         raise InputError(f"large.shared_memory={large['shared_memory']}: must be an amount such as 2Gi, or null")
     for name in ("secrets", "node_selector"):

@@ -14,6 +14,7 @@ RETRIED = ("data", "tune", "train")  # a second attempt resumes the first (retri
 FURTHER = "command"  # component of the further steps, which are retried, too
 GPU = ("train", "evaluate", "explain")
 SMALL = ("plan", "gate", "benchmark", "register", "finish")
+KUEUE_LABELS = {"queue": "kueue.x-k8s.io/queue-name", "priority_class": "kueue.x-k8s.io/priority-class"}  # by setting
 CONFIG_MAP_KEYS = ("ISOTRAIN_CACHE", "HF_HOME", "MLFLOW_TRACKING_URI")
 
 
@@ -183,6 +184,9 @@ def _configure_task(task: Any, name: str, settings: Mapping[str, Any], image: An
         )
     for key, value in (settings["node_selector"] or {}).items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    for key, label in KUEUE_LABELS.items():
+        if settings[key]:
+            kubernetes.add_pod_label(task, label_key=label, label_value=settings[key])
     for toleration in settings["tolerations"] or []:
         kubernetes.add_toleration(task, **toleration)
     return task
