@@ -20,7 +20,7 @@ from tests.hub_double import HubDouble
 from tests.test_readme import ALL, NETWORKS
 
 RunPage = Callable[[str, bool], None]
-TRAIN = r"(?:\btrain\.py|\bkatib run +\S+|\bpipelines run)"
+TRAIN = r"(?:\btrain\.py(?: -m)?|\bkatib run +\S+|\bpipelines run)"
 # What is changed in a command: (pattern, replacement), one after another.
 SMALL = [
     (rf"({TRAIN})(?!.*(max_steps|shell-completion))", r"\1 trainer.max_steps=2"),
@@ -32,6 +32,7 @@ SMALL = [
     (rf"({TRAIN})(?=.*model=resnet)", r"\1 model.name=resnet10t model.stem=standard data.image_size=32 data.batch_size=16"),
     (r"(katib run .*)--max-trials \d+", r"\1--max-trials 2"),
     (r"(katib run +katib/questions-tpe.yaml)(?!.*max-trials)", r"\1 model=bert_tiny data=squad_sample --max-trials 2"),
+    (r"hydra.sweeper.max_trials=\d+", "hydra.sweeper.max_trials=2"),
     (r"(pipelines run)(?!.*-p explain)", r"\1 -p explain=warn"),
     (r"explain.examples=64", "explain.examples=8"),
     (r"-m explain run=(?!.*explain.examples)", "-m explain explain.examples=8 run="),
@@ -74,7 +75,7 @@ NOT_RUN = {
 CODES = {r"-m explain .*run=": 5, r"explain=enforce": 5, r"explain calibrate": 2}
 # Only with the other slow tests: pages that take minutes, and such commands of the others.
 SLOW_PAGES = {"README.md", "data.md", "image.md", "models.md", "quality.md"}
-SLOW = re.compile("torchrun|katib run|pipelines (run|submit|status)|explain|register|champion")
+SLOW = re.compile("torchrun|katib run|hydra/sweeper|pipelines (run|submit|status)|explain|register|champion")
 # What a command needs that no command of its page makes: (pattern, command).
 BEFORE = {
     "train.py .*quality.contract=my-images.yaml": "sleep 1",  # a run folder is named after the second

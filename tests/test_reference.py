@@ -42,6 +42,7 @@ def test_every_key_is_there() -> None:
     """Of the default run, of every choice, and of the pipeline; classes and Hydra's own keys excepted."""
     rows = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     keys = {key for key in leaves(OmegaConf.to_container(compose([]))) if not key.startswith("task.")}
+    keys |= set(leaves({"hydra": {"sweeper": yaml.safe_load((CONF / "hydra/sweeper/katib.yaml").read_text())}}))
     for group in ("model", "data", "optim", "trainer", "logger", "quality", "explain"):
         for path in (CONF / group).glob("*.yaml"):
             values = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from config.compose import compose_cached, group_choices, hydra_loader, is_group_choice
+from config.compose import compose, compose_cached, group_choices, hydra_loader, is_group_choice
 from config.errors import exception_chain
 from config.rules import RENAMED_KEYS
 from config.suggestions import PLUGINS, join_parts, quote_override, similar_key, similar_name
@@ -142,6 +142,9 @@ def _describe_list(word: str) -> str:
 def _describe_unparsable(word: str, overrides: Sequence[str]) -> str:
     """Return the message for an override that is no `key=value`, with the exact quoting if that is what it lacks."""
     message = f"cannot parse the override '{word}'"
+    if match := re.fullmatch(r"([^=]+)=\s*(uniform|loguniform|logint|normal|lognormal)\(.*\)\s*", word):
+        advice = f"with -m, write {match[1]}=interval(low,high) or {match[1]}=tag(log,interval(low,high))"
+        return f"{message}: {match[2]}() is for python -m katib new; {advice}"
     if joined := join_parts(word, overrides):
         return f"{message}: a value with a blank needs quotes: write {joined}"
     if quoted := quote_override(word):
@@ -167,6 +170,8 @@ def _groups() -> list[str]:
 def _compose_without(overrides: Sequence[str], key: str) -> DictConfig:
     """Compose without the override of a key; if that fails, with the group choices only, then without overrides."""
     rest = [item for item in overrides if item.lstrip("+~").partition("=")[0].partition("@")[0] != key]
+    if key.startswith("hydra."):
+        return compose([item for item in rest if item.startswith("hydra/")], with_hydra=True)
     for attempt in (rest, [item for item in rest if is_group_choice(item)]):
         try:
             return compose_cached(attempt)

@@ -31,6 +31,10 @@ SECTIONS = {
     "quality": ("Data contract", "`quality=CHOICE`; more in [data contracts](quality.md)."),
     "explain": ("Explanation gate", "`explain=CHOICE`; more in [explanation gate](explain.md)."),
     "experiment": ("Recipes", "`experiment=CHOICE` sets several groups at once."),
+    "hydra/sweeper": (
+        "Sweeper",
+        "`hydra/sweeper=CHOICE` with `-m`; more in [searches with Hydra's grammar](katib.md#searches-with-hydras-grammar).",
+    ),
     "task": ("Task", "Set by the data set, not on the command line; more in [your own task](tasks.md)."),
     "pipeline": (
         "Pipeline",
@@ -95,7 +99,7 @@ def read_choice(path: Path, group: str) -> Choice:
     lines = text.splitlines()
     values = yaml.safe_load(text) or {}
     is_root = group in ("", "pipeline") or text.startswith("# @package _global_")
-    prefix = "" if is_root else group
+    prefix = "" if is_root else group.replace("/", ".")
     rules = {key: rule for key, _, rule in iter_rules({prefix: values} if prefix else values)}
     summary = [line.lstrip("# ").rstrip() for line in lines[: _count_comments(lines)]]
     root = yaml.compose(text)

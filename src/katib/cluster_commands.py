@@ -63,7 +63,16 @@ def submit(args: argparse.Namespace) -> int:
         )
         return change_job(search, change) if any(changes) else search
 
-    search = load_checked(args.file, args.no_check, change_search)
+    return submit_checked(args, load_checked(args.file, args.no_check, change_search))
+
+
+def submit_checked(args: argparse.Namespace, search: Experiment) -> int:
+    """Create a search that was checked; attach to an existing one that is the same.
+
+    Args:
+        args: the command line of `submit`: context, namespace, dry_run, watch, timeout and wait_for_start.
+        search: the Experiment or OptimizationJob.
+    """
     is_job = is_optimization_job(search.value)
     cluster = (JobCluster if is_job else Cluster)(args.context, args.namespace or search.get("metadata", "namespace"))
     kind, name = cluster.kind, search.name
@@ -220,14 +229,7 @@ def best(args: argparse.Namespace) -> int:
         experiment, trial = local, best_trial(read_trials(Path(args.name)), local.maximize)
         reason = next((f": {row.name}: {row.reason}" for row in read_trials(Path(args.name)) if row.reason), "")
     else:
-        cluster = connect_to(args.context, args.namespace, args.name)
-        value, experiment = _load_experiment(cluster, args.name)
-        trial, reason = _optimal_trial(value, experiment), ""
-        if trial is None:
-            reasons = Reasons(cluster, value)
-            items = cluster.list_trials(args.name)[0]
-            rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in items])
-            reason = _because(rows, search_reason, reasons)
+        experiment, trial, reason = find_best(connect_to(args.context, args.namespace, args.name), args.name)
     if trial is None:
         raise InputError(f"{args.name} has no best trial yet; wait until a trial has succeeded{reason}")
     overrides = [f"{name}={text}" for name, text in trial.assignments.items()]
@@ -246,6 +248,17 @@ def best(args: argparse.Namespace) -> int:
         print(shlex.join(overrides))
         print(f"isotrain: {trial.name}: {experiment.objective} {number}", file=sys.stderr)
     return 0
+
+
+def find_best(cluster: Cluster, name: str) -> tuple[Experiment, Trial | None, str]:
+    """Return an Experiment of a cluster, its best trial, and, if there is none, why, as the end of a message."""
+    value, experiment = _load_experiment(cluster, name)
+    if trial := _optimal_trial(value, experiment):
+        return experiment, trial, ""
+    reasons = Reasons(cluster, value)
+    items = cluster.list_trials(name)[0]
+    rows, search_reason = reasons.explain(value, [parse_trial(item, experiment) for item in items])
+    return experiment, None, _because(rows, search_reason, reasons)
 
 
 def trials(args: argparse.Namespace) -> int:

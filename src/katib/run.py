@@ -5,10 +5,12 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
+from typing import Any
 
+from config import files
 from config.errors import InputError, SignalInterrupt
 from config.masking import MASK, mask_shell
 from config.numbers import format_count, format_number
@@ -48,29 +50,52 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
     folder = Path(args.folder or Path("searches") / experiment.name)
     refuse_url(folder, "--folder ")
-    max_trials = args.max_trials or experiment.count("maxTrialCount")
-    live_table = table.LiveTable(experiment, max_trials)
+    options = {name: getattr(args, name) for name in ("overrides", "max_trials", "parallel", "deadline", "wait")}
+    condition, _ = run_search(experiment, folder, mounts=_parse_mounts(args.mount), **options)
+    return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
+
+
+def run_search(
+    experiment: Experiment,
+    folder: Path,
+    files_beside: Mapping[str, str] = MappingProxyType({}),
+    resumption: str = "the same command",
+    **options: Any,
+) -> tuple[str, Trial | None]:
+    """Run a search on this machine; print its table and its best trial, and write its report.
+
+    Args:
+        experiment: a checked Experiment.
+        folder: folder of the search; an existing search is resumed.
+        files_beside: texts of files to write into the folder, by name, once it is known to be this search's.
+        resumption: what resumes the search, for the message of an interrupted one.
+        options: arguments of `Search`.
+
+    Returns:
+        The condition of the Experiment, Succeeded or Failed, and the best trial, if there is one.
+    """
+    live_table = table.LiveTable(experiment, options.get("max_trials") or experiment.count("maxTrialCount"))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupt)
-    options = {name: getattr(args, name) for name in ("overrides", "max_trials", "parallel", "deadline", "wait")}
-    mounts = _parse_mounts(args.mount)
-    search = Search(experiment, folder.absolute(), mounts=mounts, on_change=live_table.show, **options)
+    search = Search(experiment, folder.absolute(), on_change=live_table.show, **options)
     try:
+        for name, text in files_beside.items():
+            files.write_text(folder / name, text)
         live_table.skip_ended(search.store.trials)
         for path, local_folder in search.mounts.items():
             print(f"isotrain: {path} is {local_folder} on this machine", file=sys.stderr)
-        condition, reason = _run_interruptibly(search, folder)
+        condition, reason = _run_interruptibly(search, folder, resumption)
         trials = search.store.trials
         print("\n".join(table.trial_lines(trials, experiment)))
         best = search.store.best()
         if best is not None and best.value is not None:
             print(f"\nbest: {experiment.objective}={format_number(best.value, 6)} {best.name}")
-            print_command(train_command(experiment, best, args.overrides))
+            print_command(train_command(experiment, best, search.overrides))
         _write_report(search, f"{condition}: {reason}", folder)
     finally:
         search.store.close()
     print(f"isotrain: the Experiment {condition} ({reason}); report: {folder / 'report.html'}", file=sys.stderr)
-    return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
+    return condition, best
 
 
 def _parse_mounts(mounts: Sequence[str]) -> dict[str, Path]:
@@ -83,7 +108,7 @@ def _parse_mounts(mounts: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
+def _run_interruptibly(search: Search, folder: Path, resumption: str) -> tuple[str, str]:
     """Run a search until it is completed; on SIGINT and SIGTERM end its trials, and write the report.
 
     Raises:
@@ -102,8 +127,8 @@ def _run_interruptibly(search: Search, folder: Path) -> tuple[str, str]:
     finally:
         importer.cancel()
         importer.join()  # an import in progress ends first
-    _write_report(search, "Unfinished: the same command resumes it", folder)
-    raise SignalInterrupt(signal_number, f"interrupted; the same command resumes {running} trial(s)")
+    _write_report(search, f"Unfinished: {resumption} resumes it", folder)
+    raise SignalInterrupt(signal_number, f"interrupted; {resumption} resumes {running} trial(s)")
 
 
 def load_checked(

@@ -1,0 +1,1 @@
+"""Hydra's plug-in for searches with Katib's algorithms: hydra/sweeper=katib."""
