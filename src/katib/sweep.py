@@ -29,19 +29,8 @@ EXPERIMENT_FILE, SWEEP_FILE, RESULT_FILE = "experiment.yaml", "multirun.yaml", "
 # Keys of hydra.sweeper that are options of `new`, in the order in which the file records them.
 _NEW_OPTIONS = (
     *("name", "algorithm", "settings", "objective", "goal", "max_trials", "parallel", "max_failed", "stop_early"),
-    *(
-        "collector",
-        "kind",
-        "processes",
-        "cpu",
-        "memory",
-        "gpus",
-        "queue",
-        "priority_class",
-        "retries",
-        "image",
-        "title",
-    ),
+    *("collector", "kind", "processes", "cpu", "memory", "gpus", "queue", "priority_class"),
+    *("retries", "image", "title"),
 )
 # Keys of hydra.sweeper without meaning in the other place.
 _OF_CLUSTER = ("wait", "timeout", "wait_for_start", "namespace", "context")
