@@ -80,7 +80,7 @@ bench: $(DEV)  ## compare with other libraries; DATA=../shared/data for real dat
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # What the default set-up has; the image leaves out what only a client of Kubeflow Pipelines needs.
-EXTRAS := --extra katib --extra quality --extra explain --extra mlflow --extra pipelines
+EXTRAS := --extra katib --extra quality --extra explain --extra mlflow --extra pipelines --extra serving
 CLIENT := click-option-group docstring-parser google-api-core google-cloud-core google-cloud-storage google-crc32c \
   google-resumable-media kfp-kubernetes kfp-pipeline-spec kfp-server-api proto-plus requests-toolbelt
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \

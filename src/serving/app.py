@@ -1,0 +1,283 @@
+"""The HTTP interface of a server: the Open Inference Protocol V2, /predict, health and metrics."""
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from config.errors import InputError
+from serving import documentation, protocol
+from serving.batching import Batcher, QueueFullError
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.model import ServedModel
+from serving.protocol import RequestError
+
+logger = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server accepts.
+
+    Attributes:
+        batch_size: rows that are predicted together.
+        delay: seconds to wait for a full batch.
+        queue_size: rows that may wait; more are answered with 503.
+        timeout: seconds of a request, its body included, after which it is answered with 504.
+        body_size: bytes of a body.
+    """
+
+    batch_size: int = 32
+    delay: float = 0.002
+    queue_size: int = 1024
+    timeout: float = 30.0
+    body_size: int = 16 * 2**20
+
+
+class Server:
+    """A served model and its queue.
+
+    Attributes:
+        model: the model; None while it is loaded.
+        ready: whether requests are welcome.
+        limits: what is accepted.
+        metrics: what is counted.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.model: ServedModel | None = None
+        self.ready = False
+        self.limits, self.metrics = limits, Metrics()
+        self._batcher: Batcher | None = None
+        self._worker: asyncio.Task[None] | None = None
+
+    def start(self, model: ServedModel) -> None:
+        """Serve a model, in the running event loop."""
+        limits = self.limits
+        self._batcher = Batcher(
+            model.predict, model.length, limits.batch_size, limits.delay, limits.queue_size, self.metrics.batch
+        )
+        self._worker = asyncio.get_running_loop().create_task(self._batcher.run())
+        self.model, self.ready = model, True
+        self.metrics.model(model.name, model.version, model.task)
+
+    async def predict(self, rows: Sequence[Row]) -> list[Row]:
+        """Return a prediction for each row.
+
+        Raises:
+            RequestError: the model is not loaded, an input cannot be read, or too many wait.
+        """
+        if self._batcher is None:
+            raise RequestError("the model is being loaded", 503)
+        try:
+            return await self._batcher.submit(rows)
+        except QueueFullError:
+            raise RequestError(f"{self.limits.queue_size} inputs wait already; send it again later", 503) from None
+        except InputError as error:
+            raise RequestError(str(error)) from None
+
+    def waiting(self) -> int:
+        """Return the number of rows that wait."""
+        return self._batcher.waiting if self._batcher is not None else 0
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(server: Server) -> FastAPI:
+    """Return the application of a server."""
+    app = FastAPI(title="isotrain", version=version("isotrain"), description=documentation.DESCRIPTION, redoc_url=None)
+
+    def add(path: str, method: str, handler: Handler, **description: Any) -> None:
+        route = _counted(server, path, handler)
+        app.add_api_route(path, route, methods=[method], response_class=Response, response_model=None, **description)
+
+    async def server_metadata(_: Request) -> Response:
+        return JSONResponse({"name": "isotrain", "version": version("isotrain"), "extensions": ["binary_tensor_data"]})
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(_: Request) -> Response:
+        return JSONResponse({"ready": server.ready}, 200 if server.ready else 503)
+
+    async def model_metadata(request: Request) -> Response:
+        model = _model(server, request)
+        tensors = protocol.metadata(model.columns, model.outputs)
+        return JSONResponse(
+            {"name": model.name, "versions": [model.version], "platform": f"isotrain_{model.task}", **tensors}
+        )
+
+    async def model_ready(request: Request) -> Response:
+        model = _model(server, request)
+        return JSONResponse({"name": model.name, "ready": server.ready}, 200 if server.ready else 503)
+
+    async def infer(request: Request) -> Response:
+        model = _model(server, request)
+        body = await _read_body(request, server.limits.body_size)
+        decoded = protocol.decode(body, request.headers.get(protocol.HEADER_LENGTH), model.columns)
+        predictions = await _unless_disconnected(request, server.predict(decoded.rows))
+        content, header = protocol.encode(decoded, predictions, model.outputs, model.name, model.version)
+        if header is None:
+            return Response(content, media_type="application/json")
+        return Response(content, media_type="application/octet-stream", headers={protocol.HEADER_LENGTH: str(header)})
+
+    async def predict(request: Request) -> Response:
+        if server.model is None:
+            raise RequestError("the model is being loaded", 503)
+        value = _parse(await _read_body(request, server.limits.body_size))
+        rows = _rows(value, server.model)
+        predictions = await _unless_disconnected(request, server.predict(rows))
+        answer: Any = predictions if isinstance(value, list) else predictions[0]
+        return Response(json.dumps(answer, ensure_ascii=False, allow_nan=False), media_type="application/json")
+
+    async def metrics(_: Request) -> Response:
+        server.metrics.queue.set(server.waiting())
+        return Response(server.metrics.text(), media_type=CONTENT_TYPE)
+
+    add("/v2", "GET", server_metadata, **documentation.SERVER)
+    add("/v2/health/live", "GET", live, **documentation.LIVE)
+    add("/v2/health/ready", "GET", ready, **documentation.READY)
+    for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        parameters = documentation.path_parameters(path)
+        add(path, "GET", model_metadata, **documentation.with_parameters(documentation.MODEL, parameters))
+        add(f"{path}/ready", "GET", model_ready, **documentation.with_parameters(documentation.MODEL_READY, parameters))
+        add(f"{path}/infer", "POST", infer, **documentation.with_parameters(documentation.INFER, parameters))
+    add("/predict", "POST", predict, **documentation.PREDICT)
+    add("/metrics", "GET", metrics, **documentation.METRICS)
+
+    def description() -> dict[str, Any]:
+        value = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        model = server.model
+        return value if model is None else documentation.complete(value, model.name, model.version, model.columns)
+
+    app.openapi = description  # type: ignore[method-assign]
+
+    @app.exception_handler(HTTPException)
+    async def no_such_address(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return JSONResponse({"error": message}, error.status_code, headers=error.headers)
+
+    return app
+
+
+def _counted(server: Server, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A handler whose errors are JSON objects, that ends in time, and is counted."""
+
+    async def route(request: Request) -> Response:
+        start = time.monotonic()
+        try:
+            async with asyncio.timeout(server.limits.timeout):
+                response = await handler(request)
+        except RequestError as error:
+            headers = {"Retry-After": "1"} if error.status == 503 else None
+            response = JSONResponse({"error": str(error)}, error.status, headers)
+        except TimeoutError:
+            response = JSONResponse({"error": f"no answer within {server.limits.timeout:g} s"}, 504)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.url.path)
+            response = JSONResponse({"error": "a bug in the server; its log has the traceback"}, 500)
+        server.metrics.request(path, request.method, response.status_code, time.monotonic() - start)
+        return response
+
+    return route
+
+
+def _model(server: Server, request: Request) -> ServedModel:
+    """Return the model that an address names."""
+    model = server.model
+    if model is None:
+        raise RequestError("the model is being loaded", 503)
+    name, number = request.path_params["name"], request.path_params.get("version")
+    if name != model.name:
+        raise RequestError(f"there is no model {name[:80]!r}; this server has {model.name}", 404)
+    if number is not None and number != model.version:
+        raise RequestError(f"there is no version {number[:80]!r} of {name}; this server has {model.version}", 404)
+    return model
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise RequestError(f"the body has more than {limit:,} bytes", 413)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _unless_disconnected(request: Request, answer: Awaitable[list[Row]]) -> list[Row]:
+    """Await an answer; who has hung up leaves the queue."""
+    task = asyncio.ensure_future(answer)
+    disconnection = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, disconnection}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise RequestError("the client has closed the connection", 499)
+        return task.result()
+    finally:
+        task.cancel()
+        disconnection.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+
+
+def _rows(value: Any, model: ServedModel) -> list[Row]:
+    """Return the rows of the body of /predict: an input, or a list of inputs."""
+    inputs = value if isinstance(value, list) else [value]
+    if not 1 <= len(inputs) <= protocol.MAX_ROWS:
+        raise RequestError(f"{len(inputs)} inputs; send 1 to {protocol.MAX_ROWS}")
+    return [_row(number, fields, model) for number, fields in enumerate(inputs, 1)]
+
+
+def _row(number: int, fields: Any, model: ServedModel) -> Row:
+    if not isinstance(fields, Mapping):
+        raise RequestError(f"input {number}: must be an object with {', '.join(model.columns)}")
+    if unknown := [name for name in fields if name != "id" and name not in model.columns]:
+        raise RequestError(
+            f"input {number}: there is no {unknown[0][:80]!r}; an input has {', '.join(model.columns)}, and may have id"
+        )
+    row: Row = {"id": str(number) if fields.get("id") is None else fields["id"]}
+    if not isinstance(row["id"], str | int) or isinstance(row["id"], bool):
+        raise RequestError(f"input {number}: id must be text or a whole number")
+    row["id"] = protocol.to_text("id", str(row["id"]))
+    for name, example in model.columns.items():
+        text = fields.get(name)
+        if text is None and name not in model.required:
+            continue
+        if not isinstance(text, str):
+            raise RequestError(
+                f"input {number}: {name} must be text"
+                + (", the base64 of a file" if isinstance(example, bytes) else "")
+            )
+        row[name] = _from_base64(number, name, text) if isinstance(example, bytes) else protocol.to_text(name, text)
+    return row
+
+
+def _from_base64(number: int, name: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(f"input {number}: {name} is not base64") from None

@@ -1,0 +1,78 @@
+"""The model that is served: from a run folder, a model folder or the registry, with its weights, and warm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config import tasks
+from runs.lineage import folder_digest
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model with its weights.
+
+    Attributes:
+        name: its name in addresses.
+        version: its version in the registry, or else the first digits of the SHA-256 of its files.
+        task: name of its task.
+        columns: a value of each input, by column.
+        required: columns that may not be missing.
+        outputs: a value of each output.
+        predictor: the task's.
+        batch_size: inputs in a forward pass.
+    """
+
+    name: str
+    version: str
+    task: str
+    columns: Mapping[str, Any]
+    required: frozenset[str]
+    outputs: Mapping[str, Any]
+    predictor: Any
+    batch_size: int
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return a prediction for each row, which has a value for each column and an id."""
+        names = self.predictor.columns
+        keyed = [{"id": row["id"], **{key: row[name] for key, name in names.items() if name in row}} for row in rows]
+        predictions: list[dict[str, Any]] = self.predictor.predict(keyed, self.batch_size)
+        return predictions
+
+    def length(self, row: Mapping[str, Any]) -> int:
+        """Return the length of a row's texts; images have none, as all are resized."""
+        return sum(len(value) for value in row.values() if isinstance(value, str))
+
+
+def load_model(folder: str, name: str | None, version: str | None, batch_size: int) -> ServedModel:
+    """Load a model and let it answer an example.
+
+    Args:
+        folder: a run folder or a model folder.
+        name: its name in addresses; None for the folder's.
+        version: its version in the registry; None for its digest.
+        batch_size: inputs in a forward pass.
+
+    Raises:
+        InputError: the model cannot be loaded, its task cannot be served, or it does not answer.
+    """
+    from trainers import hardware, saved_model
+
+    with saved_model.model_errors(folder):
+        model = saved_model.open_model(folder)
+        for member in ("predictor", "input_example", "OUTPUTS"):
+            tasks.load_member(model.task, member, "python -m serving")
+        hardware.tune_cpu()
+        module = model.module
+        predictor, columns = module.predictor(model), module.input_example(model.settings)
+        required = frozenset(predictor.columns[key] for key in predictor.required)
+        answer = predictor.predict(
+            [{"id": "1", **{key: columns[name] for key, name in predictor.columns.items()}}], batch_size
+        )
+        return ServedModel(
+            name or Path(folder).resolve().name,
+            version or folder_digest(model.folder)[:12],
+            model.task, columns, required, {key: value for key, value in module.OUTPUTS.items() if key in answer[0]},
+            predictor, batch_size,
+        )  # fmt: skip
