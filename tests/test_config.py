@@ -99,7 +99,7 @@ def _leaves(node: object, path: str) -> list[str]:
         (["optim.lr=nan"], r"optim\.lr=nan: must be finite"),
         (["data.batch_size=0"], r"data\.batch_size=0: must be a whole number, at least 1"),
         (["data.batch_size=2.5"], r"data\.batch_size=2\.5: must be a whole number"),
-        (["trainer.compile=1"], r"trainer\.compile=1: must be true or false"),
+        (["trainer.compile=1"], r"trainer\.compile=1: must be true or false or reduce-overhead"),
         (
             ["explain.question_answering.words=-1"],
             r"^explain\.question_answering\.words=-1: must be a whole number, at l",

@@ -106,7 +106,7 @@ def describe_rule(rule: Rule) -> str:
     """Return the valid values in words: `a whole number, at least 8 or null`."""
     bounds = rule.range
     if rule.choices:
-        text = " or ".join(dict.fromkeys(str(choice) for choice in rule.choices))
+        text = " or ".join(dict.fromkeys(_spell(choice) for choice in rule.choices))
     else:
         text = " or ".join(_TYPES[name][1] for name in rule.types)
         low = f"above {format_number(bounds.above)}" if bounds.above is not None else ""
@@ -117,6 +117,11 @@ def describe_rule(rule: Rule) -> str:
         text = f"{text}, {limits}" if limits else text
     extra = [str(value) for value in bounds.also] + (["null"] if rule.optional else [])
     return " or ".join(part for part in (text, *extra) if part)
+
+
+def _spell(choice: Any) -> str:
+    """Spell a choice as YAML does."""
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def _in_range(value: float, bounds: Range) -> bool:

@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
     "explain.slice_gap": _number(0, 1, optional=True),
     "trainer.threads": _integer(1, 4096, optional=True),
     "trainer.on_divergence": _text("fail", "report_worst"),
-    "trainer.compile": _FLAG,
+    "trainer.compile": Rule(("bool", "str"), choices=(True, False, "reduce-overhead")),
     "trainer.ema_decay": _number(0, below=1, optional=True),
     "trainer.early_stopping": _integer(1, optional=True),
     "trainer.checkpoint_minutes": _number(above=0, optional=True),

@@ -103,8 +103,8 @@ def fit(
         module.load_state_dict(latest["state_dict"])
         epoch, step = int(latest["epoch"]) + 1, int(latest["global_step"])
         writer.recovered = _replace_best(config, data, module, folder, remembered, epoch, step)
-    if config.trainer.compile:
-        module.model.compile()  # type: ignore[union-attr]
+    if mode := config.trainer.compile:
+        module.model.compile(mode=None if mode is True else mode)  # type: ignore[union-attr]
     signals.install()
     signals.begin_training()
     try:
