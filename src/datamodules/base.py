@@ -126,9 +126,16 @@ class PreparedData(pl.LightningDataModule):
             sampler=batches,
             batch_size=None,
             num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._uses_gpu,
             persistent_workers=self.workers > 0,
         )
+
+    @property
+    def _uses_gpu(self) -> bool:
+        """Whether batches are copied to a CUDA device; without a trainer, whether there is one."""
+        if self.trainer is None:
+            return torch.cuda.is_available()
+        return self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def origin(self) -> str:

@@ -15,7 +15,7 @@ from datamodules.storage import cache
 from datamodules.text import tokenizer
 from datamodules.text.windows import Limits, PairEncoder
 from runs import digests
-from trainers import positions, weights
+from trainers import fast_dropout, padding_masks, positions, weights
 from trainers.inference import declare_inputs
 
 logger = logging.getLogger(__name__)
@@ -213,6 +213,14 @@ def check_max_length(head: Head, config: DictConfig, limits: Limits | None) -> N
     with _architecture_errors(head, network_config.model_type):
         longest = positions.longest_input_of(network_config, auto_class, trust_remote_code)
     positions.check_max_length(longest, data.max_length, limits)
+
+
+def choose_attention(network: Any, device: torch.device) -> None:
+    """Replace a network's attention, and on CPUs its dropout, by what is fastest on a device. Weights are unchanged."""
+    if device.type == "cpu":
+        fast_dropout.enable(network)
+    elif device.type == "cuda":
+        padding_masks.enable(network)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Settings for this machine's processor: threads, precision, and faster arithmetic on CPUs."""
+"""Settings for this machine: threads, precision, faster arithmetic on CPUs, and kernels of GPUs."""
 
 import functools
 import os
@@ -40,6 +40,15 @@ def resolve_precision(precision: str | int, accelerator: str) -> str | int:
     if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if cpu_flags() & {"amx_bf16", "avx512_bf16"} else "32-true"
+
+
+def avoid_plans_for_widths() -> None:
+    """Keep attention off cuDNN, which builds a plan for each shape of a batch.
+
+    torch prefers it on Hopper GPUs. Texts have dozens of widths, and the first batch of a new kind took up to two seconds
+    (torch 2.11, cuDNN 9.19); torch's own kernels take any shape.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def tune_cpu() -> dict[str, bool]:

@@ -24,10 +24,13 @@ def span_logits(network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
 
     Args:
         network: a transformers model with a question-answering head, or a network that returns start and end logits.
-        batch: `attention_mask` int64 [B, L] and the network's other inputs; other entries are ignored.
+        batch: `attention_mask` int64 [B, L], unless there is no padding, and the network's other inputs; other entries
+            are ignored.
     """
     output = network(**text_inputs(network, batch))
     start, end = output if isinstance(output, tuple | list) else (output.start_logits, output.end_logits)
+    if "attention_mask" not in batch:
+        return start.float(), end.float()
     padding = batch["attention_mask"] == 0
     return start.float().masked_fill(padding, -torch.inf), end.float().masked_fill(padding, -torch.inf)
 
@@ -45,7 +48,8 @@ def text_logits(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
     Args:
         network: a transformers model with a sequence-classification head, or a network that returns logits.
-        batch: `attention_mask` int64 [B, L] and the network's other inputs; other entries are ignored.
+        batch: `attention_mask` int64 [B, L], unless there is no padding, and the network's other inputs; other entries
+            are ignored.
     """
     output = network(**text_inputs(network, batch))
     return (output if isinstance(output, Tensor) else output.logits).float()  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from config import tasks
 from config.errors import InputError
 from config.parsing import parse_json
 from datamodules.text.reading import limited_lines, type_name
-from trainers import fast_dropout, hardware, prediction_output, saved_model
+from trainers import encoders, hardware, prediction_output, saved_model
 from trainers.saved_model import SavedModel
 
 BATCH_SIZE = 32  # inputs in a forward pass, unless another number is given
@@ -91,10 +91,9 @@ def default_device() -> torch.device:
 
 
 def prepare_network(network: Any, device: torch.device) -> Any:
-    """Move a network to a device, in eval mode, with the attention that validation uses on CPUs."""
+    """Move a network to a device, in eval mode, with the attention that validation uses there."""
     network = network.to(device).eval()
-    if device.type == "cpu":
-        fast_dropout.enable(network)
+    encoders.choose_attention(network, device)
     return network
 
 

@@ -181,8 +181,8 @@ def step_seed(seed: int, rank: int, epoch: int, batch: int) -> int:
 
 
 def peak_memory_mib() -> float:
-    """Return the peak memory in MiB: the GPU's allocations if there is a GPU, else the resident set of the process."""
-    if torch.cuda.is_available():
+    """Return the peak memory in MiB: the GPU's allocations if the process uses one, else the resident set of the process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource
     import sys

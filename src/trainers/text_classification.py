@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
 from config.ranges import Range
-from trainers import classification, encoders, fast_dropout
+from trainers import classification, encoders, padding_masks
 from trainers.inference import check_token_types, text_logits
 from trainers.task import Result, Task
 
@@ -64,9 +64,12 @@ class TextClassification(Task):
         encoders.check_max_length(encoders.CLASS_HEAD, config, None)
 
     def setup(self, stage: str) -> None:
-        """Replace dropout and attention by faster ones on CPUs."""
-        if self.trainer.strategy.root_device.type == "cpu":
-            fast_dropout.enable(self.model)
+        """Choose attention and dropout for the device."""
+        encoders.choose_attention(self.model, self.trainer.strategy.root_device)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Leave out the mask of a batch without padding, before it is copied to a GPU."""
+        return padding_masks.remove_full_mask(self.model, batch)
 
     def on_fit_start(self) -> None:
         """Set train mode: transformers loads checkpoints in eval mode, which Lightning keeps."""
