@@ -153,6 +153,4 @@ class Batcher:
             part = list(predictions[position : position + len(entry.rows)])
             position += len(entry.rows)
             if not entry.answer.done():
-                entry.answer.set_result(
-                    [{**prediction, "id": row["id"]} for prediction, row in zip(part, entry.rows, strict=True)]
-                )
+                entry.answer.set_result(part)
