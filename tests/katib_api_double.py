@@ -43,6 +43,7 @@ class Api:
         logs: by (pod, container).
         forbidden: expression on "METHOD path" that is answered with 403.
         has_katib: whether it knows Experiments.
+        has_optimization_jobs: whether it knows OptimizationJobs.
         asked: every "METHOD path".
     """
 
@@ -53,7 +54,7 @@ class Api:
         self.forbidden = "$^"
         self.rules: list[dict[str, Any]] | None = None
         self.logs: dict[tuple[str, str], str] = {}
-        self.has_katib = True
+        self.has_katib = self.has_optimization_jobs = True
         self.asked: list[str] = []
         self.version = 100
         self.changed = threading.Condition()
@@ -250,7 +251,7 @@ class Api:
                 return 404, f'namespaces "{found[1]}" not found'
             return 200, {"kind": "Namespace", "metadata": {"name": found[1], "labels": self.namespaces[found[1]]}}
         found = re.fullmatch(rf"{re.escape(ROOT)}([^/]+)/({KINDS})(?:/([^/]+))?", path)
-        if found and not self.has_katib:
+        if (found and not self.has_katib) or ("/optimizationjobs" in path and not self.has_optimization_jobs):
             return 404, None
         found = found or re.fullmatch(
             rf"(?:/api/v1/namespaces/|{TRAINER})([^/]+)/(pods|events|{TRAINER_KINDS})(?:/([^/]+))?",

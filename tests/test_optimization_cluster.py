@@ -186,6 +186,14 @@ def test_without_katib_an_optimization_job_is_found(api: Api, commands: Commands
     assert (code, "Katib is not installed" in err) == (2, True)
 
 
+def test_a_cluster_without_the_crd(api: Api, commands: Commands, file: Path) -> None:
+    api.has_optimization_jobs = False
+    code, _, err = commands("submit", file)
+    assert (code, "the cluster has no OptimizationJobs: their CRD is on Kubeflow Trainer's master" in err) == (2, True)
+    code, _, err = commands("best", "search")
+    assert (code, "the namespace team has no Experiment search" in err) == (2, True)
+
+
 def test_new_writes_an_optimization_job(run: Run, tmp_path: Path) -> None:
     words = ("model=resnet18", "data=shapes", "optim.lr=loguniform(1e-4,1e-2)", "--max-trials", "3")
     done = run("-m", "katib", "new", *words, "--to", "OptimizationJob", "-o", "a.yaml")

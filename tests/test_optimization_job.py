@@ -1,14 +1,16 @@
-"""OptimizationJobs of Kubeflow Trainer: `check`, `run`, and `convert` to an Experiment and back."""
+"""OptimizationJobs of Kubeflow Trainer: `check`, the schema behind it, and `run`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import optimization_job_cases as table
 from tests.conftest import Run
 from tests.optimization_job_cases import Case, Value
 
-from katib import check, documents, optimization_check, optimization_job
+from katib import check, documents, optimization_check, optimization_job, optimization_schema
 from katib.experiment import Experiment
 
 CASES = list(table.cases())
@@ -85,6 +87,61 @@ def test_every_rule_is_tested() -> None:
         row.code for row in optimization_check.ALL_RULES
     }
     assert codes <= check.TITLES.keys()
+
+
+# --- the schema, without one of its limits at a time
+
+Step = tuple[str, ...]
+
+
+def limits(schema: Any, path: Step = ()) -> Iterator[tuple[Step, str, str]]:
+    """Yields each limit of a schema: its path, its key, and the name of a required field."""
+    for key, value in schema.items():
+        if key == "properties":
+            for name, child in value.items():
+                yield from limits(child, (*path, key, name))
+        elif key == "items":
+            yield from limits(value, (*path, key))
+        elif key == "required":
+            yield from ((path, key, name) for name in value)
+        elif (key, value) not in (("minItems", 0), ("map-key", ""), ("minLength", 0)):
+            yield path, key, ""
+
+
+def without(schema: Any, limit: tuple[Step, str, str]) -> Any:
+    """Returns a schema without a limit."""
+    path, key, name = limit
+    if path:
+        return {**schema, path[0]: without(schema[path[0]], (path[1:], key, name))}
+    rest = {"required": [row for row in schema["required"] if row != name]} if name else {}
+    return {**{row: value for row, value in schema.items() if row != key}, **rest}
+
+
+def verdict(value: Value, schema: Any) -> tuple[bool, bool, bool]:
+    """Whether fields, limits and rules refuse an object; objects that are refused do not reach the rules."""
+    fields = any(optimization_schema.field_problems(value, schema))
+    bounds = any(optimization_schema.limit_problems(value, schema))
+    try:
+        return fields, bounds, not (fields or bounds) and any(optimization_schema.rule_problems(value))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return fields, bounds, True
+
+
+def test_every_limit_of_the_schema_is_tested() -> None:
+    values = [case.value for case in CASES]
+    schema = optimization_schema.SCHEMA
+    verdicts = [verdict(value, schema) for value in values]
+    rows = list(limits(schema))
+    assert len(rows) > 100
+    untested = [
+        ".".join(path) + f" {key} {name}"
+        for path, key, name in rows
+        if all(
+            verdict(value, without(schema, (path, key, name))) == before
+            for value, before in zip(values, verdicts, strict=True)
+        )
+    ]
+    assert untested == []
 
 
 # --- running here

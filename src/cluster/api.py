@@ -20,7 +20,10 @@ TIMEOUT = 30.0  # seconds to wait for a response
 REQUEST_TIMEOUT = (TIMEOUT, TIMEOUT)  # to connect and to read; the client ignores a single float
 RETRIED_CODES = (429, 500, 502, 503, 504)
 PAGE = 500  # objects of a list in one response
-_SINGULARS = {"experiments": "Experiment", "trainjobs": "TrainJob", "pytorchjobs": "PyTorchJob"}
+_SINGULARS = {
+    **{"experiments": "Experiment", "trainjobs": "TrainJob", "pytorchjobs": "PyTorchJob"},
+    "optimizationjobs": "OptimizationJob",
+}
 _FIRST_PAUSE = 0.25  # seconds after the first attempt; it doubles
 _SILENCE = 10.0  # seconds after which a retry is announced
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -379,6 +382,8 @@ def _missing_api(path: str) -> str:
     if parts[1:2] != ["apis"]:
         return f"the cluster does not know {path}"
     api, plural = "/".join(parts[2:4]), parts[6] if len(parts) > 6 else "resources"
+    if plural == "optimizationjobs":
+        return "the cluster has no OptimizationJobs: their CRD is on Kubeflow Trainer's master, and not in Trainer 2.3"
     return f"{_PROVIDERS.get(api, f'the API {api}')} is not installed on this cluster (it has no {plural} of {api})"
 
 

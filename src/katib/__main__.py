@@ -189,7 +189,7 @@ def _add_scheduling(parser: argparse.ArgumentParser, default: str) -> None:
     """Add --queue and --priority-class; the second argument is the default to print."""
     parser.add_argument("--queue", metavar="NAME", help=f"queue of Kueue that admits the trials (default: {default})")
     parser.add_argument(
-        "--priority-class", metavar="NAME", help=f"priorityClassName of the trials' pods (default: {default})"
+        "--priority-class", metavar="NAME", help=f"priority class of the trials' pods (default: {default})"
     )
 
 

@@ -20,7 +20,7 @@ _FIXES = {
     "K404": f"end hydra.run.dir with $({api.TRIAL_VARIABLE}), a variable of trainer.env: {{name: {api.TRIAL_VARIABLE}, "
     f'valueFrom: {{fieldRef: {{fieldPath: "{api.TRIAL_FIELD}"}}}}}}'
 }
-NO_CONTROLLER = "no release of Kubeflow Trainer has a controller for OptimizationJobs (2.3): a cluster stores it and starts no trial"
+NO_CONTROLLER = "no release of Kubeflow Trainer has a controller for OptimizationJobs (2.3): a cluster with their CRD stores them, and starts no trial"
 NO_CONTROLLER_FIX = "`python -m katib run` runs it on this machine, `python -m katib convert` makes an Experiment of it"
 
 
