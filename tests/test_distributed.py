@@ -170,11 +170,12 @@ def test_two_pods_with_the_variables_that_kubeflow_sets(kind: str, cache: Path, 
                 "PET_MASTER_PORT": port,
             }
             command = [sys.executable, *(["-m", "torch.distributed.run"] if "torchrun" in kind else [])]
+        variables = {**environment(cache), **given}  # without OMP_NUM_THREADS, as in a pod
         pods.append(
             subprocess.Popen(
                 [*command, str(ROOT / "train.py"), *QUESTIONS, *COMMON, "trainer.max_epochs=1", "hydra.run.dir=run"],
                 cwd=tmp_path,
-                env={**environment(cache), **given},
+                env={name: value for name, value in variables.items() if name != "OMP_NUM_THREADS"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -182,6 +183,8 @@ def test_two_pods_with_the_variables_that_kubeflow_sets(kind: str, cache: Path, 
         )
     outputs = [pod.communicate(timeout=300) for pod in pods]
     assert [pod.returncode for pod in pods] == [0, 0], outputs
+    assert "2 processes, each on cpu (1 thread)" in outputs[0][1], "trainer.threads"
+    assert "1 epoch, batch size 8\n" in outputs[0][1], "the total of both processes"
     printed = [line for out, _ in outputs for line in out.splitlines()]
     assert len(printed) == 2, "one epoch and the result, once"
     ids = [json.loads(row)["id"] for row in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]

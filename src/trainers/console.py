@@ -136,10 +136,8 @@ def _describe_device(trainer: "pl.Trainer") -> str:
 def _describe_steps(config: DictConfig, trainer: "pl.Trainer") -> str:
     total = trainer.estimated_stepping_batches
     per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    batch = config.data.get("batch_size")
-    size = (
-        f", batch size {batch * trainer.accumulate_grad_batches * trainer.world_size}" if isinstance(batch, int) else ""
-    )
+    batch = config.data.get("batch_size")  # the total of all processes
+    size = f", batch size {batch * trainer.accumulate_grad_batches}" if isinstance(batch, int) else ""
     start = f", from step {trainer.global_step}" if trainer.global_step else ""
     if total == float("inf"):
         return f"until {config.trainer.max_time} has passed; {per_epoch:,} steps an epoch{size}{start}"

@@ -26,6 +26,8 @@ def configure_cpu(threads: int | None) -> dict[str, Any]:
         threads = max(1, process.available_cores() // processes)
     tuning = tune_cpu()
     torch.set_num_threads(threads)
+    # Without it Lightning sets all cores of the machine in a process of several that torchrun did not start: a pod's.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     return {"threads": threads, "cpu": tuning}
 
 
