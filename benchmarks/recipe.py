@@ -16,14 +16,16 @@ import time
 from typing import Any
 
 
-def features(examples: dict[str, list[Any]], tokenizer: Any, padded: bool) -> dict[str, Any]:
+def features(
+    examples: dict[str, list[Any]], tokenizer: Any, padded: bool, max_length: int = 384, stride: int = 128
+) -> dict[str, Any]:
     """The recipe's `prepare_train_features`: windows with the answer's token positions, CLS where it is not."""
     encoded = tokenizer(
         [question.lstrip() for question in examples["question"]],
         examples["context"],
         truncation="only_second",
-        max_length=384,
-        stride=128,
+        max_length=max_length,
+        stride=stride,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
         padding="max_length" if padded else False,
