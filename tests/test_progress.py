@@ -14,6 +14,9 @@ from pathlib import Path
 from tests.conftest import ROOT, Run, parse_metric_line
 from tests.test_train import QUESTIONS
 
+from katib.metric_filter import find_values
+from runs.metric_lines import KATIB_FILTER
+
 NOISY = """import logging
 from trainers.question_answering import QuestionAnswering
 
@@ -93,3 +96,14 @@ def test_no_bar_in_a_pipe_and_a_block_at_both_ends(run: Run, tmp_path: Path) -> 
     assert "\r" not in done.stderr
     assert "%|" not in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_a_trials_stderr_has_no_metrics(run: Run, tmp_path: Path) -> None:
+    """Katib collects it with stdout: each validation counts once."""
+    done = run(*QUESTIONS, "trainer.max_steps=2", "hydra.run.dir=run", KATIB_TRIAL_NAME="a-1")
+    assert done.returncode == 0, done.stderr
+    assert "best       epoch 1, step 2: val_loss " in done.stderr
+    monitored = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
+    values = [name for line in done.stderr.splitlines() for name, _ in find_values(KATIB_FILTER, line)]
+    assert not set(values) & set(monitored), done.stderr
+    assert {name for line in done.stdout.splitlines() for name, _ in find_values(KATIB_FILTER, line)} >= set(monitored)

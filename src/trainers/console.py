@@ -51,8 +51,10 @@ def format_end(fields: Mapping[str, Any], folder: Path) -> str:
         folder: the run folder.
     """
     best = as_mapping(fields.get("best"))
+    # Katib reads stderr, too, and would take NAME=VALUE for one more validation.
+    equals = " " if fields.get("trial") else "="
     metrics = " ".join(
-        f"{name}={format_number(value, metric_lines.LINE_DIGITS)}"
+        f"{name}{equals}{format_number(value, metric_lines.LINE_DIGITS)}"
         for name, value in as_mapping(fields.get("metrics")).items()
     )
     entries = {
