@@ -1,4 +1,4 @@
-"""Training on the CPU of a machine that has a GPU: nothing is copied for the GPU, and the memory is the process's."""
+"""Training on the CPU of a machine that has a GPU: nothing is copied for the GPU, and memory and messages are the CPU's."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules import base
-from trainers import reporting
+from trainers import distributed, reporting
 
 
 @pytest.mark.parametrize("used", ["cpu", "cuda"])
@@ -27,3 +27,10 @@ def test_peak_memory_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
     assert reporting.peak_memory_mib() > 10
+
+
+def test_processes_talk_without_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [distributed.choose_backend(name) for name in ("cpu", "auto", "gpu")] == ["gloo", "nccl", "nccl"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.choose_backend("auto") == "gloo"

@@ -626,8 +626,8 @@ def test_trainings_are_read_exactly(file: str, choice: list[str], tmp_path: Path
             json.loads(line) for line in (kept if kept.exists() else folder / "metrics.jsonl").read_text().splitlines()
         ]
         objective = "val_f1" if file == "questions-json" else "val_accuracy"
-        # The lines on stdout, which images-random reads, have six digits; the file has all.
-        relative = 0 if file == "questions-json" else 10.0**-metric_lines.LINE_DIGITS
+        # The lines on stdout, which images-random reads, are rounded to six digits; the file has all.
+        relative = 0 if file == "questions-json" else 5 * 10.0**-metric_lines.LINE_DIGITS
         written = [float(line[objective]) for line in lines if objective in line]
         assert [float(value) for _, value in each["curve"]] == pytest.approx(written, rel=relative, abs=0)
         assert each["value"] == max(each["history"]) == pytest.approx(record["metrics"][objective], rel=relative, abs=0)

@@ -75,7 +75,7 @@ def in_run(name: str) -> Callable[[Path, Callable[[Path], Path]], Path]:
 READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "image": ("a.jpg", files.read_bytes),
     "image, as a URL": ("a.jpg", lambda path: files.read_bytes(f"file://{path}")),
-    "image to predict": ("a.jpg", lambda path: predict_images._read(Path(path), lambda content: content)),
+    "image to predict": ("a.jpg", lambda path: predict_images._read(Path(path))),
     "digest": ("a.jpg", lambda path: fingerprint.hash_files([path], Path(path).parent / "cache")),
     "SQuAD": ("a.json", lambda path: list(squad.read([path]))),
     "SQuAD, as a URL": ("a.json", lambda path: list(squad.read([f"file://{path}"]))),

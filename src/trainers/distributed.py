@@ -22,13 +22,16 @@ _POLL_S = 0.05
 
 
 def start(
-    description: Mapping[str, Any] | None = None, post: Callable[[BaseException], None] = lambda error: None
+    accelerator: str,
+    description: Mapping[str, Any] | None = None,
+    post: Callable[[BaseException], None] = lambda error: None,
 ) -> Peers | None:
     """Join the processes started by torchrun, PyTorchJob or TrainJob; do nothing for a single process.
 
     Lightning would do so later; the run folder is agreed on before.
 
     Args:
+        accelerator: trainer.accelerator.
         description: what the processes must have in common, besides code and versions; see `rendezvous.compare`.
         post: raises an exception in the main thread, if another process ends or is lost.
 
@@ -43,10 +46,9 @@ def start(
     if process.world_size() == 1 or dist.is_initialized():
         return None
     os.environ.setdefault("LOCAL_RANK", "0")
-    cuda = torch.cuda.is_available()
-    if cuda:
+    backend, seconds = choose_backend(accelerator), rendezvous.start_timeout()
+    if backend == "nccl":
         torch.cuda.set_device(process.local_rank())
-    backend, seconds = "nccl" if cuda else "gloo", rendezvous.start_timeout()
     store = rendezvous.store() or rendezvous.join(seconds)
     ranks = rendezvous.exchange(store, {**(description or {}), **rendezvous.requirements(backend)}, seconds)
     rendezvous.compare(ranks)
@@ -55,6 +57,11 @@ def start(
         backend, store=store, rank=process.rank(), world_size=process.world_size(), timeout=rendezvous.TIMEOUT
     )
     return peers
+
+
+def choose_backend(accelerator: str) -> str:
+    """Return the backend of collectives for an accelerator, as trainer.accelerator."""
+    return "nccl" if accelerator != "cpu" and torch.cuda.is_available() else "gloo"
 
 
 def stop() -> None:

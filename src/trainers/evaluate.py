@@ -61,7 +61,7 @@ def evaluate(
     config = compose_saved(model, overrides)
     check_config(config)
     check_targets(config)
-    distributed.start()
+    distributed.start(config.trainer.accelerator)
     hardware.configure_cpu(config.trainer.threads)
     best: dict[str, Any] = {"epoch": 0, "step": 0} | as_mapping(model.record.get("best"))
     if split == "test" and (previous := _previous_test(output, config, best)) is not None:

@@ -275,7 +275,7 @@ def build_trainer(config: DictConfig, loggers: list[Any], folder: Path, callback
         if arguments["devices"] == "auto":
             arguments["devices"] = 1  # Lightning would start a process for each GPU, and they would not find each other
     if arguments["sync_batchnorm"] is None:
-        arguments["sync_batchnorm"] = bool(world > 1 and torch.cuda.is_available())
+        arguments["sync_batchnorm"] = bool(world > 1 and distributed.choose_backend(arguments["accelerator"]) == "nccl")
     arguments["precision"] = hardware.resolve_precision(arguments["precision"], arguments["accelerator"])
     arguments["plugins"] = [*_plugins(arguments), CheckpointFiles()]
     if share := arguments.pop("overfit_batches"):

@@ -214,7 +214,8 @@ def _join_ranks(run: Run) -> None:
     from trainers import distributed
 
     config: dict[str, Any] = OmegaConf.to_container(run.config, resolve=True)  # type: ignore[assignment]
-    run.peers = distributed.start({"config": mask_secrets(folders.to_plain(config))}, interrupts.current().post)
+    description = {"config": mask_secrets(folders.to_plain(config))}
+    run.peers = distributed.start(run.config.trainer.accelerator, description, interrupts.current().post)
 
 
 def _start_or_load(run: Run) -> tuple[Path, dict[str, Any]]:
