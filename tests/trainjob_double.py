@@ -60,7 +60,7 @@ class Server:
             def do_POST(self) -> None:
                 time.sleep(double.delay)
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                code, words = double.code or 200, "no"
+                code, words = double.code or 200, "Payload too large" if double.code == 413 else "Forbidden"
                 if self.path != PATH:
                     code = 404
                 elif self.headers["Authorization"] != f"Bearer {double.token.read_text().strip()}":
@@ -75,7 +75,8 @@ class Server:
                     double.posts.append(status)
                 else:
                     double.refused.append(f"{code} {words}")
-                answer = body if code == 200 else json.dumps({"message": words}).encode()
+                failure = {"metadata": {}, "status": "Failure", "message": words, "code": code}
+                answer = body if code == 200 else json.dumps(failure).encode()
                 with contextlib.suppress(OSError):  # the client has left
                     self.send_response(code)
                     self.send_header("Content-Length", str(len(answer)))

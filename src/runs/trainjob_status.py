@@ -51,7 +51,8 @@ class TrainJobStatus:
         self._start: tuple[int, float] | None = None  # the first step of this process, and when it ended
         self._complete = self._changed = False
         self._lock, self._end = threading.Lock(), threading.Event()
-        self._problem = ""
+        self._problems: set[str] = set()  # kinds of failures that were logged
+        self._away = False  # whether a failure was logged since the last success
         self._thread = threading.Thread(target=self._post_regularly, name="trainjob-status", daemon=True)
         self._thread.start()
 
@@ -112,26 +113,41 @@ class TrainJobStatus:
                 wait = INTERVAL_S if self._post() else min(60.0, 2 * wait)
 
     def _post(self) -> bool:
-        """Post the status; a failure is logged once for each reason, and the next post has all that this one had."""
+        """Post the status; each kind of failure is logged once, and the next post has all that this one had."""
+        variable = TOKEN_FILE
         try:
             # The token is replaced every hour or sooner.
             token = Path(os.environ[TOKEN_FILE]).read_text(encoding="utf-8").strip()
+            variable = CA_FILE
             context = ssl.create_default_context(cafile=os.environ.get(CA_FILE))
+            variable = ""
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             body = json.dumps(self.content()).encode()
             request = urllib.request.Request(self.url, body, headers, method="POST")
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect())
             with opener.open(request, timeout=TIMEOUT_S):
+                if self._away:
+                    logger.info("the status of the TrainJob is updated again")
+                self._away = False
                 return True
         except urllib.error.HTTPError as error:
-            problem = f"{error.code}: {error.read(1000).decode(errors='replace').strip() or error.reason}"
-        except (OSError, ValueError, KeyError) as error:
-            problem = f"{type(error).__name__}: {first_line(error)}"
+            kind, problem = str(error.code), _message(error)
+        except (OSError, ValueError, KeyError) as error:  # of a server that is away: URLError, with several reasons
+            kind, problem = variable or type(error).__name__, first_line(error)
         self._changed = True
-        if problem != self._problem:
-            logger.warning("the status of the TrainJob is not updated (%s); training goes on", problem)
-        self._problem = problem
+        if kind not in self._problems:
+            logger.warning("the status of the TrainJob is not updated (%s: %s); training goes on", kind, problem)
+            self._problems.add(kind)
+            self._away = True
         return False
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """Return the message of Kubernetes' answer, which is JSON; of a proxy's, its text or its reason."""
+    text = error.read(10_000).decode(errors="replace").strip()
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        text = str(json.loads(text)["message"])
+    return text[:500] or error.reason
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

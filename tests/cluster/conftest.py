@@ -11,6 +11,7 @@ if not KUBECONFIG:
         "test_admission_on_cluster.py",
         "test_optimization_jobs_on_cluster.py",
         "test_pipelines_on_cluster.py",
+        "test_trainjob_status_on_cluster.py",
     ]  # test_experiments_on_cluster.py says once what is skipped
 
 
