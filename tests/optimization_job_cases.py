@@ -316,8 +316,6 @@ REFUSED |= {
     "variable-text": (trainer("env", ["a"]), f"{TRAIN_JOB}.trainer.env[0]", "K501"),
     "variables-many": (trainer("env", [TRIAL_NAME, *VARIABLES]), f"{TRAIN_JOB}.trainer.env: Too many", "K502"),
     "nodes-text": (trainer("numNodes", "1"), f"{TRAIN_JOB}.trainer.numNodes", "K501"),
-    "nodes-large": (trainer("numNodes", 2**31), f"{TRAIN_JOB}.trainer.numNodes", "K502"),
-    "processes-large": (trainer("numProcPerNode", 2**31), f"{TRAIN_JOB}.trainer.numProcPerNode", "K502"),
 }
 # Changes that it accepts: (change, codes of the errors of `check`, for what cannot work).
 ACCEPTED: dict[str, tuple[Callable[[Value], Any], set[str]]] = {
@@ -355,6 +353,8 @@ ACCEPTED: dict[str, tuple[Callable[[Value], Any], set[str]]] = {
     ),
     "multikueue": (template("managedBy", "kueue.x-k8s.io/multikueue"), set()),
     "suspended": (template("suspend", True), set()),
+    "nodes-large": (trainer("numNodes", 2**31), {"K502"}),  # no int32, and so no controller can read it
+    "processes-large": (trainer("numProcPerNode", 2**31), {"K502"}),
     "nodes-none": (trainer("numNodes", 0), {"K226"}),
     "parameter-unused": (trainer("command", [*COMMAND[:5], *COMMAND[6:]]), {"K505"}),
     "parameter-wrong-type": (trainer("command", [*COMMAND[:4], f"seed=$({VARIABLE}lr)", *COMMAND[5:]]), {"K401"}),
