@@ -227,16 +227,16 @@ def test_requests_that_are_wrong(trained: Callable[[str], Path], serve: Serve) -
 def test_concurrent_requests_are_batches_with_everybodys_own_answer(
     trained: Callable[[str], Path], serve: Serve
 ) -> None:
-    server = serve(trained("questions"), "--delay-ms", "50")
+    server = serve(trained("questions"), "--delay-ms", "500")
     rows = [
         {"id": f"r{number}", "question": "Where?", "context": f"{'Long. ' * (number % 9)}It was in town {number}."}
-        for number in range(64)
+        for number in range(16)
     ]
     alone = [server.post("/predict", row).json() for row in rows]
     before = server.counter("inference_batch_size_count")
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda row: server.post("/predict", row).json(), rows))
-    assert server.counter("inference_batch_size_count") - before < 40
+    assert server.counter("inference_batch_size_count") - before < 10
     assert [row["id"] for row in together] == [row["id"] for row in rows]
     assert all(map(close, together, alone))
     assert server.counter("inference_queue_rows") == 0
@@ -259,7 +259,7 @@ def test_too_many_requests_are_told_to_come_later(trained: Callable[[str], Path]
 
 
 def test_a_signal_ends_the_server_after_the_requests_under_way(trained: Callable[[str], Path], serve: Serve) -> None:
-    server = serve(trained("questions"), "--delay-ms", "1500", "--drain", "0.3")
+    server = serve(trained("questions"), "--delay-ms", "8000", "--drain", "0.3")
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(server.post, "/predict", QUESTION) for _ in range(8)]
         deadline = time.monotonic() + 20
@@ -279,7 +279,7 @@ def test_a_signal_ends_the_server_after_the_requests_under_way(trained: Callable
 
 
 def test_clients_that_leave_or_are_slow_cost_nothing(trained: Callable[[str], Path], serve: Serve) -> None:
-    server = serve(trained("questions"), "--delay-ms", "3000", "--timeout", "5")
+    server = serve(trained("questions"), "--delay-ms", "5000", "--timeout", "12")
     host, port = server.url.removeprefix("http://").split(":")
     content = json.dumps(QUESTION).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
@@ -301,7 +301,7 @@ def test_clients_that_leave_or_are_slow_cost_nothing(trained: Callable[[str], Pa
         while b"}" not in answer and (part := slow.recv(65536)):
             answer += part
     assert b" 504 " in answer.split(b"\r\n")[0]
-    assert b"no answer within 5 s" in answer
+    assert b"no answer within 12 s" in answer
     assert server.post("/predict", QUESTION).status_code == 200
 
 
