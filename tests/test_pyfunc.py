@@ -235,6 +235,82 @@ def test_mlflows_commands_predict_and_serve(registered_model: Registered, tmp_pa
         server.wait()
 
 
+@pytest.mark.slow
+def test_a_workspace_has_the_run_and_the_model(run: Run, tmp_path: Path) -> None:
+    """As in a step of Kubeflow Pipelines, which makes a run in the namespace's workspace for it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).parent / "mlflow"),
+        "server",
+        "--enable-workspaces",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += ["--backend-store-uri", "sqlite:///m.db", "--default-artifact-root", "artifacts"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "PATH": path}, stdout=log, stderr=log, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 180
+        while _get(f"{address}/health") != 200:
+            assert server.poll() is None, (tmp_path / "server.log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+            time.sleep(0.5)
+        script = (
+            "import mlflow, os; c = mlflow.MlflowClient(); c.create_workspace('team'); os.environ['MLFLOW_WORKSPACE'] = 'team'\n"
+            "c = mlflow.MlflowClient(); print(c.create_run(c.create_experiment('pipeline')).info.run_id)\n"
+        )
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": address}
+        made = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert made.returncode == 0, made.stderr
+        name = made.stdout.split()[-1]
+        variables = {"MLFLOW_TRACKING_URI": address, "MLFLOW_WORKSPACE": "team", "MLFLOW_RUN_ID": name}
+        settings = (
+            "data.sample.train=40",
+            "data.sample.val=8",
+            "trainer.max_steps=2",
+            "logger=mlflow",
+            "hydra.run.dir=run",
+        )
+        done = run("train.py", *TRAININGS["questions"], *settings, **variables)
+        assert done.returncode == 0, done.stderr
+        done = run("-m", "runs", "register", "run", "--name", "mine", **variables)
+        assert done.returncode == 0, done.stderr
+        script = (
+            "import json, mlflow, os, sys; c = mlflow.MlflowClient(); r = c.get_run(sys.argv[1])\n"
+            "mine = [m.name for m in c.search_registered_models()], len(c.search_runs([r.info.experiment_id]))\n"
+            "os.environ['MLFLOW_WORKSPACE'] = 'default'; c = mlflow.MlflowClient()\n"
+            "others = [m.name for m in c.search_registered_models()]\n"
+            "print(json.dumps([r.info.status, r.data.metrics['val_f1'], *mine, others]))\n"
+        )
+        environment |= variables
+        seen = subprocess.run(
+            [sys.executable, "-c", script, name], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert seen.returncode == 0, seen.stderr
+        metric = files.read_json(tmp_path / "run" / "run.json")["metrics"]["val_f1"]
+        assert json.loads(seen.stdout) == ["FINISHED", pytest.approx(metric), ["mine"], 1, []]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _get(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return int(answer.status)
+    except OSError:
+        return 0
+
+
 def _post(port: int, path: str, body: str | None) -> tuple[int, Any]:
     """The status and content of an answer; 0 if there is none."""
     request = urllib.request.Request(
