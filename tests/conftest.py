@@ -18,6 +18,9 @@ import pytest
 
 from runs import metric_lines
 
+# Before mlflow is imported: tests call it directly, too, and its import decides whether it sends anything.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -231,6 +232,13 @@ def test_mlflow(tmp_path: Path, no_warnings: None) -> None:
     assert again is not None
     assert again.version == logger.version
     assert again.experiment.get_run(again.version).data.params["epochs"] == "2"
+
+
+def test_mlflow_sends_no_telemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
+    whole_run("mlflow", tmp_path / "slope-3")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_mlflow_logs_into_the_run_of_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
