@@ -82,6 +82,7 @@ SLOW = re.compile("torchrun|katib run|hydra/sweeper|pipelines (run|submit|status
 BEFORE = {
     "train.py .*quality.contract=my-images.yaml": "sleep 1",  # a run folder is named after the second
     "explain calibrate": "for n in 0 1 2; do python train.py model=resnet18 data=shapes seed=$n explain=warn hydra.run.dir=runs/seed$n; done",
+    "explain.thresholds=bounds.json": """echo '{"task": "image_classification", "runs": [], "bounds": {"learned": 0.0}}' > bounds.json""",
     "register --rollback": "for run in b a; do python -m runs register outputs/$run --champion --justification test; done",
     "my-experiment.yaml": "cp katib/questions-json.yaml my-experiment.yaml",
 }
