@@ -258,6 +258,14 @@ def test_mlflow_logs_into_the_run_of_its_environment(tmp_path: Path, monkeypatch
     assert len(client.get_metric_history(step, "val_loss")) == 2
     assert client.get_experiment_by_name("isotrain") is None
 
+    monkeypatch.setenv("ISOTRAIN_MLFLOW_PARENT", step)  # a step of `pipelines run`
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    below, _ = whole_run("mlflow", tmp_path / "slope-5")
+    assert below.version != step
+    assert client.get_run(below.version).data.tags["mlflow.parentRunId"] == step
+    monkeypatch.delenv("ISOTRAIN_MLFLOW_PARENT")
+    monkeypatch.setenv("MLFLOW_RUN_ID", step)
+
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial-1")  # trials of a search share its variables
     trial, _ = whole_run("mlflow", tmp_path / "slope-4")
     assert trial.version != step

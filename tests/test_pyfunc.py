@@ -175,7 +175,10 @@ def test_a_task_without_a_predictor_is_registered_with_a_warning(run: Run, tmp_p
     arguments = ("-m", "runs", "register", "run", "--name", "mine", "--server", store)
     done = run(*arguments, cold=True, ISOTRAIN_CONF=str(conf), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
-    assert "mlflow.pyfunc cannot load this version: counting.task has no predictor (docs/tasks.md)" in done.stderr
+    assert (
+        "mlflow.pyfunc cannot load this version: counting.task has no predictor, input_example, OUTPUTS (docs/tasks.md)"
+        in done.stderr
+    )
 
 
 def test_files_of_the_working_directory_hide_nothing(registered_model: Registered, tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_too_many_requests_are_told_to_come_later(trained: Callable[[str], Path]
             assert answer.json() == expected
         else:
             assert answer.headers["Retry-After"] == "1"
-            assert answer.json() == {"error": "2 inputs wait already; send it again later"}
+            assert answer.json() == {"error": "at most 2 inputs may wait; send it again later"}
     assert server.post("/predict", QUESTION).json() == expected
 
 

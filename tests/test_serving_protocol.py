@@ -134,7 +134,7 @@ def test_a_wrong_request_is_told_what_is_wrong(content: bytes, message: str) -> 
 @pytest.mark.parametrize(
     ("data", "shape", "datatype", "message"),
     [
-        (["no base64!"], [1], "BYTES", "is base64"),
+        (["no base64!"], [1], "BYTES", "is not base64"),
         ([1] * 12, [1, 2, 2, 3, 1], "UINT8", "UINT8 images are [N, height, width, 3]"),
         ([1] * 4, [1, 2, 2, 1], "UINT8", "UINT8 images are [N, height, width, 3]"),
         ([], [1, 0, 2, 3], "UINT8", "UINT8 images are [N, height, width, 3]"),

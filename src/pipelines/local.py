@@ -60,6 +60,8 @@ def run(
         defaults["tune_backend"] = "local"
     arguments = {**defaults, **arguments}
     _check_arguments(arguments)
+    if parent := os.environ.pop("MLFLOW_RUN_ID", None):  # of the whole pipeline: each step has a run below it
+        os.environ["ISOTRAIN_MLFLOW_PARENT"] = parent
     os.environ[record.RUN_ID] = name or datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     os.environ.setdefault(retries.SECONDS, "0")  # a local process does not recover by waiting, as a server may
     os.environ.setdefault("ISOTRAIN_CACHE", str(Path.home() / ".cache" / "isotrain"))

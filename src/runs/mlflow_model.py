@@ -12,33 +12,33 @@ from runs import digests
 from runs.fields import as_mapping
 
 FILE = "MLmodel"
+MEMBERS = ("predictor", "input_example", "OUTPUTS")  # of a task's module
 _LOADER = "isotrain.pyfunc"
-_PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "timm", "safetensors", "pandas")
+_PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "timm", "safetensors")
 
 
 @contextlib.contextmanager
-def model_files(model: Path, task: ModuleType, versions: Mapping[str, Any]) -> Iterator[Path | None]:
+def model_files(model: Path, task: ModuleType, versions: Mapping[str, Any]) -> Iterator[Path]:
     """Write the files for the folder of a model, into a temporary folder.
 
     Nothing is pickled: MLmodel names `isotrain.pyfunc`, which loads the model's own files.
 
     Args:
         model: The model folder.
-        task: Module of its task.
+        task: Module of its task, with `MEMBERS`.
         versions: Versions of packages when it was trained.
 
     Yields:
-        The temporary folder; None if the task has no `predictor`.
+        The temporary folder.
     """
-    if not hasattr(task, "predictor"):
-        yield None
-        return
     import pandas
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
 
     stored = as_mapping(files.read_json(model / digests.SETTINGS))
-    settings = {group: {**keys, **as_mapping(stored.get(group))} for group, keys in task.SETTINGS.items()}
+    settings = {
+        group: {**keys, **as_mapping(stored.get(group))} for group, keys in getattr(task, "SETTINGS", {}).items()
+    }
     example = task.input_example(settings)
     signature = ModelSignature(*_schemas(example, task.OUTPUTS))
     requirements = [f"{name}=={versions[name]}" for name in _PACKAGES if versions.get(name)]

@@ -362,11 +362,12 @@ def _log_card(client: Any, run: str, card: str) -> None:
 def _log_model_files(client: Any, run: str, folder: Path, record: Mapping[str, Any]) -> None:
     """Upload what MLflow needs to load the model itself."""
     task = tasks.load_module(tasks.task_from_record(record))
+    if missing := [name for name in mlflow_model.MEMBERS if not hasattr(task, name)]:
+        message = "mlflow.pyfunc cannot load this version: %s has no %s (docs/tasks.md)"
+        logger.warning(message, task.__name__, ", ".join(missing))
+        return
     with mlflow_model.model_files(folder / folders.MODEL, task, as_mapping(record.get("packages"))) as temporary:
-        if temporary is None:
-            logger.warning("mlflow.pyfunc cannot load this version: %s has no predictor (docs/tasks.md)", task.__name__)
-        else:
-            client.log_artifacts(run, str(temporary), folders.MODEL)
+        client.log_artifacts(run, str(temporary), folders.MODEL)
 
 
 def _experiment_id(client: Any) -> str:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError(f"serving needs {error.name}: pip install -e '.[serving]' in isotrain's checkout") from None
     limits = Limits(args.batch_size, args.delay_ms / 1000, args.queue, args.timeout, int(args.max_body * 2**20))
     try:
-        serve(partial(load_model, folder, args.name, None, args.batch_size), args.host, args.port, limits, args.drain)
+        serve(partial(load_model, folder, args.name, args.batch_size), args.host, args.port, limits, args.drain)
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
             raise

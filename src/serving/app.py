@@ -1,8 +1,6 @@
 """The HTTP interface of a server: the Open Inference Protocol V2, /predict, health and metrics."""
 
 import asyncio
-import base64
-import binascii
 import json
 import logging
 import time
@@ -84,7 +82,7 @@ class Server:
         try:
             return await self._batcher.submit(rows)
         except QueueFullError:
-            raise RequestError(f"{self.limits.queue_size} inputs wait already; send it again later", 503) from None
+            raise RequestError(f"at most {self.limits.queue_size} inputs may wait; send it again later", 503) from None
         except InputError as error:
             raise RequestError(str(error)) from None
 
@@ -137,7 +135,7 @@ def create_app(server: Server) -> FastAPI:
     async def predict(request: Request) -> Response:
         if server.model is None:
             raise RequestError("the model is being loaded", 503)
-        value = _parse(await _read_body(request, server.limits.body_size))
+        value = protocol.parse_json(await _read_body(request, server.limits.body_size))
         rows = _rows(value, server.model)
         predictions = await _unless_disconnected(request, server.predict(rows))
         answer: Any = predictions if isinstance(value, list) else predictions[0]
@@ -237,13 +235,6 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is not JSON: {error}") from None
-
-
 def _rows(value: Any, model: ServedModel) -> list[Row]:
     """Return the rows of the body of /predict: an input, or a list of inputs."""
     inputs = value if isinstance(value, list) else [value]
@@ -262,7 +253,7 @@ def _row(number: int, fields: Any, model: ServedModel) -> Row:
     row: Row = {"id": str(number) if fields.get("id") is None else fields["id"]}
     if not isinstance(row["id"], str | int) or isinstance(row["id"], bool):
         raise RequestError(f"input {number}: id must be text or a whole number")
-    row["id"] = protocol.to_text("id", str(row["id"]))
+    row["id"] = protocol.to_text(f"input {number}: id", str(row["id"]))
     for name, example in model.columns.items():
         text = fields.get(name)
         if text is None and name not in model.required:
@@ -272,12 +263,6 @@ def _row(number: int, fields: Any, model: ServedModel) -> Row:
                 f"input {number}: {name} must be text"
                 + (", the base64 of a file" if isinstance(example, bytes) else "")
             )
-        row[name] = _from_base64(number, name, text) if isinstance(example, bytes) else protocol.to_text(name, text)
+        convert = protocol.to_content if isinstance(example, bytes) else protocol.to_text
+        row[name] = convert(f"input {number}: {name}", text)
     return row
-
-
-def _from_base64(number: int, name: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise RequestError(f"input {number}: {name} is not base64") from None

@@ -1,4 +1,4 @@
-"""The model that is served: from a run folder, a model folder or the registry, with its weights, and warm."""
+"""The model that is served, with its weights, after it has answered an example."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class ServedModel:
 
     Attributes:
         name: its name in addresses.
-        version: its version in the registry, or else the first digits of the SHA-256 of its files.
+        version: the first digits of the SHA-256 of its files, which the registry has as model_sha256.
         task: name of its task.
         columns: a value of each input, by column.
         required: columns that may not be missing.
@@ -45,13 +45,12 @@ class ServedModel:
         return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
-def load_model(folder: str, name: str | None, version: str | None, batch_size: int) -> ServedModel:
+def load_model(folder: str, name: str | None, batch_size: int) -> ServedModel:
     """Load a model and let it answer an example.
 
     Args:
         folder: a run folder or a model folder.
         name: its name in addresses; None for the folder's.
-        version: its version in the registry; None for its digest.
         batch_size: inputs in a forward pass.
 
     Raises:
@@ -72,7 +71,7 @@ def load_model(folder: str, name: str | None, version: str | None, batch_size: i
         )
         return ServedModel(
             name or Path(folder).resolve().name,
-            version or folder_digest(model.folder)[:12],
+            folder_digest(model.folder)[:12],
             model.task, columns, required, {key: value for key, value in module.OUTPUTS.items() if key in answer[0]},
             predictor, batch_size,
         )  # fmt: skip

@@ -144,16 +144,20 @@ def encode(
     return b"".join([header, *parts]), len(header) if parts else None
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body.
+def parse_json(body: bytes) -> Any:
+    """Return the value of a body.
 
     Raises:
-        RequestError: It is none.
+        RequestError: It is not JSON.
     """
     try:
-        value = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not JSON: {error}") from None
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    value = parse_json(body)
     if not isinstance(value, dict):
         raise RequestError("the body is not a JSON object")
     return value
@@ -161,13 +165,13 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], bytes]:
     if header_length is None:
-        return read_object(body), b""
+        return _read_object(body), b""
     if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
         raise RequestError(
             f"Inference-Header-Content-Length: {header_length[:40]!r} is not the length of a part of the body"
         )
     length = int(header_length)
-    return read_object(body[:length]), body[length:]
+    return _read_object(body[:length]), body[length:]
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:
@@ -278,8 +282,8 @@ def _column(name: str, values: NDArray[Any], example: Any) -> list[Any]:
         raise RequestError(f"inputs.{name}.datatype: must be {kinds}")
     if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
         raise RequestError(f"inputs.{name}.shape: must be [N] or [N, 1]")
-    convert = _to_content if isinstance(example, bytes) else to_text
-    return [convert(name, value) for value in values.reshape(-1)]
+    convert = to_content if isinstance(example, bytes) else to_text
+    return [convert(f"inputs.{name}", value) for value in values.reshape(-1)]
 
 
 def to_text(name: str, value: str | bytes) -> str:
@@ -293,17 +297,22 @@ def to_text(name: str, value: str | bytes) -> str:
             return value.decode()
         value.encode()  # JSON can have halves of characters
     except UnicodeError:
-        raise RequestError(f"inputs.{name}: a text is not Unicode, or its bytes are not UTF-8") from None
+        raise RequestError(f"{name}: a text is not Unicode, or its bytes are not UTF-8") from None
     return value
 
 
-def _to_content(name: str, value: str | bytes) -> bytes:
+def to_content(name: str, value: str | bytes) -> bytes:
+    """Return the content of a file: bytes as they are, text from base64.
+
+    Raises:
+        RequestError: The text is not base64.
+    """
     if isinstance(value, bytes):
         return value
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(f"inputs.{name}: in JSON, the content of an image is base64") from None
+        raise RequestError(f"{name} is not base64, which the content of a file is in JSON") from None
 
 
 def _encode_image(name: str, pixels: NDArray[Any]) -> bytes:

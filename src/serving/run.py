@@ -81,8 +81,5 @@ async def _serve(load: Callable[[], ServedModel], host: str, port: int, limits: 
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.create_server(
-        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-    )
-    listener.set_inheritable(True)
-    return listener
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
