@@ -189,3 +189,27 @@ def test_two_pods_with_the_variables_that_kubeflow_sets(kind: str, cache: Path, 
     assert len(printed) == 2, "one epoch and the result, once"
     ids = [json.loads(row)["id"] for row in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert len(set(ids)) == len(ids) == 13
+
+
+def test_a_process_ends_while_it_exchanges_signs_of_life(tmp_path: Path) -> None:
+    """The interpreter must not shut down while a thread is in the store's bindings: it aborts once in two times then."""
+    script = """
+import datetime, time
+import torch.distributed as dist
+from trainers import peers
+
+peers._BEAT_S = 0
+store = dist.TCPStore("127.0.0.1", 0, 1, True, datetime.timedelta(seconds=30), wait_for_workers=False, multi_tenant=True)
+peers.Peers(store, 0, [{}, {}], "rank 0", lambda error: None)
+time.sleep(0.2)
+"""
+    for _ in range(4):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The other processes of a training: how one of them ended, and whether each still lives."""
 
+import atexit
 import contextlib
 import json
 import re
@@ -18,6 +19,7 @@ SUSPECT_S = 6.0  # without a sign of life, once a connection to some process is 
 LOST_S = 60.0  # without a sign of life
 _FROZEN_S = 5.0  # between two rounds of a thread that was not scheduled
 _EXPLAIN_S = 20.0
+_CLOSE_S = 5.0  # for which the process waits at its exit for a thread that the store may not answer
 # Errors of gloo, NCCL and torch's store about a process that does not answer.
 _LOST_TEXT = re.compile(
     r"gloo|NCCL|c10d|Connection (?:closed|reset|was likely closed)|Broken pipe|Timed out waiting", re.IGNORECASE
@@ -116,13 +118,26 @@ class Peers:
         moment = time.monotonic()
         self._beats = {number: (b"", moment) for number in range(len(ranks)) if number != rank}
         self._round = moment  # end of the last exchange with the store
-        self._stopped = threading.Event()
-        for target in (self._beat, self._judge):
-            threading.Thread(target=target, name=f"peers{target.__name__}", daemon=True).start()
+        self._stopped, self._closed = threading.Event(), threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=f"peers{target.__name__}", daemon=True)
+            for target in (self._beat, self._judge)
+        ]
+        for thread in self._threads:
+            thread.start()
+        atexit.register(self._close)
 
     def stop(self) -> None:
         """Do not interrupt the main thread any more; signs of life go on."""
         self._stopped.set()
+
+    def _close(self) -> None:
+        """End the threads. The interpreter aborts if one of them returns from the store while it shuts down."""
+        self._stopped.set()
+        self._closed.set()
+        end = time.monotonic() + _CLOSE_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def explain(self, error: BaseException) -> BaseException:
         """Return what an error of a collective means: how another process ended, or that it is lost.
@@ -145,7 +160,7 @@ class Peers:
         try:
             for number in numbers:  # `multi_get` waits for keys that do not exist
                 self._store.compare_set(f"alive/{number}", "", "-")
-            while True:
+            while not self._closed.is_set():
                 count += 1
                 self._store.set(f"alive/{self._rank}", str(count))
                 self._ending = self._ending or read_ending(self._store)
@@ -154,7 +169,7 @@ class Peers:
                     if self._beats[number][0] != bytes(value):
                         self._beats[number] = bytes(value), moment
                 self._round = moment
-                time.sleep(_BEAT_S)
+                self._closed.wait(_BEAT_S)
         except RuntimeError as error:  # its server has ended
             self._store_error = first_line(error)
 
