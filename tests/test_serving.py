@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -178,8 +179,49 @@ def test_a_server_answers_as_predict(
         client.infer("other", tensors)
     with pytest.raises(triton.InferenceServerException, match="there is no version '9' of mine"):
         client.infer("mine", tensors, "9")
+    for size in (1, 3):
+        done = run("-m", "serving", "replay", server.url, f"run={folder}", f"--batch-size={size}", "--wait=1")
+        assert done.returncode == 0, done.stderr
+        assert f"{server.url}: 8 answers equal the predictions of {folder}" in done.stdout
     assert end(server) == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def test_answers_that_differ_are_listed(trained: Callable[[str], Path], serve: Serve, run: Run, tmp_path: Path) -> None:
+    folder = trained("questions")
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    rows = [json.loads(line) for line in (copy / "predictions.jsonl").read_text().splitlines()]
+    rows[1]["prediction"], rows[2]["start"] = "another answer", 99
+    rows[3]["score"] += 0.5
+    rows[4]["score"] *= 1.0001
+    (copy / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = serve(folder, "--queue", "2", "--delay-ms", "0")  # requests that are refused for load are sent again
+    command = ("-m", "serving", "replay", server.url, f"run={copy}", "--batch-size=1", "--clients=8", "--wait=1")
+    done = run(*command)
+    assert done.returncode == 5, done.stderr
+    assert "3 of 8 answers differ" in done.stderr
+    for number, text in ((1, 'instead of "another answer"'), (2, "instead of 99"), (3, "score ")):
+        assert any(
+            line.strip().startswith(f"{rows[number]['id']}: ") and text in line for line in done.stderr.splitlines()
+        )
+    done = run(*command, "--json", "--tolerance=0.2", "--limit=5")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["count"], result["different"]) == (5, 5, 2)
+    done = run(*command, "--limit=1")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((copy / "run.json").read_text())
+    record["data"]["fingerprints"]["val"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(record))
+    done = run(*command)
+    assert done.returncode == 2
+    assert "its validation data has changed since it was trained" in done.stderr
+    assert end(server) == 0
+    for url, code, message in (
+        (server.url, 7, "the server was not ready within 1 s: "),
+        ("ftp://host", 2, "ftp://host: name the server as http://HOST:PORT"),
+    ):
+        done = run(*command[:3], url, f"run={folder}", "--wait=1")
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 
 def test_requests_that_are_wrong(trained: Callable[[str], Path], serve: Serve) -> None:

@@ -33,6 +33,12 @@ class ExplanationError(Exception):
     exit_code = 5
 
 
+class EquivalenceError(Exception):
+    """A served or exported model whose answers are not those of the model that was trained."""
+
+    exit_code = 5
+
+
 class ExecutionError(Exception):
     """A search, a pipeline or a step that failed.
 

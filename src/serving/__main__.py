@@ -1,4 +1,4 @@
-"""Answers of saved models over HTTP: `python -m serving serve run=FOLDER`."""
+"""Answers of saved models over HTTP: `python -m serving serve run=FOLDER`, and `replay`, which checks them."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from config import command
 from config.errors import InputError
-from serving import serve_command
+from serving import replay_command, serve_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("serving", "Serve a saved model over HTTP.", "python -m serving serve run=outputs/a")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve_command.add_parser(commands)
+    replay_command.add_parser(commands)
     args = command.parse_arguments(parser, arguments)
     command.log_progress()
     try:

@@ -155,6 +155,20 @@ def input_example(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"image": content.getvalue()}
 
 
+def validation_inputs(data: Any, settings: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the validation images, in order, as inputs of `predictor`: id, and the file's content as `image`.
+
+    Args:
+        data: the data module, set up for validation.
+        settings: of a saved model, by group of conf.
+    """
+    from datamodules.sources.files import read_bytes
+
+    images = data.survey.valid_split("val")
+    for name, image in zip(images.names, images.images(), strict=True):
+        yield {"id": name, "image": read_bytes(image) if isinstance(image, str) else image}
+
+
 def explainer() -> ModuleType:
     """Return the module of its explanations."""
     from explain import image_explainer

@@ -165,6 +165,21 @@ def input_example(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {names.question: "Who opened the station?", names.context: "The mayor opened the station in 1911."}
 
 
+def validation_inputs(data: Any, settings: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the validation questions, in order, as inputs of `predictor`: id, and a value by column.
+
+    Args:
+        data: the data module, set up for validation.
+        settings: of a saved model, by group of conf.
+    """
+    examples = data.examples
+    question, context = input_example(settings)
+    for index in range(len(examples)):
+        yield {
+            "id": examples.id(index), question: examples.question(index), context: examples.context(index)
+        }  # fmt: skip
+
+
 def explainer() -> ModuleType:
     """Return the module of its explanations."""
     from explain import question_explainer

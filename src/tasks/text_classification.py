@@ -138,6 +138,19 @@ def input_example(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {names.text: "When was the station opened?", **second}
 
 
+def validation_inputs(data: Any, settings: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the validation texts, in order, as inputs of `predictor`: id, and a value by column.
+
+    Args:
+        data: the data module, set up for validation.
+        settings: of a saved model, by group of conf.
+    """
+    texts = data.texts("val")
+    text, *pair = input_example(settings)
+    for index in range(len(texts)):
+        yield {"id": texts.id(index), text: texts.text(index), **{name: texts.pair(index) for name in pair}}
+
+
 def explainer() -> ModuleType:
     """Return the module of its explanations."""
     from explain import text_explainer
