@@ -37,10 +37,6 @@ def batcher(model: Recorder, **settings: Any) -> Batcher:
     return Batcher(model.predict, lambda row: len(row["text"]), **values)
 
 
-async def working(queue: Batcher) -> "asyncio.Task[None]":
-    return asyncio.get_running_loop().create_task(queue.run())
-
-
 async def until(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not condition():
@@ -60,7 +56,6 @@ def test_what_waits_is_predicted_together_by_length() -> None:
     async def main() -> None:
         model = Recorder()
         queue = batcher(model)
-        work = await working(queue)
         first = await occupied(model, queue)
         texts = ["a", "b" * 100, "c" * 2, "d" * 90, "e" * 3, "f" * 95, "g" * 4]
         requests = [asyncio.ensure_future(queue.submit(rows(text))) for text in texts]
@@ -70,7 +65,6 @@ def test_what_waits_is_predicted_together_by_length() -> None:
         assert [answer[0]["prediction"] for answer in answers] == ["FIRST", *(text.upper() for text in texts)]
         together = [sorted(text[0] for text in batch) for batch in model.batches]
         assert together == [["f"], ["a", "c", "e", "g"], ["b", "d", "f"]]
-        work.cancel()
 
     asyncio.run(main())
 
@@ -79,7 +73,6 @@ def test_a_request_keeps_its_rows_in_order_and_a_long_one_is_alone() -> None:
     async def main() -> None:
         model = Recorder()
         queue = batcher(model)
-        work = await working(queue)
         first = await occupied(model, queue)
         long = asyncio.ensure_future(queue.submit(rows(*"zyxwvu")))
         short = asyncio.ensure_future(queue.submit(rows("s")))
@@ -88,7 +81,6 @@ def test_a_request_keeps_its_rows_in_order_and_a_long_one_is_alone() -> None:
         answers = await asyncio.gather(first, long, short)
         assert [row["id"] for row in answers[1]] == [*"zyxwvu"]
         assert model.batches == [["first"], [*"zyxwvu"], ["s"]]
-        work.cancel()
 
     asyncio.run(main())
 
@@ -97,7 +89,6 @@ def test_a_wrong_input_fails_its_own_request_only() -> None:
     async def main() -> None:
         model = Recorder()
         queue = batcher(model)
-        work = await working(queue)
         first = await occupied(model, queue)
         requests = [asyncio.ensure_future(queue.submit(rows(text))) for text in ("a", "wrong", "b")]
         await until(lambda: queue.waiting == 3)
@@ -106,7 +97,6 @@ def test_a_wrong_input_fails_its_own_request_only() -> None:
         assert (good[0]["prediction"], other[0]["prediction"]) == ("A", "B")
         assert isinstance(bad, ValueError)
         assert (await queue.submit(rows("c")))[0]["prediction"] == "C"
-        work.cancel()
 
     asyncio.run(main())
 
@@ -115,7 +105,6 @@ def test_who_leaves_is_not_predicted_and_a_full_queue_refuses() -> None:
     async def main() -> None:
         model = Recorder()
         queue = batcher(model, queue_size=3)
-        work = await working(queue)
         first = await occupied(model, queue)
         requests = [asyncio.ensure_future(queue.submit(rows(text))) for text in "abc"]
         await until(lambda: queue.waiting == 3)
@@ -129,25 +118,24 @@ def test_who_leaves_is_not_predicted_and_a_full_queue_refuses() -> None:
         await asyncio.gather(first, last, requests[0], requests[2])
         assert model.batches == [["first"], ["a", "c", "e"]]
         assert queue.waiting == 0
-        work.cancel()
 
     asyncio.run(main())
 
 
-def test_a_batch_waits_for_others_only_while_it_is_not_full() -> None:
+def test_a_batch_waits_until_it_is_as_large_as_the_last() -> None:
     async def main() -> None:
         model = Recorder()
         queue = batcher(model, delay=60.0)
-        work = await working(queue)
-        async with asyncio.timeout(10):
-            await asyncio.gather(
-                *(queue.submit(rows(text)) for text in "abcd")
-            )  # four are a batch: nobody waits a minute
-        assert len(model.batches) == 1
+        async with asyncio.timeout(10):  # nobody waits a minute
+            for text in "xyz":  # a client alone
+                await queue.submit(rows(text))
+            await asyncio.gather(*(queue.submit(rows(text)) for text in "abcd"))
+        assert [len(batch) for batch in model.batches] == [1, 1, 1, 4]
         lonely = asyncio.ensure_future(queue.submit(rows("e")))
         await asyncio.sleep(0.1)
         assert not lonely.done()
-        work.cancel()
-        lonely.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.gather(lonely, *(queue.submit(rows(text)) for text in "fgh"))
+        assert len(model.batches) == 5
 
     asyncio.run(main())

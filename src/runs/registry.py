@@ -210,18 +210,26 @@ def rollback_champion(name: str, server: str | None = None) -> RegisteredVersion
 
 
 def find_champion(name: str, server: str | None = None, folder: Path | None = None) -> dict[str, Any] | None:
-    """Return the champion, and optionally download its run: run.json, model/, predictions.jsonl, quality/.
+    """Return the champion, as `find_version`; None without one."""
+    return find_version(name, CHAMPION, server, folder)
+
+
+def find_version(
+    name: str, version: str, server: str | None = None, folder: Path | None = None
+) -> dict[str, Any] | None:
+    """Return a version, and optionally download its run: run.json, model/, predictions.jsonl, quality/.
 
     That is enough for `trainers evaluate run=`, `runs compare` and `quality drift reference=` on any machine.
 
     Args:
         name: Name of the registered model.
+        version: Its number, or an alias.
         server: MLflow, as for `register_run`.
         folder: Target folder of the files: new, empty, or of an earlier download, whose files are replaced. Other files in
             it stay.
 
     Returns:
-        name, version, digest, run (the folder that was registered) and data (fingerprint by split); None without champion.
+        name, version, digest, run (the folder that was registered) and data (fingerprint by split); None if there is none.
 
     Raises:
         InputError: The name is empty, the folder holds something else, or the files cannot be downloaded.
@@ -231,27 +239,35 @@ def find_champion(name: str, server: str | None = None, folder: Path | None = No
         raise InputError("name the registered model: the name is empty")
     old_files = [] if folder is None else _downloaded_files(folder)
     with _client(server) as client:
-        version = _version_of_alias(client, name, CHAMPION)
-        if version is None:
+        number = version if version.isdecimal() else _version_of_alias(client, name, version)
+        registered = None if number is None else _version(client, name, number)
+        if registered is None:
             return None
-        registered = client.get_model_version(name, version)
-        tags = registered.tags
+        number, tags = str(registered.version), registered.tags
+        digest = tags.get(_DIGEST_TAG, "")
         if folder is not None:
             with files.atomic_folder(folder, removable=old_files) as temporary:
                 client.download_artifacts(registered.run_id, "", str(temporary))
                 if not (temporary / folders.RECORD).exists():
                     raise InputError(
-                        f"{name} version {version} has no {folders.RECORD}: it was not registered by isotrain"
+                        f"{name} version {number} has no {folders.RECORD}: it was not registered by isotrain"
                     )
                 names = sorted(str(path.relative_to(temporary)) for path in temporary.rglob("*") if path.is_file())
-                files.write_json(temporary / _DOWNLOAD, {"name": name, "version": version, "files": names})
+                files.write_json(
+                    temporary / _DOWNLOAD, {"name": name, "version": number, "digest": digest, "files": names}
+                )
         return {
             "name": name,
-            "version": version,
-            "digest": tags.get(_DIGEST_TAG, ""),
+            "version": number,
+            "digest": digest,
             "run": tags.get("run", ""),
             "data": {tag.removeprefix("data_"): value for tag, value in tags.items() if tag.startswith("data_")},
         }
+
+
+def read_download(folder: Path) -> dict[str, Any]:
+    """Return name, version and digest of the version that `find_version` downloaded to a folder; empty for other folders."""
+    return files.read_json(folder / _DOWNLOAD)
 
 
 def _downloaded_files(folder: Path) -> list[str]:
@@ -290,6 +306,17 @@ def _version_of_alias(client: Any, name: str, alias: str) -> str | None:
 
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            return None
+        raise
+
+
+def _version(client: Any, name: str, number: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, number)
     except MlflowException as error:
         if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             return None

@@ -44,43 +44,51 @@ class Limits:
     body_size: int = 16 * 2**20
 
 
+@dataclass(frozen=True)
+class Service:
+    """A model with its queue. A request keeps the one that it began with.
+
+    Attributes:
+        model: the model.
+        batcher: its queue.
+    """
+
+    model: ServedModel
+    batcher: Batcher
+
+
 class Server:
     """A served model and its queue.
 
     Attributes:
-        model: the model; None while it is loaded.
+        service: the model that answers new requests; None while the first one is loaded.
         ready: whether requests are welcome.
         limits: what is accepted.
         metrics: what is counted.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.model: ServedModel | None = None
+        self.service: Service | None = None
         self.ready = False
         self.limits, self.metrics = limits, Metrics()
-        self._batcher: Batcher | None = None
-        self._worker: asyncio.Task[None] | None = None
 
     def start(self, model: ServedModel) -> None:
-        """Serve a model, in the running event loop."""
+        """Answer new requests with a model. Those that have begun are answered by the one before."""
         limits = self.limits
-        self._batcher = Batcher(
+        batcher = Batcher(
             model.predict, model.length, limits.batch_size, limits.delay, limits.queue_size, self.metrics.batch
         )
-        self._worker = asyncio.get_running_loop().create_task(self._batcher.run())
-        self.model, self.ready = model, True
+        self.service, self.ready = Service(model, batcher), True
         self.metrics.model(model.name, model.version, model.task)
 
-    async def predict(self, rows: Sequence[Row]) -> list[Row]:
+    async def predict(self, service: Service, rows: Sequence[Row]) -> list[Row]:
         """Return a prediction for each row.
 
         Raises:
-            RequestError: the model is not loaded, an input cannot be read, or too many wait.
+            RequestError: an input cannot be read, or too many wait.
         """
-        if self._batcher is None:
-            raise RequestError("the model is being loaded", 503)
         try:
-            return await self._batcher.submit(rows)
+            return await service.batcher.submit(rows)
         except QueueFullError:
             raise RequestError(f"at most {self.limits.queue_size} inputs may wait; send it again later", 503) from None
         except InputError as error:
@@ -88,7 +96,7 @@ class Server:
 
     def waiting(self) -> int:
         """Return the number of rows that wait."""
-        return self._batcher.waiting if self._batcher is not None else 0
+        return self.service.batcher.waiting if self.service is not None else 0
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -112,32 +120,32 @@ def create_app(server: Server) -> FastAPI:
         return JSONResponse({"ready": server.ready}, 200 if server.ready else 503)
 
     async def model_metadata(request: Request) -> Response:
-        model = _model(server, request)
+        model = _service(server, request).model
         tensors = protocol.metadata(model.columns, model.outputs)
         return JSONResponse(
             {"name": model.name, "versions": [model.version], "platform": f"isotrain_{model.task}", **tensors}
         )
 
     async def model_ready(request: Request) -> Response:
-        model = _model(server, request)
+        model = _service(server, request).model
         return JSONResponse({"name": model.name, "ready": server.ready}, 200 if server.ready else 503)
 
     async def infer(request: Request) -> Response:
-        model = _model(server, request)
+        service = _service(server, request)
+        model = service.model
         body = await _read_body(request, server.limits.body_size)
         decoded = protocol.decode(body, request.headers.get(protocol.HEADER_LENGTH), model.columns)
-        predictions = await _unless_disconnected(request, server.predict(decoded.rows))
+        predictions = await _unless_disconnected(request, server.predict(service, decoded.rows))
         content, header = protocol.encode(decoded, predictions, model.outputs, model.name, model.version)
         if header is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={protocol.HEADER_LENGTH: str(header)})
 
     async def predict(request: Request) -> Response:
-        if server.model is None:
-            raise RequestError("the model is being loaded", 503)
+        service = _loaded(server)
         value = protocol.parse_json(await _read_body(request, server.limits.body_size))
-        rows = _rows(value, server.model)
-        predictions = await _unless_disconnected(request, server.predict(rows))
+        rows = _rows(value, service.model)
+        predictions = await _unless_disconnected(request, server.predict(service, rows))
         answer: Any = predictions if isinstance(value, list) else predictions[0]
         return Response(json.dumps(answer, ensure_ascii=False, allow_nan=False), media_type="application/json")
 
@@ -158,8 +166,10 @@ def create_app(server: Server) -> FastAPI:
 
     def description() -> dict[str, Any]:
         value = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        model = server.model
-        return value if model is None else documentation.complete(value, model.name, model.version, model.columns)
+        if server.service is None:
+            return value
+        model = server.service.model
+        return documentation.complete(value, model.name, model.version, model.columns)
 
     app.openapi = description  # type: ignore[method-assign]
 
@@ -193,17 +203,22 @@ def _counted(server: Server, path: str, handler: Handler) -> Callable[[Request],
     return route
 
 
-def _model(server: Server, request: Request) -> ServedModel:
-    """Return the model that an address names."""
-    model = server.model
-    if model is None:
+def _loaded(server: Server) -> Service:
+    if server.service is None:
         raise RequestError("the model is being loaded", 503)
+    return server.service
+
+
+def _service(server: Server, request: Request) -> Service:
+    """Return the model that an address names."""
+    service = _loaded(server)
+    model = service.model
     name, number = request.path_params["name"], request.path_params.get("version")
     if name != model.name:
         raise RequestError(f"there is no model {name[:80]!r}; this server has {model.name}", 404)
     if number is not None and number != model.version:
         raise RequestError(f"there is no version {number[:80]!r} of {name}; this server has {model.version}", 404)
-    return model
+    return service
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

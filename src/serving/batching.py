@@ -24,10 +24,10 @@ class _Waiting:
 
 
 class Batcher:
-    """Predicts rows of concurrent requests in batches, on a thread.
+    """Predicts rows of concurrent requests in batches, on a thread, as long as there are some.
 
     A batch is taken when the thread is free: the request that waits longest, and those nearest to it in length. It waits up to
-    `delay` seconds for others only while it is not full.
+    `delay` seconds until there are as many rows as in the last batch, so that a client alone does not wait.
 
     Attributes:
         waiting: number of rows that wait.
@@ -42,13 +42,13 @@ class Batcher:
         queue_size: int,
         on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
     ) -> None:
-        """Make a batcher, which works while `run` does.
+        """Make a batcher.
 
         Args:
             predict: a prediction for each of several rows; called on a thread.
             length: length of a row; rows of similar length cost least together.
             batch_size: rows of a batch; a longer request is a batch of its own.
-            delay: seconds to wait for a full batch.
+            delay: seconds to wait for as many rows as in the last batch.
             queue_size: rows that may wait.
             on_batch: called with the rows of each batch and its seconds.
         """
@@ -57,6 +57,8 @@ class Batcher:
         self._queue: list[_Waiting] = []
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "predict")
+        self._worker: asyncio.Task[None] | None = None
+        self._last_size = 1  # rows of the last batch
         self.waiting = 0
 
     async def submit(self, rows: Sequence[Row]) -> list[Row]:
@@ -72,6 +74,8 @@ class Batcher:
         self._queue.append(entry)
         self.waiting += len(rows)
         self._arrival.set()
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._run())
         try:
             return await entry.answer
         finally:
@@ -79,33 +83,28 @@ class Batcher:
                 self._queue.remove(entry)
                 self.waiting -= len(rows)
 
-    async def run(self) -> None:
-        """Predict what is submitted, until cancelled."""
+    async def _run(self) -> None:
+        """Predict what waits, until nothing does."""
         loop = asyncio.get_running_loop()
-        try:
-            while True:
-                await self._wait_for_batch()
-                batch = self._take()
-                if not batch:
-                    continue
-                rows = [row for entry in batch for row in entry.rows]
-                start = time.monotonic()
-                try:
-                    predictions = await loop.run_in_executor(self._thread, self._predict, rows)
-                except Exception as error:
-                    await self._fail(batch, error)
-                    continue
-                self._on_batch(len(rows), time.monotonic() - start)
-                self._answer(batch, predictions)
-        finally:
-            self._thread.shutdown(wait=False)
+        while self._queue:
+            await self._wait_for_batch()
+            batch = self._take()
+            if not batch:
+                continue
+            rows = [row for entry in batch for row in entry.rows]
+            self._last_size = len(rows)
+            start = time.monotonic()
+            try:
+                predictions = await loop.run_in_executor(self._thread, self._predict, rows)
+            except Exception as error:
+                await self._fail(batch, error)
+                continue
+            self._on_batch(len(rows), time.monotonic() - start)
+            self._answer(batch, predictions)
 
     async def _wait_for_batch(self) -> None:
-        while not self._queue:
-            self._arrival.clear()
-            await self._arrival.wait()
         deadline = self._queue[0].since + self._delay
-        while self._queue and self.waiting < self._batch_size:
+        while self._queue and self.waiting < min(self._batch_size, self._last_size):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return

@@ -15,7 +15,7 @@ class ServedModel:
 
     Attributes:
         name: its name in addresses.
-        version: the first digits of the SHA-256 of its files, which the registry has as model_sha256.
+        version: number in the registry; of a folder, the first digits of the SHA-256 of its files.
         task: name of its task.
         columns: a value of each input, by column.
         required: columns that may not be missing.
@@ -45,13 +45,14 @@ class ServedModel:
         return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
-def load_model(folder: str, name: str | None, batch_size: int) -> ServedModel:
+def load_model(folder: str, name: str | None, batch_size: int, version: str | None = None) -> ServedModel:
     """Load a model and let it answer an example.
 
     Args:
         folder: a run folder or a model folder.
         name: its name in addresses; None for the folder's.
         batch_size: inputs in a forward pass.
+        version: its version; None for the digest of its files.
 
     Raises:
         InputError: the model cannot be loaded, its task cannot be served, or it does not answer.
@@ -71,7 +72,7 @@ def load_model(folder: str, name: str | None, batch_size: int) -> ServedModel:
         )
         return ServedModel(
             name or Path(folder).resolve().name,
-            folder_digest(model.folder)[:12],
+            version or folder_digest(model.folder)[:12],
             model.task, columns, required, {key: value for key, value in module.OUTPUTS.items() if key in answer[0]},
             predictor, batch_size,
         )  # fmt: skip

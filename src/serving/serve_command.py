@@ -3,14 +3,13 @@
 import argparse
 import errno
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from config import command
 from config.errors import InputError
 
-_NO_MODEL = "name one model by run=FOLDER: a run folder, or a transformers or timm model folder"
+_NO_MODEL = "name one model by run=FOLDER (a run folder, or a transformers or timm model folder) or model=NAME (in the registry)"
 
 
 def add_parser(commands: Any) -> None:
@@ -24,7 +23,26 @@ def add_parser(commands: Any) -> None:
         "together. SIGTERM ends the server after the requests that are under way.",
         "python -m serving serve run=outputs/a --port 8080",
     )
-    serve.add_argument("model", metavar="run=FOLDER", help="run folder or model folder")
+    serve.add_argument(
+        "model",
+        metavar="run=FOLDER|model=NAME[@ALIAS]",
+        help="run folder or model folder; or a model in MLflow's registry: NAME (its champion), NAME@ALIAS or NAME/VERSION",
+    )
+    serve.add_argument(
+        "--follow",
+        metavar="ALIAS",
+        help="with model=NAME: change to another version when the alias does, such as champion, without a failed request",
+    )
+    serve.add_argument(
+        "--poll", type=float, default=10.0, metavar="S",
+        help="with --follow: seconds between two looks at the registry (default: 10)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--server", metavar="URL", help="MLflow's address (default: MLFLOW_TRACKING_URI, else outputs/mlflow/mlflow.db)"
+    )
+    serve.add_argument(
+        "--models", metavar="FOLDER", help="folder of downloaded models (default: models in $ISOTRAIN_CACHE)"
+    )
     serve.add_argument("--name", help="name of the model in addresses (default: the folder's)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: 8080)")
@@ -32,7 +50,11 @@ def add_parser(commands: Any) -> None:
         "--batch-size", type=int, default=32, metavar="N", help="inputs that are predicted together (default: 32)"
     )
     serve.add_argument(
-        "--delay-ms", type=float, default=2.0, metavar="MS", help="milliseconds to wait for a full batch (default: 2)"
+        "--delay-ms",
+        type=float,
+        default=2.0,
+        metavar="MS",
+        help="milliseconds to wait for as many inputs as in the last batch (default: 2)",
     )
     serve.add_argument(
         "--queue",
@@ -63,22 +85,43 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    folder, _ = command.take_override([args.model], "run", _NO_MODEL)
     _check(args)
-    if not Path(folder).is_dir():
-        raise InputError(f"run={folder}: no such folder")
+    load, load_last = _loaders(args)
     from serving.app import Limits
-    from serving.model import load_model
     from serving.run import serve
 
     limits = Limits(args.batch_size, args.delay_ms / 1000, args.queue, args.timeout, int(args.max_body * 2**20))
+    poll = args.poll if args.follow else None
     try:
-        serve(partial(load_model, folder, args.name, args.batch_size), args.host, args.port, limits, args.drain)
+        serve(load, args.host, args.port, limits, args.drain, poll, load_last)
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
             raise
         raise InputError(f"--host {args.host} --port {args.port}: {os.strerror(error.errno)}") from None
     return 0
+
+
+def _loaders(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Return what loads the model, and what loads the last one if the registry does not answer."""
+    if not args.model.startswith("model="):
+        folder, _ = command.take_override([args.model], "run", _NO_MODEL)
+        if not Path(folder).is_dir():
+            raise InputError(f"run={folder}: no such folder")
+        if args.follow is not None:
+            raise InputError("--follow needs model=NAME: a folder has no aliases")
+        from serving.model import load_model
+
+        return lambda _: load_model(folder, args.name, args.batch_size), None
+    name, _ = command.take_override([args.model], "model", _NO_MODEL)
+    from datamodules.storage import cache
+    from serving import registered
+
+    models = Path(args.models) if args.models else cache.root() / "models"
+    source = registered.parse(name, args.follow, args.server, models)
+    return (
+        lambda current: registered.load(source, args.name, args.batch_size, current),
+        lambda: registered.load_last(source, args.name, args.batch_size),
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -87,6 +130,7 @@ def _check(args: argparse.Namespace) -> None:
         ("delay_ms", 0, 10_000),
         ("queue", 1, 10**6),
         ("timeout", 0.1, 3600),
+        ("poll", 0.1, 86_400),
     ):
         if not low <= getattr(args, name) <= high:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be from {low:g} to {high:g}")
