@@ -139,3 +139,21 @@ def test_a_batch_waits_until_it_is_as_large_as_the_last() -> None:
         assert len(model.batches) == 5
 
     asyncio.run(main())
+
+
+def test_what_waits_is_divided_among_the_threads() -> None:
+    async def main() -> None:
+        model = Recorder()
+        model.free.clear()
+        queue = batcher(model, batch_size=8, parallel=2)
+        requests = [asyncio.ensure_future(queue.submit(rows(text))) for text in ("a", "b" * 90, "c" * 2, "d" * 91)]
+        await asyncio.sleep(0.05)
+        assert queue.waiting == 0
+        late = asyncio.ensure_future(queue.submit(rows("e")))
+        await asyncio.sleep(0.05)
+        assert queue.waiting == 1, "both threads are busy"
+        model.free.set()
+        await asyncio.gather(late, *requests)
+        assert sorted(sorted(text[0] for text in batch) for batch in model.batches) == [["a", "c"], ["b", "d"], ["e"]]
+
+    asyncio.run(main())

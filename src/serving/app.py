@@ -62,23 +62,24 @@ class Server:
 
     Attributes:
         service: the model that answers new requests; None while the first one is loaded.
-        ready: whether requests are welcome.
+        accepts: whether requests are welcome.
         limits: what is accepted.
         metrics: what is counted.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.service: Service | None = None
-        self.ready = False
+        self.accepts = False
         self.limits, self.metrics = limits, Metrics()
 
     def start(self, model: ServedModel) -> None:
         """Answer new requests with a model. Those that have begun are answered by the one before."""
         limits = self.limits
         batcher = Batcher(
-            model.predict, model.length, limits.batch_size, limits.delay, limits.queue_size, self.metrics.batch
-        )
-        self.service, self.ready = Service(model, batcher), True
+            model.predict, model.length, limits.batch_size, limits.delay, limits.queue_size, self.metrics.batch,
+            model.parallel,
+        )  # fmt: skip
+        self.service, self.accepts = Service(model, batcher), True
         self.metrics.model(model.name, model.version, model.task)
 
     async def predict(self, service: Service, rows: Sequence[Row]) -> list[Row]:
@@ -93,6 +94,11 @@ class Server:
             raise RequestError(f"at most {self.limits.queue_size} inputs may wait; send it again later", 503) from None
         except InputError as error:
             raise RequestError(str(error)) from None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are welcome and can be answered."""
+        return self.accepts and self.service is not None and self.service.model.is_alive()
 
     def waiting(self) -> int:
         """Return the number of rows that wait."""

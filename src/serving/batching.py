@@ -41,6 +41,7 @@ class Batcher:
         delay: float,
         queue_size: int,
         on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
+        parallel: int = 1,
     ) -> None:
         """Make a batcher.
 
@@ -51,15 +52,23 @@ class Batcher:
             delay: seconds to wait for as many rows as in the last batch.
             queue_size: rows that may wait.
             on_batch: called with the rows of each batch and its seconds.
+            parallel: number of batches that are predicted at a time; what waits is divided among those that are free.
         """
         self._predict, self._length, self._batch_size, self._delay = predict, length, batch_size, delay
         self._queue_size, self._on_batch = queue_size, on_batch
         self._queue: list[_Waiting] = []
         self._arrival = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "predict")
+        self._threads = ThreadPoolExecutor(parallel, "predict")
+        self._parallel, self._free, self._freed = parallel, parallel, asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._last_size = 1  # rows of the last batch
         self.waiting = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is predicted."""
+        return self._free < self._parallel
 
     async def submit(self, rows: Sequence[Row]) -> list[Row]:
         """Return the predictions of rows. A cancelled call leaves the queue.
@@ -85,22 +94,31 @@ class Batcher:
 
     async def _run(self) -> None:
         """Predict what waits, until nothing does."""
-        loop = asyncio.get_running_loop()
         while self._queue:
             await self._wait_for_batch()
-            batch = self._take()
-            if not batch:
-                continue
-            rows = [row for entry in batch for row in entry.rows]
-            self._last_size = len(rows)
-            start = time.monotonic()
-            try:
-                predictions = await loop.run_in_executor(self._thread, self._predict, rows)
-            except Exception as error:
-                await self._fail(batch, error)
-                continue
+            if batch := self._take():
+                self._free -= 1
+                task = asyncio.get_running_loop().create_task(self._predict_batch(batch))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            while not self._free:
+                self._freed.clear()
+                await self._freed.wait()
+
+    async def _predict_batch(self, batch: Sequence[_Waiting]) -> None:
+        rows = [row for entry in batch for row in entry.rows]
+        self._last_size = len(rows)
+        start = time.monotonic()
+        try:
+            predictions = await asyncio.get_running_loop().run_in_executor(self._threads, self._predict, rows)
+        except Exception as error:
+            await self._fail(batch, error)
+        else:
             self._on_batch(len(rows), time.monotonic() - start)
             self._answer(batch, predictions)
+        finally:
+            self._free += 1
+            self._freed.set()
 
     async def _wait_for_batch(self) -> None:
         deadline = self._queue[0].since + self._delay
@@ -118,10 +136,11 @@ class Batcher:
         if not self._queue:
             return []
         first = self._queue[0]
+        limit = min(self._batch_size, -(-self.waiting // self._free))
         batch: list[_Waiting] = []
         count = 0
         for entry in sorted(self._queue, key=lambda entry: (entry is not first, abs(entry.length - first.length))):
-            if batch and count + len(entry.rows) > self._batch_size:
+            if batch and count + len(entry.rows) > limit:
                 break
             batch.append(entry)
             count += len(entry.rows)
@@ -139,7 +158,7 @@ class Batcher:
             try:
                 if len(batch) == 1:
                     raise error
-                predictions = await loop.run_in_executor(self._thread, self._predict, entry.rows)
+                predictions = await loop.run_in_executor(self._threads, self._predict, entry.rows)
             except Exception as own_error:
                 if not entry.answer.done():
                     entry.answer.set_exception(own_error)

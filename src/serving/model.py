@@ -1,7 +1,8 @@
 """The model that is served, with its weights, after it has answered an example."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ class ServedModel:
         columns: a value of each input, by column.
         required: columns that may not be missing.
         outputs: a value of each output.
-        predictor: the task's.
-        batch_size: inputs in a forward pass.
+        predict: returns a prediction for each row, which has a value for each column and an id.
+        parallel: number of threads on which `predict` may be called at a time.
+        is_alive: whether `predict` has a process that answers.
     """
 
     name: str
@@ -30,29 +32,23 @@ class ServedModel:
     columns: Mapping[str, Any]
     required: frozenset[str]
     outputs: Mapping[str, Any]
-    predictor: Any
-    batch_size: int
-
-    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return a prediction for each row, which has a value for each column and an id."""
-        names = self.predictor.columns
-        keyed = [{"id": row["id"], **{key: row[name] for key, name in names.items() if name in row}} for row in rows]
-        predictions: list[dict[str, Any]] = self.predictor.predict(keyed, self.batch_size)
-        return predictions
+    predict: Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+    parallel: int = 1
+    is_alive: Callable[[], bool] = lambda: True
 
     def length(self, row: Mapping[str, Any]) -> int:
         """Return the length of a row's texts; images have none, as all are resized."""
         return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
-def load_model(folder: str, name: str | None, batch_size: int, version: str | None = None) -> ServedModel:
+def load_model(folder: str, name: str | None, version: str | None, *, batch_size: int) -> ServedModel:
     """Load a model and let it answer an example.
 
     Args:
         folder: a run folder or a model folder.
         name: its name in addresses; None for the folder's.
-        batch_size: inputs in a forward pass.
         version: its version; None for the digest of its files.
+        batch_size: inputs in a forward pass.
 
     Raises:
         InputError: the model cannot be loaded, its task cannot be served, or it does not answer.
@@ -74,5 +70,12 @@ def load_model(folder: str, name: str | None, batch_size: int, version: str | No
             name or Path(folder).resolve().name,
             version or folder_digest(model.folder)[:12],
             model.task, columns, required, {key: value for key, value in module.OUTPUTS.items() if key in answer[0]},
-            predictor, batch_size,
+            partial(_predict, predictor, batch_size),
         )  # fmt: skip
+
+
+def _predict(predictor: Any, batch_size: int, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = predictor.columns
+    keyed = [{"id": row["id"], **{key: row[name] for key, name in names.items() if name in row}} for row in rows]
+    predictions: list[dict[str, Any]] = predictor.predict(keyed, batch_size)
+    return predictions

@@ -3,16 +3,18 @@
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from config import files
 from config.errors import InputError, UnreachableError
 from runs import registry
-from serving.model import ServedModel, load_model
+from serving.model import ServedModel
 
 logger = logging.getLogger(__name__)
 
+LoadModel = Callable[[str, str | None, str | None], ServedModel]
 _ALIAS = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -64,13 +66,15 @@ def parse(text: str, follow: str | None, server: str | None, folder: Path) -> Re
     return RegisteredModel(name, version, server, folder)
 
 
-def load(source: RegisteredModel, name: str | None, batch_size: int, current: str | None = None) -> ServedModel | None:
+def load(
+    source: RegisteredModel, name: str | None, load_model: LoadModel, current: str | None = None
+) -> ServedModel | None:
     """Load a registered model, and download it before if that has not been done.
 
     Args:
         source: the model.
         name: its name in addresses; None for the registered one.
-        batch_size: inputs in a forward pass.
+        load_model: as `serving.model.load_model`, with all options.
         current: version that is loaded; None for none.
 
     Returns:
@@ -91,7 +95,7 @@ def load(source: RegisteredModel, name: str | None, batch_size: int, current: st
     if any(registry.read_download(folder).get(key) != entry[key] for key in keys):
         logger.info("downloading %s version %s", source.name, version)
         registry.find_version(source.name, version, source.server, folder)
-    model = load_model(str(folder), name or source.name, batch_size, version)
+    model = load_model(str(folder), name or source.name, version)
     if not source.version.isdecimal():
         files.write_json(_state(source), {"version": version})
         for path in source.downloads.iterdir():
@@ -100,7 +104,7 @@ def load(source: RegisteredModel, name: str | None, batch_size: int, current: st
     return model
 
 
-def load_last(source: RegisteredModel, name: str | None, batch_size: int) -> ServedModel:
+def load_last(source: RegisteredModel, name: str | None, load_model: LoadModel) -> ServedModel:
     """Load the version that was served last on this machine, for a registry that does not answer.
 
     Raises:
@@ -111,7 +115,7 @@ def load_last(source: RegisteredModel, name: str | None, batch_size: int) -> Ser
     folder = source.downloads / version
     if not version.isdecimal() or not folder.is_dir():
         raise UnreachableError(f"no version of {source} was downloaded to {source.downloads} before")
-    return load_model(str(folder), name or source.name, batch_size, version)
+    return load_model(str(folder), name or source.name, version)
 
 
 def _state(source: RegisteredModel) -> Path:

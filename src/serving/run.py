@@ -101,7 +101,7 @@ async def _serve(
             if poll is not None:
                 following = loop.create_task(_follow(server, load, poll))
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-        server.ready = False
+        server.accepts = False
         if stopping.done() and drain:
             await asyncio.sleep(drain)
     finally:
@@ -110,7 +110,8 @@ async def _serve(
                 task.cancel()
         web.should_exit = True
         await serving
-        if _threads:  # a model is being loaded, which cannot be interrupted; nothing is under way
+        # Threads that load a model, or predict what nobody waits for, cannot be interrupted.
+        if _threads or (server.service is not None and server.service.batcher.is_busy):
             logging.shutdown()
             os._exit(0)
 

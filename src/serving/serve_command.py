@@ -3,10 +3,11 @@
 import argparse
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config import command
+from config import command, process
 from config.errors import InputError
 
 _NO_MODEL = "name one model by run=FOLDER (a run folder, or a transformers or timm model folder) or model=NAME (in the registry)"
@@ -57,6 +58,13 @@ def add_parser(commands: Any) -> None:
         help="milliseconds to wait for as many inputs as in the last batch (default: 2)",
     )
     serve.add_argument(
+        "--workers", type=int, default=1, metavar="N",
+        help="processes that predict, each with a copy of the model (default: 1, a thread of the server)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of each (default: the cores divided among them)"
+    )
+    serve.add_argument(
         "--queue",
         type=int,
         default=1024,
@@ -103,15 +111,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _loaders(args: argparse.Namespace) -> tuple[Any, Any]:
     """Return what loads the model, and what loads the last one if the registry does not answer."""
+    load_model = partial(_load_model, args)
     if not args.model.startswith("model="):
         folder, _ = command.take_override([args.model], "run", _NO_MODEL)
         if not Path(folder).is_dir():
             raise InputError(f"run={folder}: no such folder")
         if args.follow is not None:
             raise InputError("--follow needs model=NAME: a folder has no aliases")
-        from serving.model import load_model
-
-        return lambda _: load_model(folder, args.name, args.batch_size), None
+        return lambda _: load_model(folder, args.name, None), None
     name, _ = command.take_override([args.model], "model", _NO_MODEL)
     from datamodules.storage import cache
     from serving import registered
@@ -119,9 +126,24 @@ def _loaders(args: argparse.Namespace) -> tuple[Any, Any]:
     models = Path(args.models) if args.models else cache.root() / "models"
     source = registered.parse(name, args.follow, args.server, models)
     return (
-        lambda current: registered.load(source, args.name, args.batch_size, current),
-        lambda: registered.load_last(source, args.name, args.batch_size),
+        lambda current: registered.load(source, args.name, load_model, current),
+        lambda: registered.load_last(source, args.name, load_model),
     )
+
+
+def _load_model(args: argparse.Namespace, folder: str, name: str | None, version: str | None) -> Any:
+    """Load a model in this process, or in several."""
+    import torch
+
+    from serving.model import load_model
+    from serving.workers import load_in_workers
+
+    threads = args.threads or max(1, process.available_cores() // args.workers)
+    if args.workers > 1:
+        load = partial(load_model, folder, name, version, batch_size=args.batch_size)
+        return load_in_workers(load, args.workers, threads)
+    torch.set_num_threads(threads)
+    return load_model(folder, name, version, batch_size=args.batch_size)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -131,9 +153,13 @@ def _check(args: argparse.Namespace) -> None:
         ("queue", 1, 10**6),
         ("timeout", 0.1, 3600),
         ("poll", 0.1, 86_400),
+        ("workers", 1, 256),
     ):
         if not low <= getattr(args, name) <= high:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be from {low:g} to {high:g}")
+    process.check_processes("--workers", args.workers)
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise InputError(f"--threads {args.threads}: must be from 1 to 1024")
     if not 0 <= args.port < 2**16:
         raise InputError(f"--port {args.port}: must be from 0 to 65535")
     if not args.max_body > 0:
