@@ -248,6 +248,35 @@ def test_a_run_that_failed_says_where_and_why(v1: bool, default_retries: bool, a
     assert f"FAILED in the step train: {reason}: runs-1" in later.stderr
 
 
+def test_a_step_that_ends_before_isotrain_begins_has_its_exception(
+    api: Api, pipelines: Pipelines, tmp_path: Path
+) -> None:
+    """As with an image whose PYTHONPATH lost isotrain: neither Argo's message nor the pod tells more than exit code 1."""
+    cluster = katib_api_double.Api()
+    api.course, api.message = ["RUNNING", "FAILED"], "main: Error (exit code 1)"
+    api.logs = {
+        "train": "Traceback (most recent call last):\nModuleNotFoundError: No module named 'pipelines'\n"
+        "F1128 04:15:11.947362 16 main.go:130] failed to execute component: exit status 1\nError: exit status 1\n"
+    }
+    pod = {
+        "metadata": {
+            "name": "a",
+            "namespace": "kubeflow",
+            "labels": {"pipeline/runid": "runs-1"},
+            "annotations": {"workflows.argoproj.io/node-name": "train-x(0).root(0).train(0).executor(0)"},
+        },
+        "status": {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "main", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}],
+        },
+    }
+    cluster.put("pods", "kubeflow", pod)
+    done = pipelines("submit", FILE, "--image", DIGEST, KUBECONFIG=str(cluster.kubeconfig(tmp_path / "config")))
+    cluster.close()
+    assert done.returncode == 6
+    assert "FAILED in the step train: ModuleNotFoundError: No module named 'pipelines'" in done.stderr
+
+
 @pytest.mark.parametrize("message", ["pod deleted", "main: Error (exit code 143)"])
 def test_a_run_whose_pod_was_deleted_is_retried(message: str, api: Api, pipelines: Pipelines) -> None:
     """Argo 3.5's default (KFP 2.16) starts no pod in place of a deleted one; 2.17's sometimes does not."""

@@ -14,9 +14,11 @@ _NODE_NAME = "workflows.argoproj.io/node-name"  # annotation of Argo's pods
 _PROGRESS = re.compile(r"^\s*isotrain: [a-z ]+(?: …|: done in )")  # of pipelines.record
 _EXIT_STATUS = re.compile(r"exit status (\d+)")  # in the launcher's last line; KFP itself sees 1
 _DELETED = re.compile(r"^pod deleted$|exit code 143\b")
+# Argo's message, and that of a pod, which tell no more than that the step failed: the log does.
 _NO_REASON = re.compile(
-    r"^(?:Error|Failed)? ?\(?exit code \d+\)?$|^$|^PodInitializing$|^ContainerCreating$", re.IGNORECASE
+    r"^(?:[\w.-]+: )?(?:Error|Failed)? ?\(?exit code 1\)?$|^$|^PodInitializing$|^ContainerCreating$", re.IGNORECASE
 )
+_NO_POD_REASON = re.compile(r"^container \S+: exit code 1$")
 
 
 def explain_steps(
@@ -150,6 +152,7 @@ def _explain_pods(rows: Sequence[dict[str, Any]], run: str, namespace: str | Non
         for pod in reversed(pods):
             name = str((pod["metadata"].get("annotations") or {}).get(_NODE_NAME, ""))
             if expression.search(name) and (reason := reasons.pod_reason(pod, events)):
-                row["message"] = reason
+                if not (row["message"] and _NO_POD_REASON.match(reason)):
+                    row["message"] = reason
                 break
     return ""
