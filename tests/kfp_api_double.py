@@ -7,6 +7,8 @@ right after it was created, and its own end before that of its tasks; a terminat
 terminated twice; a schedule takes the Workflows of its runs with it.
 """
 
+import base64
+import gzip
 import json
 import re
 import threading
@@ -38,6 +40,7 @@ class Api:
         cached: keys of steps that are taken from the cache.
         message: Argo's message of the pod that fails or is pending.
         logs: log of the container of a step, by its key.
+        compressed: key of the step that ran when Argo compressed the Workflow: KFP's tasks stay those of that moment.
         v1: whether the API of v1beta1 is served.
         late: how often the tasks of a run that has ended are those from before its end.
         faults: (expression on "METHOD path", status or "drop"), each used once, in order.
@@ -58,6 +61,7 @@ class Api:
         self.cached: tuple[str, ...] = ()
         self.message = "Error (exit code 1)"
         self.logs: dict[str, str] = {}
+        self.compressed = ""
         self.v1 = True
         self.late = 1
         self.faults: list[tuple[str, Any]] = []
@@ -264,6 +268,8 @@ class Api:
             tasks = found["before"]
         elif asked and state not in ENDED:
             found["before"] = state
+        if self.compressed and tasks in ENDED:
+            found, tasks = {**found, "step": self.compressed}, "RUNNING"
         if details := make_tasks(found["run_id"], self._nodes(found, tasks)):
             shown["run_details"] = {"task_details": details}
         return shown
@@ -299,6 +305,9 @@ class Api:
         if not state:
             return {}
         workflow = make_workflow(self._nodes(run, state), state, run.get("terminated", False), "kubeflow")
+        if self.compressed and state in ENDED:
+            nodes = json.dumps(workflow["status"].pop("nodes")).encode()
+            workflow["status"]["compressedNodes"] = base64.b64encode(gzip.compress(nodes)).decode()
         return {"workflow_manifest": json.dumps(workflow)}
 
     def _log(self, run: str, pod: str) -> tuple[int, Any]:

@@ -330,6 +330,20 @@ def test_what_no_log_tells_the_workflow_or_the_pods_tell(
     assert ("could not be looked at" in done.stderr) == (message == "Error (exit code 1)")
 
 
+def test_a_run_whose_workflow_is_compressed_has_its_true_states(api: Api, pipelines: Pipelines) -> None:
+    """Argo compresses the nodes above 1 MB, as with three further steps on KFP 2.17; KFP's tasks stay as they were."""
+    api.course, api.compressed = ["RUNNING", "SUCCEEDED"], "register"
+    done = pipelines("submit", FILE, "--image", DIGEST)
+    assert done.returncode == 0, done.stderr
+    assert "finish: SUCCEEDED" in done.stderr.splitlines()
+    assert done.stderr.count("isotrain: Argo compressed the Workflow of this run") == 1
+    later = pipelines("status", "runs-1")
+    for text in (done.stdout, later.stdout):
+        rows = [line.split() for line in text.splitlines() if line.endswith(".0")]
+        assert ([" ".join(row[:-2]) for row in rows], {row[-2] for row in rows}) == (STEPS, {"SUCCEEDED"})
+    assert "Kubeflow's page shows its steps as they were before" in later.stderr
+
+
 @pytest.mark.parametrize("default_retries", [False, True])
 def test_what_is_taken_from_the_cache_is_said(default_retries: bool, api: Api, pipelines: Pipelines) -> None:
     api.default_retries = default_retries

@@ -4,6 +4,9 @@ A step has several nodes: its driver, itself, its executor, and one more of each
 by the keys of tasks in the compiled pipeline (`gate-2`); the names of steps are in its `taskInfo` (`drift gate`).
 """
 
+import base64
+import gzip
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,11 +74,19 @@ def task_nodes(run: Any) -> list[Node]:
     ]
 
 
+def is_compressed(workflow: Mapping[str, Any]) -> bool:
+    """Return whether Argo compressed the nodes of a Workflow, as it does above 1 MB. KFP then keeps the tasks of before."""
+    return bool((workflow.get("status") or {}).get("compressedNodes"))
+
+
 def workflow_nodes(workflow: Mapping[str, Any]) -> list[Node]:
     """Return the nodes of a Workflow; none of {}."""
-    name = str((workflow.get("metadata") or {}).get("name"))
+    name, status = str((workflow.get("metadata") or {}).get("name")), workflow.get("status") or {}
+    items = status.get("nodes") or {}
+    if is_compressed(workflow):
+        items = json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
     nodes = []
-    for item in ((workflow.get("status") or {}).get("nodes") or {}).values():
+    for item in items.values():
         identity, phase = str(item["id"]), str(item.get("phase") or "Pending")
         pod = f"{name}-{item.get('templateName')}-{identity.rpartition('-')[2]}"  # with POD_NAMES=v1, the id
         nodes.append(

@@ -27,6 +27,11 @@ PATIENCE = 300.0  # seconds without an answer of the server while waiting for a 
 MAX_BYTES = 10_000  # of a parameter, KFP's default
 LATEST = 15  # runs in a list
 RETRIES = 2  # of a run whose pods were deleted
+LOOK = 60.0  # seconds between looks at the Workflow while waiting for a run, which is larger than KFP's tasks
+COMPRESSED = (
+    "Argo compressed the Workflow of this run, which has more than 1 MB: Kubeflow's page shows its steps as they were before; "
+    "MAX_WORKFLOW_SIZE of the workflow-controller is the limit (docs/pipelines.md)"
+)
 SETTLE = 60.0  # seconds after the end of a run in which KFP stores the states of its tasks
 
 
@@ -49,7 +54,7 @@ def submit(args: argparse.Namespace) -> int:
         start_watch = StartWatch(args.wait_for_start, lambda run: _start_reason(server, run, names))
         result = _wait_for_end(server, run, deadline, names, start_watch)
         state = nodes.run_state(result)
-        steps, note = _explained_steps(server, result, names)
+        steps, note = _explained_steps(server, result, names, server.workflow(run))
         _print_note(note)
         if state != "FAILED" or retries == RETRIES or not _retry_deleted(server, run, steps):
             break
@@ -130,8 +135,10 @@ def status(args: argparse.Namespace) -> int:
             print(f"{nodes.run_state(run):<12}{run.run_id}  {run.display_name}")
     else:
         run = server.call("get_run", args.run)
-        steps, note = _explained_steps(server, run, nodes.step_names(server.spec(run)))
-        _print_note(note)
+        workflow = server.workflow(args.run)
+        steps, note = _explained_steps(server, run, nodes.step_names(server.spec(run)), workflow)
+        for line in (COMPRESSED if nodes.is_compressed(workflow) else "", note):
+            _print_note(line)
         print(record.format_steps(steps))
         text = f"{nodes.run_state(run)}{failures.failed_step(steps)}"
         print(f"isotrain: {text}: {server.link(args.run) or args.run}", file=sys.stderr)
@@ -147,9 +154,10 @@ def terminate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explained_steps(server: Server, run: Any, names: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
+def _explained_steps(
+    server: Server, run: Any, names: Mapping[str, str], workflow: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], str]:
     """The steps of a run, with the reasons of those that failed or do not start, and what concerns no step."""
-    workflow = server.workflow(run.run_id)
     details = nodes.workflow_nodes(workflow) or nodes.task_nodes(run)
     steps = nodes.fold_steps(run, details, names)
     namespace = (workflow.get("metadata") or {}).get("namespace") or server.namespace
@@ -173,7 +181,7 @@ def _retry_deleted(server: Server, run: str, steps: Sequence[Mapping[str, Any]])
 
 def _start_reason(server: Server, run: Any, names: Mapping[str, str]) -> str:
     """Why no pod of a run starts; "" if that is not known."""
-    steps, note = _explained_steps(server, run, names)
+    steps, note = _explained_steps(server, run, names, server.workflow(run.run_id))
     return "; ".join([note] if note else [f"{row['step']}: {row['message']}" for row in steps if row["message"]][:1])
 
 
@@ -260,6 +268,8 @@ def _wait_for_end(
         UnreachableError: The run has not ended or started in time; it continues on the cluster.
     """
     unreachable_since, ended_since = None, None
+    look = time.monotonic() + LOOK
+    compressed: list[nodes.Node] = []  # nodes of a Workflow that KFP cannot read
     states = dict.fromkeys(names.values(), "WAITING")
     while True:
         try:
@@ -272,6 +282,12 @@ def _wait_for_end(
         if result is not None:
             tasks = nodes.task_nodes(result)
             ended = nodes.run_state(result) in (*nodes.TERMINAL_STATES, "TERMINATED")
+            if compressed or ended or time.monotonic() >= look:
+                workflow, look = server.workflow(run), time.monotonic() + LOOK
+                if nodes.is_compressed(workflow):
+                    _print_note("" if compressed else COMPRESSED)
+                    compressed = nodes.workflow_nodes(workflow)
+                tasks = compressed or tasks
             ended_since = (ended_since or time.monotonic()) if ended else None
             # The tasks are stored after the state of the run.
             settled = not any(node.state in nodes.ACTIVE_STATES for node in tasks)
@@ -279,7 +295,7 @@ def _wait_for_end(
                 _print_changes(nodes.fold_steps(result, tasks, names), states)
             if ended_since and (settled or time.monotonic() - ended_since > SETTLE):
                 return result
-            start_watch.update(result)
+            start_watch.update(result, tasks)
         if deadline is not None and time.monotonic() > deadline:
             raise UnreachableError(f"the run {run} has not ended in time; it continues: {server.link(run) or run}")
         time.sleep(POLL if deadline is None else max(0.0, min(POLL, deadline - time.monotonic())))

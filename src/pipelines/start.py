@@ -3,10 +3,11 @@
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from config.errors import UnreachableError
+from pipelines.nodes import Node
 
 SILENCE = 120.0  # seconds without a running pod before the first message; doubled after each message
 _POD = re.compile(r"executor(\(\d+\))?|.*-driver(\(\d+\))?")  # names of the nodes that have a pod
@@ -23,29 +24,24 @@ class StartWatch:
     def __init__(self, limit: float | None = None, explain: Callable[[Any], str] = lambda run: "") -> None:
         self.limit, self.explain = limit, explain
         self._since, self._next = time.monotonic(), SILENCE
-        self._states: dict[str, str] = {}
+        self._states: list[tuple[str, str]] = []
 
-    def update(self, run: Any) -> None:
-        """Look at a run of the API.
+    def update(self, run: Any, nodes: Sequence[Node]) -> None:
+        """Look at a run of the API and at its nodes.
 
         Raises:
             UnreachableError: No pod of it has run for `limit` seconds.
         """
-        details = getattr(run.run_details, "task_details", None) or []
-        states = {str(task.task_id or task.display_name): str(task.state or "") for task in details}
-        names = {str(task.display_name) for task in details if task.state == "PENDING"}
+        states = sorted((node.name, node.state) for node in nodes)
+        names = {node.name for node in nodes if node.state == "PENDING"}
         # A node is RUNNING while the pod of its attempt, NAME(0), is PENDING.
-        pods = [
-            task
-            for task in details
-            if _POD.fullmatch(name := str(task.display_name or "")) and f"{name}(0)" not in names
-        ]
+        pods = [node for node in nodes if _POD.fullmatch(node.name) and f"{node.name}(0)" not in names]
         present = time.monotonic()
-        if states != self._states or any(task.state == "RUNNING" for task in pods):
+        if states != self._states or any(node.state == "RUNNING" for node in pods):
             self._states, self._since, self._next = states, present, SILENCE
             return
         seconds = present - self._since
-        waiting = sorted({str(task.display_name) for task in pods if task.state == "PENDING"})
+        waiting = sorted({node.name for node in pods if node.state == "PENDING"})
         is_late = self.limit is not None and seconds >= self.limit
         if not is_late and seconds < self._next:
             return
