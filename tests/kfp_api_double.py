@@ -40,7 +40,8 @@ class Api:
         cached: keys of steps that are taken from the cache.
         message: Argo's message of the pod that fails or is pending.
         logs: log of the container of a step, by its key.
-        compressed: key of the step that ran when Argo compressed the Workflow: KFP's tasks stay those of that moment.
+        compressed: key of the step that ran when Argo compressed the Workflow: KFP's tasks stay those of that moment,
+            and it finds no logs.
         v1: whether the API of v1beta1 is served.
         late: how often the tasks of a run that has ended are those from before its end.
         faults: (expression on "METHOD path", status or "drop"), each used once, in order.
@@ -312,7 +313,8 @@ class Api:
 
     def _log(self, run: str, pod: str) -> tuple[int, Any]:
         """The log of a pod; an error has the status 200, too, because the header is sent before the log is read."""
-        for node in self._nodes(self.runs[run], self.runs[run]["course"][0]) if run in self.runs else []:
+        state = self.runs[run]["course"][0] if run in self.runs else ""
+        for node in self._nodes(self.runs[run], state) if state and not (self.compressed and state in ENDED) else []:
             of = re.search(r"\.([^.(]+)(?:\(0\))?\.executor\(\d+\)$", node["name"])
             names = (node["id"], f"{WORKFLOW}-{node['templateName']}-{node_id(node['name']).rpartition('-')[2]}")
             if of and pod in names and of[1] in self.logs:

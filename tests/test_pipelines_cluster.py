@@ -13,6 +13,7 @@ import pytest
 from tests import katib_api_double
 from tests.conftest import forked
 from tests.kfp_api_double import Api
+from tests.kfp_nodes_double import WORKFLOW
 
 from pipelines import interruption
 
@@ -342,6 +343,37 @@ def test_a_run_whose_workflow_is_compressed_has_its_true_states(api: Api, pipeli
         rows = [line.split() for line in text.splitlines() if line.endswith(".0")]
         assert ([" ".join(row[:-2]) for row in rows], {row[-2] for row in rows}) == (STEPS, {"SUCCEEDED"})
     assert "Kubeflow's page shows its steps as they were before" in later.stderr
+
+
+def test_the_pods_have_the_logs_that_kubeflow_does_not_find(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
+    """Of a Workflow that Argo compressed."""
+    api.course, api.compressed = ["SUCCEEDED"], "register"
+    api.logs = {"register": "isotrain: register: done in 8.5 s: dots version 1 (champion)\n"}
+    pipelines("submit", FILE, "--image", DIGEST, "--no-wait")
+    assert "registered" not in pipelines("status", "runs-1", KUBECONFIG="/nowhere").stderr
+    cluster = katib_api_double.Api()
+    nodes = api._nodes(api.runs["runs-1"], "SUCCEEDED")
+    node = next(node for node in nodes if node["name"].endswith(".register.executor(0)"))
+    name = f"{WORKFLOW}-{node['templateName']}-{node['id'].rpartition('-')[2]}"
+    cluster.put("pods", "kubeflow", {"metadata": {"name": name, "namespace": "kubeflow"}, "status": {}})
+    cluster.logs[(name, "main")] = api.logs["register"]
+    done = pipelines("status", "runs-1", KUBECONFIG=str(cluster.kubeconfig(tmp_path / "config")))
+    cluster.close()
+    assert "isotrain: registered dots version 1 (champion)" in done.stderr
+
+
+def test_what_was_registered_is_said(api: Api, pipelines: Pipelines, tmp_path: Path) -> None:
+    """A model that did not reach its floor is a candidate, and the run succeeds nevertheless."""
+    text = "dots version 1 (candidate); it was not promoted: failed: there is no champion yet; val_f1 9.1, at least 80"
+    api.course = ["RUNNING", "SUCCEEDED"]
+    api.logs = {
+        "register": f"isotrain: register …\nisotrain: register: done in 8.5 s: {text}\nI1128 launcher.go] ended\n"
+    }
+    done = pipelines("submit", FILE, "--image", DIGEST, "--summary", tmp_path / "s.md")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"isotrain: registered {text}"
+    assert "registered dots version 1 (candidate)" in (tmp_path / "s.md").read_text()
+    assert f"isotrain: registered {text}" in pipelines("status", "runs-1").stderr
 
 
 @pytest.mark.parametrize("default_retries", [False, True])

@@ -1,5 +1,6 @@
 """Why a step of a run on Kubeflow failed, or does not start: what its log, its Workflow and its pods say."""
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -45,7 +46,7 @@ def explain_steps(
         failed = row["state"] in ("FAILED", "UNKNOWN")
         if not failed and row["state"] not in ACTIVE_STATES:
             continue
-        text = _read_log(server, run.run_id, row, nodes) if failed else ""
+        text = read_log(server, run.run_id, row, nodes, namespace) if failed else ""
         line = _error_line(text, row["step"])
         pods = list(step_pods(nodes, row["key"]))
         message = next(
@@ -96,8 +97,18 @@ def failed_step(rows: Sequence[Mapping[str, Any]]) -> str:
     return f" in the step {row['step']}" + (f": {row['message']}" if row["message"] else "")
 
 
-def _read_log(server: Server, run: str, row: Mapping[str, Any], nodes: Sequence[Node]) -> str:
-    """The log of a step that failed: of its last pod that has one."""
+def read_log(server: Server, run: str, row: Mapping[str, Any], nodes: Sequence[Node], namespace: str | None) -> str:
+    """Return the log of a step: of its last pod that has one; "" if there is none, or the step is not known to have failed.
+
+    KFP keeps the logs, but does not find them of a Workflow that Argo compressed: then those of the pods are read.
+
+    Args:
+        server: Keeps the logs.
+        run: Id of the run.
+        row: The step, as of `nodes.fold_steps`.
+        nodes: Nodes of the run. Without paths they tell only the pods of steps that failed.
+        namespace: Namespace of the run's pods, if it is known.
+    """
     names = [name for node in step_pods(nodes, row["key"]) for name in node.pods]
     has_paths = any(node.path for node in nodes)
     if not has_paths:
@@ -110,6 +121,10 @@ def _read_log(server: Server, run: str, row: Mapping[str, Any], nodes: Sequence[
         text = server.log(run, name)
         if text and (has_paths or f"isotrain: {row['step']} …" in text):
             return text
+    if has_paths and names:
+        with contextlib.suppress(InputError, UnreachableError):  # without a kubeconfig, or its right to read logs
+            connection = api.connect(namespace=namespace, roles="deploy/base/access.yaml")
+            return next((text for name in names if (text := connection.read_log(name, "main"))), "")
     return ""
 
 

@@ -14,13 +14,14 @@ from config.errors import ExecutionError, InputError, UnreachableError
 from config.files import PROJECT, read_json
 from config.masking import mask
 from config.numbers import format_count
-from pipelines import artifacts, failures, nodes, record, schedules, termination
+from pipelines import artifacts, failures, nodes, outcome, record, schedules, termination
 from pipelines.arguments import bind_parameters
 from pipelines.check import check_pipeline
 from pipelines.compilation import read_documents, spec_parameters
 from pipelines.resources import changed_file
 from pipelines.server import Server
 from pipelines.start import StartWatch
+from reports.markdown import escape
 
 POLL = 5.0  # seconds
 PATIENCE = 300.0  # seconds without an answer of the server while waiting for a run
@@ -54,15 +55,18 @@ def submit(args: argparse.Namespace) -> int:
         start_watch = StartWatch(args.wait_for_start, lambda run: _start_reason(server, run, names))
         result = _wait_for_end(server, run, deadline, names, start_watch)
         state = nodes.run_state(result)
-        steps, note = _explained_steps(server, result, names, server.workflow(run))
+        workflow = server.workflow(run)
+        steps, details, note = _explained_steps(server, result, names, workflow)
         _print_note(note)
         if state != "FAILED" or retries == RETRIES or not _retry_deleted(server, run, steps):
             break
         retries += 1
     print(record.format_steps(steps))
+    registered = outcome.registration(server, run, steps, details, _namespace(server, workflow))
+    _print_note(registered)
     if args.summary:
         with Path(args.summary).open("a", encoding="utf-8") as file:
-            file.write(_format_summary(run, state, steps, link))
+            file.write(_format_summary(run, state, steps, link, registered))
     if state != "SUCCEEDED":
         raise ExecutionError(f"the run {run} is {state}{failures.failed_step(steps)}{f'; {link}' if link else ''}")
     return 0
@@ -136,10 +140,11 @@ def status(args: argparse.Namespace) -> int:
     else:
         run = server.call("get_run", args.run)
         workflow = server.workflow(args.run)
-        steps, note = _explained_steps(server, run, nodes.step_names(server.spec(run)), workflow)
+        steps, details, note = _explained_steps(server, run, nodes.step_names(server.spec(run)), workflow)
         for line in (COMPRESSED if nodes.is_compressed(workflow) else "", note):
             _print_note(line)
         print(record.format_steps(steps))
+        _print_note(outcome.registration(server, args.run, steps, details, _namespace(server, workflow)))
         text = f"{nodes.run_state(run)}{failures.failed_step(steps)}"
         print(f"isotrain: {text}: {server.link(args.run) or args.run}", file=sys.stderr)
     return 0
@@ -156,12 +161,16 @@ def terminate(args: argparse.Namespace) -> int:
 
 def _explained_steps(
     server: Server, run: Any, names: Mapping[str, str], workflow: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], str]:
-    """The steps of a run, with the reasons of those that failed or do not start, and what concerns no step."""
+) -> tuple[list[dict[str, Any]], list[nodes.Node], str]:
+    """The steps of a run, with the reasons of those that failed or do not start; its nodes; what concerns no step."""
     details = nodes.workflow_nodes(workflow) or nodes.task_nodes(run)
     steps = nodes.fold_steps(run, details, names)
-    namespace = (workflow.get("metadata") or {}).get("namespace") or server.namespace
-    return steps, failures.explain_steps(server, run, steps, details, namespace)
+    return steps, details, failures.explain_steps(server, run, steps, details, _namespace(server, workflow))
+
+
+def _namespace(server: Server, workflow: Mapping[str, Any]) -> str | None:
+    """The namespace of a run's pods, if it is known."""
+    return (workflow.get("metadata") or {}).get("namespace") or server.namespace
 
 
 def _retry_deleted(server: Server, run: str, steps: Sequence[Mapping[str, Any]]) -> bool:
@@ -181,7 +190,7 @@ def _retry_deleted(server: Server, run: str, steps: Sequence[Mapping[str, Any]])
 
 def _start_reason(server: Server, run: Any, names: Mapping[str, str]) -> str:
     """Why no pod of a run starts; "" if that is not known."""
-    steps, note = _explained_steps(server, run, names, server.workflow(run.run_id))
+    steps, _, note = _explained_steps(server, run, names, server.workflow(run.run_id))
     return "; ".join([note] if note else [f"{row['step']}: {row['message']}" for row in steps if row["message"]][:1])
 
 
@@ -245,11 +254,12 @@ def _default_version(file: str) -> str:
     return f"{revision[:12]}-{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]}"
 
 
-def _format_summary(run: str, state: str, steps: Sequence[Mapping[str, Any]], link: str) -> str:
+def _format_summary(run: str, state: str, steps: Sequence[Mapping[str, Any]], link: str, registered: str) -> str:
     """A run in Markdown."""
     rows = [(step["step"], step["state"], f"{step['seconds']:.0f}", step["message"]) for step in steps]
     table = artifacts.table(["step", "state", "seconds", "message"], rows)
-    return mask(f"## Pipeline run {f'[{run}]({link})' if link else run}: {state}\n\n{table}\n")
+    result = f"{escape(registered)}\n\n" if registered else ""
+    return mask(f"## Pipeline run {f'[{run}]({link})' if link else run}: {state}\n\n{result}{table}\n")
 
 
 def _wait_for_end(
