@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,13 +12,16 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from config.errors import InputError
 from serving import documentation, protocol
 from serving.batching import Batcher, QueueFullError
+from serving.input_log import InputLog
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.model import ServedModel
 from serving.protocol import RequestError
+from serving.request_log import RequestInfo, follow_requests, log_request
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -67,10 +69,21 @@ class Server:
         metrics: what is counted.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, log_format: str = "none", input_log: InputLog | None = None) -> None:
+        """Make a server without a model.
+
+        Args:
+            limits: what is accepted.
+            log_format: of a line about each request: text, json or none.
+            input_log: takes inputs and answers; None for none.
+        """
         self.service: Service | None = None
         self.accepts = False
         self.limits, self.metrics = limits, Metrics()
+        self._log_format, self._input_log = log_format, input_log
+        if input_log is not None:
+            input_log.on_rows = self.metrics.logged_rows
+        self.metrics.queue_limit.set(limits.queue_size)
 
     def start(self, model: ServedModel) -> None:
         """Answer new requests with a model. Those that have begun are answered by the one before."""
@@ -82,14 +95,21 @@ class Server:
         self.service, self.accepts = Service(model, batcher), True
         self.metrics.model(model.name, model.version, model.task)
 
-    async def predict(self, service: Service, rows: Sequence[Row]) -> list[Row]:
+    async def predict(self, service: Service, rows: Sequence[Row], info: RequestInfo) -> list[Row]:
         """Return a prediction for each row.
+
+        Args:
+            service: the model with its queue.
+            rows: the rows.
+            info: takes what is known of the request.
 
         Raises:
             RequestError: an input cannot be read, or too many wait.
         """
+        info.model, info.version, info.rows = service.model.name, service.model.version, rows
         try:
-            return await service.batcher.submit(rows)
+            info.predictions = predictions = await service.batcher.submit(rows, info.note_queue)
+            return predictions
         except QueueFullError:
             raise RequestError(f"at most {self.limits.queue_size} inputs may wait; send it again later", 503) from None
         except InputError as error:
@@ -99,6 +119,18 @@ class Server:
     def ready(self) -> bool:
         """Whether requests are welcome and can be answered."""
         return self.accepts and self.service is not None and self.service.model.is_alive()
+
+    def end_request(self, info: RequestInfo) -> None:
+        """Count and log a request whose answer was sent."""
+        self.metrics.request(info)
+        log_request(info, self._log_format)
+        if self._input_log is not None and info.status == 200:
+            self._input_log.add(info)
+
+    def close(self) -> None:
+        """Write what inputs and answers wait to be logged."""
+        if self._input_log is not None:
+            self._input_log.close()
 
     def waiting(self) -> int:
         """Return the number of rows that wait."""
@@ -113,7 +145,7 @@ def create_app(server: Server) -> FastAPI:
     app = FastAPI(title="isotrain", version=version("isotrain"), description=documentation.DESCRIPTION, redoc_url=None)
 
     def add(path: str, method: str, handler: Handler, **description: Any) -> None:
-        route = _counted(server, path, handler)
+        route = _handle_errors(server, handler)
         app.add_api_route(path, route, methods=[method], response_class=Response, response_model=None, **description)
 
     async def server_metadata(_: Request) -> Response:
@@ -141,7 +173,8 @@ def create_app(server: Server) -> FastAPI:
         model = service.model
         body = await _read_body(request, server.limits.body_size)
         decoded = protocol.decode(body, request.headers.get(protocol.HEADER_LENGTH), model.columns)
-        predictions = await _unless_disconnected(request, server.predict(service, decoded.rows))
+        request.state.info.take_id(decoded.id)
+        predictions = await _unless_disconnected(request, server.predict(service, decoded.rows, request.state.info))
         content, header = protocol.encode(decoded, predictions, model.outputs, model.name, model.version)
         if header is None:
             return Response(content, media_type="application/json")
@@ -151,12 +184,13 @@ def create_app(server: Server) -> FastAPI:
         service = _loaded(server)
         value = protocol.parse_json(await _read_body(request, server.limits.body_size))
         rows = _rows(value, service.model)
-        predictions = await _unless_disconnected(request, server.predict(service, rows))
+        predictions = await _unless_disconnected(request, server.predict(service, rows, request.state.info))
         answer: Any = predictions if isinstance(value, list) else predictions[0]
         return Response(json.dumps(answer, ensure_ascii=False, allow_nan=False), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
         server.metrics.queue.set(server.waiting())
+        server.metrics.ready.set(server.ready)
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)
 
     add("/v2", "GET", server_metadata, **documentation.SERVER)
@@ -184,27 +218,28 @@ def create_app(server: Server) -> FastAPI:
         message = f"{request.method} {request.url.path}: {error.detail}"
         return JSONResponse({"error": message}, error.status_code, headers=error.headers)
 
+    app.add_middleware(follow_requests, server.metrics.in_progress.inc, server.end_request)
     return app
 
 
-def _counted(server: Server, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """A handler whose errors are JSON objects, that ends in time, and is counted."""
+def _handle_errors(server: Server, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A handler whose errors are JSON objects, and that ends in time."""
 
     async def route(request: Request) -> Response:
-        start = time.monotonic()
         try:
             async with asyncio.timeout(server.limits.timeout):
-                response = await handler(request)
+                return await handler(request)
         except RequestError as error:
-            headers = {"Retry-After": "1"} if error.status == 503 else None
-            response = JSONResponse({"error": str(error)}, error.status, headers)
+            message, status = str(error), error.status
+        except ClientDisconnect:
+            message, status = "the client has closed the connection", 499
         except TimeoutError:
-            response = JSONResponse({"error": f"no answer within {server.limits.timeout:g} s"}, 504)
+            message, status = f"no answer within {server.limits.timeout:g} s", 504
         except Exception:
             logger.exception("%s %s failed", request.method, request.url.path)
-            response = JSONResponse({"error": "a bug in the server; its log has the traceback"}, 500)
-        server.metrics.request(path, request.method, response.status_code, time.monotonic() - start)
-        return response
+            message, status = "a bug in the server; its log has the traceback", 500
+        request.state.info.error = message
+        return JSONResponse({"error": message}, status, {"Retry-After": "1"} if status == 503 else None)
 
     return route
 

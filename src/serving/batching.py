@@ -20,6 +20,7 @@ class _Waiting:
     rows: Sequence[Row]
     length: int
     answer: asyncio.Future[list[Row]]
+    on_start: Callable[[float], None]
     since: float = field(default_factory=time.monotonic)
 
 
@@ -70,8 +71,12 @@ class Batcher:
         """Whether a batch is predicted."""
         return self._free < self._parallel
 
-    async def submit(self, rows: Sequence[Row]) -> list[Row]:
+    async def submit(self, rows: Sequence[Row], on_start: Callable[[float], None] = lambda seconds: None) -> list[Row]:
         """Return the predictions of rows. A cancelled call leaves the queue.
+
+        Args:
+            rows: the rows.
+            on_start: called when their batch is taken, with the seconds that they have waited.
 
         Raises:
             QueueFullError: too many rows wait.
@@ -79,7 +84,7 @@ class Batcher:
         if self.waiting and self.waiting + len(rows) > self._queue_size:
             raise QueueFullError
         length = max(map(self._length, rows))
-        entry = _Waiting(rows, length, asyncio.get_running_loop().create_future())
+        entry = _Waiting(rows, length, asyncio.get_running_loop().create_future(), on_start)
         self._queue.append(entry)
         self.waiting += len(rows)
         self._arrival.set()
@@ -146,6 +151,7 @@ class Batcher:
             count += len(entry.rows)
         for entry in batch:
             self._queue.remove(entry)
+            entry.on_start(time.monotonic() - entry.since)
         self.waiting -= count
         return batch
 

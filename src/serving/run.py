@@ -14,7 +14,7 @@ from typing import TypeVar
 import uvicorn
 
 from config.errors import UnreachableError, first_line
-from serving.app import Limits, Server, create_app
+from serving.app import Server, create_app
 from serving.model import ServedModel
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def serve(
     load: Load,
     host: str,
     port: int,
-    limits: Limits,
+    server: Server,
     drain: float,
     poll: float | None = None,
     load_last: Callable[[], ServedModel] | None = None,
@@ -50,7 +50,7 @@ def serve(
         load: loads the model, on a thread; with the version that is served, it returns None if there is no other.
         host: address to listen on.
         port: port, 0 for a free one.
-        limits: what is accepted.
+        server: the server without a model.
         drain: seconds for which requests are still accepted after a signal, while the server is not ready; those that
             are under way then end first.
         poll: seconds between two calls of `load`, whose model takes the place of the present one; None for one call.
@@ -60,22 +60,21 @@ def serve(
         InputError: the model cannot be loaded.
         OSError: the address is in use.
     """
-    asyncio.run(_serve(load, host, port, limits, drain, poll, load_last))
+    asyncio.run(_serve(load, host, port, server, drain, poll, load_last))
 
 
 async def _serve(
     load: Load,
     host: str,
     port: int,
-    limits: Limits,
+    server: Server,
     drain: float,
     poll: float | None,
     load_last: Callable[[], ServedModel] | None,
 ) -> None:
-    server = Server(limits)
     config = uvicorn.Config(
         create_app(server), lifespan="off", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=int(limits.timeout) + 1,
+        timeout_graceful_shutdown=int(server.limits.timeout) + 1,
     )  # fmt: skip
     sockets = [_listen(host, port)]
     host, port = sockets[0].getsockname()[:2]
@@ -110,6 +109,7 @@ async def _serve(
                 task.cancel()
         web.should_exit = True
         await serving
+        server.close()
         # Threads that load a model, or predict what nobody waits for, cannot be interrupted.
         if _threads or (server.service is not None and server.service.batcher.is_busy):
             logging.shutdown()

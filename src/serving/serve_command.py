@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import os
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from config import command, process
 from config.errors import InputError
+from serving.request_log import LOG_FORMATS
+
+logger = logging.getLogger(__name__)
 
 _NO_MODEL = "name one model by run=FOLDER (a run folder, or a transformers or timm model folder) or model=NAME (in the registry)"
 
@@ -92,6 +96,21 @@ def add_parser(commands: Any) -> None:
         "--drain", type=float, default=0.0, metavar="S",
         help="seconds after SIGTERM in which requests are still accepted, until load balancers have noticed (default: 0)",
     )  # fmt: skip
+    serve.add_argument(
+        "--log-format", default="text", choices=LOG_FORMATS,
+        help="form of a line on stdout about each request; probes and /metrics have none (default: text)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--log-inputs", metavar="FOLDER",
+        help="write a sample of inputs and answers there, as JSON Lines: a folder, or a URL such as s3://bucket/inputs",
+    )  # fmt: skip
+    serve.add_argument(
+        "--log-sample", type=float, metavar="SHARE", help="share of the requests for --log-inputs (default: 0.1)"
+    )
+    serve.add_argument(
+        "--log-max-mib", type=float, metavar="MIB",
+        help="size of all files of --log-inputs; the oldest are removed (default: 1024)",
+    )  # fmt: skip
     serve.set_defaults(run_command=_run)
 
 
@@ -100,14 +119,15 @@ def _run(args: argparse.Namespace) -> int:
     load, load_last = _loaders(args)
     import torch
 
-    from serving.app import Limits
+    from serving.app import Limits, Server
     from serving.run import serve
 
     args.batch_size = args.batch_size or (32 if torch.cuda.is_available() else 8)
     limits = Limits(args.batch_size, args.delay_ms / 1000, args.queue, args.timeout, int(args.max_body * 2**20))
     poll = args.poll if args.follow else None
+    server = Server(limits, args.log_format, _input_log(args))
     try:
-        serve(load, args.host, args.port, limits, args.drain, poll, load_last)
+        serve(load, args.host, args.port, server, args.drain, poll, load_last)
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
             raise
@@ -152,6 +172,21 @@ def _load_model(args: argparse.Namespace, folder: str, name: str | None, version
     return load_model(folder, name, version, batch_size=args.batch_size)
 
 
+def _input_log(args: argparse.Namespace) -> Any:
+    if args.log_inputs is None:
+        return None
+    from serving.input_log import InputLog
+
+    sample = 0.1 if args.log_sample is None else args.log_sample
+    size = 1024.0 if args.log_max_mib is None else args.log_max_mib
+    log = InputLog(args.log_inputs, sample, int(size * 2**20))
+    logger.info(
+        "inputs and answers of %g %% of the requests are written to %s, %g MiB at most; they may be about people",
+        sample * 100, args.log_inputs, size,
+    )  # fmt: skip
+    return log
+
+
 def _check(args: argparse.Namespace) -> None:
     if args.batch_size is not None and not 1 <= args.batch_size <= 4096:
         raise InputError(f"--batch-size {args.batch_size}: must be from 1 to 4096")
@@ -173,5 +208,12 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--max-body {args.max_body:g}: must be more than 0")
     if not 0 <= args.drain <= 3600:
         raise InputError(f"--drain {args.drain:g}: must be from 0 to 3600")
+    for name, value in (("sample", args.log_sample), ("max-mib", args.log_max_mib)):
+        if value is not None and args.log_inputs is None:
+            raise InputError(f"--log-{name} {value:g}: has no effect without --log-inputs FOLDER")
+    if args.log_sample is not None and not 0 < args.log_sample <= 1:
+        raise InputError(f"--log-sample {args.log_sample:g}: must be more than 0 and at most 1")
+    if args.log_max_mib is not None and not 1 <= args.log_max_mib < 2**40:
+        raise InputError(f"--log-max-mib {args.log_max_mib:g}: must be 1 or more")
     if args.name is not None and (not args.name or "/" in args.name):
         raise InputError(f"--name {args.name!r}: must not be empty or have a slash: it is a part of addresses")
