@@ -68,6 +68,8 @@ NOT_RUN = {
     "source .venv/bin/activate": "the tests' own environment is active",
     "python -m serving serve": "serves until it is ended; tests/test_serving.py",
     "curl -s localhost:8080/predict": "needs that server",
+    "python -m serving replay http": "needs that server",
+    "kubectl apply -f questions.yaml": "needs a cluster with KServe",
     "mlflow models": "tests/test_pyfunc.py calls MLflow's commands",
     "docker run --rm --network none isotrain:0.1.0 python image/prove.py": "needs the image",
     "docker buildx imagetools inspect": "asks a registry",

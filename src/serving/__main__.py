@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from config import command
 from config.errors import InputError
-from serving import replay_command, serve_command
+from serving import manifest_command, replay_command, serve_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve_command.add_parser(commands)
     replay_command.add_parser(commands)
+    manifest_command.add_parser(commands)
     args = command.parse_arguments(parser, arguments)
+    args.words = list(sys.argv[1:] if arguments is None else arguments)
     command.log_progress()
     try:
         code: int = args.run_command(args)
