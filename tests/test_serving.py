@@ -301,7 +301,7 @@ def test_too_many_requests_are_told_to_come_later(trained: Callable[[str], Path]
 
 
 def test_a_signal_ends_the_server_after_the_requests_under_way(trained: Callable[[str], Path], serve: Serve) -> None:
-    server = serve(trained("questions"), "--delay-ms", "8000", "--drain", "0.3")
+    server = serve(trained("questions"), "--delay-ms", "8000", "--batch-size", "32", "--drain", "0.3")
     server.post("/predict", [QUESTION] * 20)  # the next batch waits for as many
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(server.post, "/predict", QUESTION) for _ in range(8)]
@@ -322,7 +322,7 @@ def test_a_signal_ends_the_server_after_the_requests_under_way(trained: Callable
 
 
 def test_clients_that_leave_or_are_slow_cost_nothing(trained: Callable[[str], Path], serve: Serve) -> None:
-    server = serve(trained("questions"), "--delay-ms", "5000", "--timeout", "12")
+    server = serve(trained("questions"), "--delay-ms", "5000", "--batch-size", "32", "--timeout", "12")
     server.post("/predict", [QUESTION] * 20)  # the next batch waits for as many
     host, port = server.url.removeprefix("http://").split(":")
     content = json.dumps(QUESTION).encode()
@@ -392,7 +392,7 @@ def test_requests_made_from_the_description(trained: Callable[[str], Path], serv
     """Schemathesis makes them, and checks that no answer is a server error or other than described."""
     server = serve(trained("questions"), "--name", "mine")
     command = [
-        str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json", "--max-examples", "25",
+        str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json", "--max-examples", "25", "--request-timeout", "60",
         "--seed", "1", "--exclude-checks", "negative_data_rejection,positive_data_acceptance", "--no-color",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
