@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ ROOT = "/apis/kubeflow.org/v1beta1/namespaces/"
 KINDS = "experiments|trials|suggestions"
 TRAINER = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/"
 TRAINER_KINDS = "trainingruntimes|optimizationjobs|trainjobs"
+SERVING = "/apis/serving.kserve.io/v1beta1/namespaces/"
 # Messages of a trial's conditions, as Katib 0.19 writes them.
 MESSAGES = {
     "Failed": "Trial has failed. Job message: Job has reached the specified backoff limit",
@@ -45,6 +46,7 @@ class Api:
         has_katib: whether it knows Experiments.
         has_optimization_jobs: whether it knows OptimizationJobs.
         asked: every "METHOD path".
+        before_answer: called with each of them; controllers of tests work there.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,7 @@ class Api:
         self.changed = threading.Condition()
         self.lingers = 0  # reads after the deletion of an Experiment that still find its trials and pods
         self.deleted: set[str] = set()
+        self.before_answer: Callable[[str], None] = lambda asked: None
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -76,6 +79,9 @@ class Api:
 
             def do_DELETE(self) -> None:
                 api.answer(self, "DELETE")
+
+            def do_PUT(self) -> None:
+                api.answer(self, "PUT")
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -195,6 +201,7 @@ class Api:
         body = json.loads(handler.rfile.read(length)) if length else None
         asked = f"{method} {path}" + (" watch" if query.get("watch") else "")
         self.asked.append(asked)
+        self.before_answer(asked)
         for index, (expression, what) in enumerate(self.faults):
             if re.search(expression, asked):
                 del self.faults[index]
@@ -234,7 +241,9 @@ class Api:
             r"/apis?/(?:([^/]+\.[^/]+)/)?v[^/]+/namespaces/([^/]+)(?:/([^/]+)(?:/([^/]+)(?:/([^/]+))?)?)?", path
         )
         group, _, plural, name, part = found.groups() if found else ("", "", "", "", "")
-        verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if name or not plural else "list")
+        verb = {"POST": "create", "DELETE": "delete", "PUT": "update"}.get(
+            method, "get" if name or not plural else "list"
+        )
         verb = "watch" if query.get("watch") else verb
         return verb, group or "", (plural or "namespaces") + (f"/{part}" if part else "")
 
@@ -254,7 +263,7 @@ class Api:
         if (found and not self.has_katib) or ("/optimizationjobs" in path and not self.has_optimization_jobs):
             return 404, None
         found = found or re.fullmatch(
-            rf"(?:/api/v1/namespaces/|{TRAINER})([^/]+)/(pods|events|{TRAINER_KINDS})(?:/([^/]+))?",
+            rf"(?:/api/v1/namespaces/|{TRAINER}|{SERVING})([^/]+)/(pods|events|{TRAINER_KINDS}|inferenceservices)(?:/([^/]+))?",
             path,
         )
         if not found:
@@ -281,6 +290,16 @@ class Api:
                 return 201, body
             self.put(kind, namespace, body)
             return 201, body
+        if method == "PUT":
+            if key not in self.objects:
+                return 404, f'{kind} "{name}" not found'
+            if body["metadata"].get("resourceVersion") not in (None, self.objects[key]["metadata"]["resourceVersion"]):
+                return (
+                    409,
+                    "the object has been modified; please apply your changes to the latest version and try again",
+                )
+            self.put(kind, namespace, {**body, "status": self.objects[key].get("status", {})})
+            return 200, body
         if method == "DELETE":
             if key not in self.objects:
                 return 404, f'{kind}.kubeflow.org "{name}" not found'

@@ -70,6 +70,7 @@ NOT_RUN = {
     "curl -s localhost:8080/predict": "needs that server",
     "python -m serving replay http": "needs that server",
     "kubectl apply -f questions.yaml": "needs a cluster with KServe",
+    "python -m pipelines deploy": "needs a cluster with KServe; tests/test_pipelines_deploy.py",
     "mlflow models": "tests/test_pyfunc.py calls MLflow's commands",
     "docker run --rm --network none isotrain:0.1.0 python image/prove.py": "needs the image",
     "docker buildx imagetools inspect": "asks a registry",

@@ -23,6 +23,7 @@ PAGE = 500  # objects of a list in one response
 _SINGULARS = {
     **{"experiments": "Experiment", "trainjobs": "TrainJob", "pytorchjobs": "PyTorchJob"},
     "optimizationjobs": "OptimizationJob",
+    "inferenceservices": "InferenceService",
 }
 _FIRST_PAUSE = 0.25  # seconds after the first attempt; it doubles
 _SILENCE = 10.0  # seconds after which a retry is announced
@@ -34,6 +35,7 @@ _PROVIDERS = {
     "trainer.kubeflow.org/v1alpha1": "Kubeflow Trainer",
     "jobset.x-k8s.io/v1alpha2": "JobSet",
     "argoproj.io/v1alpha1": "Argo Workflows",
+    "serving.kserve.io/v1beta1": "KServe",
 }
 
 

@@ -1,4 +1,4 @@
-"""Kubeflow pipelines: `python -m pipelines compile|check|run|submit|schedule|status|terminate`."""
+"""Kubeflow pipelines: `python -m pipelines compile|check|run|submit|schedule|status|terminate|deploy`."""
 
 import sys
 from pathlib import Path
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_run(commands)
     _add_cluster_commands(commands)
+    _add_deploy(commands)
     return parser
 
 
@@ -219,6 +220,61 @@ def _add_cluster_commands(commands: Any) -> None:
             "--timeout", type=float, default=180.0, metavar="SECONDS",
             help="time limit for the end of a terminated run; exit code 7 (default: 180)",
         )  # fmt: skip
+
+
+def _add_deploy(commands: Any) -> None:
+    parser = command.add_command(
+        commands,
+        "deploy",
+        "serve a run by an InferenceService of KServe",
+        "Applies what `python -m serving manifest` writes, waits until all servers have the model and are ready, and sends "
+        "them the validation examples (`serving replay`). If they do not get ready, or an answer differs, the previous "
+        "InferenceService is put back, and the exit code is 5.",
+        "python -m pipelines deploy run=/runs/a --name questions --image registry/isotrain@sha256:…",
+    )
+    parser.add_argument("run", metavar="run=FOLDER", help="run folder, on a volume that the cluster mounts")
+    parser.add_argument("--name", required=True, help="name of the InferenceService")
+    parser.add_argument("--image", required=True, help="image of the server, by its digest")
+    parser.add_argument(
+        "--setting", action="append", default=[], metavar="NAME=VALUE",
+        help="option of `serving manifest`, such as cpu=2 or source=s3://bucket/a (repeatable)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--if-champion",
+        action="store_true",
+        help="do nothing, and say so, unless the run is the champion in the registry",
+    )
+    parser.add_argument("--registered", metavar="NAME", help="name of the registered model (default: task and data)")
+    parser.add_argument(
+        "--server", metavar="URI", help="address of MLflow (default: MLFLOW_TRACKING_URI, else below --root)"
+    )
+    parser.add_argument("--root", metavar="DIR", help="folder of runs and records, with mlflow/mlflow.db")
+    parser.add_argument(
+        "--url", metavar="URL", help="address for the replay (default: the InferenceService's in the cluster)"
+    )
+    parser.add_argument(
+        "--context", metavar="NAME", help="context of the kubeconfig (default: the current one, or the pod's account)"
+    )
+    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace (default: the context's, or the pod's)")
+    parser.add_argument(
+        "--timeout",
+        type=command.duration,
+        default=600.0,
+        metavar="DURATION",
+        help="time limit until it is ready (default: 10m)",
+    )
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="keep the InferenceService and the previous one there: a repetition then puts that back",
+    )
+    parser.set_defaults(call=_deploy)
+
+
+def _deploy(args: argparse.Namespace) -> int:
+    from pipelines.deploy import deploy
+
+    return deploy(args)
 
 
 def _call_remote(name: str, args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from pipelines.further_steps import read_steps
 
 _COMMAND = re.compile(r"^# python -m pipelines (compile .*)$", re.MULTILINE)
 _OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # names of claims and configuration maps
+_SERVICE = re.compile(r"[a-z]([a-z0-9-]{0,51}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # names that are values of labels
 _MEMORY = re.compile(r"\d+([EPTGMK]i?)?")
 SIZES = ("small", "large")
@@ -51,8 +52,29 @@ def load_settings(overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not str(settings["root"]).startswith("/"):
         raise InputError(f"root={settings['root']}: must be an absolute path, where the volume is mounted")
     _check_settings(settings)
-    settings["steps"] = read_steps(settings["steps"])
+    settings["steps"] = read_steps(_with_deployment(settings))
     return dict(settings)
+
+
+def _with_deployment(settings: Mapping[str, Any]) -> Any:
+    """Return the further steps, and the step that deploys the champion if `deploy` names an InferenceService."""
+    steps, name, options = settings["steps"], settings["deploy"], settings["deploy_settings"] or {}
+    if not isinstance(options, Mapping) or not all(isinstance(value, str | int | float) for value in options.values()):
+        raise InputError(f"deploy_settings={options}: must be a mapping of names to values, as {{cpu: 2, memory: 4Gi}}")
+    if name is None:
+        if options:
+            raise InputError(f"deploy_settings={options}: has no effect without deploy=NAME, the InferenceService")
+        return steps
+    if not _SERVICE.fullmatch(str(name)):
+        raise InputError(
+            f"deploy={name}: must be the name of an InferenceService: lower-case letters, digits and dashes"
+        )
+    if isinstance(steps, Mapping) and "deploy" in steps:
+        raise InputError("steps.deploy: deploy=NAME adds a step of this name; choose another one")
+    words = ["python", "-m", "pipelines", "deploy", "run={train.run}", "--name", str(name)]
+    words += ["--image", settings["image"], "--if-champion", "--root", "{root}", "--folder", "{folder}"]
+    words += [word for option, value in options.items() for word in ("--setting", f"{option}={value}")]
+    return {**(steps or {}), "deploy": {"command": words, "after": ["register"]}}
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
