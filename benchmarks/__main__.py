@@ -1,7 +1,7 @@
 """python -m benchmarks [--data FOLDER] [NAME ...]: every measurement, one after the other, as Markdown on stdout.
 
 NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, cache_checks,
-search, dropout, quality, explain); all by default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
+search, dropout, quality, explain, pipeline_overhead, serving); all by default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
 measured on generated data is.
 """
 
@@ -27,6 +27,7 @@ NAMES = (
     "quality",
     "explain",
     "pipeline_overhead",
+    "serving",
 )
 
 
