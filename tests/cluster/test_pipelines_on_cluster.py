@@ -1,4 +1,4 @@
-"""Pipelines on a real Kubeflow Pipelines: two complete runs, the cache, lost pods, termination, schedules."""
+"""Pipelines on a real Kubeflow Pipelines: complete runs, further steps, the first champion, the cache, lost pods, schedules."""
 
 import concurrent.futures
 import json
@@ -56,13 +56,17 @@ def pipeline(versions: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     if STORAGE == "present":
         names = kubectl("-n", SPACE, "get", "pvc", "-o", "name")
         assert "isotrain-runs" in names, f"the claims isotrain-runs and isotrain-cache are not in {SPACE}"
-    sizes = ["small.cpu=50m", "small.memory=256Mi", "large.cpu=100m", "large.memory=512Mi", f"image={IMAGE}"]
-    path = folder / "small.yaml"
-    done = run("pipelines", "compile", *sizes, "-o", str(path))
-    assert done.returncode == 0, done.stderr
-    yield path
+    yield compile_small(folder / "small.yaml")
     if COLLECTOR_LABEL not in labels:
         kubectl("label", "namespace", SPACE, f"{COLLECTOR_LABEL}-")
+
+
+def compile_small(path: Path, *settings: str) -> Path:
+    """Compiles the pipeline with small requests."""
+    sizes = ["small.cpu=50m", "small.memory=256Mi", "large.cpu=100m", "large.memory=512Mi", f"image={IMAGE}"]
+    done = run("pipelines", "compile", *sizes, *settings, "-o", str(path))
+    assert done.returncode == 0, done.stderr
+    return path
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def submit(pipeline: Path) -> Iterator[Submit]:
     """Submits the pipeline: submit("model=bert_tiny", explain="warn", wait=False); what still runs is terminated after."""
     runs: list[str] = []
 
-    def call(*overrides: str, waits: bool = True, **parameters: str) -> Any:
+    def call(*overrides: str, waits: bool = True, file: Path = pipeline, **parameters: str) -> Any:
         options = [
             word for name, value in {"explain": "warn", **parameters}.items() for word in ("-p", f"{name}={value}")
         ]
@@ -78,7 +82,7 @@ def submit(pipeline: Path) -> Iterator[Submit]:
         done = run(
             "pipelines",
             "submit",
-            str(pipeline),
+            str(file),
             *overrides,
             *options,
             "--version",
@@ -127,6 +131,32 @@ def test_a_pipeline_succeeds_step_by_step(submit: Submit, overrides: list[str]) 
     assert set(states.values()) <= {"SUCCEEDED", "CACHED", "SKIPPED"}, states
     assert len([line for line in done.stderr.splitlines() if "executor" in line]) == 0
     assert len(done.stderr.splitlines()) < 80  # a line for each change
+
+
+COPY = '+steps.copy={command: [cp, "{train.run}/run.json", "{folder}/run.json"]}'
+
+
+def test_a_first_champion_and_further_steps(submit: Submit, tmp_path: Path) -> None:
+    """`check` finds the output of `copy` where the documentation says."""
+    check = '+steps.check={command: [cmp, "{copy.folder}/run.json", "{train.run}/run.json"], after: [register]}'
+    file, name = compile_small(tmp_path / "works.yaml", COPY, check), f"t{int(time.time())}"
+    done = submit(*IMAGES, file=file, floor="5", registered=name, explain="off")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"isotrain: registered {name} version 1 (champion)" in done.stderr.splitlines()
+    assert list(states := table(run_of(done))) == [*STEPS, "copy", "check"]
+    assert set(states.values()) <= {"SUCCEEDED", "CACHED"}, states
+
+
+def test_a_model_below_its_floor_and_a_further_step_that_fails(submit: Submit, tmp_path: Path) -> None:
+    """All other steps run nevertheless."""
+    broken = '+steps.broken={command: [cat, "{folder}/absent"]}'
+    file, name = compile_small(tmp_path / "fails.yaml", COPY, broken), f"t{int(time.time())}"
+    done = submit(*IMAGES, file=file, floor="99.9", registered=name, explain="off")
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert re.search(rf"registered {name} version 1 \(candidate\); it was not promoted: .*at least 99.9", done.stderr)
+    assert re.search(r"FAILED in the step broken: .* ended with exit code 1: .*absent", done.stderr)
+    states = table(run_of(done))
+    assert (states["broken"], states["copy"], states["register"]) == ("FAILED", "SUCCEEDED", "SUCCEEDED")
 
 
 def test_a_second_submission_takes_results_from_the_cache(submit: Submit) -> None:
