@@ -7,8 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from config.errors import InputError
 from explain.image_views import Settings, View
 from trainers import inference
+from trainers.onnx_network import is_onnx_network
 
 STEPS = 8  # of the integral
 SAMPLES = 32  # of the expectation
@@ -41,8 +43,10 @@ def integrated_gradients(
         settings: of the explanation.
 
     Returns:
-        [K] for each image.
+        [K] for each image; NaN for a network in ONNX, which has no gradients.
     """
+    if is_onnx_network(network):
+        return [np.full(settings.grid**2, np.nan) for _ in images]
     from captum.attr import IntegratedGradients
 
     classes = torch.tensor(predicted, device=images.device)
@@ -58,6 +62,10 @@ def expected_gradients(view: View, seed: int) -> Values:
 
     `SAMPLES` are too few for the values to add up to the prediction.
     """
+    if is_onnx_network(view.network):
+        raise InputError(
+            "explainer=gradient needs gradients, which a model in ONNX does not have: use explainer=permutation"
+        )
     import shap
 
     image, background = (pixels.permute(2, 0, 1)[None].contiguous() for pixels in (view.image, view.background))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from config import tasks
 from explain.options import Options, read_options
 from runs.lineage import folder_digest
-from trainers import evaluate, hardware, predict, saved_model
+from trainers import encoders, evaluate, hardware, onnx_network, predict, saved_model
 from trainers.build import check_targets
 from trainers.saved_model import SavedModel
 
@@ -58,17 +58,18 @@ def load(name: str, overrides: list[str]) -> tuple[Subject, Options]:
     check_config(config)
     check_targets(config)
     hardware.configure_cpu(config.trainer.threads)
-    return _open_subject(model, config)
+    return open_subject(model, config)
 
 
 def load_run(folder: Path, config: DictConfig) -> tuple[Subject, Options]:
     """Load the exported model of a run, and the options, with the configuration that trained it."""
     model, saved_config = saved_model.open_model(str(folder)), copy.deepcopy(config)
     evaluate.apply_saved_model(model, saved_config)
-    return _open_subject(model, saved_config)
+    return open_subject(model, saved_config)
 
 
-def _open_subject(model: SavedModel, config: DictConfig) -> tuple[Subject, Options]:
+def open_subject(model: SavedModel, config: DictConfig) -> tuple[Subject, Options]:
+    """Load a saved model with the data and the options of a configuration of it."""
     explainer = tasks.load_member(model.task, "explainer", "explain")()
     options = read_options(config.explain, model.task)
     data, module = evaluate.load_module(model, config)
@@ -93,7 +94,9 @@ def random_transformer(subject: Subject, seed: int) -> Any:
         if subject.saved.is_network:
             return prepare_network(evaluate.load_network(subject.saved, random=True), subject.device)
         # Of the class that is loaded already: transformers' Auto classes could run code that the folder names.
-        network = type(subject.network)._from_config(copy.deepcopy(subject.network.config), attn_implementation=None)
+        is_onnx = onnx_network.is_onnx_network(subject.network)
+        kind = encoders.architecture(subject.network.config) if is_onnx else type(subject.network)
+        network = kind._from_config(copy.deepcopy(subject.network.config), attn_implementation=None)
     return prepare_network(network, subject.device)
 
 

@@ -15,6 +15,7 @@ from config.errors import InputError
 from config.ranges import Range
 from explain import shapley
 from explain.model import inference_context
+from trainers.onnx_network import is_onnx_network
 
 MAX_WORDS = 48  # words with values of their own; the others stay visible
 STEPS = 8  # of the integral of integrated gradients
@@ -153,8 +154,10 @@ def integrated_gradients(view: View, group: Ints, players: int) -> Floats:
         players: number of groups.
 
     Returns:
-        [players] sums by group.
+        [players] sums by group; NaN for a network in ONNX, which has no gradients.
     """
+    if is_onnx_network(view.network):
+        return np.full(players, np.nan)
     from captum.attr import IntegratedGradients
 
     ids = torch.from_numpy(view.ids).to(view.device)[None]

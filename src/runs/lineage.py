@@ -32,7 +32,9 @@ def collect_lineage(
     if record.get("config_hash"):
         rows.append(("configuration", "as resolved", str(record["config_hash"])))
     if isinstance(parent, dict):
-        rows.append(("parent", str(parent.get("init_from")), str(parent.get("config_hash") or "")))
+        rows.append(
+            ("parent", str(parent.get("init_from")), str(parent.get("model") or parent.get("config_hash") or ""))
+        )
     if model_digest is None and (folder / folders.MODEL).is_dir():
         model_digest = folder_digest(folder / folders.MODEL)
     if model_digest is not None:

@@ -1,4 +1,4 @@
-"""Answers of saved models over HTTP: `python -m serving serve run=FOLDER`, and `replay`, which checks them."""
+"""Answers of saved models over HTTP: `python -m serving serve run=FOLDER`, `replay`, which checks them, and `export`."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from config import command
 from config.errors import InputError
-from serving import manifest_command, replay_command, serve_command
+from serving import export_command, manifest_command, replay_command, serve_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve_command.add_parser(commands)
     replay_command.add_parser(commands)
     manifest_command.add_parser(commands)
+    export_command.add_parser(commands)
     args = command.parse_arguments(parser, arguments)
     args.words = list(sys.argv[1:] if arguments is None else arguments)
     command.log_progress()

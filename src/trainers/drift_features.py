@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from config.errors import InputError
-from trainers import classification, saved_model
+from trainers import classification, onnx_network, saved_model
 from trainers.saved_model import SavedModel
 
 _BATCH_SIZE = 32
@@ -42,6 +42,10 @@ def open_task_model(name: str, task: str) -> SavedModel:
     model = saved_model.open_model(name)
     if model.task != task:
         raise InputError(f"--model {name} is a model of {model.task}, the data is of {task}")
+    if onnx_network.is_onnx(model.folder):
+        raise InputError(
+            f"--model {name} is a model in ONNX, whose last layer cannot be read: give the model that it was exported from"
+        )
     if model.is_network:
         raise InputError(
             f"--model {name} is a network of the user's own, whose last layer is unknown: features of transformers and timm "

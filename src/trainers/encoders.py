@@ -15,7 +15,7 @@ from datamodules.storage import cache
 from datamodules.text import tokenizer
 from datamodules.text.windows import Limits, PairEncoder
 from runs import digests
-from trainers import fast_dropout, padding_masks, positions, weights
+from trainers import fast_dropout, onnx_network, padding_masks, positions, weights
 from trainers.inference import declare_inputs
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,8 @@ def build_encoder(
             return auto_class.from_config(config, trust_remote_code=False, attn_implementation=None), ()
     config = _read_config(head, pretrained, revision, trust_remote_code)
     _update_config(config, dropout, attention_dropout, settings)
+    if onnx_network.is_onnx(pretrained):
+        return _load_onnx(head, Path(pretrained), config), ()
     if head is SPAN_HEAD:
         _set_question_end(config, data)
     with _checkpoint_errors(head, pretrained):
@@ -121,6 +123,8 @@ def load_encoder(head: Head, folder: Path, trust_remote_code: bool = False) -> A
         InputError: the weights are unreadable, incomplete or of another architecture.
     """
     auto_class = getattr(_transformers(), head.auto_class)
+    if onnx_network.is_onnx(folder):
+        return _load_onnx(head, folder, _read_config(head, str(folder), None, trust_remote_code))
     with input_errors(lambda error: f"run={folder}: cannot load the model: {weights.describe_read_error(error)}"):
         model, new_parameters = weights.load_transformers(
             auto_class,
@@ -132,6 +136,29 @@ def load_encoder(head: Head, folder: Path, trust_remote_code: bool = False) -> A
         )
     weights.check_complete(f"run={folder}", new_parameters)
     return model
+
+
+def _load_onnx(head: Head, folder: Path, config: Any) -> Any:
+    """Load the network of a model folder in ONNX, with the configuration and the positions of the exported one."""
+    network = onnx_network.load(folder)
+    with _architecture_errors(head, config.model_type):
+        network.longest_input = positions.longest_input_of(config, getattr(_transformers(), head.auto_class))
+    network.config = config
+    return network
+
+
+def architecture(config: Any) -> Any:
+    """Return the class of transformers that a configuration names, without code of its folder.
+
+    Raises:
+        InputError: it names none.
+    """
+    transformers = _transformers()
+    name = str((config.architectures or ["none"])[0])
+    kind = getattr(transformers, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
+        raise InputError(f"config.json declares the architecture {name[:80]}, which transformers does not have")
+    return kind
 
 
 def read_state(network: Any, folder: Path, source: str) -> dict[str, torch.Tensor]:

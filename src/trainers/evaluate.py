@@ -24,7 +24,7 @@ from runs import folder as folders
 from runs import metric_lines, predictions
 from runs.fields import as_mapping, is_number
 from runs.metric_lines import format_time
-from trainers import saved_model, weights
+from trainers import bfloat16, onnx_network, saved_model, weights
 from trainers.build import build, check_model, check_targets
 from trainers.saved_model import SavedModel
 
@@ -55,7 +55,7 @@ def evaluate(
         output = str(Path(name) / folders.TEST)
     _check_output(output)
 
-    from trainers import distributed, fit, hardware
+    from trainers import distributed, hardware
 
     model = saved_model.open_model(name)
     config = compose_saved(model, overrides)
@@ -67,19 +67,13 @@ def evaluate(
     if split == "test" and (previous := _previous_test(output, config, best)) is not None:
         distributed.stop()
         return previous
-    data, module = load_module(model, config, split)
-    trainer = fit.build_trainer(config, [], Path(output or "."), [])
-    trainer.validate(module, datamodule=data, verbose=False)
-    if not_finite := [key for key, value in module.metrics.items() if not math.isfinite(value)]:
-        raise InputError(
-            f"run={name}: {not_finite[0]} is not finite: the weights are damaged, or of a training that diverged"
-        )
+    data, module, trainer = validate(model, config, Path(output or "."), split)
     metrics = metric_lines.round_metrics(module.metrics)
     if split == "test":
         metrics = {f"test_{key.removeprefix('val_')}": value for key, value in metrics.items()}
     if trainer.is_global_zero:
         choice = _data_choice(overrides) or as_mapping(model.record.get("choices")).get("data")
-        record = _record(name, config, data, metrics, module.details, choice)
+        record = make_record(name, config, data, metrics, module.details, choice)
         record |= {"split": split, "best": best, "finished": format_time(datetime.now(UTC))}
         _write(output, record, module.rows, metrics, best)
         if split == "test":
@@ -87,6 +81,35 @@ def evaluate(
             logger.warning("scored on the test part, which neither trained nor chose the model%s", saved)
     distributed.stop()
     return metrics
+
+
+def validate(
+    model: SavedModel, config: DictConfig, folder: Path, split: Literal["val", "test"] = "val"
+) -> tuple[Any, Any, Any]:
+    """Let a saved model predict the examples of a configuration.
+
+    Args:
+        model: the saved model.
+        config: a configuration of that model (`compose_saved`, `apply_saved_model`).
+        folder: folder of Lightning's Trainer.
+        split: "test" takes the test part in place of the validation split.
+
+    Returns:
+        The data module; the LightningModule with `metrics`, `rows` and `details`; Lightning's Trainer.
+
+    Raises:
+        InputError: the model cannot be loaded, does not fit the data, or a metric is not finite.
+    """
+    from trainers import fit
+
+    data, module = load_module(model, config, split)
+    trainer = fit.build_trainer(config, [], folder, [])
+    trainer.validate(module, datamodule=data, verbose=False)
+    if not_finite := [key for key, value in module.metrics.items() if not math.isfinite(value)]:
+        raise InputError(
+            f"run={model.folder}: {not_finite[0]} is not finite: the weights are damaged, or of a training that diverged"
+        )
+    return data, module, trainer
 
 
 def _previous_test(output: str | None, config: DictConfig, best: Mapping[str, Any]) -> dict[str, float] | None:
@@ -149,7 +172,9 @@ def evaluate_baseline(name: str, output: str | None) -> dict[str, float]:
     baseline = build(config, "model", data=data, optim=config.optim)
     baseline.fit(data)
     metrics, rows, details = baseline.predict(data)
-    _write(output, _record("majority", config, data, metrics, details, choice), rows, metrics, {"epoch": 0, "step": 0})
+    _write(
+        output, make_record("majority", config, data, metrics, details, choice), rows, metrics, {"epoch": 0, "step": 0}
+    )
     return metric_lines.round_metrics(metrics)
 
 
@@ -246,10 +271,14 @@ def load_module(model: SavedModel, config: DictConfig, split: Literal["val", "te
         check_data(model, data)
     module = build(config, "model", data=data, optim=config.optim)
     weights.check_complete(f"run={model.folder}", getattr(module, "new_parameters", ()))
-    if model.is_network:
+    if model.is_network and onnx_network.is_onnx(model.folder):
+        module.model = onnx_network.load(model.folder)
+    elif model.is_network:
         from trainers.custom_networks import load_weights
 
         load_weights(module, model.folder)
+    if model.precision == bfloat16.PRECISION:
+        bfloat16.convert(module.model)
     return data, module
 
 
@@ -263,6 +292,8 @@ def load_network(model: SavedModel, random: bool = False) -> Any:
     Raises:
         InputError: its class is not in the configuration of this machine, or does not fit its weights.
     """
+    if onnx_network.is_onnx(model.folder) and not random:
+        return onnx_network.load(model.folder)
     from trainers.custom_networks import load_weights, reset_weights
 
     config = compose_saved(model, [f"data={tasks.load_member(model.task, 'DATA', 'loading a model')}"])
@@ -325,10 +356,19 @@ def _write(
     metric_lines.write(metrics, best["epoch"], best["step"], stream=sys.stdout, jsonl_path=metrics_file)
 
 
-def _record(
+def make_record(
     name: str, config: DictConfig, data: Any, metrics: dict[str, float], details: Any, choice: str | None
 ) -> dict[str, Any]:
-    """Return the run.json of an evaluation, as `python -m runs` reads it."""
+    """Return the run.json of an evaluation, as `python -m runs` reads it.
+
+    Args:
+        name: a run folder or a model folder.
+        config: the composed configuration.
+        data: the data module.
+        metrics: the metrics.
+        details: of the LightningModule.
+        choice: choice of conf/data; None if unknown.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {
         "status": "evaluated",

@@ -18,7 +18,7 @@ from config.errors import InputError, first_line
 from config.system_errors import to_expected_error
 from runs import digests, metric_lines, predictions
 from runs import folder as folders
-from trainers import best_checkpoint, checkpoints, distributed, hardware
+from trainers import best_checkpoint, checkpoints, distributed, hardware, onnx_network
 from trainers.checkpoint_files import CheckpointFiles
 from trainers.checkpoints import Checkpoints
 from trainers.lightning_internals import validate_at_the_end
@@ -246,6 +246,7 @@ def check_trainer(config: DictConfig, folder: Path) -> None:
         InputError: what `build_trainer` refuses, or too many workers for this machine. A baseline needs no Trainer.
     """
     process.check_processes("data.workers", int(config.data.get("workers") or 0))
+    onnx_network.refuse_training(config.model.get("pretrained"))
     if not str(config.model._target_).startswith("trainers.baselines."):
         build_trainer(config, [], folder, [])
 

@@ -17,7 +17,7 @@ from config.ranges import Range
 from datamodules.image_classification import ImageClassificationData
 from datamodules.images import augmentation
 from runs import digests
-from trainers import classification, image_sizes, initial_weights, weights
+from trainers import classification, image_sizes, initial_weights, onnx_network, weights
 from trainers.image_preprocessing import read_arguments
 from trainers.inference import image_logits
 from trainers.pointwise_maps import guard_strides
@@ -70,6 +70,8 @@ class ImageClassification(Task):
             self.arguments["drop_path_rate"] = drop_path
         self.arguments = network_arguments(name, pretrained, self.arguments, data.image_size)
         self.model, self.new_parameters = build_network(name, pretrained, self.arguments, data.num_classes)
+        if onnx_network.is_onnx_network(self.model):
+            return
         if stem == "small":
             use_small_stem(self.model)
         self.model.to(memory_format=torch.channels_last)
@@ -220,6 +222,8 @@ def build_network(
         if not pretrained:
             return timm.create_model(name, num_classes=num_classes, **arguments), ()
         folder = Path(pretrained) if isinstance(pretrained, str) else None
+        if folder is not None and onnx_network.is_onnx(folder):
+            return onnx_network.load(folder), ()
         return weights.load_timm(name, folder, num_classes, **arguments)
     except (InputError, MemoryError):
         raise

@@ -7,6 +7,7 @@ import torch
 
 from config.errors import InputError
 from datamodules.text.windows import Limits
+from trainers.onnx_network import is_onnx_network
 
 # Names of tables with a row for each position.
 _TABLES = ("position_embeddings", "char_position_embeddings", "embed_positions", "wpe")
@@ -20,6 +21,8 @@ def longest_input(network: Any) -> int | None:
     Args:
         network: the model; its weights may be on the meta device.
     """
+    if is_onnx_network(network):
+        return int(network.longest_input) if network.longest_input is not None else None
     config: Any = getattr(network, "config", None)
     if not hasattr(config, "model_type"):
         return None

@@ -16,7 +16,7 @@ from config import tasks
 from config.errors import InputError
 from config.parsing import parse_json
 from datamodules.text.reading import limited_lines, type_name
-from trainers import encoders, hardware, prediction_output, saved_model
+from trainers import bfloat16, encoders, hardware, prediction_output, saved_model
 from trainers.saved_model import SavedModel
 
 BATCH_SIZE = 32  # inputs in a forward pass, unless another number is given
@@ -90,9 +90,17 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare_network(network: Any, device: torch.device) -> Any:
-    """Move a network to a device, in eval mode, with the attention that validation uses there."""
+def prepare_network(network: Any, device: torch.device, precision: str = "32-true") -> Any:
+    """Move a network to a device, in eval mode, with the attention that validation uses there.
+
+    Args:
+        network: the network.
+        device: the device.
+        precision: of its evaluation; with "bf16-true" the network itself is converted, for others see `autocast`.
+    """
     network = network.to(device).eval()
+    if precision == bfloat16.PRECISION:
+        bfloat16.convert(network)
     encoders.choose_attention(network, device)
     return network
 

@@ -47,7 +47,7 @@ class AnswerPredictor:
             network = load_network(model)
         else:
             network = encoders.load_encoder(encoders.SPAN_HEAD, model.folder, model.trust_remote_code)
-        self.network = predict.prepare_network(network, self.device)
+        self.network = predict.prepare_network(network, self.device, model.precision)
         self.tokenizer = encoders.load_tokenizer(model.folder)
         check_token_types(self.network, self.tokenizer.type_count)
         self.tokens = self.unknown_tokens = 0

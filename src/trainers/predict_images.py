@@ -11,7 +11,7 @@ import torch
 from config.errors import InputError, input_errors
 from datamodules.images import augmentation, decoder, folders
 from datamodules.sources.files import read_bytes
-from trainers import classification, predict, stem, weights
+from trainers import classification, onnx_network, predict, stem, weights
 from trainers.evaluate import load_network
 from trainers.image_classification import network_arguments
 from trainers.inference import image_logits
@@ -51,7 +51,7 @@ class ImagePredictor:
         self.normalisation = augmentation.make_settings(None, settings["mean"], settings["std"])
         self.prepare = _make_prepare(settings)
         network.to(memory_format=torch.channels_last)
-        self.network = predict.prepare_network(network, self.device)
+        self.network = predict.prepare_network(network, self.device, model.precision)
 
     def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return logits, float32 [B, C], of images returned by `prepare`."""
@@ -87,6 +87,8 @@ class ImagePredictor:
 
 
 def _load_timm(model: SavedModel, image_size: int) -> Any:
+    if onnx_network.is_onnx(model.folder):
+        return onnx_network.load(model.folder)
     name = str(model.config["architecture"])
     arguments = network_arguments(name, None, model.module.model_config(model)["arguments"], image_size)
     with input_errors(lambda error: f"run={model.folder}: cannot load the model: {weights.describe_mismatch(error)}"):
