@@ -100,6 +100,8 @@ def test_a_network_is_trained_evaluated_and_predicts(
     assert "is a network of model=smallnet, and no configuration folder has model/smallnet.yaml" in done.stderr
     assert "ISOTRAIN_CONF=" in done.stderr
     command("-m", "trainers", "evaluate", "run=a", "trainer.accelerator=cpu", f"hydra.searchpath=[file://{own}]")
+    done = command("-m", "trainers", "predict", "run=a", images, f"hydra.searchpath=[{own}]")
+    assert len(done.stdout.splitlines()) == record["config"]["data"]["sample"]["val"]
     record["choices"]["model"] = "resnet18"
     (tmp_path / "a" / "run.json").write_text(json.dumps(record))
     done = command("-m", "trainers", "predict", "run=a", images, expected=2)

@@ -112,6 +112,11 @@ CHECK = {
 }  # fmt: skip
 PAGES: dict[str, dict[str, Any]] = {
     "no_report": {},
+    "export": {
+        "status": H, "reasons": [H], "summary": SUMMARY, "metrics": [[H, H, 0.5, 0.5, H, H, None]], "margin": 1.0, "notes": [H],
+        "speed": [[H, H, H, None]], "requests": 200, "threads": 2, "explanations": H, "lowest": [[H, 0.5]], "changed": [[H, CELL, CELL]],
+        "changed_count": 3, "examples": 9,
+    },
     "run": {
         "status": H, "reason": H, "predictions_error": H, "summary": SUMMARY, "metrics": {"rows": [[H, H, H, None]], "note": H},
         "curves": [(H, [*SERIES, Series(H, [(0, 1), (1, 2)], style="noisy")])], "noisy": True, "confusion": {"counts": COUNTS, "pairs": [[H, H, 1, H]]},

@@ -226,3 +226,17 @@ def test_graphs_of_others_run_nothing(tmp_path: Path) -> None:
     (folder / onnx_network.FILE).write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match="cannot be read as an ONNX graph"):
         onnx_network.load(folder)
+
+
+def test_answers_that_changed_are_listed(tmp_path: Path) -> None:
+    from serving import export
+
+    for number, name in enumerate(("original", "exported")):
+        (tmp_path / name).mkdir()
+        rows = [
+            {"id": str(row), "prediction": "ab"[number and row % 2], "exact_match": int(row % 2 == 0), "f1": 0.5}
+            for row in range(4)
+        ]
+        (tmp_path / name / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = export._changed_answers("question_answering", tmp_path / "original", tmp_path / "exported")
+    assert [(row["id"], row["original"], row["exported"]) for row in changed] == [("1", "a", "b"), ("3", "a", "b")]

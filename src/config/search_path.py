@@ -15,6 +15,11 @@ _OVERRIDE = "hydra.searchpath="
 _OPTIONS = ("--config-dir", "-cd")
 
 
+def is_override(word: str) -> bool:
+    """Whether a word of a command line is the override."""
+    return word.lstrip("+").startswith(_OVERRIDE)
+
+
 def named_folder(words: Sequence[str]) -> Path | None:
     """Return the folder of configuration that a command line names; None if it names none.
 
@@ -26,7 +31,7 @@ def named_folder(words: Sequence[str]) -> Path | None:
         option, equals, value = word.partition("=")
         if option in _OPTIONS:
             names.append(value if equals else following)
-        elif word.lstrip("+").startswith(_OVERRIDE):
+        elif is_override(word):
             names += [part.strip().strip("'\"") for part in word.partition("=")[2].strip().strip("[]").split(",")]
     names = list(dict.fromkeys(filter(None, names)))
     if not names:

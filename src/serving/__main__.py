@@ -6,6 +6,7 @@ from pathlib import Path
 # Before files of the working directory, such as a config.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import os
 from collections.abc import Sequence
 
 from config import command
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = command.parse_arguments(parser, arguments)
     args.words = list(sys.argv[1:] if arguments is None else arguments)
     command.log_progress()
+    # Before torch is imported. A thread that spins takes the core that another one needs, such as that of the requests: on
+    # two busy cores a small model answered 75 batches instead of 585 (benchmarks/serving.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code: int = args.run_command(args)
     except ModuleNotFoundError as error:

@@ -110,7 +110,7 @@ def export(
         logger.info("evaluating the export")
         new_data, new_module, _ = evaluate.validate(exported, exported_config, scratch)
         record = _write_evaluation(scratch / "exported", name, config, new_data, new_module)
-        changed = _changed_answers(original.task, module.rows, new_module.rows)
+        changed = _changed_answers(original.task, scratch / "original", scratch / "exported")
         logger.info("measuring %d requests of each", requests)
         speed = export_speed.measure([original, exported], inputs, requests)
         comparison = compare.compare_runs(
@@ -243,12 +243,16 @@ def _write_evaluation(folder: Path, name: str, config: DictConfig, data: Any, mo
     return record
 
 
-def _changed_answers(
-    task: str, rows: Sequence[Mapping[str, Any]], new_rows: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return id, original and exported answer and whether each is correct, of the examples whose answers differ."""
+def _changed_answers(task: str, original: Path, exported: Path) -> list[dict[str, Any]]:
+    """Return id, original and exported answer and whether each is correct, of the examples whose answers differ.
+
+    Args:
+        task: name of the task.
+        original: folder with the predictions of the original.
+        exported: folder with those of the export.
+    """
     is_correct = tasks.load_member(task, "is_correct", "python -m serving export")
-    new = {row["id"]: row for row in new_rows}
+    new = {row["id"]: row for row in predictions.read(exported / folders.PREDICTIONS)}
     return [
         {
             "id": row["id"],
@@ -257,7 +261,7 @@ def _changed_answers(
             "original_correct": bool(is_correct(row)),
             "exported_correct": bool(is_correct(new[row["id"]])),
         }
-        for row in rows
+        for row in predictions.read(original / folders.PREDICTIONS)
         if row["prediction"] != new[row["id"]]["prediction"]
     ]
 

@@ -117,9 +117,6 @@ def add_parser(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     _check(args)
     load, load_last = _loaders(args)
-    # Before torch is imported. A thread that spins takes the core that another one needs, such as that of the requests: on
-    # two busy cores a small model answered 75 batches instead of 585 (benchmarks/serving.py).
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
     from serving.app import Limits, Server

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import command
+from config import command, search_path
 from config.errors import InputError
 
 _NO_MODEL = "name one model by run=FOLDER: a run folder, or a transformers or timm model folder"
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
+    args.files = [name for name in args.files if not search_path.is_override(name)]  # read at the start of the command
     if missing := [name for name in args.files if not Path(name).exists()]:
         raise InputError(f"{missing[0]}: no such file")  # before the model is loaded, which takes seconds
     output = None if args.output is None else Path(args.output)
@@ -109,7 +110,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "files",
         nargs="*",
         metavar="FILE",
-        help="input files (default: stdin, with JSON Lines, or one image path per line)",
+        help="input files (default: stdin, with JSON Lines, or one image path per line), and hydra.searchpath=[FOLDER] for "
+        "a model of your own",
     )
     predict.add_argument(
         "--output",
