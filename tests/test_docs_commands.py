@@ -67,6 +67,7 @@ NOT_RUN = {
     "make test": "runs these tests",
     "source .venv/bin/activate": "the tests' own environment is active",
     "python -m serving serve": "serves until it is ended; tests/test_serving.py",
+    "python -m serving export": "refuses what has learned nothing; tests/test_serving_export.py",
     "curl -s localhost:8080/predict": "needs that server",
     "python -m serving replay http": "needs that server",
     "kubectl apply -f questions.yaml": "needs a cluster with KServe",
