@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 LENGTH = 384
 
@@ -71,40 +70,13 @@ def plain(folder: str, port: int) -> None:
 
 def litserve(folder: str, port: int) -> None:
     """LitServe: batches of up to 32 within 10 ms, one process for each core."""
-    import litserve as ls
+    from litserve import LitServer
+
+    from benchmarks.litserve_peer import Api
 
     cores = len(os.sched_getaffinity(0))
-    server = ls.LitServer(
-        _litserve_api(folder), accelerator="cpu", workers_per_device=cores, timeout=120, restart_workers=False
-    )
+    server = LitServer(Api(folder), accelerator="cpu", workers_per_device=cores, timeout=120)
     server.run(port=port, num_api_servers=1, generate_client_file=False, log_level="warning")
-
-
-def _litserve_api(folder: str) -> Any:
-    import litserve as ls
-    import torch
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            torch.set_num_threads(1)
-            self.model = Model(folder)
-
-        def decode_request(self, request: dict[str, str], **_: Any) -> dict[str, str]:
-            return request
-
-        def batch(self, inputs: list[dict[str, str]]) -> list[dict[str, str]]:
-            return inputs
-
-        def predict(self, rows: Any, **_: Any) -> list[dict[str, str]]:
-            return self.model.answer(rows)
-
-        def unbatch(self, output: list[dict[str, str]]) -> list[dict[str, str]]:
-            return output
-
-        def encode_response(self, output: dict[str, str], **_: Any) -> dict[str, str]:
-            return output
-
-    return Api(max_batch_size=32, batch_timeout=0.01)
 
 
 if __name__ == "__main__":

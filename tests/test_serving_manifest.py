@@ -155,7 +155,7 @@ def test_sources_modes_and_canaries(folder: Path, run: Run, tmp_path: Path) -> N
         ("run=a --name a --source s3://b --canary 101 --mode Knative", "--canary 101: must be from 0 to 100"),
         ("model=a --name a --canary 5 --stable a.yaml", "takes canaries with --source only"),
         ("model=a --name a --source s3://b", "has no effect with model=a"),
-        ("model=a@b --name a --follow c", "--follow c: model=a@b names another alias"),
+        ("model=a@b --name a --follow c", "model=a@b and --follow c name two versions"),
         ("model=a --name a --server https://me:s3cretpw@host", "has a secret"),
         ("model=a --name a -n Team", "-n Team: must be the name of an object"),
     ],

@@ -24,6 +24,7 @@ from runs import folder as folders
 from runs.fields import as_mapping
 from runs.metric_lines import format_time
 from serving import export_formats, export_report, export_speed
+from serving.model import keyed_row
 from trainers import evaluate, hardware, onnx_network, saved_model
 from trainers.build import check_targets
 from trainers.saved_model import SavedModel
@@ -210,7 +211,7 @@ def _write_model(
     predictor = make_predictor(replace(original, precision="32-true"))
     if not hasattr(predictor, "network"):
         raise InputError(f"the predictor of {original.task} has no network, which ONNX needs; use --to bf16")
-    rows = [export_speed.keyed(predictor, row) for row in inputs[:2]]
+    rows = [keyed_row(predictor, row) for row in inputs[:2]]
     if len(rows) < 2:
         raise InputError("the validation split has fewer than two examples, which an export to ONNX needs")
     network = predictor.network.cpu().float()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from config import tasks
+from serving.model import keyed_row
 from trainers.saved_model import SavedModel
 
 WARM_UP = 5
@@ -28,7 +29,7 @@ def measure(models: Sequence[SavedModel], inputs: Sequence[Mapping[str, Any]], r
         For each model: median_ms, p95_ms and p99_ms of a request, examples_per_second in batches of 8, size_mib, requests.
     """
     predictors = [tasks.load_member(model.task, "predictor", "python -m serving export")(model) for model in models]
-    rows = [[keyed(predictor, row) for row in inputs] for predictor in predictors]
+    rows = [[keyed_row(predictor, row) for row in inputs] for predictor in predictors]
     latencies: list[list[float]] = [[] for _ in models]
     start = time.monotonic()
     for number in range(WARM_UP + requests):
@@ -59,10 +60,6 @@ def measure(models: Sequence[SavedModel], inputs: Sequence[Mapping[str, Any]], r
 def folder_size(folder: Path) -> int:
     """Return the bytes of the files of a folder."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-def keyed(predictor: Any, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": str(row["id"]), **{key: row[name] for key, name in predictor.columns.items() if name in row}}
 
 
 def _seconds(predictor: Any, rows: Sequence[Mapping[str, Any]], batch_size: int) -> float:

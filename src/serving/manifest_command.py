@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +87,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _service(args: argparse.Namespace) -> Any:
+    from serving import registered
     from serving.manifest import Service
 
     source = name = version = None
@@ -97,7 +97,7 @@ def _service(args: argparse.Namespace) -> Any:
             raise InputError(
                 f"--source {args.source}: has no effect with model={name}, whose files are in the registry"
             )
-        _check_registered(name, args.follow)
+        registered.parse(name, args.follow, args.server, Path())
         if args.server is not None and mask_text(args.server) != args.server:
             raise InputError(
                 f"--server {mask_text(args.server)}: has a secret, which the InferenceService would show to all who may read it"
@@ -119,13 +119,6 @@ def _service(args: argparse.Namespace) -> Any:
         cpu=args.cpu, memory=args.memory, gpus=args.gpus, service_account=args.service_account, drain=args.drain,
         canary=args.canary,
     )  # fmt: skip
-
-
-def _check_registered(name: str, follow: str | None) -> None:
-    if not re.fullmatch(r"[^@/\s:]+(@[\w.-]+|/\d+)?", name):
-        raise InputError(f"model={name}: must be NAME, NAME@ALIAS or NAME/VERSION")
-    if follow is not None and name.partition("@")[2] not in ("", follow):
-        raise InputError(f"--follow {follow}: model={name} names another alias")
 
 
 def _model_folder(folder: Path) -> Path:

@@ -63,9 +63,7 @@ def load_model(folder: str, name: str | None, version: str | None, *, batch_size
         module = model.module
         predictor, columns = module.predictor(model), module.input_example(model.settings)
         required = frozenset(predictor.columns[key] for key in predictor.required)
-        answer = predictor.predict(
-            [{"id": "1", **{key: columns[name] for key, name in predictor.columns.items()}}], batch_size
-        )
+        answer = _predict(predictor, batch_size, [{"id": "1", **columns}])
         return ServedModel(
             name or Path(folder).resolve().name,
             version or folder_digest(model.folder)[:12],
@@ -74,8 +72,11 @@ def load_model(folder: str, name: str | None, version: str | None, *, batch_size
         )  # fmt: skip
 
 
+def keyed_row(predictor: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of `predictor.predict` from a row with a value by column, and an id."""
+    return {"id": str(row["id"]), **{key: row[name] for key, name in predictor.columns.items() if name in row}}
+
+
 def _predict(predictor: Any, batch_size: int, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    names = predictor.columns
-    keyed = [{"id": row["id"], **{key: row[name] for key, name in names.items() if name in row}} for row in rows]
-    predictions: list[dict[str, Any]] = predictor.predict(keyed, batch_size)
+    predictions: list[dict[str, Any]] = predictor.predict([keyed_row(predictor, row) for row in rows], batch_size)
     return predictions

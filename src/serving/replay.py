@@ -270,7 +270,7 @@ def describe_differences(outcome: Replay, url: str, folder: str) -> str:
     return "\n".join(lines)
 
 
-def as_mapping(outcome: Replay) -> Mapping[str, Any]:
+def to_mapping(outcome: Replay) -> Mapping[str, Any]:
     """Return a comparison as JSON: count, different, largest, seconds, differences."""
     return {
         "count": outcome.count,

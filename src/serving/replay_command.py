@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
         wait=args.wait,
     )
     if args.json:
-        print(json.dumps(replay.as_mapping(outcome), ensure_ascii=False, indent=2), flush=True)
+        print(json.dumps(replay.to_mapping(outcome), ensure_ascii=False, indent=2), flush=True)
     if outcome.differences:
         raise EquivalenceError(replay.describe_differences(outcome, args.url, folder))
     if not args.json:
