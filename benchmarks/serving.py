@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +146,8 @@ def _servers(contestants: list[Contestant], folder: Path) -> Iterator[dict[str, 
         yield ports
     finally:
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -159,6 +160,8 @@ def _free_port() -> int:
 def _start(contestant: Contestant, port: int, folder: Path) -> subprocess.Popen[bytes]:
     command = [part.format(port=port) for part in contestant.command]
     environment = {**measure.environment(), "ISOTRAIN_CACHE": str(folder / "cache")}
+    # MLflow calls uvicorn by its name.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     environment["PYTHONPATH"] += os.pathsep + os.pathsep.join(path for path in sys.path if path)
     with (folder / f"{port}.log").open("wb") as log:
         return subprocess.Popen(
