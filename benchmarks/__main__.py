@@ -1,8 +1,8 @@
 """python -m benchmarks [--data FOLDER] [NAME ...]: every measurement, one after the other, as Markdown on stdout.
 
 NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, cache_checks,
-search, dropout, quality, explain, pipeline_overhead, serving); all by default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be
-measured on generated data is.
+search, dropout, quality, explain, pipeline_overhead, serving, serving_costs, export); all by default. FOLDER holds the real data: squad/,
+bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be measured on generated data is.
 """
 
 import argparse
@@ -28,6 +28,8 @@ NAMES = (
     "explain",
     "pipeline_overhead",
     "serving",
+    "serving_costs",
+    "export",
 )
 
 
@@ -68,7 +70,11 @@ def _arguments(name: str, data: Path | None, images: Path | None) -> list[str]:
         return ["--data", str(data), "--images", str(images)] if data and images else []
     if name.startswith("images"):
         return ["--data", str(images)] if images else []
-    return [] if data is None or name in ("spans", "search", "dropout", "cache_checks") else ["--data", str(data)]
+    return (
+        []
+        if data is None or name in ("spans", "search", "dropout", "cache_checks", "export")
+        else ["--data", str(data)]
+    )
 
 
 if __name__ == "__main__":

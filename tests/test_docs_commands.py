@@ -70,6 +70,7 @@ NOT_RUN = {
     "python -m serving export": "refuses what has learned nothing; tests/test_serving_export.py",
     "curl -s localhost:8080/predict": "needs that server",
     "python -m serving replay http": "needs that server",
+    "python -m serving bench http": "needs that server; tests/test_serving_bench.py",
     "kubectl apply -f questions.yaml": "needs a cluster with KServe",
     "python -m pipelines deploy": "needs a cluster with KServe; tests/test_pipelines_deploy.py",
     "mlflow models": "tests/test_pyfunc.py calls MLflow's commands",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from config import command
 from config.errors import InputError
-from serving import export_command, manifest_command, replay_command, serve_command
+from serving import bench_command, export_command, manifest_command, replay_command, serve_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve_command.add_parser(commands)
     replay_command.add_parser(commands)
+    bench_command.add_parser(commands)
     manifest_command.add_parser(commands)
     export_command.add_parser(commands)
     args = command.parse_arguments(parser, arguments)

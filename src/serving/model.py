@@ -78,5 +78,8 @@ def keyed_row(predictor: Any, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _predict(predictor: Any, batch_size: int, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    import torch
+
+    torch.set_flush_denormal(True)  # as in training; each thread has its own setting
     predictions: list[dict[str, Any]] = predictor.predict([keyed_row(predictor, row) for row in rows], batch_size)
     return predictions

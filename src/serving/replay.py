@@ -1,32 +1,23 @@
 """Comparison of a server's answers with the predictions of a run: `python -m serving replay`."""
 
-import base64
-import contextlib
-import http.client
 import json
-import logging
 import math
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from config import tasks
-from config.errors import InputError, UnreachableError, first_line
+from config.errors import InputError
 from runs import folder as folders
 from runs import predictions
-
-logger = logging.getLogger(__name__)
+from serving.client import Connections, wait_until_ready
 
 Row = dict[str, Any]
-RETRY_S = 1.0  # until a request that was refused for load is sent again
-ATTEMPTS = 60
 MAX_DIFFERENCES = 10  # that are shown
 
 
@@ -72,9 +63,9 @@ def replay(
         InputError: the folder has no predictions, its data is another one, or the server refuses an input.
         UnreachableError: the server does not answer.
     """
-    connections = _Connections(url)
+    connections = Connections(url)
     rows, expected = _examples(folder, limit)
-    _wait_until_ready(connections, wait)
+    wait_until_ready(connections, wait)
     outcome, start = Replay(), time.monotonic()
     progress = sys.stderr.isatty()
     with ThreadPoolExecutor(clients) as pool:
@@ -98,127 +89,39 @@ def _examples(folder: str, limit: int | None) -> tuple[Iterator[Row], dict[str, 
     Raises:
         InputError: the run has no predictions, or its data has other examples now.
     """
-    from trainers import evaluate, saved_model
-    from trainers.build import build, check_targets
+    from trainers import saved_model
 
     path = Path(folder) / folders.PREDICTIONS
     if not folders.is_run(folder) or not path.is_file():
         raise InputError(f"run={folder}: no run folder with {folders.PREDICTIONS}, which the answers are compared with")
     expected = {str(row["id"]): row for row in predictions.read(path)}
     model = saved_model.open_model(folder)
-    inputs = tasks.load_member(model.task, "validation_inputs", "python -m serving replay")
+    rows, fingerprint = validation_rows(model, "replay")
+    if model.record.get("data", {}).get("fingerprints", {}).get("val") != fingerprint:
+        raise InputError(
+            f"run={folder}: its validation data has changed since it was trained, so that the predictions are of other "
+            "examples"
+        )
+    return islice(rows, limit), expected
+
+
+def validation_rows(model: Any, command: str) -> tuple[Iterator[Row], str]:
+    """Return the inputs of the validation data of a run, and its fingerprint.
+
+    Args:
+        model: the SavedModel of a run folder, whose data can be opened on this machine.
+        command: for the message, if its task cannot be served.
+    """
+    from trainers import evaluate
+    from trainers.build import build, check_targets
+
+    inputs = tasks.load_member(model.task, "validation_inputs", f"python -m serving {command}")
     config = evaluate.compose_saved(model, [])
     check_targets(config)
     data = build(config, "data")
     data.prepare_data(("val",))
     data.setup("validate")
-    recorded = model.record.get("data", {}).get("fingerprints", {}).get("val")
-    if recorded != data.fingerprint("val"):
-        raise InputError(
-            f"run={folder}: its validation data has changed since it was trained, so that the predictions are of other "
-            "examples"
-        )
-    rows = islice(inputs(data, model.settings), limit)
-    return ({**row, "id": str(row["id"])} for row in rows), expected
-
-
-class _Connections:
-    """HTTP connections to a server, one for each thread, which are kept open."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"{url}: name the server as http://HOST:PORT")
-        try:
-            self._port = parts.port
-        except ValueError as error:
-            raise InputError(f"{url}: {error}") from None
-        self._url, self._host, self._path = url, parts.hostname, parts.path.rstrip("/")
-        self._class = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._local = threading.local()
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Return status and body of an answer.
-
-        Raises:
-            UnreachableError: there is none.
-        """
-        for attempt in (1, 2):  # the server may have closed a connection that was idle
-            connection = getattr(self._local, "connection", None)
-            fresh = connection is None
-            if connection is None:
-                connection = self._local.connection = self._class(self._host, self._port, timeout=120)
-            try:
-                connection.request(method, self._path + path, body, {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                return response.status, response.read()
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self._local.connection = None
-                if fresh or attempt == 2:
-                    raise UnreachableError(f"{self._url} does not answer: {first_line(error)}") from None
-        raise AssertionError
-
-    def predict(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the answers to some inputs.
-
-        Raises:
-            InputError: the server refuses an input.
-            UnreachableError: it does not answer, or has no time for an answer.
-        """
-        encoded = [{name: _encode(value) for name, value in row.items()} for row in rows]
-        body = json.dumps(encoded).encode()
-        for _ in range(ATTEMPTS):
-            status, content = self.request("POST", "/predict", body)
-            if status == 200:
-                return _answers(self._url, content, len(rows))
-            if status not in (429, 503):
-                break
-            time.sleep(RETRY_S)
-        message = f"{self._url} answers {status} to the examples from {rows[0]['id']}: {_message(content)}"
-        raise UnreachableError(message) if status >= 500 or status == 429 else InputError(message)
-
-
-def _encode(value: Any) -> Any:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-def _message(content: bytes) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(content)["error"])[:500]
-    return content[:200].decode(errors="replace")
-
-
-def _answers(url: str, content: bytes, count: int) -> list[Row]:
-    answers: Any = None
-    with contextlib.suppress(ValueError):
-        answers = json.loads(content)
-    if not isinstance(answers, list) or len(answers) != count or not all(isinstance(row, dict) for row in answers):
-        raise InputError(f"{url}/predict does not answer with {count} predictions: it is no server of isotrain")
-    return answers
-
-
-def _wait_until_ready(connections: _Connections, wait: float) -> None:
-    """Wait until a server is ready.
-
-    Raises:
-        UnreachableError: it is not in time.
-    """
-    end, announced = time.monotonic() + wait, False
-    while True:
-        try:
-            status, content = connections.request("GET", "/v2/health/ready")
-            if status == 200:
-                return
-            reason = f"it answers {status} to /v2/health/ready: {_message(content)}"
-        except UnreachableError as error:
-            reason = str(error)
-        if time.monotonic() >= end:
-            raise UnreachableError(f"the server was not ready within {wait:g} s: {reason}")
-        if not announced:
-            logger.info("waiting until the server is ready")
-            announced = True
-        time.sleep(min(1.0, max(0.01, end - time.monotonic())))
+    return ({**row, "id": str(row["id"])} for row in inputs(data, model.settings)), data.fingerprint("val")
 
 
 def _compare(outcome: Replay, expected: Row, answer: Row, tolerance: float) -> None:

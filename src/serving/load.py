@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass
@@ -29,13 +32,18 @@ class Load:
         return len(self.latencies) / self.seconds
 
     def quantile(self, share: float) -> float:
-        """Milliseconds within which a share of the requests was answered."""
+        """Milliseconds within which a share of the requests was answered; NaN if none was."""
+        if not self.latencies:
+            return math.nan
         return 1e3 * self.latencies[min(int(share * len(self.latencies)), len(self.latencies) - 1)]
 
 
 class _Client:
-    def __init__(self, host: str, port: int, path: str) -> None:
-        self.host, self.port, self.path = host, port, path
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.host, self.path = str(parts.hostname), parts.path
+        self.ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self.port = parts.port or (443 if self.ssl else 80)
         self.reader: asyncio.StreamReader | None = None
 
     async def post(self, body: bytes) -> int:
@@ -47,8 +55,8 @@ class _Client:
     async def _post(self, body: bytes) -> int:
         try:
             if self.reader is None:
-                self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
-            head = f"POST {self.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                self.reader, self.writer = await asyncio.open_connection(self.host, self.port, ssl=self.ssl)
+            head = f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: application/json\r\n"
             self.writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             answer = await self.reader.readuntil(b"\r\n\r\n")
             length = answer.lower().split(b"content-length:")[1].split(b"\r\n")[0]
@@ -75,7 +83,7 @@ async def _closed_loop(url: str, bodies: Sequence[bytes], clients: int, seconds:
     load, numbers, start = Load(), iter(range(10**9)), time.perf_counter()
 
     async def run() -> None:
-        client = _Client(*_parse(url))
+        client = _Client(url)
         while time.perf_counter() < start + seconds:
             await _send(client, bodies[next(numbers) % len(bodies)], load, time.perf_counter())
         client.close()
@@ -97,11 +105,12 @@ async def _open_loop(url: str, bodies: Sequence[bytes], rate: float, seconds: fl
     idle: list[_Client] = []
 
     async def send(body: bytes, due: float) -> None:
-        client = idle.pop() if idle else _Client(*_parse(url))
+        client = idle.pop() if idle else _Client(url)
         await _send(client, body, load, due)
         idle.append(client)
 
-    tasks, due = [], start
+    tasks: list[asyncio.Task[None]] = []
+    due = start
     while due < start + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(send(bodies[len(tasks) % len(bodies)], due)))
@@ -124,9 +133,3 @@ def _end(load: Load, start: float) -> Load:
     load.seconds = time.perf_counter() - start
     load.latencies.sort()
     return load
-
-
-def _parse(url: str) -> tuple[str, int, str]:
-    host, _, rest = url.removeprefix("http://").partition(":")
-    port, _, path = rest.partition("/")
-    return host, int(port), f"/{path}"
