@@ -35,7 +35,7 @@ def main() -> None:
         questions = server_processes.prepare_run(folder, options)
         chosen = [
             contestant
-            for contestant in server_processes.contestants(folder)
+            for contestant in (*server_processes.contestants(folder), server_processes.int8(folder))
             if not options.only or any(part in contestant.name for part in options.only)
         ]
         with server_processes.servers(chosen, folder) as ports:
