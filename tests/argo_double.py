@@ -5,10 +5,10 @@ another code than 0 is Failed, one that was deleted is in Error. OnFailure retri
 maximum of the backoff counts from the start of the first pod: after it nothing is retried.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Argo:
         environment: Mapping[str, str],
         deleted: Sequence[int] = (),
         marker: Path | None = None,
+        launcher_first: bool = False,
     ) -> Outcome:
         """Run a step and retry it. The same call once more is what Retry does in KFP: the nodes have the same ids again.
 
@@ -59,7 +60,9 @@ class Argo:
             command: Command of the pod.
             environment: Environment variables of the pod.
             deleted: Numbers of the pods that are deleted when `marker` exists.
-            marker: A file that the step writes while it works.
+            marker: A file that the step writes while it works; it prints lines from then on.
+            launcher_first: Whether the launcher, which reads the output, ends seconds before the step is killed, as seen on KFP 2.17;
+                else both end at once.
         """
         log = ""
         for number in range(int(self.retry["maxRetryCount"]) + 1):
@@ -72,13 +75,9 @@ class Argo:
                 start_new_session=True,
             )
             if number in deleted and marker is not None:
-                while not marker.exists():
-                    time.sleep(0.01)
-                # The launcher ends at SIGTERM and the rest of the container is killed with it.
-                os.killpg(process.pid, signal.SIGKILL)
-                os.kill(int(marker.read_text()), signal.SIGKILL)
-                marker.unlink()
-            output, _ = process.communicate(timeout=120)
+                output = _delete(process, marker, launcher_first)
+            else:
+                output, _ = process.communicate(timeout=120)
             log += output
             phase = "Error" if number in deleted else "Failed" if process.returncode else "Succeeded"
             outcome = Outcome(phase, process.returncode, number + 1, log)
@@ -90,3 +89,23 @@ class Argo:
             ):
                 return outcome
         return outcome
+
+
+def _delete(process: subprocess.Popen[str], marker: Path, launcher_first: bool) -> str:
+    """Delete the pod of a step that works, and return its output until then."""
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if marker.exists():
+            break
+    process.stdout.close()
+    if launcher_first:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+    for kill, number in ((os.killpg, process.pid), (os.kill, int(marker.read_text()))):
+        with contextlib.suppress(ProcessLookupError):
+            kill(number, signal.SIGKILL)
+    marker.unlink()
+    process.wait()
+    return output

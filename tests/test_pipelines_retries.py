@@ -11,7 +11,7 @@ import pytest
 from tests.argo_double import POLICIES, Argo, Outcome
 
 from config.files import read_json
-from pipelines import compilation, retries
+from pipelines import compilation, record, retries
 from pipelines.definition import RETRIED
 from runs import record as run_record
 
@@ -37,11 +37,13 @@ from pathlib import Path
 folder = Path(sys.argv[2])
 code, _, rest = (folder / "codes").read_text().partition(" ")
 (folder / "codes").write_text(rest)
-print("command", code)
+print("command", code, flush=True)
 if code == "hang":
     (folder / "pid").write_text(str(os.getpid()))
     (folder / "pid").rename(folder / "marker")
-    time.sleep(60)
+    for number in range(600):
+        print("epoch", number, flush=True)
+        time.sleep(0.1)
 if code == "137":
     os.kill(os.getpid(), signal.SIGKILL)
 print("isotrain: the reason", file=sys.stderr)
@@ -74,7 +76,13 @@ class Step:
         (folder / "command.py").write_text(COMMAND)
         (folder / "step.py").write_text(STEP)
 
-    def run(self, codes: str, deleted: tuple[int, ...] = (), variables: Mapping[str, str] | None = None) -> Outcome:
+    def run(
+        self,
+        codes: str,
+        deleted: tuple[int, ...] = (),
+        variables: Mapping[str, str] | None = None,
+        launcher_first: bool = False,
+    ) -> Outcome:
         """Run the step; its command ends with `codes`, one after another."""
         (self.folder / "codes").write_text(codes)
         environment = {
@@ -85,7 +93,7 @@ class Step:
             **(variables or {}),
         }
         command = [sys.executable, str(self.folder / "step.py"), str(self.folder)]
-        return self.argo.run(command, environment, deleted, self.folder / "marker")
+        return self.argo.run(command, environment, deleted, self.folder / "marker", launcher_first)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -139,23 +147,35 @@ def test_attempts_of_the_step_and_of_train_py_are_not_multiplied(tmp_path: Path)
     assert (outcome.code, outcome.log.count("command ")) == (8, 3)
 
 
-def test_a_deleted_pod_is_retried_where_argo_does(step: Step) -> None:
+@pytest.mark.parametrize("launcher_first", [False, True], ids=["at once", "launcher first"])
+def test_a_deleted_pod_is_retried_where_argo_does(launcher_first: bool, step: Step) -> None:
     """With OnFailure it is the run that is retried, by hand."""
-    outcome = step.run("hang 0", deleted=(0,))
+    outcome = step.run("hang 0", deleted=(0,), launcher_first=launcher_first)
     if step.argo.policy == "OnFailure":
-        assert (outcome.phase, outcome.pods, step.record["state"]) == ("Error", 1, "running")
+        state = "interrupted" if launcher_first else "running"
+        assert (outcome.phase, outcome.pods, step.record["state"]) == ("Error", 1, state)
         outcome = step.run("0")
     else:
-        assert [attempt["state"] for attempt in step.record["attempts"]] == ["lost"]
-        assert "isotrain: train … attempt 1 was lost with its pod or process" in outcome.log
+        assert [attempt["state"] for attempt in step.record["attempts"]] == [
+            "interrupted" if launcher_first else "lost"
+        ]
+        said = "was interrupted" if launcher_first else "was lost with its pod or process"
+        assert f"isotrain: train … attempt 1 {said}" in outcome.log
     assert outcome.phase == "Succeeded"
 
 
-def test_after_a_lost_pod_a_refused_input_is_not_retried(tmp_path: Path) -> None:
-    step = Step(tmp_path, "OnError")
-    outcome = step.run("hang 2 0", deleted=(0,))
-    assert (outcome.phase, outcome.code, outcome.pods, outcome.log.count("command ")) == ("Failed", 2, 2, 2)
-    assert [attempt["state"] for attempt in step.record["attempts"]] == ["lost"]
+def test_a_deleted_pod_says_so_in_its_record(tmp_path: Path) -> None:
+    step = Step(tmp_path, "OnFailure")
+    step.run("hang", deleted=(0,), launcher_first=True)
+    assert (step.record["code"], step.record["message"]) == (143, record.CLOSED)
+
+
+@pytest.mark.parametrize("launcher_first", [False, True], ids=["at once", "launcher first"])
+def test_after_a_lost_pod_a_refused_input_is_not_retried(launcher_first: bool, tmp_path: Path) -> None:
+    step = Step(tmp_path, "Always")
+    outcome = step.run("hang 2 0", deleted=(0,), launcher_first=launcher_first)
+    assert (outcome.phase, outcome.code, outcome.log.count("command ")) == ("Failed", 2, 2)
+    assert [attempt["state"] for attempt in step.record["attempts"]] == ["interrupted" if launcher_first else "lost"]
 
 
 @pytest.mark.parametrize("codes", ["2", "8 8 8"])

@@ -98,9 +98,13 @@ def _run(step: dict[str, Any], arguments: Sequence[str], text: str) -> tuple[lis
         reader = threading.Thread(target=_print_stderr, args=(process.stderr, messages, last), daemon=True)
         reader.start()
         lines = []
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            lines.append(line)
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                lines.append(line)
+        except BrokenPipeError:  # the pod is deleted: a checkpoint may still be written
+            process.terminate()
+            raise
         code = process.wait()
         reader.join()
     step["commands"].append({"command": text, "seconds": time.monotonic() - start, "code": code})

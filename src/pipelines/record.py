@@ -17,6 +17,7 @@ from pipelines.graph import DEPENDENCIES
 from pipelines.interruption import hold_lock, is_locked, on_termination
 from pipelines.retries import NODE, describe_attempts, start_attempt
 
+CLOSED = "nobody reads the output of the step any more: its pod was deleted, or the process that started it has ended"
 RUN_ID = "KFP_RUN_ID"  # an environment variable, because it must not be a part of the key of a cached step
 
 
@@ -76,6 +77,9 @@ def record_step(root: str, name: str, **inputs: Any) -> Iterator[dict[str, Any]]
     except SystemExit as error:
         # Never 0: KFP would take the step for successful and look for its outputs.
         code = error.code if isinstance(error.code, int) and error.code else 1
+        if isinstance(error.__context__, BrokenPipeError) and not error.code:
+            # The launcher, which reads the output, ends first when a pod is deleted: that is no failure of the step.
+            code, step["message"] = 128 + signal.SIGTERM, CLOSED
         state = "interrupted" if code in (128 + signal.SIGINT, 128 + signal.SIGTERM) else "failed"
         files.write_json(path, step | {"state": state, "code": code, "seconds": time.time() - start})
         _publish_retried(run_folder(root), name)
