@@ -99,6 +99,19 @@ def test_submit_creates_what_is_in_the_file(api: Api, katib: Katib) -> None:
     assert sum(each.startswith("POST") for each in api.asked) == 1
 
 
+def test_a_command_that_the_shell_would_refuse(api: Api, katib: Katib, tmp_path: Path) -> None:
+    """`--no-check` creates it all the same; overrides have no place in it."""
+    path = tmp_path / "a.yaml"
+    path.write_text(FILE.read_text().replace("train.py ", "train.py hydra.sweep.dir=it's ", 1))
+    assert katib("submit", path).returncode == 2
+    done = katib("submit", path, "--no-check", "model=bert_tiny")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "cannot add overrides: the shell would refuse the trial's command: No closing quotation" in done.stderr
+    done = katib("submit", path, "--no-check", "--name", NAME)
+    assert done.returncode == 0, done.stderr
+    assert "it's" in json.dumps(stored(api)["spec"])
+
+
 def test_zero_values_that_the_cluster_drops_are_no_difference(api: Api, katib: Katib, tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(FILE.read_text().replace("retain: true", "retain: false"))

@@ -23,6 +23,7 @@ from katib.experiment_from_job import build_experiment
 from katib.optimization_job import is_optimization_job
 from katib.search import Search
 from katib.shell_command import WRAPPED, takes_overrides, train_overrides
+from katib.shell_parser import ShellSyntaxError
 from katib.trials import Trial
 
 FAILED_EXIT_CODE = 6
@@ -196,7 +197,10 @@ def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]
         The train.py command; only the assignments if the trial's command does not call our train.py.
     """
     words = trial_command(experiment, trial.name, trial.assignments)
-    trial_overrides = train_overrides(words, experiment.collector in WRAPPED)
+    try:
+        trial_overrides = train_overrides(words, experiment.collector in WRAPPED)
+    except ShellSyntaxError:
+        trial_overrides = None
     if trial_overrides is None or not takes_overrides(trial_overrides):
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
     by_key = {override.partition("=")[0]: override for override in [*trial_overrides, *overrides]}  # the last counts

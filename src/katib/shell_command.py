@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.errors import InputError
-from katib.shell_parser import ASSIGNMENT, Command, Part, Pipeline, Word, iter_commands, parse
+from katib.shell_parser import ASSIGNMENT, Command, Part, Pipeline, ShellSyntaxError, Word, iter_commands, parse
 
 WRAPPED = ("StdOut", "File", "TensorFlowEvent")  # collectors whose trials run in a wrapped shell
 EARLY_STOPPED = "early-stopped"  # the collector's mark in the wrapper's file
@@ -226,9 +226,12 @@ def append_overrides(words: Sequence[str], overrides: Sequence[str], wrapped: bo
         wrapped: whether Katib wraps the command.
 
     Raises:
-        InputError: the command does not call train.py, or calls one that is not ours.
+        InputError: the shell would refuse the command, or it does not call train.py, or calls one that is not ours.
     """
-    commands = [command for _, command in iter_commands(parse_words(words, wrapped))]
+    try:
+        commands = [command for _, command in iter_commands(parse_words(words, wrapped))]
+    except ShellSyntaxError as error:
+        raise InputError(f"cannot add overrides: the shell would refuse the trial's command: {error}") from error
     command = next((command for command in reversed(commands) if _train_arguments(command) is not None), None)
     if command is None:
         raise InputError("cannot add overrides: the trial's command does not call train.py")
