@@ -14,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.command_forms import FORMS, LINE
 
 from config import checked_json
 from katib import check, composition, documents, hyperband, optimization_check, shell_command, shell_parser
@@ -22,7 +23,6 @@ from katib.search_space import probe_points
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / "katib").glob("*.yaml") if path.stem != "kustomization")
-LINE = "python train.py optim.lr=${trialParameters.lr} hydra.run.dir=/runs/${trialParameters.trialName}"
 FORWARDING = "{ trap 'kill $!; wait $!; exit $?' TERM; " + LINE + " & wait $!; }"
 Value = dict[str, Any]
 Change = Callable[[Value], Any]
@@ -591,29 +591,6 @@ def test_each_rule_finds_what_it_is_for(code: str, change: Change) -> None:
         assert each.message
         assert each.line > 0
         assert not re.search(r"<class|Traceback|object at", each.message)
-
-
-LR = "${trialParameters.lr}"
-RUN = "hydra.run.dir=/runs/${trialParameters.trialName}"
-# What real Katib 0.19 made of each form of a command on a cluster: whether the trial Succeeded with the right value.
-FORMS: dict[str, tuple[list[str], bool]] = {
-    "output in a file, then shown": (["sh", "-c", LINE + " > /tmp/log 2>&1 && cat /tmp/log"], True),
-    "output in a file, and shown": (["sh", "-c", LINE + " > /tmp/log; cat /tmp/log"], True),
-    "export": (["sh", "-c", f"export LR={LR}; python train.py optim.lr=$LR {RUN}"], True),
-    "for": (["sh", "-c", f"for lr in {LR}; do python train.py optim.lr=$lr {RUN}; done"], True),
-    "if": (["sh", "-c", f"if test -n {LR}; then {LINE}; fi"], True),
-    "braces": (["sh", "-c", f"{{ {LINE}; }}"], True),
-    "a script": (["bash", "/opt/train.sh", LR, "${trialParameters.trialName}"], True),
-    "&& echo": (["sh", "-c", LINE + " && echo x"], False),  # MetricsUnavailable
-    "; echo": (["sh", "-c", LINE + "; echo x"], False),  # MetricsUnavailable
-    "a line break at the end": (["sh", "-c", LINE + "\n"], False),  # MetricsUnavailable
-    "a quote in an argument": ([*LINE.split(), "hydra.sweep.dir=it's"], False),
-    "parentheses in an argument": ([*LINE.split(), "hydra.sweep.dir=a(b)"], False),
-    "exec": (["sh", "-c", "exec " + LINE], False),
-    "a comment": (["sh", "-c", LINE + " # train"], False),
-    "/bin/sh -c": (["/bin/sh", "-c", LINE], False),
-    "sh -ec": (["sh", "-ec", LINE], False),
-}
 
 
 @pytest.mark.parametrize("form", FORMS)

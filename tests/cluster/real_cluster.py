@@ -5,6 +5,7 @@
 They take the Katib, training operator, Trainer and Kubeflow Pipelines that the cluster has, and print their versions.
 """
 
+import itertools
 import json
 import os
 import re
@@ -202,6 +203,7 @@ def shrink(experiment: dict[str, Any], parallel: int) -> None:
 def submit(namespace: str, tmp_path: Path) -> Iterator[Submit]:
     """Submits an Experiment, and deletes it after the test: submit("katib/images-tpe.yaml", "data=shapes", trials=2)."""
     searches: list[Search] = []
+    numbers = itertools.count()  # several may be submitted at a time
 
     def call(
         file: str | Path,
@@ -212,14 +214,14 @@ def submit(namespace: str, tmp_path: Path) -> Iterator[Submit]:
         options: Sequence[str] = (),
         edit: Callable[[dict[str, Any]], None] | None = None,
     ) -> Search:
-        path = ROOT / file
+        path, number = ROOT / file, next(numbers)
         experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
         shrink(experiment, parallel)
         if edit is not None:
             edit(experiment)
-        small = tmp_path / f"{len(searches)}-{path.name}"
+        small = tmp_path / f"{number}-{path.name}"
         small.write_text(json.dumps(experiment, indent=1), encoding="utf-8")  # texts such as 3e-4 stay texts
-        search = Search(f"t{int(time.time()) % 1_000_000}-{path.stem}"[:40])
+        search = Search(f"t{int(time.time()) % 1_000_000}-{number}-{path.stem}"[:40])
         arguments = ["--name", search.name, "-n", NAMESPACE, "--image", image, "--max-trials", str(trials), *options]
         done = run("katib", "submit", str(small), *overrides, *arguments)
         searches.append(search)

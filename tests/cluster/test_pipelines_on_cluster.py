@@ -183,7 +183,8 @@ def test_a_deleted_pod_is_retried(submit: Submit) -> None:
     """By Kubeflow or, where its policy does not retry such a step, by the command that waits for the run."""
     runs = run("pipelines", "status").stdout
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        waiting = pool.submit(submit, *IMAGES, "trainer.max_epochs=20", refresh=f"d{int(time.time())}")
+        off = dict.fromkeys(("quality", "drift", "explain", "benchmark"), "off")
+        waiting = pool.submit(submit, *IMAGES, "trainer.max_epochs=20", refresh=f"d{int(time.time())}", **off)
         latest = wait(lambda: rows[0] if (rows := new_runs(runs)) else None, "the run", LIMIT)
         pod = wait(lambda: step_pod(latest, "train"), "the train step", LIMIT)
         wait(lambda: "epoch=" in kubectl("-n", SPACE, "logs", pod, "-c", "main"), "its first validation", LIMIT)
