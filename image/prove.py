@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("config", "datamodules", "trainers", "quality", "explain", "reports", "runs", "katib", "pipelines")
+ROOMS = ("config", "datamodules", "trainers", "quality", "explain", "reports", "runs", "serving", "katib", "pipelines")
 # One package of those that only a client of Kubeflow Pipelines needs: the step's runtime must do without.
 CLIENT = "kfp_server_api"
 
@@ -170,6 +171,30 @@ def explain(folder: Path) -> str:
     return "refuses a model of two steps with exit code 5, and leaves its report"
 
 
+def serving(folder: Path) -> str:
+    """A server of a trained model answers as the training's validation did."""
+    made = folder / "served"
+    sizes = ("data.sample.train=64", "data.sample.val=32", "trainer.max_steps=2")
+    # In bf16, answers of nearly the same score change places with the size of a batch.
+    run("train.py", *sizes, "trainer.precision=32-true", f"hydra.run.dir={made}")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    whole = {"PYTHONPATH": str(ROOT / "src"), **os.environ}
+    with (folder / "serving.log").open("w+") as log:
+        command = [sys.executable, "-m", "serving", "serve", f"run={made}", "--port", port]
+        server = subprocess.Popen(command, cwd=ROOT, env=whole, stdout=log, stderr=log)
+        try:
+            said = run("-m", "serving", "replay", f"http://127.0.0.1:{port}", f"run={made}", "--wait=120")
+        except Broken as error:
+            log.seek(0)
+            raise Broken(f"{error}; the server: {log.read()[-500:]}") from None
+        finally:
+            server.terminate()
+            code = server.wait(60)
+    expect(code == 0, f"the server ended with exit code {code}")
+    return said.strip().partition(": ")[2]
+
+
 STEP = """
 import kfp
 from kfp import dsl
@@ -277,6 +302,7 @@ PROOFS: Mapping[str, Callable[[Path], str]] = {
     "training": training,
     "quality": quality,
     "explain": explain,
+    "serving": serving,
 }
 
 if __name__ == "__main__":

@@ -473,7 +473,7 @@ def test_the_proof_wants_the_locks_versions(prove: ModuleType, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_gates_and_training_are_proved_on_this_machine_too(prove: ModuleType, tmp_path: Path, cache: Path) -> None:
-    for name in ("commands", "training", "quality", "explain"):
+    for name in ("commands", "training", "quality", "explain", "serving"):
         assert prove.PROOFS[name](tmp_path)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         log = tmp_path / f"server-{port}.log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        places = [str(tmp_path)] if (tmp_path / "sitecustomize.py").exists() else []
+        paths = os.pathsep.join([*places, str(ROOT / "src")])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "serving", "serve", f"{source}={folder}", "--port", str(port), *options]
         with log.open("wb") as stream:
             process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
@@ -222,6 +225,31 @@ def test_answers_that_differ_are_listed(trained: Callable[[str], Path], serve: S
     ):
         done = run(*command[:3], url, f"run={folder}", "--wait=1")
         assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+
+
+HIDE_ISOTRAIN = """
+import importlib.metadata as metadata
+
+found = metadata.distribution
+
+
+def distribution(name):
+    if name == "isotrain":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+
+metadata.distribution = distribution
+"""
+
+
+def test_a_server_in_the_image_where_isotrain_is_no_installed_package(
+    trained: Callable[[str], Path], serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDE_ISOTRAIN)
+    server = serve(trained("questions"))
+    answer = requests.get(f"{server.url}/v2", timeout=10)
+    assert answer.json()["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_requests_that_are_wrong(trained: Callable[[str], Path], serve: Serve) -> None:

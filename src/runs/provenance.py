@@ -51,6 +51,11 @@ def lock_hash(project: Path = PROJECT) -> str | None:
         return None
 
 
+def project_version(project: Path = PROJECT) -> str:
+    """Return isotrain's version, from the checkout: the image has one, and no installed package isotrain."""
+    return str(tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]["version"])
+
+
 def package_versions(project: Path = PROJECT) -> dict[str, str]:
     """Return the versions of Python and of the direct dependencies that are installed."""
     try:

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from config.errors import InputError
+from runs.provenance import project_version
 from serving import documentation, protocol
 from serving.batching import Batcher, QueueFullError
 from serving.input_log import InputLog
@@ -142,14 +142,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def create_app(server: Server) -> FastAPI:
     """Return the application of a server."""
-    app = FastAPI(title="isotrain", version=version("isotrain"), description=documentation.DESCRIPTION, redoc_url=None)
+    app = FastAPI(title="isotrain", version=project_version(), description=documentation.DESCRIPTION, redoc_url=None)
 
     def add(path: str, method: str, handler: Handler, **description: Any) -> None:
         route = _handle_errors(server, handler)
         app.add_api_route(path, route, methods=[method], response_class=Response, response_model=None, **description)
 
     async def server_metadata(_: Request) -> Response:
-        return JSONResponse({"name": "isotrain", "version": version("isotrain"), "extensions": ["binary_tensor_data"]})
+        return JSONResponse({"name": "isotrain", "version": project_version(), "extensions": ["binary_tensor_data"]})
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})
