@@ -1,18 +1,21 @@
 """KServe's controller in Standard mode, on the API double: what the status and the pods of an InferenceService go through.
 
-Conditions, reasons and messages are those of KServe (PropagateRawStatus, PropagateModelStatus) and of a Deployment. While a
+Conditions, reasons and messages are those of KServe 0.20, as seen on a cluster, and of a Deployment. While a
 Deployment replaces pods, its condition Available stays true, and with it Ready of the InferenceService, although servers of
 the version before still answer.
 """
 
+import json
 import re
 from typing import Any
+from zlib import crc32
 
 from tests.katib_api_double import Api
 
 KIND, ANNOTATION, LABEL = "inferenceservices", "isotrain/model-version", "serving.kserve.io/inferenceservice"
 UNAVAILABLE = "Deployment does not have minimum availability."
-CRASH = "isotrain: run=/mnt/models: neither a run nor a model folder"
+CRASH = "isotrain: run=/mnt/models: neither a run nor a model folder (there is no config.json)"
+LOG = f"Started server process [1]\nShutting down\nFinished server process [1]\n{CRASH}\n"
 _LOOK = re.compile(rf"GET .*/{KIND}/([^/]+)$")
 
 
@@ -22,7 +25,7 @@ class KServe:
     Attributes:
         url: address of each service.
         broken: versions whose server ends at its start.
-        stuck: versions whose server never gets ready.
+        stuck: versions, or images, whose server never gets ready.
     """
 
     def __init__(self, api: Api, url: str) -> None:
@@ -53,21 +56,33 @@ class KServe:
             for key in [key for key in self.api.objects if key[0] == "pods"] if found else []:
                 del self.api.objects[key]  # collected after their owner
             return
-        looks = self._looks[name, version] = self._looks.get((name, version), 0) + 1
-        for other in [key for key in self._looks if key[0] == name and key[1] != version]:
-            del self._looks[other]  # a version that comes back begins anew
-        old = [pod for pod in self.pods(name) if pod != version]
+        spec = self.api.objects[KIND, "team", name]["spec"]
+        predictor = spec["predictor"]
+        template = f"{version}-{crc32(json.dumps(predictor).encode())}"  # any change makes new pods
+        looks = self._looks[name, template] = self._looks.get((name, template), 0) + 1
+        for other in [key for key in self._looks if key[0] == name and key[1] != template]:
+            del self._looks[other]  # what comes back begins anew
+        pods = [
+            key
+            for key, pod in self.api.objects.items()
+            if key[0] == "pods" and pod["metadata"]["labels"].get(LABEL) == name
+        ]
+        canaries = {f"{template}-{number}": entry["predictor"] for number, entry in enumerate(spec.get("canary", []))}
+        old = [key for key in pods if key[2].removeprefix(f"{name}-predictor-") not in {template, *canaries}]
         if looks < 3:
             return  # nothing has happened yet: the status is still that of before
-        self._pod(name, version, looks)
-        is_ready = version not in self.broken | self.stuck and looks > 4
-        if is_ready and looks > 5:
-            for pod in old:
-                self.api.objects.pop(("pods", "team", f"{name}-predictor-{pod}"), None)
-        self._status(name, is_ready or bool(old), version, looks)
+        can_be = version not in self.broken | self.stuck and predictor["containers"][0]["image"] not in self.stuck
+        self._pod(name, template, predictor, looks, can_be and looks > 4)
+        for key, canary in canaries.items():
+            merged = {**predictor, **canary, "annotations": {**predictor["annotations"], **canary["annotations"]}}
+            self._pod(name, key, merged, looks, is_ready=True)
+        if can_be and looks > 5:
+            for key in old:
+                self.api.objects.pop(key, None)
+        self._status(name, (can_be and looks > 4) or bool(old), version, looks)
 
-    def _pod(self, name: str, version: str, looks: int) -> None:
-        is_ready = version not in self.broken | self.stuck and looks > 4
+    def _pod(self, name: str, template: str, predictor: dict[str, Any], looks: int, is_ready: bool) -> None:
+        version = predictor["annotations"][ANNOTATION]
         state: dict[str, Any] = {
             "name": "kserve-container",
             "ready": is_ready,
@@ -75,20 +90,20 @@ class KServe:
             "state": {"running": {}},
         }
         if version in self.broken:
-            ended = {"exitCode": 2, "reason": "Error", "message": CRASH}
+            ended = {"exitCode": 2, "reason": "Error", "message": LOG}
             state |= {
                 "restartCount": looks - 3,
                 "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                 "lastState": {"terminated": ended},
             }
-            self.api.logs[f"{name}-predictor-{version}", "kserve-container"] = f"{CRASH}\n"
+            self.api.logs[f"{name}-predictor-{template}", "kserve-container"] = LOG
         body = {
             "metadata": {
-                "name": f"{name}-predictor-{version}",
+                "name": f"{name}-predictor-{template}",
                 "labels": {LABEL: name},
-                "annotations": {ANNOTATION: version},
+                "annotations": predictor["annotations"],
             },
-            "spec": {"containers": [{"name": "kserve-container", "image": "isotrain"}]},
+            "spec": {"containers": [{"name": "kserve-container", "image": predictor["containers"][0]["image"]}]},
             "status": {
                 "phase": "Running",
                 "conditions": [{"type": "Ready", "status": str(is_ready)}],
@@ -102,14 +117,13 @@ class KServe:
         reason = "MinimumReplicasAvailable" if is_ready else "MinimumReplicasUnavailable"
         row = {"status": str(is_ready), "reason": reason, "message": "" if is_ready else UNAVAILABLE}
         conditions = [{**row, "type": kind} for kind in ("PredictorReady", "Ready")]
+        # Also when a server ends again and again: KServe watches the Deployment and the pods' init containers.
+        model = {"transitionStatus": "UpToDate" if is_ready else "InProgress"}
         value["status"] = {
             "deploymentMode": "Standard",
             "conditions": [*conditions, {"type": "IngressReady", "status": str(is_ready)}],
-            "modelStatus": {"transitionStatus": "UpToDate" if is_ready else "InProgress"},
+            "modelStatus": model,
         }
-        if version in self.broken and not is_ready:
-            failure = {"reason": "ModelLoadFailed", "message": CRASH, "exitCode": 2}
-            value["status"]["modelStatus"] = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": failure}
         if is_ready:
             host = f"http://{name}-team.example.com"
             value["status"] |= {"url": host, "address": {"url": self.url}}

@@ -35,6 +35,14 @@ def pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
     }
 
 
+def test_of_the_end_of_a_log_the_line_with_the_error_is_told() -> None:
+    log = "Started server process [1]\nShutting down\nisotrain: run=/mnt/models: no such folder\n"
+    assert pod_reason(ended(2, message=log)) == (
+        "container training: exit code 2: configuration or input refused: run=/mnt/models: no such folder"
+    )
+    assert pod_reason(ended(9, message="first\nlast\n")) == "container training: exit code 9: first last"
+
+
 def unscheduled(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
     return pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}])
 

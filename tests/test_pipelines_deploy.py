@@ -16,10 +16,11 @@ from tests.test_serving import Serve
 
 from config.errors import InputError
 from pipelines import compilation
+from pipelines import deploy as deployment
 
 pytest.importorskip("prometheus_client")
 folders, trained, serve = servers.folders, servers.trained, servers.serve
-IMAGE = "registry/isotrain@sha256:" + "0" * 64
+IMAGE, OTHER_IMAGE = (f"registry/isotrain@sha256:{digit * 64}" for digit in "01")
 Deploy = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -78,22 +79,37 @@ def test_a_run_is_deployed_checked_and_taken_back(
     newer = kserve.version("questions")
     assert newer != version
     assert kserve.pods("questions") == [newer]
-    assert "1 of 2 servers have another version" in done.stdout
+    assert "1 of 2 servers are those of before" in done.stdout
 
+    # The same version in another image: the servers of before have it, too.
+    kserve.stuck.add(OTHER_IMAGE)
+    done = deploy(second, "--image", OTHER_IMAGE, "--timeout", "15s")
+    assert done.returncode == 5, done.stderr + done.stdout
+    assert "1 of 1 new servers are not ready" in done.stderr
+    assert f"version {newer} is put back, and ready" in done.stderr
+    stored = api.objects[KIND, "team", "questions"]
+    assert stored["spec"]["predictor"]["containers"][0]["image"] == IMAGE
+
+    # A canary beside it is put back, too, and its servers are no servers of before.
+    canary = {"name": "canary", "annotations": {"isotrain/model-version": "0"}, "containers": [{"image": IMAGE}]}
+    stored["spec"]["canary"] = [{"trafficPercent": 5, "predictor": canary}]
     third = other_version(first, tmp_path / "third", "another answer")
     done = deploy(third)
     assert done.returncode == 5, done.stderr + done.stdout
     assert "1 of 8 answers differ" in done.stderr
     assert "was not deployed: " in done.stderr
+    assert ":; " not in done.stderr
     assert f"version {newer} is put back, and ready" in done.stderr
     assert kserve.version("questions") == newer
-    assert kserve.pods("questions") == [newer]
+    assert sorted(kserve.pods("questions")) == ["0", newer]
+    assert "canary" in api.objects[KIND, "team", "questions"]["spec"]
 
     kserve.broken.add(version_of(deploy, kserve, first, tmp_path / "fourth"))
     done = deploy(tmp_path / "fourth", "--folder", str(tmp_path / "state"))
     assert done.returncode == 5, done.stderr + done.stdout
     assert "its server ends again and again: " in done.stderr
-    assert CRASH in done.stderr
+    assert f"configuration or input refused: {CRASH.removeprefix('isotrain: ')}" in done.stderr
+    assert "Started server" not in done.stderr
     assert f"version {newer} is put back, and ready" in done.stderr
     assert (tmp_path / "state" / "inferenceservice.yaml").exists()
 
@@ -202,3 +218,12 @@ def test_settings_that_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(InputError) as refused:
         compilation.load_settings(settings)
     assert message in str(refused.value)
+
+
+def test_the_failure_of_a_version_before_is_not_that_of_the_present_one() -> None:
+    """KServe keeps lastFailureInfo when another version is loaded."""
+    model = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": {"message": CRASH}}
+    status = {"conditions": [{"type": "Ready", "status": "False", "reason": "A"}], "modelStatus": model}
+    assert deployment._unready({"status": status}, [], {}) == f"Ready: A: {CRASH}"
+    model["transitionStatus"] = "InProgress"
+    assert deployment._unready({"status": status}, [], {}) == "Ready: A"

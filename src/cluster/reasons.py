@@ -280,6 +280,8 @@ def _ended(pod: Mapping[str, Any], status: Mapping[str, Any], ended: Mapping[str
     code = int(ended.get("exitCode") or 0)
     if not code:
         return ""
+    if "\n" in message.strip():  # the end of the log, by terminationMessagePolicy
+        message = last_error_line(message) or message
     detail = "" if reason in ("Error", "Completed", "") else f" ({reason})"
     return _join(f"container {name}: {exit_reason(code)}" + detail, message)
 

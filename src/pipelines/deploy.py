@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,9 +24,11 @@ from pipelines.commands import run_command
 SERVICES = "inferenceservices.v1beta1.serving.kserve.io"
 ROLES = "deploy/kserve/access"
 VERSION = "isotrain/model-version"  # annotation of the pods (`serving manifest`)
+DEPLOYMENT = "isotrain/deployment"  # annotation of the pods: the beginning of the SHA-256 of what was applied
 POLL = 2.0  # seconds between two looks
 _LABEL = "serving.kserve.io/inferenceservice"  # of the pods
 _RESTARTS = 3  # of a server that ends again and again
+_FAILED = ("BlockedByFailedLoad", "InvalidSpec")  # transitionStatus when the failure is one of the present version
 _PREVIOUS = "previous.json"
 _PLAIN = ("image", "name", "namespace", "canary", "stable", "output")  # settings that are not for `--setting`
 
@@ -47,7 +50,10 @@ def deploy(args: argparse.Namespace) -> int:
     step: dict[str, Any] = {"commands": []}
     text = _manifest(step, run, args)
     value = parse_yaml(text.encode())[0]
-    version = str(value["spec"]["predictor"]["annotations"][VERSION])
+    predictor = value["spec"]["predictor"]
+    version = str(predictor["annotations"][VERSION])
+    # The version alone is also that of present servers if only the image or the resources change.
+    predictor["annotations"][DEPLOYMENT] = sha256(json.dumps(predictor, sort_keys=True).encode()).hexdigest()[:12]
     if args.if_champion and (reason := _other_champion(step, Path(run), version, args)):
         print(f"not deployed: {reason}", flush=True)
         return 0
@@ -60,7 +66,7 @@ def deploy(args: argparse.Namespace) -> int:
             _put(api, value)
             applied = True
             print(f"InferenceService {args.name}: version {version} is applied", flush=True)
-            address = _wait_ready(api, args.name, version, args.timeout)
+            address = _wait_ready(api, args.name, _marks(predictor), args.timeout)
             run_command(step, "-m", "serving", "replay", args.url or address, f"run={run}", "--wait", "60")
         except BaseException as error:
             if isinstance(error, InputError) and not applied:  # refused: nothing has changed
@@ -69,7 +75,7 @@ def deploy(args: argparse.Namespace) -> int:
             if not isinstance(error, EquivalenceError | ExecutionError):
                 print(f"isotrain: {outcome}", file=sys.stderr, flush=True)
                 raise
-            message = f"version {version} was not deployed: {error}; {outcome}"
+            message = f"version {version} was not deployed: {str(error).removesuffix(':')}; {outcome}"
             if isinstance(error, EquivalenceError) or error.exit_code == EquivalenceError.exit_code:
                 raise EquivalenceError(message) from error
             raise ExecutionError(message, error.exit_code) from error
@@ -148,10 +154,31 @@ def _put(api: Connection, value: Mapping[str, Any]) -> None:
                 raise
 
 
-def _wait_ready(api: Connection, name: str, version: str | None, timeout: float) -> str:
-    """Wait until all servers have a version and are ready, and return their address.
+def _marks(holder: Mapping[str, Any]) -> dict[str, str]:
+    """Return our annotations of a predictor, which KServe gives to its pods, or of a pod's metadata."""
+    rows = (holder.get("annotations") or {}).items()
+    return {key: str(value) for key, value in rows if key in (VERSION, DEPLOYMENT)}
 
-    KServe's condition Ready alone is also true while servers of the version before still answer.
+
+def _canary_marks(value: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return our annotations of the pods of each canary in an InferenceService that is put back; KServe adds the stable ones."""
+    spec = value.get("spec") or {}
+    return [
+        {**_marks(spec.get("predictor") or {}), **_marks(entry.get("predictor") or {})}
+        for entry in spec.get("canary") or []
+    ]
+
+
+def _wait_ready(api: Connection, name: str, marks: Mapping[str, str], timeout: float) -> str:
+    """Wait until all servers are new and ready, and return their address.
+
+    KServe's condition Ready alone is also true while servers of before still answer.
+
+    Args:
+        api: the cluster.
+        name: of the InferenceService.
+        marks: annotations of the new pods; empty for an InferenceService of another origin, where Ready is all that is known.
+        timeout: in seconds.
 
     Raises:
         EquivalenceError: they do not get ready in time, or end again and again.
@@ -160,55 +187,59 @@ def _wait_ready(api: Connection, name: str, version: str | None, timeout: float)
     printed = ""
     while True:
         value = api.find(SERVICES, name) or {}
+        canaries = _canary_marks(value)
         pods = [
             pod
             for pod in api.list("pods", labels=f"{_LABEL}={name}")[0]
-            if not pod["metadata"].get("deletionTimestamp")
+            if not pod["metadata"].get("deletionTimestamp") and _marks(pod["metadata"]) not in canaries
         ]
-        reason = _unready(value, pods, version)
+        reason = _unready(value, pods, marks)
         if not reason:
             status = value["status"]
             return str((status.get("address") or {}).get("url") or status["url"])
-        detail = _pod_detail(api, pods, version)
+        detail = _pod_detail(api, pods, marks)
         message = f"{reason}; {detail}" if detail else reason
         if message != printed:
             print(f"InferenceService {name}: {message}", flush=True)
             printed = message
         if time.monotonic() >= deadline:
             raise EquivalenceError(f"it did not get ready within {timeout:g} s: {message}")
-        if _restarts(_fresh(pods, version)) >= _RESTARTS:
+        if _restarts(_with_marks(pods, marks)) >= _RESTARTS:
             raise EquivalenceError(f"its server ends again and again: {message}")
         time.sleep(POLL)
 
 
-def _unready(value: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], version: str | None) -> str:
-    """Return what an InferenceService waits for; "" if it has the version everywhere and is ready."""
+def _unready(value: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], marks: Mapping[str, str]) -> str:
+    """Return what an InferenceService waits for; "" if all its servers are new and ready."""
     status = value.get("status") or {}
     conditions = {str(row["type"]): row for row in status.get("conditions") or []}
-    fresh = _fresh(pods, version)
+    fresh = _with_marks(pods, marks)
     if (conditions.get("Ready") or {}).get("status") != "True":
-        failure = dict(status.get("modelStatus") or {}).get("lastFailureInfo") or {}
+        model = dict(status.get("modelStatus") or {})
+        # KServe keeps the failure of a version before.
+        failure = model.get("lastFailureInfo") if model.get("transitionStatus") in _FAILED else None
+        failure = failure or {}
         rows = [conditions[kind] for kind in ("PredictorReady", "IngressReady", "Ready") if kind in conditions]
         row: Mapping[str, Any] = next((row for row in rows if row.get("status") != "True"), {})
         words = [str(row.get(key)) for key in ("type", "reason", "message") if row.get(key)]
         text = ": ".join(words) if words else "KServe has not looked at it yet"
         return " ".join(f"{text}{': ' if failure.get('message') else ''}{failure.get('message') or ''}".split())
-    if version is None:
+    if not marks:
         return ""
     if not fresh:
-        return "no server of the new version yet"
+        return "no new server yet"
     if waiting := [pod for pod in fresh if not _is_ready(pod)]:
-        return f"{len(waiting)} of {len(fresh)} servers of the new version are not ready"
+        return f"{len(waiting)} of {len(fresh)} new servers are not ready"
     # Knative gives a revision its requests when it is ready; pods of the one before go later.
     if status.get("deploymentMode") not in ("Knative", "Serverless") and (old := len(pods) - len(fresh)):
-        return f"{old} of {len(pods)} servers have another version"
+        return f"{old} of {len(pods)} servers are those of before"
     if not ((status.get("address") or {}).get("url") or status.get("url")):
         return "it has no address yet"
     return ""
 
 
-def _fresh(pods: Sequence[Mapping[str, Any]], version: str | None) -> list[Mapping[str, Any]]:
-    return [pod for pod in pods if (pod["metadata"].get("annotations") or {}).get(VERSION) == version]
+def _with_marks(pods: Sequence[Mapping[str, Any]], marks: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    return [pod for pod in pods if not marks or _marks(pod["metadata"]) == marks]
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:
@@ -221,9 +252,9 @@ def _restarts(pods: Sequence[Mapping[str, Any]]) -> int:
     return max((int(row.get("restartCount") or 0) for row in rows), default=0)
 
 
-def _pod_detail(api: Connection, pods: Sequence[Mapping[str, Any]], version: str | None) -> str:
-    """Return why a pod of the new version is not ready, with the last error in its log; "" if nothing is wrong."""
-    waiting = [pod for pod in _fresh(pods, version) if not _is_ready(pod)]
+def _pod_detail(api: Connection, pods: Sequence[Mapping[str, Any]], marks: Mapping[str, str]) -> str:
+    """Return why a new pod is not ready, with the last error in its log; "" if nothing is wrong."""
+    waiting = [pod for pod in _with_marks(pods, marks) if not _is_ready(pod)]
     if not waiting:
         return ""
     pod, events, log = waiting[-1], [], ""
@@ -232,7 +263,8 @@ def _pod_detail(api: Connection, pods: Sequence[Mapping[str, Any]], version: str
     if _restarts([pod]):
         with contextlib.suppress(ForbiddenError, UnreachableError):
             log = reasons.last_error_line(api.read_log(pod["metadata"]["name"], "kserve-container", lines=50))
-    return ": ".join(filter(None, [reasons.pod_reason(pod, events), log]))
+    reason = reasons.pod_reason(pod, events)
+    return reason if log in reason else f"{reason}: {log}"
 
 
 def _put_back(api: Connection, name: str, previous: Mapping[str, Any] | None, timeout: float) -> str:
@@ -243,11 +275,12 @@ def _put_back(api: Connection, name: str, previous: Mapping[str, Any] | None, ti
             return f"there was none before: the InferenceService {name} is deleted"
         metadata = {key: previous["metadata"].get(key) or {} for key in ("labels", "annotations")} | {"name": name}
         _put(api, {**{key: previous[key] for key in ("apiVersion", "kind", "spec")}, "metadata": metadata})
-        version = (previous["spec"].get("predictor", {}).get("annotations") or {}).get(VERSION)
+        marks = _marks(previous["spec"].get("predictor") or {})
+        version = marks.get(VERSION)
         subject = f"version {version}" if version else "the one before"
         if not timeout:
             return f"{subject} is put back"
-        _wait_ready(api, name, version, timeout)
+        _wait_ready(api, name, marks, timeout)
         return f"{subject} is put back, and ready"
     except (InputError, UnreachableError, EquivalenceError) as error:
         return f"the InferenceService before it is not back: {first_line(error)}"
