@@ -92,7 +92,7 @@ def test_the_server_of_a_manifest_starts_with_its_arguments(folder: Path, run: R
     assert "unrecognized" not in done.stderr
     assert "usage:" not in done.stderr
     source = (ROOT / "src/serving/app.py").read_text()
-    for probe in ("readinessProbe", "livenessProbe"):
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         assert f'"{container[probe]["httpGet"]["path"]}"' in source
 
 
@@ -153,6 +153,10 @@ def test_sources_modes_and_canaries(folder: Path, run: Run, tmp_path: Path) -> N
         ("run=a --name a --source s3://b --stable a.yaml", "has no effect without --canary in Standard mode"),
         ("run=a --name a --source s3://b --canary 10 --stable a/run.json", "is not one InferenceService"),
         ("run=a --name a --source s3://b --canary 101 --mode Knative", "--canary 101: must be from 0 to 100"),
+        (
+            f"run=a --name {'a' * 40} --source s3://b --canary 5 --stable a.yaml",
+            "in Standard mode, at most 39 characters",
+        ),
         ("model=a --name a --canary 5 --stable a.yaml", "takes canaries with --source only"),
         ("model=a --name a --source s3://b", "has no effect with model=a"),
         ("model=a@b --name a --follow c", "model=a@b and --follow c name two versions"),

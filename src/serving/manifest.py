@@ -106,6 +106,9 @@ def check(service: Service) -> None:
             raise InputError(f"--canary {service.canary}: must be from 0 to 100 per cent")
         if service.follow:
             raise InputError(f"--canary {service.canary}: a server that follows an alias changes its model itself")
+        longest = _MAX_NAME - len(_canary_name(service)) - 1  # NAME-CANARY-predictor
+        if service.mode == "Standard" and len(service.name) > longest:
+            raise InputError(f"--name {service.name}: with a canary in Standard mode, at most {longest} characters")
         if service.mode == "Standard" and service.source is None:
             raise InputError(f"--canary {service.canary}: KServe's Standard mode takes canaries with --source only")
 
@@ -189,18 +192,25 @@ def _predictor(service: Service) -> Iterator[str]:
     yield f"          httpGet: {{path: /v2/health/ready, port: {_PORT}}}"
     yield "          periodSeconds: 5"
     yield "          timeoutSeconds: 3"
+    if service.mode == "Standard":
+        yield "        startupProbe:  # Python's imports: seconds with a CPU, minutes with a tenth of one"
+        yield f"          httpGet: {{path: /v2/health/live, port: {_PORT}}}"
+        yield "          periodSeconds: 5"
+        yield "          timeoutSeconds: 5"
+        yield "          failureThreshold: 60"
     yield "        livenessProbe:  # true from the start, while the model is loaded, too"
     yield f"          httpGet: {{path: /v2/health/live, port: {_PORT}}}"
     yield "          periodSeconds: 10"
     yield "          timeoutSeconds: 5"
     yield "          failureThreshold: 6"
-    yield "          initialDelaySeconds: 20  # Python's imports"
+    if service.mode != "Standard":
+        yield "          initialDelaySeconds: 20  # Python's imports"
     yield "        resources:"
     amounts = f"cpu: {json.dumps(service.cpu)}, memory: {service.memory}"
     gpus = f", nvidia.com/gpu: {json.dumps(service.gpus)}" if service.gpus != "0" else ""
     yield f"          requests: {{{amounts}{gpus}}}"
     yield f"          limits: {{{amounts}{gpus}}}  # the server starts as many threads as it has CPUs"
-    yield "        terminationMessagePolicy: FallbackToLogsOnError  # the InferenceService then says why a model is not loaded"
+    yield "        terminationMessagePolicy: FallbackToLogsOnError  # the pod's status then has the end of the log"
     yield "        securityContext:"
     yield "          allowPrivilegeEscalation: false"
     yield "          capabilities: {drop: [ALL]}"
