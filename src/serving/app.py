@@ -120,6 +120,10 @@ class Server:
         """Whether requests are welcome and can be answered."""
         return self.accepts and self.service is not None and self.service.model.is_alive()
 
+    def is_ending(self) -> bool:
+        """Whether requests were welcome, and are no more."""
+        return self.service is not None and not self.accepts
+
     def end_request(self, info: RequestInfo) -> None:
         """Count and log a request whose answer was sent."""
         self.metrics.request(info)
@@ -218,7 +222,7 @@ def create_app(server: Server) -> FastAPI:
         message = f"{request.method} {request.url.path}: {error.detail}"
         return JSONResponse({"error": message}, error.status_code, headers=error.headers)
 
-    app.add_middleware(follow_requests, server.metrics.in_progress.inc, server.end_request)
+    app.add_middleware(follow_requests, server.metrics.in_progress.inc, server.end_request, server.is_ending)
     return app
 
 

@@ -70,7 +70,10 @@ class RequestInfo:
 
 
 def follow_requests(
-    app: Application, on_start: Callable[[], None], on_end: Callable[[RequestInfo], None]
+    app: Application,
+    on_start: Callable[[], None],
+    on_end: Callable[[RequestInfo], None],
+    closes: Callable[[], bool],
 ) -> Application:
     """Return an application whose requests have a `RequestInfo`, as `request.state.info`, and whose answers have its id.
 
@@ -78,6 +81,7 @@ def follow_requests(
         app: the application.
         on_start: called when a request comes.
         on_end: called when its answer is sent, or the client has left.
+        closes: whether the connection ends with the answer, so that the client's next request goes to another server.
     """
 
     async def followed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +96,8 @@ def follow_requests(
             if message["type"] == "http.response.start":
                 info.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (_HEADER, info.id.encode())]
+                if closes():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         on_start()
