@@ -264,7 +264,7 @@ def _pod_detail(api: Connection, pods: Sequence[Mapping[str, Any]], marks: Mappi
         with contextlib.suppress(ForbiddenError, UnreachableError):
             log = reasons.last_error_line(api.read_log(pod["metadata"]["name"], "kserve-container", lines=50))
     reason = reasons.pod_reason(pod, events)
-    return reason if log in reason else f"{reason}: {log}"
+    return reason if log in reason else ": ".join(filter(None, [reason, log]))
 
 
 def _put_back(api: Connection, name: str, previous: Mapping[str, Any] | None, timeout: float) -> str:
