@@ -7,6 +7,7 @@ maximum of the backoff counts from the start of the first pod: after it nothing 
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -109,3 +110,27 @@ def _delete(process: subprocess.Popen[str], marker: Path, launcher_first: bool) 
     marker.unlink()
     process.wait()
     return output
+
+
+LEVELS = 5  # of nodes that the workflow defaults make retry: the workflow, root, exit handler, step and executor
+
+
+def count_pods(strategy: Mapping[str, Any], status: str, code: str) -> int:
+    """Return the number of pods of a step that always ends in the same way, with a `retryStrategy` in the workflow defaults.
+
+    Args:
+        strategy: The `retryStrategy`. Argo looks at its expression only if its policy retries.
+        status: Failed or Error.
+        code: Exit code of the pod; that of the levels above, which have no pod, is -1.
+    """
+
+    def is_retried(exit_code: str) -> bool:
+        names = {"status": status, "exitCode": exit_code}
+        text = re.sub(r"lastRetry\.(\w+)", r"\1", strategy.get("expression", "True")).replace("||", "or")
+        policy = strategy["retryPolicy"] in ("Always", {"Failed": "OnFailure", "Error": "OnError"}[status])
+        return policy and bool(eval(text, {}, names))
+
+    pods = 1
+    for level in range(LEVELS):
+        pods *= 1 + int(strategy["limit"]) * is_retried("-1" if level else code)
+    return pods

@@ -1,14 +1,18 @@
 """Retries of a step under both policies of Argo: what may pass is repeated, what is refused never."""
 
 import functools
+import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.argo_double import POLICIES, Argo, Outcome
+import yaml
+from tests.argo_double import LEVELS, POLICIES, Argo, Outcome, count_pods
 
 from config.files import read_json
 from pipelines import compilation, record, retries
@@ -176,6 +180,18 @@ def test_after_a_lost_pod_a_refused_input_is_not_retried(launcher_first: bool, t
     outcome = step.run("hang 2 0", deleted=(0,), launcher_first=launcher_first)
     assert (outcome.phase, outcome.code, outcome.log.count("command ")) == ("Failed", 2, 2)
     assert [attempt["state"] for attempt in step.record["attempts"]] == ["interrupted" if launcher_first else "lost"]
+
+
+def test_the_documented_defaults_of_workflows_retry_lost_pods_only() -> None:
+    """As seen on KFP 2.17: `Always` alone repeats a refused input on each level of the pipeline."""
+    assert count_pods({"limit": "2", "retryPolicy": "Always"}, "Failed", "1") == 3**LEVELS
+    text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"kubectl -n kubeflow patch configmap workflow-controller-configmap .*", text)
+    defaults = json.loads(shlex.split(command)[-1])["data"]["workflowDefaults"]
+    strategy = yaml.safe_load(defaults)["spec"]["templateDefaults"]["retryStrategy"]
+    assert count_pods(strategy, "Failed", "1") == 1
+    assert count_pods(strategy, "Failed", "143") == 3
+    assert count_pods(strategy, "Error", "") > 1
 
 
 @pytest.mark.parametrize("codes", ["2", "8 8 8"])
