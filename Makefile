@@ -26,7 +26,7 @@ test-slow: $(DEV)  ## run the slow tests
 	$(PYTEST) -m slow $(ARGS)
 
 # Of those, what CI runs, too, the longest files first; the others train, search or run pipelines for long, or build an image as root.
-MORE := resume distributed explain registry errors own_task saved shipped_before pyfunc kfp_sdk
+MORE := resume distributed explain registry errors own_task saved shipped_before pyfunc kfp_sdk serving_export
 test-more: $(DEV)  ## run the slow tests that CI runs
 	$(PYTEST) --no-loadscope-reorder -m slow tests/fuzz $(MORE:%=tests/test_%.py) $(ARGS)
 

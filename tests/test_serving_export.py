@@ -107,29 +107,31 @@ def exported(folder: Path, output: Path, **bounds: Any) -> dict[str, Any]:
     return export(str(folder), "onnx", output, [], Bounds(**{"margin": 101, **bounds}), requests=10, examples=4)
 
 
+def damaging(write: Callable[..., None], scale: float, position: int) -> Callable[..., None]:
+    """Returns what writes a graph in ONNX, and scales the weights of one of its layers."""
+
+    def damage(network: Any, inputs: Any, target: Path) -> None:
+        write(network, inputs, target)
+        model = onnx.load(str(target / onnx_network.FILE))
+        weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        layers = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
+        names = [node.input[1] for node in layers if node.input[1] in weights]
+        tensor = weights[names[position]]
+        values = scale * onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values, np.float32), tensor.name))
+        onnx.save_model(model, str(target / onnx_network.FILE), save_as_external_data=True, location=onnx_network.DATA)
+
+    return damage
+
+
 def test_a_damaged_layer_is_refused(
     trained: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from serving import export_formats
 
     folder, write = trained("texts"), export_formats.write_onnx
-
-    def damage(network: Any, inputs: Any, target: Path) -> None:
-        write(network, inputs, target)
-        model = onnx.load(str(target / onnx_network.FILE))
-        weights = {tensor.name for tensor in model.graph.initializer}
-        products = [
-            node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights
-        ]
-        name = products[-1].input[1]
-        for tensor in model.graph.initializer:
-            if tensor.name == name:
-                values = -30 * onnx.numpy_helper.to_array(tensor)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
-        onnx.save_model(model, str(target / onnx_network.FILE), save_as_external_data=True, location=onnx_network.DATA)
-
     assert exported(folder, tmp_path / "honest", agreement=0.99)["status"] == "passed"
-    monkeypatch.setattr(export_formats, "write_onnx", damage)
+    monkeypatch.setattr(export_formats, "write_onnx", damaging(write, -30, -1))
     output = tmp_path / "damaged"
     with pytest.raises(EquivalenceError, match=r"was refused: .*explanation"):
         exported(folder, output, agreement=0.99)
@@ -141,6 +143,27 @@ def test_a_damaged_layer_is_refused(
     assert exported(folder, output, agreement=0.99)["status"] == "passed"
     with pytest.raises(InputError, match="exists: name a new folder"):
         exported(folder, output)
+
+
+@pytest.mark.slow
+def test_8_bits_of_a_trained_network_pass_and_a_damaged_layer_does_not(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving import export_formats
+    from serving.export import Bounds, export
+
+    folder = tmp_path / "trained"
+    settings = ("data.sample.train=1600", "data.sample.val=1200", "trainer.max_epochs=6", "trainer.precision=32-true")
+    network = ("model=resnet18", "model.name=resnet10t", "model.stem=standard", "model.pretrained=false")
+    data = ("data=shapes", "data.image_size=32", "data.batch_size=32")
+    done = run("train.py", *network, *data, *settings, "optim.lr=2e-3", f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    bounds = Bounds(margin=3, agreement=0.8, metrics=("val_accuracy",))
+    verdict = export(str(folder), "onnx-int8", tmp_path / "honest", [], bounds, requests=10, examples=8)
+    assert verdict["status"] == "passed"
+    monkeypatch.setattr(export_formats, "write_onnx", damaging(export_formats.write_onnx, 2.5, 4))
+    with pytest.raises(EquivalenceError, match=r"was refused: val_accuracy is not shown to be non-inferior"):
+        export(str(folder), "onnx-int8", tmp_path / "damaged", [], bounds, requests=10, examples=8)
 
 
 def test_what_misses_a_bound_is_refused(trained: Callable[[str], Path], run: Run, tmp_path: Path) -> None:
