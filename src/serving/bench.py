@@ -97,7 +97,9 @@ def format_rows(rows: Sequence[Mapping[str, Any]], batch_size: int, width: int) 
     cells = []
     for row in rows:
         latencies = ["-" if row[name] is None else f"{row[name]:.1f}" for name in _QUANTILES]
-        failed = ", ".join(f"{number} x {status}" for status, number in row["failed"].items())
+        failed = ", ".join(
+            f"{number} x {status.replace('none', 'no answer')}" for status, number in row["failed"].items()
+        )
         cells.append([_name(row), f"{row['answers_per_second']:.1f}", *latencies, failed or "0"])
     note = f"\n{batch_size} inputs in a request" if batch_size > 1 else ""
-    return terminal.format_table(header, cells, width, limit=18) + note
+    return terminal.format_table(header, cells, width, limit=20, flexible=5) + note
