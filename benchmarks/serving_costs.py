@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="N", help="measure the memory over N requests instead")
     options = parser.parse_args()
     options.layers, options.width = 1, 32
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # as the server sets it; here, too, before torch is imported
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         questions = server_processes.prepare_run(folder, options)
@@ -48,7 +49,6 @@ def main() -> None:
 
 def _overhead(folder: Path, questions: list[dict[str, str]], count: int) -> None:
     """Milliseconds of a request, of the prediction and of the network, in turns, and the medians of the differences."""
-    os.environ["OMP_WAIT_POLICY"] = "passive"  # as the server sets it, before torch is imported
     import torch
 
     from config import tasks
