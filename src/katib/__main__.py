@@ -106,6 +106,11 @@ def _add_run(commands: Any) -> None:
     )
     parser.add_argument("--no-check", action="store_true", help="run even if `check` finds errors")
     parser.add_argument("--wait", action="store_true", help="wait while another process uses the search folder")
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="fork trials from a process that has imported the libraries, so that each starts at once (Linux)",
+    )
     parser.set_defaults(function=_run)
 
 

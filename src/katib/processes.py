@@ -1,10 +1,13 @@
-"""Processes of a trial: its pods, and the processes that each pod starts."""
+"""Processes of a trial: its pods, the processes that each pod starts, and those on this machine."""
 
+import contextlib
 import posixpath
 import re
 from collections.abc import Sequence
 from decimal import ROUND_CEILING
 from typing import Any
+
+import psutil
 
 from katib import shell_command
 from katib.experiment import TEMPLATE, Experiment
@@ -81,3 +84,11 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"\d+", value):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def kill_stray_processes(trial: str) -> None:
+    """Kill processes of a trial that a killed search had started but not yet stored."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("KATIB_TRIAL_NAME") == trial:
+                process.kill()

@@ -25,11 +25,13 @@ from katib.search import Search
 from katib.shell_command import WRAPPED, takes_overrides, train_overrides
 from katib.shell_parser import ShellSyntaxError
 from katib.trials import Trial
+from katib.warm_start import WarmStart
 
 FAILED_EXIT_CODE = 6
 # Set for the search, not the model.
 SEARCH_KEYS = ("hydra.run.dir", "metrics_file", "push_metrics", "population_dir", "population_parent")
 CLUSTER_CODES = ("K224",)  # errors that matter on a cluster alone: what its Trainer drops has no meaning here
+WARM_LOG = "fork_server.log"
 IMPORT_DELAY = 2.0  # seconds until the first trials run, while which the report's libraries are imported
 
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder or Path("searches") / experiment.name)
     refuse_url(folder, "--folder ")
     options = {name: getattr(args, name) for name in ("overrides", "max_trials", "parallel", "deadline", "wait")}
-    condition, _ = run_search(experiment, folder, mounts=_parse_mounts(args.mount), **options)
+    condition, _ = run_search(experiment, folder, mounts=_parse_mounts(args.mount), warm=args.warm, **options)
     return 0 if condition == "Succeeded" else FAILED_EXIT_CODE
 
 
@@ -61,6 +63,7 @@ def run_search(
     folder: Path,
     files_beside: Mapping[str, str] = MappingProxyType({}),
     resumption: str = "the same command",
+    warm: bool = False,
     **options: Any,
 ) -> tuple[str, Trial | None]:
     """Run a search on this machine; print its table and its best trial, and write its report.
@@ -70,6 +73,7 @@ def run_search(
         folder: folder of the search; an existing search is resumed.
         files_beside: texts of files to write into the folder, by name, once it is known to be this search's.
         resumption: what resumes the search, for the message of an interrupted one.
+        warm: fork trials from a process that has imported what a training imports.
         options: arguments of `Search`.
 
     Returns:
@@ -78,7 +82,8 @@ def run_search(
     live_table = table.LiveTable(experiment, options.get("max_trials") or experiment.count("maxTrialCount"))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupt)
-    search = Search(experiment, folder.absolute(), on_change=live_table.show, **options)
+    warm_start = WarmStart(folder.absolute() / WARM_LOG, live_table.show_message) if warm else None
+    search = Search(experiment, folder.absolute(), on_change=live_table.show, warm_start=warm_start, **options)
     try:
         for name, text in files_beside.items():
             files.write_text(folder / name, text)
@@ -94,6 +99,8 @@ def run_search(
             print_command(train_command(experiment, best, search.overrides))
         _write_report(search, f"{condition}: {reason}", folder)
     finally:
+        if warm_start is not None:
+            warm_start.close()
         search.store.close()
     print(f"isotrain: the Experiment {condition} ({reason}); report: {folder / 'report.html'}", file=sys.stderr)
     return condition, best

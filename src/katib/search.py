@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import random
 import re
 import shutil
@@ -20,8 +21,10 @@ from katib import collector, hyperband, suggestion, trial_processes
 from katib.collector import EarlyStopper, Entry, StopRule, UnreadableMetrics
 from katib.experiment import Experiment, parse_number
 from katib.experiment_changes import fixed_parameters
+from katib.processes import kill_stray_processes
 from katib.trial_processes import Launch, TrialProcesses, prepare_launch
 from katib.trials import ENDED, FAILED, Store, Trial
+from katib.warm_start import WarmStart
 
 # Seconds between polls: QUICK while a trial is younger than YOUNG, so that short trials do not wait.
 QUICK, SLOW, YOUNG = 0.005, 0.05, 1.0
@@ -73,6 +76,7 @@ class Search:
         deadline: float | None = None,
         wait: bool = False,
         on_change: Callable[[list[Trial]], None] = lambda trials: None,
+        warm_start: WarmStart | None = None,
     ) -> None:
         """Open the search's folder.
 
@@ -85,6 +89,7 @@ class Search:
             deadline: seconds after which a trial fails; None takes the file's activeDeadlineSeconds.
             wait: wait while another process uses the folder.
             on_change: called with all trials when one starts or ends.
+            warm_start: starts those trials that it can (`--warm`).
 
         Raises:
             InUseError: another process uses the folder.
@@ -96,7 +101,8 @@ class Search:
         trial_processes.check_local_support(experiment)
         suggestion.check_search_support(experiment)
         self.experiment, self.folder, self.overrides = experiment, folder, list(overrides)
-        self.on_change = on_change
+        self.on_change, self.warm_start = on_change, warm_start
+        self.environment = dict(os.environ)  # before libraries that the search imports add to it (threadpoolctl)
         self.max_trials = max_trials or experiment.count("maxTrialCount")
         self.parallel = parallel or experiment.parallel
         process.check_processes("--parallel" if parallel else "parallelTrialCount", self.parallel)
@@ -178,7 +184,7 @@ class Search:
             launch = self._prepare(trial, slot)
             processes = TrialProcesses.adopt(trial.processes, launch)
             if processes is None:
-                trial_processes.kill_stray_processes(trial.name)
+                kill_stray_processes(trial.name)
                 processes = self._start(launch, slot)
             self._activate(trial, processes, slot)
 
@@ -255,13 +261,14 @@ class Search:
     def _prepare(self, trial: Trial, slot: int) -> Launch:
         try:
             folder, mounts = self.folder / "trials" / trial.name, self.mounts
-            return prepare_launch(self.experiment, trial, folder, mounts, self.overrides, (slot, self.parallel))
+            slots = (slot, self.parallel)
+            return prepare_launch(self.experiment, trial, folder, mounts, self.overrides, slots, self.environment)
         except ValueError as error:
             raise InputError(f"cannot start a trial: {error}") from error
 
     def _start(self, launch: Launch, slot: int) -> TrialProcesses:
         launch.metrics_file.unlink(missing_ok=True)
-        return TrialProcesses.start(launch, (slot, self.parallel))
+        return TrialProcesses.start(launch, (slot, self.parallel), self.warm_start)
 
     def _activate(self, trial: Trial, processes: TrialProcesses, slot: int) -> None:
         stopper, experiment = None, self.experiment
@@ -320,6 +327,7 @@ class Search:
     def _end(self, active: ActiveTrial, code: int) -> None:
         self.active.remove(active)
         active.processes.kill()  # processes that its shell left
+        active.processes.reap()
         experiment = self.experiment
         entries: list[Entry] = []
         unreadable = ""

@@ -85,6 +85,11 @@ class LiveTable:
                 point = " ".join(f"{name}={_format_assignment(text)}" for name, text in trial.assignments.items())
                 print(f"{trial.name} {trial.status}{value} {point}{reason}", file=sys.stderr, flush=True)
 
+    def show_message(self, text: str) -> None:
+        """Print a message; on a terminal the table is drawn below it."""
+        print(f"isotrain: {text}", file=sys.stderr, flush=True)
+        self.drawn_lines = 0
+
     def skip_ended(self, trials: Sequence[Trial]) -> None:
         """Skip the trials that have already ended."""
         self.reported |= {trial.name for trial in trials if trial.status in ENDED}

@@ -34,6 +34,7 @@ from katib.experiment import (
 from katib.experiment_changes import add_overrides
 from katib.processes import TRAINER, find_torchrun, pod_count, processes_per_pod
 from katib.trials import Trial
+from katib.warm_start import ForkedProcess, WarmStart
 
 Slot = tuple[int, int]  # index of a trial among those that run, and their number
 KINDS = ("Job", "PyTorchJob", "TrainJob")
@@ -108,7 +109,13 @@ def meets_success_condition(experiment: Experiment, succeeded: bool) -> bool:
 
 
 def prepare_launch(
-    experiment: Experiment, trial: Trial, folder: Path, mounts: Mapping[str, Path], overrides: Sequence[str], slot: Slot
+    experiment: Experiment,
+    trial: Trial,
+    folder: Path,
+    mounts: Mapping[str, Path],
+    overrides: Sequence[str],
+    slot: Slot,
+    variables: Mapping[str, str] | None = None,
 ) -> Launch:
     """Prepare all that a trial needs to start.
 
@@ -119,6 +126,7 @@ def prepare_launch(
         mounts: local folder of each mount path.
         overrides: overrides to append to train.py's command line.
         slot: index of the trial among those that run, and their number.
+        variables: environment of the search; None takes that of this process now.
 
     Raises:
         ValueError: the assignments break the template.
@@ -126,12 +134,13 @@ def prepare_launch(
     view = trial_view(experiment, substitute(experiment, trial.name, trial.assignments, "local"))
     collector_folder = folder / "katib"
     collector_folder.mkdir(parents=True, exist_ok=True)
+    variables = os.environ if variables is None else variables
     metrics_path = Path(experiment.metrics_path)
     metrics_file = collector_folder / metrics_path.name
     _localize_commands(view, {**mounts, str(metrics_path.parent): collector_folder})
     if overrides:
         add_overrides(view, overrides)
-    environment = _environment(view.primary[1] if view.primary else {}, trial.name, mounts, slot)
+    environment = _environment(view.primary[1] if view.primary else {}, trial.name, mounts, slot, variables)
     words = view.command
     wrapped = shell_command.wrap(words, experiment.collector, str(metrics_file), trial.rule is not None)
     commands = [[*wrapped[:2], shell_command.expand(wrapped[2], environment)]]
@@ -145,13 +154,13 @@ def prepare_launch(
     elif pods > 1:
         primary = view.primary[1] if view.primary else {}
         for container in _worker_containers(view) if view.kind == "PyTorchJob" else [primary] * (pods - 1):
-            variables = _environment(container, trial.name, mounts, slot)
+            worker = _environment(container, trial.name, mounts, slot, variables)
             words = container_words(container)
             plain = words if shell_command.is_shell(words) else ["sh", "-c", shlex.join(words)]
-            commands.append([*plain[:2], shell_command.expand(" ".join(plain[2:]), variables)])
-            environments.append(variables)
+            commands.append([*plain[:2], shell_command.expand(" ".join(plain[2:]), worker)])
+            environments.append(worker)
         ranks = _rank_variables(view.kind, pods)
-        environments = [{**row, **variables} for row, variables in zip(environments, ranks, strict=True)]
+        environments = [{**row, **rank} for row, rank in zip(environments, ranks, strict=True)]
     specs = (view.mapping(*TEMPLATE, "spec"), view.mapping(*TEMPLATE, "spec", "runPolicy"), view.pod)
     deadlines = [float(row) for spec in specs if isinstance(row := spec.get("activeDeadlineSeconds"), int)]
     grace = float(view.pod.get("terminationGracePeriodSeconds", 30))
@@ -186,9 +195,11 @@ def mount_paths(experiment: Experiment) -> list[str]:
     return [path.rstrip("/") for path in paths]
 
 
-def _environment(container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: Slot) -> dict[str, str]:
-    """Return this process's environment with the container's variables that are valid here, and the trial's name."""
-    environment = dict(os.environ)
+def _environment(
+    container: Mapping[str, Any], trial: str, mounts: Mapping[str, Path], slot: Slot, variables: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the search's environment with the container's variables that are valid here, and the trial's name."""
+    environment = dict(variables)
     environment |= {name: _absolute_paths(value) for name in OWN_VARIABLES if (value := environment.get(name))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     for variable in container.get("env") or []:
@@ -257,20 +268,26 @@ class TrialProcesses:
         self.main, self.workers, self.launch = main, list(workers), launch
 
     @classmethod
-    def start(cls, launch: Launch, slot: Slot) -> "TrialProcesses":
+    def start(cls, launch: Launch, slot: Slot, warm_start: WarmStart | None = None) -> "TrialProcesses":
         """Start a trial's processes, each in its own session, on their share of the cores.
 
         Args:
             launch: what to start.
             slot: index of the trial among those that run, and their number.
+            warm_start: starts the trial if it can (`--warm`).
         """
+        folder = Path.cwd() if Path("train.py").exists() else CONF.parent
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         index, slots = slot
+        if warm_start is not None:
+            share = cores[index::slots] if slots <= len(cores) else []
+            if process := warm_start.start(launch.commands, launch.environments, launch.output, folder, share):
+                return cls(process, [], launch)
         if slots <= len(cores):
             os.sched_setaffinity(0, cores[index::slots])
         try:
             processes: list[Any] = []
-            options: dict[str, Any] = {"cwd": Path.cwd() if Path("train.py").exists() else CONF.parent}
+            options: dict[str, Any] = {"cwd": folder}
             options |= {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
             for command, environment in zip(launch.commands, launch.environments, strict=True):
                 path = launch.output if not processes else launch.output.with_suffix(f".{len(processes)}.log")
@@ -318,7 +335,7 @@ class TrialProcesses:
 
         The exit code of an adopted process follows from the file that the wrapper leaves.
         """
-        if isinstance(self.main, psutil.Popen):
+        if isinstance(self.main, psutil.Popen | ForkedProcess):
             code: int | None = self.main.poll()
         else:
             with contextlib.suppress(psutil.Error):
@@ -361,6 +378,16 @@ class TrialProcesses:
                     child.kill()
         self._signal(signal.SIGKILL, [self.main, *self.workers])
 
+    def reap(self) -> None:
+        """Wait until killed processes have ended whose parent this process has become (`--warm`)."""
+        if isinstance(self.main, _EndedProcess):
+            return
+        end = time.monotonic() + 1
+        with contextlib.suppress(ChildProcessError):  # there are no more
+            while time.monotonic() < end:
+                if os.waitpid(-self.main.pid, os.WNOHANG)[0] == 0:
+                    time.sleep(0.01)
+
     @staticmethod
     def _signal(number: int, processes: Sequence[Any]) -> None:
         """Send a signal to whole sessions, because a shell does not forward it."""
@@ -386,11 +413,3 @@ class TrialProcesses:
                 if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
                     return True
         return False
-
-
-def kill_stray_processes(trial: str) -> None:
-    """Kill processes of a trial that a killed search had started but not yet stored."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get("KATIB_TRIAL_NAME") == trial:
-                process.kill()

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 LARGE_IMAGE = 128  # pixels, from which on the small stem is warned of
+LATE_IMPORTS = ("timm",)  # of functions, for trials that are forked
 WEIGHT_ALTERNATIVES = "model.pretrained=false for random weights, or model.pretrained=<timm model folder>"
 
 

@@ -17,6 +17,7 @@ from trainers.spans import merge_candidates
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
+LATE_IMPORTS = ("transformers.modeling_utils",)  # of functions, for trials that are forked
 
 
 class QuestionAnswering(Task):

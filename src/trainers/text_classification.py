@@ -13,6 +13,7 @@ from trainers.inference import check_token_types, text_logits
 from trainers.task import Result, Task
 
 Batch = dict[str, torch.Tensor]
+LATE_IMPORTS = ("transformers.modeling_utils",)  # of functions, for trials that are forked
 EXCERPT = 500  # characters of a text in predictions.jsonl
 
 
