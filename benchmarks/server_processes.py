@@ -67,19 +67,28 @@ def prepare_run(folder: Path, options: argparse.Namespace) -> list[dict[str, str
     return [{"question": row["question"], "context": row["context"]} for row in rows]
 
 
+def ours(folder: Path, *options: str, run: str = "run", name: str = "isotrain") -> Contestant:
+    """Our server of a run in the folder."""
+    command = ["-m", "serving", "serve", f"run={folder / run}", "--port", "{port}", *options]
+    return Contestant(name, command, ready="/v2/health/ready")
+
+
+def plain_handler(folder: Path) -> Contestant:
+    """A FastAPI handler that calls transformers."""
+    return Contestant("FastAPI handler, transformers", _peer("plain", folder))
+
+
+def _peer(name: str, folder: Path) -> list[str]:
+    return ["-m", "benchmarks.serving_peers", name, "--model", str(folder / "run" / "model"), "--port", "{port}"]
+
+
 def contestants(folder: Path) -> list[Contestant]:
     """Ours, and the peers that are installed; all need `prepare_run`."""
     cores = str(len(os.sched_getaffinity(0)))
-    ours = ["-m", "serving", "serve", f"run={folder / 'run'}", "--port", "{port}"]
-    peers = ["-m", "benchmarks.serving_peers"]
-    model = ["--model", str(folder / "run" / "model"), "--port", "{port}"]
-    contestants = [
-        Contestant("isotrain", ours, ready="/v2/health/ready"),
-        Contestant(f"isotrain, {cores} workers", [*ours, "--workers", cores], ready="/v2/health/ready"),
-        Contestant("FastAPI handler, transformers", [*peers, "plain", *model]),
-    ]
+    workers = ours(folder, "--workers", cores, name=f"isotrain, {cores} workers")
+    contestants = [ours(folder), workers, plain_handler(folder)]
     if importlib.util.find_spec("litserve"):
-        contestants.append(Contestant(f"LitServe, batches, {cores} workers", [*peers, "litserve", *model]))
+        contestants.append(Contestant(f"LitServe, batches, {cores} workers", _peer("litserve", folder)))
     else:
         measure.progress("LitServe is left out: pip install litserve")
     if importlib.util.find_spec("mlflow"):
@@ -96,8 +105,7 @@ def int8(folder: Path) -> Contestant:
     command = ["serving", "export", f"run={folder / 'run'}", "--to", "onnx-int8", "--output", str(export), *bounds]
     measure.fresh_command(command)
     cores = str(len(os.sched_getaffinity(0)))
-    serve = ["-m", "serving", "serve", f"run={export}", "--port", "{port}", "--workers", cores]
-    return Contestant(f"isotrain int8, {cores} workers", serve, ready="/v2/health/ready")
+    return ours(folder, "--workers", cores, run=export.name, name=f"isotrain int8, {cores} workers")
 
 
 def _register(folder: Path) -> str:

@@ -55,7 +55,7 @@ def _overhead(folder: Path, questions: list[dict[str, str]], count: int) -> None
     from serving.model import keyed_row
     from trainers import hardware, saved_model
 
-    contestant = server_processes.contestants(folder)[0]
+    contestant = server_processes.ours(folder)
     model = saved_model.open_model(str(folder / "run"))
     predictor = tasks.load_member(model.task, "predictor", "a benchmark")(model)
     hardware.tune_cpu()
@@ -98,7 +98,7 @@ def _overhead(folder: Path, questions: list[dict[str, str]], count: int) -> None
 
 def _starts(folder: Path, repeats: int) -> None:
     """Time from the start to ready, beside the imports alone and a plain handler."""
-    ours, _, plain, *_ = server_processes.contestants(folder)
+    ours, plain = server_processes.ours(folder), server_processes.plain_handler(folder)
 
     def ready(contestant: server_processes.Contestant) -> float:
         port, begin = server_processes.free_port(), time.perf_counter()
@@ -131,7 +131,7 @@ def _starts(folder: Path, repeats: int) -> None:
 
 def _memory(folder: Path, questions: list[dict[str, str]], count: int) -> None:
     """Resident memory of the server after each tenth of the requests."""
-    contestant = server_processes.contestants(folder)[0]
+    contestant = server_processes.ours(folder)
     bodies = [json.dumps(row).encode() for row in questions]
     with server_processes.servers([contestant], folder) as ports:
         url = f"http://127.0.0.1:{ports[contestant.name]}{contestant.path}"

@@ -4,7 +4,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -151,6 +151,24 @@ def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | 
     if name is not None:
         setattr(args, name, [*getattr(args, name), *rest])
     return args
+
+
+def check_options(args: argparse.Namespace, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Check numbers of the command line; an option that was not given, None, is accepted.
+
+    Args:
+        args: the parsed arguments; the value of an option may be a list.
+        ranges: smallest and largest value, by name of an attribute of `args`.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(args, name)
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and not low <= number <= high:
+                text = f"{number:g}" if isinstance(number, float) else number
+                raise InputError(f"--{name.replace('_', '-')} {text}: must be from {low:g} to {high:g}")
 
 
 def take_override(words: Sequence[str], name: str, message: str) -> tuple[str, list[str]]:

@@ -146,14 +146,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def create_app(server: Server) -> FastAPI:
     """Return the application of a server."""
-    app = FastAPI(title="isotrain", version=project_version(), description=documentation.DESCRIPTION, redoc_url=None)
+    version = project_version()
+    app = FastAPI(title="isotrain", version=version, description=documentation.DESCRIPTION, redoc_url=None)
 
     def add(path: str, method: str, handler: Handler, **description: Any) -> None:
         route = _handle_errors(server, handler)
         app.add_api_route(path, route, methods=[method], response_class=Response, response_model=None, **description)
 
     async def server_metadata(_: Request) -> Response:
-        return JSONResponse({"name": "isotrain", "version": project_version(), "extensions": ["binary_tensor_data"]})
+        return JSONResponse({"name": "isotrain", "version": version, "extensions": ["binary_tensor_data"]})
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})

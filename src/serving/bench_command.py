@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from config import command, terminal
-from config.errors import InputError
 
 _NO_RUN = "name one run by run=FOLDER, whose validation examples are sent"
 
@@ -48,18 +47,17 @@ def add_parser(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     folder, _ = command.take_override([args.model], "run", _NO_RUN)
-    for name, low, high in (
-        ("clients", 1, 1024),
-        ("rates", 0.01, 1e6),
-        ("seconds", 0.1, 86_400),
-        ("batch_size", 1, 1024),
-        ("limit", 1, 10**6),
-        ("wait", 0, 86_400),
-    ):
-        value = getattr(args, name)
-        for number in value if isinstance(value, list) else [value]:
-            if not low <= number <= high:
-                raise InputError(f"--{name.replace('_', '-')} {number:g}: must be from {low:g} to {high:g}")
+    command.check_options(
+        args,
+        {
+            "clients": (1, 1024),
+            "rates": (0.01, 1e6),
+            "seconds": (0.1, 86_400),
+            "batch_size": (1, 1024),
+            "limit": (1, 10**6),
+            "wait": (0, 86_400),
+        },
+    )
     from serving import bench
 
     rows = bench.run(

@@ -105,14 +105,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, low, high in (
-        ("margin", 0, 1e9),
-        ("min_agreement", -1, 1),
-        ("explanations", 0, 100_000),
-        ("latency_ms", 0, 1e9),
-        ("size_mib", 0, 1e9),
-        ("requests", 10, 10**6),
-    ):
-        value = getattr(args, name)
-        if value is not None and not low <= value <= high:
-            raise InputError(f"--{name.replace('_', '-')} {value:g}: must be from {low:g} to {high:g}")
+    command.check_options(
+        args,
+        {
+            "margin": (0, 1e9),
+            "min_agreement": (-1, 1),
+            "explanations": (0, 100_000),
+            "latency_ms": (0, 1e9),
+            "size_mib": (0, 1e9),
+            "requests": (10, 10**6),
+        },
+    )

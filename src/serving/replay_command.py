@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from config import command
-from config.errors import EquivalenceError, InputError
+from config.errors import EquivalenceError
 
 _NO_RUN = "name one run by run=FOLDER, whose validation examples are sent"
 
@@ -42,16 +42,16 @@ def add_parser(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     folder, _ = command.take_override([args.model], "run", _NO_RUN)
-    for name, low, high in (
-        ("batch_size", 1, 1024),
-        ("clients", 1, 256),
-        ("tolerance", 0, 1),
-        ("limit", 1, 10**9),
-        ("wait", 0, 86_400),
-    ):
-        value = getattr(args, name)
-        if value is not None and not low <= value <= high:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be from {low:g} to {high:g}")
+    command.check_options(
+        args,
+        {
+            "batch_size": (1, 1024),
+            "clients": (1, 256),
+            "tolerance": (0, 1),
+            "limit": (1, 10**9),
+            "wait": (0, 86_400),
+        },
+    )
     from serving import replay
 
     outcome = replay.replay(

@@ -190,15 +190,16 @@ def _input_log(args: argparse.Namespace) -> Any:
 def _check(args: argparse.Namespace) -> None:
     if args.batch_size is not None and not 1 <= args.batch_size <= 4096:
         raise InputError(f"--batch-size {args.batch_size}: must be from 1 to 4096")
-    for name, low, high in (
-        ("delay_ms", 0, 10_000),
-        ("queue", 1, 10**6),
-        ("timeout", 0.1, 3600),
-        ("poll", 0.1, 86_400),
-        ("workers", 1, 256),
-    ):
-        if not low <= getattr(args, name) <= high:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be from {low:g} to {high:g}")
+    command.check_options(
+        args,
+        {
+            "delay_ms": (0, 10_000),
+            "queue": (1, 10**6),
+            "timeout": (0.1, 3600),
+            "poll": (0.1, 86_400),
+            "workers": (1, 256),
+        },
+    )
     process.check_processes("--workers", args.workers)
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise InputError(f"--threads {args.threads}: must be from 1 to 1024")
