@@ -6,6 +6,8 @@
 
 # The tag is for people, the digest is what is built on. A newer one: docker buildx imagetools inspect python:3.12-slim-bookworm
 ARG BASE=docker.io/library/python:3.12-slim-bookworm@sha256:34386ef0cb081344d7ec1c103ba398e6e9f64e9ab3a1509accc92a4e24a07258
+# cpu: an image for clusters without GPUs, 2 GiB smaller.
+ARG ACCELERATOR=cuda
 
 # 1. The packages: made again only when the lock changes, and nothing of how they were made is kept.
 FROM ${BASE} AS packages
@@ -20,9 +22,15 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
       /opt/venv/bin/pip install --disable-pip-version-check --no-cache-dir --no-build-isolation --no-deps \
         --require-hashes -r "$lock"; \
     done
+ARG ACCELERATOR
+COPY image/remove_gpu_libraries.py ./
+RUN if [ "$ACCELERATOR" = cpu ]; then /opt/venv/bin/python remove_gpu_libraries.py; fi
 
-# 2. What runs.
-FROM ${BASE}
+# 2. What runs, with or without GPUs.
+FROM ${BASE} AS cuda
+FROM ${BASE} AS cpu
+ENV CUDA_VISIBLE_DEVICES=""
+FROM ${ACCELERATOR}
 # Katib's and the pipelines' pods run as 1000. The folders are volumes' places, and anybody's, as /tmp is: with
 # --user, too, and without volumes.
 RUN set -eu; \

@@ -20,6 +20,7 @@ SMALL = {
     "memory": "--questions 10 --images 32",
     "cache_checks": "--repeats 1",
     "search": "--seeds 1",
+    "search_training": "--seeds 1 --tasks questions --points 2 --max-trials 5",
     "dropout": "--seeds 2 --epochs 1",
     "quality": "--repeats 1",
     "explain": "--repeats 1",

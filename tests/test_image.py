@@ -149,7 +149,12 @@ def ignored(path: str, patterns: str) -> bool:
 
 def test_the_dockerfile_keeps_the_rules() -> None:
     assert list(problems(DOCKERFILE)) == []
-    assert max(each.stage for each in instructions(DOCKERFILE)) == 1
+    assert [each.words for each in instructions(DOCKERFILE) if each.name == "FROM"] == [
+        "${BASE} AS packages",
+        "${BASE} AS cuda",
+        "${BASE} AS cpu",
+        "${ACCELERATOR}",
+    ]
     assert "syntax=" not in DOCKERFILE  # nothing else is fetched to read it
 
 
@@ -158,7 +163,7 @@ def test_the_dockerfile_keeps_the_rules() -> None:
     [
         (r"@sha256:\w+", "", "has no digest"),
         (r"@sha256:\w+", "@sha256:" + "0" * 64, "has no digest"),
-        (r"FROM \$\{BASE\}\n", "FROM debian:12\n", "the base debian:12 has no digest"),
+        (r"FROM \$\{ACCELERATOR\}\n", "FROM debian:12\n", "the base debian:12 has no digest"),
         (r"USER 1000:1000\n", "", "the last USER"),
         (r"USER 1000:1000\n", "USER 1000:1000\nUSER root\n", "the last USER"),
         (r"USER 1000:1000\n", "USER isotrain\n", "the last USER"),
@@ -173,7 +178,7 @@ def test_the_dockerfile_keeps_the_rules() -> None:
         (r"COPY conf conf\n", "COPY tests tests\n", "which .dockerignore leaves out"),
         (r"ENV ISOTRAIN_REVISION=.*\n", "", "run.json would not know"),
         (r"org.opencontainers.image.created=.*\n", "x=y \\\\\n", "no label created"),
-        (r"FROM \$\{BASE\}\n", "FROM ${BASE}\nARG REVISION\n", "a build's stamp before the layers"),
+        (r"FROM \$\{ACCELERATOR\}\n", "FROM ${ACCELERATOR}\nARG REVISION\n", "a build's stamp before the layers"),
         (r"WORKDIR /opt/isotrain\n", "WORKDIR /work\n", "does not start in"),
     ],
 )  # fmt: skip
@@ -215,6 +220,7 @@ def test_all_of_the_code_goes_into_the_build() -> None:
         "README.md",
         "LICENSE",
         "image/prove.py",
+        "image/remove_gpu_libraries.py",
     } < copied
     # Without its own pattern none of them would go in: the list is complete, and has nothing that is not needed.
     allowed = {line[1:] for line in IGNORE.splitlines() if line.startswith("!")}
@@ -469,6 +475,23 @@ def test_the_proof_wants_the_locks_versions(prove: ModuleType, tmp_path: Path, m
     (tmp_path / "requirements.lock").write_text("")
     with pytest.raises(prove.Broken, match="not in the lock: pyyaml"):
         prove.packages(tmp_path)
+
+
+def test_an_image_for_cpus_keeps_what_torch_links_to(tmp_path: Path) -> None:
+    specification = importlib.util.spec_from_file_location("removal", ROOT / "image" / "remove_gpu_libraries.py")
+    assert specification is not None
+    assert specification.loader is not None
+    removal = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(removal)
+    libraries = tmp_path / "nvidia" / "cudnn" / "lib"
+    libraries.mkdir(parents=True)
+    for name in ("libcudnn.so.9", "libcudnn_ops.so.9", "__init__.py"):
+        (libraries / name).touch()
+    (libraries / "libcudnn.so").symlink_to("libcudnn.so.9")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "libtorch.so").touch()
+    found = removal.unused_libraries(tmp_path, {libraries / "libcudnn.so.9"})
+    assert found == [libraries / "libcudnn_ops.so.9"]
 
 
 @pytest.mark.slow

@@ -875,10 +875,10 @@ def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
         ("cd /app && python /app/train.py a=1 2>&1", ["a=1"]),
         ("torchrun --nproc-per-node=2 train.py a=1 'b=[1,2]'", ["a=1", "b=[1,2]"]),
         ("python train.py a=1 || true", ["a=1"]),
-        ("python other.py a=1", None),
+        ("python other.py a=1", []),
     ],
 )
-def test_overrides_are_found_in_shell_lines(text: str, expected: list[str] | None) -> None:
+def test_overrides_are_found_in_shell_lines(text: str, expected: list[str]) -> None:
     assert shell_command.train_overrides(["sh", "-c", text]) == expected
 
 

@@ -1,6 +1,7 @@
 """python -m katib run, with real processes and real signals."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -9,12 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from katib import asha
+from katib.trials import Trial
 from runs import metric_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -648,8 +654,87 @@ def test_trials_of_several_processes_run_here_too(file: str, tmp_path: Path) -> 
     assert len(each["history"]) == 3  # two epochs and the best, each once
 
 
+def test_asha_goes_on_with_the_best_of_those_that_ended(tmp_path: Path) -> None:
+    settings = [{"name": k, "value": v} for k, v in (("r_l", "4"), ("eta", "2"), ("resource_name", "size"))]
+    path = experiment(
+        tmp_path,
+        algorithm={"algorithmName": "hyperband", "algorithmSettings": settings},
+        parameters=[("x", "double", {"min": "0.01", "max": "1", "distribution": "logUniform"}), *SPACE[1:]],
+        maxTrialCount=4,
+        parallelTrialCount=4,
+    )
+    done = search(path, "--algorithm", "asha", "--max-trials", "14", "--parallel", "2")
+    assert done.returncode == 0, done.stderr
+    found = rows(path)
+    assert len(found) == 14
+    assert {each["status"] for each in found} == {"Succeeded"}
+    by_name = {each["name"]: each for each in found}
+    rungs = [[each for each in found if each["place"]["rung"] == rung] for rung in range(3)]
+    assert [{each["assignments"]["size"] for each in rung} for rung in rungs] == [{"1"}, {"2"}, {"4"}]
+    assert len({each["assignments"]["x"] for each in rungs[0]}) == len(rungs[0])  # new points
+    for rung in (1, 2):
+        assert rungs[rung]  # a later and better trial goes on, too: there may be more than half
+        parents = [each["place"]["parent"] for each in rungs[rung]]
+        assert len(set(parents)) == len(parents)
+        for each, name in zip(rungs[rung], parents, strict=True):
+            parent = by_name[name]
+            assert {**parent["assignments"], "size": each["assignments"]["size"]} == each["assignments"]
+            assert found.index(parent) < found.index(each)
+    # The best of the first rung goes on, at the latest after all others have ended.
+    assert min(rungs[0][:-2], key=lambda each: each["value"])["name"] in {row["place"]["parent"] for row in rungs[1]}
+    again = search(path, "--max-trials", "14", "--parallel", "2")  # hyperband in the same folder
+    assert again.returncode == 2
+    assert "belongs to another search: spec.algorithm differ" in again.stderr
+
+
+def test_asha_needs_hyperband_s_settings_and_a_number_of_trials(tmp_path: Path) -> None:
+    path = experiment(tmp_path)
+    done = search(path, "--algorithm", "asha")
+    assert (done.returncode, "settings of hyperband (r_l, eta, resource_name)" in done.stderr) == (2, True), done.stderr
+    settings = [{"name": k, "value": v} for k, v in (("r_l", "4"), ("eta", "2"), ("resource_name", "size"))]
+    algorithm = {"algorithmName": "hyperband", "algorithmSettings": settings}
+    path = experiment(tmp_path, algorithm=algorithm, parameters=SPACE, maxTrialCount=None, parallelTrialCount=4)
+    done = search(path, "--algorithm", "asha")
+    assert (done.returncode, "add --max-trials N" in done.stderr) == (2, True), done.stderr
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, None]) | st.floats(-9, 9), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.sampled_from([2, 3, 4]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_asha_s_rungs(values: list[float | None], parallel: int, eta: int, maximize: bool, random: Any) -> None:
+    """Any values, in any order of ending: each trial that goes on is among the best 1/eta of those that have ended."""
+    text = {"r_l": str(eta**2), "eta": str(eta), "resource_name": "r"}
+    scheduler = asha.Scheduler(SimpleNamespace(settings=text, maximize=maximize))  # type: ignore[arg-type]
+    trials: list[Trial] = []
+    for number in range(len(values)):
+        running = [index for index, trial in enumerate(trials) if trial.status == "Running"]
+        if len(running) == parallel:
+            index = random.choice(running)
+            status = "Failed" if values[index] is None else "Succeeded"
+            trials[index] = dataclasses.replace(trials[index], status=status, value=values[index])
+        position = scheduler.next_position(trials)
+        fixed, rung = position["fixed"], position["rung"]
+        assert fixed["r"] == str(eta**rung)
+        if rung:
+            ended = [trial for trial in trials if trial.position["rung"] == rung - 1 and trial.status != "Running"]
+            parent = next(trial for trial in ended if trial.name == position["parent"])
+            assert fixed["x"] == parent.assignments["x"]
+            assert parent.value is not None
+            better = [row for row in ended if row.value is not None and row.value != parent.value]
+            better = [row for row in better if (row.value > parent.value) == maximize]  # type: ignore[operator]
+            assert len(better) < len(ended) / eta
+            assert parent.name not in {trial.position["parent"] for trial in trials if trial.position["rung"] == rung}
+        trials.append(Trial(str(number), number, "Running", {"x": str(number), **fixed}, position=position))
+
+
 @pytest.mark.slow
-def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [["--max-trials", 10], ["--max-trials", 7, "--algorithm", "asha"]], ids=str)
+def test_hyperband_goes_on_from_the_rung_before(options: list[Any], tmp_path: Path) -> None:
     overrides = [
         "model=resnet18",
         "model.name=test_resnet",
@@ -658,12 +743,11 @@ def test_hyperband_goes_on_from_the_rung_before(tmp_path: Path) -> None:
         "data.sample.train=64",
     ]
     overrides += ["data.sample.val=16", "trainer.threads=1", "data.batch_size=16", "optim.warmup=1"]
-    found = training(
-        ROOT / "katib" / "images-hyperband.yaml", tmp_path, "--max-trials", 10, "--parallel", 3, *overrides
-    )
-    (later,) = [each for each in found if each["place"]["rung"] == 1]
+    found = training(ROOT / "katib" / "images-hyperband.yaml", tmp_path, *options, "--parallel", 3, *overrides)
+    later = next(each for each in found if each["place"]["rung"] == 1)
     parent = next(each for each in found if each["name"] == later["place"]["parent"])
-    assert parent["value"] == max(each["value"] for each in found if each["place"]["rung"] == 0)
+    if "asha" not in options:
+        assert parent["value"] == max(each["value"] for each in found if each["place"]["rung"] == 0)
     assert (parent["assignments"]["trainer.max_epochs"], later["assignments"]["trainer.max_epochs"]) == ("1", "3")
     lines = [
         json.loads(line)

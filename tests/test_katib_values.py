@@ -211,6 +211,6 @@ def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     parameter = make_parameter("int", "4", "64", "16")
     study = optuna.load_study(storage=storage, study_name="search", sampler=optuna.samplers.TPESampler(seed=0))
     study.ask({suggestion.draw_name(parameter, "tpe"): suggestion.build_distribution(parameter, "tpe")})
-    parameter_distribution, value = suggestion.fixed_distribution(parameter, "68")
+    parameter_distribution, value = suggestion.fixed_distribution(parameter, "68", "cmaes")
     study.enqueue_trial({"x": value})
     assert study.ask({"x": parameter_distribution}).params == {"x": 68}

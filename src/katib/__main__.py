@@ -93,6 +93,11 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="added to the train.py command line of all trials"
     )
+    parser.add_argument(
+        "--algorithm",
+        choices=("asha",),
+        help="search with asynchronous successive halving, which Katib does not have, in place of the file's hyperband",
+    )
     parser.add_argument("--folder", metavar="DIR", help="search folder (default: searches/<name of the Experiment>)")
     parser.add_argument("--max-trials", type=int, metavar="N", help="replaces maxTrialCount")
     parser.add_argument("--parallel", type=int, metavar="N", help="replaces parallelTrialCount")

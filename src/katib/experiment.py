@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from katib import shell_command
 from katib.documents import Document, YamlPath
 from runs.metric_lines import KATIB_FILTER
 
@@ -245,6 +246,16 @@ class Experiment:
     def command(self) -> list[str]:
         """Command and arguments of the primary container; empty if the image decides."""
         return container_words(self.primary[1] if self.primary else {})
+
+    @property
+    def train_overrides(self) -> list[str]:
+        """Arguments of train.py in the command; empty without a call, or if the shell would refuse the command."""
+        return shell_command.train_overrides(self.command, self.collector in shell_command.WRAPPED)
+
+    @property
+    def calls_train(self) -> bool:
+        """Whether the trials call our train.py."""
+        return shell_command.takes_overrides(self.train_overrides)
 
     # --- the collector
 

@@ -9,8 +9,7 @@ from typing import Any
 from config.errors import InputError
 from katib.documents import Document
 from katib.experiment import PLACEHOLDER, Experiment, container_words
-from katib.shell_command import WRAPPED, append_overrides, train_overrides
-from katib.shell_parser import ShellSyntaxError
+from katib.shell_command import WRAPPED, append_overrides
 from katib.shell_values import value_problems
 
 
@@ -25,11 +24,7 @@ def fixed_parameters(experiment: Experiment, overrides: Sequence[str]) -> dict[s
     values = {key.lstrip("+"): value for key, equals, value in (row.partition("=") for row in overrides) if equals}
     references = {name: reference for name, reference, _ in experiment.trial_parameters}
     fixed = {}
-    try:
-        words = train_overrides(experiment.command, experiment.collector in WRAPPED) or []
-    except ShellSyntaxError:
-        words = []  # K206 and K401 report it
-    for word in words:
+    for word in experiment.train_overrides:
         match = re.fullmatch(r"([^=]+)=\$\{trialParameters\.([^}]+)\}", word)
         if match and match[2] in references and (key := match[1].lstrip("+")) in values:
             fixed[references[match[2]]] = values[key]

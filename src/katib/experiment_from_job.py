@@ -21,7 +21,6 @@ from katib.experiment import (
     trial_parameter,
 )
 from katib.optimization_job import Difference
-from katib.shell_parser import ShellSyntaxError
 
 _CONTAINER = "node"
 _TRIAL_NAME = "trialName"
@@ -101,11 +100,7 @@ def parameter_keys(job: Experiment) -> dict[str, str]:
     """
     names = [str(row.get("name")) for row in job.items(*api.PARAMETERS) if isinstance(row, dict)]
     keys: dict[str, str] = {}
-    try:
-        words = shell_command.train_overrides(container_words(job.mapping(*api.TRAINER)), wrapped=False) or []
-    except ShellSyntaxError:
-        words = []
-    for word in words:
+    for word in shell_command.train_overrides(container_words(job.mapping(*api.TRAINER)), wrapped=False):
         match = re.fullmatch(rf"\+{{0,2}}([^=]+)=\$\({api.VARIABLE}([^()]*)\)", word)
         if match and match[2] in names:
             keys.setdefault(match[2], match[1])

@@ -21,10 +21,15 @@ def initial_trials(settings: Mapping[str, str]) -> int | None:
     return math.ceil(eta ** int(math.log(resource) / math.log(eta))) if eta > 1 else None
 
 
+def reduction_factor(settings: Mapping[str, str]) -> float:
+    """Return eta as the service reads it: the reciprocal of the share of a rung's trials that go on."""
+    eta = float(settings.get("eta") or 3)
+    return eta if eta > 0 else 3.0
+
+
 def plan_brackets(settings: Mapping[str, str]) -> list[list[tuple[int, int]]]:
     """Return Katib's brackets: for each, the rungs as (number of trials, resource of each)."""
-    resource, eta = float(settings["r_l"]), float(settings.get("eta") or 3)
-    eta = eta if eta > 0 else 3.0
+    resource, eta = float(settings["r_l"]), reduction_factor(settings)
     brackets = []
     largest = int(math.log(resource) / math.log(eta))
     for s in range(largest, -1, -1):
@@ -61,7 +66,7 @@ class Scheduler:
                     position = {"bracket": bracket, "rung": rung, "parent": None}
                     if rung == 0:
                         return {**position, "fixed": {self.resource: str(resource)}}
-                    parent = sorted(previous, key=self._rank)[len(members)]
+                    parent = sorted(previous, key=lambda row: rank(row, self.maximize))[len(members)]
                     fixed = {**parent.assignments, self.resource: str(resource)}
                     return {**position, "parent": parent.name, "fixed": fixed}
                 if not all(row.status in ENDED for row in members):
@@ -69,7 +74,9 @@ class Scheduler:
                 previous = members
         return None
 
-    def _rank(self, trial: Trial) -> float:
-        if trial.value is None:
-            return math.inf  # on a cluster the search would end here
-        return -trial.value if self.maximize else trial.value
+
+def rank(trial: Trial, maximize: bool) -> float:
+    """Return a number that is lower for better trials; failed ones are last (on a cluster the search would end)."""
+    if trial.value is None:
+        return math.inf
+    return -trial.value if maximize else trial.value

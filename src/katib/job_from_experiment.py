@@ -27,7 +27,6 @@ from katib.experiment import (
     resolve_meta,
 )
 from katib.optimization_job import Difference
-from katib.shell_parser import ShellSyntaxError
 from katib.train_job_template import build_template
 
 _NO_COUNTERPART = "an OptimizationJob has no {}"
@@ -145,7 +144,7 @@ def _search_differences(experiment: Experiment) -> Iterator[Difference]:
 def _metric_differences(experiment: Experiment) -> Iterator[Difference]:
     """What becomes of metrics: the controller reads the last value in the status of a trial's TrainJob."""
     objective, default = experiment.objective, "max" if experiment.maximize else "min"
-    is_own = calls_train(experiment)
+    is_own = experiment.calls_train
     if len(objective) > api.MAX_TEXT:
         message = f"a metric's name has at most {api.MAX_TEXT} characters, and {objective} has {len(objective)}"
         yield "error", (*OBJECTIVE, "objectiveMetricName"), message, "rename the metric"
@@ -172,15 +171,6 @@ def _metric_differences(experiment: Experiment) -> Iterator[Difference]:
             "where the last value counts"
         )
         yield "warning", COLLECTOR, message, "post to KUBEFLOW_TRAINER_SERVER_URL; isotrain's train.py does"
-
-
-def calls_train(experiment: Experiment) -> bool:
-    """Return whether the trials call our train.py."""
-    try:
-        words = shell_command.train_overrides(experiment.command, experiment.collector in shell_command.WRAPPED)
-    except ShellSyntaxError:
-        return False
-    return shell_command.takes_overrides(words or [])
 
 
 # --- the search space

@@ -10,7 +10,6 @@ from katib.documents import YamlPath
 from katib.experiment import SPEC, Experiment, iter_strings, parse_number
 from katib.experiment_from_job import build_experiment, job_path, parameter_keys, placeholder_names
 from katib.findings import Finding, Problem, Rule, build_finding
-from katib.job_from_experiment import calls_train
 
 # Rules of Experiments that hold for the TrainJobs of an OptimizationJob and for the values in their commands.
 _CODES = ("K004", "K206", "K218", "K224", "K225", "K226", "K228", "K314", "K315")
@@ -63,7 +62,7 @@ def _reach(job: Experiment) -> Iterator[Problem]:
     texts = [text for _, text in iter_strings(job.mapping(*api.TEMPLATE), ())]
     for path, name in _parameters(job):
         variable = rf"{api.VARIABLE}{re.escape(name)}(?![A-Za-z0-9_])"
-        if not any(re.search(variable, text) for text in texts) and calls_train(_experiment(job)):
+        if not any(re.search(variable, text) for text in texts) and _experiment(job).calls_train:
             message = f"no trial uses {name}: the command does not mention {api.VARIABLE}{name}"
             yield (*path, "name"), message, f"add KEY=$({api.VARIABLE}{name}) to the command, or remove the parameter"
 
@@ -95,7 +94,7 @@ def _grid_size(job: Experiment) -> Iterator[Problem]:
 
 def _status(job: Experiment) -> Iterator[Problem]:
     experiment = _experiment(job)
-    if not calls_train(experiment):
+    if not experiment.calls_train:
         message = (
             f"metrics are read from the status of a TrainJob only: the program must report {experiment.objective} there, "
             "and the last value counts"

@@ -1,6 +1,5 @@
 """Rules for Experiments that work badly: their findings are warnings."""
 
-import contextlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from katib import shell_command, shell_values
 from katib.documents import YamlPath
 from katib.experiment import OBJECTIVE, SPEC, TEMPLATE, Experiment
 from katib.findings import Problem, Rule
-from katib.shell_parser import ShellSyntaxError, iter_commands, parse_tolerantly
+from katib.shell_parser import iter_commands, parse_tolerantly
 
 
 def _strategies(experiment: Experiment) -> Iterator[Problem]:
@@ -93,9 +92,7 @@ def _buffering(experiment: Experiment) -> Iterator[Problem]:
 
 def _is_own(words: Sequence[str]) -> bool:
     """Return whether a command calls our train.py, which flushes its output."""
-    with contextlib.suppress(ShellSyntaxError):
-        return shell_command.takes_overrides(shell_command.train_overrides(words) or [])
-    return False
+    return shell_command.takes_overrides(shell_command.train_overrides(words))
 
 
 def _brace_expansion(experiment: Experiment) -> Iterator[Problem]:

@@ -70,10 +70,7 @@ def _replicas(experiment: Experiment) -> Iterator[Problem]:
     calls = []
     for index, (path, container) in enumerate(experiment.replicas):
         wrapped = index == 0 and experiment.collector in shell_command.WRAPPED
-        try:
-            words = shell_command.train_overrides(container_words(container), wrapped)
-        except ShellSyntaxError:
-            return
+        words = shell_command.train_overrides(container_words(container), wrapped)
         if words and shell_command.takes_overrides(words):
             calls.append((path, {word.partition("=")[0]: word for word in words}))
     for path, overrides in calls[1:]:

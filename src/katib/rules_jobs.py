@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from katib import shell_command
 from katib.api_types import (
     ADDED_FIELDS,
     API_VERSIONS,
@@ -17,7 +16,6 @@ from katib.experiment import TEMPLATE, Experiment
 from katib.findings import Problem, Rule
 from katib.processes import REPLICAS, TRAINER, processes_per_pod, torchrun_call
 from katib.schema import iter_objects, job_problems
-from katib.shell_parser import ShellSyntaxError
 
 RUNTIME = "isotrain"  # the TrainingRuntime of katib/cluster/trainer
 # Containers by job of the runtimes whose definition is known.
@@ -122,7 +120,7 @@ def _processes(experiment: Experiment) -> Iterator[Problem]:
     if call and number is None and experiment.kind == "PyTorchJob" and experiment.get(*path) is None:
         message = "without nprocPerNode torchrun starts as many processes as a pod's machine has GPUs or CPUs"
         yield path, message, 'add nprocPerNode: "1", or the number of processes in each pod'
-    if call is None and number != 1 and experiment.get(*path) is not None and _calls_train(experiment):
+    if call is None and number != 1 and experiment.get(*path) is not None and experiment.calls_train:
         message = f"the command starts one process in each pod, and {key} is {experiment.get(*path)}"
         yield path, message, f"use {key}: 1, or call torchrun train.py"
 
@@ -151,14 +149,6 @@ def _replicas(experiment: Experiment) -> Iterator[Problem]:
         number = replica.get("replicas") if isinstance(replica, dict) else None
         if role == "Master" and isinstance(number, int) and number != 1:
             yield (*path, "replicas"), f"a PyTorchJob has one Master, got {number}", "use replicas: 1"
-
-
-def _calls_train(experiment: Experiment) -> bool:
-    try:
-        call = shell_command.train_overrides(experiment.command, experiment.collector in shell_command.WRAPPED)
-    except ShellSyntaxError:
-        return False  # K206 and K401 report it
-    return shell_command.takes_overrides(call or [])
 
 
 def _default_processes(experiment: Experiment) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from config.errors import InputError, SignalInterrupt
 from config.masking import MASK, mask_shell
 from config.numbers import format_count, format_number
 from config.output_paths import refuse_url
-from katib import findings, report, table
+from katib import asha, findings, report, table
 from katib.check import check_search
 from katib.documents import read
 from katib.experiment import Experiment, trial_command
@@ -23,7 +23,6 @@ from katib.experiment_from_job import build_experiment
 from katib.optimization_job import is_optimization_job
 from katib.search import Search
 from katib.shell_command import WRAPPED, takes_overrides, train_overrides
-from katib.shell_parser import ShellSyntaxError
 from katib.trials import Trial
 from katib.warm_start import WarmStart
 
@@ -47,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     experiment = load_checked(args.file, args.no_check, accepted=CLUSTER_CODES)
     if is_optimization_job(experiment.value):
         experiment = as_experiment(experiment)
+    if args.algorithm:
+        experiment = asha.with_asha(experiment)
     for name in ("max_trials", "parallel", "deadline"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -204,11 +205,8 @@ def train_command(experiment: Experiment, trial: Trial, overrides: Sequence[str]
         The train.py command; only the assignments if the trial's command does not call our train.py.
     """
     words = trial_command(experiment, trial.name, trial.assignments)
-    try:
-        trial_overrides = train_overrides(words, experiment.collector in WRAPPED)
-    except ShellSyntaxError:
-        trial_overrides = None
-    if trial_overrides is None or not takes_overrides(trial_overrides):
+    trial_overrides = train_overrides(words, experiment.collector in WRAPPED)
+    if not takes_overrides(trial_overrides):
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in trial.assignments.items())
     by_key = {override.partition("=")[0]: override for override in [*trial_overrides, *overrides]}  # the last counts
     return shlex.join(["python", "train.py", *(word for key, word in by_key.items() if key not in SEARCH_KEYS)])

@@ -17,7 +17,7 @@ from typing import Any
 from config import process
 from config.errors import InputError
 from config.numbers import format_number
-from katib import collector, hyperband, suggestion, trial_processes
+from katib import asha, collector, hyperband, suggestion, trial_processes
 from katib.collector import EarlyStopper, Entry, StopRule, UnreadableMetrics
 from katib.experiment import Experiment, parse_number
 from katib.experiment_changes import fixed_parameters
@@ -106,6 +106,10 @@ class Search:
         self.max_trials = max_trials or experiment.count("maxTrialCount")
         self.parallel = parallel or experiment.parallel
         process.check_processes("--parallel" if parallel else "parallelTrialCount", self.parallel)
+        if experiment.algorithm == asha.NAME and self.max_trials is None:
+            raise InputError(
+                "asha starts new trials until there are maxTrialCount, which the file lacks; add --max-trials N"
+            )
         self.max_failed = experiment.count("maxFailedTrialCount")
         self.deadline = deadline
         self.fixed = fixed_parameters(experiment, overrides)
@@ -116,7 +120,10 @@ class Search:
         for local_folder in self.mounts.values():
             local_folder.mkdir(parents=True, exist_ok=True)
         self.study = self.store.study(suggestion.build_sampler(experiment, len(self.store.trials)))
-        self.scheduler = hyperband.Scheduler(experiment) if experiment.algorithm == "hyperband" else None
+        schedulers: dict[str, type[hyperband.Scheduler | asha.Scheduler]]
+        schedulers = {"hyperband": hyperband.Scheduler, asha.NAME: asha.Scheduler}
+        scheduler = schedulers.get(experiment.algorithm)
+        self.scheduler = scheduler(experiment) if scheduler else None
         self.active: list[ActiveTrial] = []
         self.completed = False
 
@@ -227,14 +234,15 @@ class Search:
             fixed: assignments that the algorithm sets.
         """
         fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
-        algorithm, parameters = self.experiment.algorithm, self.experiment.parameters
+        parameters = self.experiment.parameters
+        algorithm = suggestion.MODELS.get(self.experiment.algorithm, self.experiment.algorithm)
         distributions: dict[str, Any] = {}
         values: dict[str, Any] = {}
         draw_names: dict[str, str] = {}
         for parameter in parameters:
             name = parameter.name
             if name in fixed:
-                distributions[name], values[name] = suggestion.fixed_distribution(parameter, fixed[name])
+                distributions[name], values[name] = suggestion.fixed_distribution(parameter, fixed[name], algorithm)
             elif name not in self.fixed:
                 draw_names[name] = suggestion.draw_name(parameter, algorithm)
                 distributions[draw_names[name]] = suggestion.build_distribution(parameter, algorithm)
@@ -280,7 +288,7 @@ class Search:
         self.store.set_processes(trial, processes.ids())
 
     def _copy_parent_run(self, parent: str, name: str) -> None:
-        """Copy the run of a trial's parent (hyperband), from which train.py resumes."""
+        """Copy the run of a trial's parent (hyperband, asha), from which train.py resumes."""
         source, target = self.store.run_folder(parent, self.mounts), self.store.run_folder(name, self.mounts)
         if source is None or target is None or not (source / "checkpoints").is_dir() or target.exists():
             return

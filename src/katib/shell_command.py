@@ -186,10 +186,13 @@ def train_call(
     return call
 
 
-def train_overrides(words: Sequence[str], wrapped: bool = True) -> list[str] | None:
-    """Return the texts of `train_call`."""
-    call = train_call(words, wrapped=wrapped)
-    return None if call is None else [argument.text for argument in call]
+def train_overrides(words: Sequence[str], wrapped: bool = True) -> list[str]:
+    """Return the texts of `train_call`; empty without a call, or if the shell would refuse the line (K206, K401)."""
+    try:
+        call = train_call(words, wrapped=wrapped) or []
+    except ShellSyntaxError:
+        return []
+    return [argument.text for argument in call]
 
 
 def assign(command: Command, values: dict[str, str]) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from config.errors import InputError
+from katib import asha
 from katib.experiment import Experiment, Parameter, parse_number
 from katib.rules_algorithm import INTEGERS
 from katib.service_values import HYPEROPT, draw_bounds, is_rounded, write_value
 
 ALGORITHMS = ("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband")
+# Algorithms of this machine alone, and those whose values they take.
+MODELS = {asha.NAME: "multivariate-tpe"}
 
 
 def check_search_support(experiment: Experiment) -> None:
@@ -21,7 +24,7 @@ def check_search_support(experiment: Experiment) -> None:
     Raises:
         InputError: an algorithm or a distribution needs a cluster, or a setting or a range has no meaning.
     """
-    if experiment.algorithm not in ALGORITHMS:
+    if experiment.algorithm not in (*ALGORITHMS, *MODELS):
         choices = ", ".join(ALGORITHMS)
         raise InputError(f"the algorithm {experiment.algorithm} runs only on a cluster; use one of {choices}")
     for parameter in experiment.parameters:
@@ -98,7 +101,7 @@ def build_sampler(experiment: Experiment, started: int) -> Any:
     settings, algorithm = experiment.settings, experiment.algorithm
     state = settings.get("random_state")
     seed = None if state is None else (int(state) + 7919 * started) % 2**32
-    if algorithm in ("random", "hyperband", "grid", "sobol"):
+    if algorithm in ("random", "hyperband", "grid", "sobol", *MODELS):
         return samplers.RandomSampler(seed=seed)
     if algorithm == "cmaes":
         strategy = settings.get("restart_strategy", "none")
@@ -154,10 +157,11 @@ def sobol_point(experiment: Experiment, index: int) -> dict[str, str]:
     return point
 
 
-def fixed_distribution(parameter: Parameter, value: str) -> tuple[Any, Any]:
+def fixed_distribution(parameter: Parameter, value: str, algorithm: str) -> tuple[Any, Any]:
     """Return a distribution that includes a fixed value, and the value as Optuna stores it.
 
-    hyperband's resource, for one, can exceed its parameter's bounds.
+    hyperband's resource, for one, can exceed its parameter's bounds. Optuna refuses a parameter that is on a logarithmic
+    scale in some trials only.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -165,6 +169,7 @@ def fixed_distribution(parameter: Parameter, value: str) -> tuple[Any, Any]:
         return CategoricalDistribution(tuple(dict.fromkeys((*parameter.choices, value)))), value
     number = float(value)
     low, high = parameter.numbers or (number, number)
+    log = parameter.numbers is not None and build_distribution(parameter, algorithm).log
     if parameter.type == "int":
-        return IntDistribution(min(int(low), int(number)), max(int(high), int(number))), int(number)
-    return FloatDistribution(min(low, number), max(high, number)), number
+        return IntDistribution(min(int(low), int(number)), max(int(high), int(number)), log=log), int(number)
+    return FloatDistribution(min(low, number), max(high, number), log=log), number

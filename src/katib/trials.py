@@ -57,7 +57,7 @@ class Trial:
         started, ended: times in UTC.
         exit_code: exit code of its shell.
         rule: the early-stopping rule that it started with.
-        position: of hyperband: bracket, rung, parent (the key `place` in trials.jsonl).
+        position: of hyperband and asha: bracket, rung, parent (the key `place` in trials.jsonl).
         processes: process ids and creation times, while it runs.
     """
 
@@ -255,7 +255,7 @@ class Store:
         """
         trial = next((trial for trial in self.trials if trial.name == name), None)
         assignments = trial.assignments if trial else {row.name: "0" for row in self.experiment.parameters}
-        overrides = train_overrides(trial_command(self.experiment, name, assignments, "local")) or []
+        overrides = train_overrides(trial_command(self.experiment, name, assignments, "local"))
         folders = [word.removeprefix("hydra.run.dir=") for word in overrides if word.startswith("hydra.run.dir=")]
         if not folders:
             return None
