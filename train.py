@@ -21,9 +21,10 @@ from omegaconf import DictConfig
 
 from config import process
 from config.error_handling import report_errors
+from config.libraries import configure_libraries
 from config.retries import repeat_failures
 from config.sweep_jobs import continue_sweep
-from config.terminal import folded_help, silence_libraries
+from config.terminal import folded_help
 
 if TYPE_CHECKING:
     from trainers.run import Run
@@ -103,7 +104,7 @@ def print_again(run: "Run") -> None:
 
 
 if __name__ == "__main__":
-    silence_libraries()
+    configure_libraries()
     with repeat_failures(), report_errors():
         try:
             process.join_pods()

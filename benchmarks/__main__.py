@@ -1,8 +1,9 @@
 """python -m benchmarks [--data FOLDER] [NAME ...]: every measurement, one after the other, as Markdown on stdout.
 
 NAME is a file of this folder (question_answering, images_input, images_training, spans, startup, memory, cache_checks,
-search, search_training, dropout, quality, explain, pipeline_overhead, serving, serving_costs, export); all by default. FOLDER holds the real data: squad/,
-bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can be measured on generated data is.
+search, search_training, search_warm, dropout, quality, explain, pipeline_overhead, serving, serving_costs, export); all by
+default. FOLDER holds the real data: squad/, bert-base-uncased-vocab.txt and tiny-imagenet-200-subset.tar; without it, what can
+be measured on generated data is.
 """
 
 import argparse
@@ -24,6 +25,7 @@ NAMES = (
     "cache_checks",
     "search",
     "search_training",
+    "search_warm",
     "dropout",
     "quality",
     "explain",
@@ -73,7 +75,8 @@ def _arguments(name: str, data: Path | None, images: Path | None) -> list[str]:
         return ["--data", str(images)] if images else []
     return (
         []
-        if data is None or name in ("spans", "search", "search_training", "dropout", "cache_checks", "export")
+        if data is None
+        or name in ("spans", "search", "search_training", "search_warm", "dropout", "cache_checks", "export")
         else ["--data", str(data)]
     )
 

@@ -21,6 +21,7 @@ SMALL = {
     "cache_checks": "--repeats 1",
     "search": "--seeds 1",
     "search_training": "--seeds 1 --tasks questions --points 2 --max-trials 5",
+    "search_warm": "--trials 2 --steps 2 --repeats 1",
     "dropout": "--seeds 2 --epochs 1",
     "quality": "--repeats 1",
     "explain": "--repeats 1",

@@ -195,3 +195,35 @@ def test_every_command_makes_sense(line: Line, monkeypatch: pytest.MonkeyPatch) 
 def test_the_check_sees_what_is_wrong(command: str, expected: str | None) -> None:
     found = problem(command)
     assert (found is None) if expected is None else (found is not None and expected in found)
+
+
+# --- the table of speeds
+
+
+def medians(cells: str) -> set[str]:
+    """The numbers in front of a range: `14.2 (12.7 to 14.7)`."""
+    return set(re.findall(r"([\d,]+(?:\.\d+)?) \([\d,.]+ to", cells))
+
+
+def unmeasured_rows(readme: str, measured: str) -> list[str]:
+    """Rows of the README's table of speeds that no table of docs/benchmarks.md has."""
+    section = readme.split("## Benchmarks")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if re.search(r"\d \|$", line)]
+    assert rows
+    tables = re.findall(r"(?:^\|.*\n)+", measured, re.MULTILINE)
+    missing = []
+    for row in rows:
+        ours, baseline, speedup = (cell.split()[0] for cell in row.strip("| ").split("|")[1:])
+        candidates = [table for table in tables if ours in medians(table) and baseline in medians(table)]
+        ratios = {f"{float(number.replace(',', '')):.1f}" for table in candidates for number in medians(table)}
+        if speedup not in ratios:
+            missing.append(row)
+    return missing
+
+
+def test_speeds_of_the_readme_are_those_of_the_benchmarks() -> None:
+    readme, measured = (path.read_text() for path in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"))
+    assert unmeasured_rows(readme, measured) == []
+    for old, new in (("| 7.8 |", "| 7.9 |"), ("| 1.7 |", "| 1.6 |"), ("256 images/s", "257 images/s")):
+        assert old in readme
+        assert len(unmeasured_rows(readme.replace(old, new, 1), measured)) == 1

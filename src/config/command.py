@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 from config.error_handling import report_errors
 from config.errors import InputError
+from config.libraries import configure_libraries
 from config.masking import register_command
 from config.numbers import parse_duration
-from config.terminal import LogFormatter, silence_libraries
+from config.terminal import LogFormatter
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
@@ -24,7 +25,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     Args:
         main: Returns the exit code.
     """
-    silence_libraries()
+    configure_libraries()
     with report_errors():
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")

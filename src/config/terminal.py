@@ -3,13 +3,11 @@
 import contextlib
 import io
 import logging
-import os
 import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TextIO
@@ -19,41 +17,6 @@ from config.numbers import format_number
 INDENT = 11  # columns before the text of an entry
 
 _FOLD_INDENT = "    "  # before the further lines of a folded text
-# Of tqdm, the Hugging Face libraries (transformers reads the Hub's) and MLflow, read when these are imported. Our own
-# bars pass `disable` themselves.
-_SILENCE = {
-    "TQDM_DISABLE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DATASETS_VERBOSITY": "error",
-    "HF_HUB_VERBOSITY": "error",
-}
-
-
-def silence_libraries() -> None:
-    """Switch off the progress bars and warnings of installed packages. A command calls this before it imports them.
-
-    A variable that is already set is kept. With ISOTRAIN_DEBUG=1 the warnings are shown.
-    """
-    for variable, value in _SILENCE.items():
-        os.environ.setdefault(variable, value)
-    if os.environ.get("ISOTRAIN_DEBUG", "0") in ("", "0"):
-        warnings.showwarning = _show_own_warning
-
-
-def _show_own_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Show a warning as Python does, unless it is about a line of an installed package, which no user can change."""
-    if not filename.startswith((sys.prefix, sys.base_prefix, "<")):
-        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
 
 def fold(text: str, stream: TextIO) -> str:

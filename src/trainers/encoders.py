@@ -261,7 +261,7 @@ def _transformers() -> Any:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()  # in a process that imported it before `config.terminal.silence_libraries`
+    transformers_logging.disable_progress_bar()  # in a process that imported it before `config.libraries`
     return transformers
 
 

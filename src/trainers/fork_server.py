@@ -42,9 +42,9 @@ def import_modules(overrides: Sequence[str]) -> None:
     from config import search_path
     from config.check import iter_targets
     from config.compose import compose
-    from config.terminal import silence_libraries
+    from config.libraries import configure_libraries
 
-    silence_libraries()
+    configure_libraries()
     for name in MODULES:
         importlib.import_module(name)
     # A configuration that does not compose, or a module that is missing, is an error of the trial, which reports it.

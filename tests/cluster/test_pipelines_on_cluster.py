@@ -201,13 +201,16 @@ def new_runs(before: str) -> list[str]:
 
 
 def test_terminate_ends_everything(submit: Submit) -> None:
+    def searches() -> str:
+        return kubectl("-n", SPACE, "get", "experiments.kubeflow.org", "-o", "name")
+
+    before = searches()  # those that ended stay
     name = run_of(submit(*IMAGES, waits=False, tune="katib/images-random.yaml", trials="4"))
     wait(lambda: table(name).get("tune") == "RUNNING", "the search", LIMIT)
     for _ in range(2):  # twice is no error
         done = run("pipelines", "terminate", name)
         assert done.returncode == 0, done.stdout + done.stderr
-    searches = kubectl("-n", SPACE, "get", "experiments.kubeflow.org", "-o", "name")
-    assert "/tune-" not in searches
+    assert searches() == before
     assert "RUNNING" not in table(name).values()
 
 
