@@ -26,6 +26,7 @@ SMALL = {
     "quality": "--repeats 1",
     "explain": "--repeats 1",
     "explain_gate": "--seeds 1 --tasks texts",
+    "explain_looks": "--seeds 2",
     "pipeline_overhead": "--repeats 1 --steps 2",
     "serving": "--seconds 0.5 --repeats 1 --layers 1 --width 32",
     "serving_costs": "--requests 20 --repeats 1",

@@ -182,6 +182,41 @@ def test_a_rerun_is_free(runs: dict[str, Path], run: Run, tmp_path: Path, cache:
     assert before == {each: each.stat().st_mtime_ns for each in (cache / "explanations").rglob("values.npz")}
 
 
+def test_explanations_stop_where_a_model_surely_passes(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
+    """A model above bounds that are far away needs the first look alone; the rest is explained when it is asked for."""
+    kept = tmp_path / "cache"
+    bounds = [
+        f"explain.text_classification.measures.{name}.bound=-9"
+        for name in ("text_permutation", "comprehensiveness", "learned")
+    ]
+    command = ("-m", "explain", f"run={runs['texts']}", *FEW, *bounds, "explain.examples=60", f"data.cache_dir={kept}")
+    done = run(*command, "explain.looks=2", "--folder", str(tmp_path / "part"))
+    assert done.returncode == 0, done.stderr
+    assert "the explanations of 32 of 60 examples: " in done.stdout
+    part = verdict(tmp_path / "part")
+    stop = {"examples": 32, "sample": 60, "look": 1, "looks": 2, "alpha": 0.001}
+    assert part["stop"] == {**stop, "reason": "every blocking measure is significant"}
+    assert part["examples"] == 32
+    assert "32 of 60 texts" in (tmp_path / "part" / "report.md").read_text()
+    page = (tmp_path / "part" / "report.html").read_text()
+    assert "1 of 2, at the significance level 0.001: every blocking measure is significant" in page
+    assert "explain.looks=1 explains the whole sample" in page
+    before = {each: each.stat().st_mtime_ns for each in _whole(kept)}
+    assert len(before) == 2
+    done = run(*command, "explain.looks=1", "--folder", str(tmp_path / "all"))
+    assert (done.returncode, "the explanations of 60 examples: " in done.stdout) == (0, True), done.stderr
+    assert verdict(tmp_path / "all")["stop"]["reason"] == "the whole sample is explained"
+    assert len(_whole(kept)) == 4
+    assert all(each.stat().st_mtime_ns == when for each, when in before.items())
+    lines = [set((tmp_path / name / "explanations.jsonl").read_text().splitlines()) for name in ("part", "all")]
+    assert lines[0] < lines[1]
+    # Bounds are of whole samples.
+    done = run("-m", "explain", "calibrate", "-o", str(tmp_path / "bounds.json"), *[str(tmp_path / "part")] * 3)
+    assert done.returncode == 2
+    assert "only 32 of 60 examples were explained" in done.stderr
+    assert "explain.looks=1" in done.stderr
+
+
 @pytest.mark.slow
 def test_damaged_values_are_computed_again(runs: dict[str, Path], run: Run, tmp_path: Path) -> None:
     kept = tmp_path / "cache"
@@ -261,6 +296,9 @@ def test_a_gate_that_fails_stops_training_and_leaves_its_evidence(run: Run, tmp_
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", 5)
     assert record["explain"]["status"] == "inconclusive"
+    assert record["explain"]["stop"] == {
+        "examples": 20, "sample": 20, "look": 1, "looks": 1, "alpha": 0.05, "reason": "the whole sample is explained"
+    }  # fmt: skip
     assert record["metrics"]["val_accuracy"] >= 0
     assert (folder / "explain" / "report.html").exists()
     assert (folder / "model" / "config.json").exists()

@@ -375,7 +375,7 @@ def table(count: int = 60, **changes: Any) -> dict[str, Any]:
 BLOCKING = ("pointing", "faithfulness", "learned")
 MEASURED = ("pointing", "faithfulness", "learned", "mass", "agreement")
 OPTIONS = Options(
-    action="enforce", examples=None, seed=0, precision="32", batch_size=8, alpha=0.05, min_agreement=0.8, min_correct=20, slice_gap=None,
+    action="enforce", examples=None, seed=0, precision="32", batch_size=8, alpha=0.05, looks=3, min_agreement=0.8, min_correct=20, slice_gap=None,
     section={}, measures={name: Bound(name in BLOCKING, 0.0) for name in MEASURED},
 )  # fmt: skip
 

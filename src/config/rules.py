@@ -70,6 +70,7 @@ RULES: dict[str, Rule] = {
     "explain.precision": Rule(("str", "int"), choices=("auto", "32", "bf16", 32)),
     "explain.batch_size": _integer(1, 1_000_000),
     "explain.alpha": _number(above=0, high=0.5),
+    "explain.looks": _integer(1, 10),
     "explain.min_agreement": _number(-1, 1),
     "explain.min_correct": _integer(1),
     "explain.thresholds": _OPTIONAL_TEXT,

@@ -34,6 +34,12 @@ def command(runs: Sequence[str], output: str) -> int:
             f"calibrate needs {MIN_RUNS} accepted runs or more, one training with several seeds; it got {len(runs)}"
         )
     verdicts = [_read_verdict(run) for run in runs]
+    for run, verdict in zip(runs, verdicts, strict=True):
+        if verdict.part:
+            raise InputError(
+                f"{run}: only {verdict.part} examples were explained, because the model passed beyond doubt, and bounds need all: "
+                f"python -m explain run={run} explain.looks=1"
+            )
     for name, plural in (("task", "tasks"), ("sample", "samples"), ("settings", "settings")):
         if len({getattr(verdict, name) for verdict in verdicts}) > 1:
             raise InputError(
@@ -70,6 +76,7 @@ class _Verdict(NamedTuple):
     sample: str  # JSON
     settings: str  # JSON, without the precision, which may differ
     means: dict[str, float]  # by measure; without those that have none
+    part: str  # "96 of 256" if the explanations stopped early, otherwise ""
 
 
 def _read_verdict(run: str) -> _Verdict:
@@ -79,6 +86,8 @@ def _read_verdict(run: str) -> _Verdict:
                 fields = read_json(path)
                 inputs, settings = fields["about"], dict(fields["about"]["settings"])
                 settings.pop("bfloat16", None)
+                stop = fields.get("stop") or {"examples": 0, "sample": 0}  # none in files of earlier releases
+                early = int(stop["examples"]) < int(stop["sample"])
                 return _Verdict(
                     status=str(fields["status"]),
                     task=str(fields["task"]),
@@ -90,6 +99,7 @@ def _read_verdict(run: str) -> _Verdict:
                         for measure in fields["measures"]
                         if measure["mean"]["value"] is not None
                     },
+                    part=f"{stop['examples']} of {stop['sample']}" if early else "",
                 )
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise InputError(f"{path} is damaged: {type(error).__name__}: {error}") from error

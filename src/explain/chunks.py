@@ -32,7 +32,8 @@ class Job:
         subject: the model, its data and its explainer.
         null: the same architecture with random weights.
         ids: of the whole evaluation set.
-        sample: positions of the examples.
+        sample: positions of the examples, ascending.
+        order: the same positions, in the order in which they are explained.
         settings: of the explainer, as configured.
         words: number of examples whose words are explained.
     """
@@ -41,6 +42,7 @@ class Job:
     null: Any
     ids: Sequence[str]
     sample: Sequence[int]
+    order: Sequence[int]
     settings: Any
     words: int = 0
 
@@ -48,7 +50,7 @@ class Job:
     def chunks(self) -> list[list[int]]:
         """The positions of each chunk of the sample."""
         size = self.subject.explainer.CHUNK
-        return [list(self.sample[start : start + size]) for start in range(0, len(self.sample), size)]
+        return [list(self.order[start : start + size]) for start in range(0, len(self.order), size)]
 
 
 def choose_precision(job: Job, progress: Callable[[], None]) -> Any:
@@ -72,7 +74,7 @@ def choose_precision(job: Job, progress: Callable[[], None]) -> Any:
 def explain_chunks(
     job: Job, settings: Any, progress: Callable[[], None], done: Callable[[int], None]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the explanations of the sample in its order.
+    """Yield the explanations of the sample in the order of the job.
 
     Args:
         job: the sample.

@@ -51,7 +51,7 @@ def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         folder: the run folder, with its model/.
 
     Returns:
-        The entry `explain` of run.json: action, status, message and means of the measures.
+        The entry `explain` of run.json: action, status, message, means of the measures, and where the explanations stopped.
     """
     action = str(config.explain.action)
     if action == "off" or process.rank():
@@ -60,7 +60,8 @@ def explain_run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     verdict = run.explain_model(*model.load_run(folder, config), folder / FOLDER)
     means = {measure.name: measure.mean.value for measure in verdict.measures if measure.mean.examples}
-    return {"action": action, "status": verdict.status, "said": run.summarise_verdict(verdict), "measures": means}
+    summary = run.summarise_verdict(verdict)
+    return {"action": action, "status": verdict.status, "said": summary, "measures": means, "stop": verdict.stop}
 
 
 def enforce_verdict(fields: Mapping[str, Any], folder: Path) -> None:

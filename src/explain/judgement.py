@@ -47,13 +47,14 @@ class Verdict:
         task: of the model.
         reasons: sentences on what failed, or could not be judged; `why` in the file.
         judged: description of the judged examples.
-        examples: in the sample.
+        examples: number of explained examples.
         accuracy: share of correct predictions.
         measures: all measures.
         invariants: additivity, stability, finite.
         provenance: model, data, sample, settings, versions, time; `about` in the file.
         slices: of `explain.slices`.
         calibration: of `explain.slices`.
+        stop: of `explain.looks`: how many examples of the sample were explained, and why no more.
     """
 
     status: str
@@ -67,6 +68,7 @@ class Verdict:
     provenance: dict[str, Any] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
+    stop: dict[str, Any] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -84,7 +86,9 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     return asdict(verdict, dict_factory=rename)
 
 
-def judge_sample(task: str, table: Table, options: Options, explainer: ModuleType) -> Verdict:
+def judge_sample(
+    task: str, table: Table, options: Options, explainer: ModuleType, alpha: float | None = None
+) -> Verdict:
     """Judge a sample.
 
     Correct predictions are judged, and incorrect ones are reported separately. With too few correct predictions the verdict
@@ -96,7 +100,9 @@ def judge_sample(task: str, table: Table, options: Options, explainer: ModuleTyp
         table: of the explainer.
         options: conf/explain, with the bounds.
         explainer: explainer module of the task.
+        alpha: significance level of the blocking measures, if it is another than that of the options.
     """
+    level = options.alpha if alpha is None else alpha
     correct = table["correct"] > 0.5
     correct_count, count = int(correct.sum()), len(correct)
     enough = correct_count >= options.min_correct
@@ -119,7 +125,7 @@ def judge_sample(task: str, table: Table, options: Options, explainer: ModuleTyp
             bound.bound,
             means[name],
             adjusted.get(name),
-            _measure_outcome(bound, means[name], adjusted.get(name), options.alpha),
+            _measure_outcome(bound, means[name], adjusted.get(name), level if bound.block else options.alpha),
             errors[name],
         )
         for name, bound in bounds.items()

@@ -34,6 +34,7 @@ class Options:
         precision: auto, 32 or bf16.
         batch_size: rows of a forward pass.
         alpha: significance level of the blocking measures together.
+        looks: number of looks at growing parts of the sample; 1: always the whole sample.
         min_agreement: smallest agreement of two explainer seeds; below it the verdict is inconclusive.
         min_correct: smallest number of correct predictions; below it the verdict is inconclusive.
         slice_gap: largest accuracy difference between a slice and the rest; None for any.
@@ -47,6 +48,7 @@ class Options:
     precision: str
     batch_size: int
     alpha: float
+    looks: int
     min_agreement: float
     min_correct: int
     slice_gap: float | None
@@ -80,7 +82,7 @@ def read_options(config: DictConfig, task: str) -> Options:
         name: Bound(bool(measure["block"]), float(bounds.get(name, measure["bound"])))
         for name, measure in section["measures"].items()
     }
-    names = ("action", "examples", "seed", "batch_size", "alpha", "min_agreement", "min_correct", "slice_gap")
+    names = ("action", "examples", "seed", "batch_size", "alpha", "looks", "min_agreement", "min_correct", "slice_gap")
     return Options(
         **{name: values[name] for name in names},
         precision=str(values["precision"]),

@@ -19,6 +19,11 @@ LIMITS = (
     "that the model is correct, fair or safe, nor that it looks at the right features for the right reason."
 )
 
+EARLY = (
+    "The explanations stopped because the values so far were high, so means and intervals are on average a little higher than "
+    "those of the whole sample."
+)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -96,6 +101,7 @@ def write(path: Path, verdict: Verdict, sections: Sequence[Section], explainer: 
         measures=_measure_rows(verdict, explainer.MEASURES),
         notes=[
             "The line in an interval is the bound that the mean must exceed.",
+            *([EARLY] if verdict.stop.get("sample", verdict.examples) > verdict.examples else []),
             LIMITS,
             f"Values add up to the prediction within {verdict.invariants['additivity']:.1g}; "
             f"{explainer.STABILITY.format(stability=verdict.invariants['stability'])}.",
@@ -110,13 +116,28 @@ def _summary(verdict: Verdict, examples: str) -> list[tuple[str, Any]]:
     versions = ", ".join(f"{name} {release}" for name, release in provenance["versions"].items())
     precision = "bfloat16" if provenance["settings"]["bfloat16"] else "float32"
     return [
-        ("Sample", f"{page.format_rounded(verdict.examples)} {examples} of the evaluation set"),
+        ("Sample", f"{_sample_text(verdict, examples)} of the evaluation set"),
+        *([("Look", look)] if (look := _look_text(verdict.stop)) else []),
         ("Accuracy", page.format_percent(verdict.accuracy)),
         ("Judged", verdict.judged),
         ("Date", provenance["when"]),
         ("Fingerprints", f"model {provenance['model'][:12]}, sample {provenance['sample'][:12]}"),
         ("Computed with", f"{versions}, {precision}"),
     ]
+
+
+def _sample_text(verdict: Verdict, examples: str) -> str:
+    size = verdict.stop.get("sample", verdict.examples)
+    part = "" if size == verdict.examples else f" of {page.format_rounded(size)}"
+    return f"{page.format_rounded(verdict.examples)}{part} {examples}"
+
+
+def _look_text(stop: Mapping[str, Any]) -> str:
+    """Return at which look the explanations ended, and why; "" if there was one look."""
+    if stop.get("looks", 1) == 1:
+        return ""
+    text = f"{stop['look']} of {stop['looks']}, at the significance level {stop['alpha']:.3g}: {stop['reason']}"
+    return text if stop["examples"] == stop["sample"] else f"{text}; explain.looks=1 explains the whole sample"
 
 
 def _measure_rows(verdict: Verdict, meanings: Mapping[str, str]) -> list[list[Any]]:
@@ -178,7 +199,8 @@ def markdown(verdict: Verdict, examples: str) -> str:
     lines = [
         f"# Explanations: {verdict.status}",
         "",
-        f"{verdict.examples} {examples}, accuracy {page.format_percent(verdict.accuracy)}. Judged: {escape(verdict.judged)}.",
+        f"{_sample_text(verdict, examples)}, accuracy {page.format_percent(verdict.accuracy)}. Judged: {escape(verdict.judged)}."
+        + (f" Look {look}." if (look := _look_text(verdict.stop)) else ""),
         "",
         *(f"- {escape(reason)}" for reason in verdict.reasons),
         *([""] if verdict.reasons else []),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from config import files, parsing, tasks
 from config.numbers import replace_non_finite
-from explain import chunks, judgement, report, sample, slices
+from explain import chunks, judgement, looks, report, sample, slices
 from explain.judgement import Verdict
 from explain.model import Subject
 from explain.options import Options
@@ -43,11 +44,12 @@ def explain_model(subject: Subject, options: Options, folder: Path) -> Verdict:
     files.check_output_folder(folder, names, _is_report, "an explanation report")
     task, explainer = subject.saved.task, subject.explainer
     examples = str(tasks.load_member(task, "EXAMPLES", "explain"))
-    positions, settings, explanations = _explain_sample(subject, options)
+    positions, settings, explanations, stop = _explain_sample(subject, options)
     table = explainer.table(explanations)
     lines = explainer.lines(subject.data, positions, explanations, table)
-    verdict = _decide_verdict(task, table, explainer.slices(lines, explanations), options, explainer)
-    verdict = replace(verdict, provenance=_provenance(subject, positions, settings))
+    verdict = _decide_verdict(task, table, explainer.slices(lines, explanations), options, explainer, stop["alpha"])
+    provenance = _provenance(subject, positions, settings)
+    verdict = replace(verdict, provenance=provenance, stop=stop)
     sections = explainer.report_sections(subject, settings, options, positions, explanations, lines)
     _save_values(folder / VALUES, [line["id"] for line in lines], explanations)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -75,26 +77,40 @@ def _is_report(folder: Path) -> bool:
         return set(archive.namelist()) == {f"{name}.npy" for name in ("ids", "offsets", "values", "gradients")}
 
 
-def _explain_sample(subject: Subject, options: Options) -> tuple[list[int], Any, chunks.Explanations]:
-    """Return the positions of a sample of the evaluation set, the settings of the explainer, and the explanations."""
+def _explain_sample(subject: Subject, options: Options) -> tuple[list[int], Any, chunks.Explanations, dict[str, Any]]:
+    """Explain a sample of the evaluation set, up to the look at which the model passes beyond doubt.
+
+    Returns:
+        The positions of the explained examples, ascending, the settings of the explainer, the explanations, and the result of
+        `looks.describe_stop`.
+    """
     explainer = subject.explainer
     ids, strata = explainer.examples(subject.data)
-    positions = sample.choose_positions(ids, strata, options.examples or explainer.EXAMPLES, options.seed)
+    order = sample.rank_positions(ids, strata, options.examples or explainer.EXAMPLES, options.seed)
+    plan = looks.plan_looks(len(order), explainer.CHUNK, options)
     settings = explainer.settings(options, subject.saved.settings.get("model", {}))
     null = explainer.random_network(subject, options.seed + 1)
-    job = chunks.Job(subject, null, ids, positions, settings, int(options.section.get("words", 0)))
-    with _progress_bar(len(positions)) as (step, done):
+    job = chunks.Job(subject, null, ids, sorted(order), order, settings, int(options.section.get("words", 0)))
+    explained: dict[int, dict[str, Any]] = {}
+    with _progress_bar(len(order)) as (step, done):
         if options.precision == "auto":
             settings = chunks.choose_precision(job, step)
-        explanations = list(chunks.explain_chunks(job, settings, step, done))
-    return positions, settings, explanations
+        stream = zip(order, chunks.explain_chunks(job, settings, step, done), strict=True)
+        for look in plan:
+            explained |= islice(stream, look.examples - len(explained))
+            explained = dict(sorted(explained.items()))
+            if look is plan[-1]:
+                break
+            if looks.is_certain(subject.saved.task, explainer.table([*explained.values()]), options, explainer, look):
+                break
+    return list(explained), settings, list(explained.values()), looks.describe_stop(plan, look)
 
 
 def _decide_verdict(
-    task: str, table: Table, names: slices.SliceNames, options: Options, explainer: ModuleType
+    task: str, table: Table, names: slices.SliceNames, options: Options, explainer: ModuleType, alpha: float
 ) -> Verdict:
     """Return the verdict on the measures of a sample, and on its slices if explain.slice_gap is set."""
-    verdict = judgement.judge_sample(task, table, options, explainer)
+    verdict = judgement.judge_sample(task, table, options, explainer, alpha)
     blocking = [measure.name for measure in verdict.measures if measure.block]
     rows = slices.compare_slices(table, names, blocking, options.seed)
     if options.slice_gap is not None and (reason := slices.describe_worst(rows, options.slice_gap)):
@@ -134,7 +150,8 @@ def _progress_bar(total: int) -> Iterator[tuple[Callable[[], None], Callable[[in
 
 def summarise_verdict(verdict: Verdict) -> str:
     """Summarise a verdict in one line."""
-    head = f"the explanations of {verdict.examples} examples: {verdict.status}"
+    count, size = verdict.examples, verdict.stop.get("sample", verdict.examples)
+    head = f"the explanations of {count if count == size else f'{count} of {size}'} examples: {verdict.status}"
     if verdict.reasons:
         return f"{head}: {'; '.join(verdict.reasons)}"
     blocking = [measure for measure in verdict.measures if measure.block and measure.mean.examples]

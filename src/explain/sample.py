@@ -25,9 +25,15 @@ class Chunk:
 
 
 def choose_positions(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> list[int]:
-    """Choose examples by the hashes of their ids, independent of order and machine.
+    """Return the examples that `rank_positions` chooses, in ascending order; see there for the arguments."""
+    return sorted(rank_positions(ids, strata, count, seed))
 
-    One example of each stratum is chosen, then a second of each, and so on; the order of strata is by hash as well.
+
+def rank_positions(ids: Sequence[str], strata: Sequence[Any], count: int, seed: int) -> list[int]:
+    """Choose examples by the hashes of their ids, independent of the order of the data and of the machine.
+
+    One example of each stratum is chosen, then a second of each, and so on; the order of strata is by hash as well. So the
+    first n are the sample of n examples.
 
     Args:
         ids: [N], unique.
@@ -36,14 +42,14 @@ def choose_positions(ids: Sequence[str], strata: Sequence[Any], count: int, seed
         seed: of the hashes.
 
     Returns:
-        Positions, ascending.
+        Positions, in the order in which they are chosen.
     """
     keys = id_hashes(ids, seed)
     members: dict[Any, list[int]] = defaultdict(list)
     for position in sorted(range(len(ids)), key=keys.__getitem__):
         members[strata[position]].append(position)
     turns = [(turn, keys[position], position) for group in members.values() for turn, position in enumerate(group)]
-    return sorted(position for _, _, position in sorted(turns)[:count])
+    return [position for _, _, position in sorted(turns)[:count]]
 
 
 def id_hashes(ids: Sequence[str], seed: int) -> list[bytes]:
