@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_orders() -> None:
 def test_by_size_is_what_random_orders_give() -> None:
     values = np.random.default_rng(0).normal(size=2**5)
     plan = shapley.draw_permutations(5, 20_000, 0)
-    there, _ = plan.paths(values[plan.masks @ (1 << np.arange(5))])
+    there, _ = shapley.by_size(values[plan.masks @ (1 << np.arange(5))], 5)
     assert shapley.mean_by_size(values) == pytest.approx(there.mean(axis=0), abs=0.05)
 
 

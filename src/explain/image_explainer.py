@@ -20,7 +20,7 @@ from trainers import stem as stems
 from trainers.evaluate import load_network
 from trainers.image_classification import build_network, network_arguments
 
-FORMAT = 5  # part of the cache key: raise it when values change
+FORMAT = 6  # part of the cache key: raise it when values change
 EXAMPLES = 256  # of a sample
 CHUNK = 32
 STABILITY = "two seeds of the explainer agree by {stability:.2f}"

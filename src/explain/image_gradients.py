@@ -64,7 +64,7 @@ def expected_gradients(view: View, seed: int) -> Values:
     """
     if is_onnx_network(view.network):
         raise InputError(
-            "explainer=gradient needs gradients, which a model in ONNX does not have: use explainer=permutation"
+            "explainer=gradient needs gradients, which a model in ONNX does not have: use explainer=regression"
         )
     import shap
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from datamodules.images import augmentation
-from explain import image_gradients, measures, shapley
+from explain import image_gradients, measures, shapley, shapley_regression
 from explain.image_views import Bools, Response, Settings, View, background, box_coverage, logits
 from explain.model import Subject
 from explain.sample import Chunk, example_seed
@@ -32,8 +32,8 @@ def explain(
         progress: called after each.
 
     Returns:
-        For each image: `values` [K], the mean of `halves` [2, K] of two seeds; `adds_up`, whether they add up; `ends` [2],
-        the target with no and all cells visible; `counts` [M] of cells; `curves` [2, M], probabilities of insertion and
+        For each image: `values` [K], from both seeds; `halves` [2, K], those of each seed; `adds_up`, whether they add up;
+        `ends` [2], the target with no and all cells visible; `counts` [M] of cells; `curves` [2, M], probabilities of insertion and
         deletion at these, and `random` ones; `null` [K], `null_curves` and `null_random` with random weights, for a part of
         the sample; `gradients` [K]; `inside` [K], coverage by the box; `hidden` [K], a minimal set that changes the
         prediction; `label`, `predicted`, `confidence`, and `area` of the box.
@@ -64,27 +64,17 @@ def explain(
 
 def _explain_image(data: Any, view: View, null_view: View | None, position: int) -> Arrays:
     settings, players = view.settings, view.settings.grid**2
-    exact = settings.explainer == "permutation"
     checksum = zlib.crc32(data.names[position].encode("utf-8", "surrogateescape"))
-    rounds = settings.rounds if exact else 1
-    plans = [
-        shapley.draw_permutations(players, rounds, example_seed(settings.seed + half, checksum)) for half in range(2)
-    ]
-    both = view.evaluate(np.concatenate([plan.masks for plan in plans]))
-    halves = zip(np.split(both.target, 2), np.split(both.probability, 2), strict=True)
-    responses = [Response(target, probability) for target, probability in halves]
-    if exact:
-        estimates = np.stack([plan.shapley(half.target) for plan, half in zip(plans, responses, strict=True)])
-    else:
-        estimates = np.stack([image_gradients.expected_gradients(view, settings.seed + half) for half in range(2)])
-    values, counts = estimates.mean(axis=0), curve_counts(players)
-    random = [_random_curves(plan, half, counts) for plan, half in zip(plans, responses, strict=True)]
+    seeds = [example_seed(settings.seed + half, checksum) for half in range(2)]
+    responses, values, estimates = estimate_values(view, seeds)
+    counts = curve_counts(players)
+    random = [_random_curves(half, players, counts) for half in responses]
     height, width = view.image.shape[:2]
     coverage = box_coverage(data.boxes[position], height, width, settings.grid)
     row = {
         "values": values,
         "halves": estimates,
-        "adds_up": np.array(exact),
+        "adds_up": np.array(settings.explainer != "gradient"),
         "ends": responses[0].target[:2],
         "counts": counts,
         "curves": curves(view, values, responses[0], counts),
@@ -100,8 +90,41 @@ def _explain_image(data: Any, view: View, null_view: View | None, position: int)
         response = null_view.evaluate(plan.masks)
         row["null"] = plan.shapley(response.target)
         row["null_curves"] = curves(null_view, row["null"], response, counts)
-        row["null_random"] = _random_curves(plan, response, counts)
+        row["null_random"] = _random_curves(response, players, counts)
     return row
+
+
+def estimate_values(view: View, seeds: Sequence[int]) -> tuple[list[Response], Floats, Floats]:
+    """Estimate the Shapley values of the cells of an image.
+
+    Args:
+        view: the image.
+        seeds: two, of the coalitions.
+
+    Returns:
+        The responses to the coalitions of each seed, values [K] from all of them, and values [2, K] from those of each seed.
+    """
+    settings, players = view.settings, view.settings.grid**2
+    rounds = 1 if settings.explainer == "gradient" else settings.rounds
+    if settings.explainer == "regression":
+        masks = [shapley_regression.draw_coalitions(players, rounds, seed) for seed in seeds]
+    else:
+        plans = [shapley.draw_permutations(players, rounds, seed) for seed in seeds]
+        masks = [plan.masks for plan in plans]
+    both = view.evaluate(np.concatenate(masks))
+    halves = zip(np.split(both.target, 2), np.split(both.probability, 2), strict=True)
+    responses = [Response(target, probability) for target, probability in halves]
+    targets = [response.target for response in responses]
+    if settings.explainer == "regression":
+        near = shapley_regression.grid_triples(settings.grid)
+        pairs = zip(masks, targets, strict=True)
+        estimates = np.stack([shapley_regression.estimate([mask], [target], near) for mask, target in pairs])
+        return responses, shapley_regression.estimate(masks, targets, near), estimates
+    if settings.explainer == "permutation":
+        estimates = np.stack([plan.shapley(target) for plan, target in zip(plans, targets, strict=True)])
+    else:
+        estimates = np.stack([image_gradients.expected_gradients(view, settings.seed + half) for half in range(2)])
+    return responses, estimates.mean(axis=0), estimates
 
 
 def curve_counts(players: int) -> Ints:
@@ -110,9 +133,9 @@ def curve_counts(players: int) -> Ints:
     return np.unique([*eighths, *measures.share_counts(players)])
 
 
-def _random_curves(plan: shapley.Permutations, response: Response, counts: Ints) -> Floats:
-    """Return insertion and deletion [2, M] in the random orders that the values are computed from."""
-    insertion, deletion = plan.paths(response.probability)
+def _random_curves(response: Response, players: int, counts: Ints) -> Floats:
+    """Return insertion and deletion [2, M] of the random coalitions that the values are computed from."""
+    insertion, deletion = shapley.by_size(response.probability, players)
     return np.stack([insertion.mean(axis=0)[counts], deletion.mean(axis=0)[counts]])
 
 

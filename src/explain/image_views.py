@@ -25,7 +25,7 @@ class Settings:
     rounds: Annotated[int, Range(low=1, high=1000)]
     background: Literal["blur", "mean", "grey"]
     target: Literal["log_probability", "probability", "logit"]
-    explainer: Literal["permutation", "gradient"]
+    explainer: Literal["regression", "permutation", "gradient"]
     batch_size: int
     seed: int
     bfloat16: bool

@@ -85,6 +85,26 @@ def smallest_set(unchanged: Any, target: Any, names: Sequence[str]) -> list[str]
     return [name for name, member in zip(names, members[best], strict=True) if not member]
 
 
+def by_size(values: Any, players: int) -> tuple[Floats, Floats]:
+    """Arrange values of coalitions that were drawn in rounds, one of every size in each.
+
+    Args:
+        values: [..., 2 + 2 R (k - 1)] of the empty and the full coalition, and for each round of coalitions of 1 to k - 1
+            players, and of their complements, as `Permutations.masks`.
+        players: k.
+
+    Returns:
+        [..., R, k + 1] of the coalitions of 0 to k players, and of the complements of these.
+    """
+    array = np.asarray(values, np.float64)
+    steps = array[..., 2:].reshape(*array.shape[:-1], -1, 2, players - 1)
+    shape = (*steps.shape[:-2], 1)
+    ends = [np.broadcast_to(array[..., None, end : end + 1], shape) for end in (0, 1)]
+    members = np.concatenate([ends[0], steps[..., 0, :], ends[1]], axis=-1)
+    complements = np.concatenate([ends[1], steps[..., 1, :], ends[0]], axis=-1)
+    return members, complements
+
+
 @dataclass(frozen=True)
 class Permutations:
     """Coalitions along random orders.
@@ -101,26 +121,9 @@ class Permutations:
     orders: npt.NDArray[np.int64]
     masks: Bools
 
-    def paths(self, values: Any) -> tuple[Floats, Floats]:
-        """Arrange values along each order.
-
-        Args:
-            values: [..., E] of `masks`.
-
-        Returns:
-            [..., R, k + 1] from the empty to the full coalition as players join, and back as they leave.
-        """
-        array = np.asarray(values, np.float64)
-        rounds, players = self.orders.shape
-        steps = array[..., 2:].reshape(*array.shape[:-1], rounds, 2, players - 1)
-        ends = [np.broadcast_to(array[..., None, end : end + 1], (*array.shape[:-1], rounds, 1)) for end in (0, 1)]
-        joining = np.concatenate([ends[0], steps[..., 0, :], ends[1]], axis=-1)
-        leaving = np.concatenate([ends[1], steps[..., 1, :], ends[0]], axis=-1)
-        return joining, leaving
-
     def shapley(self, values: Any) -> Floats:
         """Estimate Shapley values [..., k]; they add up to the value of the full coalition less that of the empty one."""
-        joining, leaving = self.paths(values)
+        joining, leaving = by_size(values, self.orders.shape[1])
         gains = (np.diff(joining, axis=-1) - np.diff(leaving, axis=-1)) / 2
         sums = np.zeros((*gains.shape[:-2], self.orders.shape[1]))
         for number, order in enumerate(self.orders):
