@@ -1,7 +1,8 @@
 """Explanations per second against shap's own explainers, and the whole gate on many examples.
 
-`python -m benchmarks.explain --data FOLDER --images FOLDER`; without them on generated data. The same examples, coalitions asked
-and precision; weights are random, of a ResNet-18 at 64 pixels and of an encoder of 6 layers, 384 wide.
+`python -m benchmarks.explain --data FOLDER --images FOLDER`; without them on generated data. The same examples and precision; first
+the same coalitions, then the same error. A ResNet-18 at 64 pixels, trained for some steps, and an encoder of 6 layers, 384 wide,
+with random weights.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
+from benchmarks.one_explanation import GRID
 
 
 def main() -> None:
@@ -20,6 +22,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with squad/")
     parser.add_argument("--images", type=Path, help="tiny-imagenet-200")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=300, help="that the model of images is trained for")
+    parser.add_argument("--orders", type=int, default=100, help="random orders of the values to compare with")
+    parser.add_argument("--examples", type=int, default=6, help="images and questions whose errors are measured")
+    parser.add_argument("--only-error", action="store_true", help="without the first tables")
     parser.add_argument(
         "--whole", action="store_true", help="also the whole gate: 256 images and 128 questions, minutes"
     )
@@ -31,30 +37,32 @@ def main() -> None:
     )
     images = ["data=tiny_imagenet", f"data.path={options.images.resolve()}"] if options.images else ["data=shapes"]
     with tempfile.TemporaryDirectory() as folder:
-        runs = _trained(Path(folder), images, questions)
-        _compare("images", runs[0], options.repeats, 3)
-        _compare("questions", runs[1], options.repeats, 5)
+        runs = _trained(Path(folder), images, questions, options.steps)
+        for what, run in zip(("images", "questions"), runs, strict=True):
+            measure.fresh("benchmarks.one_explanation", "prepare", what, str(run))
+            if not options.only_error:
+                _compare(what, run, options.repeats, {"images": 3, "questions": 5}[what])
+            _compare_errors(what, run, options.repeats, options.orders, options.examples)
         if options.whole:
             _whole(runs)
 
 
-def _trained(folder: Path, images: list[str], questions: list[str]) -> tuple[Path, Path]:
-    """Runs of one step: folders that hold models."""
+def _trained(folder: Path, images: list[str], questions: list[str], steps: int) -> tuple[Path, Path]:
+    """Runs of some steps, and of one: folders that hold models."""
     import subprocess
     import sys
 
     found = []
     encoder = ["data.max_val=600", "model=minilm", "model.pretrained=null", "data.pretrained=null"]
     for name, given in (
-        ("images", [*images, "model=resnet18", "model.stem=standard"]),
-        ("questions", [*questions, *encoder]),
+        ("images", [*images, "model=resnet18", "model.stem=standard", f"trainer.max_steps={steps}"]),
+        ("questions", [*questions, *encoder, "trainer.max_steps=1"]),
     ):
         found.append(folder / name)
         command = [
             sys.executable,
             "train.py",
             *given,
-            "trainer.max_steps=1",
             "trainer.limit_val_batches=1",
             "quality=off",
         ]
@@ -69,7 +77,6 @@ def _trained(folder: Path, images: list[str], questions: list[str]) -> tuple[Pat
 
 def _compare(what: str, run: Path, repeats: int, required: int) -> None:
     """Each contestant in a process of its own: what ours sets for the processor must not help the other."""
-    measure.fresh("benchmarks.one_explanation", "prepare", what, str(run))
     rows = []
     for precision in ("float32", "bfloat16"):
 
@@ -81,6 +88,46 @@ def _compare(what: str, run: Path, repeats: int, required: int) -> None:
         rows.append([precision, found["ours"].text(2), found["shap"].text(2), share.text(1)])
     head = [f"explanations of {what}", "ours, 1/s", "shap, 1/s", "faster by"]
     measure.report(f"Explanations: {what}", head, rows, f"Required: {required}.")
+
+
+def _compare_errors(what: str, run: Path, repeats: int, orders: int, examples: int) -> None:
+    """Seconds to the error of ours, in float32.
+
+    shap's explainers run with their own default, and then with the budget at which their error should be ours: it decreases
+    with the root of the coalitions. Where ours is exact, so are they at their default, or never.
+    """
+    script = "benchmarks.explanation_error"
+    known = measure.fresh(script, "reference", what, str(run), str(orders), str(examples))["error"]
+
+    def found(who: str, budget: int) -> dict[str, float]:
+        return measure.fresh(script, who, what, str(run), str(budget), str(examples))
+
+    ours = found("ours", 0)
+    contestants = [("isotrain", "ours", 0, ours)]
+    names = {"permutation": "shap Permutation", "kernel": "shap Kernel"}
+    if what == "questions":
+        names = {"exact": "shap Exact", **names}
+    for who, name in names.items():
+        default = found(who, 0)
+        contestants.append((f"{name}, its default", who, 0, default))
+        if what == "images":
+            players = GRID**2
+            budget = (default["coalitions"] - 3) if who == "kernel" else default["coalitions"] / (2 * players + 1)
+            budget = min(round(budget * (default["error"] / ours["error"]) ** 2), 50 * round(budget))
+            budget = max(budget, 4 * players if who == "kernel" else 1)
+            contestants.append((f"{name}, equal error", who, budget, found(who, budget)))
+    seconds = measure.alternate(
+        {name: lambda who=who, budget=budget: found(who, budget)["seconds"] for name, who, budget, _ in contestants},
+        repeats,
+    )
+    rows = []
+    for name, _, _, result in contestants:
+        share = measure.ratio(seconds[name], seconds["isotrain"])
+        counts = [f"{result['coalitions']:.0f}", f"{result['error']:.5f}"]
+        rows.append([name, *counts, seconds[name].text(2), share.text(1)])
+    head = [f"{what}, float32", "coalitions", "root mean square error", "seconds", "isotrain faster by"]
+    note = f"{examples} examples. Standard error of the values compared with: {known:.5f}. Required at equal error: 5."
+    measure.report(f"Explanations at equal error: {what}", head, rows, note)
 
 
 def _whole(runs: tuple[Path, Path]) -> None:

@@ -94,9 +94,25 @@ def ours_images(run: Path, bfloat16: bool) -> float:
     return timed(explain, IMAGES)
 
 
+Function = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], int]  # of inputs; inputs from a mask; players
+
+
 def shap_images(run: Path, bfloat16: bool) -> float:
     """As a user of shap has it: timm's model as it loads, a masker on the same grid, shap's own batch size."""
     import shap
+
+    function = image_functions(run, bfloat16)
+
+    def explain(at: int) -> object:
+        said, masker, players = function(at)
+        explainer = shap.explainers.Permutation(said, masker, seed=0)
+        return explainer(np.ones((1, players)), max_evals=2 * players + 1, silent=True)
+
+    return timed(explain, IMAGES)
+
+
+def image_functions(run: Path, bfloat16: bool) -> Callable[[int], Function]:
+    """What a user of shap writes to explain images by the cells of a grid, for each image."""
     import timm
     import torch
 
@@ -105,7 +121,7 @@ def shap_images(run: Path, bfloat16: bool) -> float:
     cells = rows[:, None] * GRID + rows
     arrays = {name: file[name].transpose(0, 2, 3, 1) for name in ("batch", "behind")}
 
-    def explain(at: int) -> object:
+    def function(at: int) -> Function:
         image, behind, k = arrays["batch"][at], arrays["behind"][at], int(file["predicted"][at])
 
         def masker(mask: Any, _: Any) -> Any:
@@ -118,10 +134,9 @@ def shap_images(run: Path, bfloat16: bool) -> float:
                 logits = network(torch.from_numpy(np.ascontiguousarray(shown)).permute(0, 3, 1, 2).contiguous())
             return logits.float().log_softmax(1)[:, k].numpy()
 
-        explainer = shap.explainers.Permutation(said, masker, seed=0)
-        return explainer(np.ones((1, GRID**2)), max_evals=2 * GRID**2 + 1, silent=True)
+        return said, masker, GRID**2
 
-    return timed(explain, IMAGES)
+    return function
 
 
 def ours_questions(run: Path, bfloat16: bool) -> float:
@@ -132,12 +147,7 @@ def ours_questions(run: Path, bfloat16: bool) -> float:
     settings = question_views.Settings(5, 30, 1, 64, 0, bfloat16)
 
     def explain(at: int) -> object:
-        start, end, players = file[f"{at}/span"].tolist()
-        types = file[f"{at}/types"] if f"{at}/types" in file.files else None
-        window = question_views.Window(
-            file[f"{at}/ids"], types, file[f"{at}/chars"], file[f"{at}/asked"], start, end, (0, 1), 1.0
-        )
-        view = question_views.View(subject.network, window, int(file["hidden"]), settings, subject.device)
+        view, players = question_view(subject, file, at, settings)
         return shapley.exact_values(
             view.evaluate(tokens.hide_groups(file[f"{at}/group"], ~shapley.all_coalitions(players))).target
         )
@@ -145,10 +155,21 @@ def ours_questions(run: Path, bfloat16: bool) -> float:
     return timed(explain, QUESTIONS)
 
 
+def question_view(subject: Any, file: Any, at: int, settings: Any) -> tuple[Any, int]:
+    """A question as `explain` views it, and its number of players."""
+    from explain import question_views
+
+    start, end, players = file[f"{at}/span"].tolist()
+    types = file[f"{at}/types"] if f"{at}/types" in file.files else None
+    window = question_views.Window(
+        file[f"{at}/ids"], types, file[f"{at}/chars"], file[f"{at}/asked"], start, end, (0, 1), 1.0
+    )
+    return question_views.View(subject.network, window, int(file["hidden"]), settings, subject.device), players
+
+
 def shap_questions(run: Path, bfloat16: bool) -> float:
     """As a user of shap has it: its Text masker on token ids, its explainer for it, its own batch size, as many evaluations."""
     import shap
-    import torch
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
     file = np.load(run / "bench.npz")
@@ -159,24 +180,51 @@ def shap_questions(run: Path, bfloat16: bool) -> float:
     )
 
     def explain(at: int) -> object:
-        (start, end, players), ids = file[f"{at}/span"].tolist(), torch.from_numpy(file[f"{at}/ids"])
-        structure = torch.from_numpy(np.flatnonzero((file[f"{at}/chars"][:, 0] < 0) & ~file[f"{at}/asked"]))
-        types = torch.from_numpy(file[f"{at}/types"]) if f"{at}/types" in file.files else None
-
-        def said(rows: Any) -> Any:
-            batch = torch.from_numpy(np.asarray(rows, np.int64)).clone()
-            batch[:, structure] = ids[structure]
-            more = {} if types is None else {"token_type_ids": types.expand_as(batch)}
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                out = network(input_ids=batch, attention_mask=torch.ones_like(batch), **more)
-            first, last = (each.float().log_softmax(1) for each in (out.start_logits, out.end_logits))
-            return (first[:, start] + last[:, end]).numpy()
-
         question, context = file[f"{at}/text"].tolist()
-        text = f"{question}{tokenizer.sep_token}{context}"
+        text, players = f"{question}{tokenizer.sep_token}{context}", int(file[f"{at}/span"][2])
+        said = answer_function(network, file, at, bfloat16)
         return shap.explainers.Partition(said, masker)([text], max_evals=2**players, silent=True)
 
     return timed(explain, QUESTIONS)
+
+
+def question_functions(run: Path, bfloat16: bool) -> Callable[[int], Function]:
+    """What a user of shap writes to explain answers by the question and the sentences, for each question."""
+    from transformers import AutoModelForQuestionAnswering
+
+    file, network = np.load(run / "bench.npz"), AutoModelForQuestionAnswering.from_pretrained(run / "model").eval()
+
+    def function(at: int) -> Function:
+        ids, group, players = file[f"{at}/ids"], file[f"{at}/group"], int(file[f"{at}/span"][2])
+
+        def masker(mask: Any, _: Any) -> Any:
+            shown = np.append(np.asarray(mask, bool), True)  # the last for tokens of no group
+            return (np.where(shown[group], ids, file["hidden"])[None],)
+
+        masker.shape = lambda _: (1, players)  # type: ignore[attr-defined]
+        return answer_function(network, file, at, bfloat16), masker, players
+
+    return function
+
+
+def answer_function(network: Any, file: Any, at: int, bfloat16: bool) -> Callable[[Any], Any]:
+    """The log-probability of an answer for rows of token ids, whose structure tokens are kept."""
+    import torch
+
+    (start, end, _), ids = file[f"{at}/span"].tolist(), torch.from_numpy(file[f"{at}/ids"])
+    structure = torch.from_numpy(np.flatnonzero((file[f"{at}/chars"][:, 0] < 0) & ~file[f"{at}/asked"]))
+    types = torch.from_numpy(file[f"{at}/types"]) if f"{at}/types" in file.files else None
+
+    def said(rows: Any) -> Any:
+        batch = torch.from_numpy(np.asarray(rows, np.int64)).clone()
+        batch[:, structure] = ids[structure]
+        more = {} if types is None else {"token_type_ids": types.expand_as(batch)}
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            out = network(input_ids=batch, attention_mask=torch.ones_like(batch), **more)
+        first, last = (each.float().log_softmax(1) for each in (out.start_logits, out.end_logits))
+        return (first[:, start] + last[:, end]).numpy()
+
+    return said
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ SMALL = {
     "search_warm": "--trials 2 --steps 2 --repeats 1",
     "dropout": "--seeds 2 --epochs 1",
     "quality": "--repeats 1",
-    "explain": "--repeats 1",
+    "explain": "--repeats 1 --steps 1 --orders 2 --examples 1",
     "explain_gate": "--seeds 1 --tasks texts",
     "explain_looks": "--seeds 2",
     "pipeline_overhead": "--repeats 1 --steps 2",
