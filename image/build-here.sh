@@ -3,7 +3,7 @@
 #   sudo image/build-here.sh                            on the Dockerfile's base, or where that cannot be pulled, on a Debian made here
 #   sudo BASE=debian image/build-here.sh                on a Debian made here (debootstrap), with its own Python
 #   sudo BASE=debian PYTHON=/opt/py312 image/build-here.sh    with this Python in /usr/local, where the official base has its own
-#   sudo image/build-here.sh -v /etc/pip.conf:/etc/pip.conf:ro      all words go to `buildah bud`
+#   sudo image/build-here.sh --secret id=pip,src=/etc/pip.conf      all words go to `buildah bud`
 # Other variables: WORK (a new folder with 20 GiB), DRIVER (overlay, or vfs where that does not work: 40 GiB), KEEP=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
