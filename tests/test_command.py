@@ -201,15 +201,6 @@ def test_a_variable_of_a_library_that_is_set_is_kept(monkeypatch: pytest.MonkeyP
     assert {os.environ[variable] for variable in libraries._VARIABLES} == {"mine"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="torch uses another OpenMP there")
-@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("active", "ACTIVE")])
-def test_threads_of_torch_sleep_while_they_wait(given: str | None, policy: str) -> None:
-    environment = {**ENVIRONMENT, "OMP_DISPLAY_ENV": "true", **({} if given is None else {"OMP_WAIT_POLICY": given})}
-    script = "from config import command; command.configure_libraries(); import torch"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
-    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr, done.stderr
-
-
 def test_train_configures_libraries_before_it_imports_them() -> None:
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import train; print(sorted({{'torch', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False)

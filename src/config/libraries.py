@@ -15,17 +15,13 @@ _VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "HF_HUB_VERBOSITY": "error",
-    # By default a thread of OpenMP spins while it waits for others, which may wait for the processor that it keeps busy: on a
-    # machine with other work, training took 4 to 12 times as long (docs/benchmarks.md).
-    "OMP_WAIT_POLICY": "passive",
 }
 
 
 def configure_libraries() -> None:
     """Configure installed packages by environment variables. A command calls this before it imports them.
 
-    Progress bars and warnings are off, and threads sleep while they wait. A variable that is already set is kept. With
-    ISOTRAIN_DEBUG=1 the warnings are shown.
+    Progress bars and warnings are off. A variable that is already set is kept. With ISOTRAIN_DEBUG=1 the warnings are shown.
     """
     for variable, value in _VARIABLES.items():
         os.environ.setdefault(variable, value)
