@@ -97,27 +97,30 @@ def _compare_errors(what: str, run: Path, repeats: int, orders: int, examples: i
     with the root of the coalitions. Where ours is exact, so are they at their default, or never.
     """
     script = "benchmarks.explanation_error"
-    known = measure.fresh(script, "reference", what, str(run), str(orders), str(examples))["error"]
+    standard_error = measure.fresh(script, "reference", what, str(run), str(orders), str(examples))["error"]
 
-    def found(who: str, budget: int) -> dict[str, float]:
+    def run_contestant(who: str, budget: int) -> dict[str, float]:
         return measure.fresh(script, who, what, str(run), str(budget), str(examples))
 
-    ours = found("ours", 0)
+    ours = run_contestant("ours", 0)
     contestants = [("isotrain", "ours", 0, ours)]
     names = {"permutation": "shap Permutation", "kernel": "shap Kernel"}
     if what == "questions":
         names = {"exact": "shap Exact", **names}
     for who, name in names.items():
-        default = found(who, 0)
+        default = run_contestant(who, 0)
         contestants.append((f"{name}, its default", who, 0, default))
         if what == "images":
             players = GRID**2
             budget = (default["coalitions"] - 3) if who == "kernel" else default["coalitions"] / (2 * players + 1)
             budget = min(round(budget * (default["error"] / ours["error"]) ** 2), 50 * round(budget))
             budget = max(budget, 4 * players if who == "kernel" else 1)
-            contestants.append((f"{name}, equal error", who, budget, found(who, budget)))
+            contestants.append((f"{name}, equal error", who, budget, run_contestant(who, budget)))
     seconds = measure.alternate(
-        {name: lambda who=who, budget=budget: found(who, budget)["seconds"] for name, who, budget, _ in contestants},
+        {
+            name: lambda who=who, budget=budget: run_contestant(who, budget)["seconds"]
+            for name, who, budget, _ in contestants
+        },
         repeats,
     )
     rows = []
@@ -126,7 +129,7 @@ def _compare_errors(what: str, run: Path, repeats: int, orders: int, examples: i
         counts = [f"{result['coalitions']:.0f}", f"{result['error']:.5f}"]
         rows.append([name, *counts, seconds[name].text(2), share.text(1)])
     head = [f"{what}, float32", "coalitions", "root mean square error", "seconds", "isotrain faster by"]
-    note = f"{examples} examples. Standard error of the values compared with: {known:.5f}. Required at equal error: 5."
+    note = f"{examples} examples. Standard error of the values compared with: {standard_error:.5f}. Required at equal error: 5."
     measure.report(f"Explanations at equal error: {what}", head, rows, note)
 
 

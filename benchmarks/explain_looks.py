@@ -25,7 +25,7 @@ OPTIONS = Options(
 
 TASK = "image_classification"
 Draw = Callable[[np.random.Generator], Any]
-EACH = np.arange(EXAMPLES)
+INDICES = np.arange(EXAMPLES)
 
 
 def _normal(mean: float) -> Draw:
@@ -34,7 +34,7 @@ def _normal(mean: float) -> Draw:
 
 def _documents(generator: np.random.Generator) -> Any:
     """Four examples of each of 32 documents, half of the variance between documents."""
-    shared = generator.normal(size=EXAMPLES // 4)[EACH % (EXAMPLES // 4)]
+    shared = generator.normal(size=EXAMPLES // 4)[INDICES % (EXAMPLES // 4)]
     return SPREAD * np.sqrt(0.5) * (shared + generator.normal(size=EXAMPLES))
 
 
@@ -44,17 +44,17 @@ def _rare(generator: np.random.Generator) -> Any:
 
 
 MODELS: dict[str, tuple[Draw, Any]] = {
-    "at the bound": (_normal(0), EACH),
+    "at the bound": (_normal(0), INDICES),
     "at the bound, exponential with the tail below": (
         lambda generator: SPREAD * (1 - generator.exponential(size=EXAMPLES)),
-        EACH,
+        INDICES,
     ),
-    "at the bound, 5 % far below": (_rare, EACH),
-    "at the bound, 32 documents": (_documents, EACH % (EXAMPLES // 4)),
-    "0.2 standard deviations above": (_normal(0.2), EACH),
-    "0.5 standard deviations above": (_normal(0.5), EACH),
-    "1 standard deviation above": (_normal(1), EACH),
-    "1.5 standard deviations above": (_normal(1.5), EACH),
+    "at the bound, 5 % far below": (_rare, INDICES),
+    "at the bound, 32 documents": (_documents, INDICES % (EXAMPLES // 4)),
+    "0.2 standard deviations above": (_normal(0.2), INDICES),
+    "0.5 standard deviations above": (_normal(0.5), INDICES),
+    "1 standard deviation above": (_normal(1), INDICES),
+    "1.5 standard deviations above": (_normal(1.5), INDICES),
 }
 
 

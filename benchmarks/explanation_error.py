@@ -94,13 +94,13 @@ def shap_explainer(who: str, functions: Callable[[int], one_explanation.Function
     import shap
 
     def explain(at: int) -> tuple[Any, int]:
-        said, masker, players = functions(at)
-        asked = 0
+        predict, masker, players = functions(at)
+        evaluations = 0
 
         def counted(rows: Any) -> Any:
-            nonlocal asked
-            asked += len(rows)
-            return said(rows)
+            nonlocal evaluations
+            evaluations += len(rows)
+            return predict(rows)
 
         def of_masks(masks: Any) -> Any:
             parts = np.array_split(masks, -(-len(masks) // 64))
@@ -109,29 +109,29 @@ def shap_explainer(who: str, functions: Callable[[int], one_explanation.Function
         everything = np.ones((1, players))
         if who == "kernel":
             explainer = shap.KernelExplainer(of_masks, np.zeros((1, players)))
-            found = explainer.shap_values(everything, nsamples=budget or "auto", l1_reg=False, silent=True)[0]
+            values = explainer.shap_values(everything, nsamples=budget or "auto", l1_reg=False, silent=True)[0]
         elif who == "exact":
-            found = shap.explainers.Exact(counted, masker)(everything, silent=True).values[0]
+            values = shap.explainers.Exact(counted, masker)(everything, silent=True).values[0]
         else:
             explainer = shap.explainers.Permutation(counted, masker, seed=SEED + at)
             most = budget * (2 * players + 1) if budget else 500
-            found = explainer(everything, max_evals=most, silent=True).values[0]
-        return np.asarray(found, np.float64).ravel(), asked
+            values = explainer(everything, max_evals=most, silent=True).values[0]
+        return np.asarray(values, np.float64).ravel(), evaluations
 
     return explain
 
 
 def measure_errors(explain: Explain, run: Path, examples: int) -> dict[str, float]:
     """Root mean square error, evaluated coalitions and seconds of an explanation; one before is not counted."""
-    known = np.load(run / "reference.npz")
+    exact = np.load(run / "reference.npz")
     explain(0)
     began = time.perf_counter()
-    found = [explain(at) for at in range(examples)]
+    results = [explain(at) for at in range(examples)]
     seconds = (time.perf_counter() - began) / examples
-    squares = [np.mean((values - known[str(at)]) ** 2) for at, (values, _) in enumerate(found)]
+    squares = [np.mean((values - exact[str(at)]) ** 2) for at, (values, _) in enumerate(results)]
     return {
         "error": float(np.sqrt(np.mean(squares))),
-        "coalitions": float(np.mean([count for _, count in found])),
+        "coalitions": float(np.mean([count for _, count in results])),
         "seconds": seconds,
     }
 

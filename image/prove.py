@@ -85,7 +85,7 @@ def packages(folder: Path) -> str:
             if each.marker is None or each.marker.evaluate():
                 wanted[normal(each.name)] = str(each.specifier).removeprefix("==")
     installed = {normal(each.name): each.version for each in importlib.metadata.distributions() if each.name}
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # an image for CPUs
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" and "triton" not in installed:  # an image for CPUs
         wanted.pop("triton", None)
     wrong = [
         f"{name} {installed.get(name)}, not {version}"

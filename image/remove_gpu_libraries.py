@@ -27,7 +27,7 @@ def main() -> None:
     with Path("/proc/self/maps").open(encoding="utf-8") as file:
         mapped = {Path(line.split(maxsplit=5)[-1].strip()) for line in file}
     files = unused_libraries(Path(torch.__file__).resolve().parents[1], mapped)
-    size = sum(path.stat().st_size for path in files)
+    size = sum(path.lstat().st_size for path in files)
     for path in files:
         path.unlink()
     subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "triton"], check=True)

@@ -463,6 +463,7 @@ def test_the_proof_fails_where_one_thing_is_broken(
 
 def test_the_proof_wants_the_locks_versions(prove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = importlib.metadata.version("pyyaml")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(prove, "ROOT", tmp_path)
     monkeypatch.setattr(prove.importlib.metadata, "distributions", lambda: [importlib.metadata.distribution("pyyaml")])
     (tmp_path / "requirements.lock").write_text(
@@ -475,6 +476,11 @@ def test_the_proof_wants_the_locks_versions(prove: ModuleType, tmp_path: Path, m
     (tmp_path / "requirements.lock").write_text("")
     with pytest.raises(prove.Broken, match="not in the lock: pyyaml"):
         prove.packages(tmp_path)
+    (tmp_path / "requirements.lock").write_text(f"pyyaml=={installed}\ntriton==1\n")
+    with pytest.raises(prove.Broken, match="triton None, not 1"):
+        prove.packages(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # an image for CPUs
+    assert prove.packages(tmp_path).startswith("1 packages")
 
 
 def test_an_image_for_cpus_keeps_what_torch_links_to(tmp_path: Path) -> None:

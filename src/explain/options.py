@@ -30,7 +30,7 @@ class Options:
     Attributes:
         action: enforce, warn or off.
         examples: size of the sample; None for the task's default.
-        seed: of the sample, of permutations and of the random weights.
+        seed: of the sample, of coalitions and of the random weights.
         precision: auto, 32 or bf16.
         batch_size: rows of a forward pass.
         alpha: significance level of the blocking measures together.

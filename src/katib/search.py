@@ -235,7 +235,7 @@ class Search:
         """
         fixed = {name: value for name, value in fixed.items() if name not in self.fixed}
         parameters = self.experiment.parameters
-        algorithm = suggestion.MODELS.get(self.experiment.algorithm, self.experiment.algorithm)
+        algorithm = suggestion.LOCAL_ALGORITHMS.get(self.experiment.algorithm, self.experiment.algorithm)
         distributions: dict[str, Any] = {}
         values: dict[str, Any] = {}
         draw_names: dict[str, str] = {}

@@ -15,7 +15,7 @@ from katib.service_values import HYPEROPT, draw_bounds, is_rounded, write_value
 
 ALGORITHMS = ("random", "tpe", "multivariate-tpe", "grid", "bayesianoptimization", "cmaes", "sobol", "hyperband")
 # Algorithms of this machine alone, and those whose values they take.
-MODELS = {asha.NAME: "multivariate-tpe"}
+LOCAL_ALGORITHMS = {asha.NAME: "multivariate-tpe"}
 
 
 def check_search_support(experiment: Experiment) -> None:
@@ -24,7 +24,7 @@ def check_search_support(experiment: Experiment) -> None:
     Raises:
         InputError: an algorithm or a distribution needs a cluster, or a setting or a range has no meaning.
     """
-    if experiment.algorithm not in (*ALGORITHMS, *MODELS):
+    if experiment.algorithm not in (*ALGORITHMS, *LOCAL_ALGORITHMS):
         choices = ", ".join(ALGORITHMS)
         raise InputError(f"the algorithm {experiment.algorithm} runs only on a cluster; use one of {choices}")
     for parameter in experiment.parameters:
@@ -101,7 +101,7 @@ def build_sampler(experiment: Experiment, started: int) -> Any:
     settings, algorithm = experiment.settings, experiment.algorithm
     state = settings.get("random_state")
     seed = None if state is None else (int(state) + 7919 * started) % 2**32
-    if algorithm in ("random", "hyperband", "grid", "sobol", *MODELS):
+    if algorithm in ("random", "hyperband", "grid", "sobol", *LOCAL_ALGORITHMS):
         return samplers.RandomSampler(seed=seed)
     if algorithm == "cmaes":
         strategy = settings.get("restart_strategy", "none")
